@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up; everything else is listed here.
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ROOMS := search distill quant bench leaderboard
+
+.PHONY: demo test test-fast check types bench bench-search bench-budget clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/tutelage run demo
+
+test: $(READY)
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks -m 'not slow'
+
+# Type checkers do not know setuptools' package-dir mapping: show them the house as it is when installed.
+types:
+	rm -rf .types && mkdir -p .types/tutelage
+	for f in tutelage/*.py tutelage/py.typed tutelage/recipes; do ln -s ../../$$f .types/tutelage/; done
+	for room in $(ROOMS); do ln -s ../../$$room .types/tutelage/$$room; done
+
+check: $(READY) types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p tutelage
+
+bench: $(READY)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-autosave
+
+clean:
+	rm -rf $(VENV) .types build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Bench: device profiles, runtimes, the measuring protocol and latency models."""

@@ -1,0 +1,1 @@
+"""Distill: data sets, teachers, losses, the training loop, evaluation and explanations."""

@@ -1,0 +1,1 @@
+"""Leaderboard: the store of rows, Pareto fronts, plots and the page."""

@@ -1,0 +1,1 @@
+"""Quant: export to the runtimes and int8 compression."""

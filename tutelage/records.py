@@ -1,0 +1,308 @@
+"""The types that cross rooms: frozen, validated, with a JSON round trip and a content id each.
+
+Enters: plain values. Leaves: records that compare, hash and store by content. Knows no other module of the house.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Role = Literal["teacher", "student", "baseline"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+
+# 16 hex digits of SHA-256 are 64 bits, so a million records collide with odds below 1e-7.
+ID_DIGITS = 16
+
+# ResNet50D space of OFA: blocks of a stage that are always there, before the elastic depth {0, 1, 2} is added.
+_RESNET_BASE_DEPTH = (2, 2, 4, 2)
+_RESNET_MAX_EXTRA = 2
+# Slots of an elastic stage in the MobileNet-like spaces; ProxylessNAS has one more block, of fixed depth, at the end.
+_STAGE_SLOTS = 4
+
+
+class InputError(ValueError):
+    """What a user gave cannot be used; the message is one line that names the value and the remedy (exit code 2)."""
+
+
+class InfeasibleBudgetError(ValueError):
+    """No architecture meets the budget; the message names the bound and the nearest feasible one (exit code 3)."""
+
+
+class UnsteadyDeviceError(RuntimeError):
+    """The device could not be measured steadily; the message says how unsteady it was (exit code 4)."""
+
+
+def content_id(value: Any) -> str:
+    """Hash a JSON-able value: SHA-256 of its canonical JSON, the first 16 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+
+def utc_now() -> str:
+    """Tell the time as rows store it, e.g. `2026-11-20T22:10:00Z`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Record(BaseModel):
+    """What all records share: they are frozen, refuse unknown fields, and are named by their content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    @property
+    def id(self) -> str:
+        return content_id(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        return cls.model_validate(data)
+
+
+class Arch(Record):
+    """One architecture of a space, in the field's JSON (OFA, DyNAS-T, HELP) and in canonical form.
+
+    `ks`, `e`, `d` are per slot, per slot and per stage; `r` is the input side in pixels; `w` (ResNet50D only) holds
+    the width choices by index. Slots of blocks beyond a stage's depth are inactive: they are set to 0, so two archs
+    that differ only in filler are equal. Compact lists (one entry an active block) are accepted and spread out.
+    """
+
+    space: str
+    ks: tuple[int, ...] = ()
+    e: tuple[float, ...] = ()
+    d: tuple[int, ...]
+    r: int = Field(gt=0)
+    w: tuple[int, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical(cls, data: Any) -> Any:
+        data = dict(data)
+        depth = [int(value) for value in data.get("d", ())]
+        if str(data.get("space", "")).startswith("ofa_resnet50"):
+            active, data["d"] = _resnet_slots(depth)
+        else:
+            fixed = 1 if str(data.get("space", "")).startswith("ofa_proxyless") else 0
+            active = [i < stage for stage in depth for i in range(_STAGE_SLOTS)] + [True] * fixed
+        for key in ("ks", "e"):
+            if data.get(key):
+                data[key] = _spread(key, data[key], active)
+        return data
+
+    @model_validator(mode="after")
+    def _plain_numbers(self) -> Self:
+        for value in (*self.ks, *self.e):
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"ks and e must be finite and not negative, got {value}")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the field's JSON: whole expand ratios are written as integers, absent lists are left out."""
+        data: dict[str, Any] = {"space": self.space, "d": list(self.d), "r": self.r}
+        if self.ks:
+            data["ks"] = list(self.ks)
+        if self.e:
+            data["e"] = [int(value) if value == int(value) else value for value in self.e]
+        if self.w:
+            data["w"] = list(self.w)
+        return data
+
+    def replace(self, **changes: Any) -> Arch:
+        """Return the same architecture with some fields changed, e.g. `arch.replace(r=64)`."""
+        return Arch.model_validate({**self.to_dict(), **changes})
+
+    def __hash__(self) -> int:
+        return hash((self.space, self.ks, self.e, self.d, self.r, self.w))
+
+
+class Budget(Record):
+    """Upper bounds a student must keep; `None` is no bound. Milliseconds are per device profile name."""
+
+    latency_ms: dict[str, float] = Field(default_factory=dict)
+    macs: float | None = Field(None, gt=0)
+    params: float | None = Field(None, gt=0)
+    size_bytes: float | None = Field(None, gt=0)
+    peak_activation_bytes: float | None = Field(None, gt=0)
+
+    @field_validator("latency_ms")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        for device, bound in value.items():
+            if not (bound > 0 and math.isfinite(bound)):
+                raise ValueError(f"latency budget on {device} must be a positive number of ms, got {bound}")
+        return value
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """The bounds that need no device, by the name of the count."""
+        pairs = {name: getattr(self, name) for name in ("macs", "params", "size_bytes", "peak_activation_bytes")}
+        return {name: bound for name, bound in pairs.items() if bound is not None}
+
+
+class DeviceProfile(Record):
+    """A device as it is measured: where a model runs, how, and the latency model fitted for it."""
+
+    name: str
+    runtime: str
+    runtime_version: str = ""
+    threads: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1)
+    precision: Precision = "fp32"
+    effective_precision: str = ""
+    cpu_model: str = ""
+    host: str = "local"  # "local", or USER@HOST for a device reached by ssh
+    command: str = ""  # a launcher template for what ssh does not reach
+    latency_model: str = ""  # file beside the profile, empty when none was fitted
+    spaces: tuple[str, ...] = ()
+    resolutions: tuple[int, ...] = ()
+    steadiness: float | None = None  # repeat-to-repeat difference of medians, a share
+    model_error: float | None = None  # held-out MAPE of the latency model, a share
+    created: str = ""
+
+
+class Measurement(Record):
+    """Raw single-stream latencies of one model on one device, and what the process cost. Never only a mean."""
+
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    batch: int
+    precision: str
+    effective_precision: str
+    samples_ms: tuple[float, ...]
+    anchored_ms: float | None = None  # median after the host's drift was taken out by the anchor nets
+    peak_rss_bytes: int | None = None  # the whole process
+    runtime_rss_bytes: int | None = None  # the process before the model was loaded
+    load_ms: float | None = None
+    energy_mj: float | None = None
+    throughput: dict[int, float] = Field(default_factory=dict)  # batch size -> images/s
+    host_load_before: float | None = None
+    host_load_after: float | None = None
+    created: str = ""
+
+    @field_validator("samples_ms")
+    @classmethod
+    def _real_samples(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not (math.isfinite(sample) and sample > 0) for sample in value):
+            raise ValueError("samples_ms must hold positive finite milliseconds")
+        return value
+
+    def percentile(self, percent: float) -> float:
+        """Give a percentile of the raw samples in ms, linearly interpolated as numpy does."""
+        ordered = sorted(self.samples_ms)
+        place = (len(ordered) - 1) * percent / 100
+        low = math.floor(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+    @property
+    def p50_ms(self) -> float:
+        return self.percentile(50)
+
+    @property
+    def p90_ms(self) -> float:
+        return self.percentile(90)
+
+    @property
+    def p99_ms(self) -> float:
+        return self.percentile(99)
+
+
+class Artifact(Record):
+    """A file of a workspace: what it is, where it lies (relative to the workspace) and the hash it must have."""
+
+    kind: str
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+class Student(Record):
+    """One trained network: what it is, who taught it, and the file that holds its weights."""
+
+    model: str
+    role: Role
+    arch: Arch | None = None  # None for a network that is not of a space (a teacher, a timm baseline)
+    teacher: str = ""  # empty: trained on hard labels alone
+    recipe: str = ""
+    dataset: str = ""
+    seed: int = 0
+    weights: Artifact | None = None
+
+
+class Row(Record):
+    """One line of the leaderboard. A figure that was not measured is `None`, never 0."""
+
+    model: str
+    role: Role
+    arch: Arch | None = None
+    teacher: str = ""
+    recipe: str = ""
+    dataset: str
+    split: str = "test"
+    scheme: str = "fp32"
+    runtime: str = ""
+    device: str = ""
+    batch: int | None = None
+    threads: int | None = None
+    accuracy: float | None = None
+    accuracy_lo: float | None = None
+    accuracy_hi: float | None = None
+    auc: float | None = None
+    auc_lo: float | None = None
+    auc_hi: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    size_bytes: int | None = None
+    latency_p50_ms: float | None = None
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    energy_mj: float | None = None
+    seed: int = 0
+    created: str = ""
+    source: Literal["measured", "imported"] = "measured"
+    measurement: str = ""  # id of the Measurement with the raw samples
+    twin: str = ""  # model name of the same student trained without a teacher
+    parent: str = ""  # model name of the fp32 network this row was compressed from
+    details: dict[str, Any] = Field(default_factory=dict)  # per-class figures, predicted costs, data manifest, versions
+
+    @property
+    def key(self) -> str:
+        """The id without the time: what makes two rows the same result."""
+        return content_id({name: value for name, value in self.to_dict().items() if name != "created"})
+
+
+def _resnet_slots(depth: Sequence[int]) -> tuple[list[bool], list[int]]:
+    """Say which of the 18 ResNet50D blocks are active; `d[0]` keeps the stem's residual block only at its largest."""
+    if len(depth) != len(_RESNET_BASE_DEPTH) + 1:
+        raise ValueError(f"d of an ofa_resnet50 arch has 5 entries (stem, 4 stages), got {len(depth)}: {list(depth)}")
+    stem = _RESNET_MAX_EXTRA if depth[0] == _RESNET_MAX_EXTRA else 0
+    active = [
+        i < base + extra
+        for base, extra in zip(_RESNET_BASE_DEPTH, depth[1:], strict=True)
+        for i in range(base + _RESNET_MAX_EXTRA)
+    ]
+    return active, [stem, *depth[1:]]
+
+
+def _spread(key: str, values: Sequence[float], active: Sequence[bool]) -> list[float]:
+    """Mask filler of a full list, or spread a compact list over the active slots."""
+    if len(values) == len(active):
+        return [value if on else 0 for value, on in zip(values, active, strict=True)]
+    if len(values) == sum(active):
+        compact = iter(values)
+        return [next(compact) if on else 0 for on in active]
+    raise ValueError(
+        f"{key} has {len(values)} entries; this depth takes {len(active)} (one a slot) or {sum(active)} (one a block)"
+    )
