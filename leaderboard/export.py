@@ -1,0 +1,201 @@
+"""Rows as files other programs read: CSV, JSON, Markdown, Parquet, LaTeX.
+
+Enters: rows. Leaves: a frame with the columns of the design in their order, then ours. What was not measured is empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.records import InputError, Row
+
+from . import pareto
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The order that `tutelage leaderboard export` promises; further columns come after.
+COLUMNS = (
+    *("row_id", "model", "role", "arch", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device"),
+    *("batch", "threads", "accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi", "params", "macs"),
+    *("size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "on_front"),
+    *("seed", "created"),
+)
+EXTRA_COLUMNS = ("source", "measurement", "twin", "parent", "details")
+WHOLE_COLUMNS = ("batch", "threads", "params", "macs", "size_bytes", "peak_rss_bytes")
+FIGURE_COLUMNS = (
+    *("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi"),
+    *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj"),
+)
+# What people read in a document: the name above the column, and how a figure is written.
+_PRINTED = ("model", "role", "teacher", "scheme", "device", "accuracy", "auc", "params", "macs", "size_bytes")
+PRINTED_COLUMNS = (*_PRINTED, "latency_p50_ms", "energy_mj", "on_front")
+
+
+def frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
+    """Put rows into a frame with all columns, `on_front` among them; `arch` and `details` are JSON text."""
+    found = rows if not isinstance(rows, Sequence) else typed_frame(_columns(rows))
+    found = found.assign(on_front=pareto.on_front(found))
+    return found[[*COLUMNS, *EXTRA_COLUMNS]]
+
+
+def typed_frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Build a frame whose counts stay whole numbers beside empty cells."""
+    import pandas as pd
+
+    typed: dict[str, Any] = {}
+    for name, values in columns.items():
+        if name in WHOLE_COLUMNS:
+            typed[name] = pd.array(values, dtype="Int64")
+        elif name in FIGURE_COLUMNS:
+            typed[name] = pd.Series(values, dtype="float64")
+        elif name == "seed":
+            typed[name] = pd.Series(values, dtype="int64")
+        else:
+            typed[name] = pd.Series([value or "" for value in values], dtype=object)
+    return pd.DataFrame(typed)
+
+
+def export(rows: Sequence[Row] | pd.DataFrame, path: Path | None, format: str) -> str:
+    """Write rows as `csv`, `json`, `md`, `parquet` or `tex`; return the text (of parquet: the path), print nothing."""
+    if format not in FORMATS:
+        raise InputError(f"no format {format!r}: choose among {', '.join(FORMATS)}")
+    found = frame(rows)
+    if format == "parquet":
+        if path is None:
+            raise InputError("parquet is binary: name a file to write it to")
+        _guard(path, lambda: found.to_parquet(path, index=False))
+        return str(path)
+    text = _WRITERS[format](found)
+    if path is not None:
+        _guard(path, lambda: path.write_text(text, encoding="utf-8", newline=""))
+    return text
+
+
+def plain(value: float, column: str) -> str:
+    """Write one figure for people, in the unit of `HEADINGS`; an absent one is empty."""
+    import pandas as pd
+
+    if value is None or pd.isna(value):
+        return ""
+    if column in _SCALES:
+        return _short(value / _SCALES[column])
+    if column.startswith(("accuracy", "auc")):
+        return f"{value:.3f}"
+    return _short(value) if isinstance(value, float) else str(value)
+
+
+HEADINGS = {
+    **{"row_id": "id", "model": "model", "role": "role", "arch": "architecture", "teacher": "teacher"},
+    **{"accuracy": "accuracy", "auc": "AUC", "params": "params (M)", "macs": "MACs (M)", "size_bytes": "size (MB)"},
+    **{"latency_p50_ms": "p50 (ms)", "latency_p90_ms": "p90 (ms)", "latency_p99_ms": "p99 (ms)"},
+    **{"peak_rss_bytes": "peak memory (MB)", "energy_mj": "energy (mJ)", "on_front": "front"},
+}
+_SCALES = {"params": 1e6, "macs": 1e6, "size_bytes": 1e6, "peak_rss_bytes": 1e6}
+
+
+def _short(value: float) -> str:
+    """Write three significant digits without an exponent: 0.0231, 4.57, 23.1, 1,230."""
+    if value == 0:
+        return "0"
+    value = float(f"{value:.3g}")
+    digits = max(0, 2 - len(str(int(abs(value)))) + 1) if abs(value) >= 1 else 3 + _leading_zeros(abs(value))
+    return f"{value:,.{digits}f}"
+
+
+def _leading_zeros(value: float) -> int:
+    zeros = 0
+    while value < 0.1 and zeros < 9:
+        value *= 10
+        zeros += 1
+    return zeros
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    names = [name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in ("row_id", "arch", "on_front", "details")]
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in names}
+    columns["row_id"] = [row.key for row in rows]
+    columns["arch"] = ["" if row.arch is None else json.dumps(row.arch.to_dict()) for row in rows]
+    columns["details"] = [json.dumps(row.details, ensure_ascii=False, default=str) for row in rows]
+    return columns
+
+
+def _to_csv(found: pd.DataFrame) -> str:
+    return str(found.drop(columns="details").to_csv(index=False, lineterminator="\n"))
+
+
+def _to_json(found: pd.DataFrame) -> str:
+    import pandas as pd
+
+    records = found.astype(object).where(pd.notna(found), None).to_dict("records")
+    for record in records:
+        record["arch"] = json.loads(record["arch"]) if record["arch"] else None
+        record["details"] = json.loads(record["details"]) if record["details"] else {}
+    return json.dumps(records, indent=1, ensure_ascii=False, default=_plain_number) + "\n"
+
+
+def _plain_number(value: Any) -> Any:
+    """Turn numpy's scalars into Python's."""
+    return value.item()
+
+
+def _printed(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Choose the columns for people, leaving out those that are empty everywhere, and write their cells."""
+    names = [name for name in PRINTED_COLUMNS if any(str(value) not in ("", "nan", "<NA>") for value in found[name])]
+    rows = found[names].itertuples(index=False, name=None)
+    cells = [[_cell(value, name) for name, value in zip(names, row, strict=True)] for row in rows]
+    return names, cells
+
+
+def _cell(value: Any, name: str) -> str:
+    if name == "on_front":
+        return "*" if value else ""
+    return value if isinstance(value, str) else plain(value, name)
+
+
+def _to_markdown(found: pd.DataFrame) -> str:
+    names, cells = _printed(found)
+    lines = ["| " + " | ".join(HEADINGS.get(name, name) for name in names) + " |"]
+    lines.append("|" + "|".join("---" if name in _WORDS else "---:" for name in names) + "|")
+    lines += ["| " + " | ".join(_markdown_text(cell) for cell in row) + " |" for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+_WORDS = ("model", "role", "teacher", "scheme", "device", "on_front")
+
+
+def _markdown_text(cell: str) -> str:
+    """Keep a name from becoming markup: escape what Markdown and HTML would read."""
+    for sign in "\\`*_[]|":
+        cell = cell.replace(sign, "\\" + sign)
+    return cell.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", " ").replace("\n", " ")
+
+
+def _to_latex(found: pd.DataFrame) -> str:
+    """Write a booktabs table (needs `\\usepackage{booktabs}`)."""
+    names, cells = _printed(found)
+    kinds = "".join("l" if name in _WORDS else "r" for name in names)
+    head = " & ".join(_latex_text(HEADINGS.get(name, name)) for name in names)
+    body = "\n".join(" & ".join(_latex_text(cell) for cell in row) + r" \\" for row in cells)
+    return f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+
+def _latex_text(cell: str) -> str:
+    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    signs |= {sign: "\\" + sign for sign in "&%$#_{}"}
+    signs |= {"\n": " ", "\r": " ", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    return "".join(signs.get(sign, sign) for sign in cell)
+
+
+def _guard(path: Path, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
+
+
+_WRITERS = {"csv": _to_csv, "json": _to_json, "md": _to_markdown, "tex": _to_latex}
+FORMATS = (*_WRITERS, "parquet")

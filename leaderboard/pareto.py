@@ -1,0 +1,237 @@
+"""Pareto fronts, exact hypervolume, and why a row is not on the front.
+
+Enters: rows (records, or a frame of `export.frame`). Leaves: a verdict a row. Rows of different data sets, splits,
+devices, batches or threads are never compared, and imported rows never with measured ones; an empty figure never wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Direction = Literal["min", "max"]
+Verdict = Literal["sure", "maybe", "no"]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+DIRECTIONS: dict[str, Direction] = {
+    **{"accuracy": "max", "auc": "max"},
+    **{"latency_p50_ms": "min", "latency_p90_ms": "min", "latency_p99_ms": "min", "size_bytes": "min"},
+    **{"params": "min", "macs": "min", "peak_rss_bytes": "min", "energy_mj": "min"},
+}
+# Who may be compared with whom. The runtime belongs to the device profile, so it needs no place of its own.
+GROUP = ("dataset", "split", "device", "batch", "threads", "source")
+# What `on_front` means where nobody says otherwise; of the two qualities a group uses the first that any row has.
+QUALITY = ("auc", "accuracy")
+COSTS = ("latency_p50_ms", "size_bytes")
+
+
+@dataclass(frozen=True)
+class Dominance:
+    """Why a row is not on the front: the row that beats it, and by how much on each objective (positive is better)."""
+
+    by: int
+    gains: dict[str, float]
+
+
+def parse_objectives(text: str) -> dict[str, Direction]:
+    """Read `latency_p50_ms,auc` or, with directions of one's own, `seed:max`."""
+    return directions([part.strip() for part in text.split(",") if part.strip()])
+
+
+def directions(objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str, Direction]:
+    """Give each objective its direction, or raise InputError for a column that has none."""
+    if isinstance(objectives, Mapping):
+        return dict(objectives)
+    found: dict[str, Direction] = {}
+    for objective in objectives:
+        name, _, way = objective.partition(":")
+        if name not in DIRECTIONS or way not in ("", "min", "max"):
+            raise InputError(
+                f"{objective!r} is not an objective: choose among {', '.join(DIRECTIONS)} (or NAME:min|max)"
+            )
+        found[name] = DIRECTIONS[name] if not way else ("min" if way == "min" else "max")
+    if not found:
+        raise InputError("a front needs at least one objective, e.g. latency_p50_ms,auc")
+    return found
+
+
+def front(
+    rows: Sequence[Row] | pd.DataFrame,
+    objectives: Sequence[str] | Mapping[str, Direction],
+    *,
+    epsilon: Mapping[str, float] | None = None,
+) -> list[bool]:
+    """Say for each row whether it is on the front of its group.
+
+    `epsilon` names differences, in the objective's unit, that do not count: a row leaves the front only when another
+    is no worse on all objectives and better by more than epsilon on one. Equal rows are on the front together.
+    """
+    ways = directions(objectives)
+    margin = np.array([(epsilon or {}).get(name, 0.0) for name in ways])
+    costs = _costs(rows, ways)
+    on_front = np.zeros(len(costs), dtype=bool)
+    for members in _groups(rows):
+        on_front[members] = _undominated(costs[members], margin)
+    return [bool(flag) for flag in on_front]
+
+
+def on_front(rows: Sequence[Row] | pd.DataFrame) -> list[bool]:
+    """Mark the default front of each group: AUC (else accuracy), median latency and size on disk.
+
+    An objective that no row of a group has (a data set without devices) is left out of that group's front.
+    """
+    names = (*QUALITY, *COSTS)
+    costs = _costs(rows, directions(names))
+    flags = np.zeros(len(costs), dtype=bool)
+    for members in _groups(rows):
+        known = ~np.isnan(costs[members]).all(axis=0)
+        quality = next((place for place, name in enumerate(QUALITY) if known[place]), None)
+        if quality is None:
+            continue
+        chosen = [quality, *(place for place in range(len(QUALITY), len(names)) if known[place])]
+        flags[members] = _undominated(costs[members][:, chosen], np.zeros(len(chosen)))
+    return [bool(flag) for flag in flags]
+
+
+def front_with_intervals(
+    rows: Sequence[Row] | pd.DataFrame, objectives: Sequence[str] | Mapping[str, Direction]
+) -> list[Verdict]:
+    """Say whether a row is on the front for sure, maybe or not, given its intervals (`auc_lo`, `auc_hi` ...).
+
+    `sure`: no row at its best beats this row at its worst. `no`: some row at its worst beats this row at its best.
+    An objective without an interval is taken as it is.
+    """
+    ways = directions(objectives)
+    point = _costs(rows, ways)
+    low, high = (_bound(rows, ways, point, end) for end in ("_lo", "_hi"))
+    best, worst = np.minimum(low, high), np.maximum(low, high)
+    verdicts: list[Verdict] = ["no"] * len(point)
+    for members in _groups(rows):
+        for row in members:
+            if np.isnan(point[row]).any():
+                continue
+            others = members[members != row]
+            if not _dominates(best[others], worst[row]).any():
+                verdicts[row] = "sure"
+            elif not _dominates(worst[others], best[row]).any():
+                verdicts[row] = "maybe"
+    return verdicts
+
+
+def dominated_by(
+    rows: Sequence[Row] | pd.DataFrame, place: int, objectives: Sequence[str] | Mapping[str, Direction]
+) -> list[Dominance]:
+    """List the rows that beat the one at `place`, those on the front first; empty for a row on the front."""
+    ways = directions(objectives)
+    costs = _costs(rows, ways)
+    members = next(group for group in _groups(rows) if place in group)
+    if np.isnan(costs[place]).any():
+        return []
+    flags = _undominated(costs[members], np.zeros(len(ways)))
+    beats = _dominates(costs[members], costs[place])
+    order = sorted(np.flatnonzero(beats), key=lambda index: (not flags[index], tuple(costs[members[index]])))
+    return [
+        Dominance(int(members[index]), dict(zip(ways, (costs[place] - costs[members[index]]).tolist(), strict=True)))
+        for index in order
+    ]
+
+
+def hypervolume(
+    rows: Sequence[Row] | pd.DataFrame | Floats,
+    objectives: Sequence[str] | Mapping[str, Direction],
+    reference: Mapping[str, float],
+) -> float:
+    """Measure exactly (pymoo) what the rows dominate, up to a reference point in the objectives' units.
+
+    `rows` may be an array (points, objectives) in the order of `objectives`. Rows with an empty figure add nothing.
+    """
+    from pymoo.indicators.hv import HV
+
+    ways = directions(objectives)
+    signs = np.array([1.0 if way == "min" else -1.0 for way in ways.values()])
+    costs = rows * signs if isinstance(rows, np.ndarray) else _costs(rows, ways)
+    point = np.array([reference[name] for name in ways]) * signs
+    costs = costs[~np.isnan(costs).any(axis=1)]
+    costs = costs[(costs < point).all(axis=1)]
+    return float(HV(ref_point=point)(costs)) if len(costs) else 0.0
+
+
+def figures(rows: Sequence[Row] | pd.DataFrame, name: str) -> Floats:
+    """Give one column as floats, NaN where it is empty."""
+    if isinstance(rows, Sequence):
+        values = [getattr(row, name, None) for row in rows]
+        return np.array([np.nan if value is None else float(value) for value in values])
+    return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _costs(rows: Sequence[Row] | pd.DataFrame, ways: Mapping[str, Direction]) -> Floats:
+    """Stack the objectives (rows, objectives), all turned so that less is better."""
+    return np.stack([figures(rows, name) * (1.0 if way == "min" else -1.0) for name, way in ways.items()], axis=1)
+
+
+def _bound(rows: Sequence[Row] | pd.DataFrame, ways: Mapping[str, Direction], point: Floats, end: str) -> Floats:
+    bound = point.copy()
+    for place, (name, way) in enumerate(ways.items()):
+        if name in QUALITY:
+            found = figures(rows, name + end) * (1.0 if way == "min" else -1.0)
+            bound[:, place] = np.where(np.isnan(found), point[:, place], found)
+    return bound
+
+
+def _groups(rows: Sequence[Row] | pd.DataFrame) -> list[NDArray[np.intp]]:
+    """Split the rows' places into groups that may be compared."""
+    if isinstance(rows, Sequence):
+        members: dict[tuple[object, ...], list[int]] = {}
+        for place, row in enumerate(rows):
+            members.setdefault(tuple(getattr(row, name) for name in GROUP), []).append(place)
+        return [np.array(places, dtype=np.intp) for places in members.values()]
+    if rows.empty:
+        return []
+    return [np.asarray(places) for places in rows.groupby(list(GROUP), dropna=False, sort=False).indices.values()]
+
+
+def _dominates(costs: Floats, point: Floats) -> Flags:
+    """Say which of `costs` (rows, objectives) are no worse than `point` on all and better on one. NaN never is."""
+    beats: Flags = (costs <= point).all(axis=1) & (costs < point).any(axis=1)
+    return beats
+
+
+def _undominated(costs: Floats, margin: Floats) -> Flags:
+    """Flag the rows that none beats, in O(rows x front).
+
+    Sorted by the first objective, then the others, only an earlier row can beat a later one, and by transitivity one on
+    the exact front does; so each front row, in turn, strikes out what it beats. The margin is applied in a second pass
+    against the exact front: what beats by more than epsilon has a front row that does at least as well.
+    """
+    flags: Flags = np.asarray(~np.isnan(costs).any(axis=1))
+    alive = np.flatnonzero(flags)
+    alive = alive[np.lexsort(costs[alive].T[::-1])]
+    exact: list[int] = []
+    while len(alive):
+        first = int(alive[0])
+        equal = (costs[alive] == costs[first]).all(axis=1)
+        exact.extend(alive[equal].tolist())
+        alive = alive[~equal & ~_is_beaten(costs[alive], costs[first])]
+    if not margin.any():
+        flags = np.zeros(len(costs), dtype=np.bool_)
+        flags[exact] = True
+        return flags
+    for place in exact:
+        flags = flags & ~_is_beaten(costs, costs[place], margin)
+    return flags
+
+
+def _is_beaten(costs: Floats, point: Floats, margin: Floats | float = 0.0) -> Flags:
+    """Say which of `costs` the point beats: it is no worse on all and better by more than the margin on one."""
+    beaten: Flags = (point <= costs).all(axis=1) & (point < costs - margin).any(axis=1)
+    return beaten
