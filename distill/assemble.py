@@ -1,0 +1,98 @@
+"""From a listing of files to a `Dataset`: decode once, refuse or count the bad ones, group duplicates, split.
+
+Enters: a `Listing` and what was asked. Leaves: a `Dataset` whose manifest hash names its files, labels and splits.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError
+
+from .cache import Decoded, decode_all
+from .dataset import SPLITS, Dataset, Listing, Request, manifest_hash, split_column
+from .splits import drop_straddlers, limit_images, make_splits, merge_groups, straddling_groups
+
+log = logging.getLogger(__name__)
+
+
+def assemble(listing: Listing, request: Request) -> Dataset:
+    """Decode a listing and split it. A file that cannot be read is refused, or counted when `skip_bad`."""
+    if len(listing.paths) == 0:
+        raise InputError(f"no image found at {listing.root} for data set {request.name}")
+    if request.limit is not None:
+        listing = listing.take(limit_images(listing.labels, listing.splits, request.limit, request.seed))
+    decoded = decode_all(listing, request)
+    skipped: tuple[str, ...] = ()
+    if decoded.errors:
+        listing, decoded, skipped = _leave_out(listing, decoded, request)
+    notes = list(listing.notes)
+    if skipped:
+        notes.append(f"{len(skipped)} unreadable files were left out")
+    groups = merge_groups(listing.groups, decoded.digests)
+    splits = make_splits(listing.labels, groups, listing.splits, request)
+    leaky = request.leaky
+    if leaky:
+        notes.append("image-level split: groups straddle splits (leaky, as in the literature)")
+    else:
+        splits, num_dropped = drop_straddlers(groups, splits)
+        if num_dropped:
+            notes.append(f"{num_dropped} images whose group or exact copy stands in a later split were left out")
+    column = split_column(splits, len(listing.paths))
+    assert leaky or not straddling_groups(groups, column)
+    _check_classes(listing, splits, request)
+    names = np.array(listing.names(), dtype=np.str_)
+    return Dataset(
+        name=request.name,
+        images=decoded.images,
+        labels=listing.labels,
+        class_names=listing.class_names,
+        groups=groups,
+        splits=splits,
+        masks=decoded.masks,
+        multi_label=listing.multi_label,
+        leaky=leaky,
+        manifest=manifest_hash(names, listing.labels.tolist(), groups, column, decoded.digests),
+        notes=tuple(notes),
+        skipped=skipped,
+        names=names,
+    )
+
+
+def _leave_out(listing: Listing, decoded: Decoded, request: Request) -> tuple[Listing, Decoded, tuple[str, ...]]:
+    """Refuse bad files, or take them out of the listing and of what was decoded."""
+    bad = sorted(decoded.errors)
+    first = decoded.errors[bad[0]]
+    if not request.skip_bad:
+        more = f" (and {len(bad) - 1} more; `tutelage data check` lists them all)" if len(bad) > 1 else ""
+        raise InputError(f"{first}{more}: repair or remove it, or set skip_bad")
+    for index in bad:
+        log.warning("left out: %s", decoded.errors[index])
+    good = np.setdiff1d(np.arange(len(listing.paths)), bad)
+    if len(good) == 0:
+        raise InputError(f"no readable image at {listing.root}: all {len(bad)} are damaged, the first: {first}")
+    skipped = tuple(listing.names()[index] for index in bad)
+    return listing.take(good), decoded.take(good), skipped
+
+
+def _check_classes(listing: Listing, splits: dict[str, NDArray[np.int64]], request: Request) -> None:
+    """Refuse a split in which a class is absent: no AUC could be given for it."""
+    labels: NDArray[Any] = listing.labels
+    for split in SPLITS:
+        if len(splits[split]) == 0:
+            continue
+        if listing.multi_label:
+            present = np.nansum(labels[splits[split]], axis=0) > 0
+        else:
+            present = np.bincount(labels[splits[split]], minlength=len(listing.class_names)) > 0
+        if not present.all():
+            absent = listing.class_names[int(np.flatnonzero(~present)[0])]
+            if split == "train":
+                raise InputError(
+                    f"class {absent} of {request.name} has no image in train: add images or lower the shares"
+                )
+            log.warning("class %s of %s has no image in %s: its AUC will be empty", absent, request.name, split)

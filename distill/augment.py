@@ -1,0 +1,122 @@
+"""Augmentation on the batch: each image's change is a pure function of (image index, augmentation seed).
+
+Enters: a float batch `(b, c, h, w)` in 0..1, the images' indices and augmentation seeds. Leaves: the changed batch.
+No number depends on which images share the batch (every operation is per image), so a teacher's answer for
+(index, augmentation seed) may be kept and used again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+_NUM_DRAWS = 8
+_NOISE_OFFSETS = 65536
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How far a change may go: turns in degrees, shifts as a share of the side, the rest as shares of 1."""
+
+    flip: bool = False  # left-right; off by default: a chest has a heart on one side
+    degrees: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    noise: float = 0.0  # standard deviation at most, of a range of 0..1
+    always: float = 1.0  # odds that an image is changed at all
+
+    @property
+    def moves(self) -> bool:
+        return self.flip or self.degrees > 0 or self.shift > 0 or self.scale > 0
+
+
+POLICIES: dict[str, Policy] = {
+    "none": Policy(),
+    "light": Policy(degrees=5, shift=0.04, scale=0.04, brightness=0.05, contrast=0.08),
+    "medical": Policy(degrees=10, shift=0.06, scale=0.1, brightness=0.1, contrast=0.15, noise=0.02),
+    "flip": Policy(flip=True, degrees=10, shift=0.06, scale=0.1, brightness=0.1, contrast=0.15, noise=0.02),
+    "chexpert": Policy(flip=True, degrees=10),  # FACTS section 3, R2: horizontal flip and rotation by 10 degrees
+}
+
+
+def augment(images: Tensor, indices: NDArray[np.int64], aug_seeds: NDArray[np.int64], policy: Policy) -> Tensor:
+    """Change a batch `(b, c, h, w)` in 0..1; the result is clipped to 0..1."""
+    if policy == POLICIES["none"]:
+        return images
+    draws = torch.from_numpy(uniforms(indices, aug_seeds, _NUM_DRAWS)).to(images.device, torch.float32)
+    if policy.moves:
+        images = _move(images, draws, policy)
+    if policy.brightness or policy.contrast:
+        gain = 1 + policy.contrast * _sign(draws[:, 4])
+        lift = policy.brightness * _sign(draws[:, 5])
+        images = (images - 0.5) * gain[:, None, None, None] + (0.5 + lift)[:, None, None, None]
+    if policy.noise:
+        strength = policy.noise * draws[:, 6]
+        images = images + _noise(images, draws[:, 7]) * strength[:, None, None, None]
+    return images.clamp(0, 1)
+
+
+def uniforms(indices: NDArray[np.int64], aug_seeds: NDArray[np.int64], num_draws: int) -> NDArray[np.float64]:
+    """Draw `(b, num_draws)` numbers in [0, 1) that depend on (index, seed, column) alone.
+
+    SplitMix64 (Steele et al. 2014) as a hash: a counter-based generator needs no state and no order.
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(indices.astype(np.uint64)[:, None] + np.uint64(0x9E3779B97F4A7C15))
+        state = _mix(state ^ _mix(aug_seeds.astype(np.uint64)[:, None] * np.uint64(0xD1B54A32D192ED03)))
+        columns = np.arange(1, num_draws + 1, dtype=np.uint64)[None, :]
+        state = _mix(state + columns * np.uint64(0x9E3779B97F4A7C15))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def _sign(draws: Tensor) -> Tensor:
+    return draws * 2 - 1
+
+
+def _move(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
+    """Turn, shift, scale and flip by one bilinear sampling; what comes in from outside is the border's value."""
+    height, width = images.shape[2:]
+    angle = _sign(draws[:, 0]) * (policy.degrees * torch.pi / 180)
+    shift_x, shift_y = policy.shift * 2 * _sign(draws[:, 1]), policy.shift * 2 * _sign(draws[:, 2])
+    zoom = 1 + policy.scale * _sign(draws[:, 3])
+    mirror = torch.ones_like(zoom)
+    if policy.flip:  # a draw's low digits are as good as a draw of their own
+        mirror = torch.where((draws[:, 3] * 4096) % 2 < 1, 1.0, -1.0).to(zoom.dtype)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    x = (torch.arange(width, device=images.device, dtype=torch.float32) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=images.device, dtype=torch.float32) * 2 + 1) / height - 1
+    x, y = x[None, None, :], y[None, :, None]
+    aspect = width / height
+    # elementwise, not affine_grid: a batched matrix product may round otherwise for another batch size
+    from_x = (cos[:, None, None] * x - sin[:, None, None] * y / aspect) * mirror[:, None, None] + shift_x[:, None, None]
+    from_y = sin[:, None, None] * x * aspect + cos[:, None, None] * y + shift_y[:, None, None]
+    grid = torch.stack(torch.broadcast_tensors(from_x, from_y), dim=3)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _noise(images: Tensor, draws: Tensor) -> Tensor:
+    """Give each image a stretch of one fixed bank of normal noise, starting at a place its draw says."""
+    num_pixels = images[0].numel()
+    bank = _noise_bank(num_pixels).to(images.device)
+    starts = (draws * _NOISE_OFFSETS).long()
+    return bank.unfold(0, num_pixels, 1)[starts].reshape(images.shape)
+
+
+@lru_cache(maxsize=4)
+def _noise_bank(num_pixels: int) -> Tensor:
+    rng = np.random.default_rng(20261120)
+    return torch.from_numpy(rng.standard_normal(num_pixels + _NOISE_OFFSETS, dtype=np.float32))

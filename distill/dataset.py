@@ -1,0 +1,162 @@
+"""What every family of images becomes: a `Dataset` in memory; and what is asked of a family: a `Request`.
+
+Enters: arrays, or the files a family listed. Leaves: frozen records that the loader, the check and the splits share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import ID_DIGITS, InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, labels and splits, as training sees them.
+
+    `images` is uint8 `(n, h, w, c)`, an array or a read-only memory map; `labels` int64 `(n,)`, or float32 `(n, L)`
+    with one 0/1 column a label (`multi_label`), where NaN means "not known, leave out of the loss" (CheXpert's
+    `ignore` policy, nowhere else). `groups` names the patient, series or block each image belongs to; `masks` is
+    uint8 `(n, h, w)`, 1 where the lesion is. `leaky` says that images of one group stand in several splits.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    labels: NDArray[Any]
+    class_names: tuple[str, ...]
+    groups: NDArray[np.str_]
+    splits: Mapping[str, NDArray[np.int64]]
+    masks: NDArray[np.uint8] | None = None
+    multi_label: bool = False
+    leaky: bool = False
+    manifest: str = ""
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    names: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[3])
+
+    @property
+    def size(self) -> int:
+        return int(self.images.shape[1])
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Give the indices of one split; an unknown or empty one is an error that names it."""
+        if split not in self.splits:
+            raise InputError(f"data set {self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+        if len(self.splits[split]) == 0:
+            raise InputError(f"split {split!r} of data set {self.name} holds no image: raise its share or the limit")
+        return self.splits[split]
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Count the images of each class (each positive label) in one split."""
+        labels = self.labels[self.splits[split]]
+        if self.multi_label:
+            counts = np.nansum(labels, axis=0).astype(int)
+        else:
+            counts = np.bincount(labels, minlength=self.num_classes)
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `load_dataset` was asked for; a family reads the fields that concern it and its own `options`."""
+
+    name: str
+    path: Path | None
+    size: int
+    channels: int = 1
+    seed: int = 0
+    val_share: float = 0.15
+    test_share: float = 0.2
+    cache: Path | None = None
+    limit: int | None = None
+    skip_bad: bool = False
+    leaky: bool = False
+    fold: int | None = None
+    folds: int = 5
+    options: Mapping[str, Any] = field(default_factory=dict)
+    workers: int = 1
+
+    def where(self) -> Path:
+        """Give the path of a set that lies on disk; its absence is an error that names the remedy."""
+        if self.path is None:
+            raise InputError(f"data set {self.name} lies on disk: say where (path=..., or data.path in the recipe)")
+        if not self.path.exists():
+            raise InputError(f"no data at {self.path}: data set {self.name} needs a file or folder there")
+        return self.path
+
+    def option(self, key: str, default: Any, known: Sequence[str]) -> Any:
+        """Read one of a family's own options; an option the family does not know is an error."""
+        for given in self.options:
+            if given not in known:
+                raise InputError(f"data set {self.name} has no option {given!r}; it takes {', '.join(known) or 'none'}")
+        return self.options.get(key, default)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a set before any is decoded: one entry an image.
+
+    `splits` holds "train", "val", "test" or "" (not said by the set); `labels` as in `Dataset`; `masks` may be empty.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    labels: NDArray[Any]
+    class_names: tuple[str, ...]
+    groups: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    multi_label: bool = False
+    masks: tuple[Path | None, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def take(self, chosen: NDArray[Any]) -> Listing:
+        """Keep the entries at `chosen` (indices, in that order)."""
+        return Listing(
+            root=self.root,
+            paths=tuple(self.paths[i] for i in chosen),
+            labels=self.labels[chosen],
+            class_names=self.class_names,
+            groups=self.groups[chosen],
+            splits=self.splits[chosen],
+            multi_label=self.multi_label,
+            masks=tuple(self.masks[i] for i in chosen) if self.masks else (),
+            notes=self.notes,
+        )
+
+    def names(self) -> list[str]:
+        """Give every file's path below the root, with forward slashes."""
+        return [path.relative_to(self.root).as_posix() for path in self.paths]
+
+
+def manifest_hash(*columns: Sequence[object] | NDArray[Any]) -> str:
+    """Hash a split manifest, given by columns (name, label, group, split, content digest): 16 hex digits."""
+    digest = hashlib.sha256()
+    for row in zip(*columns, strict=True):
+        digest.update("\t".join(str(cell) for cell in row).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()[:ID_DIGITS]
+
+
+def split_column(splits: Mapping[str, NDArray[np.int64]], num_images: int) -> NDArray[np.str_]:
+    """Write splits as one word an image: "train", "val", "test", or "" for an image in none."""
+    column = np.full(num_images, "", dtype="<U5")
+    for name, indices in splits.items():
+        column[indices] = name
+    return column

@@ -1,0 +1,155 @@
+"""Batches for training: uint8 images in memory, shuffled by (seed, epoch), augmented and normalised batch by batch.
+
+Enters: a `Dataset` and a split. Leaves: float32 batches `(b, c, r, r)`, the same bits for the same (seed, epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutelage.records import InputError
+
+from .augment import POLICIES, Policy, augment
+from .dataset import Dataset
+
+# Mean and deviation the pixels (0..1) are normalised by: ImageNet's for RGB, so that pretrained teachers fit.
+NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    1: ((0.5,), (0.25,)),
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+# A split is copied to memory when it is at most this large; beyond, batches are read from the memory map.
+_MAX_COPY_BYTES = 4 * 2**30
+
+
+class LoadedBatch(NamedTuple):
+    """One batch: images `(b, c, r, r)` normalised float32, labels `(b,)` int64 or `(b, L)` float32.
+
+    `indices` `(b,)` are places in the data set's arrays; (index, augmentation seed) names what the image looks like.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    aug_seeds: Tensor
+
+
+class Loader:
+    """Batches of one split. `loader.epoch(k)` gives the same bits for the same (seed, k), in any order of epochs.
+
+    `augment` is a policy's name in `POLICIES` or a `Policy`; with `augment_variants=K`, epoch k uses augmentation
+    seed `k % K`, so that a teacher's cached answers are K an image. Seeds of augmentation do not depend on `seed`:
+    students of different seeds share what is cached. `resolution` resizes (antialiased); None keeps the set's size.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        batch_size: int,
+        resolution: int | None = None,
+        *,
+        augment: str | Policy = "none",
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        device: str | torch.device = "cpu",
+        augment_variants: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if isinstance(augment, str) and augment not in POLICIES:
+            raise InputError(f"no augmentation {augment!r}; known are {', '.join(POLICIES)}")
+        if augment_variants is not None and augment_variants < 1:
+            raise InputError(f"augment_variants must be at least 1, got {augment_variants}")
+        self.dataset = dataset
+        self.split = split
+        self.batch_size = batch_size
+        self.resolution = resolution or dataset.size
+        self.policy = POLICIES[augment] if isinstance(augment, str) else augment
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.device = torch.device(device)
+        self.augment_variants = augment_variants
+        self.indices = dataset.indices(split)
+        if drop_last and len(self.indices) < batch_size:
+            raise InputError(f"split {split!r} holds {len(self.indices)} images, fewer than one batch of {batch_size}")
+        self._pixels: Tensor | None = None
+        if dataset.images[0].nbytes * len(self.indices) <= _MAX_COPY_BYTES:
+            self._pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[self.indices])).to(self.device)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.indices), self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.indices)
+
+    def aug_seed(self, epoch: int) -> int:
+        """Tell the augmentation seed of an epoch; 0 where nothing is augmented, so that caches are shared."""
+        if self.policy == POLICIES["none"]:
+            return 0
+        return epoch if self.augment_variants is None else epoch % self.augment_variants
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Give the order of an epoch, as positions within the split."""
+        if not self.shuffle:
+            return np.arange(len(self.indices), dtype=np.int64)
+        return np.random.default_rng([self.seed, 3, epoch]).permutation(len(self.indices)).astype(np.int64)
+
+    def epoch(self, k: int) -> Iterator[LoadedBatch]:
+        """Give the batches of epoch `k`."""
+        order = self.order(k)
+        for number in range(len(self)):
+            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size], self.aug_seed(k))
+
+    def batch(self, positions: NDArray[np.int64], aug_seed: int) -> LoadedBatch:
+        """Make one batch from positions within the split."""
+        indices = self.indices[positions]
+        if self._pixels is not None:
+            pixels = self._pixels[torch.from_numpy(positions).to(self.device)]
+        else:
+            pixels = torch.from_numpy(np.ascontiguousarray(self.dataset.images[indices])).to(self.device)
+        seeds = np.full(len(indices), aug_seed, dtype=np.int64)
+        images = to_unit(pixels, self.resolution)
+        images = normalise(augment(images, indices, seeds, self.policy))
+        labels = torch.from_numpy(self.dataset.labels[indices]).to(self.device)
+        return LoadedBatch(images, labels, torch.from_numpy(indices), torch.from_numpy(seeds))
+
+
+def tensors(dataset: Dataset, split: str, resolution: int | None = None) -> tuple[Tensor, Tensor, NDArray[np.str_]]:
+    """Give a whole split: normalised images `(n, c, r, r)`, labels, and the group of each image."""
+    indices = dataset.indices(split)
+    side = resolution or dataset.size
+    images = torch.empty((len(indices), dataset.channels, side, side), dtype=torch.float32)
+    for start in range(0, len(indices), 256):
+        chosen = indices[start : start + 256]
+        pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[chosen]))
+        images[start : start + 256] = normalise(to_unit(pixels, side))
+    return images, torch.from_numpy(dataset.labels[indices]), dataset.groups[indices]
+
+
+def to_unit(pixels: Tensor, resolution: int) -> Tensor:
+    """Turn uint8 `(b, h, w, c)` into float `(b, c, r, r)` in 0..1, resized with antialiasing where needed."""
+    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255
+    if images.shape[2] != resolution:
+        size = (resolution, resolution)
+        images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return images
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Normalise `(b, c, h, w)` in 0..1 by the mean and deviation of its number of channels."""
+    mean, deviation = NORMALISATION[images.shape[1]]
+    centre = torch.tensor(mean, device=images.device)[:, None, None]
+    spread = torch.tensor(deviation, device=images.device)[:, None, None]
+    return (images - centre) / spread

@@ -1,0 +1,118 @@
+"""MedMNIST v2 archives (`.npz`): official splits; images that stand in several splits are taken out of the earlier one.
+
+Enters: an npz with `{train,val,test}_{images,labels}`. Leaves: a `Dataset`. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError
+
+from .dataset import SPLITS, Dataset, Request, manifest_hash, split_column
+from .images import resize_stack, to_channels
+from .splits import drop_straddlers, limit_images
+
+# Class names of the sets whose names differ from "class 0", ...; source: MedMNIST v2, INFO (CC BY 4.0).
+CLASS_NAMES = {
+    "pneumoniamnist": ("normal", "pneumonia"),
+    "breastmnist": ("malignant", "normal or benign"),
+}
+
+
+def load_medmnist(request: Request) -> Dataset:
+    """Read an archive at `path` (the file, or a folder that holds one); options: `file`, `class_names`."""
+    known = ("file", "class_names")
+    path = _find(request.where(), str(request.option("file", "", known)))
+    images, labels, given = read_archive(path)
+    name = path.stem
+    if request.limit is not None:
+        chosen = limit_images(labels, given, request.limit, request.seed)
+        images, labels, given = images[chosen], labels[chosen], given[chosen]
+    class_names = request.option("class_names", CLASS_NAMES.get(name.split("_")[0]), known)
+    num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    if class_names is None or len(class_names) < num_classes:
+        class_names = tuple(f"class {i}" for i in range(num_classes))
+    keys = np.array([hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images])
+    splits = {split: np.flatnonzero(given == split).astype(np.int64) for split in SPLITS}
+    notes: tuple[str, ...] = ()
+    if request.leaky:
+        notes = ("images that stand in several official splits were left in (leaky)",)
+    else:
+        splits, num_dropped = drop_straddlers(keys, splits)
+        if num_dropped:
+            notes = (f"{num_dropped} images of train or val stand in a later split too and were left out",)
+    column = split_column(splits, len(images))
+    names = np.array([f"{split}/{i}" for i, split in enumerate(given)], dtype=np.str_)
+    return Dataset(
+        name=name,
+        images=to_channels(resize_stack(images, request.size), request.channels),
+        labels=labels,
+        class_names=tuple(class_names),
+        groups=keys.astype(np.str_),
+        splits=splits,
+        multi_label=labels.ndim == 2,
+        leaky=request.leaky,
+        manifest=manifest_hash(names, labels.tolist(), keys, column),
+        notes=notes,
+        names=names,
+    )
+
+
+def read_archive(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.str_]]:
+    """Read images `(n, h, w[, 3])`, labels `(n,)` or `(n, L)`, and the split of each from an archive."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in archive]
+            if missing:
+                raise InputError(f"{path} is not a MedMNIST archive: it lacks {', '.join(missing)}")
+            images = [archive[f"{split}_images"] for split in SPLITS]
+            labels = [archive[f"{split}_labels"] for split in SPLITS]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged or not an npz archive: {str(error).splitlines()[0]}") from None
+    for split, pictures, answers in zip(SPLITS, images, labels, strict=True):
+        _check_arrays(path, split, pictures, answers)
+    given = np.repeat(np.array(SPLITS), [len(part) for part in images])
+    stacked = np.concatenate(labels)
+    if stacked.ndim == 2 and stacked.shape[1] == 1:
+        return np.concatenate(images), stacked[:, 0].astype(np.int64), given
+    if stacked.ndim == 1:
+        return np.concatenate(images), stacked.astype(np.int64), given
+    return np.concatenate(images), stacked.astype(np.float32), given
+
+
+def _check_arrays(path: Path, split: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise InputError(
+            f"{path}: {split}_images must be uint8 (n, h, w) or (n, h, w, 3), got {images.dtype} {images.shape}"
+        )
+    if len(images) != len(labels):
+        raise InputError(f"{path}: {split} has {len(images)} images and {len(labels)} labels")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        bad = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
+        raise InputError(f"{path}: label {bad} of {split} is NaN or infinite: correct or remove it")
+    if labels.dtype.kind not in "iubf" or (len(labels) and labels.min() < 0):
+        raise InputError(f"{path}: {split}_labels must be classes from 0 up, got {labels.dtype}")
+
+
+def _find(path: Path, file: str) -> Path:
+    """Find the archive: the path itself, the named file in it, or the only npz of a folder."""
+    if path.is_file():
+        return path
+    if file:
+        if not (path / file).is_file():
+            raise InputError(f"no file {file} in {path}")
+        return path / file
+    found = sorted(path.glob("*.npz"))
+    if len(found) != 1:
+        names = ", ".join(item.name for item in found[:5]) or "none"
+        raise InputError(f"{path} holds {len(found)} npz files ({names}): name one by the option file=")
+    return found[0]

@@ -1,0 +1,162 @@
+"""Splits that keep groups whole: patients, series, blocks of slices or near-duplicates never straddle a split.
+
+Enters: labels, groups, the splits a set itself gives. Leaves: indices of train, val and test. Stratified by class (or
+by label, when multi-label) as well as whole groups allow. The literature's image-level split is made on request only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError
+
+from .dataset import SPLITS, Request
+
+Splits = dict[str, NDArray[np.int64]]
+
+
+def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[np.str_], request: Request) -> Splits:
+    """Make train, val and test from what the set gives ("train"/"val"/"test"/"" an image) and what was asked.
+
+    A set with no split of its own gets test and val by share, or by `fold` of `folds`; one with an official test keeps
+    it, and has val carved from train where it gives none. With `leaky`, each image is a group of its own.
+    """
+    _check_shares(request)
+    rng = np.random.default_rng([request.seed, 7])
+    units = np.arange(len(groups)).astype(np.str_) if request.leaky else groups
+    kinds = one_hot(labels)
+    split = given.astype("<U5")
+    open_ = np.flatnonzero(split == "")
+    if (split == "test").any() and request.fold is not None:
+        raise InputError(f"data set {request.name} has an official test split: leave out fold={request.fold}")
+    if not (split == "test").any():
+        pool = np.flatnonzero((split == "") | (split == "train"))
+        split[pool] = "train"
+        if request.fold is not None:
+            if not 0 <= request.fold < request.folds:
+                raise InputError(f"fold {request.fold} is not one of 0..{request.folds - 1}")
+            parts = assign_groups(kinds[pool], units[pool], [1 / request.folds] * request.folds, rng)
+            split[pool[parts == request.fold]] = "test"
+        elif request.test_share > 0:
+            parts = assign_groups(kinds[pool], units[pool], [1 - request.test_share, request.test_share], rng)
+            split[pool[parts == 1]] = "test"
+    else:
+        split[open_] = "train"
+    if not (split == "val").any() and request.val_share > 0:
+        pool = np.flatnonzero(split == "train")
+        share = min(0.5, request.val_share * (len(pool) + int((split == "test").sum())) / max(1, len(pool)))
+        share = share if not (given == "test").any() else request.val_share
+        parts = assign_groups(kinds[pool], units[pool], [1 - share, share], rng)
+        split[pool[parts == 1]] = "val"
+    return {name: np.flatnonzero(split == name).astype(np.int64) for name in SPLITS}
+
+
+def assign_groups(
+    kinds: NDArray[np.float64], groups: NDArray[np.str_], shares: Sequence[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Give every image the number of its part, groups whole, each kind `(n, kinds)` spread by `shares`.
+
+    Greedy: groups in random order, those with the rarest and the most images first, each into the part that lacks its
+    kinds most (Sechidis et al. 2011, iterative stratification, with groups in the place of examples).
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    num_groups = int(group_of.max()) + 1 if len(group_of) else 0
+    counts = np.zeros((num_groups, kinds.shape[1] + 1))
+    np.add.at(counts, group_of, np.concatenate([kinds, np.ones((len(kinds), 1))], axis=1))
+    total = np.maximum(counts.sum(axis=0), 1)
+    rarity = counts / total  # so a rare class weighs as much as a common one
+    order = rng.permutation(num_groups)
+    order = order[np.argsort(-rarity[order].sum(axis=1), kind="stable")]
+    lacking = np.asarray(shares, dtype=float)[:, None] * np.ones(counts.shape[1])
+    wanted = np.maximum(np.asarray(shares, dtype=float), 1e-12)
+    part_of = np.zeros(num_groups, dtype=np.int64)
+    for group in order:
+        need = (lacking / wanted[:, None]) @ rarity[group]
+        part = int(np.argmax(need))
+        part_of[group] = part
+        lacking[part] -= rarity[group]
+    return part_of[group_of]
+
+
+def drop_straddlers(keys: NDArray[Any], splits: Splits) -> tuple[Splits, int]:
+    """Take images from train whose key stands in val or test, and from val those in test; count the taken."""
+    in_test = np.isin(keys, keys[splits["test"]])
+    in_val = np.isin(keys, keys[splits["val"]])
+    val = splits["val"][~in_test[splits["val"]]]
+    train = splits["train"][~(in_test | in_val)[splits["train"]]]
+    num_dropped = len(splits["train"]) - len(train) + len(splits["val"]) - len(val)
+    return {"train": train, "val": val, "test": splits["test"]}, num_dropped
+
+
+def merge_groups(groups: NDArray[np.str_], keys: NDArray[Any]) -> NDArray[np.str_]:
+    """Join groups that share a key (identical files, near-duplicates): each takes its smallest member's name."""
+    parent = {str(name): str(name) for name in np.unique(groups)}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    first: dict[Any, str] = {}
+    for name, key in zip(groups.tolist(), keys.tolist(), strict=True):
+        one, other = root(name), root(first.setdefault(key, name))
+        if one != other:
+            parent[max(one, other)] = min(one, other)
+    return np.array([root(name) for name in groups.tolist()], dtype=np.str_)
+
+
+def straddling_groups(groups: NDArray[np.str_], column: NDArray[np.str_]) -> list[str]:
+    """Name the groups that stand in more than one split (`column`: one word an image, "" is none)."""
+    places: dict[str, set[str]] = {}
+    for group, split in zip(groups.tolist(), column.tolist(), strict=True):
+        if split:
+            places.setdefault(group, set()).add(split)
+    return sorted(group for group, found in places.items() if len(found) > 1)
+
+
+def limit_images(labels: NDArray[Any], given: NDArray[np.str_], limit: int, seed: int) -> NDArray[np.int64]:
+    """Choose at most `limit` images, each class of each given split by its share (at least one); sorted indices."""
+    if limit < 1:
+        raise InputError(f"limit must be at least 1 image, got {limit}")
+    if limit >= len(labels):
+        return np.arange(len(labels), dtype=np.int64)
+    rng = np.random.default_rng([seed, 11])
+    kinds = one_hot(labels)
+    cells = np.unique(
+        np.column_stack([given.astype("<U5"), kinds.argmax(axis=1).astype("<U8")]), axis=0, return_inverse=True
+    )
+    order = rng.permutation(len(labels))
+    cell_of = cells[1].reshape(-1)[order]
+    by_cell = np.argsort(cell_of, kind="stable")
+    starts = np.searchsorted(cell_of[by_cell], np.arange(int(cell_of.max()) + 1))
+    sizes = np.diff(np.append(starts, len(by_cell)))
+    rank = np.empty(len(labels))
+    for start, num in zip(starts, sizes, strict=True):
+        # the first of every cell comes first, then all cells fill at the same relative pace
+        rank[by_cell[start : start + num]] = np.arange(num) / num
+    chosen = order[np.argsort(rank, kind="stable")[:limit]]
+    return np.sort(chosen).astype(np.int64)
+
+
+def one_hot(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Give labels as columns of counts: classes one-hot, or the positive labels (NaN counts as absent)."""
+    if labels.ndim == 2:
+        return np.nan_to_num(labels.astype(float))
+    return np.eye(int(labels.max()) + 1 if len(labels) else 1)[labels]
+
+
+def _check_shares(request: Request) -> None:
+    for name, share in (("val_share", request.val_share), ("test_share", request.test_share)):
+        if not 0 <= share < 1:
+            raise InputError(f"{name} must be at least 0 and below 1, got {share}")
+    if request.val_share + request.test_share >= 1:
+        raise InputError(
+            f"val_share + test_share must leave room for train, got {request.val_share + request.test_share}"
+        )
+    if request.folds < 2:
+        raise InputError(f"folds must be at least 2, got {request.folds}")
