@@ -11,7 +11,9 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +23,10 @@ from tutelage.records import Arch, InputError
 
 from .presets import PRESETS, place
 
-__all__ = ["PRESETS", "SPACES", "Gene", "Genes", "Slot", "Space", "find_space", "place"]
+__all__ = ["PRESETS", "SPACES", "Gene", "Genes", "Slot", "Space", "divisible", "find_space", "place"]
 
 Genes = NDArray[np.int64]
 
-# Channels are multiples of 8 that do not fall more than 10 % under the wished width (MobileNet's rule).
 _DIVISOR = 8
 # Slots of an elastic stage in the MobileNet-like spaces, as `Arch` lays them out; ResNet50D adds two to its base depth.
 _STAGE_SLOTS = 4
@@ -33,6 +34,10 @@ _RESNET_BASE = (2, 2, 4, 2)
 _RESNET_EXTRA = 2
 # The stem's residual block of ResNet50D is there or not: the field writes depth 2 or 0.
 _RESNET_STEM_DEPTHS = (0, 2)
+
+
+# The fields of an arch in the order of a genotype's columns.
+_FIELDS = ("d", "ks", "e", "w", "r")
 
 
 class Slot(NamedTuple):
@@ -43,10 +48,10 @@ class Slot(NamedTuple):
 
 
 class Gene(NamedTuple):
-    """A decision: `values[code]` is what stands in the arch at `field[index]`; `slot` is None unless a slot owns it."""
+    """A decision: `values[code]` is what stands in the arch at `field[place]`; `slot` is None unless a slot owns it."""
 
     field: str
-    index: int
+    place: int
     values: tuple[float, ...]
     slot: Slot | None
 
@@ -108,22 +113,31 @@ class Space:
 
     def columns(self, field: str) -> slice:
         """Say which columns of a genotype hold `d`, `ks`, `e`, `w` or `r`."""
-        places = [i for i, gene in enumerate(self.genes) if gene.field == field]
-        return slice(places[0], places[-1] + 1) if places else slice(0, 0)
+        return self._columns[field]
+
+    @cached_property
+    def _columns(self) -> dict[str, slice]:
+        fields = [gene.field for gene in self.genes]
+        starts = {field: fields.index(field) for field in _FIELDS if field in fields}
+        return {field: slice(starts.get(field, 0), starts.get(field, 0) + fields.count(field)) for field in _FIELDS}
 
     def num_blocks(self, genes: Genes) -> NDArray[np.int64]:
         """Count the active blocks of each stage, (n, stages)."""
         depths = np.asarray(self.depths, dtype=np.int64)
+        blocks: NDArray[np.int64] = depths[genes[:, self.family == "resnet50" : self.num_depths]]
         if self.family == "resnet50":
-            return depths[genes[:, 1:5]] + np.asarray(_RESNET_BASE)
-        blocks = depths[genes[:, :5]]
+            blocks = blocks + np.asarray(_RESNET_BASE)
         if self.family == "proxyless":
             blocks = np.hstack([blocks, np.ones((len(genes), 1), dtype=np.int64)])
         return blocks
 
+    def base_depth(self, stage: int) -> int:
+        """Count the blocks of a stage that its depth value does not count."""
+        return _RESNET_BASE[stage] if self.family == "resnet50" else 0
+
     def active(self, genes: Genes) -> NDArray[np.bool_]:
         """Say which genes decide anything, (n, num_genes)."""
-        mask = np.ones(genes.shape, dtype=np.bool_)
+        mask: NDArray[np.bool_] = np.ones(genes.shape, dtype=np.bool_)
         owned = [i for i, gene in enumerate(self.genes) if gene.slot is not None]
         slots = np.array([self.genes[i].slot for i in owned])
         mask[:, owned] = slots[:, 1] < self.num_blocks(genes)[:, slots[:, 0]]
@@ -135,24 +149,27 @@ class Space:
 
     def encode(self, archs: Sequence[Arch]) -> Genes:
         """Turn archs into canonical genes (n, num_genes); raises InputError for an arch that is not of this space."""
+        for arch in self._misshapen(archs):
+            self.check(arch)
         codes = np.zeros((len(archs), self.num_genes), dtype=np.int64)
-        known = np.ones(codes.shape, dtype=np.bool_)
-        if any(not self._fits_shape(arch) for arch in archs):
-            for arch in archs:
-                self.check(arch)
-        for field in ("d", "ks", "e", "w", "r"):
+        known = np.zeros(codes.shape, dtype=np.bool_)
+        for field in _FIELDS:
             where = self.columns(field)
-            if where.stop == where.start or not archs:
-                continue
-            values = np.array([_listed(arch, field) for arch in archs], dtype=np.float64)
-            for i, gene in enumerate(self.genes[where]):
-                equal = values[:, i, None] == np.asarray(gene.values, dtype=np.float64)
-                codes[:, where.start + i] = equal.argmax(axis=1)
-                known[:, where.start + i] = equal.any(axis=1)
-        wrong = (~known & self.active(codes)).any(axis=1)
-        for row in np.flatnonzero(wrong):
+            listed = _listed_values(archs, field, where.stop - where.start)
+            for values in dict.fromkeys(gene.values for gene in self.genes[where]):
+                own = [gene.values == values for gene in self.genes[where]]
+                some = listed if all(own) else listed[:, own]
+                found, code = np.zeros(some.shape, dtype=np.bool_), np.zeros(some.shape, dtype=np.int64)
+                for choice, value in enumerate(values):
+                    equal = some == value
+                    found |= equal
+                    code += choice * equal
+                at = np.flatnonzero(own) + where.start
+                codes[:, at], known[:, at] = code, found
+        active = self.active(codes)
+        for row in np.flatnonzero((active & ~known).any(axis=1)).tolist():
             self.check(archs[row])
-        return self.canonical(codes)
+        return np.where(active, codes, 0)
 
     def decode(self, genes: Genes) -> list[Arch]:
         """Turn genes (n, num_genes) into archs; inactive slots are 0 there as well."""
@@ -168,7 +185,7 @@ class Space:
             parts[field] = np.where(active[:, where], table, 0).tolist()
         return [
             Arch.model_construct(space=self.name, d=tuple(d), ks=tuple(ks), e=tuple(e), w=tuple(w), r=r[0])
-            for d, ks, e, w, r in zip(*(parts[field] for field in ("d", "ks", "e", "w", "r")), strict=True)
+            for d, ks, e, w, r in zip(*(parts[field] for field in _FIELDS), strict=True)
         ]
 
     def random(self, n: int, rng: np.random.Generator) -> Genes:
@@ -207,7 +224,7 @@ class Space:
         """Count the distinct archs exactly."""
         per_slot = len(self.expands) * (1 if self.family == "resnet50" else len(self.kernels))
         if self.family == "resnet50":
-            stages = prod(sum(per_slot ** (base + depth) for depth in self.depths) for base in _RESNET_BASE)
+            stages: int = prod(sum(per_slot ** (base + depth) for depth in self.depths) for base in _RESNET_BASE)
             stages *= len(_RESNET_STEM_DEPTHS) * prod(len(choices) for choices in self.widths)
         else:
             stages = sum(per_slot**depth for depth in self.depths) ** self.num_depths
@@ -240,19 +257,28 @@ class Space:
                     f"{field} has {len(_listed(arch, field))} entries; an arch of {self.name} has {wanted}"
                 )
         for gene in self.genes:  # depths come first, so the slots below are read with depths known to be right
-            value = _listed(arch, gene.field)[gene.index]
+            value = _listed(arch, gene.field)[gene.place]
             if gene.slot is not None and gene.slot.position >= self._blocks_of(arch)[gene.slot.stage]:
                 continue
             if value not in gene.values:
-                where = gene.field if gene.field == "r" else f"{gene.field}[{gene.index}]"
+                where = gene.field if gene.field == "r" else f"{gene.field}[{gene.place}]"
                 remedy = f"choose of {_short(gene.values)}" + (" or use with_resolutions" if gene.field == "r" else "")
                 raise InputError(f"{where} = {value:g} is not in {self.name}: {remedy}")
 
-    def _fits_shape(self, arch: Arch) -> bool:
-        return arch.space == self.name and all(
-            len(_listed(arch, field)) == self.columns(field).stop - self.columns(field).start
-            for field in ("d", "ks", "e", "w")
-        )
+    def _misshapen(self, archs: Sequence[Arch]) -> list[Arch]:
+        """Pick the archs of another space or with lists of other lengths."""
+        d, ks, e, w = (self.columns(field).stop - self.columns(field).start for field in ("d", "ks", "e", "w"))
+        return [
+            arch
+            for arch in archs
+            if not (
+                arch.space == self.name
+                and len(arch.d) == d
+                and len(arch.ks) == ks
+                and len(arch.e) == e
+                and len(arch.w) == w
+            )
+        ]
 
     def _blocks_of(self, arch: Arch) -> list[int]:
         if self.family == "resnet50":
@@ -282,18 +308,26 @@ def _listed(arch: Arch, field: str) -> tuple[float, ...]:
     return (arch.r,) if field == "r" else getattr(arch, field)
 
 
+def _listed_values(archs: Sequence[Arch], field: str, width: int) -> NDArray[np.float64]:
+    """Stack one field of many archs, (n, width); a flat iterator is several times faster than `np.array` of tuples."""
+    lists = map(attrgetter(field), archs)
+    flat = lists if field == "r" else chain.from_iterable(lists)
+    return np.fromiter(flat, dtype=np.float64, count=len(archs) * width).reshape(len(archs), width)
+
+
 def _short(values: Any) -> str:
     texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
     return ", ".join(texts if len(texts) <= 8 else [*texts[:3], "...", *texts[-2:]])
 
 
-def _divisible(width: float) -> int:
+def divisible(width: float) -> int:
+    """Round channels to a multiple of 8 that is not more than 10 % below the wished width (MobileNet's rule)."""
     rounded = max(_DIVISOR, int(width + _DIVISOR / 2) // _DIVISOR * _DIVISOR)
     return rounded + _DIVISOR if rounded < 0.9 * width else rounded
 
 
 def _scaled(base: Sequence[int], *multipliers: float) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(_divisible(width * multiplier) for multiplier in multipliers) for width in base)
+    return tuple(tuple(divisible(width * multiplier) for multiplier in multipliers) for width in base)
 
 
 # Small sets are 28 px wide, the presets run at 192 and 236; OFA itself trained 128 to 224 in steps of 4.
@@ -302,7 +336,7 @@ _MBV3_BASE = (16, 16, 24, 40, 80, 112, 160, 960, 1280)
 _PROXYLESS_BASE = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
 _RESNET_STEM = _scaled((64,), 0.65, 0.8, 1.0)[0]
 _RESNET_WIDTHS = (
-    tuple(_divisible(width // 2) for width in _RESNET_STEM),
+    tuple(divisible(width // 2) for width in _RESNET_STEM),
     _RESNET_STEM,
     *_scaled((256, 512, 1024, 2048), 0.65, 0.8, 1.0),
 )

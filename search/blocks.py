@@ -1,0 +1,307 @@
+"""The blocks an architecture is made of, layer by layer, and what each costs. No torch.
+
+Enters: an arch, the classes and input channels. Leaves: `BlockSpec`s in the order they run: "stem", "first" (the fixed
+block of the MobileNet-like spaces), "block" (one an active slot), "head". Everything counted follows from `layers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from tutelage.records import Arch
+
+from .space import Slot, Space, divisible, find_space
+
+# SE squeezes to a quarter of the channels (OFA, `SEModule.REDUCTION`).
+_SE_REDUCTION = 4
+
+
+class Layer(NamedTuple):
+    """One convolution, linear or pooling layer with square maps; `held` elements stay alive beside it for later."""
+
+    kind: str  # "conv" | "linear" | "pool"
+    in_channels: int
+    out_channels: int
+    in_hw: int
+    out_hw: int
+    kernel: int = 1
+    groups: int = 1
+    norm: bool = False
+    bias: bool = False
+    held: int = 0
+
+    @property
+    def num_weights(self) -> int:
+        if self.kind == "pool":
+            return 0
+        return self.in_channels // self.groups * self.out_channels * self.kernel**2
+
+    @property
+    def params(self) -> int:
+        """Weights, biases and the scale and shift of a batch norm; its running statistics are no parameters."""
+        return self.num_weights + self.out_channels * (2 * self.norm + self.bias)
+
+    @property
+    def macs(self) -> int:
+        return self.num_weights * self.out_hw**2
+
+    @property
+    def activations(self) -> int:
+        return 0 if self.kind == "pool" else self.out_channels * self.out_hw**2
+
+    @property
+    def live(self) -> int:
+        """Elements alive while the layer runs: its input, its output and what is held for later."""
+        return self.in_channels * self.in_hw**2 + self.out_channels * self.out_hw**2 + self.held
+
+    @property
+    def int8_bytes(self) -> int:
+        """A byte a weight, a 4-byte scale an output channel, a 4-byte bias where there is a bias or a norm to fold."""
+        if self.kind == "pool":
+            return 0
+        return self.num_weights + 4 * self.out_channels * (1 + (self.norm or self.bias))
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One block with its shapes: enough to build it, to cost it, and to look its latency up by `key`.
+
+    `mid_channels` are those of the depthwise (or bottleneck's) convolution, equal to `in_channels` where nothing
+    expands; of a stem, those before its last convolution; of a mbv3 head, those before the pooling (0: none there).
+    `shortcut` says that the input is added to the output (resnet50's stem: that its residual block is kept; a
+    resnet50 block without one adds a projection). `in_hw` is the side of the input in pixels.
+    """
+
+    family: str
+    kind: str
+    stage: int
+    slot: int
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    se: bool
+    act: str
+    in_hw: int
+    shortcut: bool
+    num_classes: int = 0  # of the head only
+
+    @property
+    def key(self) -> str:
+        """Name what is computed: specs that differ only in stage and slot share it."""
+        shape = f"{self.in_channels}-{self.mid_channels}-{self.out_channels}"
+        flags = f"{'-se' if self.se else ''}{'-skip' if self.shortcut else ''}"
+        classes = f"-n{self.num_classes}" if self.num_classes else ""
+        return (
+            f"{self.family}-{self.kind}-h{self.in_hw}-{shape}-k{self.kernel}s{self.stride}-{self.act}{flags}{classes}"
+        )
+
+    @property
+    def out_hw(self) -> int:
+        """Side of the output map; resnet50's stem ends with a max pooling of stride 2, a head with a pixel."""
+        if self.kind == "head":
+            return 1
+        side = _halved(self.in_hw, self.stride)
+        return _halved(side, 2) if self.family == "resnet50" and self.kind == "stem" else side
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in the order they run."""
+        if self.kind == "head":
+            return _head_layers(self)
+        if self.family == "resnet50":
+            return _resnet_stem_layers(self) if self.kind == "stem" else _bottleneck_layers(self)
+        if self.kind == "stem":
+            side = _halved(self.in_hw, self.stride)
+            return (Layer("conv", self.in_channels, self.out_channels, self.in_hw, side, self.kernel, norm=True),)
+        return _mbconv_layers(self)
+
+    @property
+    def params(self) -> int:
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @cached_property
+    def costs(self) -> tuple[int, int, int, int, int]:
+        """Params, MACs, activation elements, int8 bytes, and the largest number of elements alive at once."""
+        return (
+            self.params,
+            self.macs,
+            sum(layer.activations for layer in self.layers),
+            sum(layer.int8_bytes for layer in self.layers),
+            max(layer.live for layer in self.layers),
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is fixed in an elastic stage."""
+
+    stride: int
+    se: bool
+    act: str
+
+
+_MBV3_STAGES = (
+    Stage(2, False, "relu"),
+    Stage(2, True, "relu"),
+    Stage(2, False, "h_swish"),
+    Stage(1, True, "h_swish"),
+    Stage(2, True, "h_swish"),
+)
+_PROXYLESS_STAGES = tuple(Stage(stride, False, "relu6") for stride in (2, 2, 2, 1, 2, 1))
+_RESNET_STAGES = tuple(Stage(stride, False, "relu") for stride in (1, 2, 2, 2))
+STAGES: dict[str, tuple[Stage, ...]] = {
+    "mbv3": _MBV3_STAGES,
+    "proxyless": _PROXYLESS_STAGES,
+    "resnet50": _RESNET_STAGES,
+}
+# Activation of stem, fixed first block and head.
+_STEM_ACT = {"mbv3": "h_swish", "proxyless": "relu6", "resnet50": "relu"}
+_FIRST_ACT = {"mbv3": "relu", "proxyless": "relu6"}
+
+
+def block_specs(arch: Arch, num_classes: int = 1000, in_channels: int = 3) -> list[BlockSpec]:
+    """List the blocks of an arch in the order they run; raises InputError for an arch that is in no known space."""
+    space = find_space(arch.space).with_resolutions((arch.r,))
+    space.check(arch)
+    widths = list(arch.w) or [0] * len(space.widths)
+    specs = stem_specs(space, arch.r, widths, arch.d[0], in_channels)
+    depths = space.num_blocks(space.encode([arch]))[0]
+    for i, slot in enumerate(space.slots):
+        if slot.position < depths[slot.stage]:
+            channels = stage_channels(space, slot, widths)
+            kernel = arch.ks[i] if arch.ks else space.kernels[0]
+            specs.append(slot_spec(space, slot, arch.r, *channels, kernel, arch.e[i]))
+    return [*specs, head_spec(space, arch.r, widths, num_classes)]
+
+
+def stem_specs(space: Space, r: int, widths: list[int], depth: int, in_channels: int) -> list[BlockSpec]:
+    """List what comes before the stages, for width choices by index; `depth` is d[0], read by resnet50 alone."""
+    family, act = space.family, _STEM_ACT[space.family]
+    inner, outer = space.widths[0][widths[0]], space.widths[1][widths[1]]
+    if family == "resnet50":
+        stem = BlockSpec(family, "stem", -1, 0, in_channels, inner, outer, 3, 2, False, act, r, depth != 0)
+        return [stem]
+    stem = BlockSpec(family, "stem", -1, 0, in_channels, 0, inner, 3, space.stem_stride, False, act, r, False)
+    skip = family == "mbv3" and inner == outer  # ProxylessNAS never adds a shortcut here
+    first = BlockSpec(family, "first", -1, 1, inner, inner, outer, 3, 1, False, _FIRST_ACT[family], stem.out_hw, skip)
+    return [stem, first]
+
+
+def stage_channels(space: Space, slot: Slot, widths: list[int]) -> tuple[int, int]:
+    """Give the input and output channels of a slot, for width choices by index."""
+    place = slot.stage + 2
+    before = place if slot.position else place - 1
+    return space.widths[before][widths[before]], space.widths[place][widths[place]]
+
+
+def slot_spec(space: Space, slot: Slot, r: int, inp: int, out: int, kernel: int, expand: float) -> BlockSpec:
+    """Describe the block in a slot, for its channels and choices, at input side r."""
+    stage = STAGES[space.family][slot.stage]
+    stride = stage.stride if slot.position == 0 else 1
+    side = stage_side(space, slot.stage, r)
+    if slot.position:
+        side = _halved(side, stage.stride)
+    resnet = space.family == "resnet50"
+    mid = divisible(round((out if resnet else inp) * expand))
+    skip = slot.position > 0 or (stride == 1 and inp == out)
+    where = (slot.stage, slot.position)
+    return BlockSpec(space.family, "block", *where, inp, mid, out, kernel, stride, stage.se, stage.act, side, skip)
+
+
+def head_spec(space: Space, r: int, widths: list[int], num_classes: int) -> BlockSpec:
+    """Describe what comes after the stages: convolutions, pooling, classifier."""
+    stages = STAGES[space.family]
+    side = stage_side(space, len(stages), r)
+    inp = space.widths[len(stages) + 1][widths[len(stages) + 1]]
+    tail = [choices[0] for choices in space.widths[len(stages) + 2 :]]
+    out = tail[-1] if tail else inp
+    mid = tail[0] if len(tail) > 1 else 0
+    act = _STEM_ACT[space.family]
+    return BlockSpec(
+        space.family, "head", len(stages), 0, inp, mid, out, 1, 1, False, act, side, False, num_classes=num_classes
+    )
+
+
+@lru_cache(maxsize=4096)
+def _side(family: str, stem_stride: int, stage: int, r: int) -> int:
+    side = _halved(r, stem_stride)
+    if family == "resnet50":
+        side = _halved(side, 2)
+    for before in STAGES[family][:stage]:
+        side = _halved(side, before.stride)
+    return side
+
+
+def stage_side(space: Space, stage: int, r: int) -> int:
+    """Give the side of the map that enters a stage (or the head, one past the last stage)."""
+    return _side(space.family, space.stem_stride, stage, r)
+
+
+def _halved(side: int, stride: int) -> int:
+    """Every strided layer here is padded by half its kernel (or pools with a ceiling), so sides round up."""
+    return -(-side // stride)
+
+
+def _mbconv_layers(spec: BlockSpec) -> tuple[Layer, ...]:
+    side, out_side, mid = spec.in_hw, spec.out_hw, spec.mid_channels
+    held = spec.in_channels * side**2 if spec.shortcut else 0
+    layers = []
+    if mid != spec.in_channels:  # the block's input is its own layer's input here, so nothing more is held
+        layers.append(Layer("conv", spec.in_channels, mid, side, side, norm=True))
+    held_inside = held if layers else 0
+    layers.append(
+        Layer("conv", mid, mid, side, out_side, spec.kernel, groups=mid, norm=True, held=held_inside),
+    )
+    if spec.se:
+        squeezed = divisible(mid // _SE_REDUCTION)
+        kept = held + mid * out_side**2
+        layers.append(Layer("conv", mid, squeezed, 1, 1, bias=True, held=kept))
+        layers.append(Layer("conv", squeezed, mid, 1, 1, bias=True, held=kept))
+    layers.append(Layer("conv", mid, spec.out_channels, out_side, out_side, norm=True, held=held))
+    return tuple(layers)
+
+
+def _bottleneck_layers(spec: BlockSpec) -> tuple[Layer, ...]:
+    """ResNet50D's block: the shortcut's projection runs first (average pooling, 1x1), then 1x1, 3x3, 1x1."""
+    side, out_side, mid, inp, out = spec.in_hw, spec.out_hw, spec.mid_channels, spec.in_channels, spec.out_channels
+    layers = []
+    if not spec.shortcut:
+        if spec.stride > 1:
+            layers.append(Layer("pool", inp, inp, side, out_side, spec.stride))
+        held_input = inp * side**2 if spec.stride > 1 else 0  # pooled: the block's input is kept for the first 1x1
+        layers.append(Layer("conv", inp, out, out_side, out_side, norm=True, held=held_input))
+    residual = out * out_side**2
+    layers.append(Layer("conv", inp, mid, side, side, norm=True, held=0 if spec.shortcut else residual))
+    layers.append(Layer("conv", mid, mid, side, out_side, spec.kernel, norm=True, held=residual))
+    layers.append(Layer("conv", mid, out, out_side, out_side, norm=True, held=residual))
+    return tuple(layers)
+
+
+def _resnet_stem_layers(spec: BlockSpec) -> tuple[Layer, ...]:
+    side, mid = _halved(spec.in_hw, spec.stride), spec.mid_channels
+    layers = [Layer("conv", spec.in_channels, mid, spec.in_hw, side, spec.kernel, norm=True)]
+    if spec.shortcut:
+        layers.append(Layer("conv", mid, mid, side, side, spec.kernel, norm=True))
+    layers.append(Layer("conv", mid, spec.out_channels, side, side, spec.kernel, norm=True))
+    layers.append(Layer("pool", spec.out_channels, spec.out_channels, side, spec.out_hw, 3))
+    return tuple(layers)
+
+
+def _head_layers(spec: BlockSpec) -> tuple[Layer, ...]:
+    """mbv3: 1x1 with norm, pool, bare 1x1, linear. proxyless: 1x1 with norm, pool, linear. resnet50: pool, linear."""
+    layers = []
+    if spec.family == "mbv3":
+        layers.append(Layer("conv", spec.in_channels, spec.mid_channels, spec.in_hw, spec.in_hw, norm=True))
+        layers.append(Layer("conv", spec.mid_channels, spec.out_channels, 1, 1))
+    elif spec.family == "proxyless":
+        layers.append(Layer("conv", spec.in_channels, spec.out_channels, spec.in_hw, spec.in_hw, norm=True))
+    layers.append(Layer("linear", spec.out_channels, spec.num_classes, 1, 1, bias=True))
+    return tuple(layers)

@@ -1,0 +1,186 @@
+"""Exact costs of architectures without building a network: tables over the choices of a few slots, gathered and added.
+
+Enters: archs, or a space and genes (n, num_genes). Leaves: `Counts`, one entry an arch. No torch.
+
+What is counted, for one image:
+- params: weights, biases, scale and shift of batch norms. Running statistics are none.
+- macs: multiply-accumulates of convolutions and linear layers, as torch's FlopCounterMode / 2 and `ofa`'s counter do.
+  fvcore adds, in the maps' elements: 2 a batch norm (it reads its input twice), 1 a pooling's input; thop adds other
+  multiples of the same (`tests/search/test_counts.py` subtracts both exactly).
+- activations: output elements of convolutions and linear layers (fvcore's ActivationCountAnalysis).
+- peak_activation_bytes: 4 bytes x the most elements alive at once: over all convolutions, linear layers and strided
+  poolings, the layer's input, its output, the shortcut kept for a later addition, and the map that an SE gate will
+  scale. Norm, activation, gating and addition are taken as in place.
+- size_bytes: 4 x params. int8_bytes: norms folded, a byte a weight, a 4-byte scale an output channel and a 4-byte
+  bias where the layer has a bias or had a norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Arch
+
+from .blocks import BlockSpec, block_specs, head_spec, slot_spec, stage_channels, stem_specs
+from .space import Genes, Slot, Space, find_space
+
+__all__ = ["BlockSpec", "Counts", "block_specs", "count", "count_genes"]
+
+Ints = NDArray[np.int64]
+
+# Two slots a table: (depth, kernel, expand, kernel, expand) has 243 rows, small enough for the cache of one core.
+_SLOTS_A_TABLE = 2
+_BYTES_A_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Costs of n archs, an int64 array (n,) each; see the module's docstring for what is counted."""
+
+    params: Ints
+    macs: Ints
+    activations: Ints
+    peak_activation_bytes: Ints
+    size_bytes: Ints
+    int8_bytes: Ints
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Costs of the blocks that some genes decide: row `genes[columns] @ weights` of `sums` and `peaks`."""
+
+    columns: tuple[int, ...]
+    weights: tuple[int, ...]
+    sums: Ints  # (codes, 4): params, macs, activations, int8 bytes
+    peaks: Ints  # (codes,): elements
+
+
+def count(archs: Sequence[Arch], num_classes: int = 1000, in_channels: int = 3) -> Counts:
+    """Count archs, of several spaces and input sides if need be; raises InputError for one that is in no space."""
+    names = [arch.space for arch in archs]
+    parts = np.zeros((6, len(archs)), dtype=np.int64)
+    for name in dict.fromkeys(names):
+        rows = np.array([i for i, other in enumerate(names) if other == name])
+        members = archs if len(rows) == len(archs) else [archs[i] for i in rows]
+        space = find_space(name).with_resolutions([arch.r for arch in members])
+        counts = count_genes(space, space.encode(members), num_classes, in_channels)
+        for part, values in zip(parts, vars(counts).values(), strict=True):
+            part[rows] = values
+    return Counts(*parts)
+
+
+def count_genes(space: Space, genes: Genes, num_classes: int = 1000, in_channels: int = 3) -> Counts:
+    """Count genotypes (n, num_genes); inactive genes are not looked at."""
+    genes = np.asarray(genes, dtype=np.int64).reshape(-1, space.num_genes)
+    codes_r, which = np.unique(genes[:, -1], return_inverse=True)
+    sides = [space.resolutions[code] for code in codes_r]
+    per_side = [cost_tables(space, side, num_classes, in_channels) for side in sides]
+    columns = np.ascontiguousarray(genes.T)
+    sums = np.zeros((len(genes), 4), dtype=np.int64)
+    peaks = np.zeros(len(genes), dtype=np.int64)
+    for i, table in enumerate(per_side[0] if per_side else ()):
+        rows = which * len(table.peaks) if len(sides) > 1 else np.zeros(len(genes), dtype=np.int64)
+        for column, weight in zip(table.columns, table.weights, strict=True):
+            rows = rows + columns[column] * weight
+        sums += np.concatenate([tables[i].sums for tables in per_side])[rows]
+        np.maximum(peaks, np.concatenate([tables[i].peaks for tables in per_side])[rows], out=peaks)
+    params, macs, activations, int8_bytes = sums.T
+    return Counts(params, macs, activations, _BYTES_A_FLOAT * peaks, _BYTES_A_FLOAT * params, int8_bytes)
+
+
+@lru_cache(maxsize=256)
+def cost_tables(space: Space, r: int, num_classes: int, in_channels: int) -> tuple[CostTable, ...]:
+    """Tabulate the space at input side r: costs of an arch are the sum (the maximum, for peaks) over the tables."""
+    tables = [_ends_table(space, r, num_classes, in_channels, end) for end in ("stem", "head")]
+    for stage in range(len({slot.stage for slot in space.slots})):
+        slots = [slot for slot in space.slots if slot.stage == stage]
+        pairs = [slots[i : i + _SLOTS_A_TABLE] for i in range(0, len(slots), _SLOTS_A_TABLE)]
+        tables += [_slots_table(space, r, pair) for pair in pairs]
+    return tuple(tables)
+
+
+def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: str) -> CostTable:
+    """Tabulate what comes before the stages, or after them; only resnet50 has genes that decide there."""
+    owners = {"stem": [("d", 0), ("w", 0), ("w", 1)], "head": [("w", len(space.widths) - 1)]}[end]
+    columns = _columns(space, owners if space.family == "resnet50" else [])
+    costs = []
+    for codes in product(*(range(int(space.num_choices[column])) for column in columns)):
+        depth, widths = 0, [0] * len(space.widths)
+        for column, code in zip(columns, codes, strict=True):
+            gene = space.genes[column]
+            if gene.field == "d":
+                depth = int(gene.values[code])
+            else:
+                widths[gene.place] = code
+        if end == "stem":
+            specs = stem_specs(space, r, widths, depth, in_channels)
+        else:
+            specs = [head_spec(space, r, widths, num_classes)]
+        costs.append([spec.costs for spec in specs])
+    table = np.array(costs, dtype=np.int64)
+    return _as_table(space, columns, table[..., :4].sum(axis=1), table[..., 4].max(axis=1))
+
+
+def _slots_table(space: Space, r: int, slots: Sequence[Slot]) -> CostTable:
+    """Tabulate some slots of one stage over widths, depth, kernels and expands; a slot beyond the depth costs 0."""
+    place = slots[0].stage + 2
+    owners = []
+    if space.family == "resnet50":
+        owners = [("w", place - 1)] * (slots[0].position == 0) + [("w", place)]
+    depth_index = slots[0].stage + (space.family == "resnet50")
+    elastic = depth_index < space.num_depths  # ProxylessNAS ends with a stage of one fixed block
+    owners += [("d", depth_index)] * elastic
+    head = len(owners)
+    own_genes = 1 if space.family == "resnet50" else 2
+    for slot in slots:
+        index = space.slots.index(slot)
+        owners += [("e", index)] if own_genes == 1 else [("ks", index), ("e", index)]
+    columns = _columns(space, owners)
+    shape = tuple(int(space.num_choices[column]) for column in columns)
+    sums, peaks = np.zeros((*shape, 4), dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for i, slot in enumerate(slots):
+        own = list(range(head)) + list(range(head + i * own_genes, head + (i + 1) * own_genes))
+        costs = np.array(
+            [_slot_costs(space, r, slot, columns, own, codes) for codes in np.ndindex(*(shape[j] for j in own))]
+        )
+        spread = tuple(shape[j] if j in own else 1 for j in range(len(shape)))
+        sums += costs[:, :4].reshape(*spread, 4)
+        peaks = np.maximum(peaks, costs[:, 4].reshape(spread))
+    return _as_table(space, columns, sums.reshape(-1, 4), peaks.reshape(-1))
+
+
+def _slot_costs(
+    space: Space, r: int, slot: Slot, columns: tuple[int, ...], own: list[int], codes: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Cost one slot for the codes of the genes it depends on."""
+    widths, kernel, expand, num_blocks = [0] * len(space.widths), space.kernels[0], space.expands[0], None
+    for j, code in zip(own, codes, strict=True):
+        gene = space.genes[columns[j]]
+        if gene.field == "w":
+            widths[gene.place] = code
+        elif gene.field == "ks":
+            kernel = int(gene.values[code])
+        elif gene.field == "e":
+            expand = gene.values[code]
+        else:
+            num_blocks = space.base_depth(slot.stage) + int(gene.values[code])
+    if num_blocks is not None and slot.position >= num_blocks:
+        return (0, 0, 0, 0, 0)
+    return slot_spec(space, slot, r, *stage_channels(space, slot, widths), kernel, expand).costs
+
+
+def _columns(space: Space, owners: Sequence[tuple[str, int]]) -> tuple[int, ...]:
+    return tuple(space.columns(field).start + index for field, index in owners)
+
+
+def _as_table(space: Space, columns: tuple[int, ...], sums: Ints, peaks: Ints) -> CostTable:
+    sizes = [int(space.num_choices[column]) for column in columns]
+    weights = tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
+    return CostTable(columns, weights, sums, peaks)
