@@ -202,7 +202,7 @@ def _groups(rows: Sequence[Row] | pd.DataFrame) -> list[NDArray[np.intp]]:
 
 def _dominates(costs: Floats, point: Floats) -> Flags:
     """Say which of `costs` (rows, objectives) are no worse than `point` on all and better on one. NaN never is."""
-    beats: Flags = (costs <= point).all(axis=1) & (costs < point).any(axis=1)
+    beats: Flags = _every(costs <= point) & _some(costs < point)
     return beats
 
 
@@ -213,13 +213,13 @@ def _undominated(costs: Floats, margin: Floats) -> Flags:
     the exact front does; so each front row, in turn, strikes out what it beats. The margin is applied in a second pass
     against the exact front: what beats by more than epsilon has a front row that does at least as well.
     """
-    flags: Flags = np.asarray(~np.isnan(costs).any(axis=1))
+    flags: Flags = ~_some(np.isnan(costs))
     alive = np.flatnonzero(flags)
     alive = alive[np.lexsort(costs[alive].T[::-1])]
     exact: list[int] = []
     while len(alive):
         first = int(alive[0])
-        equal = (costs[alive] == costs[first]).all(axis=1)
+        equal = _every(costs[alive] == costs[first])
         exact.extend(alive[equal].tolist())
         alive = alive[~equal & ~_is_beaten(costs[alive], costs[first])]
     if not margin.any():
@@ -233,5 +233,15 @@ def _undominated(costs: Floats, margin: Floats) -> Flags:
 
 def _is_beaten(costs: Floats, point: Floats, margin: Floats | float = 0.0) -> Flags:
     """Say which of `costs` the point beats: it is no worse on all and better by more than the margin on one."""
-    beaten: Flags = (point <= costs).all(axis=1) & (point < costs - margin).any(axis=1)
+    beaten: Flags = _every(point <= costs) & _some(point < costs - margin)
     return beaten
+
+
+def _every(flags: Flags) -> Flags:
+    found: Flags = np.logical_and.reduce(flags, axis=1)
+    return found
+
+
+def _some(flags: Flags) -> Flags:
+    found: Flags = np.logical_or.reduce(flags, axis=1)
+    return found
