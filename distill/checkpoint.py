@@ -1,0 +1,85 @@
+"""Checkpoints of a training: one folder an epoch, whole or not there, from which the same bits go on.
+
+Enters: modules, an optimiser, plain JSON state. Leaves: safetensors, JSON, and a torch file
+readable with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Weights = Mapping[str, Tensor]
+_PREFIX = "epoch-"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds: named weight sets, the optimiser's state and plain values."""
+
+    weights: dict[str, dict[str, Tensor]]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, epoch: int, weights: Mapping[str, Weights], optimizer: Mapping[str, Any], state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint aside, flush it to disk, rename it, then drop the older ones."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    aside, final = folder / f"{_PREFIX}{epoch:05d}.part", folder / f"{_PREFIX}{epoch:05d}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name, tensors in weights.items():
+        # Cloned: safetensors refuses tensors that share memory, and channels-last ones are not contiguous.
+        plain = {
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()
+        }
+        save_file(plain, aside / f"{name}.safetensors")
+    torch.save(dict(optimizer), aside / "optimizer.pt")
+    (aside / "state.json").write_text(json.dumps(state))
+    for path in (*aside.iterdir(), aside):
+        _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    aside.replace(final)
+    _flush(folder)
+    for old in folder.glob(f"{_PREFIX}*"):
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path, fingerprint: str) -> Saved | None:
+    """Read the newest whole checkpoint; one of another training (another fingerprint) is not used, and that is said."""
+    from safetensors.torch import load_file
+
+    whole = sorted(path for path in folder.glob(f"{_PREFIX}*") if path.suffix != ".part")
+    for path in reversed(whole):
+        state = json.loads((path / "state.json").read_text())
+        if state.get("fingerprint") != fingerprint:
+            logger.warning("%s is a checkpoint of another training (model, schedule, teacher or seed): not used", path)
+            continue
+        weights = {file.stem: dict(load_file(file)) for file in path.glob("*.safetensors")}
+        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        return Saved(weights, optimizer, state)
+    return None
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

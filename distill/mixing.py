@@ -1,0 +1,79 @@
+"""Mixup and cutmix of a batch, its labels and its soft targets.
+
+Enters: shares drawn from a numpy generator. Leaves: a `Mix` that blends row i with row order[i], alike for all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Mix:
+    """One batch's mixing: `share` of a row is its own; a `box` (y0, y1, x0, x1, shares of the side) makes it cutmix."""
+
+    active: bool = False
+    share: float = 1.0
+    order: np.ndarray | None = None
+    box: tuple[float, float, float, float] | None = None
+
+    def images(self, images: Tensor) -> Tensor:
+        """Blend images `(b, c, r, r)`."""
+        if self.order is None:
+            return images
+        other = images[torch.from_numpy(self.order).to(images.device)]
+        if self.box is None:
+            return images * self.share + other * (1 - self.share)
+        top, bottom, left, right = (round(edge * images.shape[-1]) for edge in self.box)
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+        return mixed
+
+    def labels(self, labels: Tensor, num_classes: int, multi_label: bool) -> Tensor:
+        """Blend labels: class numbers `(b,)` become probabilities `(b, classes)`; untouched when nothing is mixed."""
+        if self.order is None:
+            return labels
+        whole = labels if multi_label else F.one_hot(labels, num_classes).float()
+        return whole * self.share + whole[torch.from_numpy(self.order).to(labels.device)] * (1 - self.share)
+
+    def logits(self, logits: Tensor, temperature: float, multi_label: bool) -> Tensor:
+        """Blend soft targets `(b, classes)`: the softened probabilities of the result are the blend of the rows'.
+
+        What the teacher would say of the blended image is not asked: the cached answers on its two parts stand in.
+        """
+        if self.order is None:
+            return logits
+        other = logits[torch.from_numpy(self.order).to(logits.device)]
+        own_share, other_share = np.log(self.share), np.log1p(-self.share)
+        if multi_label:
+            yes = torch.logaddexp(
+                F.logsigmoid(logits / temperature) + own_share, F.logsigmoid(other / temperature) + other_share
+            )
+            no = torch.logaddexp(
+                F.logsigmoid(-logits / temperature) + own_share, F.logsigmoid(-other / temperature) + other_share
+            )
+            return (yes - no) * temperature
+        log_p, log_q = F.log_softmax(logits / temperature, 1), F.log_softmax(other / temperature, 1)
+        return torch.logaddexp(log_p + own_share, log_q + other_share) * temperature
+
+
+def draw_mix(num: int, mixup: float, cutmix: float, rng: np.random.Generator) -> Mix:
+    """Draw a mixing; with both on, each batch takes one of the two at even odds (Zhang 2018; Yun 2019)."""
+    if mixup <= 0 and cutmix <= 0:
+        return Mix()
+    cut = cutmix > 0 and (mixup <= 0 or rng.random() < 0.5)
+    share = float(np.clip(rng.beta(cutmix, cutmix) if cut else rng.beta(mixup, mixup), 1e-3, 1 - 1e-3))
+    order = rng.permutation(num)
+    if not cut:
+        return Mix(True, share, order)
+    side = np.sqrt(1 - share) / 2
+    y, x = rng.random(2)
+    box = (max(0.0, y - side), min(1.0, y + side), max(0.0, x - side), min(1.0, x + side))
+    # A box that hangs over the edge is smaller than drawn: the labels follow what is left of it.
+    share = float(np.clip(1 - (box[1] - box[0]) * (box[3] - box[2]), 1e-3, 1 - 1e-3))
+    return Mix(True, share, order, box)

@@ -1,0 +1,220 @@
+"""Teachers: the networks of the papers by their names, and any other network of timm.
+
+Enters: a name, the class count, channels and image size, optionally a weights file. Leaves: a plain `nn.Module`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.records import InputError
+
+from .nasnet import build_nasnet_mobile
+
+logger = logging.getLogger(__name__)
+
+NASNET_MOBILE = "nasnetamobile"
+# Fewer patches a side than this leave attention nothing to attend to: at 64 px a patch of 16 gives 4 x 4 tokens.
+_MIN_PATCHES = 7
+# Below this a CNN made for 224 px (five halvings) ends on less than 2 x 2 cells: its stem keeps stride 1.
+_SMALL_IMAGE = 48
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as its paper calls it; `params` at 1000 classes, `macs` at `resolution` (conv, linear, attention)."""
+
+    name: str
+    timm_name: str
+    params: int
+    macs: float
+    resolution: int = 224
+    kind: str = "cnn"
+
+
+def _table(*teachers: Teacher) -> dict[str, Teacher]:
+    return {teacher.name: teacher for teacher in teachers}
+
+
+# Parameters are exact (timm 1.0.31); MACs are torch's FlopCounterMode / 2 at the native resolution, checked in the
+# tests. Counters that add batch norm and pooling read 1-3 % more (NASNetMobile 573 M instead of the paper's 564 M).
+TEACHERS: dict[str, Teacher] = _table(
+    Teacher("DenseNet121", "densenet121", 7_978_856, 2.834e9),
+    Teacher("DenseNet161", "densenet161", 28_681_000, 7.728e9),
+    Teacher("DenseNet201", "densenet201", 20_013_928, 4.291e9),
+    Teacher("ResNet50", "resnet50", 25_557_032, 4.089e9),
+    Teacher("EfficientNet-B3", "efficientnet_b3", 12_233_232, 1.589e9, 288),
+    Teacher("VGG16", "vgg16", 138_357_544, 15.470e9),
+    Teacher("VGG19", "vgg19", 143_667_240, 19.632e9),
+    Teacher("Xception", "legacy_xception", 22_855_952, 8.357e9, 299),
+    Teacher("NASNetMobile", NASNET_MOBILE, 5_289_978, 0.564e9),
+    Teacher("MobileNetV2", "mobilenetv2_100", 3_504_872, 0.301e9),
+    Teacher("Visformer-S", "visformer_small", 40_219_592, 4.879e9, kind="hybrid"),
+    Teacher("AutoFormerV2-T", "swin_s3_tiny_224", 28_328_674, 4.623e9, kind="vit"),
+    Teacher("AutoFormerV2-S", "swin_s3_small_224", 49_737_298, 9.405e9, kind="vit"),
+    Teacher("AutoFormerV2-B", "swin_s3_base_224", 71_125_762, 13.655e9, kind="vit"),
+    Teacher("ViT-Ti", "vit_tiny_patch16_224", 5_717_416, 1.254e9, kind="vit"),
+    Teacher("ViT-S", "vit_small_patch16_224", 22_050_664, 4.599e9, kind="vit"),
+    Teacher("DeiT-Ti", "deit_tiny_patch16_224", 5_717_416, 1.254e9, kind="vit"),
+    Teacher("DeiT-S", "deit_small_patch16_224", 22_050_664, 4.599e9, kind="vit"),
+    Teacher("Swin-T", "swin_tiny_patch4_window7_224", 28_288_354, 4.491e9, kind="vit"),
+)
+
+
+def timm_name(name: str) -> str:
+    """Translate a paper's name to timm's; a timm name passes through, an unknown one is refused with the nearest."""
+    import timm
+
+    papers = {key.lower().replace("-", ""): teacher.timm_name for key, teacher in TEACHERS.items()}
+    found = papers.get(name.lower().replace("-", ""), name)
+    if found == NASNET_MOBILE or timm.is_model(found):
+        return found
+    near = difflib.get_close_matches(name, [*TEACHERS, *timm.list_models()], n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"unknown teacher {name!r}: give a paper's name ({', '.join(TEACHERS)}) or a timm name{hint}")
+
+
+def build_teacher(
+    name: str,
+    num_classes: int,
+    in_channels: int = 3,
+    resolution: int | None = None,
+    weights: Path | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """Build a network by its paper's or its timm name, from a seed or from a weights file; nothing is downloaded.
+
+    `resolution` adapts it to small images unless `options` say otherwise: a ViT gets `img_size` and the largest
+    `patch_size` that leaves 7 x 7 patches, a CNN below 48 px gets a stem of stride 1 (`stem_stride=2` keeps it).
+    Other `options` go to timm as they are (`drop_rate=.1`, `depth=6`, `embed_dim=192`, ...).
+    """
+    found = timm_name(name)
+    stem_stride = options.pop("stem_stride", None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if found == NASNET_MOBILE:
+            net = build_nasnet_mobile(num_classes, in_channels, **options)
+        else:
+            net = _build_timm(found, num_classes, in_channels, resolution, options)
+    if stem_stride is None and resolution is not None and resolution < _SMALL_IMAGE and not _takes_image_size(net):
+        stem_stride = 1
+    if stem_stride is not None:
+        _set_stem_stride(net, stem_stride)
+    if weights is not None:
+        load_weights(net, weights)
+    return net
+
+
+def _build_timm(name: str, num_classes: int, in_channels: int, resolution: int | None, options: dict[str, Any]) -> Any:
+    import timm
+
+    if resolution is not None and "img_size" not in options:
+        with torch.device("meta"):
+            shape = timm.create_model(name, pretrained=False)
+        if _takes_image_size(shape):
+            options = {"img_size": resolution, **options}
+            if "vision_transformer" in type(shape).__module__ and "patch_size" not in options:
+                options["patch_size"] = small_patch(resolution, shape.patch_embed.patch_size[0])
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise InputError(f"timm cannot build {name} with {options}: {error}; change the teacher's options") from error
+
+
+def small_patch(resolution: int, native: int = 16) -> int:
+    """Give the largest patch side that divides the image and leaves 7 x 7 patches: 28 -> 4, 64 -> 8, 224 -> 16."""
+    fits = [side for side in range(1, native + 1) if resolution % side == 0 and resolution // side >= _MIN_PATCHES]
+    return max(fits, default=1)
+
+
+def _takes_image_size(net: nn.Module) -> bool:
+    """Tell whether positions are bound to the image size (ViT, DeiT, Swin, Visformer)."""
+    return hasattr(net, "patch_embed") or hasattr(net, "patch_embed1")
+
+
+def _set_stem_stride(net: nn.Module, stride: int) -> None:
+    first: Any = net.get_submodule(_first_conv_name(net))
+    first.stride = (stride, stride)
+
+
+def _first_conv_name(net: nn.Module) -> str:
+    named = getattr(net, "default_cfg", {}).get("first_conv")
+    if isinstance(named, str):
+        return named
+    return str(next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read tensors from a safetensors file, or from a torch file with `weights_only=True`: nothing is unpickled."""
+    if not path.is_file():
+        raise InputError(f"no weights file at {path}: give a .safetensors or a torch state-dict file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} is not a readable weights file ({first_line}): save a plain state dict") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: save model.state_dict()")
+    tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no tensors: save model.state_dict()")
+    return tensors
+
+
+def load_weights(net: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load a weights file and return the names that kept their fresh values: only a classifier of other classes may.
+
+    Position embeddings are resized by timm's own filter; a first convolution of other channels is adapted (RGB weights
+    are summed for gray). Any other missing or misfit tensor is an error that names it.
+    """
+    state = read_weights(path)
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if convert is not None:
+        state = dict(convert(state, net))
+    own = net.state_dict()
+    classifier = _classifier_names(net)
+    first = _first_conv_name(net) + ".weight"
+    if first in state and first in own and state[first].shape != own[first].shape:
+        from timm.models import adapt_input_conv
+
+        state[first] = adapt_input_conv(own[first].shape[1], state[first])
+    fresh, misfit = [], []
+    for name, value in own.items():
+        if name in state and state[name].shape == value.shape:
+            continue
+        if name.startswith(classifier):
+            fresh.append(name)
+        elif not name.endswith("num_batches_tracked"):
+            misfit.append(name)
+        state.pop(name, None)
+    if misfit:
+        raise InputError(
+            f"{path} does not fit {type(net).__name__}: {len(misfit)} tensors missing or of another shape, first "
+            f"{misfit[0]}; check the teacher's name, size and options"
+        )
+    net.load_state_dict({name: state.get(name, value) for name, value in own.items()})
+    if fresh:
+        logger.warning("%s has a classifier for other classes; it starts fresh: %s", path, ", ".join(fresh))
+    return tuple(fresh)
+
+
+def _classifier_names(net: nn.Module) -> tuple[str, ...]:
+    named = getattr(net, "default_cfg", {}).get("classifier", ())
+    names = (named,) if isinstance(named, str) else tuple(named or ())
+    return tuple(f"{name}." for name in names) or ("classifier.",)

@@ -1,0 +1,337 @@
+"""One training loop for teachers and students: hard labels, softened teachers, best epoch by validation.
+
+Enters: a model, batches, validation tensors, a schedule, perhaps teachers. Leaves: the model with its best epoch's
+weights and the history. Runs on CPU or one GPU as it is, and on several by `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutelage.records import InputError, content_id
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .evaluate import evaluate, predict_logits, probabilities
+from .losses import find_loss, hard_loss
+from .mixing import Mix, draw_mix
+from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
+from .soft import SoftTargets, combine_logits, resize, weights_id
+
+__all__ = ["Batches", "KDConfig", "LabelledBatch", "TrainResult", "TrainSchedule", "predict_logits", "train"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+class LabelledBatch(Protocol):
+    """One batch: images float32 `(b, c, r, r)`, labels, and for each row its image index and augmentation seed."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def indices(self) -> Any: ...
+    @property
+    def aug_seeds(self) -> Any: ...
+
+
+class Batches(Protocol):
+    """A source of batches: the same for the same epoch number, every time."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, k: int, /) -> Iterable[LabelledBatch]: ...
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training went; the validation figures are the best epoch's, `val_auc` is `None` where undefined."""
+
+    best_epoch: int
+    history: list[
+        dict[str, Any]
+    ]  # one dict an epoch: epoch, loss, hard, soft, lr, val_loss, val_accuracy, val_auc, seconds
+    val_auc: float | None
+    val_accuracy: float
+    stopped_early: bool = False
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Run:
+    """The state of a training between epochs: all that a checkpoint must hold."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = -1
+
+    def rank(self, record: dict[str, Any]) -> tuple[float, float, float]:
+        """Order epochs by AUC, then accuracy, then loss."""
+        auc = record["val_auc"]
+        return (-1.0 if auc is None else auc, record["val_accuracy"], -record["val_loss"])
+
+
+def train(
+    model: nn.Module,
+    loader: Batches,
+    val: tuple[Tensor, Tensor],
+    schedule: TrainSchedule,
+    *,
+    teachers: Sequence[SoftTargets | nn.Module] = (),
+    kd: KDConfig | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    multi_label: bool = False,
+    progress: Progress | None = None,
+    resolution: int | None = None,
+    device: str | None = None,
+) -> TrainResult:
+    """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
+
+    `val` are images `(n, c, r, r)` and labels. Without `teachers`, `kd` is not used: the undistilled twin is the same
+    call with none. `resolution` resizes batches for the model alone, so that students of many sizes share one teacher
+    cache. With `checkpoint` (a folder) a run that was stopped goes on after its last whole epoch, to the same bits.
+    A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
+    finite, naming epoch and batch.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=device == "cpu")
+    place, ranks = accelerator.device, accelerator.num_processes
+    taught = _Taught(teachers, kd or KDConfig(), multi_label, place) if teachers else None
+    notes = (f"{ranks} processes",) if ranks > 1 else ()
+    bf16 = wants_bf16(schedule, place)
+    layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
+    model.to(place)
+    model.to(memory_format=layout)
+    optimizer = build_optimizer([model], schedule)
+    ema = copy.deepcopy(model).requires_grad_(False) if schedule.ema_decay else None
+    weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
+
+    fingerprint = _fingerprint(model, schedule, taught, seed, resolution)
+    run = _resume(checkpoint, fingerprint, model, ema, optimizer)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
+    started, num_batches = time.monotonic(), len(loader)
+
+    for epoch in range(len(run.history), schedule.epochs):
+        if _out_of_patience(run, schedule):
+            break
+        # Dropout and mixup depend on (seed, epoch, process) alone: a resumed epoch draws what the first try drew.
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch, accelerator.process_index]).generate_state(1)[0]))
+        rng = np.random.default_rng([seed, epoch, accelerator.process_index, 1])
+        values = [run.rank(record)[0] for record in run.history]
+        wrapped.train()
+        sums, count, began = np.zeros(3), 0, time.monotonic()
+        for step, batch in enumerate(loader.epoch(epoch)):
+            if len(batch.images) < 2 * ranks:
+                continue
+            mine = _share_of(batch, accelerator.process_index, ranks, place)
+            lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            mix = draw_mix(len(mine.images), schedule.mixup, schedule.cutmix, rng)
+            images = mine.images if resolution is None else resize(mine.images, resolution)
+            images = mix.images(images).contiguous(memory_format=layout)
+            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+                logits = wrapped(images)
+            logits = logits.float()
+            if not bool(torch.isfinite(logits).all()):
+                raise InputError(_not_finite(logits, mine, epoch, step, lr))
+            hard = hard_loss(
+                logits,
+                mix.labels(mine.labels, logits.shape[1], multi_label),
+                multi_label=multi_label,
+                label_smoothing=schedule.label_smoothing,
+                class_weights=weights,
+                focal_gamma=schedule.focal_gamma,
+            )
+            soft = taught.soft(logits, mine, mix) if taught else hard.new_zeros(())
+            loss = taught.kd.alpha * hard + (1 - taught.kd.alpha) * taught.kd.weight * soft if taught else hard
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            if schedule.clip_norm is not None:
+                accelerator.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+            optimizer.step()
+            if ema is not None and schedule.ema_decay:
+                _average(
+                    ema,
+                    model,
+                    min(schedule.ema_decay, (epoch * num_batches + step + 1) / (epoch * num_batches + step + 10)),
+                )
+            sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
+            count += len(images)
+            if progress:
+                progress(f"epoch {epoch + 1}/{schedule.epochs}", step + 1, num_batches)
+        if count == 0:
+            raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
+        record = dict(zip(("loss", "hard", "soft"), (sums / count).tolist(), strict=True))
+        record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
+        record |= _validate(ema or model, val_images, val_labels, multi_label, accelerator)
+        run.history.append(record)
+        if run.best_epoch < 0 or run.rank(record) > run.rank(run.history[run.best_epoch]):
+            run.best_epoch = epoch
+            run.best = {name: value.detach().cpu().clone() for name, value in (ema or model).state_dict().items()}
+        if checkpoint is not None and accelerator.is_main_process:
+            _save(checkpoint, fingerprint, run, model, ema, optimizer)
+        accelerator.wait_for_everyone()
+
+    model.load_state_dict(_from_main(run.best, accelerator))
+    model.to(memory_format=torch.contiguous_format)
+    best = run.history[run.best_epoch]
+    return TrainResult(
+        best_epoch=run.best_epoch,
+        history=run.history,
+        val_auc=best["val_auc"],
+        val_accuracy=best["val_accuracy"],
+        stopped_early=len(run.history) < schedule.epochs,
+        seconds=time.monotonic() - started,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a batch that this process trains on."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Any
+    aug_seeds: Any
+
+
+def _share_of(batch: LabelledBatch, process: int, processes: int, place: torch.device) -> _Part:
+    rows = slice(process, None, processes)
+    return _Part(
+        batch.images[rows].to(place, non_blocking=True),
+        batch.labels[rows].to(place, non_blocking=True),
+        batch.indices[rows],
+        batch.aug_seeds[rows],
+    )
+
+
+class _Taught:
+    """The soft term: teachers, how they are combined, and the loss by name."""
+
+    def __init__(
+        self, teachers: Sequence[SoftTargets | nn.Module], kd: KDConfig, multi_label: bool, place: torch.device
+    ) -> None:
+        given = [teachers] if isinstance(teachers, SoftTargets | nn.Module) else list(teachers)
+        self.targets = [
+            one if isinstance(one, SoftTargets) else SoftTargets(one, multi_label=multi_label) for one in given
+        ]
+        for target in self.targets:
+            target.to(place)
+        self.kd = kd
+        self.multi_label = multi_label
+
+    def soft(self, student: Tensor, batch: _Part, mix: Mix) -> Tensor:
+        """Give the soft loss of one batch of student logits `(batch, classes)`."""
+        classes = student.shape[1]
+        loss = find_loss(self.kd.method, classes, self.multi_label)
+        logits = torch.cat([target.logits(batch) for target in self.targets])
+        if logits.shape[2] != classes:
+            raise InputError(
+                f"the teacher knows {logits.shape[2]} classes and the student {classes}: train a teacher on this data"
+            )
+        temperature = self.kd.temperature
+        teacher = combine_logits(logits, batch.labels, temperature, self.kd.combine, self.multi_label)
+        teacher = mix.logits(teacher, temperature, self.multi_label)
+        if mix.active and self.kd.method == "dkd":
+            raise InputError("dkd needs one true class an image: turn mixup and cutmix off")
+        form = loss.multi_label if self.multi_label else loss.soft
+        assert form is not None, "feature losses do not come here"
+        return form(student, teacher, batch.labels, temperature)
+
+
+def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, accelerator: Any) -> dict[str, Any]:
+    """Score the main process's model; the other processes are told, since their batch norms differ."""
+    from accelerate.utils import broadcast_object_list
+
+    told: list[Any] = [None]
+    if accelerator.is_main_process:
+        logits = predict_logits(model, images)
+        loss = hard_loss(logits, labels.cpu(), multi_label=multi_label)
+        figures = evaluate(probabilities(logits.nan_to_num(0.0)), labels, multi_label=multi_label, bootstrap=0)
+        told = [{"val_loss": float(loss.nan_to_num(1e9)), "val_accuracy": figures.accuracy, "val_auc": figures.auc}]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(told)
+    return dict(told[0])
+
+
+def _from_main(weights: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor]:
+    if accelerator.num_processes == 1:
+        return weights
+    from accelerate.utils import broadcast
+
+    return {name: broadcast(value.to(accelerator.device)) for name, value in weights.items()}
+
+
+def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the average towards the model: floats by 1 - decay, counters copied."""
+    with torch.no_grad():
+        own, new = ema.state_dict(), model.state_dict()
+        floats = [name for name in own if own[name].is_floating_point()]
+        torch._foreach_lerp_([own[name] for name in floats], [new[name] for name in floats], 1 - decay)
+        for name in own.keys() - set(floats):
+            own[name].copy_(new[name])
+
+
+def _out_of_patience(run: _Run, schedule: TrainSchedule) -> bool:
+    return schedule.patience is not None and len(run.history) - 1 - run.best_epoch >= schedule.patience > 0
+
+
+def _fingerprint(
+    model: nn.Module, schedule: TrainSchedule, taught: _Taught | None, seed: int, resolution: int | None
+) -> str:
+    """Name this training: a checkpoint of any other must not be taken up."""
+    names = [name for target in taught.targets for name in target.ids] if taught else []
+    kd = asdict(taught.kd) if taught else None
+    return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution])
+
+
+def _save(
+    folder: Path, fingerprint: str, run: _Run, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> None:
+    weights = {"model": model.state_dict(), "best": run.best}
+    if ema is not None:
+        weights["ema"] = ema.state_dict()
+    state = {"fingerprint": fingerprint, "history": run.history, "best_epoch": run.best_epoch}
+    save_checkpoint(folder, len(run.history), weights, optimizer.state_dict(), state)
+
+
+def _resume(
+    folder: Path | None, fingerprint: str, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> _Run:
+    saved = load_checkpoint(folder, fingerprint) if folder is not None else None
+    if saved is None:
+        return _Run()
+    model.load_state_dict(saved.weights["model"])
+    if ema is not None:
+        ema.load_state_dict(saved.weights["ema"])
+    optimizer.load_state_dict(saved.optimizer)
+    logger.info("%s: going on after epoch %d", folder, len(saved.state["history"]))
+    return _Run(saved.state["history"], saved.weights["best"], int(saved.state["best_epoch"]))
+
+
+def _not_finite(logits: Tensor, batch: _Part, epoch: int, step: int, lr: float) -> str:
+    row = int(torch.nonzero(~torch.isfinite(logits).all(1))[0])
+    return (
+        f"logits are not finite at epoch {epoch}, batch {step} (first: row {row}, image {int(batch.indices[row])}); "
+        f"lr was {lr:.2g}: lower it, set clip_norm, or look at that image"
+    )
