@@ -233,11 +233,17 @@ class Student(Record):
     model: str
     role: Role
     arch: Arch | None = None  # None for a network that is not of a space (a teacher, a timm baseline)
+    library_name: str = ""  # the name timm knows it by, where `arch` is None
+    options: dict[str, Any] = Field(default_factory=dict)  # passed to the library when it is built again
     teacher: str = ""  # empty: trained on hard labels alone
     recipe: str = ""
     dataset: str = ""
     seed: int = 0
     weights: Artifact | None = None
+    params: int | None = None
+    macs: int | None = None
+    validation: dict[str, float] = Field(default_factory=dict)  # figures on the validation split
+    notes: tuple[str, ...] = ()
 
 
 class Row(Record):

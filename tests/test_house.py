@@ -1,0 +1,60 @@
+"""The house's own rules, read from the source: who may import whom, file sizes, and no room as a top-level name."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
+# Rooms know `tutelage.records` alone, but for this: latency features are counts of blocks, a table without torch.
+ALLOWED = {"bench": {"tutelage.search.space", "tutelage.search.counts"}}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_know_records_and_themselves_only(room: str) -> None:
+    for path in (ROOT / room).glob("**/*.py"):
+        for name in imports_of(path):
+            if name.split(".")[0] != "tutelage" or name == "tutelage.records":
+                continue
+            assert name in ALLOWED.get(room, set()), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_records_know_nobody() -> None:
+    assert not [name for name in imports_of(ROOT / "tutelage" / "records.py") if name.startswith("tutelage")]
+
+
+def test_no_module_is_imported_by_a_generic_top_level_name() -> None:
+    for path in [*ROOT.glob("tutelage/**/*.py"), *(file for room in ROOMS for file in (ROOT / room).glob("**/*.py"))]:
+        for name in imports_of(path):
+            assert name.split(".")[0] not in ROOMS, f"{path.relative_to(ROOT)} imports {name}: write tutelage.{name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("tutelage.leaderboard.store", "torch"), ("tutelage.search.counts", "torch"), ("tutelage.cli", "torch")],
+)
+def test_light_modules_stay_light(module: str, unwanted: str) -> None:
+    code = f"import sys, {module}; sys.exit({unwanted!r} in sys.modules or bool({set(ROOMS)!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
+
+
+def test_files_and_functions_stay_readable() -> None:
+    for path in [*ROOT.glob("tutelage/**/*.py"), *(file for room in ROOMS for file in (ROOT / room).glob("**/*.py"))]:
+        text = path.read_text()
+        assert text.count("\n") <= 400, f"{path.relative_to(ROOT)} is past 400 lines: split it by idea"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= 70, f"{path.relative_to(ROOT)}: {node.name} has {length} lines"

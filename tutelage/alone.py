@@ -1,0 +1,205 @@
+"""One stage alone, on files that others made: teach an architecture, quantize or measure a model, add a device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from tutelage.bench.measure import measure
+from tutelage.bench.profiles import find_profile, list_profiles
+from tutelage.progress import Report
+from tutelage.quant.calibration import draw_calibration
+from tutelage.quant.openvino_ptq import quantize_openvino
+from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
+from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student
+from tutelage.search.space import SPACES
+from tutelage.stages.context import open_context
+from tutelage.stages.device import profile_host
+from tutelage.stages.students import choices
+from tutelage.stages.teach import teach_student, teach_teacher
+from tutelage.workspace import Workspace
+
+
+def named_devices(
+    recipe: Recipe, names: Sequence[str], max_latency: str | None, workspace: Path
+) -> list[DeviceSection]:
+    """Give the devices a verb names, as the recipe or their profile has them, each with the budget if one is given."""
+    sections = {section.name: section for section in recipe.devices}
+    for profile, _ in list_profiles(workspace):
+        sections.setdefault(
+            profile.name,
+            DeviceSection(name=profile.name, runtime=profile.runtime, threads=profile.threads, batch=profile.batch),
+        )
+    for name in names:
+        if name not in sections:
+            raise InputError(
+                f"no device {name!r}: known are {', '.join(sections) or 'none'}; `tutelage device add {name}` makes it"
+            )
+    chosen = [sections[name] for name in names] or list(recipe.devices)
+    if max_latency is None:
+        return chosen
+    return [section.model_copy(update={"max_latency": max_latency}) for section in chosen]
+
+
+def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
+    """Teach one architecture, given as the field's JSON, from fresh weights with the recipe's teachers and schedule."""
+    with workspace.locked():
+        ctx = open_context(recipe, workspace, report, threads)
+        arch = read_arch(path)
+        teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+        student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
+        return [teach_student(ctx, student, None, "fresh", choice) for choice in choices(teachers)]
+
+
+def read_arch(path: Path) -> Arch:
+    """Read one architecture from JSON, in the field's form with its space: {"space", "ks", "e", "d", "r"}."""
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is not one architecture")
+        arch = Arch.from_dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, ValidationError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not an architecture in JSON with space, ks, e, d and r: {reason}") from None
+    if arch.space not in SPACES:
+        raise InputError(f"{path}: unknown space {arch.space!r}, known are {', '.join(SPACES)}")
+    SPACES[arch.space].with_resolutions((arch.r,)).check(arch)
+    return arch
+
+
+def quantize_file(
+    recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, model: Path, out: Path
+) -> dict[str, Any]:
+    """Quantize an fp32 ONNX file for the runtime that `out` is for, and compare both on the validation split."""
+    _must_exist(model)
+    ctx = open_context(recipe, workspace, report, threads)
+    side = input_shape(model, ctx.size)[2]
+    images, labels = ctx.split("train", side)
+    drawn = draw_calibration(images, labels, recipe.quantize.calibration_images, np.random.default_rng(recipe.seed))
+    report("quantize", 0, 1)
+    if out.suffix == ".xml":
+        quantize_openvino(model, out, images[drawn].numpy())
+        run, size = run_openvino, out.stat().st_size + out.with_suffix(".bin").stat().st_size
+    elif out.suffix == ".onnx":
+        quantize_onnx(model, out, images[drawn].numpy(), method=recipe.quantize.method)
+        run, size = run_onnx, out.stat().st_size
+    else:
+        raise InputError(f"{out}: name the int8 model .onnx (ONNX Runtime) or .xml (OpenVINO)")
+    report("quantize", 1, 1)
+    val, truth = ctx.split("val", side)
+    before, after = run_onnx(model, val.numpy(), threads=threads), run(out, val.numpy(), threads=threads)
+    return {
+        "model": str(out),
+        "size_bytes": size,
+        "fp32_bytes": model.stat().st_size,
+        "share_of_fp32_bytes": size / model.stat().st_size,
+        "validation_images": len(truth),
+        "fp32_accuracy": float((before.argmax(1) == truth.numpy()).mean()),
+        "int8_accuracy": float((after.argmax(1) == truth.numpy()).mean()),
+        "same_top1": float((before.argmax(1) == after.argmax(1)).mean()),
+        "largest_difference": float(np.abs(before - after).max()),
+    }
+
+
+def bench_file(workspace: Workspace, report: Report, *, model: Path, device: str, side: int | None) -> dict[str, Any]:
+    """Measure one model file on a device and give its figures."""
+    _must_exist(model)
+    profile, _ = find_profile(device, workspace.path)
+    channels, height, width = input_shape(model, side)
+    found = measure(
+        {model.name: model},
+        profile,
+        (channels, height, width),
+        progress=lambda text, done, total: report(f"measure on {profile.name}", done, total),
+    )[model.name]
+    return figures(found)
+
+
+def figures(found: Measurement) -> dict[str, Any]:
+    """Name the figures of a measurement with their units."""
+    return {
+        "device": found.device,
+        "runtime": f"{found.runtime} {found.runtime_version}",
+        "threads": found.threads,
+        "batch": found.batch,
+        "precision": found.effective_precision,
+        "samples": len(found.samples_ms),
+        "p50_ms": found.p50_ms,
+        "p90_ms": found.p90_ms,
+        "p99_ms": found.p99_ms,
+        "anchored_ms": found.anchored_ms,
+        "load_ms": found.load_ms,
+        "peak_rss_bytes": found.peak_rss_bytes,
+        "runtime_rss_bytes": found.runtime_rss_bytes,
+        "energy_mj": found.energy_mj,
+        "host_load_before": found.host_load_before,
+        "host_load_after": found.host_load_after,
+    }
+
+
+def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
+    """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
+    import onnx
+
+    if model.suffix != ".onnx":
+        from openvino import Core
+
+        shape = Core().read_model(str(model)).inputs[0].get_partial_shape()
+        found = [dimension.get_length() if dimension.is_static else None for dimension in shape]
+    else:
+        try:
+            graph = onnx.load(str(model), load_external_data=False).graph
+        except Exception as error:  # noqa: BLE001  protobuf has no common error class for a broken file
+            raise InputError(f"{model} is not an ONNX file: {error}") from None
+        dimensions = graph.input[0].type.tensor_type.shape.dim
+        found = [dimension.dim_value or None for dimension in dimensions]
+    if len(found) != 4:
+        raise InputError(
+            f"{model} takes an input of {len(found)} dimensions; images are (batch, channels, height, width)"
+        )
+    channels, height, width = found[1] or 3, found[2] or side, found[3] or side
+    if height is None or width is None:
+        raise InputError(f"{model} leaves the input side open: give it with --side, e.g. --side 224")
+    return int(channels), int(height), int(width)
+
+
+def add_device(
+    workspace: Workspace,
+    report: Report,
+    fields: dict[str, Any],
+    precision: str,
+    space: str,
+    sides: tuple[int, ...],
+    num_classes: int,
+    channels: int,
+    minutes: float,
+) -> DeviceProfile:
+    """Measure this host as a new device; an existing name is refused, so that no profile changes under a run."""
+    section = DeviceSection.model_validate(fields)
+    if any(profile.name == section.name for profile, _ in list_profiles(workspace.path)):
+        raise InputError(f"device {section.name!r} exists: take another name, or remove it first")
+    if space not in SPACES:
+        raise InputError(f"unknown space {space!r}: choose one of {', '.join(SPACES)}")
+    return profile_host(
+        workspace,
+        section,
+        SPACES[space].with_resolutions(sides),
+        num_classes,
+        channels,
+        report,
+        precision=precision,
+        minutes=minutes,
+    )
+
+
+def _must_exist(model: Path) -> None:
+    if not model.is_file():
+        raise InputError(f"no model at {model}: `tutelage run` leaves them as artifacts/*/model.onnx in the workspace")

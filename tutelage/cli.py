@@ -1,0 +1,348 @@
+"""The command line: one short function a verb. It reads options, calls the pipeline or a room, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+device_app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
+board_app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
+data_app = typer.Typer(no_args_is_help=True, help="List the data sets, check a folder or file.")
+app.add_typer(device_app, name="device")
+app.add_typer(board_app, name="leaderboard")
+app.add_typer(data_app, name="data")
+
+EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of artifacts and the leaderboard.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: section.key=value.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe whose data, teachers and schedules are used.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_WORKSPACE = Path("tutelage-workspace")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Find small image classifiers that fit a device, teach them, compress them, and show where they stand."""
+    if version:
+        import tutelage
+
+        print(f"tutelage {tutelage.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe or a YAML file.")],
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what the workspace holds of stages and start over.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe from images to the leaderboard; stopped, it goes on where it was.
+
+    Example: [bold]tutelage run demo[/]   or   [bold]tutelage run pneumoniamnist --set data.path=pneumoniamnist.npz[/]
+    """
+    from tutelage import pipeline, terminal
+    from tutelage.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or ())
+    with terminal.run_setting(workspace, fresh) as setting:
+        searched, published = pipeline.run(chosen, *setting)
+    if as_json:
+        print(json.dumps([row.to_dict() for row in published.rows]))
+        return
+    terminal.print_run(searched, published, Console())
+
+
+@app.command()
+def search(
+    device: Annotated[
+        list[str] | None, typer.Option("--device", help="Device profile to hold budgets on; repeatable.")
+    ] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Latency budget on those devices, e.g. 5ms.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
+    max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space, e.g. ofa_mbv3_w1.0.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set; see `tutelage data list`.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
+    evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
+    supernet_weights: Annotated[
+        Path | None, typer.Option(help="Official or own supernet weights to start from.")
+    ] = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best subnets within a budget; finalists are measured again on the device.
+
+    Example: [bold]tutelage search --device host-ort --max-latency 1.5ms --max-params 3M --evals 100[/]
+    """
+    from tutelage import alone, pipeline, terminal
+    from tutelage.recipe import load_recipe, with_options
+
+    options: dict[str, object] = {
+        "search.max_macs": max_macs,
+        "search.max_params": max_params,
+        "search.max_size": max_size,
+    }
+    options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
+    options |= {"seed": seed, "supernet.weights": supernet_weights}
+    base = load_recipe(recipe, set_ or ())
+    chosen = with_options(base, options, alone.named_devices(base, device or (), max_latency, workspace))
+    with terminal.run_setting(workspace) as setting:
+        searched = pipeline.search(chosen, *setting)
+    if as_json:
+        print(json.dumps(searched.found.result.to_dict()))
+        return
+    terminal.print_search(searched, Console())
+
+
+@app.command()
+def distill(
+    arch: Annotated[
+        Path | None, typer.Option(help="JSON of one architecture to teach; default: the search's winners.")
+    ] = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach the winners by each teacher, by all and by none; validation figures only, the test split stays closed.
+
+    Example: [bold]tutelage distill --recipe demo --set distill.epochs=5[/]
+    """
+    from tutelage import alone, pipeline, terminal
+    from tutelage.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or ())
+    with terminal.run_setting(workspace) as setting:
+        students = alone.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
+    if as_json:
+        print(json.dumps([student.to_dict() for student in students]))
+        return
+    terminal.print_students(students, workspace, Console())
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="An fp32 ONNX file, e.g. one that `tutelage run` left in artifacts.")],
+    out: Annotated[Path, typer.Option(help="Where the int8 model goes: .onnx, or .xml for OpenVINO.")],
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize an ONNX model to int8, calibrated on the recipe's training images, and compare it on validation.
+
+    Example: [bold]tutelage quantize student.onnx --out student.int8.onnx --recipe demo[/]
+    """
+    from tutelage import alone, terminal
+    from tutelage.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or ())
+    with terminal.run_setting(workspace) as setting:
+        figures = alone.quantize_file(chosen, *setting, model=model, out=out)
+    terminal.print_figures(figures, Console(), as_json)
+
+
+@app.command()
+def bench(
+    model: Annotated[Path, typer.Argument(help="An ONNX file, or an OpenVINO .xml.")],
+    device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
+    side: Annotated[int | None, typer.Option(help="Input side in pixels, where the file leaves it open.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on a device by the protocol in the README: p50, p90, p99, memory, load time.
+
+    Example: [bold]tutelage bench student.int8.onnx --device host-ort[/]
+    """
+    from tutelage import alone, terminal
+
+    with terminal.run_setting(workspace) as (space, report, _):
+        figures = alone.bench_file(space, report, model=model, device=device, side=side)
+    terminal.print_figures(figures, Console(), as_json)
+
+
+@device_app.command("add")
+def device_add(
+    name: Annotated[str, typer.Argument(help="Name of the new profile.")],
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, ...; `tutelage doctor` lists them.")
+    ] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Threads the runtime may use.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
+    space: Annotated[str, typer.Option(help="Space whose blocks are measured.")] = "ofa_mbv3_w1.0",
+    side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
+    channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
+    classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
+    minutes: Annotated[float, typer.Option(help="How long measuring may take.")] = 3.0,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Measure this host with a runtime and fit a latency model for a space, so that budgets can be held on it.
+
+    Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
+    """
+    from tutelage import alone, terminal
+
+    fields: dict[str, Any] = {"name": name, "runtime": runtime, "threads": threads, "batch": batch}
+    with terminal.run_setting(workspace) as (place, report, _):
+        found = alone.add_device(
+            place, report, fields, precision, space, tuple(side or (64,)), classes, channels, minutes
+        )
+    terminal.print_device(found, Console())
+
+
+@device_app.command("list")
+def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """List the profiles of the workspace, the user's folder and the package.
+
+    Example: [bold]tutelage device list[/]
+    """
+    from tutelage import terminal
+    from tutelage.bench.profiles import list_profiles
+
+    terminal.print_devices(list_profiles(workspace), Console(), as_json)
+
+
+@device_app.command("show")
+def device_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """Show one profile: what it is, how steady, and the error of its latency model.
+
+    Example: [bold]tutelage device show host-ort[/]
+    """
+    from tutelage import terminal
+    from tutelage.bench.profiles import find_profile
+
+    terminal.print_device(find_profile(name, workspace)[0], Console(), as_json)
+
+
+@board_app.command("show")
+def board_show(
+    filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the rows that fit the terminal, the Pareto front marked.
+
+    Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq'[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.store import Store
+
+    terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json)
+
+
+@board_app.command("build")
+def board_build(
+    out: Annotated[Path, typer.Option(help="The HTML file to write; a .png lies beside it.")] = Path(
+        "leaderboard.html"
+    ),
+    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to show.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Draw the leaderboard as one self-contained HTML page and a PNG.
+
+    Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.plots import pareto_plot
+    from tutelage.leaderboard.report import build_page
+    from tutelage.leaderboard.store import Store
+
+    rows = Store(terminal.database(workspace)).rows(filter_)
+    build_page(rows, out, title)
+    pareto_plot(rows, out.with_suffix(".png"), title=title)
+    print(f"{len(rows)} rows: {out} and {out.with_suffix('.png')}")
+
+
+@board_app.command("export")
+def board_export(
+    format_: Annotated[str, typer.Option("--format", help="csv, json, md or parquet.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Export rows with every column; what was not measured is empty, never 0.
+
+    Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.export import export
+    from tutelage.leaderboard.store import Store
+
+    text = export(Store(terminal.database(workspace)).rows(filter_), out, format_)
+    print(text if out is None else f"wrote {out}")
+
+
+@data_app.command("list")
+def data_list(as_json: JsonOption = False) -> None:
+    """List the data sets that can be read, and what each expects on disk.
+
+    Example: [bold]tutelage data list[/]
+    """
+    from tutelage import terminal
+    from tutelage.distill.data import DATASETS
+
+    terminal.print_datasets(DATASETS, Console(), as_json)
+
+
+@data_app.command("check")
+def data_check(path: Path, as_json: JsonOption = False) -> None:
+    """Say what a folder or npz holds: classes, sizes, unreadable files, duplicates, leakage between splits.
+
+    Example: [bold]tutelage data check xrays/[/]
+    """
+    from tutelage import terminal
+    from tutelage.distill.check import check_path
+
+    terminal.print_data_report(check_path(path), Console(), as_json)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine has: cores, runtimes, versions, and what is missing with the command that adds it.
+
+    Example: [bold]tutelage doctor[/]
+    """
+    from tutelage import terminal
+
+    terminal.print_doctor(Console(), as_json)
+
+
+def main() -> None:
+    """Run the command line; every failure that a user can mend is one line and an exit code."""
+    _quiet_threads()
+    codes = {InputError: EXIT_BAD_INPUT, InfeasibleBudgetError: EXIT_INFEASIBLE, UnsteadyDeviceError: EXIT_UNSTEADY}
+    try:
+        app(standalone_mode=True)
+    except tuple(codes) as error:
+        print(f"tutelage: {error}", file=sys.stderr)
+        sys.exit(codes[type(error)])
+    except KeyboardInterrupt:
+        print("tutelage: interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _quiet_threads() -> None:
+    """Own the cores: a thread a core for this process, and threads that sleep while they wait instead of spinning."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,63 @@
+"""Say what a long run is doing: a bar on a terminal, plain lines elsewhere.
+
+Enters: `report("teacher densenet121", 3, 10)`. Leaves: text on standard error; standard output is for results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+Report = Callable[[str, int, int], None]
+
+# In a log file one line every so many seconds is enough to see that the run lives.
+_PLAIN_SECONDS = 15.0
+
+
+def silent(text: str, done: int, total: int) -> None:
+    """Report nothing; for callers that do not want to hear."""
+
+
+@contextmanager
+def reporting(console: Console | None = None) -> Iterator[Report]:
+    """Give a `report(text, done, total)` that draws a bar on a terminal and prints lines elsewhere."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        yield _barred(bar)
+
+
+def _barred(bar: Progress) -> Report:
+    tasks: dict[str, TaskID] = {}
+
+    def report(text: str, done: int, total: int) -> None:
+        if text not in tasks:
+            tasks[text] = bar.add_task(text, total=total)
+        bar.update(tasks[text], completed=done, total=total)
+
+    return report
+
+
+def _plain(console: Console) -> Report:
+    began: dict[str, float] = {}
+    last: dict[str, float] = {}
+
+    def report(text: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began.setdefault(text, now)
+        finished = done >= total
+        if not finished and now - last.get(text, -_PLAIN_SECONDS) < _PLAIN_SECONDS:
+            return
+        last[text] = now
+        console.print(
+            f"{text}: {done}/{total} ({now - began[text]:.0f} s)", highlight=False, markup=False, soft_wrap=True
+        )
+
+    return report

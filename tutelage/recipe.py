@@ -1,0 +1,236 @@
+"""What a run is: a YAML file read once into a frozen model. Defaults live here; an unknown key is an error.
+
+Enters: a path or the name of a built-in recipe, and `key=value` changes. Leaves: a Recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .records import InputError
+
+# A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
+MAX_RECIPE_BYTES = 1_000_000
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSection(Section):
+    """Which images, at which size, split how."""
+
+    dataset: str = "phantom"
+    path: Path | None = None
+    size: int = Field(64, ge=16, le=1024)
+    channels: Literal[1, 3] = 1
+    limit: int | None = Field(None, gt=0)  # at most so many images (phantom: exactly so many)
+    val_share: float = Field(0.15, gt=0, lt=1)
+    test_share: float = Field(0.2, gt=0, lt=1)
+    fold: int | None = Field(None, ge=0)
+    folds: int = Field(5, ge=2)
+    leaky: bool = False
+    skip_bad: bool = False
+    augment: Literal["none", "light", "medical", "flip", "chexpert"] = "light"
+    augment_variants: int = Field(4, ge=1)  # augmentations of an image that recur, so that teachers are asked once
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainSection(Section):
+    """A training schedule; the loop itself is `distill/train.py`."""
+
+    epochs: int = Field(10, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(64, ge=2)
+    weight_decay: float = Field(0.01, ge=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    warmup_epochs: float = Field(1.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    patience: int | None = Field(None, ge=1)
+    bf16: bool = False
+
+
+class TeacherSection(TrainSection):
+    name: str
+    weights: Path | None = None  # a file with trained weights: then it is loaded, and trained only if epochs are asked
+    options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model
+
+
+class SupernetSection(Section):
+    space: str = "ofa_mbv3_w1.0"
+    resolutions: tuple[int, ...] = ()  # default: the data's size
+    method: Literal["sandwich", "random", "progressive"] = "sandwich"
+    epochs: int = Field(8, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(64, ge=2)
+    num_random: int = Field(2, ge=0)
+    teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also teach the supernet
+    weights: Path | None = None  # official or own supernet weights to start from
+    bf16: bool = False
+
+
+class DeviceSection(Section):
+    name: str
+    runtime: str = "onnxruntime"
+    threads: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1)
+    max_latency: str | None = None  # "5ms", or "35%": that share of the way from the smallest to the largest subnet
+
+
+class SearchSection(Section):
+    strategy: Literal["default", "random", "eeea", "nsga2", "linas"] = "nsga2"
+    evaluations: int = Field(120, ge=1)
+    max_macs: str | None = None
+    max_params: str | None = None
+    max_size: str | None = None
+    winners: int = Field(2, ge=1)
+    calibration_batches: int = Field(4, ge=1)
+
+
+class DistillSection(TrainSection):
+    alpha: float = Field(0.5, ge=0, le=1)  # weight of the hard labels
+    temperature: float = Field(4.0, gt=0)
+    method: str = "kd"
+
+
+class QuantizeSection(Section):
+    method: Literal["minmax", "percentile", "entropy"] = "minmax"
+    calibration_images: int = Field(128, ge=1)
+
+
+class MeasureSection(Section):
+    samples: int = Field(100, ge=100)
+    bootstrap: int = Field(1000, ge=100)
+
+
+class Recipe(Section):
+    """A whole run. Every field has a default but the name; `seed` decides all that is drawn."""
+
+    name: str
+    title: str = ""
+    about: str = ""
+    command: str = ""
+    expect: str = ""
+    seed: int = 0
+    data: DataSection = DataSection()
+    teachers: tuple[TeacherSection, ...] = ()
+    supernet: SupernetSection = SupernetSection()
+    devices: tuple[DeviceSection, ...] = ()
+    search: SearchSection = SearchSection()
+    distill: DistillSection = DistillSection()
+    baselines: tuple[str, ...] = ()
+    quantize: QuantizeSection = QuantizeSection()
+    measure: MeasureSection = MeasureSection()
+
+
+def built_in_recipes() -> dict[str, str]:
+    """Name the recipes that come with the package, with their titles."""
+    folder = resources.files("tutelage.recipes")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {name.removesuffix(".yaml"): _yaml_of((folder / name).read_text(), name).get("title", "") for name in names}
+
+
+def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a built-in recipe by name or a file by path, apply `section.key=value` changes, and check it whole."""
+    built_in = resources.files("tutelage.recipes") / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if built_in.is_file():
+        data, origin = _yaml_of(built_in.read_text(), name_or_path), f"recipe {name_or_path}"
+    elif path.is_file():
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is not a recipe")
+        data, origin = _yaml_of(path.read_text(errors="replace"), name_or_path), str(path)
+    else:
+        known = list(built_in_recipes())
+        raise InputError(f"no recipe {name_or_path!r}{_nearest(name_or_path, known)}: give a file or one of {known}")
+    for change in changes:
+        _apply(data, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {explain_validation(error, Recipe, data)}") from None
+
+
+def with_options(recipe: Recipe, options: Mapping[str, object], devices: Sequence[DeviceSection] = ()) -> Recipe:
+    """Apply the options of a verb (`section.key` -> value; None is not given) and the devices that it names."""
+    data = recipe.model_dump(mode="json")
+    for key, value in options.items():
+        if value is not None:
+            _apply(data, f"{key}={value}")
+    if devices:
+        data["devices"] = [device.model_dump(mode="json") for device in devices]
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"options: {explain_validation(error, Recipe, data)}") from None
+
+
+def explain_validation(error: ValidationError, model: type[BaseModel], data: Any) -> str:
+    """Say in one line what the first wrong field is and held, and for an unknown key which known one is nearest."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, first["loc"][:-1]))
+        word = str(first["loc"][-1])
+        return f"unknown key {place!r}{_nearest(word, known)}; known here: {', '.join(known)}"
+    return f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    key, sign, text = change.partition("=")
+    if not sign:
+        raise InputError(f"--set {change!r}: write key=value, e.g. --set distill.epochs=5")
+    *parents, last = key.strip().split(".")
+    place: Any = data
+    for part in parents:
+        place = _item(place, part, key) if isinstance(place, list) else place.setdefault(part, {})
+    try:
+        value = yaml.safe_load(text)
+        if isinstance(place, list):
+            place[int(last)] = value
+        else:
+            place[last] = value
+    except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
+        raise InputError(f"--set {change!r} cannot be applied: {error}".replace("\n", " ")) from None
+
+
+def _item(items: list[Any], part: str, key: str) -> Any:
+    """Find a list entry by its place or, for teachers and devices, by its name."""
+    if part.isdigit() and int(part) < len(items):
+        return items[int(part)]
+    for entry in items:
+        if isinstance(entry, dict) and entry.get("name") == part:
+            return entry
+    raise InputError(f"--set {key}: no entry {part!r}; give its place (0 to {len(items) - 1}) or its name")
+
+
+def _yaml_of(text: str, origin: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin} is not YAML: {error}".replace("\n", " ")) from None
+    if not isinstance(data, dict):
+        raise InputError(f"{origin} is not a recipe: a mapping of sections is expected, found {type(data).__name__}")
+    return data
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    for part in place:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [kind for kind in (annotation, *getattr(annotation, "__args__", ())) if isinstance(kind, type)]
+        model = next((kind for kind in inner if issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (nearest: {close[0]!r})" if close else ""

@@ -1,0 +1,178 @@
+"""Turn judged and measured variants into rows, file them, and draw the page, the plot and the table."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.distill.statistics import delong, mcnemar
+from tutelage.leaderboard.export import export
+from tutelage.leaderboard.plots import pareto_plot
+from tutelage.leaderboard.report import build_page
+from tutelage.leaderboard.store import Store
+from tutelage.records import Measurement, Row, Student, utc_now
+
+from .context import Context
+from .device import Device
+from .evaluate import Judged
+from .search import Found
+
+_LIBRARIES = ("torch", "timm", "ofa", "onnxruntime", "openvino", "nncf", "tutelage")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a run's results lie."""
+
+    rows: tuple[Row, ...]
+    report: Path
+    plot: Path
+    table: Path
+
+
+def publish(
+    ctx: Context,
+    devices: Sequence[Device],
+    judged: Sequence[Judged],
+    measured: Mapping[str, Mapping[str, Measurement]],
+    found: Found,
+) -> Published:
+    """File a row for every variant on every device of its runtime, then draw what the recipe's rows show."""
+    rows, measurements = [], []
+    for device in devices:
+        for one in judged:
+            if one.variant.runtime != device.profile.runtime:
+                continue
+            measurement = measured[device.name].get(one.variant.file.sha256)
+            if measurement is not None:
+                measurements.append(measurement)
+            rows.append(_row(ctx, device, one, _twin(one, judged), measurement, found))
+    store = Store(ctx.workspace.database)
+    store.add(rows, measurements)
+    folder = ctx.workspace.path / "runs" / ctx.recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    title = ctx.recipe.title or ctx.recipe.name
+    report, plot, table = folder / "report.html", folder / "pareto.png", folder / "leaderboard.csv"
+    build_page(rows, report, title)
+    pareto_plot(rows, plot, title=title)
+    export(rows, table, "csv")
+    return Published(tuple(rows), report, plot, table)
+
+
+def _row(
+    ctx: Context, device: Device, one: Judged, twin: Judged | None, measurement: Measurement | None, found: Found
+) -> Row:
+    student, result = one.variant.student, one.evaluation
+    return Row(
+        model=student.model,
+        role=student.role,
+        arch=student.arch,
+        teacher=student.teacher,
+        recipe=ctx.recipe.name,
+        dataset=ctx.dataset.name,
+        split="test (leaky split)" if ctx.dataset.leaky else "test",
+        scheme=one.variant.scheme,
+        runtime=device.profile.runtime,
+        device=device.name,
+        batch=device.profile.batch,
+        threads=device.profile.threads,
+        accuracy=result.accuracy,
+        accuracy_lo=result.accuracy_lo,
+        accuracy_hi=result.accuracy_hi,
+        auc=result.auc,
+        auc_lo=result.auc_lo,
+        auc_hi=result.auc_hi,
+        params=student.params,
+        macs=student.macs,
+        size_bytes=one.variant.file.size_bytes,
+        latency_p50_ms=measurement.p50_ms if measurement else None,
+        latency_p90_ms=measurement.p90_ms if measurement else None,
+        latency_p99_ms=measurement.p99_ms if measurement else None,
+        peak_rss_bytes=measurement.peak_rss_bytes if measurement else None,
+        energy_mj=measurement.energy_mj if measurement else None,
+        seed=ctx.recipe.seed,
+        created=utc_now(),
+        measurement=measurement.id if measurement else "",
+        twin=twin.variant.student.model if twin else "",
+        parent=student.model if one.variant.scheme != "fp32" else "",
+        details=_details(ctx, device, one, twin, student, found),
+    )
+
+
+def _details(
+    ctx: Context, device: Device, one: Judged, twin: Judged | None, student: Student, found: Found
+) -> dict[str, Any]:
+    result = one.evaluation
+    details: dict[str, Any] = {
+        "validation": {"accuracy": one.validation.accuracy, "auc": one.validation.auc},
+        "threshold": one.threshold,
+        "test_images": len(one.labels),
+        "per_class": dict(
+            zip(ctx.dataset.class_names, [figures.to_dict() for figures in result.per_class], strict=True)
+        ),
+        "balanced_accuracy": result.balanced_accuracy,
+        "f1": result.f1,
+        "brier": result.brier,
+        "ece": result.ece,
+        "confusion": result.confusion,
+        "manifest": ctx.dataset.manifest,
+        "side_px": ctx.side(student),
+        "mac_counter": "conv + linear" if student.arch is not None else "torch FlopCounterMode / 2",
+        "inherited_start": student.arch is not None and student.arch.space == ctx.recipe.supernet.space,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "cpu": device.profile.cpu_model,
+    }
+    if student.arch is not None:
+        mean, low, high = device.model.predict([student.arch])
+        details["predicted_ms"] = [round(float(value[0]), 4) for value in (low, mean, high)]
+    if student.role == "student":
+        details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
+        if device.max_latency_ms is not None:
+            details["budget_ms"] = round(device.max_latency_ms, 4)
+    if twin is not None:
+        details["gain_over_twin"] = _gain(ctx, one, twin)
+    return details
+
+
+def _gain(ctx: Context, one: Judged, twin: Judged) -> dict[str, float | None]:
+    """What the teacher was worth: the differences to the same student without one, with paired tests."""
+    mine, theirs = one.evaluation, twin.evaluation
+    gain: dict[str, float | None] = {
+        "accuracy": mine.accuracy - theirs.accuracy,
+        "auc": None if mine.auc is None or theirs.auc is None else mine.auc - theirs.auc,
+    }
+    if ctx.dataset.multi_label:
+        return gain
+    correct = [_decide(judged) == judged.labels for judged in (one, twin)]
+    accuracy = mcnemar(correct[0], correct[1])
+    gain |= {"accuracy_lo": accuracy.low, "accuracy_hi": accuracy.high, "mcnemar_p": accuracy.p}
+    if ctx.num_classes == 2:
+        area = delong(one.probs[:, 1], twin.probs[:, 1], one.labels == 1)
+        gain |= {"auc_lo": area.low, "auc_hi": area.high, "delong_p": area.p}
+    return {name: None if value is None or math.isnan(value) else value for name, value in gain.items()}
+
+
+def _decide(judged: Judged) -> Any:
+    if judged.threshold is None:
+        return judged.probs.argmax(axis=1)
+    return (judged.probs[:, 1] >= judged.threshold).astype(np.int64)
+
+
+def _twin(one: Judged, judged: Sequence[Judged]) -> Judged | None:
+    """Find the same network trained without a teacher, in the same scheme and runtime."""
+    student, variant = one.variant.student, one.variant
+    if not student.teacher:
+        return None
+    for other in judged:
+        same = (other.variant.student.model, other.variant.scheme, other.variant.runtime)
+        if same == (student.model, variant.scheme, variant.runtime) and not other.variant.student.teacher:
+            return other
+    return None

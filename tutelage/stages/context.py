@@ -1,0 +1,131 @@
+"""What every stage of a run shares: the recipe, the workspace, the images and how to make batches of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.distill.data import Dataset, load_dataset
+from tutelage.distill.loader import Loader, tensors
+from tutelage.distill.train import TrainSchedule
+from tutelage.progress import Report
+from tutelage.recipe import Recipe, TrainSection
+from tutelage.records import Student
+from tutelage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run: `dataset` is loaded once and held in memory, `threads` is what torch may use."""
+
+    recipe: Recipe
+    workspace: Workspace
+    dataset: Dataset
+    report: Report
+    threads: int
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.recipe.data.channels
+
+    @property
+    def size(self) -> int:
+        return self.recipe.data.size
+
+    def side(self, student: Student) -> int:
+        """Give the input side in pixels of a network: its resolution gene, or the data's size."""
+        return student.arch.r if student.arch is not None else self.size
+
+    @property
+    def data_key(self) -> dict[str, Any]:
+        """What identifies the images, their split and their augmentation in a stage's inputs."""
+        section = self.recipe.data
+        return {
+            "manifest": self.dataset.manifest,
+            "size": section.size,
+            "channels": section.channels,
+            "augment": section.augment,
+            "variants": section.augment_variants,
+        }
+
+    def seed(self, *names: object) -> int:
+        """Derive a seed for one purpose, so that adding a stage does not shift another's draws."""
+        text = repr((self.recipe.seed, *names))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+    def loader(self, batch_size: int, *, seed: int, resolution: int | None = None) -> Loader:
+        """Make the training loader: shuffled, augmented, the same batches for the same seed."""
+        return Loader(
+            self.dataset,
+            "train",
+            batch_size,
+            resolution,
+            augment=self.recipe.data.augment,
+            augment_variants=self.recipe.data.augment_variants,
+            shuffle=True,
+            drop_last=True,
+            seed=seed,
+        )
+
+    def split(self, name: str, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+        """Give the images and labels of a split, normalised and without augmentation."""
+        images, labels, _ = tensors(self.dataset, name, resolution)
+        return images, labels
+
+
+def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Context:
+    """Load the recipe's images and set the threads that torch may use in this process."""
+    torch.set_num_threads(threads)
+    data = recipe.data
+    dataset = load_dataset(
+        data.dataset,
+        path=data.path,
+        size=data.size,
+        channels=data.channels,
+        seed=recipe.seed,
+        val_share=data.val_share,
+        test_share=data.test_share,
+        cache=workspace.path / "cache",
+        limit=data.limit,
+        skip_bad=data.skip_bad,
+        leaky=data.leaky,
+        fold=data.fold,
+        folds=data.folds,
+        options=dict(data.options),
+    )
+    return Context(recipe, workspace, dataset, report, threads)
+
+
+def schedule_of(section: TrainSection) -> TrainSchedule:
+    """Turn a recipe's training section into the loop's own schedule: model code never sees the config."""
+    return TrainSchedule(
+        epochs=section.epochs,
+        lr=section.lr,
+        batch_size=section.batch_size,
+        weight_decay=section.weight_decay,
+        optimizer=section.optimizer,
+        warmup_epochs=section.warmup_epochs,
+        label_smoothing=section.label_smoothing,
+        patience=section.patience,
+        bf16=section.bf16,
+    )
+
+
+def file_hash(path: Path | None) -> str:
+    """Hash a file that is an input of a stage; no file is the empty string."""
+    if path is None:
+        return ""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""Evaluate the very file that is deployed: validation decides the threshold, the test split is looked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.distill.evaluate import Evaluation, choose_threshold, evaluate
+from tutelage.quant.run import run_onnx, run_openvino
+
+from .compress import Variant
+from .context import Context
+
+_PROBS = "probabilities.npz"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A variant with its figures on the test split, and its probabilities there for paired tests."""
+
+    variant: Variant
+    evaluation: Evaluation
+    threshold: float | None
+    probs: NDArray[np.float32]
+    labels: NDArray[Any]
+    validation: Evaluation
+
+
+def judge(ctx: Context, variant: Variant) -> Judged:
+    """Run validation and test images through the file, once, and compute the figures with 95 % intervals."""
+    inputs = {
+        "data": ctx.data_key,
+        "file": variant.file.sha256,
+        "runtime": variant.runtime,
+        "seed": ctx.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        ctx.report(f"evaluate {variant.title}", 0, 1)
+        arrays = {}
+        for split in ("val", "test"):
+            images, labels = ctx.split(split, ctx.side(variant.student))
+            arrays[f"{split}_probs"] = _probabilities(_run(ctx, variant, images), ctx.dataset.multi_label)
+            arrays[f"{split}_labels"] = labels.numpy()
+        np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
+        ctx.report(f"evaluate {variant.title}", 1, 1)
+        return {"file": _PROBS}
+
+    stage = ctx.workspace.stage(f"evaluate {variant.title}", inputs, work)
+    with np.load(stage.folder / _PROBS) as arrays:
+        val_probs, val_labels = arrays["val_probs"], arrays["val_labels"]
+        probs, labels = arrays["test_probs"], arrays["test_labels"]
+    threshold = None
+    if ctx.num_classes == 2 and not ctx.dataset.multi_label:
+        threshold = float(choose_threshold(val_probs, val_labels))
+    figures = {}
+    for split, split_probs, split_labels in (("val", val_probs, val_labels), ("test", probs, labels)):
+        figures[split] = evaluate(
+            split_probs,
+            split_labels,
+            ctx.dataset.groups[ctx.dataset.indices(split)],
+            threshold=threshold,
+            multi_label=ctx.dataset.multi_label,
+            bootstrap=ctx.recipe.measure.bootstrap,
+            seed=ctx.seed("bootstrap"),
+        )
+    return Judged(variant, figures["test"], threshold, probs, labels, figures["val"])
+
+
+def _run(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:
+    path = ctx.workspace.path / variant.file.path
+    run = run_openvino if variant.runtime == "openvino" else run_onnx
+    return np.asarray(run(path, images.numpy(), threads=ctx.threads), dtype=np.float32)
+
+
+def _probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:
+    if multi_label:
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)

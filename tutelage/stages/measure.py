@@ -1,0 +1,47 @@
+"""Measure every file on every device of the recipe, all files of a device in turns within one session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.bench.measure import measure
+from tutelage.records import Measurement
+from tutelage.workspace import write_json
+
+from .compress import Variant
+from .context import Context
+from .device import Device
+
+
+def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> dict[str, Measurement]:
+    """Give the measurement of each variant of the device's runtime, by the variant's file hash."""
+    mine = [variant for variant in variants if variant.runtime == device.profile.runtime]
+    inputs = {
+        "device": device.profile.to_dict(),
+        "files": sorted({variant.file.sha256 for variant in mine}),
+        "sides": sorted({ctx.side(variant.student) for variant in mine}),
+        "channels": ctx.channels,
+        "samples": ctx.recipe.measure.samples,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        found: dict[str, Measurement] = {}
+        for side in sorted({ctx.side(variant.student) for variant in mine}):
+            found |= measure(
+                {
+                    variant.file.sha256: ctx.workspace.path / variant.file.path
+                    for variant in mine
+                    if ctx.side(variant.student) == side
+                },
+                device.profile,
+                (ctx.channels, side, side),
+                samples=ctx.recipe.measure.samples,
+                progress=lambda text, done, total: ctx.report(f"measure on {device.name}", done, total),
+            )
+        write_json(folder / "measurements.json", {sha: value.to_dict() for sha, value in found.items()})
+        return {sha: value.to_dict() for sha, value in found.items()}
+
+    stage = ctx.workspace.stage(f"measure on {device.name}", inputs, work)
+    return {sha: Measurement.from_dict(value) for sha, value in stage.result.items()}

@@ -1,0 +1,240 @@
+"""Search the supernet under the recipe's budgets, measure the finalists, and keep as winners those that hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.bench.measure import measure
+from tutelage.quant.export import export_onnx
+from tutelage.quantities import number, size_in_bytes
+from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
+from tutelage.search import evolve
+from tutelage.search.objectives import Objective, Problem, Score
+from tutelage.search.pool import check_bounds
+from tutelage.search.result import SearchResult
+from tutelage.search.score import score_subnets
+from tutelage.search.space import PRESETS, Space, place
+from tutelage.search.supernet import extract
+
+from .context import Context
+from .device import Device
+from .supernet import Supernet
+
+# Finalists are measured three to a winner: published searches miss 1 in 4 latency budgets when measured again.
+FINALISTS_PER_WINNER = 3
+
+
+@dataclass(frozen=True)
+class Winner:
+    """An architecture that kept every budget when it was measured again, with its validation figures."""
+
+    name: str
+    arch: Arch
+    error: float
+    measured_ms: dict[str, float]
+    predicted_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search stage leaves: winners, how many finalists broke a budget, and the whole search."""
+
+    winners: tuple[Winner, ...]
+    broke: int
+    finalists: int
+    result: SearchResult
+    folder: Path
+
+
+def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
+    """Read the recipe's bounds: milliseconds on each device that has one, MACs, parameters and fp32 bytes."""
+    section = ctx.recipe.search
+    return Budget(
+        latency_ms={device.name: device.max_latency_ms for device in devices if device.max_latency_ms is not None},
+        macs=number(section.max_macs) if section.max_macs else None,
+        params=number(section.max_params) if section.max_params else None,
+        size_bytes=size_in_bytes(section.max_size) if section.max_size else None,
+    )
+
+
+def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
+    """Refuse a budget that no architecture meets, before anything is trained (InfeasibleBudgetError)."""
+
+    def not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
+        raise AssertionError("checking bounds scores nothing")
+
+    objectives = _objectives(ctx, devices, not_scored)
+    check_bounds(Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels))
+
+
+def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
+    """Give the budget as upper bounds by objective name."""
+    budget = budget_of(ctx, devices)
+    return {**budget.counted, **{f"latency_ms@{name}": bound for name, bound in budget.latency_ms.items()}}
+
+
+def presets_in(space: Space) -> dict[str, Arch]:
+    """Place the published presets into the searched space; one of another width is named by its genes."""
+    placed = {}
+    for name, preset in PRESETS.items() if space.family == "mbv3" else ():
+        own = space.name.removesuffix("_stem1") == preset.space
+        placed[name if own else f"{name} genes"] = place(preset, space, max(space.resolutions))
+    return placed
+
+
+def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> Found:
+    """Run the strategy, measure the finalists on every device, and pick the winners by validation error."""
+    section = ctx.recipe.search
+    budget = budget_of(ctx, devices)
+    inputs = {
+        "supernet": supernet.key,
+        "devices": [_device_key(device) for device in devices],
+        "budget": budget.to_dict(),
+        "search": section.model_dump(mode="json"),
+        "seed": ctx.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        result = _search(ctx, supernet, devices, folder)
+        result.to_json(folder / "search.json")
+        return {"file": "search.json"}
+
+    stage = ctx.workspace.stage(f"search {supernet.space.name}", inputs, work)
+    result = SearchResult.from_json(stage.folder / "search.json")
+    verified = ctx.workspace.stage(
+        "measure finalists", {"search": stage.key}, lambda folder: _verify(ctx, supernet, devices, result, folder)
+    )
+    return _pick(ctx, result, devices, budget, verified.result, stage.folder)
+
+
+def _search(ctx: Context, supernet: Supernet, devices: Sequence[Device], folder: Path) -> SearchResult:
+    section = ctx.recipe.search
+    space = supernet.space
+    objectives = _objectives(ctx, devices, _scorer(ctx, supernet))
+    initial = [*presets_in(space).values(), space.smallest(), space.largest()]
+    return evolve.search(
+        space,
+        objectives,
+        bounds_of(ctx, devices),
+        strategy=section.strategy,
+        evaluations=section.evaluations,
+        seed=ctx.seed("search"),
+        initial=initial,
+        checkpoint=folder / "search.partial.json",
+        num_classes=ctx.num_classes,
+        in_channels=ctx.channels,
+        num_finalists=section.winners * FINALISTS_PER_WINNER,
+        progress=lambda done, total: ctx.report(f"search {space.name}", done, total),
+    )
+
+
+def _objectives(ctx: Context, devices: Sequence[Device], error: Score) -> tuple[Objective, ...]:
+    """List what is weighed: error on validation images, latency on each device, bytes.
+
+    Latency is the upper end of the model's 90 % interval, so that a budget is kept even where the model is unsure.
+    """
+    latencies = [Objective(f"latency_ms@{device.name}", "min", _upper_latency(device)) for device in devices]
+    return (Objective("error", "min", error, cheap=False), *latencies, Objective("size_bytes"))
+
+
+def _scorer(ctx: Context, supernet: Supernet) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
+    """Make the expensive objective: error on validation images with inherited weights and recalibrated BN."""
+    net = supernet.load(ctx)
+    side = max(supernet.space.resolutions)
+    images, labels = ctx.split("val", side)
+    batch = ctx.recipe.supernet.batch_size
+    train_images, _ = ctx.split("train", side)
+    rng = np.random.default_rng(ctx.seed("recalibration"))
+    drawn = rng.permutation(len(train_images))[: batch * ctx.recipe.search.calibration_batches]
+    chosen = train_images[np.sort(drawn)]
+    calibration = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
+
+    def score(archs: Sequence[Arch]) -> NDArray[np.float64]:
+        scores = score_subnets(net, archs, calibration, images, labels, multi_label=ctx.dataset.multi_label)
+        return np.array([value.error for value in scores])
+
+    return score
+
+
+def _verify(
+    ctx: Context, supernet: Supernet, devices: Sequence[Device], result: SearchResult, folder: Path
+) -> dict[str, Any]:
+    """Measure the finalists, with their inherited weights, on every device: p50 in ms by device and arch id."""
+    net = supernet.load(ctx)
+    by_side: dict[int, dict[str, Path]] = {}
+    for arch in _finalists(result):
+        path = folder / f"{arch.id}.onnx"
+        export_onnx(extract(net, arch), path, (1, ctx.channels, arch.r, arch.r))
+        by_side.setdefault(arch.r, {})[arch.id] = path
+    measured: dict[str, dict[str, float]] = {}
+    for device in devices:
+        for side, models in by_side.items():
+            found = measure(
+                models,
+                device.profile,
+                (ctx.channels, side, side),
+                samples=ctx.recipe.measure.samples,
+                progress=lambda text, done, total: ctx.report("measure finalists", done, total),
+            )
+            for arch_id, value in found.items():
+                measured.setdefault(device.name, {})[arch_id] = value.p50_ms
+    return {"measured_ms": measured}
+
+
+def _pick(
+    ctx: Context,
+    result: SearchResult,
+    devices: Sequence[Device],
+    budget: Budget,
+    verified: dict[str, Any],
+    folder: Path,
+) -> Found:
+    measured = verified["measured_ms"]
+    predicted = {device.name: _mean_latency(device)(_finalists(result)) for device in devices}
+    kept, broke = [], 0
+    for place_, arch in enumerate(_finalists(result)):
+        times = {name: values[arch.id] for name, values in measured.items()}
+        if any(times[name] > bound for name, bound in budget.latency_ms.items()):
+            broke += 1
+            continue
+        guess = {name: float(values[place_]) for name, values in predicted.items()}
+        kept.append(Winner(f"ofa-{arch.id[:6]}", arch, _error(result, arch), times, guess))
+    if not kept:
+        raise InfeasibleBudgetError(
+            f"all {broke} finalists break the latency budget when measured again "
+            f"({', '.join(f'{name} {bound:.3g} ms' for name, bound in budget.latency_ms.items())}): raise it, "
+            "or measure the device again with `tutelage device check`"
+        )
+    kept.sort(key=lambda winner: (winner.error, winner.arch.id))
+    chosen = tuple(kept[: ctx.recipe.search.winners])
+    return Found(chosen, broke, len(_finalists(result)), result, folder)
+
+
+def _finalists(result: SearchResult) -> list[Arch]:
+    return [result.asked[index].arch for index in result.finalists]
+
+
+def _error(result: SearchResult, arch: Arch) -> float:
+    return next(row.measured["error"] for row in result.asked if row.arch == arch)
+
+
+def _mean_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
+    return lambda archs: device.model.predict(archs)[0]
+
+
+def _upper_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
+    return lambda archs: device.model.predict(archs)[2]
+
+
+def _device_key(device: Device) -> dict[str, Any]:
+    model = device.folder / device.profile.latency_model
+    if not model.is_file():
+        raise InputError(f"{model} is missing: measure the device again with `tutelage device add {device.name}`")
+    return {"profile": device.profile.to_dict(), "model": hashlib.sha256(model.read_bytes()).hexdigest()}

@@ -1,0 +1,91 @@
+"""Train the supernet, or take it from a weights file, once for all searches of a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tutelage.records import InputError, Student
+from tutelage.search.shrink import SupernetSchedule, train_supernet
+from tutelage.search.space import SPACES, Space
+from tutelage.search.subnet_step import Batch
+from tutelage.search.supernet import build_supernet
+
+from .context import Context, file_hash
+from .networks import WEIGHTS
+from .teach import CHECKPOINT, soft_targets
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """A trained supernet: its space at the run's resolutions, its weights file and the key of its stage."""
+
+    space: Space
+    weights: Path
+    key: str
+
+    def load(self, ctx: Context) -> nn.Module:
+        net = build_supernet(self.space, ctx.num_classes, ctx.channels)
+        net.load_state_dict(load_file(self.weights))
+        return net.eval()
+
+
+def space_of(ctx: Context) -> Space:
+    """Give the recipe's space with the resolutions of this run."""
+    section = ctx.recipe.supernet
+    if section.space not in SPACES:
+        raise InputError(f"unknown space {section.space!r}: choose one of {', '.join(SPACES)}")
+    return SPACES[section.space].with_resolutions(section.resolutions or (ctx.size,))
+
+
+def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
+    """Train by the recipe's schedule, taught by the largest subnet and by those teachers that the recipe names."""
+    section = ctx.recipe.supernet
+    space = space_of(ctx)
+    named = [teacher for teacher in teachers if teacher.model in section.teachers]
+    if len(named) < len(section.teachers):
+        raise InputError(f"supernet.teachers {list(section.teachers)} must be names of the recipe's teachers")
+    inputs = {
+        "data": ctx.data_key,
+        "supernet": section.model_dump(mode="json", exclude={"weights"}),
+        "weights": file_hash(section.weights),
+        "teachers": [teacher.weights.sha256 for teacher in named if teacher.weights],
+        "seed": ctx.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        net = build_supernet(space, ctx.num_classes, ctx.channels, weights=section.weights, seed=ctx.seed("supernet"))
+        loader = ctx.loader(section.batch_size, seed=ctx.seed("supernet batches"), resolution=max(space.resolutions))
+        soft = soft_targets(ctx, named) if named else None
+
+        def batches(epoch: int) -> Iterable[Batch]:
+            for batch in loader.epoch(epoch):
+                yield batch.images, batch.labels, soft(batch) if soft is not None else None
+
+        train_supernet(
+            net,
+            space,
+            batches,
+            len(loader),
+            SupernetSchedule(
+                method=section.method,
+                epochs=section.epochs,
+                lr=section.lr,
+                num_random=section.num_random,
+                bf16=section.bf16,
+            ),
+            seed=ctx.seed("supernet training"),
+            checkpoint=folder / CHECKPOINT,
+            multi_label=ctx.dataset.multi_label,
+            progress=lambda text, done, total: ctx.report("train supernet", done, total),
+        )
+        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / WEIGHTS)
+        return {"space": space.name, "resolutions": list(space.resolutions)}
+
+    stage = ctx.workspace.stage(f"supernet {space.name}", inputs, work)
+    return Supernet(space, stage.folder / WEIGHTS, stage.key)

@@ -1,0 +1,139 @@
+"""Train networks: the teachers, the winners with and without teachers, and the baselines. One stage a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tutelage.distill.soft import SoftTargets
+from tutelage.distill.teachers import build_teacher
+from tutelage.distill.train import KDConfig, train
+from tutelage.recipe import TeacherSection, TrainSection
+from tutelage.records import Student, content_id
+
+from . import networks
+from .context import Context, file_hash, schedule_of
+
+CHECKPOINT = "checkpoint"
+
+
+def teach_teacher(ctx: Context, section: TeacherSection) -> Student:
+    """Train a teacher on hard labels, or take it as it is from its weights file."""
+    student = Student(
+        model=section.name,
+        role="teacher",
+        library_name=section.name,
+        options=section.options,
+        recipe=ctx.recipe.name,
+        dataset=ctx.dataset.name,
+        seed=ctx.recipe.seed,
+    )
+    inputs = {
+        "data": ctx.data_key,
+        "teacher": section.model_dump(mode="json", exclude={"weights"}),
+        "weights": file_hash(section.weights),
+        "seed": ctx.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        seed = ctx.seed("teacher", section.name)
+        model = build_teacher(
+            section.name,
+            ctx.num_classes,
+            ctx.channels,
+            resolution=ctx.size,
+            weights=section.weights,
+            seed=seed,
+            **section.options,
+        )
+        return _fit(ctx, student, model, section, (), folder, seed=seed)
+
+    return networks.record(ctx.workspace.stage(f"teacher {section.name}", inputs, work).result)
+
+
+def teach_student(
+    ctx: Context, student: Student, start: nn.Module | None, start_key: str, teachers: Sequence[Student]
+) -> Student:
+    """Train one student from `start` (fresh weights where it is None), taught by all of `teachers` together.
+
+    Twins share everything but the teachers: the schedule, the seed, the batches and the start.
+    """
+    section = ctx.recipe.distill
+    student = student.model_copy(
+        update={
+            "teacher": "+".join(teacher.model for teacher in teachers),
+            "recipe": ctx.recipe.name,
+            "dataset": ctx.dataset.name,
+            "seed": ctx.recipe.seed,
+        }
+    )
+    inputs = {
+        "data": ctx.data_key,
+        "student": student.to_dict(),
+        "start": start_key,
+        "schedule": section.model_dump(mode="json"),
+        "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
+        "seed": ctx.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        seed = ctx.seed("student")
+        model = start if start is not None else networks.build(ctx, student, seed=seed)
+        return _fit(ctx, student, model, section, teachers, folder, seed=seed)
+
+    name = f"student {student.model} from {student.teacher or 'labels alone'}"
+    return networks.record(ctx.workspace.stage(name, inputs, work).result)
+
+
+def soft_targets(ctx: Context, teachers: Sequence[Student]) -> SoftTargets:
+    """Wrap teachers so that their pass over an (image, augmentation) is paid once for all students of a workspace."""
+    return SoftTargets(
+        [networks.load(ctx, teacher) for teacher in teachers],
+        ctx.workspace.path / "cache" / "soft-targets",
+        data_id=content_id(ctx.data_key),
+        multi_label=ctx.dataset.multi_label,
+        resolution=ctx.size,
+    )
+
+
+def _fit(
+    ctx: Context,
+    student: Student,
+    model: nn.Module,
+    section: TrainSection,
+    teachers: Sequence[Student],
+    folder: Path,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    title = student.model if not teachers else f"{student.model} from {student.teacher}"
+    kd = None
+    if teachers:
+        distill = ctx.recipe.distill
+        kd = KDConfig(alpha=distill.alpha, temperature=distill.temperature, method=distill.method)
+    result = train(
+        model,
+        ctx.loader(section.batch_size, seed=ctx.seed("batches")),
+        ctx.split("val", ctx.side(student)),
+        schedule_of(section),
+        teachers=[soft_targets(ctx, teachers)] if teachers else (),
+        kd=kd,
+        seed=seed,
+        checkpoint=folder / CHECKPOINT,
+        multi_label=ctx.dataset.multi_label,
+        progress=lambda text, done, total: ctx.report(f"train {title}", done, total),
+        resolution=ctx.side(student),
+    )
+    best = {"accuracy": result.val_accuracy} | ({"auc": result.val_auc} if result.val_auc is not None else {})
+    filed = student.model_copy(
+        update={
+            "weights": networks.file_weights(ctx, model, folder),
+            "validation": best,
+            "notes": result.notes,
+            **networks.costs(ctx, student),
+        }
+    )
+    return filed.to_dict()

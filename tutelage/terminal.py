@@ -1,0 +1,209 @@
+"""What the verbs print: tables and one-line facts for people, JSON for programs. Enters: results. Leaves: text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from tutelage.progress import Report, reporting
+from tutelage.quantities import in_units
+from tutelage.records import DeviceProfile, InputError, Row, Student
+from tutelage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tutelage.distill.check import DataReport
+    from tutelage.pipeline import Searched
+    from tutelage.stages.board import Published
+
+Setting = tuple[Workspace, Report, int]
+
+
+@contextmanager
+def run_setting(path: Path, fresh: bool = False) -> Iterator[Setting]:
+    """Open what a verb needs: the workspace, a progress report, and the threads this process may use."""
+    from tutelage.bench.host import busy_warning
+
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_time=False)]
+    )
+    workspace = Workspace(path)
+    if fresh:
+        with workspace.locked():
+            for folder in ("artifacts", "cache"):
+                shutil.rmtree(workspace.path / folder, ignore_errors=True)
+    warning = busy_warning()
+    if warning:
+        console.print(f"note: {warning}", highlight=False)
+    with reporting(console) as report:
+        yield workspace, report, cores()
+
+
+def cores() -> int:
+    """Count the cores this process may use, or take OMP_NUM_THREADS where that is fewer."""
+    from tutelage.bench.host import available_cores
+
+    allowed = available_cores()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked), allowed) if asked.isdigit() and int(asked) > 0 else allowed
+
+
+def database(path: Path) -> Path:
+    """Give the leaderboard of a workspace, refusing one that no run has made."""
+    file = path / "leaderboard.db"
+    if not file.is_file():
+        raise InputError(f"no leaderboard in {path}: `tutelage run demo` makes one, or name another --workspace")
+    return file
+
+
+def print_run(searched: Searched, published: Published, console: Console) -> None:
+    """End a run: the table, what the search and the teachers were worth, and where the files lie."""
+    print_rows(published.rows, console)
+    print_search(searched, console)
+    best = max(
+        (row for row in published.rows if row.role == "student" and row.scheme == "fp32"),
+        key=lambda row: row.details["validation"]["auc"] or row.details["validation"]["accuracy"],
+    )
+    taught = f"taught by {best.teacher}" if best.teacher else "without a teacher"
+    console.print(
+        f"Best student by validation: {best.model} {taught}: test accuracy {_interval(best, 'accuracy')}, "
+        f"AUC {_interval(best, 'auc')}, {in_units(best.params or 0, '')} parameters",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+
+
+def print_search(searched: Searched, console: Console) -> None:
+    """Print the winners with predicted and measured milliseconds apart, and how many finalists broke a budget."""
+    found, devices = searched.found, searched.devices
+    table = Table(title=f"Winners of the search in {searched.supernet.space.name}")
+    for column in ("winner", "validation error", *(f"{device.name} measured / predicted ms" for device in devices)):
+        table.add_column(column)
+    for winner in found.winners:
+        times = [f"{winner.measured_ms[d.name]:.3f} / {winner.predicted_ms[d.name]:.3f}" for d in devices]
+        table.add_row(winner.name, f"{winner.error:.4f}", *times)
+    console.print(table)
+    budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
+    held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
+    console.print(
+        f"{found.broke} of {found.finalists} finalists broke {held} when measured again.\n"
+        f"search: {found.folder / 'search.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_students(students: Sequence[Student], workspace: Path, console: Console) -> None:
+    table = Table(title="Students, figures on the validation split")
+    for column in ("student", "teacher", "accuracy", "AUC", "parameters", "weights"):
+        table.add_column(column)
+    for student in students:
+        figures = student.validation
+        weights = str(workspace / student.weights.path) if student.weights else ""
+        table.add_row(
+            student.model,
+            student.teacher or "(labels alone)",
+            *(f"{figures[name]:.4f}" if figures.get(name) is not None else "" for name in ("accuracy", "auc")),
+            in_units(student.params or 0, ""),
+            weights,
+        )
+    console.print(table)
+
+
+def print_rows(rows: Sequence[Row], console: Console, as_json: bool = False) -> None:
+    from tutelage.leaderboard.terminal import show_table
+
+    if as_json:
+        print(json.dumps([{"row_id": row.key, **row.to_dict()} for row in rows]))
+        return
+    show_table(rows, console)
+
+
+def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = False) -> None:
+    """Print named figures a line each; names carry their units."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else "not measured" if value is None else str(value)
+        console.print(f"{name:24} {shown}", highlight=False, soft_wrap=True)
+
+
+def print_device(profile: DeviceProfile, console: Console, as_json: bool = False) -> None:
+    print_figures(profile.to_dict(), console, as_json)
+
+
+def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
+    if as_json:
+        print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))
+        return
+    if not profiles:
+        console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
+        return
+    table = Table(title="Device profiles")
+    for column in ("name", "runtime", "threads", "batch", "precision", "sides px", "model error", "folder"):
+        table.add_column(column)
+    for profile, folder in profiles:
+        table.add_row(
+            profile.name,
+            f"{profile.runtime} {profile.runtime_version}",
+            str(profile.threads),
+            str(profile.batch),
+            profile.effective_precision or profile.precision,
+            ", ".join(map(str, profile.resolutions)),
+            f"{profile.model_error:.1%}" if profile.model_error is not None else "",
+            str(folder),
+        )
+    console.print(table)
+
+
+def print_datasets(datasets: Mapping[str, Any], console: Console, as_json: bool = False) -> None:
+    lines = {name: (getattr(entry, "__doc__", None) or "").strip().split("\n")[0] for name, entry in datasets.items()}
+    if as_json:
+        print(json.dumps(lines))
+        return
+    for name, line in lines.items():
+        console.print(f"{name:20} {line}", highlight=False, soft_wrap=True)
+
+
+def print_data_report(report: DataReport, console: Console, as_json: bool = False) -> None:
+    if as_json:
+        print(json.dumps(report.to_dict()))
+        return
+    lines = [f"{report.path}: {report.kind}, {report.num_images} images, {report.num_groups} groups"]
+    for title, counts in (("class", report.class_counts), ("split", report.split_counts), ("size", report.sizes)):
+        lines += [f"  {title} {name}: {number}" for name, number in counts.items()]
+    lines += [f"  unreadable: {name}" for name in report.unreadable]
+    lines += [f"  the same image: {' = '.join(names)}" for names in report.duplicates]
+    lines += [f"  in several splits: {name}" for name in report.leaking_groups]
+    lines += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_doctor(console: Console, as_json: bool = False) -> None:
+    from tutelage.bench.host import describe_host
+    from tutelage.bench.runtimes import RUNTIMES
+
+    facts: dict[str, Any] = dict(describe_host())
+    for name, runtime in RUNTIMES.items():
+        facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: pip install {runtime.extra}"
+    print_figures(facts, console, as_json)
+
+
+def _interval(row: Row, name: str) -> str:
+    value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_lo", "_hi"))
+    if value is None:
+        return "undefined"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
