@@ -1,0 +1,289 @@
+"""Predict milliseconds from an architecture, with an interval, after few measurements.
+
+The model is linear in the features of `features.py`, fitted on relative error: Bayesian ridge regression in which each
+group of features (whole net, stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not
+overfit and fifty use what the stages tell. Intervals are scaled by leave-one-out errors (conformal calibration).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tutelage.records import Arch, InputError
+
+from .features import block_features, count_features
+
+Floats = NDArray[np.float64]
+
+FORMAT = 1
+MIN_NETS = 5
+COVERAGE = 0.90
+# Log-normal priors: of a group's width (e^-2.5 = 8 % of the mean latency, within a factor 20), of the relative noise.
+_LOG_WIDTH, _LOG_WIDTH_SD = -2.5, 3.0
+_LOG_NOISE, _LOG_NOISE_SD = -4.0, 1.5
+# Weight, in nets, of the Gaussian interval beside the leave-one-out one: ten errors alone give no 90 % quantile.
+_GAUSSIAN_NETS = 10.0
+
+
+class _Fit(Protocol):
+    def __call__(
+        self,
+        archs: Sequence[Arch],
+        latency_ms: ArrayLike,
+        *,
+        blocks: Mapping[str, float] | None = None,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> LatencyModel: ...
+
+
+class _FitEither:
+    """Let `LatencyModel.fit(...)` make a model, and `model.fit(...)` refit one; both return it."""
+
+    def __get__(self, model: LatencyModel | None, kind: type[LatencyModel]) -> _Fit:
+        return (kind() if model is None else model)._fit
+
+
+class LatencyModel:
+    """A fitted latency model of one device. `error` is its leave-one-out mean relative error, a share."""
+
+    fit = _FitEither()
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, float] = {}
+        self.num_classes, self.in_channels = 1000, 3
+        self.spaces: tuple[str, ...] = ()
+        self.resolutions: tuple[int, ...] = ()
+        self.num_nets = 0
+        self.error = math.nan
+        self.anchor_ms: float | None = None  # what the anchor nets took when the blocks were measured
+        self._scale = 1.0  # mean latency in ms: weights are relative to it
+        self._center: Floats = np.zeros(0)
+        self._spread: Floats = np.ones(0)
+        self._weights: Floats = np.zeros(0)
+        self._covariance: Floats = np.zeros((0, 0))
+        self._noise = 0.0
+        self._stretch = 1.0  # interval half-width in standard deviations at the default coverage
+
+    def _fit(
+        self,
+        archs: Sequence[Arch],
+        latency_ms: ArrayLike,
+        *,
+        blocks: Mapping[str, float] | None = None,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> LatencyModel:
+        """Fit on measured nets; `blocks` is a block table (key to ms). Raises InputError for what cannot be fitted."""
+        latency = check_latencies(latency_ms, len(archs))
+        self.blocks, self.num_classes, self.in_channels = dict(blocks or {}), num_classes, in_channels
+        self.spaces = tuple(sorted({arch.space for arch in archs}))
+        self.resolutions = tuple(sorted({arch.r for arch in archs}))
+        self.num_nets = len(archs)
+        features, groups = self._features(archs)
+        self._scale = float(latency.mean())
+        self._center = np.asarray(features.mean(axis=0), dtype=np.float64)
+        spread: Floats = np.asarray(features.std(axis=0), dtype=np.float64)
+        spread[spread <= 1e-9 * np.abs(self._center)] = np.inf  # constant in training: not used
+        self._spread = spread
+        design, target = self._design(features), latency / self._scale
+        width_of = _column_groups(groups)
+        widths, self._noise = _most_evident(design, target, width_of)
+        precision = _precision(widths, width_of)
+        noise = (self._noise * target) ** 2
+        self._covariance = np.asarray(
+            np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(precision)), dtype=np.float64
+        )
+        self._weights = self._covariance @ (design.T @ (target / noise))
+        loo, loo_sd = _leave_one_out(design, target, noise, self._covariance, self._weights)
+        self.error = float(np.mean(np.abs(loo) / target))
+        self._stretch = _stretch(np.abs(loo) / loo_sd)
+        return self
+
+    def predict(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> tuple[Floats, Floats, Floats]:
+        """Predict `(mean, low, high)` in ms, each `(archs,)`; the interval holds the true value with odds `coverage`.
+
+        Raises InputError for an arch of a space or resolution that the model has not seen.
+        """
+        if not self.num_nets:
+            raise InputError("this latency model is not fitted: call fit, or load one")
+        if not 0 < coverage < 1:
+            raise InputError(f"coverage must lie between 0 and 1, got {coverage}")
+        if not archs:
+            return np.zeros(0), np.zeros(0), np.zeros(0)
+        self._check(archs)
+        design = self._design(self._features(archs)[0])
+        mean = np.maximum(design @ self._weights, 1e-6)
+        variance = np.einsum("ij,jk,ik->i", design, self._covariance, design) + (self._noise * mean) ** 2
+        half = np.sqrt(variance) * self._stretch * _normal_quantile(coverage) / _normal_quantile(COVERAGE)
+        mean, half = mean * self._scale, half * self._scale
+        return mean, np.maximum(mean - half, 0.0), mean + half
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the model as JSON-able values."""
+        return {
+            "format": FORMAT,
+            "spaces": list(self.spaces),
+            "resolutions": list(self.resolutions),
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "num_nets": self.num_nets,
+            "error": self.error,
+            "anchor_ms": self.anchor_ms,
+            "scale_ms": self._scale,
+            "noise": self._noise,
+            "stretch": self._stretch,
+            "center": self._center.tolist(),
+            "spread": [None if math.isinf(value) else value for value in self._spread.tolist()],
+            "weights": self._weights.tolist(),
+            "covariance": self._covariance.tolist(),
+            "blocks_ms": self.blocks,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        if data.get("format") != FORMAT:
+            raise InputError(f"latency model format {data.get('format')!r} is not {FORMAT}: add the device again")
+        model = cls()
+        model.spaces, model.resolutions = tuple(data["spaces"]), tuple(data["resolutions"])
+        model.num_classes, model.in_channels = data["num_classes"], data["in_channels"]
+        model.num_nets, model.error, model.anchor_ms = data["num_nets"], data["error"], data["anchor_ms"]
+        model._scale, model._noise, model._stretch = data["scale_ms"], data["noise"], data["stretch"]
+        model._center = np.array(data["center"])
+        model._spread = np.array([np.inf if value is None else value for value in data["spread"]])
+        model._weights, model._covariance = np.array(data["weights"]), np.array(data["covariance"])
+        model.blocks = dict(data["blocks_ms"])
+        return model
+
+    def save(self, path: Path) -> None:
+        """Write the model as JSON: aside first, then renamed, so that no half-written file is taken for a whole one."""
+        aside = Path(path).with_name(Path(path).name + ".part")
+        aside.write_text(json.dumps(self.to_dict(), indent=1))
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except OSError as error:
+            raise InputError(f"cannot read latency model {path}: {error.strerror}; add the device again") from error
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is not a latency model ({error}): add the device again") from error
+
+    def _features(self, archs: Sequence[Arch]) -> tuple[Floats, list[str]]:
+        if self.blocks:
+            return block_features(archs, self.blocks, self.num_classes, self.in_channels)
+        return count_features(archs, self.num_classes, self.in_channels)
+
+    def _design(self, features: Floats) -> Floats:
+        """Standardise and add the intercept; a column that was constant in training is left out (0)."""
+        columns = (features - self._center) / self._spread
+        return np.hstack([np.ones((len(columns), 1)), columns])
+
+    def _check(self, archs: Sequence[Arch]) -> None:
+        for arch in archs:
+            if arch.space not in self.spaces:
+                raise InputError(f"no latency model for space {arch.space}: it covers {', '.join(self.spaces)}")
+            known = arch.r in self.resolutions
+            # From three sizes on, a model on counts has learned what a pixel costs; a block table has not.
+            if not self.blocks and len(self.resolutions) >= 3:
+                known = self.resolutions[0] <= arch.r <= self.resolutions[-1]
+            if not known:
+                sizes = ", ".join(map(str, self.resolutions))
+                raise InputError(f"no latency model at {arch.r} px: it covers {sizes}; add the device at {arch.r} px")
+
+
+def check_latencies(latency_ms: ArrayLike, num_archs: int) -> Floats:
+    """Refuse latencies no model can be fitted on; returns them as an array in ms."""
+    latency = np.asarray(latency_ms, dtype=np.float64)
+    if latency.shape != (num_archs,):
+        raise InputError(f"{latency.size} latencies for {num_archs} archs: give one a net")
+    if num_archs < MIN_NETS:
+        raise InputError(f"{num_archs} measured nets are too few for a latency model: measure at least {MIN_NETS}")
+    bad = np.flatnonzero(~(np.isfinite(latency) & (latency > 0)))
+    if len(bad):
+        raise InputError(f"latency of net {bad[0]} is {latency[bad[0]]} ms: give positive finite milliseconds")
+    if np.ptp(latency) < 1e-9 * latency.max():
+        raise InputError(f"all {num_archs} latencies are {latency[0]:g} ms: nothing can be learned from equal times")
+    # Nets of one space differ by some ten times at most: a factor near 1000 is another unit.
+    middle = float(np.median(latency))
+    odd = np.flatnonzero((latency > 100 * middle) | (latency < middle / 100))
+    if len(odd):
+        raise InputError(
+            f"latency of net {odd[0]} is {latency[odd[0]]:g} ms where the median is {middle:g} ms: mixed units? give ms"
+        )
+    return latency
+
+
+def _column_groups(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Number the groups of the columns in order of appearance; the intercept comes first with -1."""
+    names = list(dict.fromkeys(groups))
+    return np.array([-1, *(names.index(group) for group in groups)])
+
+
+def _precision(widths: Floats, width_of: NDArray[np.int64]) -> Floats:
+    """Give each weight's prior precision: 1 for the intercept (latency is relative to its mean), 1/width^2 else."""
+    size = np.bincount(width_of[1:])
+    share = widths[width_of[1:]] ** 2 / size[width_of[1:]]
+    return np.concatenate([[1.0], 1.0 / share])
+
+
+def _most_evident(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, float]:
+    """Find the groups' prior widths and the relative noise of the highest evidence (type-II maximum a posteriori)."""
+    from scipy.optimize import minimize
+
+    num_groups = int(width_of.max()) + 1
+
+    def cost(log_parameters: Floats) -> float:
+        log_widths, log_noise = log_parameters[:-1], log_parameters[-1]
+        precision = _precision(np.exp(log_widths), width_of)
+        noise = (np.exp(log_noise) * target) ** 2
+        system = design.T @ (design / noise[:, None]) + np.diag(precision)
+        factor = np.linalg.cholesky(system)
+        rotated = np.linalg.solve(factor, design.T @ (target / noise))
+        misfit = float((target**2 / noise).sum() - rotated @ rotated)
+        log_volume = float(2 * np.log(np.diag(factor)).sum() - np.log(precision).sum() + np.log(noise).sum())
+        prior = (((log_widths - _LOG_WIDTH) / _LOG_WIDTH_SD) ** 2).sum() + (
+            (log_noise - _LOG_NOISE) / _LOG_NOISE_SD
+        ) ** 2
+        return 0.5 * (misfit + log_volume + float(prior))
+
+    start = np.array([_LOG_WIDTH] * num_groups + [_LOG_NOISE + 1])
+    bounds = [(-9.0, 3.0)] * num_groups + [(-7.0, 0.0)]
+    found = minimize(cost, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
+    return np.exp(found.x[:-1]), float(np.exp(found.x[-1]))
+
+
+def _leave_one_out(
+    design: Floats, target: Floats, noise: Floats, covariance: Floats, weights: Floats
+) -> tuple[Floats, Floats]:
+    """Give each net's error when it is left out, and its predicted standard deviation then, both relative to the mean.
+
+    Closed form of linear smoothers: with leverage h, the error is residual / (1 - h) and the variance noise / (1 - h).
+    """
+    leverage = np.einsum("ij,jk,ik->i", design, covariance, design) / noise
+    kept = np.maximum(1 - leverage, 1e-6)
+    return (target - design @ weights) / kept, np.sqrt(noise / kept)
+
+
+def _stretch(scores: Floats) -> float:
+    """Give the interval's half-width in deviations: the leave-one-out quantile, drawn to the Gaussian for few nets."""
+    num = len(scores)
+    level = min(1.0, math.ceil((num + 1) * COVERAGE) / num)
+    empirical = float(np.quantile(scores, level))
+    return (num * empirical + _GAUSSIAN_NETS * _normal_quantile(COVERAGE)) / (num + _GAUSSIAN_NETS)
+
+
+def _normal_quantile(coverage: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((1 + coverage) / 2)

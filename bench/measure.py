@@ -1,0 +1,303 @@
+"""Measure models on a device so that the numbers can be believed: the protocol of this project.
+
+Every model lives in a process of its own that sleeps while others are measured, as does the parent. In many short
+rounds, each in a new order, every model and a few fixed anchor nets take one turn of a few inferences; input is from
+memory. A drift of the host then hits all alike: a two-way median polish (model x round) takes it out, and the anchors
+carry the scale from one session to the next. Raw samples are kept. The rounds' two halves must agree; if they do not,
+the measurement is tried again, at most five times, and then refused.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDeviceError, utc_now
+
+from .anchors import ANCHORS, anchor_files
+from .host import load_average, quiet_cores
+from .runtimes import find_runtime
+from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
+
+Progress = Callable[[str, int, int], None]
+Floats = NDArray[np.float64]
+
+# MLPerf Mobile asks for two results within 5 % in at most five tries; so do we.
+TOLERANCE = 0.05
+MAX_TRIES = 5
+WARM_SECONDS = 1.0
+# A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
+MAX_REPEATS = 32
+MIN_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to time: its file, its input `(batch, channels, height, width)`, and whom it shares a process with."""
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    group: str = ""  # models of one named group share a process; empty: a process of its own
+    judged: bool = True  # does its steadiness decide whether the measurement stands?
+
+
+@dataclass(frozen=True)
+class TimedJobs:
+    """What a session gave: a measurement a job, and how far the two halves of its rounds were apart (a share)."""
+
+    measurements: dict[str, Measurement]
+    unsteadiness: float
+    anchor_ms: float
+    tries: int
+
+
+def measure(
+    models: Mapping[str, Path],
+    device: DeviceProfile,
+    input_shape: tuple[int, int, int],
+    *,
+    rounds: int = 30,
+    samples: int = 120,
+    min_seconds: float = 0.3,
+    tolerance: float = TOLERANCE,
+    anchor_ms: float | None = None,
+    progress: Progress | None = None,
+    workdir: Path | None = None,
+    seed: int = 0,
+    launcher: Launcher | None = None,
+) -> dict[str, Measurement]:
+    """Measure model files on a device, single-stream at the profile's batch, threads and precision.
+
+    `input_shape` is `(channels, height, width)`; each model gives at least `samples` samples over `rounds` rounds and
+    at least `min_seconds` of inference. `anchor_ms` puts `anchored_ms` on the scale of an earlier session.
+    Raises InputError for what cannot be run, UnsteadyDeviceError if five tries were not steady.
+    """
+    shape = (device.batch, *input_shape)
+    jobs = [Job(name, Path(path), shape) for name, path in models.items()]
+    if launcher is None and (device.host != "local" or device.command):
+        from .remote import open_launcher
+
+        with open_launcher(device, workdir) as remote:
+            return measure_jobs(
+                jobs, device, rounds=rounds, samples=samples, min_seconds=min_seconds, tolerance=tolerance,
+                anchor_ms=anchor_ms, progress=progress, workdir=workdir, seed=seed, launcher=remote,
+            ).measurements  # fmt: skip
+    return measure_jobs(
+        jobs, device, rounds=rounds, samples=samples, min_seconds=min_seconds, tolerance=tolerance,
+        anchor_ms=anchor_ms, progress=progress, workdir=workdir, seed=seed, launcher=launcher or launch_local,
+    ).measurements  # fmt: skip
+
+
+def measure_jobs(
+    jobs: Sequence[Job],
+    device: DeviceProfile,
+    *,
+    rounds: int = 30,
+    samples: int = 120,
+    min_seconds: float = 0.3,
+    max_round_seconds: float = math.inf,
+    tolerance: float = TOLERANCE,
+    anchor_ms: float | None = None,
+    progress: Progress | None = None,
+    workdir: Path | None = None,
+    seed: int = 0,
+    launcher: Launcher = launch_local,
+) -> TimedJobs:
+    """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds."""
+    if not jobs:
+        raise InputError("nothing to measure: no model was given")
+    runtime = find_runtime(device.runtime)
+    local = launcher is launch_local
+    for job in jobs:
+        runtime.check(device.precision, job.path, here=local)
+    rounds = max(MIN_ROUNDS, rounds)
+    before = load_average() if local else None
+    with tempfile.TemporaryDirectory(dir=workdir, prefix="anchors-") as folder:
+        seats, groups = _seat(jobs, runtime.name, runtime.anchors, Path(folder))
+        workers = start_workers(
+            groups,
+            threads=device.threads,
+            precision=device.precision,
+            cores=quiet_cores(device.threads) if local else None,
+            launcher=launcher,
+        )
+        try:
+            session = _Session([job.name for job in jobs], seats, workers, progress)
+            session.load()
+            repeats = session.repeats(rounds, samples, min_seconds)
+            rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
+            timed = session.time_until_steady([job.judged for job in jobs], rounds, repeats, tolerance, seed)
+            memory = [worker.ask({"do": "memory"}) for worker in workers]
+        finally:
+            stop_workers(workers)
+    log_ms, unsteadiness, tries = timed
+    effects = polish(log_ms)
+    here = float(np.exp(effects[len(jobs) :].mean()))  # the anchors' geometric mean
+    scale = (anchor_ms or here) / here
+    after = load_average() if local else None
+    measurements = {}
+    for index, job in enumerate(jobs):
+        seat = seats[index]
+        worker = workers[seat.worker]
+        alone = len(groups[seat.worker][1]) == 1
+        measurements[job.name] = Measurement(
+            device=device.name,
+            runtime=runtime.name,
+            runtime_version=worker.version,
+            threads=device.threads,
+            batch=job.shape[0],
+            precision=device.precision,
+            effective_precision=session.effective[index],
+            samples_ms=tuple(session.samples[index]),
+            anchored_ms=float(np.exp(effects[index])) * scale,
+            peak_rss_bytes=memory[seat.worker]["peak"] if alone else None,
+            runtime_rss_bytes=worker.rss if alone else None,
+            load_ms=session.load_ms[index],
+            host_load_before=before,
+            host_load_after=after,
+            created=utc_now(),
+        )
+    return TimedJobs(measurements, unsteadiness, here, tries)
+
+
+def polish(log_ms: Floats, sweeps: int = 10) -> Floats:
+    """Take the rounds' common drift out of `log_ms (models, rounds)`: Tukey's two-way median polish.
+
+    Returns the models' effects `(models,)`, i.e. each model's typical log time in a typical round.
+    """
+    residual = log_ms.copy()
+    models = np.zeros(len(residual))
+    drift = np.zeros(residual.shape[1])
+    for _ in range(sweeps):
+        step = np.median(residual, axis=1)
+        models, residual = models + step, residual - step[:, None]
+        step = np.median(residual, axis=0)
+        drift, residual = drift + step, residual - step
+    return np.asarray(models + np.median(drift))
+
+
+def halves_apart(log_ms: Floats, num_anchors: int) -> Floats:
+    """Say how far each model's polished time differs between the first and the second half of the rounds, as a share.
+
+    Both halves are read relative to their own anchors, as two separate measurements would be.
+    """
+    middle = log_ms.shape[1] // 2
+    first, second = polish(log_ms[:, :middle]), polish(log_ms[:, middle:])
+    num = len(log_ms) - num_anchors
+    change = (second - second[num:].mean()) - (first - first[num:].mean())
+    return np.asarray(np.abs(np.expm1(change[:num])))
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """Where a model sits: the worker's index and the model's index in it."""
+
+    worker: int
+    model: int
+
+
+def _seat(
+    jobs: Sequence[Job], runtime: str, anchor_runtime: str, folder: Path
+) -> tuple[list[_Seat], list[tuple[str, list[ModelFile]]]]:
+    """Give every job a seat in a worker, and the anchors one worker of their own, last."""
+    groups: dict[str, list[ModelFile]] = {}
+    order: list[str] = []
+    seats = []
+    for number, job in enumerate(jobs):
+        key = f"group {job.group}" if job.group else f"job {number}"
+        if key not in groups:
+            groups[key] = []
+            order.append(key)
+        seats.append(_Seat(order.index(key), len(groups[key])))
+        groups[key].append(ModelFile(str(job.path), job.shape))
+    anchors = anchor_files(anchor_runtime, folder)
+    seats += [_Seat(len(order), index) for index in range(len(anchors))]
+    return seats, [(runtime, groups[key]) for key in order] + [(anchor_runtime, anchors)]
+
+
+class _Session:
+    """The turns of one measurement: seats in, samples out."""
+
+    def __init__(
+        self, names: Sequence[str], seats: Sequence[_Seat], workers: Sequence[Worker], progress: Progress | None
+    ) -> None:
+        self.names = [*names, *(f"anchor {anchor.name}" for anchor in ANCHORS)]
+        self.seats, self.workers = seats, workers
+        self.samples: list[list[float]] = []
+        self.effective: list[str] = []
+        self.load_ms: list[float] = []
+        self._typical: list[float] = []
+        self._progress = progress or (lambda stage, done, total: None)
+
+    def load(self) -> None:
+        """Load and warm up every model."""
+        for index, seat in enumerate(self.seats):
+            self._progress("loading", index, len(self.seats))
+            loaded = self._ask(index, {"do": "load", "model": seat.model}, timeout=120)
+            self.effective.append(loaded["effective"])
+            self.load_ms.append(loaded["load_ms"])
+            warm = self._ask(index, {"do": "warm", "model": seat.model, "seconds": WARM_SECONDS}, timeout=120)
+            self._typical.append(warm["ms"])
+
+    def repeats(self, rounds: int, samples: int, min_seconds: float) -> list[int]:
+        """Give each model's inferences a turn: enough for the samples and the minimum time over all rounds."""
+        enough = math.ceil(samples / rounds)
+        long = [math.ceil(min_seconds * 1000 / rounds / max(ms, 1e-3)) for ms in self._typical]
+        return [max(enough, min(each, MAX_REPEATS)) for each in long]
+
+    def round_seconds(self, repeats: Sequence[int]) -> float:
+        """Estimate one round: a turn has an uncounted first inference and about a millisecond of talk."""
+        return sum(1e-3 + (each + 1) * ms / 1000 for each, ms in zip(repeats, self._typical, strict=True))
+
+    def time_until_steady(
+        self, judged: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
+    ) -> tuple[Floats, float, int]:
+        """Time rounds until their halves agree. Returns the log times `(models, rounds)`, how far apart, the tries."""
+        chosen = np.flatnonzero(np.array(judged))
+        apart = math.inf
+        for attempt in range(1, MAX_TRIES + 1):
+            log_ms = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
+            each = halves_apart(log_ms, len(self.seats) - len(judged))[chosen]
+            apart = float(np.percentile(each, 95)) if len(each) else 0.0
+            if apart <= tolerance:
+                return log_ms, apart, attempt
+        worst = self.names[int(chosen[int(np.argmax(each))])]
+        raise UnsteadyDeviceError(
+            f"not steady: after {MAX_TRIES} tries the two halves of the rounds still differ by {apart:.1%} at p95 "
+            f"(worst {worst}, {each.max():.1%}; allowed {tolerance:.0%}): quiet the host and try again"
+        )
+
+    def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
+        num = len(self.seats)
+        self.samples = [[] for _ in range(num)]  # an earlier try that was not steady is not mixed in
+        log_ms = np.empty((num, rounds))
+        stage = "measuring" if attempt == 1 else f"measuring, try {attempt}"
+        for turn in range(rounds):
+            self._progress(stage, turn, rounds)
+            for index in rng.permutation(num):
+                times = self._turn(int(index), repeats[index])
+                self.samples[index] += times
+                log_ms[index, turn] = np.log(np.median(times))
+        self._progress(stage, rounds, rounds)
+        return log_ms
+
+    def _turn(self, index: int, repeats: int) -> list[float]:
+        request = {"do": "time", "model": self.seats[index].model, "repeats": repeats}
+        # A hundred times the expected time is a hang, not noise.
+        limit = max(30.0, 100 * repeats * self._typical[index] / 1000)
+        times: list[float] = self._ask(index, request, timeout=limit)["ms"]
+        return times
+
+    def _ask(self, index: int, request: dict[str, object], timeout: float) -> dict[str, Any]:
+        try:
+            return self.workers[self.seats[index].worker].ask(request, timeout)
+        except WorkerError as error:
+            raise InputError(f"cannot measure {self.names[index]}: {error}") from error

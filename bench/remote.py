@@ -1,0 +1,161 @@
+"""Measure on another host: by ssh, or by a command template for what ssh does not reach (adb, docker, a queue).
+
+The runner and the model files are copied into a fresh folder there, and the runner speaks its JSON over the
+connection's standard input and output. When the connection ends, the runner's input ends and so does the runner; a
+watchdog ends one that hangs. Host keys are checked; passwords and keys are left to ssh and its agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from string import Formatter
+
+from tutelage.records import DeviceProfile, InputError
+
+from .worker import RUNNER, Launcher, ModelFile
+
+CONNECT_SECONDS = 15
+COPY_SECONDS = 300
+# BatchMode: ask nothing, as nobody may be there to answer; the alive messages notice a dead line within 30 s.
+SSH_OPTIONS = (
+    "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}",
+    "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
+)  # fmt: skip
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*")
+
+
+@contextlib.contextmanager
+def open_launcher(
+    device: DeviceProfile, workdir: Path | None = None, ssh: Sequence[str] = ("ssh",)
+) -> Iterator[Launcher]:
+    """Give what starts runners on a device that is not local, and clean up there afterwards.
+
+    `ssh` may name another client or add options (a port, a configuration file).
+    """
+    if device.command:
+        with _open_command(device.command, workdir) as launcher:
+            yield launcher
+    else:
+        with _open_ssh(device.host, [*ssh, *SSH_OPTIONS]) as launcher:
+            yield launcher
+
+
+@contextlib.contextmanager
+def _open_ssh(host: str, client: list[str]) -> Iterator[Launcher]:
+    if not _HOST.fullmatch(host):
+        raise InputError(f"host {host!r}: give USER@HOST or a host of your ssh configuration")
+    folder = _ssh(client, host, "umask 077; mktemp -d", what="make a folder").decode().strip()
+    if not folder.startswith("/"):
+        raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
+    try:
+        python = _find_python(client, host)
+        _copy(client, host, RUNNER, f"{folder}/runner.py")
+        copied: dict[str, str] = {}
+
+        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
+            seen = []
+            for model in models:
+                seen.append(ModelFile(_send(model.path), model.shape))
+            # exec: no shell stays between ssh and the runner, so that both end together.
+            return [*client, "-T", host, f"exec {python} -I {shlex.quote(folder)}/runner.py"], seen
+
+        def _send(path: str) -> str:
+            if not Path(path).is_file():  # a numpy anchor is named, not stored
+                return path
+            if path not in copied:
+                for part in _parts(Path(path)):
+                    _copy(client, host, part, f"{folder}/{len(copied)}{part.suffix}")
+                copied[path] = f"{folder}/{len(copied)}{Path(path).suffix}"
+            return copied[path]
+
+        yield launch
+    finally:
+        # Cleaning up must not hide what went wrong before; a folder in the other's /tmp is the most that can stay.
+        with contextlib.suppress(InputError):
+            _ssh(client, host, f"rm -rf {shlex.quote(folder)}", what="clean up")
+
+
+@contextlib.contextmanager
+def _open_command(template: str, workdir: Path | None) -> Iterator[Launcher]:
+    """Start runners by a template such as `docker run -i --rm -v {folder}:{folder} IMAGE python3 {runner}`."""
+    check_template(template)
+    with tempfile.TemporaryDirectory(dir=workdir, prefix="tutelage-remote-") as scratch:
+        folder = Path(scratch)
+        runner = folder / "runner.py"
+        runner.write_bytes(RUNNER.read_bytes())
+        copied: dict[str, str] = {}
+
+        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
+            seen = []
+            for model in models:
+                if Path(model.path).is_file() and model.path not in copied:
+                    number = len(copied)
+                    for part in _parts(Path(model.path)):
+                        (folder / f"{number}{part.suffix}").write_bytes(part.read_bytes())
+                    copied[model.path] = str(folder / f"{number}{Path(model.path).suffix}")
+                seen.append(ModelFile(copied.get(model.path, model.path), model.shape))
+            filled = template.format(runner=shlex.quote(str(runner)), folder=shlex.quote(str(folder)))
+            return shlex.split(filled), seen
+
+        yield launch
+
+
+def check_template(template: str) -> None:
+    """Refuse a launcher template that names what there is not, or lacks the runner."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        words = shlex.split(template)
+    except ValueError as error:
+        raise InputError(f"command {template!r} cannot be read ({error}): quote it as for a shell") from error
+    unknown = fields - {"runner", "folder"}
+    if unknown or "runner" not in fields or not words:
+        raise InputError(
+            f"command {template!r}: it must hold {{runner}} and may hold {{folder}}"
+            + (f", not {', '.join(sorted(f'{{{field}}}' for field in unknown))}" if unknown else "")
+        )
+
+
+def _find_python(client: list[str], host: str) -> str:
+    """Find a Python with numpy there, and say what is missing where there is none."""
+    for python in ("python3", "python"):
+        probe = f"{python} -c 'import numpy, sys; print(sys.version_info[:2] >= (3, 8))' 2>/dev/null || echo missing"
+        if _ssh(client, host, probe, what="look for Python").decode().strip() == "True":
+            return python
+    raise InputError(f"{host} has no Python 3.8 or newer with numpy on its PATH: install both and the runtime there")
+
+
+def _copy(client: list[str], host: str, path: Path, target: str) -> None:
+    """Copy a file over ssh's own connection, and check that all of it arrived."""
+    command = f"cat > {shlex.quote(target)} && wc -c < {shlex.quote(target)}"
+    data = path.read_bytes()
+    told = _ssh(client, host, command, what=f"copy {path.name}", data=data, seconds=COPY_SECONDS)
+    if told.strip() != str(len(data)).encode():
+        raise InputError(
+            f"{host} kept {told.decode().strip() or 'nothing'} of {len(data)} bytes of {path.name}: is its disk full?"
+        )
+
+
+def _ssh(client: list[str], host: str, command: str, *, what: str, data: bytes = b"", seconds: float = 60) -> bytes:
+    try:
+        done = subprocess.run([*client, "-T", host, command], input=data, capture_output=True, timeout=seconds)
+    except FileNotFoundError as error:
+        raise InputError(f"no {client[0]} on this host: install an ssh client") from error
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"cannot {what} on {host}: no answer within {seconds:.0f} s") from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise InputError(f"cannot {what} on {host}: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _parts(path: Path) -> list[Path]:
+    """List the files that make up a model: OpenVINO's weights and ncnn's lie beside the graph."""
+    beside = {".xml": ".bin", ".param": ".bin"}.get(path.suffix)
+    extra = [path.with_suffix(beside)] if beside and path.with_suffix(beside).is_file() else []
+    return [path, *extra]

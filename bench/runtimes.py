@@ -1,0 +1,127 @@
+"""The runtimes a device may use: one small adapter each, all with the same interface.
+
+The adapters themselves live in `runner.py`, which must be able to run without this package; here they get what a
+program asks of them: is it installed, which version, which precisions, load a file and run it in this process.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError
+
+from . import runner
+
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded model: `run` takes images `(batch, channels, height, width)` and gives logits `(batch, classes)`."""
+
+    run: Callable[[Images], Images]
+    effective_precision: str
+
+
+class Runtime(Protocol):
+    """What every runtime offers. `suffixes` are the model files it loads, the preferred one first."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def extra(self) -> str: ...
+    @property
+    def precisions(self) -> tuple[str, ...]: ...
+    @property
+    def suffixes(self) -> tuple[str, ...]: ...
+    def installed(self) -> bool: ...
+    def version(self) -> str: ...
+    def load(self, path: Path, threads: int = 1, precision: str = "fp32") -> Session: ...
+
+
+@dataclass(frozen=True)
+class RunnerRuntime:
+    """A runtime whose adapter is in `runner.py`: `module` is what it imports, `distribution` what pip installs."""
+
+    name: str
+    module: str
+    distribution: str
+    precisions: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    extra: str = ""  # the extra of this package that brings it; empty: always installed
+    anchors: str = "anchor"  # the runtime of the anchor nets measured beside it
+
+    def installed(self) -> bool:
+        """Say whether its module can be found; it is not imported for that."""
+        try:
+            return importlib.util.find_spec(self.module) is not None
+        except ModuleNotFoundError:  # the parent package of a dotted module is missing
+            return False
+
+    def version(self) -> str:
+        """Give the installed version, empty where it is not installed."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def load(
+        self, path: Path, threads: int = 1, precision: str = "fp32", shape: tuple[int, ...] | None = None
+    ) -> Session:
+        """Load a model file in this process; a `shape` (batch, channels, height, width) fixes dynamic dimensions.
+
+        Raises InputError for an unknown precision or suffix and for a broken file.
+        """
+        self.check(precision, path)
+        try:
+            run, effective = runner.open_model(self.name, str(path), shape, threads, precision)
+        except Exception as error:  # runtimes raise types of their own
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{self.name} cannot load {path}: {reason}") from error
+        return Session(run, effective)
+
+    def check(self, precision: str, path: Path | None = None, *, here: bool = True) -> None:
+        """Refuse what it cannot do, before any process is started; `here`: it will run on this host."""
+        if here and not self.installed():
+            raise InputError(f"runtime {self.name} is not installed: {self.remedy()}")
+        if precision not in self.precisions:
+            raise InputError(f"precision {precision!r} is not of {self.name}: it runs {', '.join(self.precisions)}")
+        if path is not None and path.suffix not in self.suffixes:
+            raise InputError(
+                f"{self.name} loads {' or '.join(self.suffixes)} files, not {path}: export the model for it"
+            )
+        if path is not None and not path.is_file():
+            raise InputError(f"no model file {path}: export the model first")
+
+    def remedy(self) -> str:
+        return f"pip install 'tutelage[{self.extra}]'" if self.extra else f"pip install {self.distribution}"
+
+
+RUNTIMES: dict[str, RunnerRuntime] = {
+    runtime.name: runtime
+    for runtime in (
+        RunnerRuntime("onnxruntime", "onnxruntime", "onnxruntime", ("fp32", "int8"), (".onnx",), anchors="onnxruntime"),
+        RunnerRuntime(
+            "openvino", "openvino", "openvino", ("fp32", "bf16", "fp16", "int8"), (".onnx", ".xml"), anchors="openvino"
+        ),
+        RunnerRuntime("torch", "torch", "torch", ("fp32", "bf16"), (".pt2",)),
+    )
+}
+
+
+def find_runtime(name: str) -> RunnerRuntime:
+    """Look a runtime up by name. Raises InputError that lists the known ones."""
+    if name in RUNTIMES:
+        return RUNTIMES[name]
+    near = difflib.get_close_matches(name, RUNTIMES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"unknown runtime {name!r}{hint} Known: {', '.join(RUNTIMES)}")

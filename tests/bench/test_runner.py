@@ -1,0 +1,121 @@
+"""The runner process: it speaks JSON, sleeps while idle, ends with its input, and says what failed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.bench import runner
+from tutelage.bench.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.worker import RUNNER, ModelFile, Worker, WorkerError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelFile:
+    anchor = ANCHORS[2]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(anchor_onnx(anchor))
+    return ModelFile(str(path), (1, anchor.channels, anchor.side, anchor.side))
+
+
+def test_runner_needs_neither_torch_nor_this_package():
+    code = (
+        f"import runpy, sys; runpy.run_path({str(RUNNER)!r}); "
+        "assert not {'torch', 'tutelage', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
+
+
+def test_times_are_raw_milliseconds_of_the_asked_number(model: ModelFile):
+    with Worker("onnxruntime", [model], threads=1, precision="fp32") as worker:
+        worker.greet()
+        assert worker.version.count(".") == 2
+        loaded = worker.ask({"do": "load", "model": 0})
+        assert loaded["effective"] == "fp32"
+        start = time.perf_counter()
+        times = worker.ask({"do": "time", "model": 0, "repeats": 7})["ms"]
+        assert len(times) == 7
+        assert 0 < sum(times) < (time.perf_counter() - start) * 1000
+        memory = worker.ask({"do": "memory"})
+        assert memory["peak"] >= memory["rss"] > worker.rss > 1 << 20
+
+
+def test_an_idle_runner_takes_no_processor_time(model: ModelFile):
+    with Worker("onnxruntime", [model], threads=2, precision="fp32") as worker:
+        worker.greet()
+        worker.ask({"do": "load", "model": 0})
+        worker.ask({"do": "time", "model": 0, "repeats": 20})
+        worker.wake()  # not even when it is not stopped
+        before = _cpu_ticks(worker._process.pid)
+        time.sleep(0.5)
+        assert _cpu_ticks(worker._process.pid) - before <= 1
+
+
+def test_a_runner_ends_when_its_input_ends():
+    process = subprocess.Popen([sys.executable, str(RUNNER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    job = {"runtime": "anchor", "threads": 1, "precision": "fp32", "models": []}
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(job).encode() + b"\n")
+    process.stdin.flush()
+    assert b"version" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(timeout=10) == 0
+    process.stdout.close()
+
+
+def test_a_stopped_runner_dies_with_its_parent(model: ModelFile):
+    # The parent starts a worker, stops it and dies without a word; the kernel must end the worker.
+    code = (
+        "import os, sys; from tutelage.bench.worker import *\n"
+        "w = Worker('anchor', [], threads=1, precision='fp32')\n"
+        "w.greet(); w.rest(); print(w._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    pid = int(done.stdout)
+    end = time.monotonic() + 10
+    while _alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _alive(pid)
+
+
+def test_failures_reach_the_parent_in_one_line(tmp_path: Path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with Worker("onnxruntime", [ModelFile(str(broken), (1, 1, 8, 8))], threads=1, precision="fp32") as worker:
+        worker.greet()
+        with pytest.raises(WorkerError, match=r"broken\.onnx") as caught:
+            worker.ask({"do": "load", "model": 0})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_hanging_runner_is_ended_by_its_watchdog(model: ModelFile):
+    with Worker("onnxruntime", [model], threads=1, precision="fp32") as worker:
+        worker.greet()
+        worker.ask({"do": "load", "model": 0})
+        with pytest.raises(WorkerError, match="watchdog"):
+            worker.ask({"do": "time", "model": 0, "repeats": 10**9}, timeout=0.3)
+
+
+def test_the_numpy_anchor_computes_the_same_every_time():
+    run, effective = runner.open_model("anchor", "48", (1,), 1, "fp32")
+    assert effective == "fp32"
+    assert (run(None) == run(None)).all()
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
