@@ -1,0 +1,171 @@
+// The state of the page, what changes it, and the link that keeps it.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const FIRST = { place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", links: false, names: true, all: false, theme: "" };
+const state = { ...FIRST, axes: [{ x: "", log: true }, { x: "", log: true }], sort: { name: "", way: -1 }, columns: USUAL.filter(filled), pins: [] };
+let indices = [];
+
+const hooks = {
+  change(slot, part) { Object.assign(state.axes[slot], part); refresh(); },
+  hover(i, x, y, spoken = false) { hover(i, x, y, spoken); },
+  light(i) { for (const chart of charts) chart.light(state, i); },
+  pin(i) {
+    state.pins = state.pins.includes(i) ? state.pins.filter((one) => one !== i) : [...state.pins.slice(-1), i];
+    announce(state.pins.includes(i) ? `pinned ${text("model", i)}` : `let ${text("model", i)} go`);
+    refresh(true);
+  },
+  sort(name) {
+    const start = name in FIGURES ? (FIGURES[name].better || -1) * -1 : name === "on_front" ? -1 : 1;
+    state.sort = { name, way: state.sort.name === name ? -state.sort.way : start };
+    refresh(true);
+    document.querySelector(`[data-sort="${name}"]`)?.focus();
+  },
+};
+const charts = [0, 1].map((slot) => makeChart(byId(`chart-${slot}`), slot, hooks));
+const table = makeTable(hooks);
+const tickColumns = makeChooser(state, (columns) => { state.columns = columns; refresh(true); });
+
+function announce(words) { byId("announce").textContent = words; }
+
+function hover(i, x, y, spoken) {
+  hooks.light(i);
+  table.light(i);
+  const tip = byId("tip");
+  tip.hidden = i < 0;
+  if (i < 0) return;
+  tip.replaceChildren(node("strong", {}, text("model", i)), facts(i, false));
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(8, x + 18 + box.width > innerWidth ? x - box.width - 18 : x + 18)}px`;
+  tip.style.top = `${Math.max(8, Math.min(y + 14, innerHeight - box.height - 8))}px`;
+  if (spoken) announce(`${text("model", i)}, ${FIGURES[state.quality].label} ${show(state.quality, figure(state.quality, i))}, ${state.axes.map(({ x: name }) => `${FIGURES[name].label} ${show(name, figure(name, i), true)}`).join(", ")}`);
+}
+
+// Options that exist, most rows first; what was chosen before is kept if it still exists.
+function options(select, values, chosen, all, name = (value) => value) {
+  const counts = new Map();
+  for (const value of values) counts.set(value, (counts.get(value) || 0) + 1);
+  const found = [...counts].sort((a, b) => b[1] - a[1]).map(([value]) => value);
+  select.replaceChildren(...(all ? [node("option", { value: "" }, all)] : []), ...found.map((value) => node("option", { value }, name(value))));
+  select.value = counts.has(chosen) ? chosen : all ? "" : (found[0] ?? "");
+  return select.value;
+}
+
+function choose() {
+  const everyone = Array.from({ length: NUM }, (_, i) => i);
+  state.place = options(byId("dataset"), PLACES, state.place, "");
+  const here = everyone.filter((i) => PLACES[i] === state.place);
+  const rigs = here.map((i) => RIGS[i]);
+  const real = rigs.filter(Boolean);
+  state.rig = options(byId("device"), real.length ? real : rigs, state.rig, "", (value) => value || "no device");
+  // Imported rows without a device are drawn beside those measured here, for what needs no device.
+  const group = here.filter((i) => RIGS[i] === state.rig || (isImported(i) && !RIGS[i]));
+  const ground = state.all ? everyone : group;
+  state.role = options(byId("role"), ground.map((i) => text("role", i)), state.role, "all");
+  state.scheme = options(byId("scheme"), ground.map((i) => text("scheme", i)), state.scheme, "all");
+  const query = parseQuery(state.query);
+  byId("query").classList.toggle("invalid", Boolean(query.error));
+  byId("query").setAttribute("aria-invalid", String(Boolean(query.error)));
+  byId("query-hint").dataset.usual ??= byId("query-hint").innerHTML;
+  if (query.error) byId("query-hint").textContent = `Not understood: ${query.error}.`;
+  else if (byId("query-hint").textContent.startsWith("Not understood")) restoreHint();
+  const keeps = (i) => (!state.role || text("role", i) === state.role) && (!state.scheme || text("scheme", i) === state.scheme) && (query.error || query.test(i));
+  indices = group.filter(keeps);
+  return { group, inTable: state.all ? everyone.filter(keeps) : indices };
+}
+const hintParts = [...byId("query-hint").childNodes].map((one) => one.cloneNode(true));
+function restoreHint() { byId("query-hint").replaceChildren(...hintParts.map((one) => one.cloneNode(true))); }
+
+function refresh(tableOnly = false) {
+  const { group, inTable } = choose();
+  const qualities = ["auc", "accuracy"].filter((name) => group.some((i) => figure(name, i) !== null));
+  state.quality = options(byId("quality"), qualities, state.quality, "", (name) => FIGURES[name].label);
+  if (!state.quality) state.quality = "auc";
+  const known = COSTS.filter((name) => group.some((i) => figure(name, i) !== null));
+  state.axes.forEach((axis, slot) => { if (!has(axis.x)) axis.x = known[slot] || known[0] || "size_bytes"; });
+  if (!state.sort.name) state.sort = { name: state.quality, way: -1 };
+  const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality));
+  byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the fronts drawn: ${fronts.map((front) => front.length).join(" and ")}`;
+  for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers]]) if (byId(name).value !== value) byId(name).value = value;
+  for (const [name, value] of [["links", state.links], ["names", state.names], ["all-groups", state.all]]) byId(name).checked = value;
+  if (!tableOnly) charts.forEach((chart, slot) => chart.draw(state, indices, fronts[slot]));
+  else charts.forEach((chart) => chart.light(state, -1));
+  legend(group);
+  drawCompare(state, hooks);
+  table.draw(state, inTable);
+  tickColumns();
+  dressTheme();
+  keepLink();
+}
+
+function legend(group) {
+  const kinds = Object.keys(KINDS).filter((kind) => group.some((i) => kindOf(i) === kind));
+  const items = kinds.map((kind) => node("li", {}, swatch(kind, false), KINDS[kind][0]));
+  if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("taught") ? "taught" : kinds[0], true), "full: int8"));
+  items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M1,13H6V8H11V3H15", fill: "none", stroke: "var(--front)", "stroke-width": 1.8 })), "Pareto front"));
+  byId("legend").replaceChildren(...items);
+}
+
+function dressTheme() {
+  const theme = state.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  document.documentElement.dataset.theme = theme;
+  byId("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  byId("theme").setAttribute("aria-label", `Use the ${theme === "dark" ? "light" : "dark"} theme`);
+}
+
+// The link: only what differs from the start, so that it stays short.
+function keepLink() {
+  const kept = new URLSearchParams();
+  for (const name of ["place", "rig", "role", "scheme", "query", "quality", "theme"]) if (state[name]) kept.set(name, state[name]);
+  for (const name of ["links", "all"]) if (state[name]) kept.set(name, "1");
+  if (!state.names) kept.set("names", "0");
+  if (state.whiskers !== "front") kept.set("whiskers", state.whiskers);
+  state.axes.forEach(({ x, log }, slot) => kept.set(`x${slot}`, `${x}${log ? "" : ":linear"}`));
+  kept.set("sort", `${state.sort.name}:${state.sort.way > 0 ? "up" : "down"}`);
+  if (state.columns.join() !== USUAL.filter(filled).join()) kept.set("columns", state.columns.join());
+  if (state.pins.length) kept.set("pins", state.pins.map((i) => text("row_id", i)).join());
+  const link = `#${kept}`;
+  if (location.hash !== link) history.replaceState(null, "", link);
+}
+function readLink() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  const one = (name, usual) => kept.get(name) ?? usual;
+  Object.assign(state, FIRST);
+  for (const name of ["place", "rig", "role", "scheme", "query", "quality", "theme"]) state[name] = one(name, "");
+  state.links = one("links") === "1";
+  state.all = one("all") === "1";
+  state.names = one("names") !== "0";
+  state.whiskers = ["front", "all", "none"].includes(one("whiskers")) ? one("whiskers") : "front";
+  state.axes = [0, 1].map((slot) => { const [x, way] = one(`x${slot}`, "").split(":"); return { x: COSTS.includes(x) ? x : "", log: way !== "linear" }; });
+  const [name, way] = one("sort", ":").split(":");
+  state.sort = { name: USABLE.includes(name) ? name : "", way: way === "up" ? 1 : -1 };
+  state.columns = kept.has("columns") ? one("columns").split(",").filter((column) => USABLE.includes(column)) : USUAL.filter(filled);
+  const ids = one("pins", "").split(",").filter(Boolean).slice(0, 2);
+  state.pins = ids.map((id) => Array.from({ length: NUM }, (_, i) => i).find((i) => text("row_id", i) === id)).filter((i) => i !== undefined);
+}
+
+for (const [id, name] of [["dataset", "place"], ["device", "rig"], ["role", "role"], ["scheme", "scheme"], ["quality", "quality"], ["whiskers", "whiskers"]])
+  byId(id).addEventListener("change", (event) => { state[name] = event.target.value; if (name === "quality") state.sort = { name: state.quality, way: -1 }; refresh(); });
+for (const [id, name] of [["links", "links"], ["names", "names"], ["all-groups", "all"]])
+  byId(id).addEventListener("change", (event) => { state[name] = event.target.checked; refresh(id === "all-groups"); });
+let typing = 0;
+byId("query").addEventListener("input", (event) => { clearTimeout(typing); typing = setTimeout(() => { state.query = event.target.value.trim(); refresh(); }, NUM > 5000 ? 200 : 60); });
+byId("theme").addEventListener("click", () => { state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"; dressTheme(); keepLink(); });
+byId("reset").addEventListener("click", () => { const theme = state.theme; history.replaceState(null, "", "#"); readLink(); state.theme = theme; refresh(); });
+addEventListener("hashchange", () => { readLink(); refresh(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dressTheme);
+let drawnWidth = 0;
+new ResizeObserver(() => { const width = byId("chart-0").clientWidth; if (width !== drawnWidth) { drawnWidth = width; refresh(); } }).observe(byId("chart-0"));
+
+byId("summary").textContent = [`${NUM.toLocaleString("en")} rows`, DATA.made ? `made ${DATA.made}` : ""].filter(Boolean).join(" · ");
+readLink();
+if (NUM) refresh();
+else { byId("count").textContent = "The leaderboard holds no rows yet."; dressTheme(); }
+
+// Served live: ask the server whether rows came in, and load the page again with the view kept in the link.
+if (DATA.live) setInterval(async () => {
+  try {
+    const answer = await fetch("version", { cache: "no-store" });
+    if (answer.ok && (await answer.text()).trim() !== DATA.live) location.reload();
+  } catch { byId("summary").textContent = "The server stopped; this is the last state it showed."; }
+}, 3000);
