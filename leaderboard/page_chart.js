@@ -2,7 +2,7 @@
 "use strict";
 
 const COSTS = ["latency_p50_ms", "size_bytes", "macs", "params", "energy_mj", "peak_rss_bytes"];
-const MARGIN = { left: 54, right: 14, top: 12, bottom: 44 };
+const MARGIN = { left: 64, right: 14, top: 12, bottom: 44 };
 const HEIGHT = 380;
 const REACH = 22; // a mark is found within this many pixels of the pointer
 
@@ -36,15 +36,15 @@ function makeChart(holder, slot, hooks) {
       chart.light(state, -1);
       return;
     }
-    const ruler = rulers(state, drawable, x, isLog, width);
+    const ruler = rulers(state, drawable, front, x, isLog, width);
     for (const i of drawable) chart.places.set(i, [ruler.across(figure(x, i)), ruler.up(figure(state.quality, i))]);
     chart.order = [...drawable].sort((a, b) => figure(x, a) - figure(x, b));
     still.append(...ruler.lines);
-    if (state.links) still.append(linkPaths(chart.places, drawable));
+    if (state.links) still.append(linkPaths(chart.places, front));
     still.append(...whiskerPaths(state, ruler, chart.places, state.whiskers === "all" ? drawable : state.whiskers === "front" ? front : []));
     still.append(stair(chart.places, front, width));
     still.append(...markPaths(chart.places, drawable, new Set(front)));
-    if (state.names) still.append(...nameMarks(chart.places, front, width, ruler.stairPoints(front)));
+    if (state.names) still.append(...nameMarks(chart.places, front, width));
     chart.light(state, -1);
   };
 
@@ -99,10 +99,10 @@ function makeChart(holder, slot, hooks) {
   return chart;
 }
 
-function rulers(state, drawable, x, isLog, width) {
+function rulers(state, drawable, front, x, isLog, width) {
   const costs = drawable.map((i) => figure(x, i) / (FIGURES[x].scale || 1));
   const qualities = drawable.flatMap((i) => {
-    const value = figure(state.quality, i), bounds = state.whiskers === "all" ? interval(state.quality, i) : null;
+    const value = figure(state.quality, i), bounds = state.whiskers === "all" || (state.whiskers === "front" && front.includes(i)) ? interval(state.quality, i) : null;
     return bounds ? [value, ...bounds] : [value];
   });
   let [low, high] = [least(costs), most(costs)];
@@ -131,17 +131,8 @@ function rulers(state, drawable, x, isLog, width) {
   }
   lines.push(drawn("path", { d: `M${MARGIN.left},${MARGIN.top}V${MARGIN.top + tall}H${width - MARGIN.right}`, fill: "none", class: "frame" }));
   lines.push(drawn("text", { x: MARGIN.left + inner / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, heading(x)));
-  lines.push(drawn("text", { x: 0, y: 0, transform: `translate(13 ${MARGIN.top + tall / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis" }, heading(state.quality)));
-  const stairPoints = (front) => {
-    const points = [], spots = front.map((i) => [across(figure(x, i)), up(figure(state.quality, i))]);
-    spots.forEach(([px, py], n) => {
-      const end = n + 1 < spots.length ? spots[n + 1] : [width - MARGIN.right, py];
-      for (let at = px; at < end[0]; at += 8) points.push([at, py]);
-      for (let at = end[1]; at < py; at += 8) points.push([end[0], at]);
-    });
-    return points;
-  };
-  return { across, up, lines, stairPoints };
+  lines.push(drawn("text", { x: 0, y: 0, transform: `translate(14 ${MARGIN.top + tall / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis" }, heading(state.quality)));
+  return { across, up, lines };
 }
 
 const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
@@ -217,28 +208,55 @@ function linkPaths(places, indices, kind = "link") {
   return drawn("path", { d: lines.join(""), class: kind });
 }
 
-// Names of front rows where there is room: beside the mark, never over a mark, the stair or another name.
-function nameMarks(places, front, width, stairPoints) {
-  const taken = [...places.values()].map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
-  const steps = stairPoints.map(([x, y]) => [x - 2, y - 2, x + 2, y + 2]);
+// Names of front rows where there is room: beside the mark, never over a mark, the stair, a leader or another name.
+function nameMarks(places, front, width) {
+  const marks = [...places.values()].map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
+  const stairs = stairBoxes(front.map((i) => places.get(i)), width);
+  const taken = [...marks, ...stairs], leaders = [], labels = [];
   const meets = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
-  const labels = [];
   for (const i of front.slice(0, 40)) {
-    const full = text("model", i), name = full.length > 26 ? `${full.slice(0, 14)}…${full.slice(-10)}` : full;
-    const [x, y] = places.get(i), w = name.length * 6.3, h = 14;
+    const full = text("model", i), name = full.length > 30 ? `${full.slice(0, 16)}…${full.slice(-12)}` : full;
+    const [x, y] = places.get(i), w = name.length * 6.2, h = 14;
     const spots = [];
-    for (const far of [9, 18, 30, 44, 60, 80])
-      for (const [dx, dy] of [[1, 1], [-1, -1], [1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, 1]])
+    for (const far of [9, 16, 26, 38, 52, 70, 90])
+      for (const [dx, dy] of [[-1, -1], [1, 1], [0, -1], [1, 0], [-1, 0], [0, 1], [1, -1], [-1, 1]])
         spots.push([x + dx * far - (w * (1 - dx)) / 2, y + dy * far - (h * (1 - dy)) / 2, far]);
-    const fit = spots.find(([left, up]) => {
+    const fit = spots.find(([left, up, far]) => {
       const box = [left, up, left + w, up + h];
-      return left > MARGIN.left + 2 && box[2] < width - 4 && up > MARGIN.top && box[3] < HEIGHT - MARGIN.bottom - 2 && ![...taken, ...steps].some((other) => meets(box, other));
+      if (left < MARGIN.left + 2 || box[2] > width - 4 || up < MARGIN.top || box[3] > HEIGHT - MARGIN.bottom - 2) return false;
+      if (taken.some((other) => meets(box, other)) || leaders.some((leader) => crosses(leader, box))) return false;
+      if (far <= 12) return true;
+      const leader = [x, y, ...nearestPoint(box, x, y)];
+      return !labels.some((label) => label.box && crosses(leader, label.box)) && marks.filter((mark) => crosses(leader, mark)).length <= 1 + overlapping(marks, x, y);
     });
     if (!fit) continue;
-    const [left, up, far] = fit;
-    taken.push([left, up, left + w, up + h]);
-    if (far > 12) labels.push(drawn("line", { x1: x, y1: y, x2: Math.min(Math.max(x, left), left + w), y2: Math.min(Math.max(y, up), up + h), class: "leader" }));
-    labels.push(drawn("text", { x: left, y: up + 11, class: "name" }, name));
+    const [left, up, far] = fit, box = [left, up, left + w, up + h];
+    taken.push(box);
+    const label = { box, name: drawn("text", { x: left, y: up + 11, class: "name" }, name) };
+    if (far > 12) {
+      const leader = [x, y, ...nearestPoint(box, x, y)];
+      leaders.push(leader);
+      label.leader = drawn("line", { x1: leader[0], y1: leader[1], x2: leader[2], y2: leader[3], class: "leader" });
+    }
+    labels.push(label);
   }
-  return labels;
+  return labels.flatMap(({ leader, name }) => (leader ? [leader, name] : [name]));
+}
+
+const nearestPoint = ([left, up, right, down], x, y) => [Math.min(Math.max(x, left), right), Math.min(Math.max(y, up), down)];
+const overlapping = (marks, x, y) => marks.filter((mark) => x > mark[0] - 5 && x < mark[2] + 5 && y > mark[1] - 5 && y < mark[3] + 5).length;
+function stairBoxes(spots, width) {
+  return spots.flatMap(([x, y], n) => {
+    const [nextX, nextY] = spots[n + 1] || [width - MARGIN.right, y];
+    return [[x, y - 2, nextX, y + 2], [nextX - 2, nextY, nextX + 2, y]];
+  });
+}
+// Whether a straight line passes through a box: walk along it in small steps.
+function crosses([x1, y1, x2, y2], [left, up, right, down]) {
+  const steps = Math.max(2, Math.hypot(x2 - x1, y2 - y1) / 3);
+  for (let n = 0; n <= steps; n++) {
+    const x = x1 + ((x2 - x1) * n) / steps, y = y1 + ((y2 - y1) * n) / steps;
+    if (x > left && x < right && y > up && y < down) return true;
+  }
+  return false;
 }

@@ -79,10 +79,10 @@ def front(
     ways = directions(objectives)
     margin = np.array([(epsilon or {}).get(name, 0.0) for name in ways])
     costs = _costs(rows, ways)
-    on_front = np.zeros(len(costs), dtype=bool)
+    flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
-        on_front[members] = _undominated(costs[members], margin)
-    return [bool(flag) for flag in on_front]
+        flags[members] = _undominated(costs[members], margin)
+    return [bool(flag) for flag in flags]
 
 
 def on_front(rows: Sequence[Row] | pd.DataFrame) -> list[bool]:
@@ -94,7 +94,7 @@ def on_front(rows: Sequence[Row] | pd.DataFrame) -> list[bool]:
     costs = _costs(rows, directions(names))
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
-        known = ~np.isnan(costs[members]).all(axis=0)
+        known = _some(~np.isnan(costs[members]).T)
         quality = next((place for place, name in enumerate(QUALITY) if known[place]), None)
         if quality is None:
             continue
