@@ -153,7 +153,10 @@ def choose_threshold(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor) ->
         raise InputError(f"a threshold is for two classes, got probabilities of shape {scores.shape}")
     order = np.argsort(scores[:, 1], kind="stable")
     levels, positive = scores[order, 1], truth[order] == 1
-    cuts = np.r_[0.0, (levels[1:] + levels[:-1]) / 2, 1.0]
+    middle = (levels[1:] + levels[:-1]) / 2
+    # "Nobody" needs a cut above a score of exactly 1, and the middle of two neighbouring floats is the lower one.
+    top = 1.0 if levels[-1] < 1 else np.nextafter(levels[-1], 2)
+    cuts = np.r_[0.0, np.where(middle > levels[:-1], middle, levels[1:]), top]
     # Cut i answers the first i images "no": right are the negatives among them and the positives after them.
     right = np.r_[0, np.cumsum(~positive)] + positive.sum() - np.r_[0, np.cumsum(positive)]
     right[1:-1][levels[1:] == levels[:-1]] = -1  # no cut parts two equal scores

@@ -330,7 +330,10 @@ def _resume(
 
 
 def _not_finite(logits: Tensor, batch: _Part, epoch: int, step: int, lr: float) -> str:
-    row = int(torch.nonzero(~torch.isfinite(logits).all(1))[0])
+    # Batch norm spreads one bad image over all rows: an image that is itself not finite is named first.
+    bad = ~torch.isfinite(batch.images.flatten(1)).all(1)
+    bad = bad if bool(bad.any()) else ~torch.isfinite(logits).all(1)
+    row = int(torch.nonzero(bad)[0])
     return (
         f"logits are not finite at epoch {epoch}, batch {step} (first: row {row}, image {int(batch.indices[row])}); "
         f"lr was {lr:.2g}: lower it, set clip_norm, or look at that image"

@@ -1,0 +1,135 @@
+"""Teachers by name: exact parameters, counted MACs, small images, weights files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from tutelage.distill.teachers import TEACHERS, build_teacher, load_weights, small_patch, timm_name
+from tutelage.records import InputError
+
+# GMACs as published: papers' tables, or timm's benchmark table for the vision transformers. Counters differ by a few %.
+PUBLISHED_GMACS = {
+    "DenseNet121": 2.87, "DenseNet161": 7.79, "DenseNet201": 4.34, "ResNet50": 4.11, "EfficientNet-B3": 1.60,
+    "VGG16": 15.47, "VGG19": 19.63, "Xception": 8.40, "NASNetMobile": 0.564, "MobileNetV2": 0.301,
+    "Visformer-S": 4.88, "AutoFormerV2-T": 4.64, "AutoFormerV2-S": 9.43, "AutoFormerV2-B": 13.69,
+    "ViT-Ti": 1.26, "ViT-S": 4.61, "DeiT-Ti": 1.26, "DeiT-S": 4.61, "Swin-T": 4.51,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_parameters_and_macs(name: str) -> None:
+    teacher = TEACHERS[name]
+    with torch.device("meta"):
+        net = build_teacher(name, 1000).eval()
+        side = teacher.resolution
+        with FlopCounterMode(display=False) as flops:
+            answer = net(torch.empty(1, 3, side, side))
+    assert answer.shape == (1, 1000)
+    assert sum(p.numel() for p in net.parameters()) == teacher.params
+    macs = flops.get_total_flops() / 2
+    assert macs == pytest.approx(teacher.macs, rel=1e-3)
+    assert macs / 1e9 == pytest.approx(PUBLISHED_GMACS[name], rel=0.02)
+
+
+def test_every_teacher_has_a_published_figure() -> None:
+    assert PUBLISHED_GMACS.keys() == TEACHERS.keys()
+
+
+@pytest.mark.parametrize("name", ["DenseNet121", "ResNet50", "Visformer-S", "AutoFormerV2-T", "Xception", "VGG16"])
+@pytest.mark.parametrize("side", [32, 64])
+def test_small_gray_images_and_other_classes(name: str, side: int) -> None:
+    with torch.device("meta"):
+        net = build_teacher(name, 3, in_channels=1, resolution=side).eval()
+        assert net(torch.empty(2, 1, side, side)).shape == (2, 3)
+
+
+def test_a_vit_keeps_seven_patches_a_side() -> None:
+    assert [small_patch(side) for side in (28, 32, 64, 128, 224)] == [4, 4, 8, 16, 16]
+    net = build_teacher("ViT-Ti", 2, 1, 28, depth=1, embed_dim=24, num_heads=3)
+    assert net.patch_embed.num_patches == 49  # type: ignore[union-attr]
+    assert net(torch.zeros(1, 1, 28, 28)).shape == (1, 2)
+
+
+def test_a_small_image_keeps_its_detail_in_a_cnn() -> None:
+    with torch.device("meta"):
+        small, native = build_teacher("DenseNet121", 2, 1, 28), build_teacher("DenseNet121", 2, 1, 224)
+    assert small.features.conv0.stride == (1, 1)  # type: ignore[union-attr]
+    assert native.features.conv0.stride == (2, 2)  # type: ignore[union-attr]
+
+
+def test_same_seed_same_bits_and_the_global_stream_is_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = build_teacher("mobilenetv3_small_050", 2, 1, seed=3).state_dict()
+    assert torch.equal(torch.rand(1), expected)
+    again = build_teacher("mobilenetv3_small_050", 2, 1, seed=3).state_dict()
+    other = build_teacher("mobilenetv3_small_050", 2, 1, seed=4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
+
+
+def test_names_of_papers_and_of_timm() -> None:
+    assert timm_name("AutoFormerV2-T") == "swin_s3_tiny_224"
+    assert timm_name("densenet-121") == "densenet121"
+    assert timm_name("mobilenetv2_100") == "mobilenetv2_100"
+    with pytest.raises(InputError, match="did you mean DenseNet121"):
+        timm_name("DenseNet12")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_round_trip(tmp_path: Path, suffix: str) -> None:
+    source = build_teacher("mobilenetv3_small_050", 2, 1, seed=1)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": {f"module.{name}": value for name, value in source.state_dict().items()}}, path)
+    else:
+        save_file(source.state_dict(), path)
+    net = build_teacher("mobilenetv3_small_050", 2, 1, seed=9, weights=path).eval()
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.equal(net(images), source.eval()(images))
+
+
+def test_a_classifier_for_other_classes_starts_fresh_and_rgb_is_summed_for_gray(tmp_path: Path) -> None:
+    source = build_teacher("mobilenetv3_small_050", 1000, 3, seed=1)
+    path = tmp_path / "imagenet.safetensors"
+    save_file(source.state_dict(), path)
+    net = build_teacher("mobilenetv3_small_050", 2, 1, seed=1)
+    assert load_weights(net, path) == ("classifier.weight", "classifier.bias")
+    own, given = net.state_dict()["conv_stem.weight"], source.state_dict()["conv_stem.weight"]
+    assert torch.allclose(own, given.sum(1, keepdim=True))
+
+
+def test_position_embeddings_are_resized(tmp_path: Path) -> None:
+    shape = {"depth": 1, "embed_dim": 24, "num_heads": 3}
+    source = build_teacher("ViT-Ti", 2, 1, 64, seed=1, **shape)
+    path = tmp_path / "vit.safetensors"
+    save_file(source.state_dict(), path)
+    net = build_teacher("ViT-Ti", 2, 1, 128, weights=path, patch_size=8, **shape)
+    assert net(torch.zeros(1, 1, 128, 128)).shape == (1, 2)
+
+
+def test_bad_weights_are_told_in_one_line(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(b"\x08\x00")
+    other = tmp_path / "other.safetensors"
+    save_file({"some.weight": torch.zeros(3)}, other)
+    for path, told in ((tmp_path / "none.pth", "no weights file"), (torn, "not a readable"), (other, "does not fit")):
+        with pytest.raises(InputError, match=told) as caught:
+            build_teacher("mobilenetv3_small_050", 2, 1, weights=path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "whole_model.pth"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(InputError, match="not a readable weights file"):
+        build_teacher("mobilenetv3_small_050", 2, 1, weights=path)
+
+
+def test_an_option_the_network_does_not_know() -> None:
+    with pytest.raises(InputError, match="cannot build densenet121"):
+        build_teacher("densenet121", 2, embed_dimension=3)
