@@ -41,7 +41,6 @@ def judge(ctx: Context, variant: Variant) -> Judged:
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"evaluate {variant.title}", 0, 1)
         arrays = {}
         for split in ("val", "test"):
             images, labels = ctx.split(split, ctx.side(variant.student))

@@ -1,0 +1,113 @@
+"""The command line as a user meets it: wrong input is one line with a remedy and the right exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def tutelage(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tutelage", *arguments], capture_output=True, text=True, cwd=cwd, timeout=300, check=False
+    )
+
+
+def told(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """Expect an exit code and one line, no traceback, that holds the words."""
+    assert done.returncode == code, (done.returncode, done.stderr[-2000:])
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tutelage: ")]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def image_folder(root: Path, classes: tuple[str, ...] = ("a", "b"), num: int = 12) -> Path:
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(num):
+            Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(root / name / f"{name}{i}.png")
+    return root
+
+
+def test_version_and_help_are_there() -> None:
+    assert tutelage("--version").stdout.startswith("tutelage 0.")
+    for verb in (
+        ["run"], ["search"], ["distill"], ["quantize"], ["bench"], ["doctor"], ["device", "add"], ["device", "list"],
+        ["device", "show"], ["leaderboard", "show"], ["leaderboard", "build"], ["leaderboard", "export"],
+        ["data", "list"], ["data", "check"],
+    ):  # fmt: skip
+        done = tutelage(*verb, "--help")
+        assert done.returncode == 0
+        assert "Example" in done.stdout, verb
+
+
+def test_unknown_recipe_key() -> None:
+    told(tutelage("run", "demo", "--set", "distill.epoch=3"), 2, "distill.epoch", "epochs")
+
+
+def test_unknown_recipe() -> None:
+    told(tutelage("run", "nothing-like-it"), 2, "nothing-like-it", "demo")
+
+
+def test_workspace_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told(tutelage("run", "demo", "-w", str(tmp_path / "file" / "ws")), 2, "cannot be written", "choose another")
+
+
+def test_workspace_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / "workspace.json").write_text(json.dumps({"layout": 99}))
+    told(tutelage("run", "demo", "-w", str(tmp_path)), 2, "layout 99")
+
+
+def test_a_leaderboard_that_is_not_there(tmp_path: Path) -> None:
+    told(tutelage("leaderboard", "show", "-w", str(tmp_path)), 2, "no leaderboard", "tutelage run demo")
+
+
+def test_unknown_device(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    told(tutelage("bench", str(tmp_path / "m.onnx"), "--device", "nothing", "-w", str(tmp_path / "w")), 2, "nothing")
+
+
+def test_a_budget_without_a_unit() -> None:
+    told(tutelage("search", "--device", "host-ort-64px", "--max-latency", "5"), 2, "'5'", "5ms")
+
+
+def test_a_budget_nothing_meets_is_told_before_any_training(tmp_path: Path) -> None:
+    done = tutelage("search", "--max-params", "10k", "--set", "devices=[]", "-w", str(tmp_path))
+    told(done, 3, "params")
+    assert not list(tmp_path.glob("artifacts/*"))
+
+
+def test_a_truncated_image_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "data")
+    broken = root / "a" / "a3.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (root / "b" / "b0.png").write_bytes(b"")
+    arguments = ["search", "--dataset", "folder", "--path", str(root), "--max-params", "10k", "--set", "devices=[]"]
+    told(tutelage(*arguments, "-w", str(tmp_path / "w")), 2, "a3.png")
+    told(tutelage(*arguments, "--set", "data.skip_bad=true", "-w", str(tmp_path / "w")), 3, "params")
+    check = tutelage("data", "check", str(root))
+    assert "a3.png" in check.stdout
+    assert "b0.png" in check.stdout
+
+
+def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "data")
+    (root / "c").mkdir()
+    done = tutelage("search", "--dataset", "folder", "--path", str(root), "--set", "devices=[]", "-w", str(tmp_path / "w"))
+    told(done, 2, "c")
+
+
+@pytest.mark.parametrize("argument", ["--format=yaml"])
+def test_unknown_export_format(tmp_path: Path, argument: str) -> None:
+    from tutelage.leaderboard.store import Store
+    from tutelage.records import Row
+
+    Store(tmp_path / "leaderboard.db").add([Row(model="m", role="student", dataset="d")])
+    told(tutelage("leaderboard", "export", argument, "-w", str(tmp_path)), 2, "yaml", "csv")

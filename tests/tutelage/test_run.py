@@ -1,0 +1,162 @@
+"""A whole run on made images: rows as promised, the same digits twice, and the same rows after five SIGKILLs."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tutelage.leaderboard.store import Store
+from tutelage.records import Row
+from tutelage.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+# Everything a real recipe has, as small as it goes: one device, one winner, one epoch each.
+RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"dataset": "phantom", "size": 32, "limit": 240, "augment_variants": 1},
+    "teachers": [
+        {"name": "resnet10t", "epochs": 1, "batch_size": 32},
+        {
+            "name": "vit_tiny_patch16_224",
+            "epochs": 1,
+            "batch_size": 32,
+            "options": {"patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3},
+        },
+    ],
+    "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 1, "batch_size": 32, "teachers": ["resnet10t"]},
+    # A budget that every subnet keeps: which finalists hold must not hang on how busy the machine is.
+    "devices": [{"name": "host-ort-32px", "runtime": "onnxruntime", "max_latency": "1s"}],
+    "search": {"strategy": "nsga2", "evaluations": 12, "max_params": "4M", "winners": 1},
+    "distill": {"epochs": 1, "batch_size": 32},
+    "baselines": ["mobilenetv3_small_100"],
+    "quantize": {"calibration_images": 16},
+    "measure": {"bootstrap": 100},
+}
+# What a clock or the operating system tells may differ from run to run.
+MEASURED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "measurement", "created")
+TIMEOUT_S = 500
+
+
+def command(recipe: Path, workspace: Path) -> list[str]:
+    return [sys.executable, "-m", "tutelage", "run", str(recipe), "--workspace", str(workspace)]
+
+
+def finish(recipe: Path, workspace: Path) -> str:
+    done = subprocess.run(command(recipe, workspace), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def figures(workspace: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    rows: list[Row] = Store(workspace / "leaderboard.db").rows()
+    found = {}
+    for row in rows:
+        data = {name: value for name, value in row.to_dict().items() if name not in MEASURED}
+        found[(row.model, row.teacher, row.scheme)] = data
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("whole")
+    finish(recipe, workspace)
+    return workspace
+
+
+def same_device(whole: Path, other: Path) -> None:
+    shutil.copytree(whole / "devices", other / "devices")
+
+
+def test_the_run_leaves_every_row_it_promises(whole: Path) -> None:
+    rows = Store(whole / "leaderboard.db").rows()
+    students = [row for row in rows if row.role == "student"]
+    assert {row.scheme for row in rows} == {"fp32", "int8-ptq"}
+    assert {row.teacher for row in students} == {
+        "",
+        "resnet10t",
+        "vit_tiny_patch16_224",
+        "resnet10t+vit_tiny_patch16_224",
+    }
+    assert {row.role for row in rows} == {"teacher", "student", "baseline"}
+    for row in rows:
+        assert row.latency_p50_ms
+        assert row.latency_p50_ms <= (row.latency_p99_ms or 0)
+        assert row.accuracy_lo is not None
+        assert row.accuracy is not None
+        assert row.accuracy_lo <= row.accuracy <= (row.accuracy_hi or 0)
+        assert row.params
+        assert row.macs
+        assert row.size_bytes
+    for row in students:
+        assert ("gain_over_twin" in row.details) == bool(row.teacher)
+    by_key = {(row.model, row.teacher, row.scheme): row for row in rows}
+    for row in rows:
+        if row.scheme != "fp32":
+            assert (row.size_bytes or 0) < (by_key[row.model, row.teacher, "fp32"].size_bytes or 0)
+
+
+def test_the_run_leaves_a_page_a_plot_a_table_and_the_search(whole: Path) -> None:
+    folder = whole / "runs" / "tiny"
+    assert (folder / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "leaderboard.csv").read_text().startswith("row_id,model,role,arch,teacher")
+    (search,) = whole.glob("artifacts/*/search.json")
+    asked = json.loads(search.read_text())["asked"]
+    assert len(asked) == RECIPE["search"]["evaluations"]
+    assert all("error" in one["measured"] and "params" in one["counted"] for one in asked)
+
+
+def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
+    before = Workspace(whole).journal()
+    finish(recipe, whole)
+    assert Workspace(whole).journal() == before
+
+
+def test_two_runs_give_the_same_digits(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    same_device(whole, tmp_path)
+    finish(recipe, tmp_path)
+    assert figures(tmp_path) == figures(whole)
+
+
+def test_a_run_killed_five_times_ends_with_the_same_rows(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    same_device(whole, tmp_path)
+    draw = random.Random(2026)
+    for _ in range(5):
+        _kill_at_some_moment(recipe, tmp_path, draw)
+    finish(recipe, tmp_path)
+    assert figures(tmp_path) == figures(whole)
+    done = [event["key"] for event in Workspace(tmp_path).journal() if event["event"] == "done"]
+    assert len(done) == len(set(done)), "a finished stage ran twice"
+
+
+def _kill_at_some_moment(recipe: Path, workspace: Path, draw: random.Random) -> None:
+    """Let the run get on by some stages and some time, then kill it and its children as a power cut would."""
+    before = len(Workspace(workspace).journal())
+    process = subprocess.Popen(
+        command(recipe, workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    limit = time.monotonic() + TIMEOUT_S
+    wanted = before + draw.randint(1, 5)
+    while process.poll() is None and time.monotonic() < limit and len(Workspace(workspace).journal()) < wanted:
+        time.sleep(0.05)
+    time.sleep(draw.uniform(0, 1.5))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
