@@ -1,0 +1,154 @@
+"""int8 after training: on a trained student, accuracy holds, bytes shrink, the same inputs give the same file."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.quant.calibration import calibration_hash, draw_calibration
+from tutelage.quant.openvino_ptq import quantize_openvino
+from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.records import InputError
+
+
+def _accuracy(logits, labels) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+@pytest.fixture(scope="module")
+def calibration(digits):
+    chosen = draw_calibration(digits.images, digits.labels, 64, np.random.default_rng(0))
+    return digits.images[chosen]
+
+
+def test_the_student_has_learnt(digits) -> None:
+    """All that follows means nothing otherwise; chance is .10."""
+    assert _accuracy(digits.logits, digits.val_labels) > 0.9
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+def test_onnxruntime_int8_keeps_accuracy(method, digits, calibration, tmp_path) -> None:
+    report = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", calibration, method=method)
+    accuracy = _accuracy(run_onnx(report.path, digits.val_images), digits.val_labels)
+    assert abs(accuracy - _accuracy(digits.logits, digits.val_labels)) <= 0.02
+    assert report.size_ratio <= 0.30
+    assert report.num_calibration == 64
+    assert report.calibration_sha256 == calibration_hash(calibration)
+    assert report.method == method
+
+
+def test_openvino_int8_keeps_accuracy(digits, calibration, tmp_path) -> None:
+    report = quantize_openvino(digits.fp32, tmp_path / "int8.xml", calibration)
+    accuracy = _accuracy(run_openvino(report.path, digits.val_images), digits.val_labels)
+    assert abs(accuracy - _accuracy(digits.logits, digits.val_labels)) <= 0.02
+    assert report.size_ratio <= 0.40
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.bin", "int8.xml"]
+
+
+def test_every_convolution_is_int8_per_channel(digits, calibration, tmp_path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    quantize_onnx(digits.fp32, tmp_path / "int8.onnx", calibration)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 30
+    for node in convolutions:
+        weight = makers[node.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        values, scales = constants[weight.input[0]], constants[weight.input[1]]
+        assert values.dtype == np.int8
+        assert scales.shape == (values.shape[0],)
+
+
+def test_same_inputs_same_bytes_and_nothing_left_behind(digits, calibration, tmp_path, monkeypatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.chdir(scratch)
+    first = quantize_onnx(digits.fp32, tmp_path / "out" / "a.onnx", calibration)
+    second = quantize_onnx(digits.fp32, tmp_path / "out" / "b.onnx", calibration)
+    assert first.sha256 == second.sha256
+    assert list(scratch.iterdir()) == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.onnx", "b.onnx"]
+
+
+def test_nothing_is_printed(digits, calibration, tmp_path, capsys) -> None:
+    quantize_onnx(digits.fp32, tmp_path / "a.onnx", calibration[:8], method="entropy")
+    quantize_openvino(digits.fp32, tmp_path / "a.xml", calibration[:8])
+    assert capsys.readouterr().out == ""
+
+
+def test_constant_channels_are_quantized(digits, calibration, tmp_path) -> None:
+    """A dead filter has the range [0, 0] and a constant image a single value: no NaN, no division by zero."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(digits.fp32)
+    weight = max((t for t in model.graph.initializer if len(t.dims) == 4), key=lambda t: t.dims[0])
+    values = numpy_helper.to_array(weight).copy()
+    values[0] = 0
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "dead.onnx")
+    report = quantize_onnx(tmp_path / "dead.onnx", tmp_path / "int8.onnx", np.zeros_like(calibration[:4]))
+    assert np.isfinite(run_onnx(report.path, digits.val_images[:8])).all()
+
+
+def test_bad_input_is_one_line(digits, calibration, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    with pytest.raises(InputError, match="no calibration images"):
+        quantize_onnx(digits.fp32, out, calibration[:0])
+    with pytest.raises(InputError, match="image 1 holds NaN"):
+        quantize_onnx(digits.fp32, out, np.where(np.arange(3)[:, None, None, None] == 1, np.nan, calibration[:3]))
+    with pytest.raises(InputError, match="unknown calibration method 'kl'"):
+        quantize_onnx(digits.fp32, out, calibration, method="kl")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no operator named nowhere"):
+        quantize_onnx(digits.fp32, out, calibration[:2], exclude=["nowhere"])
+    quantize_onnx(digits.fp32, out, calibration[:2])
+    for again in (quantize_onnx, quantize_openvino):
+        with pytest.raises(InputError, match="quantized already"):
+            again(out, tmp_path / "twice.xml", calibration)
+
+
+def test_an_operator_the_runtime_does_not_know_is_named(calibration, tmp_path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Frobnicate", ["input"], ["logits"], domain="acme")
+    shape = [None, 3, 32, 32]
+    graph = helper.make_graph(
+        [node],
+        "odd",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "odd.onnx")
+    with pytest.raises(InputError, match="Frobnicate"):
+        quantize_onnx(tmp_path / "odd.onnx", tmp_path / "int8.onnx", calibration)
+    with pytest.raises(InputError, match="Frobnicate"):
+        quantize_openvino(tmp_path / "odd.onnx", tmp_path / "int8.xml", calibration)
+
+
+def test_calibration_is_drawn_by_class() -> None:
+    labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
+    chosen = draw_calibration(None, labels, 15, np.random.default_rng(0))
+    assert np.bincount(labels[chosen]).tolist() == [6, 6, 3]  # class 2 has 3, the others share the other 12
+    assert (np.diff(chosen) > 0).all()
+    again = draw_calibration(None, labels, 15, np.random.default_rng(0))
+    assert chosen.tolist() == again.tolist()
+    assert len(draw_calibration(None, labels, 500, np.random.default_rng(0))) == 100
+
+
+def test_calibration_of_many_labels_takes_the_rarest() -> None:
+    labels = np.zeros((30, 2), np.float32)
+    labels[:20, 0] = 1
+    labels[18:20, 1] = 1  # two images carry both labels: they count for the rarer
+    chosen = draw_calibration(None, labels, 6, np.random.default_rng(0))
+    assert {18, 19} <= set(chosen.tolist())
+    assert (chosen < 18).sum() == 2
+    assert (chosen >= 20).sum() == 2
