@@ -56,10 +56,18 @@ class Counts:
 class CostTable:
     """Costs of the blocks that some genes decide: row `genes[columns] @ weights` of `sums` and `peaks`."""
 
+    part: int  # 0: before the stages, 1 to n: the stages, n + 1: after them
     columns: tuple[int, ...]
     weights: tuple[int, ...]
     sums: Ints  # (codes, 4): params, macs, activations, int8 bytes
     peaks: Ints  # (codes,): elements
+
+    def rows(self, columns: Ints) -> Ints:
+        """Find the table's row for each of n genotypes, given transposed: (num_genes, n)."""
+        rows = np.zeros(columns.shape[1], dtype=np.int64)
+        for column, weight in zip(self.columns, self.weights, strict=True):
+            rows += columns[column] * weight
+        return rows
 
 
 def count(archs: Sequence[Arch], num_classes: int = 1000, in_channels: int = 3) -> Counts:
@@ -86,9 +94,7 @@ def count_genes(space: Space, genes: Genes, num_classes: int = 1000, in_channels
     sums = np.zeros((len(genes), 4), dtype=np.int64)
     peaks = np.zeros(len(genes), dtype=np.int64)
     for i, table in enumerate(per_side[0] if per_side else ()):
-        rows = which * len(table.peaks) if len(sides) > 1 else np.zeros(len(genes), dtype=np.int64)
-        for column, weight in zip(table.columns, table.weights, strict=True):
-            rows = rows + columns[column] * weight
+        rows = table.rows(columns) + which * len(table.peaks)
         sums += np.concatenate([tables[i].sums for tables in per_side])[rows]
         np.maximum(peaks, np.concatenate([tables[i].peaks for tables in per_side])[rows], out=peaks)
     params, macs, activations, int8_bytes = sums.T
@@ -98,12 +104,12 @@ def count_genes(space: Space, genes: Genes, num_classes: int = 1000, in_channels
 @lru_cache(maxsize=256)
 def cost_tables(space: Space, r: int, num_classes: int, in_channels: int) -> tuple[CostTable, ...]:
     """Tabulate the space at input side r: costs of an arch are the sum (the maximum, for peaks) over the tables."""
-    tables = [_ends_table(space, r, num_classes, in_channels, end) for end in ("stem", "head")]
+    tables = [_ends_table(space, r, num_classes, in_channels, "stem")]
     for stage in range(len({slot.stage for slot in space.slots})):
         slots = [slot for slot in space.slots if slot.stage == stage]
         pairs = [slots[i : i + _SLOTS_A_TABLE] for i in range(0, len(slots), _SLOTS_A_TABLE)]
         tables += [_slots_table(space, r, pair) for pair in pairs]
-    return tuple(tables)
+    return (*tables, _ends_table(space, r, num_classes, in_channels, "head"))
 
 
 def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: str) -> CostTable:
@@ -125,7 +131,8 @@ def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: s
             specs = [head_spec(space, r, widths, num_classes)]
         costs.append([spec.costs for spec in specs])
     table = np.array(costs, dtype=np.int64)
-    return _as_table(space, columns, table[..., :4].sum(axis=1), table[..., 4].max(axis=1))
+    part = 0 if end == "stem" else space.slots[-1].stage + 2
+    return _as_table(space, part, columns, table[..., :4].sum(axis=1), table[..., 4].max(axis=1))
 
 
 def _slots_table(space: Space, r: int, slots: Sequence[Slot]) -> CostTable:
@@ -153,7 +160,7 @@ def _slots_table(space: Space, r: int, slots: Sequence[Slot]) -> CostTable:
         spread = tuple(shape[j] if j in own else 1 for j in range(len(shape)))
         sums += costs[:, :4].reshape(*spread, 4)
         peaks = np.maximum(peaks, costs[:, 4].reshape(spread))
-    return _as_table(space, columns, sums.reshape(-1, 4), peaks.reshape(-1))
+    return _as_table(space, slots[0].stage + 1, columns, sums.reshape(-1, 4), peaks.reshape(-1))
 
 
 def _slot_costs(
@@ -180,7 +187,7 @@ def _columns(space: Space, owners: Sequence[tuple[str, int]]) -> tuple[int, ...]
     return tuple(space.columns(field).start + index for field, index in owners)
 
 
-def _as_table(space: Space, columns: tuple[int, ...], sums: Ints, peaks: Ints) -> CostTable:
+def _as_table(space: Space, part: int, columns: tuple[int, ...], sums: Ints, peaks: Ints) -> CostTable:
     sizes = [int(space.num_choices[column]) for column in columns]
     weights = tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
-    return CostTable(columns, weights, sums, peaks)
+    return CostTable(part, columns, weights, sums, peaks)
