@@ -60,7 +60,10 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) 
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     devices = tuple(
-        open_device(workspace, section, space, ctx.num_classes, ctx.channels, report) for section in recipe.devices
+        open_device(
+            workspace, section, space, ctx.num_classes, ctx.channels, report, tolerance=recipe.measure.tolerance
+        )
+        for section in recipe.devices
     )
     check_budget(ctx, space, devices)
     teachers = tuple(teach_teacher(ctx, section) for section in recipe.teachers)

@@ -1,22 +1,41 @@
 """The command line as a user meets it: wrong input is one line with a remedy and the right exit code."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 
-def tutelage(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tutelage", *arguments], capture_output=True, text=True, cwd=cwd, timeout=300, check=False
-    )
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def told(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+def tutelage(*arguments: str) -> Done:
+    """Call the very entry point of the command, in this process: importing torch anew for each call takes seconds."""
+    from tutelage.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["tutelage", *arguments]):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def told(done: Done, code: int, *words: str) -> None:
     """Expect an exit code and one line, no traceback, that holds the words."""
     assert done.returncode == code, (done.returncode, done.stderr[-2000:])
     assert "Traceback" not in done.stderr
@@ -35,8 +54,15 @@ def image_folder(root: Path, classes: tuple[str, ...] = ("a", "b"), num: int = 1
     return root
 
 
-def test_version_and_help_are_there() -> None:
-    assert tutelage("--version").stdout.startswith("tutelage 0.")
+def test_the_command_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tutelage", "--version"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("tutelage 0.")
+
+
+def test_every_verb_has_help_with_an_example() -> None:
     for verb in (
         ["run"], ["search"], ["distill"], ["quantize"], ["bench"], ["doctor"], ["device", "add"], ["device", "list"],
         ["device", "show"], ["leaderboard", "show"], ["leaderboard", "build"], ["leaderboard", "export"],
@@ -100,7 +126,9 @@ def test_a_truncated_image_is_named_and_can_be_skipped(tmp_path: Path) -> None:
 def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "data")
     (root / "c").mkdir()
-    done = tutelage("search", "--dataset", "folder", "--path", str(root), "--set", "devices=[]", "-w", str(tmp_path / "w"))
+    done = tutelage(
+        "search", "--dataset", "folder", "--path", str(root), "--set", "devices=[]", "-w", str(tmp_path / "w")
+    )
     told(done, 2, "c")
 
 

@@ -40,10 +40,18 @@ RECIPE: dict[str, Any] = {
     "distill": {"epochs": 1, "batch_size": 32},
     "baselines": ["mobilenetv3_small_100"],
     "quantize": {"calibration_images": 16},
-    "measure": {"bootstrap": 100},
+    "measure": {"bootstrap": 100, "tolerance": 0.9},  # a test must not hang on how busy the machine is
 }
 # What a clock or the operating system tells may differ from run to run.
-MEASURED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "measurement", "created")
+MEASURED = (
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "peak_rss_bytes",
+    "energy_mj",
+    "measurement",
+    "created",
+)
 TIMEOUT_S = 500
 
 

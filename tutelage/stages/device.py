@@ -35,7 +35,14 @@ class Device:
 
 
 def open_device(
-    workspace: Workspace, section: DeviceSection, space: Space, num_classes: int, channels: int, report: Report
+    workspace: Workspace,
+    section: DeviceSection,
+    space: Space,
+    num_classes: int,
+    channels: int,
+    report: Report,
+    *,
+    tolerance: float = 0.05,
 ) -> Device:
     """Find the device's profile, or measure it now; then read the recipe's latency budget on it."""
     known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
@@ -44,7 +51,7 @@ def open_device(
         _check_same(section, profile)
     else:
         folder = workspace.path / "devices"
-        profile = profile_host(workspace, section, space, num_classes, channels, report)
+        profile = profile_host(workspace, section, space, num_classes, channels, report, tolerance=tolerance)
     missing = set(space.resolutions) - set(profile.resolutions)
     if space.name not in profile.spaces or missing:
         raise InputError(
@@ -65,6 +72,7 @@ def profile_host(
     *,
     precision: str = "fp32",
     minutes: float = 3.0,
+    tolerance: float = 0.05,
 ) -> DeviceProfile:
     """Measure blocks and a few whole subnets on this host and fit the latency model."""
 
@@ -81,6 +89,7 @@ def profile_host(
         batch=section.batch,
         precision=precision,
         minutes=minutes,
+        tolerance=tolerance,
         space=space,
         resolutions=space.resolutions,
         num_classes=num_classes,

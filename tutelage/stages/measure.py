@@ -38,6 +38,7 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
                 device.profile,
                 (ctx.channels, side, side),
                 samples=ctx.recipe.measure.samples,
+                tolerance=ctx.recipe.measure.tolerance,
                 progress=lambda text, done, total: ctx.report(f"measure on {device.name}", done, total),
             )
         write_json(folder / "measurements.json", {sha: value.to_dict() for sha, value in found.items()})

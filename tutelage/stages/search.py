@@ -181,6 +181,7 @@ def _verify(
                 device.profile,
                 (ctx.channels, side, side),
                 samples=ctx.recipe.measure.samples,
+                tolerance=ctx.recipe.measure.tolerance,
                 progress=lambda text, done, total: ctx.report("measure finalists", done, total),
             )
             for arch_id, value in found.items():
