@@ -1,0 +1,167 @@
+"""Run subnets of an `ofa` supernet fast: our own forward over the supernet's very parameters.
+
+Enters: the supernet, an `Arch`, images. Leaves: logits, with gradients flowing to the supernet's parameters; the state
+dict stays the package's. What is saved: channels-last tensors, kernel taps that can only meet padding, module calls,
+three of the four passes of the package's hard-swish, and copies of running statistics nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.records import Arch
+
+from .elastic import set_active
+
+# Gives (weight, bias) of a normalisation and the tensor; leaves the normalised tensor.
+_Norm = Callable[[Tensor, nn.BatchNorm2d], Tensor]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "h_swish": F.hardswish,  # x relu6(x + 3) / 6 in one pass; equal to the package's up to rounding
+}
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Say whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def forward_subnet(net: nn.Module, arch: Arch, images: Tensor, *, track: bool = False, bf16: bool = False) -> Tensor:
+    """Compute the logits (batch, classes) of one subnet on images (batch, channels, side, side) without touching state.
+
+    In training mode batch norm uses the statistics of the batch; running statistics move only with `track`. In eval
+    mode the running statistics are used. Networks without an elastic kernel (ResNet50D) go the package's own way.
+    """
+    if not hasattr(net, "first_conv"):
+        set_active(net, arch)
+        logits: Tensor = net(images)
+        return logits
+    norm = _norm(net.training, track)
+    x = images.contiguous(memory_format=torch.channels_last)
+    return cast(Any, net).classifier(features(net, arch, x, norm))  # type: ignore[no-any-return]
+
+
+def features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
+    """Compute what the classifier sees: (batch, features)."""
+    x = _conv_layer(net.first_conv, x, norm)
+    x = _plain_block(net.blocks[0], x, norm)
+    kernels, expands = arch.ks, arch.e
+    for slots, depth in zip(net.block_group_info, _depths(net, arch), strict=True):
+        for index in slots[:depth]:
+            x = _elastic_block(net.blocks[index], x, kernels[index - 1], expands[index - 1], norm)
+    if hasattr(net, "final_expand_layer"):
+        x = _conv_layer(net.final_expand_layer, x, norm)
+        x = x.mean((2, 3), keepdim=True)
+        return _conv_layer(net.feature_mix_layer, x, norm).flatten(1)
+    return _conv_layer(net.feature_mix_layer, x, norm).mean((2, 3))
+
+
+def active_kernel(conv: Any, channels: int, kernel: int) -> Tensor:
+    """Give the depthwise kernels (channels, 1, kernel, kernel): cropped from the largest and transformed, step by step.
+
+    Once-for-All, section 3.2: 7x7 -> centre 5x5 -> 25x25 matrix -> centre 3x3 -> 9x9 matrix.
+    """
+    sizes: list[int] = conv._ks_set
+    weight: Tensor = conv.conv.weight[:channels]
+    size = sizes[-1]
+    for target in reversed(sizes[:-1]):
+        if target < kernel:
+            break
+        cut = (size - target) // 2
+        weight = weight[:, :, cut : cut + target, cut : cut + target]
+        if conv.KERNEL_TRANSFORM_MODE is not None:
+            matrix = getattr(conv, f"{size}to{target}_matrix")
+            weight = F.linear(weight.reshape(channels, -1), matrix).view(channels, 1, target, target)
+        size = target
+    return weight
+
+
+def _depths(net: Any, arch: Arch) -> list[int]:
+    """Depths of all stages: ProxylessNAS has a last one that is not elastic and that an arch may leave out."""
+    return [*arch.d, *[1] * (len(net.block_group_info) - len(arch.d))]
+
+
+def _norm(training: bool, track: bool) -> _Norm:
+    def batch(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+        c = x.shape[1]
+        if track and bn.running_mean is not None and bn.running_var is not None:
+            mean, var = bn.running_mean[:c], bn.running_var[:c]
+            return F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], True, bn.momentum or 0.1, bn.eps)
+        return F.batch_norm(x, None, None, bn.weight[:c], bn.bias[:c], True, 0.0, bn.eps)
+
+    def running(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+        c = x.shape[1]
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        return F.batch_norm(x, bn.running_mean[:c], bn.running_var[:c], bn.weight[:c], bn.bias[:c], False, 0.0, bn.eps)
+
+    return batch if training else running
+
+
+def _conv_layer(layer: Any, x: Tensor, norm: _Norm) -> Tensor:
+    x = F.conv2d(x, layer.conv.weight, None, layer.conv.stride, layer.conv.padding)
+    if layer.use_bn:
+        x = norm(x, layer.bn)
+    return _ACTIVATIONS[layer.act_func](x)
+
+
+def _plain_block(block: Any, x: Tensor, norm: _Norm) -> Tensor:
+    """Run the first block: fixed, kernel 3, no expansion."""
+    conv = block.conv
+    act = _ACTIVATIONS[conv.act_func]
+    depth, point = conv.depth_conv, conv.point_linear
+    y = act(norm(depthwise(x, depth.conv.weight, conv.stride), depth.bn))
+    y = norm(F.conv2d(y, point.conv.weight), point.bn)
+    return y if block.shortcut is None else y + x
+
+
+def _elastic_block(block: Any, x: Tensor, kernel: int, expand: float, norm: _Norm) -> Tensor:
+    from ofa.utils import MyNetwork, make_divisible
+
+    conv = block.conv
+    act = _ACTIVATIONS[conv.act_func]
+    in_channels = x.shape[1]
+    middle = make_divisible(round(in_channels * expand), MyNetwork.CHANNEL_DIVISIBLE)
+    widen, depth, point = conv.inverted_bottleneck, conv.depth_conv, conv.point_linear
+    y = F.conv2d(x, widen.conv.conv.weight[:middle, :in_channels])
+    y = act(norm(y, widen.bn.bn))
+    y = depthwise(y, active_kernel(depth.conv, middle, kernel), conv.stride)
+    y = act(norm(y, depth.bn.bn))
+    if conv.use_se:
+        y = _squeeze_excite(depth.se, y)
+    y = norm(F.conv2d(y, point.conv.conv.weight[:, :middle]), point.bn.bn)
+    return y if block.shortcut is None else y + x
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Convolve each channel with its own kernel, padded to `same`; weight is (channels, 1, kernel, kernel)."""
+    kernel = weight.shape[-1]
+    reach = x.shape[-1] - 1  # taps further out than this meet padding alone
+    if kernel // 2 > reach:
+        cut = kernel // 2 - reach
+        weight = weight[:, :, cut : kernel - cut, cut : kernel - cut]
+        kernel -= 2 * cut
+    if kernel == 1:
+        return x * weight.view(1, -1, 1, 1)
+    return F.conv2d(x, weight, None, stride, kernel // 2, 1, x.shape[1])
+
+
+def _squeeze_excite(se: Any, x: Tensor) -> Tensor:
+    from ofa.utils import MyNetwork, make_divisible
+
+    channels = x.shape[1]
+    squeezed = make_divisible(channels // se.reduction, divisor=MyNetwork.CHANNEL_DIVISIBLE)
+    reduce, expand = se.fc.reduce, se.fc.expand
+    y = x.mean((2, 3))
+    y = F.relu(F.linear(y, reduce.weight[:squeezed, :channels, 0, 0], reduce.bias[:squeezed]))
+    y = F.linear(y, expand.weight[:channels, :squeezed, 0, 0], expand.bias[:channels])
+    return x * F.hardsigmoid(y)[:, :, None, None]

@@ -1,0 +1,132 @@
+"""Score subnets on the supernet that holds their weights: calibrate batch norm, then one pass over the images.
+
+Enters: a supernet, archs, calibration batches, images with labels. Leaves: error, AUC and loss of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from tutelage.records import Arch, InputError
+
+from .elastic import set_active
+from .fast_supernet import forward_subnet
+
+
+@dataclass(frozen=True)
+class SubnetScore:
+    """How one subnet does: `error` is a share (1 - accuracy; 1 - mean AUC for multi-label), `loss` is in nats."""
+
+    error: float
+    auc: float
+    loss: float
+
+
+def recalibrate_bn(net: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Set the running statistics of batch norm from a few batches of images, as a cumulative average.
+
+    Works on any network; on a supernet it serves the active subnet. The network's modes are left as they were.
+    Raises `InputError` when there is no batch, or one of a single image (batch norm at one pixel has no variance).
+    """
+    if not batches or min(len(batch) for batch in batches) < 2:
+        sizes = [len(batch) for batch in batches]
+        raise InputError(f"calibration batches of sizes {sizes}: give at least one, of at least 2 images each")
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    modes = {module: module.training for module in net.modules()}
+    momenta = [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative: every batch weighs the same
+        norm.training = True
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                net(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def score_subnets(
+    net: nn.Module,
+    archs: Sequence[Arch],
+    calibration: Sequence[Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    multi_label: bool = False,
+    batch_size: int = 256,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[SubnetScore]:
+    """Score each arch: batch norm recalibrated on `calibration`, then error, AUC and loss on `images`.
+
+    `images` (n, channels, side, side) are normalised floats; both they and the calibration batches are resized to the
+    arch's side where it differs. `labels` are class indices (n,) or, multi-label, 0/1 floats (n, labels).
+    """
+    was_training = net.training
+    sized: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+    scores = []
+    try:
+        for done, arch in enumerate(archs):
+            if arch.r not in sized:
+                sized[arch.r] = (
+                    [resize(batch, arch.r) for batch in calibration],
+                    [resize(batch, arch.r) for batch in torch.split(images, batch_size)],
+                )
+            calibrating, batches = sized[arch.r]
+            set_active(net, arch)
+            recalibrate_bn(net, calibrating)
+            net.eval()
+            with torch.inference_mode():
+                logits = torch.cat([forward_subnet(net, arch, batch) for batch in batches])
+            scores.append(score_logits(logits, labels, multi_label=multi_label))
+            if progress is not None:
+                progress("score subnets", done + 1, len(archs))
+    finally:
+        net.train(was_training)
+    return scores
+
+
+def score_logits(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> SubnetScore:
+    """Give error, macro AUC and mean loss of logits (n, classes)."""
+    logits = logits.float()
+    if multi_label:
+        auc = mean_auc(torch.sigmoid(logits).numpy(), labels.numpy() > 0.5)
+        return SubnetScore(1 - auc, auc, float(F.binary_cross_entropy_with_logits(logits, labels.float())))
+    labels = labels.long()
+    truth = F.one_hot(labels, logits.shape[1]).bool().numpy()
+    wrong = (logits.argmax(1) != labels).double().mean()
+    return SubnetScore(float(wrong), mean_auc(logits.softmax(1).numpy(), truth), float(F.cross_entropy(logits, labels)))
+
+
+def mean_auc(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Give the mean one-against-rest area under the ROC curve, from ranks (Mann-Whitney U, ties count half).
+
+    Both are (n, classes); a class that is always or never true is left out; NaN where none remains.
+    """
+    positives = truth.sum(0)
+    usable = (positives > 0) & (positives < len(truth))
+    if not usable.any():
+        return math.nan
+    ranks = rankdata(probabilities[:, usable], axis=0)
+    positives, truth = positives[usable], truth[:, usable]
+    u = (ranks * truth).sum(0) - positives * (positives + 1) / 2
+    return float(np.mean(u / (positives * (len(truth) - positives))))
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Resize images (n, channels, h, w) to a square of `side` pixels, antialiased; leave them alone where they fit."""
+    if images.shape[-1] == side and images.shape[-2] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
