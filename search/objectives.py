@@ -1,0 +1,125 @@
+"""What a search weighs: objectives by name and direction, upper bounds, and the values that need no scoring.
+
+Enters: callables `archs -> values`. Leaves: a `Problem`, which tells for any genes what they cost and whether they keep
+every bound. Cheap objectives (counts, a latency model) are known for any arch; expensive ones (`error`) are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Arch, InputError
+
+from .counts import count_genes
+from .features import Floats
+from .space import Genes, Space
+
+Direction = Literal["min", "max"]
+Score = Callable[[Sequence[Arch]], NDArray[np.floating]]
+
+COUNTS = ("params", "macs", "activations", "peak_activation_bytes", "size_bytes", "int8_bytes")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure to make small or large. `fn` gives one value an arch; None for a count, which the search knows."""
+
+    name: str
+    direction: Direction = "min"
+    fn: Score | None = None
+    cheap: bool = True
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("min", "max"):
+            raise InputError(f"objective {self.name} has direction {self.direction!r}: write 'min' or 'max'")
+        if self.fn is None and self.name not in COUNTS:
+            raise InputError(f"objective {self.name} has no function and is no count: choose of {', '.join(COUNTS)}")
+
+    @property
+    def sign(self) -> float:
+        """Turn the value into one to make small."""
+        return 1.0 if self.direction == "min" else -1.0
+
+    def evaluate(self, archs: Sequence[Arch]) -> Floats:
+        """Call `fn` and check what comes back: one finite number an arch."""
+        assert self.fn is not None
+        values = np.asarray(self.fn(archs), dtype=np.float64)
+        if values.shape != (len(archs),):
+            raise InputError(f"objective {self.name} gave shape {values.shape} for {len(archs)} archs: give one a arch")
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(
+                f"objective {self.name} is {values[bad[0]]} for {archs[bad[0]].to_dict()}: it must be finite"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A space, its objectives and the bounds: what every strategy is told."""
+
+    space: Space
+    objectives: tuple[Objective, ...]
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    num_classes: int = 1000
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        names = [objective.name for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise InputError(f"objectives {names} repeat a name: name each once (a device by latency_ms@DEVICE)")
+        if not self.expensive:
+            raise InputError(f"objectives {names} are all cheap: give one to be scored, e.g. error with cheap=False")
+        known = [*COUNTS, *(objective.name for objective in self.objectives if objective.cheap)]
+        for name, bound in self.bounds.items():
+            if name not in known:
+                raise InputError(f"bound on {name!r}: no such cheap objective or count, choose of {', '.join(known)}")
+            if not (math.isfinite(bound) and bound > 0):
+                raise InputError(f"bound {name} = {bound}: an upper bound is a positive finite number")
+        for objective in self.objectives:
+            if objective.name in self.bounds and objective.direction == "max":
+                raise InputError(f"bound on {objective.name}: it is to be made large, and bounds are upper bounds")
+
+    @property
+    def expensive(self) -> tuple[Objective, ...]:
+        return tuple(objective for objective in self.objectives if not objective.cheap)
+
+    @property
+    def counted_bounds(self) -> dict[str, float]:
+        return {name: bound for name, bound in self.bounds.items() if name in COUNTS and not self._measured(name)}
+
+    def counts(self, genes: Genes) -> dict[str, Floats]:
+        """Give every count of every genotype, (n,) each."""
+        counted = count_genes(self.space, genes, num_classes=self.num_classes, in_channels=self.in_channels)
+        return {name: np.asarray(getattr(counted, name), dtype=np.float64) for name in COUNTS}
+
+    def cheap(self, genes: Genes, archs: Sequence[Arch] | None = None) -> dict[str, Floats]:
+        """Give counts and cheap objectives of every genotype, (n,) each; an objective of a count's name replaces it."""
+        values = self.counts(genes)
+        callables = [objective for objective in self.objectives if objective.cheap and objective.fn is not None]
+        if callables and archs is None:
+            archs = self.space.decode(genes)
+        for objective in callables:
+            values[objective.name] = objective.evaluate(archs or [])
+        return values
+
+    def feasible(self, cheap: Mapping[str, Floats]) -> NDArray[np.bool_]:
+        """Say which genotypes keep every bound."""
+        size = len(next(iter(cheap.values())))
+        keeps = np.ones(size, dtype=np.bool_)
+        for name, bound in self.bounds.items():
+            keeps &= cheap[name] <= bound
+        return keeps
+
+    def matrix(self, values: Mapping[str, Floats]) -> Floats:
+        """Stack objectives as columns to make small, (n, objectives)."""
+        return np.stack([objective.sign * values[objective.name] for objective in self.objectives], axis=1)
+
+    def _measured(self, name: str) -> bool:
+        return any(objective.name == name and objective.fn is not None for objective in self.objectives)

@@ -1,0 +1,268 @@
+"""Predict the accuracy of an architecture, with an honest uncertainty, from a few hundred scored ones.
+
+Enters: archs and one value each. Leaves: mean and standard deviation for any arch of the space. The model is a Gaussian
+process (Rasmussen & Williams 2006): dot-product kernels plus one Matérn-5/2 over three groups of features, each group
+with a scale of its own found by the marginal likelihood; intervals are calibrated by leave-one-out (their eq. 5.12).
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Arch, InputError
+
+from .features import Fields, Floats, choices_of, featurise, fields_of
+
+# Rows predicted at once: 10,000 x 400 training points x 8 bytes are 32 MB a kernel matrix.
+_CHUNK = 10_000
+# Prior of the log hyperparameters (Matérn scales, Matérn height, dot-product heights, noise), each with this deviation:
+# it keeps 20 points from choosing an absurd scale and is invisible at 400.
+_PRIOR = {"scale": -1.0, "matern": -1.0, "dot": 0.0, "noise": -4.0}
+_PRIOR_DEVIATION = 3.0
+# Leave-one-out residuals scale the interval; this many imaginary well-calibrated points keep small samples calm.
+_CALM_POINTS = 30
+_NORMAL_90 = 1.6448536269514722
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A factorised posterior: standardised training features by group, Cholesky factor and weights."""
+
+    groups: tuple[Floats, ...]
+    factor: Floats  # lower Cholesky factor of K + noise, (n, n)
+    weights: Floats  # (n,)
+    log_theta: Floats
+    widen: float
+
+
+class AccuracyPredictor:
+    """Gaussian process on architectures: `fit(archs, accuracy)`, then `predict(archs) -> mean, std`.
+
+    `accuracy` may be any score in any unit (percent, a share, an error); the same unit comes back. `std` is that of a
+    new measurement, noise included, so `mean ± 1.645 std` holds 90 % of them.
+    """
+
+    def __init__(self, num_classes: int = 1000, in_channels: int = 3) -> None:
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self._fields: Fields | None = None
+        self._values: Floats = np.zeros(0)
+        self._space = ""
+
+    def fit(self, archs: Sequence[Arch], accuracy: Sequence[float] | NDArray[np.floating]) -> Self:
+        """Fit on scored archs; an arch given several times counts once, with the mean of its scores."""
+        values = np.asarray(accuracy, dtype=np.float64)
+        if len(archs) != len(values) or values.ndim != 1:
+            raise InputError(f"{len(archs)} archs but scores of shape {values.shape}: give one score an arch")
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(f"score {bad[0]} is {values[bad[0]]}: leave out archs without a finite score")
+        groups: dict[Arch, list[float]] = {}
+        for arch, value in zip(archs, values, strict=True):
+            groups.setdefault(arch, []).append(float(value))
+        if len(groups) < 2:
+            raise InputError(f"{len(groups)} distinct archs are too few to fit a predictor: give at least 2")
+        self._space = archs[0].space
+        self._fields = fields_of(list(groups), self.num_classes, self.in_channels)
+        self._values = np.array([np.mean(scores) for scores in groups.values()])
+        self._prepare()
+        self._fit = _factorise(self._train, self._standard, _find_scales(self._train, self._standard))
+        return self
+
+    def predict(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
+        """Give mean and standard deviation (n,) each, in the unit of `fit`."""
+        means, deviations = [np.zeros(0)], [np.zeros(0)]
+        for start in range(0, len(archs), _CHUNK):
+            groups = self._features(archs[start : start + _CHUNK])
+            mean, solved = self._project(groups)
+            own = _diagonal(groups, self._fit.log_theta) - np.einsum("ij,ij->j", solved, solved)
+            variance = np.maximum(own, 0) + np.exp(self._fit.log_theta[-1])
+            means.append(mean)
+            deviations.append(np.sqrt(variance) * self._fit.widen * self._spread)
+        return np.concatenate(means), np.concatenate(deviations)
+
+    def sample(self, archs: Sequence[Arch], num_draws: int, rng: np.random.Generator) -> Floats:
+        """Draw functions from the joint posterior, (draws, archs): what batches are chosen with. Noise left out."""
+        groups = self._features(archs)
+        mean, solved = self._project(groups)
+        covariance = _kernel(groups, groups, self._fit.log_theta) - solved.T @ solved
+        jitter = 1e-6 * max(float(np.trace(covariance)) / max(len(archs), 1), 1e-6)
+        factor = np.linalg.cholesky(covariance + jitter * np.eye(len(archs)))
+        noise = rng.standard_normal((num_draws, len(archs)))
+        draws: Floats = mean + noise @ factor.T * self._fit.widen * self._spread
+        return draws
+
+    def save(self, path: Path | str) -> Path:
+        """Write the training points and the scales as NPZ (numbers and one JSON header, nothing pickled)."""
+        fields = self._need_fit()
+        header = {
+            "format": _FORMAT,
+            "space": self._space,
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "widths": list(fields.widths),
+        }
+        path = Path(path)
+        aside = path.with_name(path.name + ".part")
+        with aside.open("wb") as file:
+            np.savez_compressed(
+                file,
+                header=np.array(json.dumps(header)),
+                genes=fields.genes,
+                resolution=fields.resolution,
+                log_counts=fields.log_counts,
+                values=self._values,
+                log_theta=self._fit.log_theta,
+            )
+        aside.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote; a file that is cut off or of another kind is an InputError."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                header = json.loads(str(file["header"]))
+                arrays = {name: file[name] for name in ("genes", "resolution", "log_counts", "values", "log_theta")}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is not a saved accuracy predictor ({error}): fit and save it again") from error
+        if header.get("format") != _FORMAT:
+            raise InputError(
+                f"{path} has predictor format {header.get('format')}, not {_FORMAT}: fit and save it again"
+            )
+        made = cls(header["num_classes"], header["in_channels"])
+        ks, e, d, w = header["widths"]
+        made._space = header["space"]
+        made._fields = Fields(arrays["genes"], (ks, e, d, w), arrays["resolution"], arrays["log_counts"])
+        made._values = arrays["values"]
+        made._prepare()
+        made._fit = _factorise(made._train, made._standard, arrays["log_theta"])
+        return made
+
+    def _need_fit(self) -> Fields:
+        if self._fields is None:
+            raise InputError("this predictor has seen no scores: call fit(archs, accuracy) or load(path) first")
+        return self._fields
+
+    def _prepare(self) -> None:
+        """Learn the codes and scales of the training points."""
+        fields = self._need_fit()
+        self._choices = choices_of(fields)
+        raw = featurise(fields, self._choices)
+        self._shift = tuple(group.mean(axis=0) for group in raw)
+        self._scale = tuple(np.where(group.std(axis=0) > 1e-12, group.std(axis=0), np.inf) for group in raw)
+        self._train = tuple((g - m) / s for g, m, s in zip(raw, self._shift, self._scale, strict=True))
+        self._middle = float(self._values.mean())
+        deviation = float(self._values.std())
+        self._spread = deviation if deviation > 1e-12 else 1.0
+        self._standard = (self._values - self._middle) / self._spread
+
+    def _features(self, archs: Sequence[Arch]) -> tuple[Floats, ...]:
+        self._need_fit()
+        if archs and archs[0].space != self._space:
+            raise InputError(f"this predictor knows {self._space}, not {archs[0].space}: fit one for that space")
+        raw = featurise(fields_of(archs, self.num_classes, self.in_channels), self._choices)
+        return tuple((g - m) / s for g, m, s in zip(raw, self._shift, self._scale, strict=True))
+
+    def _project(self, groups: tuple[Floats, ...]) -> tuple[Floats, Floats]:
+        """Give the posterior mean (n,) and L^-1 k(train, new), (train, n)."""
+        from scipy.linalg import solve_triangular
+
+        cross = _kernel(self._train, groups, self._fit.log_theta)
+        solved: Floats = solve_triangular(self._fit.factor, cross, lower=True, check_finite=False)
+        mean: Floats = self._middle + self._spread * (self._fit.weights @ cross)
+        return mean, solved
+
+
+def _split(log_theta: Floats, num_groups: int) -> tuple[Floats, float, Floats, float]:
+    """Give (Matérn scale a group, Matérn height, dot-product height a group, noise variance)."""
+    theta = np.exp(log_theta)
+    return theta[:num_groups], float(theta[num_groups]), theta[num_groups + 1 : -1], float(theta[-1])
+
+
+def _stack(groups: Sequence[Floats], weights: Floats) -> Floats:
+    """Put groups side by side so that one matrix product sums them by weight, each by its mean over columns."""
+    scaled = [g * np.sqrt(w / max(g.shape[1], 1)) for g, w in zip(groups, weights, strict=True)]
+    return np.concatenate(scaled, axis=1)
+
+
+def _squared_distance(left: Floats, right: Floats) -> Floats:
+    product = left @ right.T
+    total: Floats = np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1)[None] - 2 * product
+    return np.maximum(total, 0, out=total)
+
+
+def _kernel(left: Sequence[Floats], right: Sequence[Floats], log_theta: Floats) -> Floats:
+    scales, height, dots, _ = _split(log_theta, len(left))
+    root = np.sqrt(5 * _squared_distance(_stack(left, scales), _stack(right, scales)))
+    linear: Floats = _stack(left, dots) @ _stack(right, dots).T
+    linear += 1.0 + height * (1 + root + np.square(root) / 3) * np.exp(-root)
+    return linear
+
+
+def _diagonal(groups: Sequence[Floats], log_theta: Floats) -> Floats:
+    _, height, dots, _ = _split(log_theta, len(groups))
+    own: Floats = np.square(_stack(groups, dots)).sum(axis=1) + 1.0 + height
+    return own
+
+
+def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
+    """Maximise the marginal likelihood (Rasmussen & Williams eq. 5.8, 5.9) over the log hyperparameters."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.optimize import minimize
+
+    n, k = len(values), len(groups)
+    unit = np.ones(1)
+    stacked = [_stack([group], unit) for group in groups]
+    distances = [_squared_distance(group, group) for group in stacked]
+    products = [group @ group.T for group in stacked]
+    prior = np.array([_PRIOR["scale"]] * k + [_PRIOR["matern"]] + [_PRIOR["dot"]] * k + [_PRIOR["noise"]])
+
+    def loss(log_theta: Floats) -> tuple[float, Floats]:
+        scales, height, dots, noise = _split(log_theta, k)
+        root = np.sqrt(5 * sum(s * d for s, d in zip(scales, distances, strict=True)))
+        decay = np.exp(-root)
+        matern = height * (1 + root + np.square(root) / 3) * decay
+        full = 1.0 + matern + sum(h * p for h, p in zip(dots, products, strict=True)) + noise * np.eye(n)
+        offset = (log_theta - prior) / _PRIOR_DEVIATION
+        try:
+            factor = cho_factor(full, lower=True, check_finite=False)
+        except LinAlgError:
+            return 1e10, np.zeros_like(log_theta)
+        weights = cho_solve(factor, values)
+        gap = 0.5 * (cho_solve(factor, np.eye(n)) - np.outer(weights, weights))
+        slope = gap * (-5 / 6 * height * (1 + root) * decay)  # d Matérn / d squared distance
+        gradient = [s * np.vdot(slope, d) for s, d in zip(scales, distances, strict=True)]
+        gradient += [np.vdot(gap, matern)]
+        gradient += [h * np.vdot(gap, p) for h, p in zip(dots, products, strict=True)]
+        gradient += [noise * np.trace(gap)]
+        value = 0.5 * values @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * offset @ offset
+        return float(value), np.array(gradient) + offset / _PRIOR_DEVIATION
+
+    bounds = [(-12.0, 8.0)] * (2 * k + 1) + [(-12.0, 2.0)]
+    found = minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+    best: Floats = np.asarray(found.x, dtype=np.float64)
+    return best
+
+
+def _factorise(groups: tuple[Floats, ...], values: Floats, log_theta: Floats) -> _Fit:
+    """Factor the kernel matrix and learn from leave-one-out residuals how much the intervals must widen."""
+    from scipy.linalg import cho_solve
+
+    n = len(values)
+    factor = np.linalg.cholesky(_kernel(groups, groups, log_theta) + np.exp(log_theta[-1]) * np.eye(n))
+    weights = cho_solve((factor, True), values)
+    precision = np.diag(cho_solve((factor, True), np.eye(n)))
+    surprise = np.abs(weights) / np.sqrt(precision)  # |y - mean without i| / std without i
+    seen = float(np.quantile(surprise, 0.9)) / _NORMAL_90
+    widen = max(1.0, (n * seen + _CALM_POINTS) / (n + _CALM_POINTS))
+    return _Fit(groups, factor, weights, log_theta, widen)

@@ -1,0 +1,162 @@
+"""Who to ask next: random, EEEA, NSGA-II, LINAS, and ours, all behind one ask/tell interface.
+
+`ask(problem, history, n, rng)` gives n genotypes never asked before that keep every bound; what it was told is the
+history. A strategy holds no state of its own, so a search that was interrupted goes on from its record to the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Arch
+
+from .acquire import EXPLORE, guided_batch, spread_sample
+from .features import Floats
+from .genetic import breed, run_nsga2, survive
+from .objectives import Problem
+from .pool import draw_feasible, pick_new
+from .sample import eeea_initial
+from .space import Genes
+
+
+@dataclass(frozen=True)
+class History:
+    """What was asked and answered, in order. `points` are the objectives to make small, NaN nowhere."""
+
+    genes: Genes  # (n, num_genes)
+    archs: tuple[Arch, ...]
+    points: Floats  # (n, objectives)
+    feasible: NDArray[np.bool_]  # (n,)
+    batches: NDArray[np.int64]  # (n,) which ask each row came from
+    reference: Floats  # (objectives,) where hypervolume is measured from
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Genotypes to score, with what a predictor thought of them (name -> (n,)), if one was asked."""
+
+    genes: Genes
+    predicted: Mapping[str, Floats] = field(default_factory=dict)
+
+
+Ask = Callable[[Problem, History, int, np.random.Generator], Asked]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How many to ask at first (beside the caller's own), how many a batch, and whom."""
+
+    first: int
+    batch: int
+    ask: Ask
+
+
+def ask_random(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
+    """Ask uniformly over the feasible archs."""
+    return Asked(draw_feasible(problem, n, rng, history.genes))
+
+
+def ask_nsga2(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
+    """NSGA-II (Deb et al. 2002) on the scored archs themselves: survivors of every batch so far are the parents."""
+    if not _ours(history).any():
+        return Asked(draw_feasible(problem, n, rng, history.genes))
+    parents = survive(history.points, history.batches, history.feasible, NSGA2_POPULATION)
+    children = breed(problem, history.genes[parents], history.points[parents], 4 * n, rng)
+    return Asked(_filled(problem, history, children, n, rng))
+
+
+def ask_eeea(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
+    """EEEA (Termritthikun et al. 2021): the first genomes are redrawn until params < beta, then NSGA-II."""
+    if not _ours(history).any():
+        beta = problem.bounds.get("params", EEEA_MAX_PARAMS)
+        drawn = eeea_initial(
+            problem.space, n, rng, beta, num_classes=problem.num_classes, in_channels=problem.in_channels
+        )
+        return Asked(_filled(problem, history, drawn, n, rng))
+    parents = survive(history.points, history.batches, history.feasible, EEEA_POPULATION)
+    children = breed(problem, history.genes[parents], history.points[parents], 4 * n, rng)
+    return Asked(_filled(problem, history, children, n, rng))
+
+
+def ask_linas(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
+    """LINAS (DyNAS-T, Cummings et al. 2022): NSGA-II on a predictor fitted on all scored so far, the best n are asked.
+
+    The predictor is theirs: support vector regression on one-hot genes, one for each expensive objective.
+    """
+    if not _ours(history).any():
+        return Asked(draw_feasible(problem, n, rng, history.genes))
+    from sklearn.svm import SVR
+
+    codes = np.eye(int(problem.space.num_choices.max()) + 1)
+    active = problem.space.active
+
+    def one_hot(genes: Genes) -> Floats:
+        shown: Floats = codes[np.where(active(genes), genes + 1, 0)].reshape(len(genes), -1)
+        return shown
+
+    models = {}
+    for column, objective in enumerate(problem.objectives):
+        if not objective.cheap:
+            values = history.points[:, column]
+            middle, spread = float(values.mean()), float(values.std()) or 1.0
+            model = SVR(kernel="rbf", C=10.0, epsilon=0.05).fit(one_hot(history.genes), (values - middle) / spread)
+            models[objective.name] = (model, middle, spread)
+
+    def guess(genes: Genes) -> dict[str, Floats]:
+        shown = one_hot(genes)
+        return {name: mid + spread * model.predict(shown) for name, (model, mid, spread) in models.items()}
+
+    start = np.concatenate([history.genes[history.feasible], draw_feasible(problem, n, rng, history.genes)])
+    visited = run_nsga2(problem, guess, start, rng, population=LINAS_POPULATION, generations=LINAS_GENERATIONS)
+    return Asked(_filled(problem, history, visited.best_first(), n, rng))
+
+
+def ask_guided(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
+    """Ours: a spread of sizes first, then batches of greatest expected hypervolume improvement."""
+    if int(_ours(history).sum()) == 0:
+        return Asked(_filled(problem, history, spread_sample(problem, 4 * n, rng), n, rng))
+    genes, predicted = guided_batch(
+        problem, history.genes, history.archs, history.points, history.feasible, history.reference, n, rng
+    )
+    if len(genes) == n:
+        return Asked(genes, predicted)
+    return Asked(np.concatenate([genes, draw_feasible(problem, n - len(genes), rng, _seen(history, genes))]))
+
+
+# Populations and generations as published; ours are chosen by `make bench-search`.
+NSGA2_POPULATION = 50
+EEEA_POPULATION = 40
+EEEA_MAX_PARAMS = 7e6
+LINAS_POPULATION = 50
+LINAS_GENERATIONS = 100
+
+STRATEGIES: dict[str, Strategy] = {
+    "default": Strategy(EXPLORE, 10, ask_guided),
+    "random": Strategy(50, 50, ask_random),
+    "eeea": Strategy(EEEA_POPULATION, EEEA_POPULATION, ask_eeea),
+    "nsga2": Strategy(NSGA2_POPULATION, NSGA2_POPULATION, ask_nsga2),
+    "linas": Strategy(LINAS_POPULATION, LINAS_POPULATION, ask_linas),
+}
+
+
+def _ours(history: History) -> NDArray[np.bool_]:
+    """Say which rows a strategy asked; batch 0 is the caller's."""
+    own: NDArray[np.bool_] = history.batches > 0
+    return own
+
+
+def _seen(history: History, more: Genes) -> Genes:
+    return np.concatenate([history.genes, more])
+
+
+def _filled(problem: Problem, history: History, wished: Genes, n: int, rng: np.random.Generator) -> Genes:
+    """Take the first n new feasible ones of the wished, and fill up with feasible draws."""
+    chosen = pick_new(problem, wished, n, history.genes)
+    if len(chosen) < n:
+        more = draw_feasible(problem, n - len(chosen), rng, _seen(history, chosen))
+        chosen = np.concatenate([chosen, more])
+    return chosen
