@@ -145,6 +145,7 @@ class Loss:
     multi_label: SoftLoss | None = None
     min_classes: int = 2
     reason: str = ""
+    needs_labels: bool = False  # one true class an image: not with mixup
     features: bool = False  # taught from inside a live teacher: cached soft targets are not enough
 
 
@@ -169,6 +170,7 @@ LOSSES: dict[str, Loss] = _table(
         "dkd",
         lambda s, t, y, T: dkd(s, t, y, T),
         "Zhao et al., CVPR 2022",
+        needs_labels=True,
         min_classes=3,
         reason="its non-target term is a distribution over one class: its gradient is 0",
     ),
@@ -186,6 +188,11 @@ LOSSES: dict[str, Loss] = _table(
         min_classes=3,
         reason="two standardised logits are always +-.707: the loss does not depend on the student",
     ),
+    Loss("rkd", None, "Park et al., CVPR 2019", features=True),
+    Loss("at", None, "Zagoruyko and Komodakis, ICLR 2017", features=True),
+    Loss("fitnet", None, "Romero et al., ICLR 2015", features=True),
+    Loss("spkd", None, "Tung and Mori, ICCV 2019", features=True),
+    Loss("crckd", None, "after Xing et al., MICCAI 2021", features=True, needs_labels=True),
 )
 
 
@@ -198,7 +205,7 @@ def find_loss(method: str, num_classes: int, multi_label: bool = False) -> Loss:
         raise InputError(
             f"method {method!r} needs at least {loss.min_classes} classes, got {num_classes}: {loss.reason}; use 'kd'"
         )
-    if multi_label and loss.multi_label is None and not loss.features:
+    if multi_label and loss.multi_label is None and (not loss.features or loss.needs_labels):
         raise InputError(f"method {method!r} is defined for one label an image: use 'kd' or 'soft_mse' for several")
     return loss
 

@@ -22,10 +22,11 @@ from tutelage.records import InputError, content_id
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .evaluate import evaluate, predict_logits, probabilities
-from .losses import find_loss, hard_loss
-from .mixing import Mix, draw_mix
+from .losses import hard_loss
+from .mixing import draw_mix
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
-from .soft import SoftTargets, combine_logits, resize, weights_id
+from .soft import SoftTargets, resize, weights_id
+from .taught import Taught
 
 __all__ = ["Batches", "KDConfig", "LabelledBatch", "TrainResult", "TrainSchedule", "predict_logits", "train"]
 
@@ -86,6 +87,8 @@ class _Run:
         return (-1.0 if auc is None else auc, record["val_accuracy"], -record["val_loss"])
 
 
+# The global stream is seeded inside (dropout reads it) and put back after.
+@torch.random.fork_rng(devices=[])
 def train(
     model: nn.Module,
     loader: Batches,
@@ -113,18 +116,27 @@ def train(
 
     accelerator = Accelerator(cpu=device == "cpu")
     place, ranks = accelerator.device, accelerator.num_processes
-    taught = _Taught(teachers, kd or KDConfig(), multi_label, place) if teachers else None
     notes = (f"{ranks} processes",) if ranks > 1 else ()
     bf16 = wants_bf16(schedule, place)
     layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
     model.to(place)
     model.to(memory_format=layout)
-    optimizer = build_optimizer([model], schedule)
+    kd = kd or KDConfig()
+    taught = None
+    if teachers or "mean_teacher" in kd.options:
+        example = val[0][:1].to(place)
+        own_example = example if resolution is None else resize(example, resolution)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # projectors start from it
+            taught = Taught(teachers, kd, model, example, own_example, multi_label)
+    projectors = taught.projectors if taught else nn.ModuleList()
+    optimizer = build_optimizer([model, projectors], schedule)
     ema = copy.deepcopy(model).requires_grad_(False) if schedule.ema_decay else None
     weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
 
     fingerprint = _fingerprint(model, schedule, taught, seed, resolution)
-    run = _resume(checkpoint, fingerprint, model, ema, optimizer)
+    parts = _parts(model, ema, taught)
+    run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
     started, num_batches = time.monotonic(), len(loader)
@@ -161,19 +173,22 @@ def train(
                 class_weights=weights,
                 focal_gamma=schedule.focal_gamma,
             )
-            soft = taught.soft(logits, mine, mix) if taught else hard.new_zeros(())
+            soft = taught.soft(logits, mine, mix, images) if taught else hard.new_zeros(())
             loss = taught.kd.alpha * hard + (1 - taught.kd.alpha) * taught.kd.weight * soft if taught else hard
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
+            if ranks > 1:
+                for parameter in projectors.parameters():  # outside of the wrapped model: nobody else averages them
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
             if schedule.clip_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), schedule.clip_norm)
             optimizer.step()
+            if taught:
+                taught.follow(model)
             if ema is not None and schedule.ema_decay:
-                _average(
-                    ema,
-                    model,
-                    min(schedule.ema_decay, (epoch * num_batches + step + 1) / (epoch * num_batches + step + 10)),
-                )
+                # Young averages forget faster (as TensorFlow's): the first weights are noise.
+                done = epoch * num_batches + step
+                _average(ema, model, min(schedule.ema_decay, (done + 1) / (done + 10)))
             sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
             count += len(images)
             if progress:
@@ -188,9 +203,11 @@ def train(
             run.best_epoch = epoch
             run.best = {name: value.detach().cpu().clone() for name, value in (ema or model).state_dict().items()}
         if checkpoint is not None and accelerator.is_main_process:
-            _save(checkpoint, fingerprint, run, model, ema, optimizer)
+            _save(checkpoint, fingerprint, run, parts, optimizer)
         accelerator.wait_for_everyone()
 
+    if taught:
+        taught.close()
     model.load_state_dict(_from_main(run.best, accelerator))
     model.to(memory_format=torch.contiguous_format)
     best = run.history[run.best_epoch]
@@ -223,40 +240,6 @@ def _share_of(batch: LabelledBatch, process: int, processes: int, place: torch.d
         batch.indices[rows],
         batch.aug_seeds[rows],
     )
-
-
-class _Taught:
-    """The soft term: teachers, how they are combined, and the loss by name."""
-
-    def __init__(
-        self, teachers: Sequence[SoftTargets | nn.Module], kd: KDConfig, multi_label: bool, place: torch.device
-    ) -> None:
-        given = [teachers] if isinstance(teachers, SoftTargets | nn.Module) else list(teachers)
-        self.targets = [
-            one if isinstance(one, SoftTargets) else SoftTargets(one, multi_label=multi_label) for one in given
-        ]
-        for target in self.targets:
-            target.to(place)
-        self.kd = kd
-        self.multi_label = multi_label
-
-    def soft(self, student: Tensor, batch: _Part, mix: Mix) -> Tensor:
-        """Give the soft loss of one batch of student logits `(batch, classes)`."""
-        classes = student.shape[1]
-        loss = find_loss(self.kd.method, classes, self.multi_label)
-        logits = torch.cat([target.logits(batch) for target in self.targets])
-        if logits.shape[2] != classes:
-            raise InputError(
-                f"the teacher knows {logits.shape[2]} classes and the student {classes}: train a teacher on this data"
-            )
-        temperature = self.kd.temperature
-        teacher = combine_logits(logits, batch.labels, temperature, self.kd.combine, self.multi_label)
-        teacher = mix.logits(teacher, temperature, self.multi_label)
-        if mix.active and self.kd.method == "dkd":
-            raise InputError("dkd needs one true class an image: turn mixup and cutmix off")
-        form = loss.multi_label if self.multi_label else loss.soft
-        assert form is not None, "feature losses do not come here"
-        return form(student, teacher, batch.labels, temperature)
 
 
 def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, accelerator: Any) -> dict[str, Any]:
@@ -297,7 +280,7 @@ def _out_of_patience(run: _Run, schedule: TrainSchedule) -> bool:
 
 
 def _fingerprint(
-    model: nn.Module, schedule: TrainSchedule, taught: _Taught | None, seed: int, resolution: int | None
+    model: nn.Module, schedule: TrainSchedule, taught: Taught | None, seed: int, resolution: int | None
 ) -> str:
     """Name this training: a checkpoint of any other must not be taken up."""
     names = [name for target in taught.targets for name in target.ids] if taught else []
@@ -305,25 +288,34 @@ def _fingerprint(
     return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution])
 
 
-def _save(
-    folder: Path, fingerprint: str, run: _Run, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> None:
-    weights = {"model": model.state_dict(), "best": run.best}
+def _parts(model: nn.Module, ema: nn.Module | None, taught: Taught | None) -> dict[str, nn.Module]:
+    """Name the modules whose weights a checkpoint must hold."""
+    parts: dict[str, nn.Module] = {"model": model}
     if ema is not None:
-        weights["ema"] = ema.state_dict()
+        parts["ema"] = ema
+    if taught is not None and taught.mean_teacher is not None:
+        parts["mean_teacher"] = taught.mean_teacher
+    if taught is not None and len(list(taught.projectors.parameters())):
+        parts["projectors"] = taught.projectors
+    return parts
+
+
+def _save(
+    folder: Path, fingerprint: str, run: _Run, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    weights = {name: module.state_dict() for name, module in parts.items()}
     state = {"fingerprint": fingerprint, "history": run.history, "best_epoch": run.best_epoch}
-    save_checkpoint(folder, len(run.history), weights, optimizer.state_dict(), state)
+    save_checkpoint(folder, len(run.history), {**weights, "best": run.best}, optimizer.state_dict(), state)
 
 
 def _resume(
-    folder: Path | None, fingerprint: str, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
+    folder: Path | None, fingerprint: str, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> _Run:
     saved = load_checkpoint(folder, fingerprint) if folder is not None else None
     if saved is None:
         return _Run()
-    model.load_state_dict(saved.weights["model"])
-    if ema is not None:
-        ema.load_state_dict(saved.weights["ema"])
+    for name, module in parts.items():
+        module.load_state_dict(saved.weights[name])
     optimizer.load_state_dict(saved.optimizer)
     logger.info("%s: going on after epoch %d", folder, len(saved.state["history"]))
     return _Run(saved.state["history"], saved.weights["best"], int(saved.state["best_epoch"]))
