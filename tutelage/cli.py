@@ -6,28 +6,21 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceError
+from tutelage.verbs import board, data, device
+from tutelage.verbs.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-device_app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
-board_app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
-data_app = typer.Typer(no_args_is_help=True, help="List the data sets, check a folder or file.")
-app.add_typer(device_app, name="device")
-app.add_typer(board_app, name="leaderboard")
-app.add_typer(data_app, name="data")
+app.add_typer(device.app, name="device")
+app.add_typer(board.app, name="leaderboard")
+app.add_typer(data.app, name="data")
 
 EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
-
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of artifacts and the leaderboard.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: section.key=value.")]
-RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe whose data, teachers and schedules are used.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DEFAULT_WORKSPACE = Path("tutelage-workspace")
 
 
 @app.callback(invoke_without_command=True)
@@ -177,143 +170,6 @@ def bench(
     with terminal.run_setting(workspace) as (space, report, _):
         figures = alone.bench_file(space, report, model=model, device=device, side=side)
     terminal.print_figures(figures, Console(), as_json)
-
-
-@device_app.command("add")
-def device_add(
-    name: Annotated[str, typer.Argument(help="Name of the new profile.")],
-    runtime: Annotated[
-        str, typer.Option(help="onnxruntime, openvino, ...; `tutelage doctor` lists them.")
-    ] = "onnxruntime",
-    threads: Annotated[int, typer.Option(help="Threads the runtime may use.")] = 1,
-    batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
-    space: Annotated[str, typer.Option(help="Space whose blocks are measured.")] = "ofa_mbv3_w1.0",
-    side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
-    channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
-    classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
-    minutes: Annotated[float, typer.Option(help="How long measuring may take.")] = 3.0,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-) -> None:
-    """Measure this host with a runtime and fit a latency model for a space, so that budgets can be held on it.
-
-    Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
-    """
-    from tutelage import alone, terminal
-
-    fields: dict[str, Any] = {"name": name, "runtime": runtime, "threads": threads, "batch": batch}
-    with terminal.run_setting(workspace) as (place, report, _):
-        found = alone.add_device(
-            place, report, fields, precision, space, tuple(side or (64,)), classes, channels, minutes
-        )
-    terminal.print_device(found, Console())
-
-
-@device_app.command("list")
-def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
-    """List the profiles of the workspace, the user's folder and the package.
-
-    Example: [bold]tutelage device list[/]
-    """
-    from tutelage import terminal
-    from tutelage.bench.profiles import list_profiles
-
-    terminal.print_devices(list_profiles(workspace), Console(), as_json)
-
-
-@device_app.command("show")
-def device_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
-    """Show one profile: what it is, how steady, and the error of its latency model.
-
-    Example: [bold]tutelage device show host-ort[/]
-    """
-    from tutelage import terminal
-    from tutelage.bench.profiles import find_profile
-
-    terminal.print_device(find_profile(name, workspace)[0], Console(), as_json)
-
-
-@board_app.command("show")
-def board_show(
-    filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the rows that fit the terminal, the Pareto front marked.
-
-    Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq'[/]
-    """
-    from tutelage import terminal
-    from tutelage.leaderboard.store import Store
-
-    terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json)
-
-
-@board_app.command("build")
-def board_build(
-    out: Annotated[Path, typer.Option(help="The HTML file to write; a .png lies beside it.")] = Path(
-        "leaderboard.html"
-    ),
-    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to show.")] = None,
-    title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-) -> None:
-    """Draw the leaderboard as one self-contained HTML page and a PNG.
-
-    Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
-    """
-    from tutelage import terminal
-    from tutelage.leaderboard.plots import pareto_plot
-    from tutelage.leaderboard.report import build_page
-    from tutelage.leaderboard.store import Store
-
-    rows = Store(terminal.database(workspace)).rows(filter_)
-    build_page(rows, out, title)
-    pareto_plot(rows, out.with_suffix(".png"), title=title)
-    print(f"{len(rows)} rows: {out} and {out.with_suffix('.png')}")
-
-
-@board_app.command("export")
-def board_export(
-    format_: Annotated[str, typer.Option("--format", help="csv, json, md or parquet.")] = "csv",
-    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
-    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-) -> None:
-    """Export rows with every column; what was not measured is empty, never 0.
-
-    Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
-    """
-    from tutelage import terminal
-    from tutelage.leaderboard.export import export
-    from tutelage.leaderboard.store import Store
-
-    text = export(Store(terminal.database(workspace)).rows(filter_), out, format_)
-    print(text if out is None else f"wrote {out}")
-
-
-@data_app.command("list")
-def data_list(as_json: JsonOption = False) -> None:
-    """List the data sets that can be read, and what each expects on disk.
-
-    Example: [bold]tutelage data list[/]
-    """
-    from tutelage import terminal
-    from tutelage.distill.data import DATASETS
-
-    terminal.print_datasets(DATASETS, Console(), as_json)
-
-
-@data_app.command("check")
-def data_check(path: Path, as_json: JsonOption = False) -> None:
-    """Say what a folder or npz holds: classes, sizes, unreadable files, duplicates, leakage between splits.
-
-    Example: [bold]tutelage data check xrays/[/]
-    """
-    from tutelage import terminal
-    from tutelage.distill.check import check_path
-
-    terminal.print_data_report(check_path(path), Console(), as_json)
 
 
 @app.command()

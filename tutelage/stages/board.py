@@ -123,6 +123,10 @@ def _details(
         "ece": result.ece,
         "confusion": result.confusion,
         "manifest": ctx.dataset.manifest,
+        "how": {
+            "command": ctx.recipe.command or f"tutelage run {ctx.recipe.name}",
+            "recipe": ctx.recipe.model_dump(mode="json"),
+        },
         "side_px": ctx.side(student),
         "mac_counter": "conv + linear" if student.arch is not None else "torch FlopCounterMode / 2",
         "inherited_start": student.arch is not None and student.arch.space == ctx.recipe.supernet.space,

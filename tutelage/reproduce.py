@@ -1,0 +1,72 @@
+"""How a row came about, and the same run again: what agrees to the digit, and what a clock may tell differently."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage import pipeline
+from tutelage.leaderboard.store import Store
+from tutelage.progress import Report
+from tutelage.recipe import Recipe
+from tutelage.records import InputError, Row
+from tutelage.workspace import Workspace
+
+# Figures that the same seed gives again to the digit; the rest are measured and only compared by ratio.
+EXACT = ("accuracy", "auc", "params", "macs", "size_bytes")
+MEASURED = ("latency_p50_ms", "latency_p90_ms", "peak_rss_bytes")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One figure of a row then and now."""
+
+    name: str
+    then: float | None
+    now: float | None
+    exact: bool
+
+    @property
+    def difference(self) -> str:
+        if self.then is None or self.now is None:
+            return "not measured" if self.then is self.now else "measured once only"
+        if self.exact:
+            return "the same" if self.then == self.now else f"differs by {self.now - self.then:+.4g}"
+        return f"{self.now / self.then - 1:+.1%}"
+
+
+def how(row: Row) -> dict[str, Any]:
+    """Say what made a row: command, recipe, seed, data, versions and device."""
+    if "how" not in row.details:
+        raise InputError(f"row {row.key} was {row.source}: it does not say how it was made")
+    made = row.details["how"]
+    return {
+        "command": made["command"],
+        "recipe": row.recipe,
+        "seed": row.seed,
+        "data manifest": row.details.get("manifest"),
+        "device": f"{row.device}: {row.runtime}, {row.threads} threads, batch {row.batch}, {row.details.get('cpu')}",
+        **{f"version {name}": value for name, value in row.details.get("versions", {}).items()},
+        "python": row.details.get("python"),
+    }
+
+
+def reproduce(row_id: str, origin: Path, target: Path, report: Report, threads: int) -> list[Agreement]:
+    """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row."""
+    row = Store(origin / "leaderboard.db", read_only=True).row(row_id)
+    how(row)
+    recipe = Recipe.model_validate(row.details["how"]["recipe"])
+    workspace = Workspace(target)
+    if (origin / "devices").is_dir():
+        shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
+    _, published = pipeline.run(recipe, workspace, report, threads)
+    same = [other for other in published.rows if _name(other) == _name(row)]
+    if not same:
+        raise InputError(f"the run made no row {_name(row)}: other architectures were found, see {published.table}")
+    return [Agreement(name, getattr(row, name), getattr(same[0], name), name in EXACT) for name in (*EXACT, *MEASURED)]
+
+
+def _name(row: Row) -> tuple[str, ...]:
+    return (row.model, row.teacher, row.scheme, row.runtime, row.device)

@@ -1,0 +1,72 @@
+"""`tutelage leaderboard`: show, draw and export what the runs of a workspace left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+
+app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
+
+
+@app.command("show")
+def board_show(
+    filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the rows that fit the terminal, the Pareto front marked.
+
+    Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq'[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.store import Store
+
+    terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json)
+
+
+@app.command("build")
+def board_build(
+    out: Annotated[Path, typer.Option(help="The HTML file to write; a .png lies beside it.")] = Path(
+        "leaderboard.html"
+    ),
+    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to show.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Draw the leaderboard as one self-contained HTML page and a PNG.
+
+    Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.plots import pareto_plot
+    from tutelage.leaderboard.report import build_page
+    from tutelage.leaderboard.store import Store
+
+    rows = Store(terminal.database(workspace)).rows(filter_)
+    build_page(rows, out, title)
+    pareto_plot(rows, out.with_suffix(".png"), title=title)
+    print(f"{len(rows)} rows: {out} and {out.with_suffix('.png')}")
+
+
+@app.command("export")
+def board_export(
+    format_: Annotated[str, typer.Option("--format", help="csv, json, md or parquet.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Export rows with every column; what was not measured is empty, never 0.
+
+    Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.export import export
+    from tutelage.leaderboard.store import Store
+
+    text = export(Store(terminal.database(workspace)).rows(filter_), out, format_)
+    print(text if out is None else f"wrote {out}")

@@ -1,0 +1,66 @@
+"""`tutelage device`: add, list and show the devices that budgets are held on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+
+app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
+
+
+@app.command("add")
+def device_add(
+    name: Annotated[str, typer.Argument(help="Name of the new profile.")],
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, ...; `tutelage doctor` lists them.")
+    ] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Threads the runtime may use.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
+    space: Annotated[str, typer.Option(help="Space whose blocks are measured.")] = "ofa_mbv3_w1.0",
+    side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
+    channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
+    classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
+    minutes: Annotated[float, typer.Option(help="How long measuring may take.")] = 3.0,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Measure this host with a runtime and fit a latency model for a space, so that budgets can be held on it.
+
+    Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
+    """
+    from tutelage import alone, terminal
+
+    fields: dict[str, Any] = {"name": name, "runtime": runtime, "threads": threads, "batch": batch}
+    with terminal.run_setting(workspace) as (place, report, _):
+        found = alone.add_device(
+            place, report, fields, precision, space, tuple(side or (64,)), classes, channels, minutes
+        )
+    terminal.print_device(found, Console())
+
+
+@app.command("list")
+def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """List the profiles of the workspace, the user's folder and the package.
+
+    Example: [bold]tutelage device list[/]
+    """
+    from tutelage import terminal
+    from tutelage.bench.profiles import list_profiles
+
+    terminal.print_devices(list_profiles(workspace), Console(), as_json)
+
+
+@app.command("show")
+def device_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """Show one profile: what it is, how steady, and the error of its latency model.
+
+    Example: [bold]tutelage device show host-ort[/]
+    """
+    from tutelage import terminal
+    from tutelage.bench.profiles import find_profile
+
+    terminal.print_device(find_profile(name, workspace)[0], Console(), as_json)
