@@ -15,6 +15,7 @@ from tutelage.records import InputError
 
 from .cache import Decoded, decode_all
 from .dataset import SPLITS, Dataset, Listing, Request, manifest_hash, split_column
+from .lc25000 import group_near_duplicates
 from .splits import drop_straddlers, limit_images, make_splits, merge_groups, straddling_groups
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,11 @@ def assemble(listing: Listing, request: Request) -> Dataset:
         raise InputError(f"no image found at {listing.root} for data set {request.name}")
     if request.limit is not None:
         listing = listing.take(limit_images(listing.labels, listing.splits, request.limit, request.seed))
+    if listing.missing and not request.skip_bad:
+        raise InputError(
+            f"{listing.missing[0]} is listed and not there ({len(listing.missing)} such) below {listing.root}: "
+            "add the files, or set skip_bad"
+        )
     decoded = decode_all(listing, request)
     skipped: tuple[str, ...] = ()
     if decoded.errors:
@@ -33,7 +39,14 @@ def assemble(listing: Listing, request: Request) -> Dataset:
     notes = list(listing.notes)
     if skipped:
         notes.append(f"{len(skipped)} unreadable files were left out")
+    if listing.missing:
+        notes.append(f"{len(listing.missing)} listed files are not there and were left out")
+        skipped = (*skipped, *listing.missing)
     groups = merge_groups(listing.groups, decoded.digests)
+    if listing.near_duplicates is not None:
+        near = group_near_duplicates(decoded.images, listing.labels, listing.near_duplicates)
+        groups = merge_groups(groups, near)
+        notes.append(f"{len(np.unique(groups))} groups of near-duplicates among {len(groups)} images")
     splits = make_splits(listing.labels, groups, listing.splits, request)
     leaky = request.leaky
     if leaky:
@@ -53,7 +66,6 @@ def assemble(listing: Listing, request: Request) -> Dataset:
         class_names=listing.class_names,
         groups=groups,
         splits=splits,
-        masks=decoded.masks,
         multi_label=listing.multi_label,
         leaky=leaky,
         manifest=manifest_hash(names, listing.labels.tolist(), groups, column, decoded.digests),

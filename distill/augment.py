@@ -104,7 +104,7 @@ def _move(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
     # elementwise, not affine_grid: a batched matrix product may round otherwise for another batch size
     from_x = (cos[:, None, None] * x - sin[:, None, None] * y / aspect) * mirror[:, None, None] + shift_x[:, None, None]
     from_y = sin[:, None, None] * x * aspect + cos[:, None, None] * y + shift_y[:, None, None]
-    grid = torch.stack(torch.broadcast_tensors(from_x, from_y), dim=3)
+    grid = torch.stack((from_x, from_y), dim=3)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -6,7 +6,9 @@ Enters: a path. Leaves: a `DataReport`, which says everything it found instead o
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,36 @@ import numpy as np
 
 from tutelage.records import InputError
 
+from .chest import list_chestxray14, list_chexpert, list_padchest
+from .covid import list_covid_qu_ex, list_sars_cov_2_ct
 from .dataset import Listing, Request
-from .folders import cxr3_group, find_split_folders, list_folder
+from .folders import find_split_folders, list_folder
 from .images import decode, is_image
+from .lc25000 import list_lc25000
 from .medmnist import read_archive
-from .splits import straddling_groups
+from .splits import one_hot, straddling_groups
+from .table import list_table
+
+# What lies in a folder of each collection (all patterns must match something).
+_MARKS: dict[str, tuple[str, ...]] = {
+    "chestxray14": ("Data_Entry_2017*.csv",),
+    "chexpert": ("train.csv", "valid.csv"),
+    "padchest": ("PADCHEST_chest_x_ray_images_labels_160K*.csv",),
+    "covid-qu-ex": ("Lung Segmentation Data",),
+    "lc25000": ("lung_image_sets", "colon_image_sets"),
+    "sars-cov-2-ct": ("COVID", "non-COVID"),
+}
+
+_LISTERS: dict[str, Callable[[Request], Listing]] = {
+    "chestxray14": list_chestxray14,
+    "chexpert": list_chexpert,
+    "padchest": list_padchest,
+    "covid-qu-ex": list_covid_qu_ex,
+    "lc25000": list_lc25000,
+    "sars-cov-2-ct": list_sars_cov_2_ct,
+    "table": list_table,
+    "folder": list_folder,
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,7 @@ class DataReport:
     split_counts: dict[str, int] = field(default_factory=dict)
     num_groups: int = 0
     unreadable: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     duplicates: tuple[tuple[str, ...], ...] = ()
     leaking_groups: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
@@ -47,15 +75,29 @@ class DataReport:
 
 
 def check_path(path: Path) -> DataReport:
-    """Say what a MedMNIST archive or a folder of classes holds; raises InputError only when nothing is there."""
+    """Say what a MedMNIST archive, a table, a known collection or a folder of classes holds, faults and all.
+
+    Raises InputError only when there is nothing to look at.
+    """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"no data at {path}: give a MedMNIST .npz or a folder with one folder a class")
+        raise InputError(f"no data at {path}: give a MedMNIST .npz, a CSV, or a folder with one folder a class")
     if path.is_file() and path.suffix == ".npz":
         return _check_archive(path)
-    if path.is_dir():
-        return _check_folder(path)
-    raise InputError(f"{path} is neither a MedMNIST .npz nor a folder with one folder a class")
+    kind = detect(path)
+    return _check_files(path, kind)
+
+
+def detect(path: Path) -> str:
+    """Tell which family (a name in the registry) a path looks like, by the names of what lies in it."""
+    if path.is_file():
+        if path.suffix.lower() == ".csv":
+            return "table"
+        raise InputError(f"{path} is neither a MedMNIST .npz, nor a CSV, nor a folder")
+    for kind, patterns in _MARKS.items():
+        if all(any(path.glob(pattern)) for pattern in patterns):
+            return kind
+    return "folder"
 
 
 def _check_archive(path: Path) -> DataReport:
@@ -80,42 +122,49 @@ def _check_archive(path: Path) -> DataReport:
     )
 
 
-def _check_folder(path: Path) -> DataReport:
-    problems: list[str] = []
-    empty = _empty_classes(path)
-    problems += [f"class folder {name} holds no image" for name in empty]
+def _check_files(path: Path, kind: str) -> DataReport:
+    problems = [f"class folder {name} holds no image" for name in _empty_classes(path)] if kind == "folder" else []
     try:
-        listing = list_folder(Request("folder", path, 32))
+        listing = _LISTERS[kind](
+            Request(kind, path, 32, options={"group": _folder_rule(path)} if kind == "folder" else {})
+        )
     except InputError as error:
-        return _bare_report(path, [*problems, str(error)])
-    unreadable, digests = _read_all(listing)
-    problems += unreadable
+        return _bare_report(path, kind, [*problems, str(error)])
+    unreadable, digests = _read_all(listing.paths)
     names = listing.names()
     doubles = _duplicates([names[i] for i in digests], list(digests.values()))
-    groups = np.array([cxr3_group(name) for name in names])
-    crossing = straddling_groups(groups, listing.splits)
-    problems += [f"{len(same)} copies of one picture: {', '.join(same)}" for same in doubles]
+    crossing = straddling_groups(listing.groups, listing.splits)
+    problems += [f"{name} is listed and not there" for name in listing.missing]
+    problems += unreadable
+    problems += [f"{len(same)} copies of one file: {', '.join(same)}" for same in doubles]
     problems += [f"group {group} stands in more than one split" for group in crossing]
-    counts = np.bincount(listing.labels, minlength=len(listing.class_names))
+    counts = np.nansum(one_hot(listing.labels), axis=0).astype(int)
     return DataReport(
         path=str(path),
-        kind="folder",
+        kind=kind,
         num_images=len(listing.paths),
         class_counts=dict(zip(listing.class_names, (int(count) for count in counts), strict=True)),
         split_counts=dict(Counter(split or "(none)" for split in listing.splits.tolist())),
-        num_groups=len(set(groups.tolist())),
+        num_groups=len(set(listing.groups.tolist())),
         unreadable=tuple(unreadable),
+        missing=listing.missing,
         duplicates=doubles,
         leaking_groups=tuple(crossing),
         problems=tuple(problems),
     )
 
 
-def _read_all(listing: Listing) -> tuple[list[str], dict[int, str]]:
+def _folder_rule(path: Path) -> str:
+    """Choose how to group a class folder: by patient where files are named as NIH's are (`00001280_004.png`)."""
+    nih = any(re.fullmatch(r"\d{8}_\d{3}", file.stem) for file in path.rglob("*") if is_image(file))
+    return "cxr3" if nih else ""
+
+
+def _read_all(paths: Sequence[Path]) -> tuple[list[str], dict[int, str]]:
     """Decode every file: what could not be read (one line each), and the content digest of the others."""
     unreadable: list[str] = []
     digests: dict[int, str] = {}
-    for index, path in enumerate(listing.paths):
+    for index, path in enumerate(paths):
         try:
             _, digests[index] = decode(path, 32)
         except InputError as error:
@@ -136,6 +185,16 @@ def _duplicates(names: list[str], digests: list[str]) -> tuple[tuple[str, ...], 
     return tuple(tuple(found) for found in same.values() if len(found) > 1)
 
 
-def _bare_report(path: Path, problems: list[str]) -> DataReport:
-    num = sum(1 for file in path.rglob("*") if is_image(file))
-    return DataReport(path=str(path), kind="folder", num_images=num, class_counts={}, problems=tuple(problems))
+def _bare_report(path: Path, kind: str, problems: list[str]) -> DataReport:
+    """Report on data that cannot be listed: its files are read all the same, so that every fault is told at once."""
+    top = path if path.is_dir() else path.parent
+    files = sorted(file for file in top.rglob("*") if is_image(file)) if path.is_dir() else []
+    unreadable, _ = _read_all(files)
+    return DataReport(
+        path=str(path),
+        kind=kind,
+        num_images=len(files),
+        class_counts={},
+        unreadable=tuple(unreadable),
+        problems=(*problems, *unreadable),
+    )

@@ -14,10 +14,14 @@ from tutelage.records import InputError
 
 from .assemble import assemble
 from .check import DataReport, check_path
+from .chest import list_chestxray14, list_chexpert, list_padchest
+from .covid import list_covid_qu_ex, list_sars_cov_2_ct
 from .dataset import SPLITS, Dataset, Listing, Request
 from .folders import list_cxr3, list_folder
+from .lc25000 import list_lc25000
 from .medmnist import load_medmnist
 from .phantom import load_phantom, phantom
+from .table import list_table
 
 __all__ = ["DATASETS", "SPLITS", "DataReport", "Dataset", "Request", "check_path", "load_dataset", "phantom"]
 
@@ -33,6 +37,13 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "medmnist": load_medmnist,
     "folder": _files(list_folder),
     "cxr3": _files(list_cxr3),
+    "chestxray14": _files(list_chestxray14),
+    "chexpert": _files(list_chexpert),
+    "padchest": _files(list_padchest),
+    "covid-qu-ex": _files(list_covid_qu_ex),
+    "sars-cov-2-ct": _files(list_sars_cov_2_ct),
+    "lc25000": _files(list_lc25000),
+    "table": _files(list_table),
 }
 
 

@@ -113,7 +113,9 @@ class Request:
 class Listing:
     """The files of a set before any is decoded: one entry an image.
 
-    `splits` holds "train", "val", "test" or "" (not said by the set); `labels` as in `Dataset`; `masks` may be empty.
+    `splits` holds "train", "val", "test" or "" (not said by the set); `labels` as in `Dataset`.
+    `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels, asks that pictures
+    whose signatures differ by no more are put in one group.
     """
 
     root: Path
@@ -123,7 +125,8 @@ class Listing:
     groups: NDArray[np.str_]
     splits: NDArray[np.str_]
     multi_label: bool = False
-    masks: tuple[Path | None, ...] = ()
+    missing: tuple[str, ...] = ()
+    near_duplicates: float | None = None
     notes: tuple[str, ...] = ()
 
     def take(self, chosen: NDArray[Any]) -> Listing:
@@ -136,7 +139,8 @@ class Listing:
             groups=self.groups[chosen],
             splits=self.splits[chosen],
             multi_label=self.multi_label,
-            masks=tuple(self.masks[i] for i in chosen) if self.masks else (),
+            missing=self.missing,
+            near_duplicates=self.near_duplicates,
             notes=self.notes,
         )
 

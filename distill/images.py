@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tutelage.records import InputError
 
@@ -51,7 +51,7 @@ def decode(path: Path, size: int, channels: int = 1, *, fit: Fit = "squash") -> 
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError) as error:
-        reason = "not a picture file" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        reason = "not a picture file" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(f"{path} is damaged: {reason}".splitlines()[0]) from None
     return to_square(plain, size, channels, fit), hashlib.sha256(content).hexdigest()[:16]
 

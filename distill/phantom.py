@@ -89,7 +89,7 @@ def draw_slice(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDA
     u, v = _body_frame(anatomy, size)
     lungs, hu = _draw_chest(anatomy, level, u, v, size)
     vessels = _draw_vessels(anatomy, level, rng, u, v, size)
-    tissue = anatomy.lung_hu + anatomy.gravity_hu * np.clip(v + 0.2, 0, 1) + 45 * texture(rng, size, 9)
+    tissue = anatomy.lung_hu + anatomy.gravity_hu * np.clip(v + 0.2, 0, 1) + 25 * texture(rng, size, 9)
     tissue = tissue + (anatomy.vessel_hu - tissue) * vessels
     tissue, mask = draw_lesion(CLASSES[anatomy.label], tissue, vessels, lungs, u, v, rng)
     hu = hu + (tissue - hu) * lungs
@@ -108,9 +108,9 @@ def _draw_patient(rng: np.random.Generator, patient: int) -> _Anatomy:
         lung_width=rng.uniform(0.35, 0.40),
         lung_height=rng.uniform(0.60, 0.72),
         heart=rng.uniform(0.9, 1.2),
-        lung_hu=rng.uniform(-890, -780),
-        gravity_hu=rng.uniform(0, 110),
-        noise_hu=rng.uniform(20, 60),
+        lung_hu=rng.uniform(-890, -820),
+        gravity_hu=rng.uniform(0, 70),
+        noise_hu=rng.uniform(20, 50),
         vessel_hu=rng.uniform(-60, 60),
         level=rng.uniform(-0.75, 0.2),
         label=patient % len(CLASSES),
@@ -179,8 +179,8 @@ def _draw_bone(level: float, u: Field, v: Field, size: int, inner: float) -> Fie
         cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
         along, across = -sin * u + cos * v, cos * u + sin * v - radius
         bone = np.maximum(bone, 0.85 * _ellipse(along, across, (0, 0), (0.15, 0.04), size))
-    bone = bone * (1 - _ellipse(u, v, (0, 0.79), (0.055, 0.05), size))
-    return bone.astype(np.float32)
+    covered: Field = bone * (1 - _ellipse(u, v, (0, 0.79), (0.055, 0.05), size))
+    return covered
 
 
 def _draw_vessels(anatomy: _Anatomy, level: float, rng: np.random.Generator, u: Field, v: Field, size: int) -> Field:
@@ -199,7 +199,7 @@ def _draw_vessels(anatomy: _Anatomy, level: float, rng: np.random.Generator, u: 
     dots = rng.uniform(-1, 1, (2, 18))
     pu = np.concatenate([pu.ravel(), np.sign(dots[0]) * 0.44 + dots[0] * 0.3])
     pv = np.concatenate([pv.ravel(), dots[1] * 0.55])
-    weight = np.concatenate([weight.ravel(), rng.uniform(0.4, 1.5, 18) * (size / 64)])
+    weight = np.concatenate([weight.ravel(), rng.uniform(0.4, 1.2, 18) * (size / 64)])
     canvas = _stamp(anatomy, pu, pv, weight, size)
     for _ in range(max(1, round(size / 64))):
         canvas = soften(canvas)
@@ -230,4 +230,5 @@ def _stamp(
         ]
     )
     canvas = np.bincount(place, shares, minlength=size * size)[: size * size]
-    return canvas.reshape(size, size).astype(np.float32)
+    stamped: Field = canvas.reshape(size, size).astype(np.float32)
+    return stamped

@@ -146,8 +146,11 @@ def limit_images(labels: NDArray[Any], given: NDArray[np.str_], limit: int, seed
 def one_hot(labels: NDArray[Any]) -> NDArray[np.float64]:
     """Give labels as columns of counts: classes one-hot, or the positive labels (NaN counts as absent)."""
     if labels.ndim == 2:
-        return np.nan_to_num(labels.astype(float))
-    return np.eye(int(labels.max()) + 1 if len(labels) else 1)[labels]
+        known: NDArray[np.float64] = np.nan_to_num(labels.astype(np.float64))
+        return known
+    classes = np.arange(int(labels.max()) + 1 if len(labels) else 1)
+    columns: NDArray[np.float64] = (labels[:, None] == classes).astype(np.float64)
+    return columns
 
 
 def _check_shares(request: Request) -> None:
