@@ -173,6 +173,25 @@ def bench(
 
 
 @app.command()
+def reproduce(
+    row: Annotated[str, typer.Argument(help="A row's id; `tutelage leaderboard show` prints them.")],
+    into: Annotated[Path, typer.Option(help="Workspace of the new run.")] = Path("tutelage-reproduced"),
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the recipe that made a row again, elsewhere, and say which figures are the same.
+
+    Example: [bold]tutelage reproduce 8576a5ae[/]
+    """
+    from tutelage import terminal
+    from tutelage.reproduce import reproduce as run_again
+
+    with terminal.run_setting(into) as (place, report, threads):
+        agreement = run_again(row, workspace, place, report, threads)
+    terminal.print_agreement(agreement, Console(), as_json)
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what this machine has: cores, runtimes, versions, and what is missing with the command that adds it.
 

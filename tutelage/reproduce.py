@@ -37,7 +37,7 @@ class Agreement:
         return f"{self.now / self.then - 1:+.1%}"
 
 
-def how(row: Row) -> dict[str, Any]:
+def how_made(row: Row) -> dict[str, Any]:
     """Say what made a row: command, recipe, seed, data, versions and device."""
     if "how" not in row.details:
         raise InputError(f"row {row.key} was {row.source}: it does not say how it was made")
@@ -53,12 +53,11 @@ def how(row: Row) -> dict[str, Any]:
     }
 
 
-def reproduce(row_id: str, origin: Path, target: Path, report: Report, threads: int) -> list[Agreement]:
+def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
     """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row."""
     row = Store(origin / "leaderboard.db", read_only=True).row(row_id)
-    how(row)
+    how_made(row)
     recipe = Recipe.model_validate(row.details["how"]["recipe"])
-    workspace = Workspace(target)
     if (origin / "devices").is_dir():
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
     _, published = pipeline.run(recipe, workspace, report, threads)

@@ -23,6 +23,7 @@ from tutelage.workspace import Workspace
 if TYPE_CHECKING:
     from tutelage.distill.check import DataReport
     from tutelage.pipeline import Searched
+    from tutelage.reproduce import Agreement
     from tutelage.stages.board import Published
 
 Setting = tuple[Workspace, Report, int]
@@ -129,6 +130,31 @@ def print_rows(rows: Sequence[Row], console: Console, as_json: bool = False) -> 
         print(json.dumps([{"row_id": row.key, **row.to_dict()} for row in rows]))
         return
     show_table(rows, console)
+
+
+def print_row(row: Row, how: bool, console: Console, as_json: bool = False) -> None:
+    """Print one row whole, or what made it."""
+    from tutelage.reproduce import how_made
+
+    if how:
+        print_figures(how_made(row), console, as_json)
+        return
+    facts = {"row_id": row.key, **row.to_dict()}
+    print_figures(facts if as_json else {k: v for k, v in facts.items() if k != "details"}, console, as_json)
+
+
+def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: bool = False) -> None:
+    """Print each figure then and now, and how far they agree."""
+    if as_json:
+        print(json.dumps([{**vars(one), "difference": one.difference} for one in agreement]))
+        return
+    table = Table(title="The row run again")
+    for column in ("figure", "then", "now", "agreement"):
+        table.add_column(column)
+    for one in agreement:
+        shown = [f"{value:.6g}" if value is not None else "" for value in (one.then, one.now)]
+        table.add_row(one.name, *shown, one.difference)
+    console.print(table)
 
 
 def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = False) -> None:

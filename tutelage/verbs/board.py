@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tutelage.records import InputError
+
 from .options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
 
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
@@ -15,17 +17,25 @@ app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderbo
 
 @app.command("show")
 def board_show(
+    row: Annotated[str | None, typer.Argument(help="A row's id (its first digits do); default: all rows.")] = None,
+    how: Annotated[bool, typer.Option("--how", help="Say what made the row: command, recipe, seed, versions.")] = False,
     filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the rows that fit the terminal, the Pareto front marked.
+    """Print the columns that fit the terminal, the Pareto front marked; or one row with all it knows.
 
     Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq'[/]
     """
     from tutelage import terminal
     from tutelage.leaderboard.store import Store
 
+    if row is not None:
+        found = Store(terminal.database(workspace)).row(row)
+        terminal.print_row(found, how, Console(), as_json)
+        return
+    if how:
+        raise InputError("--how is asked of one row: give its id, the first column of the table")
     terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json)
 
 
