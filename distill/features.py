@@ -126,7 +126,24 @@ def trace(net: nn.Module, example: Tensor) -> Trace:
             hook.remove()
     if seen.classifier is None:
         raise InputError(f"{type(net).__name__} ends in no linear layer: feature methods cannot find its embedding")
-    return Trace(tuple(seen.layers), *seen.classifier)
+    return Trace(_whole(net, seen.layers), *seen.classifier)
+
+
+def _whole(net: nn.Module, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Leave out what lies inside a block that changes the grid: halfway through it nothing is finished.
+
+    Plain `Sequential` chains are no blocks: their parts are. What leads to a vector (a head) is left out too.
+    """
+    grids = {layer.name: layer.grid for layer in layers}
+    modules = dict(net.named_modules())
+
+    def finished(layer: Layer) -> bool:
+        parts = layer.name.split(".")
+        above = [".".join(parts[:i]) for i in range(1, len(parts))]
+        blocks = [name for name in above if type(modules[name]) not in (nn.Sequential, nn.ModuleList)]
+        return all(grids.get(name) == layer.grid for name in blocks)
+
+    return tuple(layer for layer in layers if finished(layer))
 
 
 def _noter(seen: _Seen, name: str, module: nn.Module, num_prefix: int) -> Any:

@@ -88,9 +88,9 @@ class Taught:
             if logits_weight == 0:
                 return total
             form: Any = multi_label_kd if self.multi_label else soft_kd
-            return total + logits_weight * form(
-                student, self._teacher(batch, mix, student_images, classes), temperature
-            )
+            teacher = self._teacher(batch, mix, student_images, classes)
+            again: Tensor = form(student, teacher, temperature)
+            return total + logits_weight * again
         method = loss.multi_label if self.multi_label else loss.soft
         assert method is not None, "find_loss refuses methods without this form"
         return method(student, self._teacher(batch, mix, student_images, classes), batch.labels, temperature)

@@ -1,0 +1,48 @@
+"""Pictures of explanations: the image, then each model's map over it, side by side.
+
+Enters: normalised images and maps by model name. Leaves: one PNG an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+_PANEL_INCHES = 2.2
+
+
+def save_pictures(
+    folder: Path, images: Tensor, maps: Mapping[str, np.ndarray], masks: np.ndarray | None = None
+) -> list[Path]:
+    """Write `explain-000.png`, ...: image | model | model ...; the lesion's outline is drawn where a mask is given."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for i, image in enumerate(images):
+        gray = _stretched(image.mean(0).cpu().numpy())
+        figure = Figure(figsize=(_PANEL_INCHES * (len(maps) + 1), _PANEL_INCHES + 0.35), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
+        for panel, name in zip(axes, ("image", *maps), strict=True):
+            panel.imshow(gray, cmap="gray", vmin=0, vmax=1)
+            if name != "image":
+                panel.imshow(maps[name][i], cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+            if masks is not None and masks[i].any():
+                side = np.linspace(0, gray.shape[0] - 1, masks.shape[1])
+                panel.contour(side, side, masks[i] > 0, levels=[0.5], colors="cyan", linewidths=0.8)
+            panel.set_title(name, fontsize=8)
+            panel.set_axis_off()
+        path = folder / f"explain-{i:03d}.png"
+        figure.savefig(path, dpi=110)
+        written.append(path)
+    return written
+
+
+def _stretched(gray: np.ndarray) -> np.ndarray:
+    low, high = float(gray.min()), float(gray.max())
+    return np.asarray((gray - low) / max(high - low, 1e-8))
