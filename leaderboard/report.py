@@ -1,7 +1,7 @@
 """The page: one HTML file with table, charts and data inside, that loads nothing from anywhere.
 
-Enters: rows. Leaves: a file. The parts lie beside this module (page.html, page.css, page*.js) and are put together here;
-the data are columns of JSON in a script element that is never executed, so a name from a user is never markup.
+Enters: rows. Leaves: a file. The parts lie beside this module (page.html, page.css, page*.js) and are joined here; the
+data are columns of JSON in a script element that is never executed, so a name from a user is never markup.
 """
 
 from __future__ import annotations

@@ -251,7 +251,8 @@ def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping
     for start in range(0, len(values), _CHUNK):
         chunk = list(values[start : start + _CHUNK])
         statement = dialect.insert(table).values(chunk).on_conflict_do_nothing(index_elements=[key])
-        num_added += connection.execute(statement).rowcount
+        # RETURNING names the new ones alone; the drivers' rowcount is not always known.
+        num_added += len(connection.execute(statement.returning(table.c[key])).all())
     return num_added
 
 

@@ -1,0 +1,166 @@
+"""Files for other programs: the promised columns, empty for unmeasured, a round trip through import, safe names."""
+
+import csv
+import io
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from tutelage.leaderboard.export import export, frame, plain
+from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.terminal import show_table
+from tutelage.records import InputError, Row
+
+PROMISED = [
+    "row_id",
+    "model",
+    "role",
+    "arch",
+    "teacher",
+    "recipe",
+    "dataset",
+    "split",
+    "scheme",
+    "runtime",
+    "device",
+    "batch",
+    "threads",
+    "accuracy",
+    "accuracy_lo",
+    "accuracy_hi",
+    "auc",
+    "auc_lo",
+    "auc_hi",
+    "params",
+    "macs",
+    "size_bytes",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "peak_rss_bytes",
+    "energy_mj",
+    "on_front",
+    "seed",
+    "created",
+]
+
+
+def printed(rows, width, **more):
+    console = Console(width=width, file=io.StringIO(), record=True, color_system=None)
+    show_table(rows, console, **more)
+    return console.export_text()
+
+
+def test_csv_has_the_promised_columns_first_and_nothing_for_unmeasured(demo):
+    rows = [*demo[0], Row(model="bare", role="baseline", dataset="d")]
+    records = list(csv.DictReader(io.StringIO(export(rows, None, "csv"))))
+    assert list(records[0])[: len(PROMISED)] == PROMISED
+    assert len(records) == len(rows)
+    bare = records[-1]
+    assert {name for name, cell in bare.items() if cell} == {
+        "row_id",
+        "model",
+        "role",
+        "dataset",
+        "split",
+        "scheme",
+        "on_front",
+        "seed",
+        "source",
+    }
+    assert records[0]["params"] == "6955906"
+    assert records[0]["row_id"] == rows[0].key
+    assert json.loads(next(record["arch"] for record in records if record["arch"]))["space"].startswith("ofa_mbv3")
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_what_is_exported_can_be_imported_and_is_marked(tmp_path, demo, ending):
+    path = tmp_path / f"rows.{ending}"
+    export(demo[0], path, ending)
+    store = Store(tmp_path / "leaderboard.db")
+    assert store.import_file(path) == len(demo[0])
+    for ours, theirs in zip(demo[0], store.rows(), strict=True):
+        assert theirs.source == "imported"
+        assert theirs.details["imported_from"] == path.name
+        same = {"source": "measured", "measurement": ours.measurement, "details": ours.details}
+        assert theirs.model_copy(update=same) == ours
+
+
+def test_json_and_parquet_agree(tmp_path, demo):
+    path = tmp_path / "rows.parquet"
+    assert export(demo[0], path, "parquet") == str(path)
+    table, records = pd.read_parquet(path), json.loads(export(demo[0], None, "json"))
+    assert table["auc"].tolist() == [record["auc"] for record in records]
+    assert table["on_front"].tolist() == [record["on_front"] for record in records]
+    assert records[0]["energy_mj"] is None
+    assert isinstance(records[0]["params"], int)
+
+
+def test_a_store_frame_and_its_rows_export_the_same(tmp_path, demo):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(*demo)
+    for format in ("csv", "md", "json", "tex"):
+        assert export(store.frame(), None, format) == export(demo[0], None, format)
+
+
+def test_names_stay_names_in_markdown_and_latex():
+    row = Row(model="<b>|a_b & 50 % \\x{}$^~", role="student", dataset="d", accuracy=0.5)
+    cells = export([row], None, "md").splitlines()[2]
+    assert "<b>" not in cells
+    assert cells.replace("\\|", "").count("|") == cells.count(" | ") + 2
+    latex = export([row], None, "tex")
+    assert r"\textless{}b\textgreater{}\textbar{}a\_b \& 50 \% \textbackslash{}x\{\}\$\textasciicircum{}" in latex
+
+
+def test_unknown_formats_and_unwritable_places_are_told(tmp_path):
+    with pytest.raises(InputError, match="xls"):
+        export([], None, "xls")
+    with pytest.raises(InputError, match="name a file"):
+        export([], None, "parquet")
+    with pytest.raises(InputError, match="cannot be written"):
+        export([], tmp_path / "absent" / "rows.csv", "csv")
+    assert export([], None, "csv").startswith("row_id,model")
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "written"),
+    [
+        (0.9684, "auc", "0.968"),
+        (1_234_567, "params", "1.23"),
+        (12_345_678, "size_bytes", "12.3"),
+        (0.02345, "latency_p50_ms", "0.0234"),
+        (9.996, "latency_p50_ms", "10.0"),
+        (1234.5, "latency_p50_ms", "1,230"),
+        (None, "auc", ""),
+        (float("nan"), "latency_p50_ms", ""),
+        (pd.NA, "params", ""),
+    ],
+)
+def test_figures_have_three_digits_that_mean_something(value, column, written):
+    assert plain(value, column) == written
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
+def test_the_table_fits_its_terminal_and_marks_the_front(demo, width):
+    group = [row for row in demo[0] if row.device == "host-ort" and row.dataset == "cxr3"]
+    lines = printed(group, width).splitlines()
+    assert max(map(len, lines[: len(group) + 1])) <= max(width, 50)  # the model's name is never left out
+    assert sum(line.startswith("*") for line in lines[: len(group) + 1]) == frame(group)["on_front"].sum()
+    assert "…" not in "".join(lines[: len(group)]) or width < 60
+    if width >= 80:
+        assert "p50 (ms)" in lines[0]
+
+
+def test_the_table_shows_names_as_they_are_and_no_control_characters():
+    text = printed([Row(model="[red]x[/red]\x1b[31m", role="student", dataset="d", accuracy=0.5)], 100)
+    assert "[red]x[/red]?[31m" in text
+    assert "no such row" in printed([], 80)
+
+
+def test_another_front_can_be_marked(demo):
+    group = [row for row in demo[0] if row.device == "host-ort" and row.dataset == "cxr3"]
+    text = printed(group, 120, objectives=("params",))
+    assert text.count("\n*") == len({row.model for row in group if row.params == min(r.params for r in group)})
+    assert "front of params" in text

@@ -1,0 +1,140 @@
+"""Fronts against a second, slower algorithm and against closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tutelage.leaderboard import pareto
+from tutelage.leaderboard.export import frame
+from tutelage.records import InputError, Row
+
+
+def row(auc, latency, **more):
+    return Row(**{"model": "m", "role": "student", "dataset": "d", "auc": auc, "latency_p50_ms": latency, **more})
+
+
+def slow_front(points, margin=(0.0, 0.0)):
+    """By definition: (quality up, cost down), pair by pair."""
+    flags = []
+    for quality, cost in points:
+        if quality is None or cost is None:
+            flags.append(False)
+            continue
+        flags.append(
+            not any(
+                q >= quality and c <= cost and (q > quality + margin[0] or c < cost - margin[1])
+                for q, c in points
+                if q is not None and c is not None
+            )
+        )
+    return flags
+
+
+grid = st.one_of(st.none(), st.integers(0, 6).map(float))
+points = st.lists(st.tuples(grid, grid), max_size=25)
+
+
+@given(points=points)
+@settings(max_examples=150, deadline=None)
+def test_the_front_is_what_its_definition_says(points):
+    rows = [row(*point) for point in points]
+    assert pareto.front(rows, ("auc", "latency_p50_ms")) == slow_front(points)
+    if rows:
+        assert pareto.front(frame(rows), ("auc", "latency_p50_ms")) == slow_front(points)
+
+
+@given(points=points, margin=st.tuples(st.sampled_from([0.0, 1.0, 2.5]), st.sampled_from([0.0, 1.0, 2.5])))
+@settings(max_examples=100, deadline=None)
+def test_near_ties_stay_on_the_front(points, margin):
+    rows = [row(*point) for point in points]
+    epsilon = {"auc": margin[0], "latency_p50_ms": margin[1]}
+    flags = pareto.front(rows, ("auc", "latency_p50_ms"), epsilon=epsilon)
+    assert flags == slow_front(points, margin)
+    exact = pareto.front(rows, ("auc", "latency_p50_ms"))
+    assert all(near or not strict for near, strict in zip(flags, exact, strict=True))
+
+
+@pytest.mark.parametrize("column", ["dataset", "device", "split", "batch", "threads", "source"])
+def test_rows_of_different_ground_are_never_on_one_front(column):
+    other = {"batch": 8, "threads": 2, "source": "imported"}.get(column, "other")
+    good, bad = row(0.9, 1.0), row(0.8, 2.0)
+    assert pareto.front([good, bad], ("auc", "latency_p50_ms")) == [True, False]
+    assert pareto.front([good, bad.model_copy(update={column: other})], ("auc", "latency_p50_ms")) == [True, True]
+
+
+def test_an_empty_figure_never_wins():
+    rows = [row(None, 0.001), row(0.99, None), row(0.5, 9.0)]
+    assert pareto.front(rows, ("auc", "latency_p50_ms")) == [False, False, True]
+    assert pareto.on_front(rows) == [False, False, True]
+    assert pareto.front([row(None, None)], ("auc",)) == [False]
+    assert pareto.front([], ("auc",)) == []
+
+
+def test_the_default_front_uses_what_a_group_has():
+    no_device = [Row(model=name, role="student", dataset="d", accuracy=acc) for name, acc in (("a", 0.8), ("b", 0.9))]
+    assert pareto.on_front(no_device) == [False, True]
+    with_size = [r.model_copy(update={"size_bytes": size}) for r, size in zip(no_device, (1, 2), strict=True)]
+    assert pareto.on_front(with_size) == [True, True]
+    assert pareto.on_front([Row(model="a", role="student", dataset="d")]) == [False]
+    assert list(frame([]).columns)
+
+
+def test_directions_may_be_turned_and_unknown_objectives_are_refused():
+    rows = [row(0.9, 1.0), row(0.8, 2.0)]
+    assert pareto.front(rows, ("auc", "latency_p50_ms:max")) == [True, True]
+    assert pareto.front(rows, {"auc": "min"}) == [False, True]
+    assert pareto.parse_objectives("latency_p50_ms, auc") == {"latency_p50_ms": "min", "auc": "max"}
+    for wrong in ("speed", "auc:up", ""):
+        with pytest.raises(InputError):
+            pareto.parse_objectives(wrong)
+
+
+def test_intervals_say_how_sure_a_place_on_the_front_is():
+    def known(auc, half, latency):
+        return row(auc, latency, auc_lo=auc - half, auc_hi=auc + half)
+
+    objectives = ("auc", "latency_p50_ms")
+    # The fastest cannot be beaten; the second's interval lies above the first's; the third's reaches the second's;
+    # the fourth at its best is still below the second at its worst.
+    rows = [known(0.80, 0.01, 1.0), known(0.90, 0.01, 2.0), known(0.895, 0.02, 3.0), known(0.85, 0.02, 4.0)]
+    assert pareto.front_with_intervals(rows, objectives) == ["sure", "sure", "maybe", "no"]
+    exact = [row(0.8, 1.0), row(0.9, 2.0), row(0.85, 3.0), row(None, 0.1)]
+    assert pareto.front_with_intervals(exact, objectives) == ["sure", "sure", "no", "no"]
+
+
+@given(points=points)
+@settings(max_examples=60, deadline=None)
+def test_without_intervals_the_front_is_sure(points):
+    rows = [row(*point) for point in points]
+    verdicts = pareto.front_with_intervals(rows, ("auc", "latency_p50_ms"))
+    assert [verdict == "sure" for verdict in verdicts] == slow_front(points)
+
+
+def test_a_beaten_row_is_told_by_whom_and_by_how_much():
+    rows = [row(0.9, 2.0), row(0.95, 1.5), row(0.96, 1.0), row(0.9, 0.1, device="other")]
+    reasons = pareto.dominated_by(rows, 0, ("auc", "latency_p50_ms"))
+    assert [reason.by for reason in reasons] == [2, 1]
+    assert reasons[0].gains == pytest.approx({"auc": 0.06, "latency_p50_ms": 1.0})
+    assert pareto.dominated_by(rows, 2, ("auc", "latency_p50_ms")) == []
+
+
+def test_hypervolume_of_a_stair_is_the_sum_of_its_steps():
+    # Costs 1, 2, 3 with qualities .5, .7, .8 below the reference (4, .0): steps 1x.5 + 1x.7 + 1x.8.
+    rows = [row(0.5, 1.0), row(0.7, 2.0), row(0.8, 3.0), row(0.6, 2.5), row(None, 0.1), row(0.9, 99.0)]
+    volume = pareto.hypervolume(rows, ("latency_p50_ms", "auc"), {"latency_p50_ms": 4.0, "auc": 0.0})
+    assert volume == pytest.approx(2.0)
+    array = np.array([[1.0, 0.5], [2.0, 0.7], [3.0, 0.8]])
+    assert pareto.hypervolume(array, ("latency_p50_ms", "auc"), {"latency_p50_ms": 4.0, "auc": 0.0}) == pytest.approx(2)
+    assert pareto.hypervolume([], ("auc", "latency_p50_ms"), {"auc": 0.0, "latency_p50_ms": 1.0}) == 0.0
+
+
+def test_three_objectives_agree_with_pymoo():
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
+    rng = np.random.default_rng(3)
+    drawn = rng.integers(0, 30, (300, 3)).astype(float)
+    rows = [row(auc, latency, size_bytes=int(size)) for auc, latency, size in drawn]
+    flags = pareto.front(rows, ("auc", "latency_p50_ms", "size_bytes"))
+    first = NonDominatedSorting().do(drawn * [-1, 1, 1], only_non_dominated_front=True)
+    assert sorted(np.flatnonzero(flags)) == sorted(first)

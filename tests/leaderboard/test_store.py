@@ -1,0 +1,255 @@
+"""The store: nothing lost, nothing doubled, nothing changed afterwards, whatever happens to its writers."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tutelage.leaderboard.schema import SCHEMA_VERSION
+from tutelage.leaderboard.store import Store
+from tutelage.records import InputError, Measurement, Row
+
+# What a writer process runs: it files `count` rows, `step` a transaction, and says after each how far it is.
+WRITER = """
+import sys
+from tutelage.leaderboard.store import Store
+from tutelage.records import Measurement, Row
+place, name, count, step = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+store = Store(place)
+print("open", flush=True)
+for start in range(0, count, step):
+    rows, measured = [], []
+    for n in range(start, min(count, start + step)):
+        samples = Measurement(device="d", runtime="r", runtime_version="1", threads=1, batch=1, precision="fp32",
+                              effective_precision="fp32", samples_ms=(1.0, n + 1.0), created=name)
+        measured.append(samples)
+        rows.append(Row(model=f"{name}-{n}", role="student", dataset="toy", measurement=samples.id))
+    store.add(rows, measured)
+    print(start + step, flush=True)
+"""
+
+
+def write_aside(place: str | Path, name: str, count: int, step: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(place), name, str(count), str(step)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def integrity(path: Path) -> str:
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+
+
+def test_rows_and_samples_come_back_as_they_were(tmp_path, demo):
+    rows, measurements = demo
+    store = Store(tmp_path / "leaderboard.db")
+    assert store.add(rows, measurements) == len(rows)
+    assert store.rows() == rows
+    assert store.measurement(rows[3].measurement) == next(m for m in measurements if m.id == rows[3].measurement)
+    assert store.measurements([row.measurement for row in rows[:5]])
+    assert store.count() == len(rows)
+
+
+def test_the_same_row_is_kept_once_and_time_does_not_make_it_another(tmp_path):
+    store = Store(tmp_path / "leaderboard.db")
+    row = Row(model="m", role="student", dataset="d", created="2026-01-01T00:00:00Z")
+    later = row.model_copy(update={"created": "2027-01-01T00:00:00Z"})
+    assert store.add([row, row]) == 1
+    assert store.add([later]) == 0
+    assert store.rows() == [row]
+
+
+def test_a_path_with_signs_that_mean_something_in_a_url_is_a_path(tmp_path):
+    folder = tmp_path / "a %20?b#c&d"
+    folder.mkdir()
+    Store(folder / "leaderboard.db").add([Row(model="m", role="student", dataset="d")])
+    assert (folder / "leaderboard.db").is_file()
+    assert Store(folder / "leaderboard.db", read_only=True).count() == 1
+
+
+def test_an_unmeasured_figure_is_none_in_and_out(tmp_path):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add([Row(model="m", role="teacher", dataset="d", accuracy=0.0, params=3_000_000_000_000)])
+    (row,) = store.rows()
+    assert (row.accuracy, row.auc, row.latency_p50_ms, row.params) == (0.0, None, None, 3_000_000_000_000)
+    frame = store.frame()
+    assert frame["accuracy"][0] == 0.0
+    assert frame["auc"].isna().all()
+    assert frame["batch"].isna().all()
+
+
+def test_a_row_whose_samples_are_missing_is_refused_whole(tmp_path):
+    store = Store(tmp_path / "leaderboard.db")
+    good = Row(model="good", role="student", dataset="d")
+    bad = Row(model="bad", role="student", dataset="d", measurement="0123456789abcdef")
+    with pytest.raises(InputError, match="names a measurement that is not there"):
+        store.add([good, bad])
+    assert store.count() == 0
+
+
+@pytest.mark.parametrize("statement", ["UPDATE rows SET auc = 1", "DELETE FROM rows", "DELETE FROM measurements"])
+def test_nothing_is_changed_or_deleted(tmp_path, demo, statement):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(demo[0][:3], demo[1][:3])
+    connection = sqlite3.connect(tmp_path / "leaderboard.db")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(statement)
+    connection.close()
+    assert store.rows() == demo[0][:3]
+
+
+def test_a_row_is_found_by_the_beginning_of_its_id(tmp_path, demo):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(*demo)
+    assert store.row(demo[0][7].key[:9]) == demo[0][7]
+    with pytest.raises(InputError, match="no row"):
+        store.row("zzzz")
+    with pytest.raises(InputError):
+        store.row("")
+    with pytest.raises(InputError, match="no row"):
+        store.row("%")
+
+
+def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
+    from tutelage.leaderboard import schema
+
+    path = tmp_path / "leaderboard.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", 1)
+        Store(path).add([Row(model="old", role="student", dataset="d")])
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (0,)
+    with pytest.raises(InputError, match="schema version 1"):
+        Store(path, read_only=True)
+    assert [row.model for row in Store(path).rows()] == ["old"]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (SCHEMA_VERSION,)
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (4,)
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "leaderboard.db"
+    Store(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO schema_version VALUES (99, 'tomorrow')")
+    with pytest.raises(InputError, match="schema version 99"):
+        Store(path)
+
+
+def test_what_is_no_leaderboard_is_told_in_one_line(tmp_path):
+    text = tmp_path / "notes.db"
+    text.write_text("this is not a database, but it is long enough to be read as the head of one" * 4)
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE rows (name TEXT)")
+    for place, words in (
+        (text, "not a database"),
+        (foreign, "another program"),
+        (tmp_path / "absent" / "x.db", "folder"),
+        ("mysql://host/name", "postgresql"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            Store(place)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no leaderboard"):
+        Store(tmp_path / "absent.db", read_only=True)
+
+
+def test_a_reader_writes_nothing(tmp_path):
+    Store(tmp_path / "leaderboard.db")
+    with pytest.raises(InputError, match="read only"):
+        Store(tmp_path / "leaderboard.db", read_only=True).add([Row(model="m", role="student", dataset="d")])
+
+
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    details=st.dictionaries(st.text(), st.integers(-(2**53), 2**53)),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_name_comes_back(tmp_path_factory, name, details):
+    path = tmp_path_factory.getbasetemp() / "names.db"
+    store = Store(path)
+    row = Row(model=name, role="student", dataset="d", details=details)
+    store.add([row])
+    assert store.row(row.key) == row
+
+
+@pytest.mark.slow
+def test_eight_writers_lose_no_row_and_double_none(tmp_path):
+    path = tmp_path / "leaderboard.db"
+    # All open an absent file at once, so they also race for its creation; two write the very same rows.
+    names = [f"writer{n}" for n in range(7)] + ["writer0"]
+    writers = [write_aside(path, name, 1000, 10) for name in names]
+    for writer in writers:
+        _, errors = writer.communicate(timeout=300)
+        assert writer.returncode == 0, errors
+    models = [row.model for row in Store(path).rows()]
+    assert sorted(models) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(1000))
+    assert integrity(path) == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(5))
+def test_a_killed_writer_leaves_every_committed_row(tmp_path, moment):
+    path = tmp_path / "leaderboard.db"
+    writer = write_aside(path, "victim", 1_000_000, 7)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "open\n"
+    time.sleep(0.05 + 0.11 * moment)
+    os.kill(writer.pid, signal.SIGKILL)
+    told, _ = writer.communicate()
+    committed = int(told.split()[-1]) if told.strip() else 0
+    store = Store(path)
+    num_rows = store.count()
+    # What it told of is there; one more transaction may have been committed before it could tell; none is torn.
+    assert num_rows in (committed, committed + 7)
+    assert len(store.measurements([row.measurement for row in store.rows()])) == num_rows
+    assert integrity(path) == "ok"
+    assert store.add([Row(model="after", role="student", dataset="d")]) == 1
+
+
+def test_a_full_disk_is_a_clear_error_and_an_intact_store(tmp_path):
+    path = tmp_path / "leaderboard.db"
+    Store(path).add([Row(model=f"before{n}", role="student", dataset="d") for n in range(50)])
+    before = Store(path).count()
+    # The kernel refuses to let any file of this process grow past 300 kB, as a full disk does.
+    script = """
+import resource, sys
+from tutelage.leaderboard.store import Store
+from tutelage.records import InputError, Row
+store = Store(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    store.add([Row(model=f"more{n}", role="student", dataset="d", details={"note": "x" * 2000}) for n in range(1000)])
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert "nothing of this write was kept" in done.stdout
+    assert "space" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert Store(path).count() == before
+    assert integrity(path) == "ok"
+    assert Store(path).add([Row(model="after", role="student", dataset="d")]) == 1
+
+
+def test_merging_another_workspace_brings_its_samples_marked_as_imported(tmp_path, demo):
+    theirs, ours = Store(tmp_path / "theirs.db"), Store(tmp_path / "ours.db")
+    theirs.add(demo[0][:10], demo[1][:10])
+    assert ours.merge(theirs) == 10
+    assert ours.merge(theirs) == 0
+    assert {row.source for row in ours.rows()} == {"imported"}
+    assert isinstance(ours.measurement(demo[0][0].measurement), Measurement)
+    assert ours.import_file(tmp_path / "theirs.db") == 10  # another origin is told apart
