@@ -16,7 +16,7 @@ from tutelage.records import InputError
 from .cache import Decoded, decode_all
 from .dataset import SPLITS, Dataset, Listing, Request, manifest_hash, split_column
 from .lc25000 import group_near_duplicates
-from .splits import drop_straddlers, limit_images, make_splits, merge_groups, straddling_groups
+from .splits import drop_straddlers, limit_images, make_splits, merge_groups, one_hot, straddling_groups
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def assemble(listing: Listing, request: Request) -> Dataset:
             notes.append(f"{num_dropped} images whose group or exact copy stands in a later split were left out")
     column = split_column(splits, len(listing.paths))
     assert leaky or not straddling_groups(groups, column)
-    _check_classes(listing, splits, request)
+    notes += _absent_classes(listing, splits, request)
     names = np.array(listing.names(), dtype=np.str_)
     return Dataset(
         name=request.name,
@@ -91,20 +91,21 @@ def _leave_out(listing: Listing, decoded: Decoded, request: Request) -> tuple[Li
     return listing.take(good), decoded.take(good), skipped
 
 
-def _check_classes(listing: Listing, splits: dict[str, NDArray[np.int64]], request: Request) -> None:
-    """Refuse a split in which a class is absent: no AUC could be given for it."""
+def _absent_classes(listing: Listing, splits: dict[str, NDArray[np.int64]], request: Request) -> list[str]:
+    """Say which class is absent from which split; one class an image and none of it in train is an error."""
     labels: NDArray[Any] = listing.labels
+    notes = []
     for split in SPLITS:
         if len(splits[split]) == 0:
             continue
-        if listing.multi_label:
-            present = np.nansum(labels[splits[split]], axis=0) > 0
-        else:
-            present = np.bincount(labels[splits[split]], minlength=len(listing.class_names)) > 0
-        if not present.all():
-            absent = listing.class_names[int(np.flatnonzero(~present)[0])]
-            if split == "train":
+        num_images = one_hot(labels)[splits[split]].sum(axis=0)
+        for name, num in zip(listing.class_names, num_images, strict=False):
+            if num == 0 and split == "train" and not listing.multi_label:
                 raise InputError(
-                    f"class {absent} of {request.name} has no image in train: add images or lower the shares"
+                    f"class {name} of {request.name} has no image in train: add images or lower the shares"
                 )
-            log.warning("class %s of %s has no image in %s: its AUC will be empty", absent, request.name, split)
+            if num == 0:
+                notes.append(f"class {name} has no image in {split}: its AUC there is undefined")
+    for note in notes:
+        log.warning("%s: %s", request.name, note)
+    return notes

@@ -72,11 +72,10 @@ def assign_groups(
     order = rng.permutation(num_groups)
     order = order[np.argsort(-rarity[order].sum(axis=1), kind="stable")]
     lacking = np.asarray(shares, dtype=float)[:, None] * np.ones(counts.shape[1])
-    wanted = np.maximum(np.asarray(shares, dtype=float), 1e-12)
     part_of = np.zeros(num_groups, dtype=np.int64)
     for group in order:
-        need = (lacking / wanted[:, None]) @ rarity[group]
-        part = int(np.argmax(need))
+        # what lacks is counted in images, not relative to the part: a kind with one group only goes to the largest part
+        part = int(np.argmax(lacking @ rarity[group]))
         part_of[group] = part
         lacking[part] -= rarity[group]
     return part_of[group_of]

@@ -1,0 +1,183 @@
+"""Class folders: splits by group, every picture mode, and each fault told in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tutelage.distill.data import check_path, load_dataset
+from tutelage.distill.folders import cxr3_group
+from tutelage.distill.images import decode
+from tutelage.records import InputError
+
+
+def _picture(path: Path, seed: int, size: tuple[int, int] = (20, 16), mode: str = "L") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def _folder(root: Path, num: int = 30, patients: int = 10) -> Path:
+    for label, name in enumerate(("sick", "well")):
+        for number in range(num):
+            _picture(root / name / f"{label}{number % patients:03d}_{number:03d}.png", 1000 * label + number)
+    return root
+
+
+def test_groups_never_straddle_and_shares_hold(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    data = load_dataset("folder", path=root, size=16, options={"group": r"^(\d+)_"})
+    assert data.class_names == ("sick", "well")
+    places = [set(data.groups[data.splits[name]]) for name in ("train", "val", "test")]
+    assert not places[0] & places[1] | places[0] & places[2] | places[1] & places[2]
+    assert len(data.splits["test"]) == 12
+    assert len(data.splits["val"]) in (6, 9, 12)  # 15 % of 60 is 9; groups are of 3
+    assert data.class_counts("test") == {"sick": 6, "well": 6}
+
+
+def test_folds_partition_the_images_and_a_seed_repeats_them(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    tests = [load_dataset("folder", path=root, size=8, fold=fold, options={"group": r"^(\d+)_"}) for fold in range(5)]
+    assert sorted(np.concatenate([data.splits["test"] for data in tests])) == list(range(60))
+    again = load_dataset("folder", path=root, size=8, fold=2, options={"group": r"^(\d+)_"})
+    assert again.manifest == tests[2].manifest != tests[1].manifest
+
+
+def test_leaky_splits_by_image_and_says_so(tmp_path: Path) -> None:
+    data = load_dataset("folder", path=_folder(tmp_path), size=8, leaky=True, options={"group": r"^(\d+)_"})
+    assert data.leaky
+    assert set(data.groups[data.splits["train"]]) & set(data.groups[data.splits["test"]])
+    assert any("leaky" in note for note in data.notes)
+
+
+def test_official_split_folders_are_kept_and_copies_leave_train(tmp_path: Path) -> None:
+    for split, start in (("train", 0), ("val", 100), ("test", 200)):
+        _folder(tmp_path / split, num=6)
+        for label, name in enumerate(("sick", "well")):
+            for number in range(6):
+                _picture(tmp_path / split / name / f"{label}{number:03d}_{number:03d}.png", start + 10 * label + number)
+    twin = tmp_path / "test" / "sick" / "0000_000.png"
+    (tmp_path / "train" / "sick" / "copy.png").write_bytes(twin.read_bytes())
+    data = load_dataset("folder", path=tmp_path, size=16)
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [12, 12, 12]
+    assert any("1 images whose group or exact copy" in note for note in data.notes)
+    report = check_path(tmp_path)
+    assert [set(same) for same in report.duplicates] == [{"test/sick/0000_000.png", "train/sick/copy.png"}]
+    assert report.split_counts == {"train": 13, "val": 12, "test": 12}
+
+
+def test_bad_files_are_refused_by_name_or_counted(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    whole = (root / "sick" / "0000_000.png").read_bytes()
+    (root / "sick" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (root / "well" / "empty.png").write_bytes(b"")
+    (root / "well" / "text.jpg").write_text("not a picture")
+    with pytest.raises(InputError, match=r"cut\.png is damaged.*and 2 more") as refused:
+        load_dataset("folder", path=root, size=16)
+    assert "\n" not in str(refused.value)
+    data = load_dataset("folder", path=root, size=16, skip_bad=True)
+    assert data.skipped == ("sick/cut.png", "well/empty.png", "well/text.jpg")
+    assert len(data.images) == 60
+    report = check_path(root)
+    assert [Path(line.split(" is ")[0]).name for line in report.unreadable] == ["cut.png", "empty.png", "text.jpg"]
+    assert not report.ok
+
+
+def test_a_class_without_images_is_named_and_check_tells_every_fault(tmp_path: Path) -> None:
+    root = _folder(tmp_path, num=4)
+    (root / "absent").mkdir()
+    (root / "sick" / "empty.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"class absent .* holds no image"):
+        load_dataset("folder", path=root, size=16)
+    problems = " / ".join(check_path(root).problems)
+    assert "absent" in problems
+    assert "empty.png is empty (0 bytes)" in problems
+
+
+def test_requests_that_cannot_be_met_are_one_line(tmp_path: Path) -> None:
+    root = _folder(tmp_path, num=4)
+    cases = [
+        ({"name": "foldr"}, "did you mean 'folder'"),
+        ({"path": tmp_path / "nowhere"}, "no data at"),
+        ({"path": None}, "say where"),
+        ({"size": 4}, "size must be 8 to"),
+        ({"channels": 2}, "channels must be 1 or 3"),
+        ({"val_share": 0.6, "test_share": 0.5}, "must leave room for train"),
+        ({"fold": 7}, "fold 7 is not one of 0..4"),
+        ({"options": {"grup": "x"}}, "no option 'grup'"),
+        ({"options": {"group": "("}}, "neither a rule"),
+        ({"options": {"group": "nothing-like-it"}}, "does not match"),
+        ({"limit": 0}, "limit must be at least 1"),
+    ]
+    for change, message in cases:
+        asked = {"name": "folder", "path": root, "size": 16, **change}
+        with pytest.raises(InputError, match=message.replace("(", r"\(")) as refused:
+            load_dataset(asked.pop("name"), **asked)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_decodes_to_the_shape_asked(tmp_path: Path, mode: str, channels: int) -> None:
+    gradient = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
+    file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.fromarray(gradient).convert("RGB").convert(mode).save(file)
+    pixels, _ = decode(file, 32, channels)
+    assert pixels.shape == (32, 32, channels)
+    assert pixels.dtype == np.uint8
+    assert pixels[:, 24:].mean() > pixels[:, :8].mean() + 100
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_16_bit_files_are_scaled_by_the_bits_they_use(tmp_path: Path, bits: int) -> None:
+    top = 2**bits - 1
+    ramp = np.tile(np.linspace(0, top, 64), (64, 1)).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    pixels, _ = decode(tmp_path / "x.png", 64)
+    np.testing.assert_allclose(pixels[0, :, 0], np.rint(ramp[0] * (255 / top)), atol=1)
+
+
+def test_alpha_is_laid_on_black_and_nan_pixels_are_refused(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "clear.png")
+    assert decode(tmp_path / "clear.png", 8)[0].max() == 0
+    Image.fromarray(np.full((8, 8), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(InputError, match=r"nan\.tif: holds pixels that are NaN"):
+        decode(tmp_path / "nan.tif", 8)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("00001362_001.jpg", "00001362_017.jpg"),
+        ("1.CXRCTThoraximages.pdf-000-fig1a.jpg", "1.CXRCTThoraximages.pdf-000-fig1b.jpg"),
+        ("1-s2.0-S0929664620300449-gr2_lrg-a.jpg", "1-s2.0-S0929664620300449-gr2_lrg-d.jpg"),
+        ("covid-19-pneumonia-24-day6.jpg", "covid-19-pneumonia-24-day12.jpg"),
+        ("nejmc2001573_f1a.jpg", "nejmc2001573_f1b.jpg"),
+        ("ryct.2020200034.fig5-day0.jpg", "ryct.2020200034.fig2.jpg"),
+    ],
+)  # fmt: skip
+def test_cxr3_series_are_one_patient(one: str, other: str) -> None:
+    assert cxr3_group(one) == cxr3_group(f"covid19/{other}")
+
+
+def test_cxr3_keeps_different_patients_apart() -> None:
+    names = ["00001362_001.jpg", "00001363_001.jpg", "covid-19-pneumonia-2.jpg", "covid-19-pneumonia-28.jpg"]
+    names += ["01E392EE-69F9-4E33-BFCE-E5C968654078.jpg", "03BF7561-A9BA-4C3C-B8A0-D3E585F73F3C.jpg"]
+    assert len({cxr3_group(name) for name in names}) == len(names)
+
+
+def test_cxr3_as_it_is(data_dir: Path) -> None:
+    if not (data_dir / "cxr3").is_dir():
+        pytest.skip(f"no cxr3 in {data_dir}")
+    data = load_dataset("cxr3", path=data_dir / "cxr3", size=32)
+    assert data.images.shape == (1124, 32, 32, 1)
+    assert data.class_names == ("covid19", "no_finding", "pneumonia")
+    patient_of = {
+        name: {data.groups[i] for i in np.flatnonzero(data.labels == label)} for label, name in ((1, "a"), (2, "b"))
+    }
+    assert len(patient_of["a"]) == 332
+    assert len(patient_of["b"]) == 371
+    assert len(patient_of["a"] & patient_of["b"]) == 21
+    column = {group: name for name in data.splits for group in data.groups[data.splits[name]]}
+    assert all(column[data.groups[i]] == name for name in data.splits for i in data.splits[name])
