@@ -1,4 +1,4 @@
-"""One stage alone, on files that others made: teach an architecture, quantize or measure a model, add a device."""
+"""One stage alone, on files that others made: teach an architecture, quantize or measure a model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from tutelage.quant.openvino_ptq import quantize_openvino
 from tutelage.quant.ptq import quantize_onnx
 from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
-from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student
+from tutelage.records import Arch, InputError, Measurement, Student
 from tutelage.search.space import SPACES
 from tutelage.stages.context import open_context
-from tutelage.stages.device import profile_host
 from tutelage.stages.students import choices
 from tutelage.stages.teach import teach_student, teach_teacher
 from tutelage.workspace import Workspace
@@ -169,35 +168,6 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
     if height is None or width is None:
         raise InputError(f"{model} leaves the input side open: give it with --side, e.g. --side 224")
     return int(channels), int(height), int(width)
-
-
-def add_device(
-    workspace: Workspace,
-    report: Report,
-    fields: dict[str, Any],
-    precision: str,
-    space: str,
-    sides: tuple[int, ...],
-    num_classes: int,
-    channels: int,
-    minutes: float,
-) -> DeviceProfile:
-    """Measure this host as a new device; an existing name is refused, so that no profile changes under a run."""
-    section = DeviceSection.model_validate(fields)
-    if any(profile.name == section.name for profile, _ in list_profiles(workspace.path)):
-        raise InputError(f"device {section.name!r} exists: take another name, or remove it first")
-    if space not in SPACES:
-        raise InputError(f"unknown space {space!r}: choose one of {', '.join(SPACES)}")
-    return profile_host(
-        workspace,
-        section,
-        SPACES[space].with_resolutions(sides),
-        num_classes,
-        channels,
-        report,
-        precision=precision,
-        minutes=minutes,
-    )
 
 
 def _must_exist(model: Path) -> None:

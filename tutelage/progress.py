@@ -35,12 +35,19 @@ def reporting(console: Console | None = None) -> Iterator[Report]:
 
 
 def _barred(bar: Progress) -> Report:
+    """Draw one bar for what is going on; what is done becomes a line above it."""
     tasks: dict[str, TaskID] = {}
+    began: dict[str, float] = {}
 
     def report(text: str, done: int, total: int) -> None:
         if text not in tasks:
             tasks[text] = bar.add_task(text, total=total)
+            began[text] = time.monotonic()
         bar.update(tasks[text], completed=done, total=total)
+        if done >= total:
+            bar.remove_task(tasks.pop(text))
+            seconds = time.monotonic() - began[text]
+            bar.console.print(f"{text}: {total} in {seconds:.0f} s", highlight=False, markup=False, soft_wrap=True)
 
     return report
 

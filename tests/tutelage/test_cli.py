@@ -63,11 +63,13 @@ def test_the_command_runs_as_a_module() -> None:
 
 
 def test_every_verb_has_help_with_an_example() -> None:
-    for verb in (
-        ["run"], ["search"], ["distill"], ["quantize"], ["bench"], ["doctor"], ["device", "add"], ["device", "list"],
-        ["device", "show"], ["leaderboard", "show"], ["leaderboard", "build"], ["leaderboard", "export"],
-        ["data", "list"], ["data", "check"],
-    ):  # fmt: skip
+    verbs = "run search distill quantize bench reproduce doctor".split()
+    groups = {
+        "device": "add list show check remove",
+        "leaderboard": "show build export",
+        "data": "list check",
+    }
+    for verb in [[name] for name in verbs] + [[group, name] for group in groups for name in groups[group].split()]:
         done = tutelage(*verb, "--help")
         assert done.returncode == 0
         assert "Example" in done.stdout, verb

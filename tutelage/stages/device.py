@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.bench.device import make_profile
 from tutelage.bench.latency import LatencyModel
 from tutelage.bench.profiles import list_profiles, load_latency_model
+from tutelage.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
-from tutelage.quant.export import export_onnx
 from tutelage.quantities import milliseconds, share
 from tutelage.recipe import DeviceSection
 from tutelage.records import Arch, DeviceProfile, InputError
-from tutelage.search.counts import BlockSpec
 from tutelage.search.space import Space
-from tutelage.search.supernet import build_arch, build_block
 from tutelage.workspace import Workspace
 
 
@@ -51,7 +48,17 @@ def open_device(
         _check_same(section, profile)
     else:
         folder = workspace.path / "devices"
-        profile = profile_host(workspace, section, space, num_classes, channels, report, tolerance=tolerance)
+        request = DeviceRequest(
+            section.name,
+            section.runtime,
+            space,
+            num_classes,
+            channels,
+            threads=section.threads,
+            batch=section.batch,
+            tolerance=tolerance,
+        )
+        profile = measure_device(workspace, report, request)
     missing = set(space.resolutions) - set(profile.resolutions)
     if space.name not in profile.spaces or missing:
         raise InputError(
@@ -60,45 +67,6 @@ def open_device(
         )
     model = load_latency_model(profile, folder)
     return Device(profile, folder, model, budget_ms(section, model, space))
-
-
-def profile_host(
-    workspace: Workspace,
-    section: DeviceSection,
-    space: Space,
-    num_classes: int,
-    channels: int,
-    report: Report,
-    *,
-    precision: str = "fp32",
-    minutes: float = 3.0,
-    tolerance: float = 0.05,
-) -> DeviceProfile:
-    """Measure blocks and a few whole subnets on this host and fit the latency model."""
-
-    def export(arch: Arch, path: Path) -> None:
-        export_onnx(build_arch(arch, num_classes, channels), path, (1, channels, arch.r, arch.r))
-
-    def export_block(spec: BlockSpec, path: Path) -> None:
-        export_onnx(build_block(spec), path, (1, spec.in_channels, spec.in_hw, spec.in_hw))
-
-    return make_profile(
-        section.name,
-        section.runtime,
-        threads=section.threads,
-        batch=section.batch,
-        precision=precision,
-        minutes=minutes,
-        tolerance=tolerance,
-        space=space,
-        resolutions=space.resolutions,
-        num_classes=num_classes,
-        in_channels=channels,
-        export=export,
-        export_block=export_block,
-        folder=workspace.path / "devices",
-        progress=lambda text, done, total: report(f"device {section.name}: {text}", done, total),
-    )
 
 
 def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from tutelage.records import InputError, Student
 from tutelage.search.shrink import SupernetSchedule, train_supernet
-from tutelage.search.space import SPACES, Space
+from tutelage.search.space import Space, find_space
 from tutelage.search.subnet_step import Batch
 from tutelage.search.supernet import build_supernet
 
@@ -38,9 +38,7 @@ class Supernet:
 def space_of(ctx: Context) -> Space:
     """Give the recipe's space with the resolutions of this run."""
     section = ctx.recipe.supernet
-    if section.space not in SPACES:
-        raise InputError(f"unknown space {section.space!r}: choose one of {', '.join(SPACES)}")
-    return SPACES[section.space].with_resolutions(section.resolutions or (ctx.size,))
+    return find_space(section.space).with_resolutions(section.resolutions or (ctx.size,))
 
 
 def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -26,20 +26,59 @@ def device_add(
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
     minutes: Annotated[float, typer.Option(help="How long measuring may take.")] = 3.0,
+    ssh: Annotated[str, typer.Option(help="USER@HOST of a device reached by ssh.")] = "",
+    command: Annotated[str, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure this host with a runtime and fit a latency model for a space, so that budgets can be held on it.
 
     Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
     """
-    from tutelage import alone, terminal
+    from tutelage import terminal
+    from tutelage.devices import DeviceRequest, add_device
+    from tutelage.search.space import find_space
 
-    fields: dict[str, Any] = {"name": name, "runtime": runtime, "threads": threads, "batch": batch}
+    where = find_space(space).with_resolutions(tuple(side or (64,)))
+    request = DeviceRequest(
+        name, runtime, where, classes, channels, threads, batch, precision, minutes, ssh=ssh, command=command
+    )
     with terminal.run_setting(workspace) as (place, report, _):
-        found = alone.add_device(
-            place, report, fields, precision, space, tuple(side or (64,)), classes, channels, minutes
-        )
-    terminal.print_device(found, Console())
+        found = add_device(place, report, request)
+    terminal.print_device(found, Console(), as_json)
+
+
+@app.command("check")
+def device_check(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """Measure other subnets on a known device and say whether its profile still holds.
+
+    Example: [bold]tutelage device check host-ort-64px[/]
+    """
+    from tutelage import terminal
+    from tutelage.devices import check_device
+
+    with terminal.run_setting(workspace) as (place, report, _):
+        found = check_device(place, report, name)
+    facts = {
+        "device": name,
+        "holds": found.holds,
+        "drift": found.drift,
+        "mean_error_of_predictions": found.error,
+        "share_inside_interval": found.covered,
+    }
+    terminal.print_figures(facts, Console(), as_json)
+
+
+@app.command("remove")
+def device_remove(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Remove a profile and its latency model from the workspace or the user's folder.
+
+    Example: [bold]tutelage device remove my-laptop[/]
+    """
+    from tutelage.bench.profiles import remove_profile
+
+    for path in remove_profile(name, workspace):
+        print(f"removed {path}")
 
 
 @app.command("list")

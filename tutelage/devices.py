@@ -1,0 +1,91 @@
+"""Devices outside a run: measure a new one, measure a known one again. Enters: what a user asks. Leaves: profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.bench.device import DeviceCheck, check_profile, make_profile
+from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.progress import Report
+from tutelage.quant.export import export_onnx
+from tutelage.records import Arch, DeviceProfile, InputError
+from tutelage.search.counts import BlockSpec
+from tutelage.search.space import Space, find_space
+from tutelage.search.supernet import build_arch, build_block
+from tutelage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class DeviceRequest:
+    """A device to be measured: how models run there, and the networks its latency model is to know."""
+
+    name: str
+    runtime: str
+    space: Space
+    num_classes: int
+    channels: int
+    threads: int = 1
+    batch: int = 1
+    precision: str = "fp32"
+    minutes: float = 3.0
+    tolerance: float = 0.05
+    ssh: str = ""
+    command: str = ""
+
+
+def add_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
+    """Measure a new device; an existing name is refused, so that no profile changes under a run."""
+    if any(profile.name == request.name for profile, _ in list_profiles(workspace.path)):
+        raise InputError(
+            f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
+        )
+    return measure_device(workspace, report, request)
+
+
+def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
+    """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace."""
+
+    def export_block(spec: BlockSpec, path: Path) -> None:
+        export_onnx(build_block(spec), path, (1, spec.in_channels, spec.in_hw, spec.in_hw))
+
+    return make_profile(
+        request.name,
+        request.runtime,
+        threads=request.threads,
+        batch=request.batch,
+        precision=request.precision,
+        space=request.space,
+        resolutions=request.space.resolutions,
+        num_classes=request.num_classes,
+        in_channels=request.channels,
+        export=_exporter(request.num_classes, request.channels),
+        export_block=export_block,
+        folder=workspace.path / "devices",
+        minutes=request.minutes,
+        tolerance=request.tolerance,
+        ssh=request.ssh,
+        command=request.command,
+        progress=lambda text, done, total: report(f"device {request.name}: {text}", done, total),
+    )
+
+
+def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck:
+    """Measure some other subnets on a known device and say whether its predictions still hold."""
+    profile, folder = find_profile(name, workspace.path)
+    model = load_latency_model(profile, folder)
+    return check_profile(
+        profile,
+        folder,
+        space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
+        export=_exporter(model.num_classes, model.in_channels),
+        progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
+    )
+
+
+def _exporter(num_classes: int, channels: int) -> Callable[[Arch, Path], None]:
+    def export(arch: Arch, path: Path) -> None:
+        export_onnx(build_arch(arch, num_classes, channels), path, (1, channels, arch.r, arch.r))
+
+    return export
