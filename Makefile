@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast check types bench bench-search bench-budget clean
+.PHONY: demo test test-fast check types bench bench-search bench-latency clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -35,6 +35,15 @@ check: $(READY) types
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-autosave
+
+# Tables that are printed, not asserted: they take minutes and need the public tables (TUTELAGE_DATA or ../shared/data).
+DATA ?= $(or $(TUTELAGE_DATA),../shared/data)
+
+bench-search: $(READY)
+	$(BIN)/python tests/benchmarks/search_strategies.py --data $(DATA)
+
+bench-latency: $(READY)
+	$(BIN)/python tests/benchmarks/latency_tables.py $(DATA)
 
 clean:
 	rm -rf $(VENV) .types build dist *.egg-info
