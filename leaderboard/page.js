@@ -77,6 +77,7 @@ const hintParts = [...byId("query-hint").childNodes].map((one) => one.cloneNode(
 function restoreHint() { byId("query-hint").replaceChildren(...hintParts.map((one) => one.cloneNode(true))); }
 
 function refresh(tableOnly = false) {
+  if (!NUM) { byId("count").textContent = "The leaderboard holds no rows yet."; dressTheme(); return; }
   const { group, inTable } = choose();
   const qualities = ["auc", "accuracy"].filter((name) => group.some((i) => figure(name, i) !== null));
   state.quality = options(byId("quality"), qualities, state.quality, "", (name) => FIGURES[name].label);
@@ -159,8 +160,7 @@ new ResizeObserver(() => { const width = byId("chart-0").clientWidth; if (width 
 
 byId("summary").textContent = [`${NUM.toLocaleString("en")} rows`, DATA.made ? `made ${DATA.made}` : ""].filter(Boolean).join(" · ");
 readLink();
-if (NUM) refresh();
-else { byId("count").textContent = "The leaderboard holds no rows yet."; dressTheme(); }
+refresh();
 
 // Served live: ask the server whether rows came in, and load the page again with the view kept in the link.
 if (DATA.live) setInterval(async () => {

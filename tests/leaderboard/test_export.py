@@ -56,7 +56,7 @@ def printed(rows, width, **more):
 def test_csv_has_the_promised_columns_first_and_nothing_for_unmeasured(demo):
     rows = [*demo[0], Row(model="bare", role="baseline", dataset="d")]
     records = list(csv.DictReader(io.StringIO(export(rows, None, "csv"))))
-    assert list(records[0])[: len(PROMISED)] == PROMISED
+    assert list(records[0])[: len(PROMISED)] == list(PROMISED)
     assert len(records) == len(rows)
     bare = records[-1]
     assert {name for name, cell in bare.items() if cell} == {

@@ -1,0 +1,122 @@
+"""Two rows side by side: figures, differences, and what a paired test says of them.
+
+Enters: two rows and, where their predictions are at hand, the tests' numbers. Leaves: a table on a rich console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tutelage.records import Row
+
+from . import pareto
+from .export import HEADINGS, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FIGURES = ("auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
+FIGURES = (*_FIGURES, "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes")
+# Figures that only mean something on one and the same device.
+_DEVICE_FIGURES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj", "peak_rss_bytes")
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """What a paired test of two rows on the same test images found, e.g. DeLong on `auc`, McNemar on `accuracy`."""
+
+    name: str
+    figure: str
+    p_value: float
+    difference: float | None = None
+    low: float | None = None  # 95 % interval of the difference, the second row less the first
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two rows; `change` is told as points (qualities) or as a ratio (costs), empty if not comparable."""
+
+    figure: str
+    first: float | None
+    second: float | None
+    change: str
+    verdict: str  # "better", "worse", "same" or "": the second against the first
+    note: str
+
+
+def differences(first: Row, second: Row, tests: Sequence[PairedTest] = ()) -> list[Difference]:
+    """Compare what may be compared: qualities on one data set and split, latencies on one device."""
+    same_ground = (first.dataset, first.split) == (second.dataset, second.split)
+    rig = ("device", "batch", "threads")
+    same_rig = all(getattr(first, name) == getattr(second, name) for name in rig)
+    found = []
+    for name in FIGURES:
+        a, b = getattr(first, name), getattr(second, name)
+        if a is None and b is None:
+            continue
+        change = verdict = note = ""
+        if a is None or b is None:
+            note = "not measured for both"
+        elif name in pareto.QUALITY and not same_ground:
+            note = "other data set or split"
+        elif name in _DEVICE_FIGURES and not same_rig:
+            note = "other device"
+        else:
+            change, verdict = _change(name, a, b)
+            note = _note(name, first, second, tests)
+        found.append(Difference(name, a, b, change, verdict, note))
+    return found
+
+
+def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequence[PairedTest] = ()) -> None:
+    """Print two rows beside each other, with the tests' findings where they were made."""
+    from rich.table import Table
+    from rich.text import Text
+
+    marks = {"better": ("green", " ▲"), "worse": ("red", " ▼"), "same": ("", ""), "": ("", "")}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for letter, row in (("A", first), ("B", second)):
+        table.add_column(Text(f"{letter}: {row.model}"), justify="right", overflow="fold")
+    table.add_column("B against A", justify="right")
+    table.add_column("")
+    for name in ("role", "teacher", "scheme", "dataset", "device"):
+        a, b = getattr(first, name), getattr(second, name)
+        if a or b:
+            table.add_row(name, Text(a or "-"), Text(b or "-"), "", "")
+    for one in differences(first, second, tests):
+        style, sign = marks[one.verdict]
+        cells = (plain(value, one.figure) if value is not None else "" for value in (one.first, one.second))
+        table.add_row(HEADINGS.get(one.figure, one.figure), *cells, Text(one.change + sign, style=style), one.note)
+    console.print(table)
+    if not tests and (first.dataset, first.split) == (second.dataset, second.split):
+        console.print(
+            "No paired test was made: the predictions of both rows on the same images are needed.", style="dim"
+        )
+
+
+def _change(name: str, a: float, b: float) -> tuple[str, str]:
+    if a == b:
+        return "same", "same"
+    better = (b > a) == (pareto.DIRECTIONS[name] == "max")
+    verdict = "better" if better else "worse"
+    if name in pareto.QUALITY:
+        return f"{100 * (b - a):+.1f} points", verdict
+    if a <= 0 or b <= 0:
+        return "", verdict
+    return (f"{a / b:.2f} x less" if b < a else f"{b / a:.2f} x more"), verdict
+
+
+def _note(name: str, first: Row, second: Row, tests: Sequence[PairedTest]) -> str:
+    for test in tests:
+        if test.figure == name:
+            spread = "" if test.low is None or test.high is None else f", 95 % {test.low:+.3f} to {test.high:+.3f}"
+            return f"{test.name} p {'< 0.001' if test.p_value < 0.001 else f'= {test.p_value:.3f}'}{spread}"
+    bounds = [getattr(row, f"{name}_{end}", None) for row in (first, second) for end in ("lo", "hi")]
+    if None in bounds:
+        return ""
+    meet = bounds[0] <= bounds[3] and bounds[2] <= bounds[1]
+    return "95 % intervals overlap" if meet else "95 % intervals do not meet"

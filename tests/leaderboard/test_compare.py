@@ -1,0 +1,57 @@
+"""Two rows side by side: only what may be compared is."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tutelage.leaderboard.compare import PairedTest, differences, show_comparison
+from tutelage.records import Row
+
+A = Row(
+    model="A",
+    role="student",
+    dataset="d",
+    device="x",
+    auc=0.90,
+    auc_lo=0.88,
+    auc_hi=0.92,
+    latency_p50_ms=2.0,
+    params=10,
+)
+B = A.model_copy(
+    update={"model": "[b]B", "auc": 0.95, "auc_lo": 0.93, "auc_hi": 0.96, "latency_p50_ms": 1.0, "params": 10}
+)
+
+
+def by_figure(first, second, tests=()):
+    return {one.figure: one for one in differences(first, second, tests)}
+
+
+def test_differences_have_their_unit_and_direction():
+    found = by_figure(A, B)
+    assert (found["auc"].change, found["auc"].verdict) == ("+5.0 points", "better")
+    assert found["auc"].note == "95 % intervals do not meet"
+    assert (found["latency_p50_ms"].change, found["latency_p50_ms"].verdict) == ("2.00 x less", "better")
+    assert found["params"].verdict == "same"
+    assert "energy_mj" not in found
+    assert by_figure(B, A)["latency_p50_ms"].verdict == "worse"
+
+
+@pytest.mark.parametrize(("change", "figure"), [({"device": "y"}, "latency_p50_ms"), ({"dataset": "e"}, "auc")])
+def test_other_ground_is_not_compared(change, figure):
+    one = by_figure(A, B.model_copy(update=change))[figure]
+    assert (one.change, one.verdict) == ("", "")
+    assert one.note.startswith("other")
+
+
+def test_a_paired_test_is_told_before_the_intervals():
+    tests = [PairedTest("DeLong", "auc", 0.0004, 0.05, 0.02, 0.08)]
+    assert by_figure(A, B, tests)["auc"].note == "DeLong p < 0.001, 95 % +0.020 to +0.080"
+    console = Console(width=110, file=io.StringIO(), record=True)
+    show_comparison(A, B, console, tests=tests)
+    text = console.export_text()
+    assert "[b]B" in text
+    assert "DeLong" in text
+    show_comparison(A, B, console)
+    assert "No paired test" in console.export_text()

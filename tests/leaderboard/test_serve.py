@@ -1,0 +1,88 @@
+"""A real server on 127.0.0.1: read-only, three names, no way to a file."""
+
+import http.client
+import socket
+import threading
+
+import pytest
+
+from tutelage.leaderboard.serve import make_server
+from tutelage.leaderboard.store import Store
+from tutelage.records import InputError, Row
+
+
+@pytest.fixture
+def served(tmp_path, demo):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(demo[0][:5], demo[1][:5])
+    (tmp_path / "secret.txt").write_text("secret")
+    server = make_server(tmp_path / "leaderboard.db")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield store, server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def ask(port, path, method="GET", headers=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.putrequest(method, path, skip_host=bool(headers))
+    for name, value in (headers or {}).items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_the_page_and_its_version_follow_the_store(served):
+    store, port = served
+    status, page = ask(port, "/")
+    assert status == 200
+    assert '"live":"rows-5"' in page
+    assert "connect-src 'self'" in page
+    assert ask(port, "/version") == (200, "rows-5")
+    store.add([Row(model="new", role="student", dataset="d")])
+    assert ask(port, "/version") == (200, "rows-6")
+    assert ask(port, "/rows.csv")[1].count("\n") == 7
+    assert ask(port, "/", "HEAD") == (200, "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "//etc/passwd", "/etc/passwd"),
+        *("/leaderboard.db", "/rows.csv/../secret.txt", "/version/"),
+    ],
+)
+def test_no_path_leads_to_a_file(served, path):
+    status, text = ask(served[1], path)
+    assert status == 404
+    assert "secret" not in text
+    assert "root:" not in text
+
+
+def test_it_only_reads(served):
+    store, port = served
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert ask(port, "/", method)[0] == 501
+    assert store.count() == 5
+
+
+def test_another_host_name_is_refused(served):
+    assert ask(served[1], "/", headers={"Host": "evil.example:80"})[0] == 403
+    assert ask(served[1], "/version", headers={"Host": f"localhost:{served[1]}"})[0] == 200
+
+
+def test_it_listens_on_this_machine_alone_and_says_when_a_port_is_taken(tmp_path):
+    Store(tmp_path / "leaderboard.db")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="choose another --port"):
+            make_server(tmp_path / "leaderboard.db", port=taken.getsockname()[1])
+    server = make_server(tmp_path / "leaderboard.db")
+    assert server.server_address[0] == "127.0.0.1"
+    server.server_close()
+    with pytest.raises(InputError, match="no leaderboard"):
+        make_server(tmp_path / "absent.db")
