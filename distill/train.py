@@ -192,7 +192,7 @@ def train(
             sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
             count += len(images)
             if progress:
-                progress(f"epoch {epoch + 1}/{schedule.epochs}", step + 1, num_batches)
+                progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
         if count == 0:
             raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
         record = dict(zip(("loss", "hard", "soft"), (sums / count).tolist(), strict=True))

@@ -114,6 +114,7 @@ def test_an_undefined_auc_is_none_and_never_a_half() -> None:
     assert figures.accuracy_lo is not None
 
 
+@pytest.mark.slow
 def test_the_interval_covers_about_as_often_as_it_says() -> None:
     # Accuracy .8 of 200 independent images: the bootstrap interval should hold .8 in about 95 of 100 samples.
     covered = 0

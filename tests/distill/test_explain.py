@@ -163,6 +163,7 @@ def test_shuffled_weights_keep_their_values_and_lose_their_sense(seer: nn.Module
     assert float((answers == SHOWN.labels).float().mean()) < 0.8
 
 
+@pytest.mark.slow
 def test_models_side_by_side(seer: nn.Module, tmp_path: Path) -> None:
     asked = []
 
@@ -196,6 +197,7 @@ def _ofa_subnet() -> nn.Module:
     return subnet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "layer"),
     [

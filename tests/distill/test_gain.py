@@ -44,6 +44,7 @@ def test_the_bootstrap_agrees_with_delong() -> None:
     assert gain.auc_hi == pytest.approx(closed.high, abs=0.01)
 
 
+@pytest.mark.slow
 def test_no_gain_is_called_nothing_about_as_often_as_it_should() -> None:
     nothing = 0
     for seed in range(40):

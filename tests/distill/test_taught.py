@@ -104,6 +104,7 @@ def test_stages_are_found(build: Any, channels: Any, grids: Any, embedding: int)
     assert not any(module._forward_hooks for module in net.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FEATURE_METHODS)
 @pytest.mark.parametrize("teacher", [small_vit, small_swin, small_cnn])
 def test_every_method_teaches_an_ofa_subnet(method: str, teacher: Any) -> None:

@@ -19,7 +19,11 @@ PUBLISHED_GMACS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TEACHERS)
+# One of each kind is counted in the fast tests.
+FAST = ("DenseNet121", "NASNetMobile", "AutoFormerV2-T", "ViT-Ti", "MobileNetV2")
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in TEACHERS])
 def test_parameters_and_macs(name: str) -> None:
     teacher = TEACHERS[name]
     with torch.device("meta"):

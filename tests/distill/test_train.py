@@ -220,10 +220,10 @@ def test_a_last_batch_of_one_is_left_out() -> None:
 def test_progress_and_other_sizes() -> None:
     told: list[tuple[str, int, int]] = []
     sized = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))  # fits 8 x 8 alone
-    schedule = replace(SCHEDULE, epochs=1)
+    schedule = replace(SCHEDULE, epochs=2)
     train(sized, Blobs(), held_out(), schedule, progress=lambda *line: told.append(line), resolution=8)
-    assert told[0] == ("epoch 1/1", 1, 6)
-    assert told[-1] == ("epoch 1/1", 6, 6)
+    assert told[0] == ("train", 1, 12)
+    assert told[-1] == ("train", 12, 12)
 
 
 @pytest.mark.parametrize("bf16", [True, None])
