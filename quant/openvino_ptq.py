@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 # Activations of hard-swish networks are not symmetric: "mixed" gives them a zero point and keeps weights symmetric.
 Preset = Literal["mixed", "performance"]
+# NNCF's own default averages each image's extremes ("mean_minmax"), which clips: on a small student the mean error of
+# the logits was .77, against .25 with the extremes over all images.
+Method = Literal["minmax", "mean_minmax"]
 
 
 def quantize_openvino(
@@ -33,6 +36,7 @@ def quantize_openvino(
     out_path: Path | str,
     calibration: npt.ArrayLike,
     *,
+    method: Method = "minmax",
     preset: Preset = "mixed",
     transformer: bool = False,
     fast_bias_correction: bool = True,
@@ -46,6 +50,7 @@ def quantize_openvino(
     require("openvino")
     import nncf
     import openvino
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Estimators
 
     fp32_path, out_path = Path(fp32_path), Path(out_path)
     if out_path.suffix != ".xml":
@@ -54,8 +59,9 @@ def quantize_openvino(
     if is_quantized(read_graph(fp32_path)):
         raise InputError(f"{fp32_path} is quantized already; give its fp32 model")
     try:
-        model = openvino.Core().read_model(str(fp32_path))
-    except RuntimeError as error:
+        # convert_model, unlike read_model, also simplifies the graph: a third less XML.
+        model = openvino.convert_model(str(fp32_path))
+    except Exception as error:  # its front end's failures are no RuntimeErrors
         raise InputError(f"openvino cannot read {fp32_path}: {first_line(error)}") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars are not ours to show
@@ -66,6 +72,9 @@ def quantize_openvino(
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
             subset_size=len(images),
             fast_bias_correction=fast_bias_correction,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX
+            ),
         )
     save_ir(quantized, out_path)
     integer = sum(1 for node in quantized.get_ops() if node.get_type_name() == "FakeQuantize")
@@ -74,7 +83,7 @@ def quantize_openvino(
         scheme="int8-ptq",
         runtime="openvino",
         runtime_version=openvino.__version__,
-        method="minmax",
+        method=method,
         per_channel=True,
         weight_type="int8",
         activation_type="uint8",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from pydantic import Field
 
 from tutelage.records import InputError, Record
 
@@ -51,6 +52,7 @@ class QuantReport(Record):
     num_quantized: int  # operators that compute on integers
     float_operators: tuple[str, ...] = ()  # kinds of operators that were left in float
     excluded: tuple[str, ...] = ()  # operators kept in float on purpose, by name
+    trials: dict[str, float] = Field(default_factory=dict)  # method -> its figure on validation, where one was chosen
 
     @property
     def size_ratio(self) -> float:
