@@ -7,6 +7,7 @@ that every temperature and every loss shares them.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.records import InputError
+from tutelage.records import InputError, content_id
 
 from .soft_store import LogitStore
+
+logger = logging.getLogger(__name__)
 
 # Change it when the meaning of a stored record changes: caches of another version are rebuilt.
 CACHE_VERSION = 1
@@ -40,9 +43,8 @@ class SoftTargets:
     """Teachers frozen in eval mode, with one append-only cache file each under `cache` (none without it).
 
     `data_id` names the images and their augmentation (a manifest hash, the recipe's augmentation and normalisation): a
-    cache made of other images is rebuilt. `resolution` is the side the teachers see, resized from the batch's own.
-    `combine` says how several become one: "mean" of probabilities, "confidence" weighted by their loss on the true
-    label, or the "best" of each sample. Deterministic: a cached answer is the very float32 the teacher gave.
+    cache made of other images is not used. `resolution` is the side the teachers see, resized from the batch's own.
+    Deterministic: a cached answer is the very float32 the teacher gave.
     """
 
     def __init__(
@@ -51,14 +53,12 @@ class SoftTargets:
         cache: Path | None = None,
         *,
         data_id: str = "",
-        combine: Combine = "mean",
         resolution: int | None = None,
         multi_label: bool = False,
     ) -> None:
         self.teachers = [teachers] if isinstance(teachers, nn.Module) else list(teachers)
         if not self.teachers:
             raise InputError("soft targets need at least one teacher")
-        self.combine: Combine = combine
         self.resolution = resolution
         self.multi_label = multi_label
         self.num_computed = 0  # images that went through a teacher, summed over teachers
@@ -69,7 +69,11 @@ class SoftTargets:
         if cache is not None:
             for i, name in enumerate(self.ids):
                 told = {"version": CACHE_VERSION, "teacher": name, "data": data_id, "resolution": resolution}
-                self._stores[i] = LogitStore(cache / name, told)
+                folder = cache / f"{name}-{content_id(told)}"
+                others = [path.name for path in cache.glob(f"{name}-*") if path != folder]
+                if others and not folder.exists():
+                    logger.warning("%s of another data set or version is not used: built anew", ", ".join(others))
+                self._stores[i] = LogitStore(folder, told)
 
     def logits(self, batch: TaughtBatch) -> Tensor:
         """Give every teacher's logits `(teachers, batch, classes)`, float32, on the batch's device."""

@@ -28,6 +28,10 @@ _MIN_PATCHES = 7
 _SMALL_IMAGE = 48
 
 
+# Networks made for 224 px manage half of that; smaller sizes are tried once.
+_CHECKED_BELOW = 112
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A teacher as its paper calls it; `params` at 1000 classes, `macs` at `resolution` (conv, linear, attention)."""
@@ -109,9 +113,23 @@ def build_teacher(
         stem_stride = 1
     if stem_stride is not None:
         _set_stem_stride(net, stem_stride)
+    if resolution is not None and resolution < _CHECKED_BELOW:
+        _check_size(net, found, in_channels, resolution)
     if weights is not None:
         load_weights(net, weights)
     return net
+
+
+@torch.no_grad()
+def _check_size(net: nn.Module, name: str, in_channels: int, resolution: int) -> None:
+    """Show it one empty image: networks made for 224 px may shrink a small one to nothing."""
+    try:
+        net.eval()(torch.zeros(1, in_channels, resolution, resolution))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name} cannot see images of {resolution} px ({reason}): give it 32 px or more") from error
+    finally:
+        net.train()
 
 
 def _build_timm(name: str, num_classes: int, in_channels: int, resolution: int | None, options: dict[str, Any]) -> Any:

@@ -64,13 +64,24 @@ def test_a_torn_and_a_damaged_record_are_computed_again(tmp_path: Path) -> None:
     assert again.num_computed == 2
 
 
-def test_a_cache_of_another_data_set_is_rebuilt_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_of_another_data_set_is_not_used_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     teacher, batch = toy_teacher(), rows(4)
     SoftTargets(teacher, tmp_path, data_id="first").logits(batch)
     second = SoftTargets(teacher, tmp_path, data_id="second")
     second.logits(batch)
     assert second.num_computed == 4
     assert "another data set" in caplog.text
+    first = SoftTargets(teacher, tmp_path, data_id="first")  # still whole: two runs side by side do not mix
+    first.logits(batch)
+    assert first.num_computed == 0
+    path = next(tmp_path.rglob("logits.bin"))
+    (path.parent / "meta.json").write_text("{")  # a header that cannot be read: whose records are these?
+    caplog.clear()
+    SoftTargets(teacher, tmp_path, data_id="first").logits(batch)
+    SoftTargets(teacher, tmp_path, data_id="second").logits(batch)
+    assert "rebuilt" in caplog.text
 
 
 def test_another_teacher_has_another_cache(tmp_path: Path) -> None:

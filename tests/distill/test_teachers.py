@@ -134,6 +134,12 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
         build_teacher("mobilenetv3_small_050", 2, 1, weights=path)
 
 
+def test_an_image_too_small_for_the_network() -> None:
+    with pytest.raises(InputError, match="visformer_small cannot see images of 28 px"):
+        build_teacher("Visformer-S", 2, 1, 28)
+    assert build_teacher("mobilenetv3_small_050", 2, 1, 28).training
+
+
 def test_an_option_the_network_does_not_know() -> None:
     with pytest.raises(InputError, match="cannot build densenet121"):
         build_teacher("densenet121", 2, embed_dimension=3)
