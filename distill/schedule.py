@@ -41,7 +41,7 @@ class TrainSchedule:
     ema_decay: float | None = None
     patience: int | None = None  # epochs without a better validation figure before the training stops
     clip_norm: float | None = None
-    bf16: bool | None = False  # None: where the hardware multiplies bf16
+    bf16: bool | None = False  # None: where it is faster, see wants_bf16
     channels_last: bool = True
 
     def __post_init__(self) -> None:
@@ -109,10 +109,16 @@ def build_optimizer(modules: Sequence[nn.Module], schedule: TrainSchedule) -> to
     return kind(groups, lr=schedule.lr)
 
 
-def wants_bf16(schedule: TrainSchedule, device: torch.device) -> bool:
-    """Decide whether to compute in bf16: as told, or where the hardware multiplies it."""
+def wants_bf16(schedule: TrainSchedule, device: torch.device, model: nn.Module) -> bool:
+    """Decide whether to compute in bf16: as told, or where it is faster.
+
+    On a CPU with AVX-512 BF16 dense networks train 1.5 times as fast (DenseNet-121, ResNet), but depthwise
+    convolutions have no fast bf16 kernel there: MobileNets take twice as long.
+    """
     if schedule.bf16 is not None:
         return schedule.bf16
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported()) if device.type == "cpu" else False
+    if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
+        return False
+    return not any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())

@@ -117,7 +117,7 @@ def train(
     accelerator = Accelerator(cpu=device == "cpu")
     place, ranks = accelerator.device, accelerator.num_processes
     notes = (f"{ranks} processes",) if ranks > 1 else ()
-    bf16 = wants_bf16(schedule, place)
+    bf16 = wants_bf16(schedule, place, model)
     layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
     model.to(place)
     model.to(memory_format=layout)

@@ -230,7 +230,15 @@ def test_progress_and_other_sizes() -> None:
 def test_bf16(bf16: bool | None) -> None:
     result = train(toy(), Blobs(), held_out(), replace(SCHEDULE, bf16=bf16, epochs=6))
     assert result.val_accuracy > 0.85
-    assert isinstance(wants_bf16(replace(SCHEDULE, bf16=None), torch.device("cpu")), bool)
+
+
+def test_bf16_is_not_chosen_for_depthwise_convolutions() -> None:
+    place = torch.device("cpu")
+    depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
+    assert not wants_bf16(replace(SCHEDULE, bf16=None), place, depthwise)
+    assert wants_bf16(replace(SCHEDULE, bf16=None), place, toy()) == torch.cpu._is_avx512_bf16_supported()
+    assert wants_bf16(replace(SCHEDULE, bf16=True), place, depthwise)
+    assert not wants_bf16(SCHEDULE, place, toy())
 
 
 def test_learning_rates_by_hand() -> None:
