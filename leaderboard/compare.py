@@ -116,7 +116,8 @@ def _note(name: str, first: Row, second: Row, tests: Sequence[PairedTest]) -> st
             spread = "" if test.low is None or test.high is None else f", 95 % {test.low:+.3f} to {test.high:+.3f}"
             return f"{test.name} p {'< 0.001' if test.p_value < 0.001 else f'= {test.p_value:.3f}'}{spread}"
     bounds = [getattr(row, f"{name}_{end}", None) for row in (first, second) for end in ("lo", "hi")]
-    if None in bounds:
+    known = [float(bound) for bound in bounds if bound is not None]
+    if len(known) < len(bounds):
         return ""
-    meet = bounds[0] <= bounds[3] and bounds[2] <= bounds[1]
+    meet = known[0] <= known[3] and known[2] <= known[1]
     return "95 % intervals overlap" if meet else "95 % intervals do not meet"

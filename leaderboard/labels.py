@@ -1,4 +1,4 @@
-"""Put the labels of a panel where they cover neither a mark nor each other.
+"""Put the labels of a panel where they cover neither a mark, nor the front, nor each other.
 
 Enters: axes that were drawn once, whose annotations sit on their points. Leaves: each annotation moved beside its
 point, joined to it by a hairline where it had to go further; one that finds no place is left out, not laid over.
@@ -6,56 +6,94 @@ point, joined to it by a hairline where it had to go further; one that finds no 
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
-# Where a label may go, nearest first: (right, up) in points from its mark to the label's near corner or edge.
-_NEAR = 5.0
-_DISTANCES = (1.0, 2.2, 3.6, 5.2, 7.5)
-_DIRECTIONS = ((1, -1), (1, 1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
+Points = NDArray[np.float64]
+# How far from its mark a label may go, in points, and where: above the stair of a front (left, up) there is room.
+_REACHES = (5.0, 9.0, 15.0, 22.0, 31.0, 42.0, 56.0)
+_DIRECTIONS = ((-1, 1), (1, -1), (0, 1), (1, 0), (-1, 0), (0, -1), (1, 1), (-1, -1))
 # Half the width of a mark in points; a label keeps this far from every mark.
-_MARK = 3.2
+_MARK = 3.4
+# A label this close needs no line to its mark.
+_BESIDE = 9.0
 
 
 def place_labels(panel: Axes) -> None:
-    """Move every annotation of a panel to a free place, those with the fewest neighbours first."""
+    """Move every annotation of a panel to a free place, from left to right."""
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
     labels = [child for child in panel.get_children() if isinstance(child, Annotation)]
     if not labels:
         return
-    figure = panel.figure
-    pixels = figure.dpi / 72
+    pixels = panel.figure.dpi / 72
     inside = panel.get_window_extent()
-    lines = [np.asarray(line.get_xydata()) for line in panel.lines]
-    marks = np.concatenate([panel.transData.transform(line) for line in lines if len(line)])
-    taken = [
-        Bbox.from_extents(x - _MARK * pixels, y - _MARK * pixels, x + _MARK * pixels, y + _MARK * pixels)
-        for x, y in marks
-    ]
-    spots = {label: panel.transData.transform(label.xy) for label in labels}
-    crowd = {label: float(np.sort(np.hypot(*(marks - spots[label]).T))[:6].sum()) for label in labels}
-    for label in sorted(labels, key=lambda label: crowd[label]):
+    marks, stairs = _obstacles(panel)
+    taken = [Bbox.from_extents(*(spot - _MARK * pixels), *(spot + _MARK * pixels)) for spot in marks]
+    taken += [Bbox.from_extents(*(spot - pixels), *(spot + pixels)) for spot in stairs]
+    names: list[Bbox] = []
+    leaders: list[Points] = []
+    for label in sorted(labels, key=lambda label: float(panel.transData.transform(label.xy)[0])):
+        spot = panel.transData.transform(label.xy)
         size = label.get_window_extent()
-        for far, (right, up) in product(_DISTANCES, _DIRECTIONS):
-            reach = _NEAR * far * pixels / (1.4 if right and up else 1.0)
-            left = spots[label][0] + right * reach - size.width * (1 - right) / 2
-            low = spots[label][1] + up * reach - size.height * (1 - up) / 2
+        for reach, (right, up) in product(_REACHES, _DIRECTIONS):
+            left = spot[0] + right * reach * pixels - size.width * (1 - right) / 2
+            low = spot[1] + up * reach * pixels - size.height * (1 - up) / 2
             box = Bbox.from_bounds(left, low, size.width, size.height)
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if fits and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                _move(panel, label, box.x0, box.y0, far > _DISTANCES[1])
-                break
+            if not fits or any(box.overlaps(other) for other in (*taken, *names)) or _meets(leaders, box):
+                continue
+            leader = _leader(spot, box)
+            if reach > _BESIDE and any(_meets([leader], other) for other in names):
+                continue
+            names.append(box)
+            leaders += [leader] if reach > _BESIDE else []
+            _move(panel, label, box.x0, box.y0, reach > _BESIDE)
+            break
         else:
             label.set_visible(False)
+
+
+def _obstacles(panel: Axes) -> tuple[Points, Points]:
+    """Give in pixels the (n, 2) middles of the marks, and points 3 pixels apart along the stepped lines."""
+    marks, stairs = [np.empty((0, 2))], [np.empty((0, 2))]
+    for line in panel.lines:
+        if line.get_drawstyle() == "steps-post":
+            stairs.append(_along(line, panel))
+        elif len(np.asarray(line.get_xdata())):
+            marks.append(panel.transData.transform(np.asarray(line.get_xydata())))
+    return np.concatenate(marks), np.concatenate(stairs)
+
+
+def _along(line: Line2D, panel: Axes) -> Points:
+    corners = panel.transData.transform(np.asarray(line.get_xydata()))
+    stops = np.repeat(corners, 2, axis=0)[1:]
+    stops[0::2, 1] = corners[: len(stops[0::2]), 1]
+    stops[1::2] = np.stack([corners[1:, 0], corners[:-1, 1]], axis=1) if len(corners) > 1 else stops[1::2]
+    path = np.concatenate([stops, corners[-1:]])
+    pieces = [np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 3))) for a, b in pairwise(path)]
+    return np.concatenate([path, *pieces])
+
+
+def _leader(spot: Points, box: Bbox) -> Points:
+    """Points along the straight line from a mark to the nearest point of its label."""
+    near = np.clip(spot, [box.x0, box.y0], [box.x1, box.y1])
+    return np.linspace(spot, near, 20)
+
+
+def _meets(leaders: list[Points], box: Bbox) -> bool:
+    low, high = np.array([box.x0, box.y0]), np.array([box.x1, box.y1])
+    return any(bool(((leader > low) & (leader < high)).all(axis=1).any()) for leader in leaders)
 
 
 def _move(panel: Axes, label: Annotation, left: float, low: float, joined: bool) -> None:

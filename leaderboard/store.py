@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # A writer waits this long for the others; eight of them committing row by row stay far below.
 BUSY_SECONDS = 60
-# Rows in one INSERT: 38 columns each, and SQLite takes 32,766 values a statement.
+# Ids looked up in one statement: SQLite takes at most 32,766 values.
 _CHUNK = 500
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
 _WRITE_LOCK = 0x7475746C
@@ -246,13 +246,22 @@ def _remedy(reason: str) -> str:
 
 
 def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping[str, Any]], key: str) -> int:
+    """Insert what is not there yet and count it: writers take turns, so what was looked up stays true."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).on_conflict_do_nothing(index_elements=[key])
+    first: dict[str, Mapping[str, Any]] = {}
+    for value in values:
+        first.setdefault(value[key], value)
+    unique = list(first.values())
     num_added = 0
-    for start in range(0, len(values), _CHUNK):
-        chunk = list(values[start : start + _CHUNK])
-        statement = dialect.insert(table).values(chunk).on_conflict_do_nothing(index_elements=[key])
-        # RETURNING names the new ones alone; the drivers' rowcount is not always known.
-        num_added += len(connection.execute(statement.returning(table.c[key])).all())
+    for start in range(0, len(unique), _CHUNK):
+        chunk = unique[start : start + _CHUNK]
+        wanted = select(table.c[key]).where(table.c[key].in_([value[key] for value in chunk]))
+        there = set(connection.execute(wanted).scalars())
+        missing = [value for value in chunk if value[key] not in there]
+        if missing:
+            connection.execute(statement, missing)
+        num_added += len(missing)
     return num_added
 
 

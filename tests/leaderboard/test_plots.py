@@ -1,0 +1,101 @@
+"""Pictures: every format is written, nothing overlaps, the same rows give the same bytes."""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from PIL import Image
+
+from tutelage.leaderboard import curves
+from tutelage.leaderboard.labels import place_labels
+from tutelage.leaderboard.plots import pareto_plot
+from tutelage.records import InputError, Row
+
+HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+
+
+@pytest.fixture(scope="module")
+def group(demo):
+    return [row for row in demo[0] if row.dataset == "cxr3" and row.device == "host-ort"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", HEADS)
+def test_a_pareto_plot_is_a_real_file_and_the_same_each_time(tmp_path, group, ending):
+    paths = [tmp_path / f"{name}{ending}" for name in "ab"]
+    pareto_plot(group, paths)
+    first, second = (path.read_bytes() for path in paths)
+    assert first.startswith(HEADS[ending])
+    assert first == second
+    if ending == ".png":
+        assert Image.open(paths[0]).width >= 1400  # two panels of 3.4 inches at 220 dots an inch
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_cover_neither_marks_nor_each_other(seed):
+    rng = np.random.default_rng(seed)
+    figure = Figure(figsize=(4, 3))
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    x, y = np.sort(rng.uniform(0, 1, 12)), np.sort(rng.uniform(0, 1, 12))
+    panel.plot(x, y, "o", markersize=5)
+    panel.step(x, y, where="post")
+    for place in range(12):
+        panel.annotate(f"a network, number {place}", (x[place], y[place]), fontsize=6.5)
+    figure.canvas.draw()
+    place_labels(panel)
+    figure.canvas.draw()
+    shown = [child for child in panel.get_children() if isinstance(child, Annotation) and child.get_visible()]
+    boxes = [super(Annotation, label).get_window_extent() for label in shown]
+    assert len(boxes) >= 4
+    marks = panel.transData.transform(np.stack([x, y], axis=1))
+    for place, box in enumerate(boxes):
+        assert not any(box.contains(*mark) for mark in marks)
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path, group):
+    out = tmp_path / "a.png"
+    for draw, words in (
+        (lambda: pareto_plot([], out), "nothing to draw"),
+        (lambda: pareto_plot(group, out, x="speed"), "speed"),
+        (lambda: pareto_plot(group[:2], tmp_path / "a.xyz"), "cannot be drawn"),
+        (lambda: curves.arrows_plot(group[:1], out), "no arrow"),
+        (lambda: curves.predicted_plot([1.0], [1.0, 2.0], out), "one length"),
+        (lambda: curves.predicted_plot([1.0, math.nan], [1.0, 2.0], out), "not finite"),
+        (lambda: curves.hypervolume_plot({}, out), "nothing to draw"),
+        (lambda: curves.sensitivity_plot({}, out), "nothing to draw"),
+        (lambda: curves.reliability_plot({}, out), "nothing to draw"),
+    ):
+        with pytest.raises(InputError, match=words):
+            draw()
+
+
+@pytest.mark.slow
+def test_every_picture_is_drawn(tmp_path, group):
+    curves.arrows_plot(group, tmp_path / "arrows.png")
+    curves.predicted_plot([1.0, 2.1, 2.9], [1.0, 2.0, 3.0], tmp_path / "predicted.png")
+    curves.hypervolume_plot({"random": [(10, 0.5), (20, 0.6)], "nsga2": [(10, 0.6)]}, tmp_path / "volume.png")
+    curves.sensitivity_plot({"stem": 0.02, "head": -0.01}, tmp_path / "sensitivity.png")
+    curves.reliability_plot({"fp32": ([0.6, 0.9, 1.0], [1, 0, 1])}, tmp_path / "reliability.png")
+    assert len(list(tmp_path.glob("*.png"))) == 5
+
+
+def test_bins_of_a_reliability_diagram_by_hand():
+    # Confidences .55 and .58 fall into bin 5 of 10 (one of two right), 1.0 into the last (right).
+    mean, right, share = curves._bins(np.array([0.55, 0.58, 1.0]), np.array([1.0, 0.0, 1.0]), 10)
+    assert mean[5] == pytest.approx(0.565)
+    assert (right[5], right[9]) == (0.5, 1.0)
+    assert share[5] == pytest.approx(2 / 3)
+    assert np.isnan(mean[0])
+
+
+def test_arrows_join_twin_to_student_and_student_to_int8(group):
+    pairs = {(start.model, end.model) for start, end in curves._steps(group)}
+    assert ("student-a alone", "student-a <- deit_tiny") in pairs
+    assert ("student-a <- deit_tiny", "student-a <- deit_tiny int8") in pairs
+    assert ("student-a alone", "student-a <- deit_tiny int8") not in pairs
+    assert isinstance(group[0], Row)
