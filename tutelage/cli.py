@@ -173,6 +173,30 @@ def bench(
 
 
 @app.command()
+def explain(
+    method: Annotated[str, typer.Option(help="scorecam, gradcam, hirescam or eigencam.")] = "gradcam",
+    images: Annotated[int, typer.Option(min=1, help="Validation images to explain.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explanations"),
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where teachers and student look, side by side, and measure how good and how alike their maps are.
+
+    Example: [bold]tutelage explain --recipe demo --method scorecam --images 4[/]
+    """
+    from tutelage import terminal
+    from tutelage.explaining import explain_recipe
+    from tutelage.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or ())
+    with terminal.run_setting(workspace) as setting:
+        figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out)
+    terminal.print_explanations(figures, out, Console(), as_json)
+
+
+@app.command()
 def reproduce(
     row: Annotated[str, typer.Argument(help="A row's id; `tutelage leaderboard show` prints them.")],
     into: Annotated[Path, typer.Option(help="Workspace of the new run.")] = Path("tutelage-reproduced"),

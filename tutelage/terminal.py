@@ -22,6 +22,7 @@ from tutelage.workspace import Workspace
 
 if TYPE_CHECKING:
     from tutelage.distill.check import DataReport
+    from tutelage.distill.explain import ExplanationFigures
     from tutelage.pipeline import Searched
     from tutelage.reproduce import Agreement
     from tutelage.stages.board import Published
@@ -123,13 +124,13 @@ def print_students(students: Sequence[Student], workspace: Path, console: Consol
     console.print(table)
 
 
-def print_rows(rows: Sequence[Row], console: Console, as_json: bool = False) -> None:
+def print_rows(rows: Sequence[Row], console: Console, as_json: bool = False, front: str | None = None) -> None:
     from tutelage.leaderboard.terminal import show_table
 
     if as_json:
         print(json.dumps([{"row_id": row.key, **row.to_dict()} for row in rows]))
         return
-    show_table(rows, console)
+    show_table(rows, console, objectives=[name.strip() for name in front.split(",")] if front else None)
 
 
 def print_row(row: Row, how: bool, console: Console, as_json: bool = False) -> None:
@@ -155,6 +156,24 @@ def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: b
         shown = [f"{value:.6g}" if value is not None else "" for value in (one.then, one.now)]
         table.add_row(one.name, *shown, one.difference)
     console.print(table)
+
+
+def print_explanations(
+    figures: Mapping[str, ExplanationFigures], out: Path, console: Console, as_json: bool = False
+) -> None:
+    """Print how good and how alike the maps of each model are; what is undefined stays empty."""
+    if as_json:
+        print(json.dumps({name: value.to_dict() for name, value in figures.items()}))
+        return
+    columns = [name for name in next(iter(figures.values())).to_dict() if name not in ("method", "num_images")]
+    table = Table(title="Explanations of validation images")
+    for column in ("model", *columns):
+        table.add_column(column.replace("_", " "))
+    for name, value in figures.items():
+        cells = value.to_dict()
+        table.add_row(name, *("" if cells[column] is None else f"{cells[column]:.3f}" for column in columns))
+    console.print(table)
+    console.print(f"pictures: {out}", highlight=False, soft_wrap=True)
 
 
 def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = False) -> None:

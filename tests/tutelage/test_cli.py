@@ -63,10 +63,10 @@ def test_the_command_runs_as_a_module() -> None:
 
 
 def test_every_verb_has_help_with_an_example() -> None:
-    verbs = "run search distill quantize bench reproduce doctor".split()
+    verbs = ["run", "search", "distill", "quantize", "bench", "explain", "reproduce", "doctor"]
     groups = {
         "device": "add list show check remove",
-        "leaderboard": "show build export",
+        "leaderboard": "show build export import compare serve",
         "data": "list check",
     }
     for verb in [[name] for name in verbs] + [[group, name] for group in groups for name in groups[group].split()]:

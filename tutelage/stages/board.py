@@ -113,6 +113,7 @@ def _details(
     details: dict[str, Any] = {
         "validation": {"accuracy": one.validation.accuracy, "auc": one.validation.auc},
         "threshold": one.threshold,
+        "predictions": one.predictions,
         "test_images": len(one.labels),
         "per_class": dict(
             zip(ctx.dataset.class_names, [figures.to_dict() for figures in result.per_class], strict=True)

@@ -29,6 +29,7 @@ class Judged:
     probs: NDArray[np.float32]
     labels: NDArray[Any]
     validation: Evaluation
+    predictions: str  # the probabilities' file, relative to the workspace
 
 
 def judge(ctx: Context, variant: Variant) -> Judged:
@@ -68,7 +69,8 @@ def judge(ctx: Context, variant: Variant) -> Judged:
             bootstrap=ctx.recipe.measure.bootstrap,
             seed=ctx.seed("bootstrap"),
         )
-    return Judged(variant, figures["test"], threshold, probs, labels, figures["val"])
+    filed = ctx.workspace.relative(stage.folder / _PROBS)
+    return Judged(variant, figures["test"], threshold, probs, labels, figures["val"], filed)
 
 
 def _run(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ def board_show(
     row: Annotated[str | None, typer.Argument(help="A row's id (its first digits do); default: all rows.")] = None,
     how: Annotated[bool, typer.Option("--how", help="Say what made the row: command, recipe, seed, versions.")] = False,
     filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
+    front: Annotated[str | None, typer.Option(help="Figures of the front, e.g. latency_p50_ms,auc")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +37,7 @@ def board_show(
         return
     if how:
         raise InputError("--how is asked of one row: give its id, the first column of the table")
-    terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json)
+    terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json, front=front)
 
 
 @app.command("build")
@@ -63,9 +64,64 @@ def board_build(
     print(f"{len(rows)} rows: {out} and {out.with_suffix('.png')}")
 
 
+@app.command("import")
+def board_import(
+    file: Annotated[Path, typer.Argument(help="A leaderboard.db, an exported .csv or .json, or timm's results.csv.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Add other people's rows, marked as imported: they are shown, and never taken for measured here.
+
+    Example: [bold]tutelage leaderboard import colleague/leaderboard.db[/]
+    """
+    from tutelage.leaderboard.store import Store
+    from tutelage.workspace import Workspace
+
+    print(f"{Store(Workspace(workspace).database).import_file(file)} new rows from {file}")
+
+
+@app.command("compare")
+def board_compare(
+    first: Annotated[str, typer.Argument(help="A row's id; its first digits do.")],
+    second: Annotated[str, typer.Argument(help="Another row's id.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Lay two rows side by side, with McNemar's and DeLong's tests where both answered the same images.
+
+    Example: [bold]tutelage leaderboard compare 8576a5ae 0c2e2c63[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.compare import show_comparison
+    from tutelage.leaderboard.store import Store
+    from tutelage.paired import paired_tests
+
+    store = Store(terminal.database(workspace))
+    rows = (store.row(first), store.row(second))
+    show_comparison(*rows, Console(), tests=paired_tests(*rows, workspace))
+
+
+@app.command("serve")
+def board_serve(
+    port: Annotated[int, typer.Option(help="Port of 127.0.0.1; 0 takes any free one.")] = 8642,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve the page on this machine alone, read-only; it follows a run that goes on. Ctrl-C ends it.
+
+    Example: [bold]tutelage leaderboard serve --port 8642[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.serve import make_server
+
+    server = make_server(terminal.database(workspace), port=port)
+    print(f"http://{server.server_address[0]!s}:{server.server_address[1]}/", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
 @app.command("export")
 def board_export(
-    format_: Annotated[str, typer.Option("--format", help="csv, json, md or parquet.")] = "csv",
+    format_: Annotated[str, typer.Option("--format", help="csv, json, md, tex or parquet.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,

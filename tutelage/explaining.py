@@ -1,0 +1,75 @@
+"""Where teachers, students and their int8 files look: maps of validation images, side by side, with figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tutelage import pipeline
+from tutelage.distill.explain import METHODS, Explained, ExplanationFigures, compare
+from tutelage.progress import Report
+from tutelage.quant.run import run_onnx
+from tutelage.recipe import Recipe
+from tutelage.records import InputError
+from tutelage.stages import networks
+from tutelage.stages.compress import compress
+from tutelage.stages.context import open_context
+from tutelage.stages.teach import teach_teacher
+from tutelage.workspace import Workspace
+
+
+def explain_recipe(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    method: str,
+    num_images: int,
+    out: Path,
+) -> dict[str, ExplanationFigures]:
+    """Explain the recipe's teachers and its first winner taught by all of them, fp32 and int8.
+
+    Images are drawn from the validation split, as many of each class as there are; the test split stays closed.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    students = pipeline.distill(recipe, workspace, report, threads)
+    ctx = open_context(recipe, workspace, report, threads)
+    teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+    student = [one for one in students if one.model == students[0].model][-1]
+    side = ctx.side(student)
+    images, labels = ctx.split("val", side)
+    chosen = _even(labels, num_images)
+    net = networks.load(ctx, student)
+    int8 = next(
+        ctx.workspace.path / variant.file.path
+        for variant in compress(ctx, student, ["onnxruntime"])
+        if variant.scheme != "fp32"
+    )
+
+    def answer(batch: Tensor) -> Tensor:
+        return torch.from_numpy(run_onnx(int8, batch.numpy(), threads=threads))
+
+    models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one)) for one in teachers}
+    models[student.model] = Explained(net)
+    if method == "scorecam":  # the one method that asks for answers alone, and so can ask an int8 file
+        models[f"{student.model} int8"] = Explained(net, answer)
+    masks = None
+    if ctx.dataset.masks is not None and side == ctx.size:
+        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen.numpy()]
+    report(f"explain by {method}", 0, 1)
+    figures = compare(models, images[chosen], labels[chosen], method=method, masks=masks, pictures=out)
+    report(f"explain by {method}", 1, 1)
+    return figures
+
+
+def _even(labels: Tensor, number: int) -> Tensor:
+    """Choose the first images of each class in turn, `number` in all."""
+    if labels.ndim != 1:
+        return torch.arange(min(number, len(labels)))
+    places = [torch.nonzero(labels == value).flatten() for value in sorted(set(labels.tolist()))]
+    order = [int(place[i]) for i in range(len(labels)) for place in places if i < len(place)]
+    return torch.tensor(sorted(order[:number]))
