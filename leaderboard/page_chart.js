@@ -153,7 +153,7 @@ function logTicks(low, high, inner) {
     for (const m of [1, 2, 5]) { const v = Number((m * 10 ** power).toPrecision(3)); if (v >= low && v <= high) found.push(v); }
   const per = inner / Math.log(high / low);
   const spaced = found.every((v, n) => !n || per * Math.log(v / found[n - 1]) >= 42);
-  if (found.length < 2) return ticks(low, high, 4);
+  if (found.length < 3) return ticks(low, high, 5);
   if (spaced) return found;
   const whole = found.filter((v) => /^1(?:0*|0*e.*)$|^0?\.?0*1$/.test(String(v)));
   return whole.length >= 2 ? whole : found.filter((_, n) => n % 2 === 0);

@@ -5,10 +5,11 @@ Enters: rows and a rich console. Leaves: what was printed on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tutelage.records import Row
+from tutelage.records import Arch, Measurement, Row
 
 from . import pareto
 from .export import HEADINGS, frame, plain
@@ -70,6 +71,38 @@ def show_table(
         table.add_row(*(Text(cells[name][place]) for name in names), style="bold green" if marked else "")
     console.print(table)
     console.print(Text(_footer(found, shown, names, objectives), style="dim"))
+
+
+def show_row(row: Row, console: Console, *, measurement: Measurement | None = None) -> None:
+    """Print everything known of one row: its figures, what made it (`details`), and how it was measured."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name in ("row_id", *type(row).model_fields):
+        value = row.key if name == "row_id" else getattr(row, name)
+        if value in (None, "", {}) or name in ("details", "measurement"):
+            continue
+        written = json.dumps(value.to_dict()) if isinstance(value, Arch) else str(value)
+        table.add_row(Text(name, style="bold"), Text(_printable(written)))
+    for name, value in _flat(row.details):
+        table.add_row(Text(name, style="dim"), Text(_printable(value)))
+    if measurement is not None:
+        how = f"{len(measurement.samples_ms)} runs, {measurement.runtime} {measurement.runtime_version}"
+        exact = measurement.effective_precision or measurement.precision
+        spread = f"{min(measurement.samples_ms):.3g} to {max(measurement.samples_ms):.3g} ms, computed in {exact}"
+        table.add_row(Text("measured", style="bold"), Text(f"{how}, {spread}"))
+    console.print(table)
+
+
+def _flat(details: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Name nested details by their path: `how.command`. Pictures are not for a terminal."""
+    for name, value in details.items():
+        path = f"{above}.{name}" if above else str(name)
+        if isinstance(value, Mapping):
+            yield from _flat(value, path)
+        elif not (isinstance(value, str) and value.startswith("data:")):
+            yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _sorted(found: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tutelage.leaderboard.export import export, frame, plain
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.terminal import show_table
+from tutelage.leaderboard.terminal import show_row, show_table
 from tutelage.records import InputError, Row
 
 PROMISED = [
@@ -164,3 +164,14 @@ def test_another_front_can_be_marked(demo):
     text = printed(group, 120, objectives=("params",))
     assert text.count("\n*") == len({row.model for row in group if row.params == min(r.params for r in group)})
     assert "front of params" in text
+
+
+def test_one_row_is_shown_whole_with_what_made_it(demo):
+    console = Console(width=120, file=io.StringIO(), record=True)
+    row = next(row for row in demo[0] if row.parent)
+    samples = next(one for one in demo[1] if one.id == row.measurement)
+    show_row(row, console, measurement=samples)
+    text = console.export_text()
+    for words in (row.key, row.model, "how.command", "tutelage run", "60 runs, onnxruntime 1.31.1", '"space"'):
+        assert words in text
+    assert "energy_mj" not in text
