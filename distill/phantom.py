@@ -154,8 +154,8 @@ def _draw_chest(anatomy: _Anatomy, level: float, u: Field, v: Field, size: int) 
     heart = max(0.0, min(1.0, level + 0.65)) * anatomy.heart
     if heart > 0.2:
         lungs = lungs * (1 - _ellipse(u, v, (0.16, -0.28), (0.34 * heart, 0.36 * heart), size))
-    if level > 0.55:  # the dome of the liver, on the patient's right
-        dome = (level - 0.55) * 0.9
+    if level > 0.55:  # the dome of the liver, on the patient's right; never as small as a nodule
+        dome = 0.24 + (level - 0.55) * 0.5
         lungs = lungs * (1 - _ellipse(u, v, (-0.40, -0.05), (dome * 0.8, dome), size))
     hu += (_BLOOD - _MUSCLE) * _ellipse(u, v, (0.16, -0.28), (0.3, 0.3), size)
     hu += 60 * _ellipse(u, v, (0.13, 0.42), (0.075, 0.095), size)  # aorta

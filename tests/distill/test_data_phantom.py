@@ -53,13 +53,9 @@ def test_slices_of_a_patient_stay_in_one_split() -> None:
 def test_a_linear_model_on_pixels_stays_under_70_percent() -> None:
     from sklearn.linear_model import LogisticRegression
 
-    data = phantom(1200, 32, 0)
+    data = phantom(800, 32, 0)
     pixels = data.images.reshape(len(data.images), -1) / 255.0 - 0.3
     train, test = data.splits["train"], data.splits["test"]
-    scores = [
-        LogisticRegression(C=c, max_iter=30)
-        .fit(pixels[train], data.labels[train])
-        .score(pixels[test], data.labels[test])
-        for c in (1e-3, 1e-1)
-    ]
-    assert 0.25 < max(scores) < 0.7  # better than chance of 4 classes: the classes do differ
+    linear = LogisticRegression(C=1e-2, max_iter=100, tol=1e-2).fit(pixels[train], data.labels[train])
+    assert linear.score(pixels[test], data.labels[test]) < 0.7
+    assert linear.score(pixels[train], data.labels[train]) > 0.4  # it did learn: chance is .25
