@@ -24,7 +24,13 @@ Floats = NDArray[np.float64]
 Cost = Callable[[Genes], Mapping[str, Floats]]  # genes (n, num_genes) -> each named cost (n,)
 
 # Where a counted cost stands in a table's sums, and what one unit there is worth in the cost's own unit.
-_SUMS = {"params": (0, 1), "size_bytes": (0, 4), "macs": (1, 1), "activations": (2, 1), "int8_bytes": (3, 1)}
+_SUMS: dict[str, tuple[int, int]] = {
+    "params": (0, 1),
+    "size_bytes": (0, 4),
+    "macs": (1, 1),
+    "activations": (2, 1),
+    "int8_bytes": (3, 1),
+}
 _PEAK = "peak_activation_bytes"
 COUNTED = (*_SUMS, _PEAK)
 _OPTIONS = {"size_bytes": "--max-size", _PEAK: "--max-peak-activation"}
@@ -47,8 +53,9 @@ class Part:
     state_in: NDArray[np.int64]
     state_out: NDArray[np.int64]
 
-    def keep(self, mask: NDArray[np.bool_]) -> Part:
-        return Part(self.columns, self.rows[mask], self.costs[mask], self.state_in[mask], self.state_out[mask])
+    def keep(self, some: NDArray[np.intp]) -> Part:
+        """Take some of the choices, by number."""
+        return Part(self.columns, self.rows[some], self.costs[some], self.state_in[some], self.state_out[some])
 
 
 def check_feasible(
@@ -183,9 +190,11 @@ def _shared(before: Sequence[int], after: Sequence[int]) -> list[int]:
 def _counted_costs(rows: Genes, tables: Sequence[CostTable], name: str) -> Floats:
     columns = np.ascontiguousarray(rows.T)
     if name == _PEAK:
-        return 4.0 * np.max([table.peaks[table.rows(columns)] for table in tables], axis=0)
+        peaks = np.stack([table.peaks[table.rows(columns)] for table in tables]).astype(np.float64)
+        return np.asarray(4.0 * peaks.max(axis=0))
     place, unit = _SUMS[name]
-    return np.sum([unit * table.sums[table.rows(columns), place] for table in tables], axis=0).astype(np.float64)
+    shares = np.stack([table.sums[table.rows(columns), place] for table in tables]).astype(np.float64)
+    return np.asarray(unit * shares.sum(axis=0))
 
 
 def _given_costs(space: Space, rows: Genes, tables: Sequence[CostTable], names: Sequence[str], cost: Cost) -> Floats:

@@ -5,8 +5,9 @@ Enters: archs, or a space and genes (n, num_genes). Leaves: `Counts`, one entry 
 What is counted, for one image:
 - params: weights, biases, scale and shift of batch norms. Running statistics are none.
 - macs: multiply-accumulates of convolutions and linear layers, as torch's FlopCounterMode / 2 and `ofa`'s counter do.
-  fvcore adds, in the maps' elements: 2 a batch norm (it reads its input twice), 1 a pooling's input; thop adds other
-  multiples of the same (`tests/search/test_counts.py` subtracts both exactly).
+  fvcore adds 2 for every element that a batch norm normalises (and, in networks that call it, 1 for every input
+  element of adaptive pooling); thop adds 4 for every such element and 1 for every output of average pooling, which
+  is in ResNet50D's shortcuts. `tests/search/test_counts.py` subtracts both exactly.
 - activations: output elements of convolutions and linear layers (fvcore's ActivationCountAnalysis).
 - peak_activation_bytes: 4 bytes x the most elements alive at once: over all convolutions, linear layers and strided
   poolings, the layer's input, its output, the shortcut kept for a later addition, and the map that an SE gate will

@@ -117,8 +117,7 @@ class FeasibleSampler:
         if not self.bounds:
             return np.ones(len(genes), dtype=np.bool_)
         costs = costs_of(self.space, genes, list(self.bounds), *self._numbers, self.cost)
-        kept: NDArray[np.bool_] = (costs <= np.array(list(self.bounds.values()))).all(axis=1)
-        return kept
+        return np.asarray((costs <= np.array(list(self.bounds.values()))).all(axis=1))
 
     def _told(self) -> str:
         return " and ".join(f"{name} <= {bound:g}" for name, bound in self.bounds.items())
@@ -164,7 +163,7 @@ def _plan(parts: list[Part], bounds: Mapping[str, float]) -> _Plan | None:
     names = list(bounds)
     for j, name in enumerate(names):
         if name == "peak_activation_bytes":  # a maximum is kept exactly when every part keeps it
-            parts = [part.keep(part.costs[:, j] <= bounds[name]) for part in parts]
+            parts = [part.keep(np.flatnonzero(part.costs[:, j] <= bounds[name])) for part in parts]
     if any(len(part.rows) == 0 for part in parts):
         return None
     summed = [j for j, name in enumerate(names) if name != "peak_activation_bytes"]
@@ -184,7 +183,7 @@ def _plan(parts: list[Part], bounds: Mapping[str, float]) -> _Plan | None:
             # The tiny factor keeps rounding from lifting a sum of steps over the grid.
             width = 1.0 if exact[j] else max(slack[j], 1e-300) / most * (1 + 1e-9)
             steps[:, k] = np.minimum(np.floor((part.costs[:, j] - part.costs[:, j].min()) / width), 2**31)
-        fits = (steps < np.array(grid, dtype=np.int64)).all(axis=1)
+        fits = np.flatnonzero((steps < np.array(grid, dtype=np.int64)).all(axis=1))
         entries = _entries(part.keep(fits), steps[fits], after)
         plan.append(entries)
         after = _completions(entries, grid)
