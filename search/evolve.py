@@ -75,7 +75,7 @@ def search(
     corner = [(reference or {}).get(objective.name) for objective in problem.objectives]
     rows = list(result.asked)
     seconds, scoring = result.search_seconds, result.scoring_seconds
-    while len(rows) < evaluations or (not rows and len(wanted)):
+    while len(rows) < evaluations:
         history = _history(problem, rows, corner)
         asked = _next(problem, history, wanted, strategy, evaluations, seed)
         if not len(asked.genes):

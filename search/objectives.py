@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from tutelage.records import Arch, InputError
 
 from .counts import count_genes
 from .features import Floats
+from .sample import FeasibleSampler
 from .space import Genes, Space
 
 Direction = Literal["min", "max"]
@@ -28,7 +30,7 @@ COUNTS = ("params", "macs", "activations", "peak_activation_bytes", "size_bytes"
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure to make small or large. `fn` gives one value an arch; None for a count, which the search knows."""
+    """A figure to make small or large. `fn` gives one value an arch; a count needs none: the search counts itself."""
 
     name: str
     direction: Direction = "min"
@@ -40,6 +42,8 @@ class Objective:
             raise InputError(f"objective {self.name} has direction {self.direction!r}: write 'min' or 'max'")
         if self.fn is None and self.name not in COUNTS:
             raise InputError(f"objective {self.name} has no function and is no count: choose of {', '.join(COUNTS)}")
+        if self.name in COUNTS and not self.cheap:
+            raise InputError(f"objective {self.name} is a count, which is exact and free: give it as cheap")
 
     @property
     def sign(self) -> float:
@@ -91,8 +95,18 @@ class Problem:
         return tuple(objective for objective in self.objectives if not objective.cheap)
 
     @property
+    def callables(self) -> tuple[Objective, ...]:
+        """Cheap objectives that are not counts: latency models and what else a caller brings."""
+        return tuple(objective for objective in self.objectives if objective.cheap and objective.name not in COUNTS)
+
+    @property
     def counted_bounds(self) -> dict[str, float]:
-        return {name: bound for name, bound in self.bounds.items() if name in COUNTS and not self._measured(name)}
+        return {name: bound for name, bound in self.bounds.items() if name in COUNTS}
+
+    @cached_property
+    def sampler(self) -> FeasibleSampler:
+        """Draw uniformly over the archs that keep the counted bounds; counted once, when first asked for."""
+        return FeasibleSampler(self.space, self.counted_bounds, self.num_classes, self.in_channels)
 
     def counts(self, genes: Genes) -> dict[str, Floats]:
         """Give every count of every genotype, (n,) each."""
@@ -100,14 +114,15 @@ class Problem:
         return {name: np.asarray(getattr(counted, name), dtype=np.float64) for name in COUNTS}
 
     def cheap(self, genes: Genes, archs: Sequence[Arch] | None = None) -> dict[str, Floats]:
-        """Give counts and cheap objectives of every genotype, (n,) each; an objective of a count's name replaces it."""
-        values = self.counts(genes)
-        callables = [objective for objective in self.objectives if objective.cheap and objective.fn is not None]
-        if callables and archs is None:
-            archs = self.space.decode(genes)
-        for objective in callables:
-            values[objective.name] = objective.evaluate(archs or [])
-        return values
+        """Give counts and cheap objectives of every genotype, (n,) each."""
+        return {**self.counts(genes), **self.given(genes, archs)}
+
+    def given(self, genes: Genes, archs: Sequence[Arch] | None = None) -> dict[str, Floats]:
+        """Give the cheap objectives that are callables, (n,) each."""
+        if not self.callables:
+            return {}
+        archs = self.space.decode(genes) if archs is None else archs
+        return {objective.name: objective.evaluate(archs) for objective in self.callables}
 
     def feasible(self, cheap: Mapping[str, Floats]) -> NDArray[np.bool_]:
         """Say which genotypes keep every bound."""
@@ -120,6 +135,3 @@ class Problem:
     def matrix(self, values: Mapping[str, Floats]) -> Floats:
         """Stack objectives as columns to make small, (n, objectives)."""
         return np.stack([objective.sign * values[objective.name] for objective in self.objectives], axis=1)
-
-    def _measured(self, name: str) -> bool:
-        return any(objective.name == name and objective.fn is not None for objective in self.objectives)

@@ -1,0 +1,33 @@
+"""The strategy bench runs as a program, and one search's own time is watched by pytest-benchmark."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.search.evolve import Objective, search
+from tutelage.search.space import SPACES
+
+PROGRAM = Path(__file__).with_name("search_strategies.py")
+
+
+def test_the_program_prints_a_line_a_strategy(data_dir: Path) -> None:
+    options = ["--seeds", "2", "--evaluations", "60", "--strategies", "random,nsga2", "--no-finder"]
+    command = [sys.executable, str(PROGRAM), "--data", str(data_dir), *options]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.splitlines()
+    lines = [line.split() for line in printed[-2:]]
+    assert [line[0] for line in lines] == ["random", "nsga2"]
+    assert all(0 < float(line[1]) < 1 for line in lines)
+
+
+def test_default_search_own_time(benchmark: Any) -> None:
+    goals = [Objective("error", "min", lambda archs: np.array([1 - sum(a.e) / 240 for a in archs]), cheap=False)]
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
+    result = benchmark.pedantic(
+        search, args=(space, [*goals, Objective("macs")]), kwargs={"evaluations": 60, "seed": 0}, rounds=1
+    )
+    assert len(result.asked) == 60

@@ -1,0 +1,216 @@
+"""The accuracy predictor: closed forms on small inputs, round trips, refusals, and its figures on the public table."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+
+from tutelage.records import Arch, InputError
+from tutelage.search import predict as predictor_module
+from tutelage.search.counts import count
+from tutelage.search.predict import AccuracyPredictor
+from tutelage.search.space import SPACES
+
+Floats = NDArray[np.float64]
+
+
+def some_archs(n: int, seed: int = 0, space: str = "ofa_mbv3_w1.0") -> list[Arch]:
+    drawn = SPACES[space].with_resolutions((64, 96))
+    return drawn.decode(drawn.random(n, np.random.default_rng(seed)))
+
+
+def depth_score(archs: list[Arch]) -> Floats:
+    return np.array([70 + 0.5 * sum(arch.d) + 0.05 * sum(arch.ks) for arch in archs])
+
+
+def public_table(data_dir: Path) -> tuple[list[Arch], Floats]:
+    scores: dict[Arch, list[float]] = {}
+    for path in sorted((data_dir / "accuracy").glob("*.csv")):
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                genes = ast.literal_eval(row["Sub-network"])
+                arch = Arch(space="ofa_mbv3_w1.0", ks=genes["ks"], e=genes["e"], d=genes["d"], r=genes["r"][0])
+                scores.setdefault(arch, []).append(float(row["Top-1 Acc (%)"]))
+    return list(scores), np.array([statistics.fmean(values) for values in scores.values()])
+
+
+def tau_in_bins(predicted: Floats, truth: Floats, macs: Floats) -> float:
+    """Mean Kendall tau inside 20 M-MAC bins of at least ten archs, weighted by their number."""
+    bins = (macs // 20e6).astype(int)
+    groups = [bins == value for value in np.unique(bins) if (bins == value).sum() >= 10]
+    taus = [kendalltau(predicted[group], truth[group])[0] for group in groups]
+    return float(np.average(taus, weights=[group.sum() for group in groups]))
+
+
+@pytest.mark.parametrize("space", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"])
+def test_it_learns_a_sum_over_genes_in_every_space(space: str) -> None:
+    archs = some_archs(160, space=space)
+    truth = np.array([70 + 0.5 * sum(arch.d) + 2.0 * sum(arch.e) / len(arch.e) for arch in archs])
+    mean, std = AccuracyPredictor().fit(archs[:120], truth[:120]).predict(archs[120:])
+    assert kendalltau(mean, truth[120:])[0] > 0.9
+    assert (std > 0).all()
+
+
+def test_posterior_equals_the_textbook_formula() -> None:
+    archs = some_archs(30)
+    model = AccuracyPredictor().fit(archs[:20], depth_score(archs[:20]))
+    groups = model._features(archs[20:])
+    theta = model._fit.log_theta
+    train = predictor_module._kernel(model._train, model._train, theta) + np.exp(theta[-1]) * np.eye(20)
+    cross = predictor_module._kernel(model._train, groups, theta)
+    own = predictor_module._kernel(groups, groups, theta)
+    inverse = np.linalg.inv(train)  # Rasmussen & Williams eq. 2.25, 2.26
+    mean = model._middle + model._spread * cross.T @ inverse @ model._standard
+    variance = np.diag(own - cross.T @ inverse @ cross) + np.exp(theta[-1])
+    found_mean, found_std = model.predict(archs[20:])
+    np.testing.assert_allclose(found_mean, mean, rtol=1e-8)
+    np.testing.assert_allclose(found_std, np.sqrt(variance) * model._fit.widen * model._spread, rtol=1e-5)
+
+
+def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
+    archs = some_archs(15)
+    values = depth_score(archs) + np.random.default_rng(1).normal(0, 0.3, 15)
+    model = AccuracyPredictor().fit(archs, values)
+    theta = model._fit.log_theta
+    kernel = predictor_module._kernel(model._train, model._train, theta)
+    noisy = kernel + np.exp(theta[-1]) * np.eye(15)
+    rest = np.arange(15) != 4
+    solved = np.linalg.solve(noisy[np.ix_(rest, rest)], kernel[rest, 4])
+    error = model._standard[4] - solved @ model._standard[rest]
+    std = np.sqrt(noisy[4, 4] - solved @ kernel[rest, 4])
+    precision = np.linalg.inv(noisy)
+    assert error / std == pytest.approx(model._fit.weights[4] / np.sqrt(precision[4, 4]), rel=1e-6)
+
+
+def test_gradient_of_the_likelihood_is_its_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy import optimize
+
+    caught = {}
+
+    def keep(loss, start, **_):  # type: ignore[no-untyped-def]
+        caught["loss"] = loss
+        return optimize.OptimizeResult(x=start)
+
+    archs = some_archs(25)
+    model = AccuracyPredictor().fit(archs, depth_score(archs))
+    monkeypatch.setattr(optimize, "minimize", keep)
+    start = predictor_module._find_scales(model._train, model._standard)
+    loss = caught["loss"]
+    for i in range(len(start)):
+        step = np.zeros_like(start)
+        step[i] = 1e-5
+        slope = (loss(start + step)[0] - loss(start - step)[0]) / 2e-5
+        assert loss(start)[1][i] == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
+    archs = some_archs(40)
+    model = AccuracyPredictor(num_classes=4, in_channels=1).fit(archs[:30], depth_score(archs[:30]))
+    loaded = AccuracyPredictor.load(model.save(tmp_path / "model.npz"))
+    for mine, theirs in zip(model.predict(archs), loaded.predict(archs), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_cut_off_file_is_refused(tmp_path: Path) -> None:
+    archs = some_archs(10)
+    path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"model\.npz is not a saved accuracy predictor"):
+        AccuracyPredictor.load(path)
+
+
+def test_repeated_archs_count_once_with_their_mean() -> None:
+    archs = some_archs(12)
+    values = depth_score(archs)
+    twice = AccuracyPredictor().fit([*archs, archs[0]], [*(values + np.eye(12)[0]), values[0] - 1])
+    once = AccuracyPredictor().fit(archs, values)
+    np.testing.assert_allclose(twice.predict(archs)[0], once.predict(archs)[0])
+
+
+def test_bad_scores_are_named() -> None:
+    archs = some_archs(4)
+    with pytest.raises(InputError, match="score 2 is nan"):
+        AccuracyPredictor().fit(archs, [1.0, 2.0, float("nan"), 3.0])
+    with pytest.raises(InputError, match="one score an arch"):
+        AccuracyPredictor().fit(archs, [1.0])
+    with pytest.raises(InputError, match="too few"):
+        AccuracyPredictor().fit(archs[:1], [1.0])
+    with pytest.raises(InputError, match="has seen no scores"):
+        AccuracyPredictor().predict(archs)
+    other = some_archs(4, space="ofa_mbv3_w1.2")
+    with pytest.raises(InputError, match=r"knows ofa_mbv3_w1\.0, not ofa_mbv3_w1\.2"):
+        AccuracyPredictor().fit(archs, depth_score(archs)).predict(other)
+
+
+def test_draws_have_the_mean_and_spread_of_the_posterior() -> None:
+    archs = some_archs(40)
+    model = AccuracyPredictor().fit(archs[:30], depth_score(archs[:30]))
+    draws = model.sample(archs[30:], 4000, np.random.default_rng(0))
+    mean, std = model.predict(archs[30:])
+    assert np.abs(draws.mean(axis=0) - mean).max() < 0.1 * std.max() + 1e-6
+    assert (draws.std(axis=0) <= 1.05 * std).all()  # noise is left out of draws
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("points", "overall", "inside"), [(200, 0.94, 0.77), (400, 0.96, 0.83)])
+def test_figures_on_the_public_table(data_dir: Path, points: int, overall: float, inside: float) -> None:
+    archs, truth = public_table(data_dir)
+    macs = count(archs).macs.astype(np.float64)
+    found = []
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(archs))
+        train, test = order[:points], order[points:]
+        mean, std = AccuracyPredictor().fit([archs[i] for i in train], truth[train]).predict([archs[i] for i in test])
+        covered = np.mean(np.abs(mean - truth[test]) < 1.645 * std)
+        found.append((kendalltau(mean, truth[test])[0], tau_in_bins(mean, truth[test], macs[test]), covered))
+    taus, binned, covered_shares = np.mean(found, axis=0)
+    assert taus >= overall
+    assert binned >= inside
+    assert 0.85 <= covered_shares <= 0.95
+
+
+@pytest.mark.slow
+def test_it_beats_the_mlp_of_the_ofa_package(data_dir: Path) -> None:
+    import torch
+    from ofa.nas.accuracy_predictor import AccuracyPredictor as OfaPredictor
+    from ofa.nas.accuracy_predictor import MobileNetArchEncoder
+
+    archs, truth = public_table(data_dir)
+    order = np.random.default_rng(0).permutation(len(archs))
+    train, test = order[:200], order[200:]
+    ours, _ = AccuracyPredictor().fit([archs[i] for i in train], truth[train]).predict([archs[i] for i in test])
+    torch.manual_seed(0)
+    encoder = MobileNetArchEncoder(image_size_list=[224])
+    features = torch.tensor(
+        np.array([encoder.arch2feature({**arch.to_dict(), "image_size": 224}) for arch in archs])
+    ).float()
+    mlp = OfaPredictor(encoder, device="cpu")
+    optimizer = torch.optim.Adam(mlp.parameters(), lr=1e-3, weight_decay=1e-4)
+    target = torch.tensor((truth - truth[train].mean()) / truth[train].std()).float()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(mlp(features[train]), target[train])
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        theirs = mlp(features[test]).numpy()
+    assert kendalltau(theirs, truth[test])[0] > 0.6  # it was trained, not left to chance
+    assert kendalltau(ours, truth[test])[0] > kendalltau(theirs, truth[test])[0] + 0.02
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_predictions_in_seconds() -> None:
+    archs = some_archs(400)
+    many = some_archs(100_000, seed=1)
+    begun = time.process_time()
+    mean, std = AccuracyPredictor().fit(archs, depth_score(archs)).predict(many)
+    assert time.process_time() - begun < 20  # 3 s alone on one core; the bound leaves room for a busy machine
+    assert mean.shape == std.shape == (100_000,)
