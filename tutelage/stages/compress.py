@@ -48,10 +48,14 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
         "seed": ctx.recipe.seed,
     }
 
-    def work(folder: Path) -> dict[str, Any]:
-        return _compress(ctx, student, sorted(runtimes), folder)
-
     taught = f" from {student.teacher}" if student.teacher else ""
+
+    def work(folder: Path) -> dict[str, Any]:
+        ctx.report(f"export and quantize {student.model}{taught}", 0, 1)
+        result = _compress(ctx, student, sorted(runtimes), folder)
+        ctx.report(f"export and quantize {student.model}{taught}", 1, 1)
+        return result
+
     stage = ctx.workspace.stage(f"compress {student.model}{taught}", inputs, work)
     return [
         Variant(student, entry["scheme"], entry["runtime"], Artifact.from_dict(entry["file"]))
