@@ -129,16 +129,20 @@ def quantize_graph(
     *,
     per_channel: bool = True,
     exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
     activation_type: str = "uint8",
 ) -> bytes:
-    """Insert QDQ pairs into a prepared graph by given activation ranges; give the file's content."""
+    """Insert QDQ pairs into a prepared graph by given activation ranges; give the file's content.
+
+    exclude: names of operators left in float; only: where given, the names of all operators that are quantized.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     kinds = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     if activation_type not in kinds:
         raise InputError(f"unknown activation type {activation_type!r}; known: {', '.join(kinds)}")
     known = {node.name for node in read_graph(graph).graph.node}
-    if unknown := sorted(set(exclude) - known):
+    if unknown := sorted({*exclude, *only} - known):
         raise InputError(f"{graph.name} has no operator named {unknown[0]}; see the names in the sensitivity report")
     with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
         cache, out = Path(folder) / "ranges.json", Path(folder) / "int8.onnx"
@@ -152,6 +156,7 @@ def quantize_graph(
             activation_type=kinds[activation_type],
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(exclude),
+            nodes_to_quantize=list(only),
             calibration_cache_path=cache,
         )
         return out.read_bytes()

@@ -1,4 +1,4 @@
-"""How long a small subnet takes to export, quantize and answer: the parts of a latency table and of a run's last stages."""
+"""How long a small subnet takes to export, quantize and answer: parts of a latency table and of the last stages."""
 
 from pathlib import Path
 

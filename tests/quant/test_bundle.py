@@ -162,6 +162,7 @@ def test_two_classes_are_decided_by_the_threshold(tmp_path) -> None:
         assert [line["labels"][0] for line in lines] == expected  # sigmoid(-1) = .27, sigmoid(1) = .73
 
 
+@pytest.mark.slow
 def test_an_openvino_bundle_answers_too(digits, tmp_path) -> None:
     report = quantize_openvino(digits.fp32, tmp_path / "int8.xml", digits.images[:16])
     made = _write(digits, report.path, tmp_path / "bundle")

@@ -9,6 +9,7 @@ from tutelage.quant.run import run_onnx
 from tutelage.records import InputError
 
 
+@pytest.mark.slow
 def test_the_best_method_is_kept_and_all_trials_are_told(digits, tmp_path) -> None:
     report = quantize_best(digits.fp32, tmp_path / "best.onnx", digits.images[:48], digits.val_images[:200])
     differences = {}
@@ -24,6 +25,7 @@ def test_the_best_method_is_kept_and_all_trials_are_told(digits, tmp_path) -> No
     assert (tmp_path / "best.onnx").read_bytes() == (tmp_path / f"{report.method}.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_score_decides_before_the_difference(digits, tmp_path) -> None:
     """A score that likes only the second file it sees: percentile wins, whatever its logits are."""
     seen: list[int] = []

@@ -39,6 +39,7 @@ def test_onnxruntime_int8_keeps_accuracy(method, digits, calibration, tmp_path) 
     assert report.method == method
 
 
+@pytest.mark.slow
 def test_openvino_int8_keeps_accuracy(digits, calibration, tmp_path) -> None:
     report = quantize_openvino(digits.fp32, tmp_path / "int8.xml", calibration)
     accuracy = _accuracy(run_openvino(report.path, digits.val_images), digits.val_labels)
@@ -79,6 +80,7 @@ def test_same_inputs_same_bytes_and_nothing_left_behind(digits, calibration, tmp
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.onnx", "b.onnx"]
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(digits, calibration, tmp_path, capsys) -> None:
     quantize_onnx(digits.fp32, tmp_path / "a.onnx", calibration[:8], method="entropy")
     quantize_openvino(digits.fp32, tmp_path / "a.xml", calibration[:8])

@@ -1,0 +1,87 @@
+"""Sensitivity finds the layer that was made fragile, and mixed precision frees it and no more than it must."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.quant.mixed import quantize_mixed
+from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.run import run_onnx
+from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
+from tutelage.records import InputError
+
+# Scaling one channel of a layer's input up and its weights down leaves the network as it was, but the range of that
+# activation is now this many times too wide for the other channels: per-tensor uint8 is left with 256 / 300 levels.
+FACTOR = 300.0
+
+
+@pytest.fixture(scope="module")
+def fragile(digits, tmp_path_factory) -> tuple[Path, str]:
+    """Make the classifier's input one whose channel 0 is FACTOR times too large; give the file and the layer's name."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(digits.fp32)
+    last = next(node for node in model.graph.node if node.op_type == "Gemm")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[1])
+    values = numpy_helper.to_array(weight).copy()  # (classes, features): the exporter writes transB
+    scale = np.ones(values.shape[1], np.float32)
+    scale[int(np.abs(values).sum(axis=0).argmax())] = FACTOR
+    weight.CopyFrom(numpy_helper.from_array(values / scale, weight.name))
+    model.graph.initializer.append(numpy_helper.from_array(scale, "stretch"))
+    place = list(model.graph.node).index(last)
+    model.graph.node.insert(
+        place, helper.make_node("Mul", [last.input[0], "stretch"], ["stretched"], name="stretching")
+    )
+    last.input[0] = "stretched"
+    path = tmp_path_factory.mktemp("fragile") / "fragile.onnx"
+    onnx.save(model, path)
+    return path, last.name
+
+
+def _accuracy(digits, n: int):
+    return lambda logits: float((logits.argmax(axis=1) == digits.val_labels[:n]).mean())
+
+
+@pytest.mark.slow
+def test_the_fragile_layer_is_the_worst(digits, fragile, tmp_path) -> None:
+    path, name = fragile
+    np.testing.assert_allclose(run_onnx(path, digits.val_images[:8]), digits.logits[:8], atol=1e-3)
+    report = sensitivity(path, digits.images[:32], digits.val_images[:32])
+    assert report.worst()[0].name == name
+    assert len(report.layers) == len({layer.name for layer in report.layers}) > 30
+    draw_sensitivity(report, tmp_path / "sensitivity.png", kept=(name,))
+    assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_mixed_precision_frees_what_it_must(digits, fragile, tmp_path) -> None:
+    path, name = fragile
+    score = _accuracy(digits, 400)
+    plain = quantize_onnx(path, tmp_path / "plain.onnx", digits.images[:32])
+    before = score(run_onnx(path, digits.val_images[:400]))
+    assert score(run_onnx(plain.path, digits.val_images[:400])) < before - 0.01
+    report, order = quantize_mixed(
+        path, tmp_path / "mixed.onnx", digits.images[:32], digits.val_images[:400], score, max_drop=1.0
+    )
+    assert order is not None
+    assert report.scheme == "int8-mixed"
+    assert name in report.excluded
+    assert len(report.excluded) < len(order.layers) / 2
+    assert score(run_onnx(report.path, digits.val_images[:400])) >= before - 0.01 - 1e-9
+
+
+def test_a_network_that_holds_keeps_nothing_in_float(digits, tmp_path) -> None:
+    report, order = quantize_mixed(
+        digits.fp32, tmp_path / "mixed.onnx", digits.images[:32], digits.val_images[:200], _accuracy(digits, 200),
+        max_drop=5.0,
+    )  # fmt: skip
+    assert order is None
+    assert report.scheme == "int8-ptq"
+    assert report.excluded == ()
+
+
+def test_a_negative_drop_is_refused(digits, tmp_path) -> None:
+    with pytest.raises(InputError, match="max_drop"):
+        quantize_mixed(digits.fp32, tmp_path / "m.onnx", digits.images[:4], digits.val_images[:4], len, max_drop=-1)
