@@ -202,7 +202,7 @@ def _plan(space: Space, num_classes: int, in_channels: int, num_nets: int, seed:
     """Choose the nets by design among random ones, the smallest and the largest at the ends of the sizes included."""
     rng = np.random.default_rng(seed)
     pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
-    chosen = design(count_features(pool, num_classes, in_channels)[0], num_nets, first=(0, 1))
+    chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
     blocks = block_table_specs(space, num_classes, in_channels) if with_blocks else []
     return _Plan([pool[index] for index in chosen], blocks)
 

@@ -7,79 +7,98 @@ share one prior in `latency.py`. Also the design: which architectures to measure
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import Arch, InputError
-from tutelage.search.counts import block_specs
+from tutelage.search.counts import BlockSpec, block_specs
 
 Floats = NDArray[np.float64]
 
+# The whole-net counts, in the order of `_spec_totals`.
+TOTALS = ("blocks", "dense", "depthwise", "maps", "params")
 # Ridge of the design: small against a standardised feature's variance of 1, so that the first picks are defined.
 _DESIGN_RIDGE = 0.01
 _DESIGN_NOISE = 0.1
 
 
 def count_features(archs: Sequence[Arch], num_classes: int, in_channels: int) -> tuple[Floats, list[str]]:
-    """Give counts that decide latency where no block was measured: whole-net sums, and depth and MACs per stage.
+    """Give counts that decide latency where no block was measured.
 
-    At batch 1 on a GPU a launch costs more than its arithmetic, so the number of blocks says more than the MACs;
-    at a large batch it is the other way round. The groups let the fit weigh the two.
+    At batch 1 on a GPU a launch costs more than its arithmetic, so the number of blocks, per stage, says more than the
+    MACs; at a large batch dense MACs, depthwise MACs and the expanded maps (memory traffic) each have a price of their
+    own. Every total is a group of its own, so that the fit may keep one and drop another.
     """
-    rows = []
-    groups: list[str] = []
-    for arch in archs:
-        specs = block_specs(arch, num_classes, in_channels)
-        blocks = [spec for spec in specs if spec.kind == "block"]
-        stages = range(max(len(arch.d), 1 + max((spec.stage for spec in blocks), default=0)))
-        whole = [
-            float(len(blocks)),
-            float(sum(spec.macs for spec in specs)),
-            float(sum(spec.costs[2] for spec in specs)),
-            float(sum(spec.params for spec in specs)),
-            float(arch.r),
-            float(specs[0].in_hw) ** 2,
-        ]
-        depth = [float(sum(spec.stage == stage for spec in blocks)) for stage in stages]
-        macs = [float(sum(spec.macs for spec in blocks if spec.stage == stage)) for stage in stages]
-        rows.append(whole + depth + macs)
-        groups = ["whole"] * len(whole) + ["depth"] * len(depth) + ["macs"] * len(macs)
-    return np.array(rows, dtype=np.float64), groups
+    rows = [_arch_counts(arch, num_classes, in_channels) for arch in archs]
+    num_stages = max((len(arch.d) for arch in archs), default=0) + 1
+    groups = [*TOTALS, "size", "size", *["depth"] * num_stages]
+    return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
 
 
 def block_features(
     archs: Sequence[Arch], blocks: Mapping[str, float], num_classes: int, in_channels: int
 ) -> tuple[Floats, list[str]]:
-    """Give the measured block times of each arch, summed over the net and over each stage, in ms.
+    """Give the measured block times of each arch in ms, summed over the net and over each stage, and a few counts.
 
+    The counts mend what blocks measured alone cannot show: each call of the runtime has a cost of its own, and a
+    whole net's weights do not stay in the cache as one block's do.
     Raises InputError for an arch with a block that is not in the table.
     """
     rows = []
-    width = 1 + max((len(arch.d) for arch in archs), default=0) + 1
+    num_stages = max((len(arch.d) for arch in archs), default=0) + 1
     for arch in archs:
-        row = np.zeros(width)
+        total, num_blocks, params = 0.0, 0.0, 0.0
+        stages = np.zeros(num_stages)
         for spec in block_specs(arch, num_classes, in_channels):
-            if spec.key not in blocks:
+            key = spec.key
+            if key not in blocks:
                 raise InputError(
-                    f"block {spec.key} of an arch of {arch.space} at {arch.r} px is not in the block table: "
+                    f"block {key} of an arch of {arch.space} at {arch.r} px is not in the block table: "
                     "add the device again for this space and resolution"
                 )
-            row[0] += blocks[spec.key]
+            total += blocks[key]
+            num_blocks += 1
+            params += _spec_totals(spec)[4]
             if spec.kind == "block":
-                row[1 + min(max(spec.stage, 0), width - 2)] += blocks[spec.key]
-        rows.append(row)
-    return np.array(rows).reshape(len(archs), width), ["total"] + ["stage"] * (width - 1)
+                stages[min(spec.stage, num_stages - 1)] += blocks[key]
+        rows.append([total, num_blocks, params, *stages])
+    groups = ["total", "calls", "params", *["stage"] * num_stages]
+    return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
 
 
-def design(features: Floats, num: int, first: Sequence[int] = ()) -> list[int]:
+@lru_cache(maxsize=16384)
+def _arch_counts(arch: Arch, num_classes: int, in_channels: int) -> Floats:
+    """Count one arch; searches and fits ask for the same ones again and again."""
+    totals = np.zeros(5)
+    depth = np.zeros(len(arch.d) + 1)
+    for spec in block_specs(arch, num_classes, in_channels):
+        totals += _spec_totals(spec)
+        if spec.kind == "block":
+            depth[min(spec.stage, len(arch.d))] += 1
+    return np.array([*totals, float(arch.r), float(arch.r) ** 2, *depth])
+
+
+@lru_cache(maxsize=65536)
+def _spec_totals(spec: BlockSpec) -> Floats:
+    """Count one block: itself (a stem or head is no block), dense MACs, depthwise MACs, expanded maps, parameters."""
+    depthwise = [layer for layer in spec.layers if layer.kind == "conv" and layer.groups > 1]
+    narrow = sum(layer.macs for layer in depthwise)
+    # What a depthwise layer reads and writes: the expanded maps, the bulk of a block's memory traffic.
+    maps = sum(layer.in_channels * layer.in_hw**2 + layer.activations for layer in depthwise)
+    return np.array([spec.kind == "block", spec.macs - narrow, narrow, maps, spec.params], dtype=np.float64)
+
+
+def design(features: Floats, groups: Sequence[str], num: int, first: Sequence[int] = ()) -> list[int]:
     """Choose `num` rows by greedy D-optimality: each next one is where a linear model knows least.
 
-    `first` are rows that are taken anyway. Returns row indices, in the order of choice.
+    Columns are standardised and share their group's weight. `first` are rows that are taken anyway. Returns row
+    indices, in the order of choice.
     """
-    scale = features.std(axis=0)
+    scale = features.std(axis=0) * np.sqrt([groups.count(group) for group in groups])
     used = scale > 0
-    points = (features[:, used] - features[:, used].mean(axis=0)) / scale[used] / np.sqrt(max(1, used.sum()))
+    points = (features[:, used] - features[:, used].mean(axis=0)) / scale[used]
     points = np.hstack([np.ones((len(points), 1)), points])
     covariance = np.eye(points.shape[1]) / _DESIGN_RIDGE
     chosen: list[int] = []
@@ -98,4 +117,4 @@ def design(features: Floats, num: int, first: Sequence[int] = ()) -> list[int]:
 
 def choose_archs(archs: Sequence[Arch], num: int, num_classes: int = 1000, in_channels: int = 3) -> list[int]:
     """Choose which of the candidate archs to measure for a latency model; returns their indices."""
-    return design(count_features(archs, num_classes, in_channels)[0], num)
+    return design(*count_features(archs, num_classes, in_channels), num)

@@ -2,7 +2,8 @@
 
 The model is linear in the features of `features.py`, fitted on relative error: Bayesian ridge regression in which each
 group of features (whole net, stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not
-overfit and fifty use what the stages tell. Intervals are scaled by leave-one-out errors (conformal calibration).
+overfit and fifty use what the stages tell. Noise is Student's t, so that one slow outlier does not bend the fit.
+Intervals are scaled by leave-one-out errors (conformal calibration).
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ COVERAGE = 0.90
 # Log-normal priors: of a group's width (e^-2.5 = 8 % of the mean latency, within a factor 20), of the relative noise.
 _LOG_WIDTH, _LOG_WIDTH_SD = -2.5, 3.0
 _LOG_NOISE, _LOG_NOISE_SD = -4.0, 1.5
-# Weight, in nets, of the Gaussian interval beside the leave-one-out one: ten errors alone give no 90 % quantile.
-_GAUSSIAN_NETS = 10.0
+# How far beyond the sizes it has seen a model on counts may be asked, as a factor.
+_REACH = 1.25
+# Degrees of freedom of the noise: slow outliers are common on devices, and one must not bend the fit.
+_TAIL = 4.0
+_ROBUST_SWEEPS = 4
+# Weight, in nets, of the noise's own interval beside the leave-one-out one: ten errors alone give no 90 % quantile.
+_PRIOR_NETS = 10.0
 
 
 class _Fit(Protocol):
@@ -95,16 +101,14 @@ class LatencyModel:
         self._spread = spread
         design, target = self._design(features), latency / self._scale
         width_of = _column_groups(groups)
-        widths, self._noise = _most_evident(design, target, width_of)
-        precision = _precision(widths, width_of)
-        noise = (self._noise * target) ** 2
-        self._covariance = np.asarray(
-            np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(precision)), dtype=np.float64
-        )
-        self._weights = self._covariance @ (design.T @ (target / noise))
-        loo, loo_sd = _leave_one_out(design, target, noise, self._covariance, self._weights)
-        self.error = float(np.mean(np.abs(loo) / target))
-        self._stretch = _stretch(np.abs(loo) / loo_sd)
+        trust = np.ones(len(target))
+        for _ in range(_ROBUST_SWEEPS):
+            widths, self._noise = _most_evident(design, target, trust, width_of)
+            precision = _precision(widths, width_of)
+            self._weights, self._covariance, trust = _solve(design, target, self._noise, precision, trust, sweeps=1)
+        errors, scores = _leave_one_out(design, target, self._noise, precision, trust)
+        self.error = float(np.mean(errors))
+        self._stretch = _stretch(scores)
         return self
 
     def predict(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> tuple[Floats, Floats, Floats]:
@@ -122,7 +126,7 @@ class LatencyModel:
         design = self._design(self._features(archs)[0])
         mean = np.maximum(design @ self._weights, 1e-6)
         variance = np.einsum("ij,jk,ik->i", design, self._covariance, design) + (self._noise * mean) ** 2
-        half = np.sqrt(variance) * self._stretch * _normal_quantile(coverage) / _normal_quantile(COVERAGE)
+        half = np.sqrt(variance) * self._stretch * _quantile(coverage) / _quantile(COVERAGE)
         mean, half = mean * self._scale, half * self._scale
         return mean, np.maximum(mean - half, 0.0), mean + half
 
@@ -194,9 +198,9 @@ class LatencyModel:
             if arch.space not in self.spaces:
                 raise InputError(f"no latency model for space {arch.space}: it covers {', '.join(self.spaces)}")
             known = arch.r in self.resolutions
-            # From three sizes on, a model on counts has learned what a pixel costs; a block table has not.
+            # From three sizes on, a model on counts has learned what a pixel costs, a block table never has.
             if not self.blocks and len(self.resolutions) >= 3:
-                known = self.resolutions[0] <= arch.r <= self.resolutions[-1]
+                known = self.resolutions[0] / _REACH <= arch.r <= self.resolutions[-1] * _REACH
             if not known:
                 sizes = ", ".join(map(str, self.resolutions))
                 raise InputError(f"no latency model at {arch.r} px: it covers {sizes}; add the device at {arch.r} px")
@@ -237,7 +241,7 @@ def _precision(widths: Floats, width_of: NDArray[np.int64]) -> Floats:
     return np.concatenate([[1.0], 1.0 / share])
 
 
-def _most_evident(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, float]:
+def _most_evident(design: Floats, target: Floats, trust: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, float]:
     """Find the groups' prior widths and the relative noise of the highest evidence (type-II maximum a posteriori)."""
     from scipy.optimize import minimize
 
@@ -246,7 +250,7 @@ def _most_evident(design: Floats, target: Floats, width_of: NDArray[np.int64]) -
     def cost(log_parameters: Floats) -> float:
         log_widths, log_noise = log_parameters[:-1], log_parameters[-1]
         precision = _precision(np.exp(log_widths), width_of)
-        noise = (np.exp(log_noise) * target) ** 2
+        noise = (np.exp(log_noise) * target) ** 2 / trust
         system = design.T @ (design / noise[:, None]) + np.diag(precision)
         factor = np.linalg.cholesky(system)
         rotated = np.linalg.solve(factor, design.T @ (target / noise))
@@ -263,27 +267,47 @@ def _most_evident(design: Floats, target: Floats, width_of: NDArray[np.int64]) -
     return np.exp(found.x[:-1]), float(np.exp(found.x[-1]))
 
 
-def _leave_one_out(
-    design: Floats, target: Floats, noise: Floats, covariance: Floats, weights: Floats
-) -> tuple[Floats, Floats]:
-    """Give each net's error when it is left out, and its predicted standard deviation then, both relative to the mean.
+def _solve(
+    design: Floats, target: Floats, noise: float, precision: Floats, trust: Floats, sweeps: int
+) -> tuple[Floats, Floats, Floats]:
+    """Fit the weights under Student's t noise, relative to the target; returns weights, covariance and trusts.
 
-    Closed form of linear smoothers: with leverage h, the error is residual / (1 - h) and the variance noise / (1 - h).
+    Student's t is a mixture of Gaussians: a net's trust is the expected precision of its own (the E step of EM).
     """
-    leverage = np.einsum("ij,jk,ik->i", design, covariance, design) / noise
-    kept = np.maximum(1 - leverage, 1e-6)
-    return (target - design @ weights) / kept, np.sqrt(noise / kept)
+    for _ in range(sweeps):
+        variance = (noise * target) ** 2 / trust
+        covariance = np.asarray(np.linalg.inv(design.T @ (design / variance[:, None]) + np.diag(precision)))
+        weights = covariance @ (design.T @ (target / variance))
+        scores = (target - design @ weights) / (noise * target)
+        trust = (_TAIL + 1) / (_TAIL + scores**2)
+    return weights, covariance, trust
+
+
+def _leave_one_out(
+    design: Floats, target: Floats, noise: float, precision: Floats, trust: Floats
+) -> tuple[Floats, Floats]:
+    """Predict each net from the others: the relative errors, and the errors in predicted deviations."""
+    errors, scores = np.empty(len(target)), np.empty(len(target))
+    for left in range(len(target)):
+        rest = np.arange(len(target)) != left
+        weights, covariance, _ = _solve(design[rest], target[rest], noise, precision, trust[rest], sweeps=3)
+        row = design[left]
+        error = abs(float(target[left] - row @ weights))
+        deviation = math.sqrt(float(row @ covariance @ row) + (noise * max(float(row @ weights), 1e-6)) ** 2)
+        errors[left], scores[left] = error / target[left], error / deviation
+    return errors, scores
 
 
 def _stretch(scores: Floats) -> float:
-    """Give the interval's half-width in deviations: the leave-one-out quantile, drawn to the Gaussian for few nets."""
+    """Give the interval's half-width in deviations: the leave-one-out quantile, for few nets drawn to the noise's."""
     num = len(scores)
     level = min(1.0, math.ceil((num + 1) * COVERAGE) / num)
     empirical = float(np.quantile(scores, level))
-    return (num * empirical + _GAUSSIAN_NETS * _normal_quantile(COVERAGE)) / (num + _GAUSSIAN_NETS)
+    return (num * empirical + _PRIOR_NETS * _quantile(COVERAGE)) / (num + _PRIOR_NETS)
 
 
-def _normal_quantile(coverage: float) -> float:
-    from statistics import NormalDist
+def _quantile(coverage: float) -> float:
+    """Give the half-width of a central interval of the noise's own distribution, Student's t."""
+    from scipy.stats import t
 
-    return NormalDist().inv_cdf((1 + coverage) / 2)
+    return float(t.ppf((1 + coverage) / 2, _TAIL))

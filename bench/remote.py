@@ -18,6 +18,7 @@ from string import Formatter
 
 from tutelage.records import DeviceProfile, InputError
 
+from .runtimes import find_runtime
 from .worker import RUNNER, Launcher, ModelFile
 
 CONNECT_SECONDS = 15
@@ -42,19 +43,19 @@ def open_launcher(
         with _open_command(device.command, workdir) as launcher:
             yield launcher
     else:
-        with _open_ssh(device.host, [*ssh, *SSH_OPTIONS]) as launcher:
+        with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], find_runtime(device.runtime).module) as launcher:
             yield launcher
 
 
 @contextlib.contextmanager
-def _open_ssh(host: str, client: list[str]) -> Iterator[Launcher]:
+def _open_ssh(host: str, client: list[str], module: str) -> Iterator[Launcher]:
     if not _HOST.fullmatch(host):
         raise InputError(f"host {host!r}: give USER@HOST or a host of your ssh configuration")
     folder = _ssh(client, host, "umask 077; mktemp -d", what="make a folder").decode().strip()
     if not folder.startswith("/"):
         raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
     try:
-        python = _find_python(client, host)
+        python = _find_python(client, host, module)
         _copy(client, host, RUNNER, f"{folder}/runner.py")
         copied: dict[str, str] = {}
 
@@ -121,13 +122,18 @@ def check_template(template: str) -> None:
         )
 
 
-def _find_python(client: list[str], host: str) -> str:
-    """Find a Python with numpy there, and say what is missing where there is none."""
-    for python in ("python3", "python"):
-        probe = f"{python} -c 'import numpy, sys; print(sys.version_info[:2] >= (3, 8))' 2>/dev/null || echo missing"
-        if _ssh(client, host, probe, what="look for Python").decode().strip() == "True":
+def _find_python(client: list[str], host: str, module: str) -> str:
+    """Find a Python with numpy and the runtime there: `TUTELAGE_PYTHON` of that host's environment, then its PATH."""
+    needed = ["numpy", module]
+    for python in ('"$TUTELAGE_PYTHON"', "python3", "python"):
+        probe = f"{python} -c 'import sys, {', '.join(needed)}; print(sys.version_info[:2] >= (3, 8))' 2>/dev/null"
+        told = _ssh(client, host, f"{probe} || echo missing", what="look for Python").decode().split()
+        if told[-1:] == ["True"]:
             return python
-    raise InputError(f"{host} has no Python 3.8 or newer with numpy on its PATH: install both and the runtime there")
+    raise InputError(
+        f"{host} has no Python 3.8 or newer with {' and '.join(needed)}: install them there, "
+        "or set TUTELAGE_PYTHON there to the Python that has them"
+    )
 
 
 def _copy(client: list[str], host: str, path: Path, target: str) -> None:

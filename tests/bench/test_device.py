@@ -1,0 +1,193 @@
+"""Profiles: made by real measurements, found in order, refused with the field named; measurements from elsewhere."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.bench.device import (
+    block_table_specs,
+    check_profile,
+    find_profile,
+    list_profiles,
+    load_latency_model,
+    make_profile,
+    read_profile,
+    remove_profile,
+    write_profile,
+)
+from tutelage.bench.imported import import_profile
+from tutelage.records import DeviceProfile, InputError
+from tutelage.search.counts import count
+from tutelage.search.space import SPACES
+
+SPACE = SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((28,))
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_block_table_of_the_mobilenet_space_has_93_entries():
+    # Five stages, a first and a later kind of block, 3 kernels x 3 expands; stem, first block, head.
+    assert len(block_table_specs(SPACE, 4, 1)) == 5 * 2 * 9 + 3
+
+
+@pytest.mark.slow
+def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
+    import torch
+
+    from tutelage.quant.export import export_onnx
+    from tutelage.search.supernet import build_arch, build_block
+
+    torch.set_num_threads(1)
+    stages: list[str] = []
+
+    def export(arch, path):
+        export_onnx(build_arch(arch, 4, 1), path, (1, 1, arch.r, arch.r), check=False)
+
+    def export_block(spec, path):
+        export_onnx(build_block(spec), path, (1, spec.in_channels, spec.in_hw, spec.in_hw), check=False)
+
+    folder = tmp_path / "ws" / "devices"
+    few = replace(SPACE, kernels=(3, 5), expands=(3,))  # 23 blocks instead of 93
+    profile = make_profile(
+        "here", "onnxruntime", space=few, resolutions=(28,), num_classes=4, in_channels=1, export=export,
+        export_block=export_block, folder=folder, minutes=0.5, num_nets=6, tolerance=0.5,
+        progress=lambda stage, done, total: stages.append(stage),
+    )  # fmt: skip
+    assert {"exporting", "loading", "measuring"} <= set(stages)
+    assert profile.effective_precision == "fp32"
+    assert profile.resolutions == (28,)
+    assert (profile, folder) == find_profile("here", tmp_path / "ws")
+    model = load_latency_model(profile, folder)
+    assert len(model.blocks) == 5 * 2 * 2 + 3
+    mean, low, high = model.predict([few.smallest(), few.largest()])
+    assert 0 < mean[0] < mean[1]
+    assert (low < high).all()
+    again = check_profile(profile, folder, space=few, export=export, num_nets=3)
+    assert again.error < 1  # a loaded test machine decides how much better
+    assert remove_profile("here", tmp_path / "ws")
+    assert not list(folder.iterdir())
+
+
+def test_profiles_come_from_the_workspace_then_the_user(tmp_path: Path, own_home: Path):
+    user, work = own_home / "devices", tmp_path / "ws" / "devices"
+    write_profile(DeviceProfile(name="box", runtime="openvino", threads=2), user)
+    assert find_profile("box", tmp_path / "ws")[0].threads == 2
+    write_profile(DeviceProfile(name="box", runtime="openvino", threads=1), work)
+    assert find_profile("box", tmp_path / "ws") == (DeviceProfile(name="box", runtime="openvino"), work)
+    assert find_profile("box", None)[1] == user
+    assert [profile.name for profile, _ in list_profiles(tmp_path / "ws")] == ["box"]
+    with pytest.raises(InputError, match=r"no device named 'bax'; did you mean box\?"):
+        find_profile("bax", tmp_path / "ws")
+    with pytest.raises(InputError, match="no latency model"):
+        load_latency_model(*find_profile("box", None))
+
+
+def test_a_written_profile_reads_back_and_says_what_its_fields_are(tmp_path: Path):
+    profile = DeviceProfile(name="a-b", runtime="openvino", precision="bf16", steadiness=0.01, spaces=("x", "y"))
+    path = write_profile(profile, tmp_path)
+    assert read_profile(path) == profile
+    assert all("#" in line for line in path.read_text().splitlines())
+
+
+def test_the_template_is_a_valid_profile():
+    import importlib.resources
+
+    path = Path(str(importlib.resources.files("tutelage.bench.devices"))) / "template.yaml"
+    assert read_profile(path).runtime == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("threads: 0", "threads is 0: .*greater than or equal to 1"),
+        ("threads: many", "threads is 'many'"),
+        ("thread: 1", "unknown field 'thread'; did you mean threads"),
+        ("runtime: onnxruntme", "unknown runtime 'onnxruntme'; did you mean onnxruntime"),
+        ("precision: fp8", "precision is 'fp8': .*'fp32', 'bf16', 'fp16' or 'int8'"),
+        ("precision: bf16", "precision is 'bf16'; onnxruntime runs fp32, int8"),
+        ("latency_model: ../x.json", "no folders"),
+        ("model_error: 50", "model_error is 50.0: it is a share"),
+        ("name: other", "make them equal"),
+        ("host: me@there\ncommand: docker run {runner}", "not both"),
+        ("resolutions: [0]", "1 or more"),
+        ("spaces: [", "is not YAML"),
+    ],
+)
+def test_an_edited_profile_is_refused_with_the_field_named(tmp_path: Path, change: str, message: str):
+    lines = {"name": "name: dev", "runtime": "runtime: onnxruntime"}
+    lines[change.split(":")[0]] = change
+    path = tmp_path / "dev.yaml"
+    path.write_text("\n".join(lines.values()))
+    with pytest.raises(InputError, match=message) as caught:
+        read_profile(path)
+    assert "dev.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_and_binary_files_are_no_profiles(tmp_path: Path):
+    for content in (b"", b"- 1\n- 2", b"\xff\xfe\x00"):
+        (tmp_path / "dev.yaml").write_bytes(content)
+        with pytest.raises(InputError, match=r"dev\.yaml"):
+            read_profile(tmp_path / "dev.yaml")
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Write measurements of 30 nets at 20 GMAC/s, changed as told."""
+    archs = SPACE.decode(SPACE.random(30, np.random.default_rng(0)))
+    ms = count(archs).macs / 2e7 + 0.1
+
+    def write(change: Callable[[np.ndarray], np.ndarray] = lambda ms: ms, header: str = "arch,ms") -> Path:
+        rows = [
+            '"{}",{}'.format(json.dumps(arch.to_dict()).replace('"', '""'), value)
+            for arch, value in zip(archs, change(ms.copy()), strict=False)
+        ]
+        path = tmp_path / "times.csv"
+        path.write_text("\n".join([header, *rows]))
+        return path
+
+    return write
+
+
+def test_measurements_from_elsewhere_make_a_profile(write_csv: Callable[..., Path], tmp_path: Path):
+    profile = import_profile("phone", write_csv(), runtime="onnxruntime", folder=tmp_path)
+    assert read_profile(tmp_path / "phone.yaml") == profile
+    archs = SPACE.decode(SPACE.random(20, np.random.default_rng(1)))
+    mean, _, _ = load_latency_model(profile, tmp_path).predict(archs)
+    np.testing.assert_allclose(mean, count(archs).macs / 2e7 + 0.1, rtol=0.03)
+    as_json = tmp_path / "times.json"
+    as_json.write_text(
+        json.dumps([{"arch": arch.to_dict(), "ms": value} for arch, value in zip(archs, mean, strict=True)])
+    )
+    assert import_profile("tv", as_json, runtime="onnxruntime", folder=tmp_path).spaces == (SPACE.name,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ms: np.where(np.arange(30) == 4, 0, ms), "measurement 5: ms is '0.0'"),
+        (lambda ms: np.where(np.arange(30) == 4, np.nan, ms), "measurement 5: ms is 'nan'"),
+        (lambda ms: np.where(np.arange(30) == 4, 1000 * ms, ms), "mixed units"),
+        (lambda ms: 1000 * ms, "look like microseconds"),
+        (lambda ms: ms / 1000, "look like seconds"),
+        (lambda ms: ms[:4], "4 measured nets are too few"),
+        (lambda ms: 0 * ms + 1, "equal times"),
+    ],
+)
+def test_bad_measurements_are_refused(write_csv: Callable[..., Path], tmp_path: Path, change, message: str):
+    with pytest.raises(InputError, match=message):
+        import_profile("phone", write_csv(change), runtime="onnxruntime", folder=tmp_path)
+    assert not (tmp_path / "phone.yaml").exists()
+
+
+def test_a_file_without_the_columns_is_refused(write_csv: Callable[..., Path], tmp_path: Path):
+    with pytest.raises(InputError, match="must have the columns arch and ms"):
+        import_profile("phone", write_csv(header="net,time"), runtime="onnxruntime", folder=tmp_path)
