@@ -168,12 +168,15 @@ def reliability_plot(
 
 def _steps(group: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Find the pairs to join: twin -> taught student (both fp32), fp32 parent -> int8."""
-    by_name = {(row.model, row.seed): row for row in group}
+    # A twin, its student and their int8 files may share a model name: teacher and scheme tell them apart.
+    plain = {(row.model, row.teacher, row.seed): row for row in group if "int8" not in row.scheme}
     pairs = []
     for row in group:
-        if row.twin and not row.parent and (start := by_name.get((row.twin, row.seed))):
-            pairs.append((start, row))
-        if row.parent and (start := by_name.get((row.parent, row.seed))):
+        if row.parent:
+            start = plain.get((row.parent, row.teacher, row.seed))
+        else:
+            start = plain.get((row.twin, "", row.seed)) if row.twin else None
+        if start is not None:
             pairs.append((start, row))
     return pairs
 

@@ -34,11 +34,11 @@ function hover(i, x, y, spoken) {
   const tip = byId("tip");
   tip.hidden = i < 0;
   if (i < 0) return;
-  tip.replaceChildren(node("strong", {}, text("model", i)), facts(i, false));
+  tip.replaceChildren(node("strong", {}, title(i)), facts(i, false));
   const box = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(8, x + 18 + box.width > innerWidth ? x - box.width - 18 : x + 18)}px`;
   tip.style.top = `${Math.max(8, Math.min(y + 14, innerHeight - box.height - 8))}px`;
-  if (spoken) announce(`${text("model", i)}, ${FIGURES[state.quality].label} ${show(state.quality, figure(state.quality, i))}, ${state.axes.map(({ x: name }) => `${FIGURES[name].label} ${show(name, figure(name, i), true)}`).join(", ")}`);
+  if (spoken) announce(`${title(i)}, ${FIGURES[state.quality].label} ${show(state.quality, figure(state.quality, i))}, ${state.axes.map(({ x: name }) => `${FIGURES[name].label} ${show(name, figure(name, i), true)}`).join(", ")}`);
 }
 
 // Options that exist, most rows first; what was chosen before is kept if it still exists.

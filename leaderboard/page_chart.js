@@ -215,7 +215,7 @@ function nameMarks(places, front, width) {
   const taken = [...marks, ...stairs], leaders = [], labels = [];
   const meets = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
   for (const i of front.slice(0, 40)) {
-    const full = text("model", i), name = full.length > 30 ? `${full.slice(0, 16)}…${full.slice(-12)}` : full;
+    const full = title(i), name = full.length > 30 ? `${full.slice(0, 16)}…${full.slice(-12)}` : full;
     const [x, y] = places.get(i), w = name.length * 6.2, h = 14;
     const spots = [];
     for (const far of [9, 16, 26, 38, 52, 70, 90])

@@ -45,12 +45,12 @@ function verdict(name, a, b, va, vb) {
 function pinCard(i, n, hooks) {
   const close = node("button", { type: "button", class: "ghost no-print", "aria-label": `Let ${text("model", i)} go` }, "Let go");
   close.addEventListener("click", () => hooks.pin(i));
-  const card = node("article", { class: `card pin ${"ab"[n]}` }, node("header", {}, node("h3", {}, node("span", { class: `${"ab"[n]}-ink` }, `${"AB"[n]} `), text("model", i)), close), facts(i, true));
+  const card = node("article", { class: `card pin ${"ab"[n]}` }, node("header", {}, node("h3", {}, node("span", { class: `${"ab"[n]}-ink` }, `${"AB"[n]} `), title(i)), close), facts(i, true));
   const family = relatives(i);
   if (family.length) {
     card.append(node("h3", {}, "Family"));
     const list = node("dl", { class: "facts" });
-    for (const [what, j] of family) list.append(node("dt", {}, what), node("dd", {}, `${text("model", j)} · ${["auc", "accuracy", "latency_p50_ms"].filter((name) => figure(name, j) !== null).map((name) => `${FIGURES[name].label} ${show(name, figure(name, j), true)}`).join(" · ")}`));
+    for (const [what, j] of family) list.append(node("dt", {}, what), node("dd", {}, `${title(j)} · ${["auc", "accuracy", "latency_p50_ms"].filter((name) => figure(name, j) !== null).map((name) => `${FIGURES[name].label} ${show(name, figure(name, j), true)}`).join(" · ")}`));
     card.append(list);
   }
   const arch = archOf(i);

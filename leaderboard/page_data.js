@@ -142,25 +142,34 @@ for (let i = 0; i < NUM; i++) {
   if (BY_NAME.has(key)) BY_NAME.get(key).push(i); else BY_NAME.set(key, [i]);
 }
 const named = (name, i) => (name && BY_NAME.get(`${PLACES[i]}\n${RIGS[i]}\n${name}`)) || [];
-// Of several rows with that name (other seeds or schemes) the one most like row i.
-function nearest(name, i) {
-  const found = named(name, i).filter((j) => j !== i);
-  const like = (j) => (text("scheme", j) === text("scheme", i) ? 2 : 0) + (figure("seed", j) === figure("seed", i) ? 1 : 0);
+// Twin, student and int8 may share a model name and differ by teacher and scheme alone, so each kin says what it must be.
+function nearest(name, i, fits) {
+  const found = named(name, i).filter((j) => j !== i && fits(j));
+  const like = (j) => ["scheme", "teacher"].filter((one) => text(one, j) === text(one, i)).length * 2 + (figure("seed", j) === figure("seed", i) ? 1 : 0);
   return found.sort((a, b) => like(b) - like(a))[0];
+}
+const twinOf = (i) => nearest(text("twin", i), i, (j) => !text("teacher", j) && text("role", j) === text("role", i));
+const parentOf = (i) => nearest(text("parent", i), i, (j) => !isInt8(j) && text("teacher", j) === text("teacher", i));
+const teacherOf = (name, i) => nearest(name, i, (j) => text("role", j) === "teacher");
+// What a row is called where its teacher and scheme do not stand beside it.
+function title(i) {
+  const model = text("model", i), teacher = text("teacher", i);
+  const taught = teacher && !model.includes(teacher) ? ` ← ${teacher}` : "";
+  return `${model}${taught}${isInt8(i) && !model.includes("int8") ? " int8" : ""}`;
 }
 const CHILDREN = new Map();
 for (let i = 0; i < NUM; i++) {
-  const parent = nearest(text("parent", i), i);
+  const parent = parentOf(i);
   if (parent !== undefined) CHILDREN.set(parent, [...(CHILDREN.get(parent) || []), i]);
 }
 function relatives(i) {
   const found = [];
   const add = (what, j) => { if (j !== undefined && j !== i && !found.some(([, k]) => k === j)) found.push([what, j]); };
-  add("without teacher", nearest(text("twin", i), i));
-  add("fp32", nearest(text("parent", i), i));
+  add("without teacher", twinOf(i));
+  add("fp32", parentOf(i));
   for (const j of CHILDREN.get(i) || []) add(text("scheme", j), j);
   const teacher = text("teacher", i);
-  for (const name of [teacher, ...teacher.split(/\s*[+,&]\s*/)]) add("teacher", nearest(name, i));
+  for (const name of [teacher, ...teacher.split(/\s*[+,&]\s*/)]) add("teacher", teacherOf(name, i));
   return found;
 }
 

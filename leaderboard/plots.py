@@ -213,6 +213,9 @@ def _group_name(row: Row) -> str:
 
 
 def _short_name(row: Row) -> str:
-    """Name a mark; `$` would start a formula."""
-    name = row.model if len(row.model) <= 22 else f"{row.model[:12]}..{row.model[-8:]}"
+    """Name a mark by model, teacher and scheme; `$` would start a formula."""
+    name = row.model
+    name += f" ← {row.teacher}" if row.teacher and row.teacher not in name else ""
+    name += " int8" if "int8" in row.scheme and "int8" not in name else ""
+    name = name if len(name) <= 26 else f"{name[:14]}..{name[-10:]}"
     return name.replace("$", r"\$")
