@@ -51,10 +51,16 @@ class TrainSection(Section):
     batch_size: int = Field(64, ge=2)
     weight_decay: float = Field(0.01, ge=0)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"
     warmup_epochs: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    focal_gamma: float = Field(0.0, ge=0)
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    clip_norm: float | None = Field(None, gt=0)
     patience: int | None = Field(None, ge=1)
-    bf16: bool = False
+    bf16: bool | None = None  # None: where the hardware multiplies bf16 and the network gains by it
 
 
 class TeacherSection(TrainSection):
@@ -73,7 +79,7 @@ class SupernetSection(Section):
     num_random: int = Field(2, ge=0)
     teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also teach the supernet
     weights: Path | None = None  # official or own supernet weights to start from
-    bf16: bool = False
+    bf16: bool | None = None
 
 
 class DeviceSection(Section):
@@ -98,6 +104,8 @@ class DistillSection(TrainSection):
     alpha: float = Field(0.5, ge=0, le=1)  # weight of the hard labels
     temperature: float = Field(4.0, gt=0)
     method: str = "kd"
+    combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
+    options: dict[str, Any] = Field(default_factory=dict)  # of the method: teacher_layers, student_layers, ...
 
 
 class QuantizeSection(Section):

@@ -107,17 +107,7 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:
     """Turn a recipe's training section into the loop's own schedule: model code never sees the config."""
-    return TrainSchedule(
-        epochs=section.epochs,
-        lr=section.lr,
-        batch_size=section.batch_size,
-        weight_decay=section.weight_decay,
-        optimizer=section.optimizer,
-        warmup_epochs=section.warmup_epochs,
-        label_smoothing=section.label_smoothing,
-        patience=section.patience,
-        bf16=section.bf16,
-    )
+    return TrainSchedule(**{name: getattr(section, name) for name in TrainSection.model_fields})
 
 
 def file_hash(path: Path | None) -> str:

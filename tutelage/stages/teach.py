@@ -113,7 +113,13 @@ def _fit(
     kd = None
     if teachers:
         distill = ctx.recipe.distill
-        kd = KDConfig(alpha=distill.alpha, temperature=distill.temperature, method=distill.method)
+        kd = KDConfig(
+            alpha=distill.alpha,
+            temperature=distill.temperature,
+            method=distill.method,
+            combine=distill.combine,
+            options=distill.options,
+        )
     result = train(
         model,
         ctx.loader(section.batch_size, seed=ctx.seed("batches")),
