@@ -134,23 +134,28 @@ def block_configs(net: Any, arch: Arch) -> list[dict[str, Any]]:
 
 
 def count_config(config: dict[str, Any], in_channels: int, side: int) -> tuple[int, int, int, int]:
-    """Build one block from its config and count it twice: MACs by torch, params; its output's channels and side."""
+    """Build a block from its config: its MACs by torch and by `ofa`, its params, its output's channels and side."""
     if config["name"] in ("pooling", "max_pooling"):
         return 0, 0, in_channels, 1 if config["name"] == "pooling" else -(-side // 2)
     with doubles(), torch.device("meta"):
         block = set_layer_from_config(config).eval()
-        image = torch.empty(1, in_channels, side, side, device="meta")
-        if isinstance(block, LinearLayer):
-            image = image.flatten(1)
-        out = block(image)
-    macs = flop_counter(block, *image.shape[1:])
+    outs: list[torch.Tensor] = []
+    handle = block.register_forward_hook(lambda _module, _args, out: outs.append(out))
+    shape = (in_channels,) if isinstance(block, LinearLayer) else (in_channels, side, side)
+    macs = flop_counter(block, *shape)
+    handle.remove()
     with doubles():
-        assert ofa_profile(block, tuple(image.shape))[0] == macs
-    return macs, sum(p.numel() for p in block.parameters()), out.shape[1], out.shape[2] if out.dim() == 4 else 1
+        assert ofa_profile(block, (1, *shape)) == (macs, sum(p.numel() for p in block.parameters()))
+    return (
+        macs,
+        sum(p.numel() for p in block.parameters()),
+        outs[0].shape[1],
+        outs[0].shape[2] if outs[0].dim() == 4 else 1,
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50"])
 def test_300_subnets_at_three_sides_agree_with_torch_and_ofa(name: str) -> None:
     """Both counters add over modules, so each distinct block is counted once and looked up after."""
     net, known = supernet(name), {}
@@ -162,10 +167,8 @@ def test_300_subnets_at_three_sides_agree_with_torch_and_ofa(name: str) -> None:
             configs = block_configs(net, arch)
             if "in_channels" in configs[0]:
                 configs[0] = {**configs[0], "in_channels": channels(name)}
-            if name.endswith("_stem1"):
-                configs[0] = {**configs[0], "stride": 1}
             texts = [json.dumps(config) for config in configs]
-        for config, text in zip(configs, texts, strict=True):
+        for text in texts:
             if (text, *shape) not in known:
                 known[text, *shape] = count_config(json.loads(text), *shape)  # building empties the config
             found = known[text, *shape]
