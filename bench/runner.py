@@ -123,6 +123,79 @@ class Torch:
         return run, precision
 
 
+class Litert:
+    """LiteRT with XNNPACK. A fully quantized model wants quantized input: making it is part of the inference."""
+
+    suffixes = (".tflite",)
+
+    def prepare(self) -> str:
+        from importlib.metadata import version
+
+        import ai_edge_litert.interpreter  # noqa: F401 - its memory belongs to the runtime, not to a model
+
+        return version("ai-edge-litert")
+
+    def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        from ai_edge_litert.interpreter import Interpreter
+
+        if precision not in ("fp32", "int8"):
+            raise ValueError(f"litert runs fp32 and int8, not {precision}")
+        interpreter = Interpreter(model_path=path, num_threads=threads)
+        entry, leave = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        if shape is not None and tuple(entry["shape"]) != tuple(shape):
+            interpreter.resize_tensor_input(entry["index"], list(shape))
+        interpreter.allocate_tensors()
+        scale, zero = entry["quantization"]
+
+        def run(images: Any) -> Any:
+            if entry["dtype"] != np.float32:
+                limits = np.iinfo(entry["dtype"])
+                images = np.clip(np.round(images / scale + zero), limits.min, limits.max).astype(entry["dtype"])
+            interpreter.set_tensor(entry["index"], images)
+            interpreter.invoke()
+            out = interpreter.get_tensor(leave["index"])
+            if leave["dtype"] != np.float32:
+                out = (out.astype(np.float32) - leave["quantization"][1]) * leave["quantization"][0]
+            return out
+
+        quantized = any(detail["dtype"] == np.int8 for detail in interpreter.get_tensor_details())
+        return run, "int8" if quantized else "fp32"
+
+
+class Ncnn:
+    """ncnn on the CPU. Its default is half precision: fp32 is asked for and all its short formats are switched off."""
+
+    suffixes = (".param",)
+
+    def prepare(self) -> str:
+        import ncnn
+
+        return str(ncnn.__version__)
+
+    def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        import ncnn
+
+        if precision not in ("fp32", "fp16", "bf16"):
+            raise ValueError(f"ncnn runs fp32, fp16 and bf16 here, not {precision}")
+        if shape is not None and shape[0] != 1:
+            raise ValueError(f"ncnn takes one image at a time, not a batch of {shape[0]}")
+        net = ncnn.Net()
+        net.opt.num_threads = threads
+        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+            setattr(net.opt, option, precision == "fp16")
+        net.opt.use_bf16_storage = precision == "bf16"
+        if net.load_param(path) or net.load_model(os.path.splitext(path)[0] + ".bin"):
+            raise ValueError(f"ncnn cannot read {path} and the .bin beside it")
+        entry, leave = net.input_names()[0], net.output_names()[0]
+
+        def run(images: Any) -> Any:
+            with net.create_extractor() as extractor:
+                extractor.input(entry, ncnn.Mat(images[0]).clone())  # ncnn may write into its input
+                return np.array(extractor.extract(leave)[1])[None]
+
+        return run, precision
+
+
 class Anchor:
     """A fixed net in numpy alone, for runtimes that cannot read the ONNX anchors: the 'path' is its width."""
 
@@ -148,6 +221,8 @@ ADAPTERS: dict[str, Callable[[], Any]] = {
     "onnxruntime": Onnxruntime,
     "openvino": Openvino,
     "torch": Torch,
+    "litert": Litert,
+    "ncnn": Ncnn,
     "anchor": Anchor,
 }
 

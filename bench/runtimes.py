@@ -114,6 +114,8 @@ RUNTIMES: dict[str, RunnerRuntime] = {
             "openvino", "openvino", "openvino", ("fp32", "bf16", "fp16", "int8"), (".onnx", ".xml"), anchors="openvino"
         ),
         RunnerRuntime("torch", "torch", "torch", ("fp32", "bf16"), (".pt2",)),
+        RunnerRuntime("litert", "ai_edge_litert", "ai-edge-litert", ("fp32", "int8"), (".tflite",)),
+        RunnerRuntime("ncnn", "ncnn", "ncnn", ("fp32", "fp16", "bf16"), (".param",)),
     )
 }
 

@@ -1,0 +1,87 @@
+"""The runtimes agree with each other on one net, say what they are, and refuse what they cannot do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.bench.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.host import available_cores, busy_warning, describe_host, thread_budget
+from tutelage.bench.runtimes import RUNTIMES, find_runtime
+from tutelage.records import InputError
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(anchor_onnx(ANCHORS[0]))
+    return path
+
+
+def images() -> np.ndarray:
+    anchor = ANCHORS[0]
+    return np.random.default_rng(0).standard_normal((1, anchor.channels, anchor.side, anchor.side), dtype=np.float32)
+
+
+def test_openvino_pinned_to_f32_equals_onnxruntime(net: Path):
+    sessions = [RUNTIMES[name].load(net, 1, "fp32", images().shape) for name in ("onnxruntime", "openvino")]
+    assert [session.effective_precision for session in sessions] == ["fp32", "fp32"]
+    one, two = (session.run(images()) for session in sessions)
+    assert one.shape == (1, ANCHORS[0].channels, 1, 1)
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)  # bf16 would differ by some 1e-2
+
+
+def test_torch_runs_an_exported_program(tmp_path: Path):
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(net, (x,)), path)
+    session = RUNTIMES["torch"].load(path)
+    np.testing.assert_allclose(session.run(x.numpy()), net(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_ncnn_runs_a_net_written_by_hand(tmp_path: Path):
+    pytest.importorskip("ncnn", reason="ncnn is not installed")
+    # One image in, ReLU, out: ncnn's text format counts layers and blobs on its second line.
+    (tmp_path / "net.param").write_text("7767517\n2 2\nInput in 0 1 x 0=4 1=4 2=2\nReLU relu 1 1 x y\n")
+    (tmp_path / "net.bin").write_bytes(b"")
+    x = np.random.default_rng(0).standard_normal((1, 2, 4, 4), dtype=np.float32)
+    session = RUNTIMES["ncnn"].load(tmp_path / "net.param", shape=x.shape)
+    np.testing.assert_array_equal(session.run(x), np.maximum(x, 0))
+
+
+def test_what_is_installed_is_told_and_the_rest_has_a_remedy():
+    for name, runtime in RUNTIMES.items():
+        assert runtime.name == name
+        if runtime.installed():
+            assert runtime.version()
+        else:
+            with pytest.raises(InputError, match="pip install"):
+                runtime.check("fp32")
+    assert RUNTIMES["onnxruntime"].installed()
+
+
+def test_bad_requests_are_named(net: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"Known: onnxruntime, openvino"):
+        find_runtime("tensorflow")
+    with pytest.raises(InputError, match=r"loads \.pt2 files"):
+        RUNTIMES["torch"].load(net)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(net.read_bytes()[:200])
+    for name in ("onnxruntime", "openvino"):
+        with pytest.raises(InputError, match=f"{name} cannot load .*broken"):
+            RUNTIMES[name].load(broken)
+
+
+def test_threads_never_exceed_the_cores():
+    assert thread_budget(1, cores=8) == 8
+    assert thread_budget(3, cores=8) == 2
+    assert thread_budget(99, cores=8) == 1
+    assert thread_budget() == available_cores()
+    host = describe_host()
+    assert host["cores"] >= 1
+    assert host["cpu_model"]
+    warning = busy_warning(0.05)
+    assert warning is None or "busy" in warning
