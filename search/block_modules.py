@@ -74,7 +74,6 @@ def _stem(spec: BlockSpec) -> nn.Module:
 def _head(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import ConvLayer
 
-    head = nn.Module()
     layers: list[Any] = []
     if spec.family == "mbv3":
         layers = [

@@ -1,8 +1,8 @@
 """Run subnets of an `ofa` supernet fast: our own forward over the supernet's very parameters.
 
 Enters: the supernet, an `Arch`, images. Leaves: logits, with gradients flowing to the supernet's parameters; the state
-dict stays the package's. What is saved: channels-last tensors, kernel taps that can only meet padding, module calls,
-three of the four passes of the package's hard-swish, and copies of running statistics nobody reads.
+dict stays the package's. What is saved: channels-last tensors, slow weight gradients and kernel taps that can only meet
+padding (`depthwise.py`), module calls, three of the four passes of hard-swish, and running statistics nobody reads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tutelage.records import Arch
 
+from .depthwise import depthwise
 from .elastic import set_active
 
 # Gives (weight, bias) of a normalisation and the tensor; leaves the normalised tensor.
@@ -29,25 +30,28 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Say whether the device multiplies bfloat16 in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Say whether bfloat16 trains these networks faster on the device.
+
+    On CPUs it must be asked for: what the 1x1 convolutions win is next to lost on casts around depthwise ones, which
+    stay in float32 (oneDNN's strided ones in bfloat16 take a hundred times as long; benchmarks/test_bench_supernet.py).
+    """
+    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported())
 
 
 def forward_subnet(net: nn.Module, arch: Arch, images: Tensor, *, track: bool = False, bf16: bool = False) -> Tensor:
     """Compute the logits (batch, classes) of one subnet on images (batch, channels, side, side) without touching state.
 
     In training mode batch norm uses the statistics of the batch; running statistics move only with `track`. In eval
-    mode the running statistics are used. Networks without an elastic kernel (ResNet50D) go the package's own way.
+    mode the running statistics are used. `bf16` computes all but depthwise convolutions in bfloat16. Networks without
+    an elastic kernel (ResNet50D) go the package's own way.
     """
     if not hasattr(net, "first_conv"):
         set_active(net, arch)
         logits: Tensor = net(images)
         return logits
-    norm = _norm(net.training, track)
     x = images.contiguous(memory_format=torch.channels_last)
-    return cast(Any, net).classifier(features(net, arch, x, norm))  # type: ignore[no-any-return]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        return cast(Any, net).classifier(features(net, arch, x, _norm(net.training, track)))  # type: ignore[no-any-return]
 
 
 def features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
@@ -140,19 +144,6 @@ def _elastic_block(block: Any, x: Tensor, kernel: int, expand: float, norm: _Nor
         y = _squeeze_excite(depth.se, y)
     y = norm(F.conv2d(y, point.conv.conv.weight[:, :middle]), point.bn.bn)
     return y if block.shortcut is None else y + x
-
-
-def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Convolve each channel with its own kernel, padded to `same`; weight is (channels, 1, kernel, kernel)."""
-    kernel = weight.shape[-1]
-    reach = x.shape[-1] - 1  # taps further out than this meet padding alone
-    if kernel // 2 > reach:
-        cut = kernel // 2 - reach
-        weight = weight[:, :, cut : kernel - cut, cut : kernel - cut]
-        kernel -= 2 * cut
-    if kernel == 1:
-        return x * weight.view(1, -1, 1, 1)
-    return F.conv2d(x, weight, None, stride, kernel // 2, 1, x.shape[1])
 
 
 def _squeeze_excite(se: Any, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,10 +31,13 @@ class SubnetScore:
     loss: float
 
 
-def recalibrate_bn(net: nn.Module, batches: Sequence[Tensor]) -> None:
+def recalibrate_bn(
+    net: nn.Module, batches: Sequence[Tensor], *, forward: Callable[[Tensor], Tensor] | None = None
+) -> None:
     """Set the running statistics of batch norm from a few batches of images, as a cumulative average.
 
     Works on any network; on a supernet it serves the active subnet. The network's modes are left as they were.
+    `forward` stands in for `net(batch)`: it finds the network in training mode and must move the statistics.
     Raises `InputError` when there is no batch, or one of a single image (batch norm at one pixel has no variance).
     """
     if not batches or min(len(batch) for batch in batches) < 2:
@@ -45,12 +49,14 @@ def recalibrate_bn(net: nn.Module, batches: Sequence[Tensor]) -> None:
     net.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # cumulative: every batch weighs the same
         norm.training = True
+    net.training = forward is not None or net.training
     try:
         with torch.no_grad():
-            for batch in batches:
-                net(batch)
+            for seen, batch in enumerate(batches):
+                for norm in norms:
+                    norm.momentum = 1 / (seen + 1)  # a cumulative average: every batch weighs the same
+                (forward or net)(batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -86,7 +92,7 @@ def score_subnets(
                 )
             calibrating, batches = sized[arch.r]
             set_active(net, arch)
-            recalibrate_bn(net, calibrating)
+            recalibrate_bn(net, calibrating, forward=partial(forward_subnet, net, arch, track=True))
             net.eval()
             with torch.inference_mode():
                 logits = torch.cat([forward_subnet(net, arch, batch) for batch in batches])

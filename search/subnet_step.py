@@ -160,7 +160,7 @@ def choose_archs(space: Space, options: StepOptions, phase: int, side: int, rng:
 def subnet_loss(
     logits: Tensor, labels: Tensor, soft: Tensor | None, ratio: float, smoothing: float, *, multi_label: bool
 ) -> Tensor:
-    """Weigh cross-entropy to soft targets (b, classes) by `ratio` against that to the labels, which stand in for none."""
+    """Weigh cross-entropy to soft targets (b, classes) by `ratio` against the one to the labels (all without any)."""
     ratio = 0.0 if soft is None else ratio
     loss = logits.new_zeros(())
     if ratio < 1:

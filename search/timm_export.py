@@ -18,7 +18,7 @@ def to_timm(subnet: nn.Module, arch: Arch, *, exact: bool = True) -> nn.Module:
     """Build timm's `MobileNetV3` with the subnet's weights; dropout and training mode are taken over.
 
     With `exact` the activations, gates and poolings sum in the order of the `ofa` package, and outputs in eval mode are
-    equal to the bit. Without it timm's own faster ones are used, equal up to rounding (under 1e-4 of the logits).
+    equal to the bit. Without it timm's own faster ones are used, equal up to rounding.
     Raises `InputError` for a subnet of another family.
     """
     from timm.layers import make_divisible

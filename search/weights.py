@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tutelage.records import InputError
@@ -55,7 +56,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         data: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, pickle.UnpicklingError, LookupError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read as weights ({reason}): is it whole, and a state dict?") from error
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):

@@ -1,0 +1,69 @@
+"""Scores of subnets: AUC against scikit-learn, batch norm against the statistics themselves, sizes, order."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from tutelage.records import InputError
+from tutelage.search.score import mean_auc, resize, score_logits
+from tutelage.search.space import SPACES
+from tutelage.search.supernet import build_supernet, extract, recalibrate_bn, score_subnets
+
+
+def test_auc_agrees_with_scikit_learn_with_ties_and_an_absent_class():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    probabilities = rng.dirichlet(np.ones(4), 200).round(1)
+    truth = labels[:, None] == np.arange(4)
+    expected = np.mean([roc_auc_score(truth[:, i], probabilities[:, i]) for i in range(3)])
+    assert mean_auc(probabilities, truth) == pytest.approx(expected)
+    assert np.isnan(mean_auc(probabilities, np.ones((200, 4), bool)))
+
+
+def test_scores_of_known_logits():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])
+    score = score_logits(logits, torch.tensor([0, 1, 1, 1]))
+    assert (score.error, score.auc) == (0.25, pytest.approx(5 / 6))  # of 3 pairs two are right, one is a tie
+    assert score.loss == pytest.approx((3 * np.log1p(np.exp(-2)) + np.log1p(np.exp(2))) / 4)
+    many = score_logits(logits, torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]]), multi_label=True)
+    assert (many.error, many.auc) == (0.0, 1.0)
+
+
+def test_recalibration_averages_the_statistics_of_the_batches():
+    norm = nn.BatchNorm2d(2)
+    a, b = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4) + 1
+    recalibrate_bn(nn.Sequential(norm, nn.Dropout(0.5)), [a, b])
+    means = [x.mean((0, 2, 3)) for x in (a, b)]
+    variances = [x.transpose(0, 1).flatten(1).var(1) for x in (a, b)]
+    torch.testing.assert_close(norm.running_mean, sum(means) / 2)
+    torch.testing.assert_close(norm.running_var, sum(variances) / 2)
+    assert norm.momentum == 0.1
+    assert norm.training
+    with pytest.raises(InputError, match="at least 2"):
+        recalibrate_bn(norm, [a[:1]])
+
+
+def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
+    torch.set_num_threads(1)
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32, 40))
+    net = build_supernet(space, 3, in_channels=1)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(30, 1, 40, 40, generator=generator), torch.arange(30) % 3
+    calibration = [torch.randn(16, 1, 40, 40, generator=generator)]
+    archs = [space.smallest(), *space.decode(space.random(1, np.random.default_rng(2)))]
+    seen: list[int] = []
+    scores = score_subnets(
+        net, archs, calibration, images, labels, batch_size=8, progress=lambda _, done, total: seen.append(done)
+    )
+    assert seen == [1, 2]
+    assert scores == score_subnets(net, archs, calibration, images, labels, batch_size=8)
+    for arch, score in zip(archs, scores, strict=True):
+        alone = extract(net, arch)
+        recalibrate_bn(alone, [resize(batch, arch.r) for batch in calibration])
+        alone.eval()
+        with torch.no_grad():
+            expected = score_logits(alone(resize(images, arch.r)), labels)
+        assert score.loss == pytest.approx(expected.loss, rel=1e-3)
+        assert score.auc == pytest.approx(expected.auc, abs=0.02)

@@ -1,0 +1,126 @@
+"""Supernet training: it learns, it goes on to the same bits, and its phases and choices are the papers'."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.records import InputError
+from tutelage.search.shrink import SupernetSchedule, pace, train_supernet
+from tutelage.search.space import SPACES
+from tutelage.search.subnet_step import PHASES, choose_archs, phase_at, subnet_loss
+from tutelage.search.supernet import build_supernet
+
+SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((28, 32))
+
+
+def _batches(epoch: int, steps: int = 2, teacher: bool = False):
+    """Two classes that differ in brightness: a network that learns tells them apart at once."""
+    generator = torch.Generator().manual_seed(epoch)
+    for _ in range(steps):
+        labels = torch.arange(8) % 2
+        images = 0.5 * torch.randn(8, 1, 32, 32, generator=generator) + labels[:, None, None, None]
+        yield images, labels, torch.nn.functional.one_hot(labels).float() if teacher else None
+
+
+def _state(net):
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sandwich", "random", "progressive"])
+def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, method):
+    torch.set_num_threads(1)
+    schedule = SupernetSchedule(epochs=3, method=method, num_random=1, ema_decay=0.9, bf16=False)
+    whole = build_supernet(SPACE, 2, 1)
+    log = train_supernet(whole, SPACE, _batches, 2, schedule)
+    assert [entry["epoch"] for entry in log.epochs] == [0, 1, 2]
+
+    def stopped(epoch: int):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return _batches(epoch)
+
+    checkpoint = tmp_path / "supernet.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_supernet(build_supernet(SPACE, 2, 1), SPACE, stopped, 2, schedule, checkpoint=checkpoint)
+    resumed = build_supernet(SPACE, 2, 1, seed=9)  # its own weights must not matter
+    asked: list[int] = []
+
+    def recorded(epoch: int):
+        asked.append(epoch)
+        return _batches(epoch)
+
+    train_supernet(resumed, SPACE, recorded, 2, schedule, checkpoint=checkpoint)
+    assert asked == [2]
+    expected = _state(whole)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.state_dict().items())
+    other = SupernetSchedule(epochs=3, method=method, num_random=1, ema_decay=0.9, bf16=False, lr=0.5)
+    with pytest.raises(InputError, match=r"lr = 0\.001, now it is 0\.5"):
+        train_supernet(resumed, SPACE, _batches, 2, other, checkpoint=checkpoint)
+
+
+@pytest.mark.slow
+def test_the_sandwich_learns_and_shows_progress():
+    torch.set_num_threads(1)
+    net, seen = build_supernet(SPACE, 2, 1), []
+    schedule = SupernetSchedule(epochs=4, lr=2e-3, num_random=1, label_smoothing=0.0, bf16=False)
+    log = train_supernet(
+        net, SPACE, lambda epoch: _batches(epoch, 6, True), 6, schedule, progress=lambda *told: seen.append(told)
+    )
+    assert log.epochs[3]["loss"] < 0.6 * log.epochs[0]["loss"]
+    assert seen[-1] == ("train supernet", 24, 24)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
+    checkpoint = tmp_path / "supernet.safetensors"
+    checkpoint.write_bytes(b"\x08\x00\x00")
+    with pytest.raises(InputError, match="not a whole supernet checkpoint"):
+        train_supernet(
+            build_supernet(SPACE, 2, 1), SPACE, _batches, 2, SupernetSchedule(epochs=1), checkpoint=checkpoint
+        )
+
+
+def test_the_sandwich_has_bread_on_both_sides_and_sides_that_fit():
+    options = SupernetSchedule(epochs=1, num_random=2)
+    archs = choose_archs(SPACE, options, 0, 28, np.random.default_rng(0))
+    assert len(archs) == 4
+    assert (archs[0], archs[-1]) == (SPACE.largest(28), SPACE.smallest(28))
+    with pytest.raises(InputError, match="smaller than every side"):
+        choose_archs(SPACE, options, 0, 16, np.random.default_rng(0))
+
+
+def test_progressive_shrinking_opens_choices_in_the_order_of_the_paper():
+    total = sum(phase.epochs for phase in PHASES)
+    starts = np.cumsum([0, *[phase.epochs for phase in PHASES]])[:-1]
+    assert [phase_at(int(start), total) for start in starts] == list(range(6))
+    assert phase_at(total - 1, total) == 5
+    options, rng = SupernetSchedule(epochs=1, method="progressive"), np.random.default_rng(0)
+    seen = [[arch for _ in range(20) for arch in choose_archs(SPACE, options, phase, 32, rng)] for phase in range(6)]
+    kernels = [{k for arch in archs for k in arch.ks if k} for archs in seen]
+    depths = [{d for arch in archs for d in arch.d} for archs in seen]
+    expands = [{e for arch in archs for e in arch.e if e} for archs in seen]
+    assert kernels == [{7}, *[{3, 5, 7}] * 5]
+    assert depths == [{4}, {4}, {3, 4}, *[{2, 3, 4}] * 3]
+    assert expands == [*[{6}] * 4, {4, 6}, {3, 4, 6}]
+
+
+def test_losses_follow_their_formulas():
+    logits, soft, labels = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.25, 0.75]]), torch.tensor([1])
+    logs = logits.log_softmax(1)
+    hard, crossed = -logs[0, 1], -(soft * logs).sum()
+    got = subnet_loss(logits, labels, soft, 0.25, 0.0, multi_label=False)
+    torch.testing.assert_close(got, 0.75 * hard + 0.25 * crossed)
+    torch.testing.assert_close(subnet_loss(logits, labels, None, 1.0, 0.0, multi_label=False), hard)
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing():
+    assert [pace(step, 100, 3) for step in range(3)] == pytest.approx([0.25, 0.5, 0.75])
+    assert pace(3, 100, 3) == 1.0
+    assert pace(100, 100, 3) == pytest.approx(0.0)
+
+
+def test_impossible_schedules_are_refused():
+    with pytest.raises(InputError, match="epochs 0"):
+        SupernetSchedule(epochs=0)
