@@ -23,11 +23,11 @@ def draw_lesion(
         cover = _nodules(lungs, u, v, rng)
         changed = tissue + (np.float32(rng.uniform(-40, 90)) - tissue) * cover
     elif kind == "ground-glass":
-        cover = _patches(lungs, u, v, rng, num=int(rng.integers(1, 4)), radius=(0.2, 0.36), peripheral=0.3)
-        haze = np.float32(rng.uniform(290, 420)) * (1 + np.float32(0.25) * texture(rng, size, 13))
+        cover = _patches(lungs, u, v, rng, num=int(rng.integers(2, 4)), radius=(0.3, 0.5), peripheral=0.3)
+        haze = np.float32(rng.uniform(330, 460)) * (1 + np.float32(0.25) * texture(rng, size, 13))
         changed = tissue + haze * cover * (1 - vessels)
     elif kind == "consolidation":
-        cover = _patches(lungs, u, v, rng, num=int(rng.integers(1, 3)), radius=(0.2, 0.34), peripheral=0.8)
+        cover = _patches(lungs, u, v, rng, num=int(rng.integers(1, 3)), radius=(0.32, 0.5), peripheral=0.8)
         dense = np.float32(rng.uniform(-60, 50)) + 25 * texture(rng, size, 13)
         bronchi = np.clip(vessels * 1.4 - np.float32(0.5), 0, 1) * np.float32(rng.uniform(0.2, 0.7))  # air bronchograms
         changed = tissue + (dense - np.float32(600) * bronchi - tissue) * cover
@@ -53,7 +53,7 @@ def _nodules(lungs: Field, u: Field, v: Field, rng: np.random.Generator) -> Fiel
     cover = np.zeros_like(lungs)
     for _ in range(int(rng.integers(1, 4))):
         at_u, at_v = _place(lungs, u, v, rng, peripheral=0.4)
-        radius = np.float32(rng.uniform(0.095, 0.155))
+        radius = np.float32(rng.uniform(0.13, 0.19))
         du, dv = u - np.float32(at_u), (v - np.float32(at_v)) * np.float32(0.75 * rng.uniform(0.85, 1.18))
         cover = np.maximum(cover, np.clip((1 - (du * du + dv * dv) / (radius * radius)) * np.float32(1.7), 0, 1))
     return cover.astype(np.float32)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Most wanted first: a narrow terminal drops columns from the end of this list.
 _WANTED = (
-    *("on_front", "model", "auc", "accuracy", "latency_p50_ms", "size_bytes", "params", "scheme", "teacher"),
+    *("on_front", "model", "auc", "accuracy", "latency_p50_ms", "scheme", "teacher", "size_bytes", "params"),
     *("macs", "row_id", "device", "dataset", "role", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "runtime"),
     *("latency_p90_ms", "batch", "threads", "seed", "created"),
 )

@@ -32,8 +32,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def fast_bf16(device: torch.device) -> bool:
     """Say whether bfloat16 trains these networks faster on the device.
 
-    On CPUs it must be asked for: what the 1x1 convolutions win is next to lost on casts around depthwise ones, which
-    stay in float32 (oneDNN's strided ones in bfloat16 take a hundred times as long; benchmarks/test_bench_supernet.py).
+    On CPUs it must be asked for: the 1x1 convolutions win by it at 64 px and above, less on smaller maps, and what it
+    does to accuracy is not measured. Depthwise convolutions stay in float32 either way (oneDNN's strided ones in
+    bfloat16 take a hundred times as long; tests/benchmarks/test_bench_supernet.py).
     """
     return device.type == "cuda" and bool(torch.cuda.is_bf16_supported())
 

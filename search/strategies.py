@@ -127,7 +127,7 @@ def ask_guided(problem: Problem, history: History, n: int, rng: np.random.Genera
     return Asked(np.concatenate([genes, draw_feasible(problem, n - len(genes), rng, _seen(history, genes))]))
 
 
-# Populations and generations as published; ours are chosen by `make bench-search`.
+# EEEA as published; NSGA-II and LINAS take 50 a generation, as the recorded runs of the public table did.
 NSGA2_POPULATION = 50
 EEEA_POPULATION = 40
 EEEA_MAX_PARAMS = 7e6

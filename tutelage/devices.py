@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.bench.device import DeviceCheck, check_profile, make_profile
+from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.progress import Report
 from tutelage.quant.export import export_onnx
@@ -35,13 +36,31 @@ class DeviceRequest:
     command: str = ""
 
 
-def add_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
-    """Measure a new device; an existing name is refused, so that no profile changes under a run."""
+def add_device(
+    workspace: Workspace, report: Report, request: DeviceRequest, from_measurements: Path | None = None
+) -> DeviceProfile:
+    """Measure a new device, or fit one to a file of measurements made elsewhere.
+
+    An existing name is refused, so that no profile changes under a run.
+    """
     if any(profile.name == request.name for profile, _ in list_profiles(workspace.path)):
         raise InputError(
             f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
         )
-    return measure_device(workspace, report, request)
+    if from_measurements is None:
+        return measure_device(workspace, report, request)
+    return import_profile(
+        request.name,
+        from_measurements,
+        runtime=request.runtime,
+        folder=workspace.path / "devices",
+        threads=request.threads,
+        batch=request.batch,
+        precision=request.precision,
+        num_classes=request.num_classes,
+        in_channels=request.channels,
+        space=request.space.name,
+    )
 
 
 def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.distill.statistics import delong, mcnemar
+from tutelage.leaderboard.curves import arrows_plot, hypervolume_plot, predicted_plot
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.plots import pareto_plot
 from tutelage.leaderboard.report import build_page
@@ -60,10 +61,22 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     title = ctx.recipe.title or ctx.recipe.name
     report, plot, table = folder / "report.html", folder / "pareto.png", folder / "leaderboard.csv"
+    _draw_curves(rows, found, folder)
     build_page(rows, report, title)
     pareto_plot(rows, plot, title=title)
     export(rows, table, "csv")
     return Published(tuple(rows), report, plot, table)
+
+
+def _draw_curves(rows: Sequence[Row], found: Found, folder: Path) -> None:
+    """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
+    hypervolume_plot({found.result.strategy: found.result.hypervolume}, folder / "search-hypervolume.png")
+    guessed = [row for row in rows if "predicted_ms" in row.details and row.scheme == "fp32" and row.latency_p50_ms]
+    if guessed:
+        predicted = [row.details["predicted_ms"][1] for row in guessed]
+        predicted_plot(predicted, [row.latency_p50_ms or 0.0 for row in guessed], folder / "latency-predicted.png")
+    if any(row.twin for row in rows):
+        arrows_plot(rows, folder / "teaching-and-int8.png")
 
 
 def _row(

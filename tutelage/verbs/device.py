@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,9 @@ def device_add(
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
     minutes: Annotated[float, typer.Option(help="How long measuring may take.")] = 3.0,
+    from_measurements: Annotated[
+        Path | None, typer.Option(help="CSV (arch, ms) or JSON that someone measured elsewhere: nothing is run here.")
+    ] = None,
     ssh: Annotated[str, typer.Option(help="USER@HOST of a device reached by ssh.")] = "",
     command: Annotated[str, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -44,7 +48,7 @@ def device_add(
         name, runtime, where, classes, channels, threads, batch, precision, minutes, ssh=ssh, command=command
     )
     with terminal.run_setting(workspace) as (place, report, _):
-        found = add_device(place, report, request)
+        found = add_device(place, report, request, from_measurements)
     terminal.print_device(found, Console(), as_json)
 
 
