@@ -260,11 +260,18 @@ class _Session:
     def time_until_steady(
         self, judged: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
     ) -> tuple[Floats, float, int]:
-        """Time rounds until their halves agree. Returns the log times `(models, rounds)`, how far apart, the tries."""
+        """Time rounds until their halves agree. Returns the log times `(models, rounds)`, how far apart, the tries.
+
+        A try that is not steady is not thrown away: the next adds as many rounds, and the halves of all are compared.
+        The polish takes medians over rounds, so a burst of load in one try weighs less with every further one.
+        """
         chosen = np.flatnonzero(np.array(judged))
         apart = math.inf
+        log_ms = np.empty((len(self.seats), 0))
+        self.samples = [[] for _ in self.seats]
         for attempt in range(1, MAX_TRIES + 1):
-            log_ms = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
+            more = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
+            log_ms = np.concatenate([log_ms, more], axis=1)
             each = halves_apart(log_ms, len(self.seats) - len(judged))[chosen]
             apart = float(np.percentile(each, 95)) if len(each) else 0.0
             if apart <= tolerance:
@@ -277,7 +284,6 @@ class _Session:
 
     def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
         num = len(self.seats)
-        self.samples = [[] for _ in range(num)]  # an earlier try that was not steady is not mixed in
         log_ms = np.empty((num, rounds))
         stage = "measuring" if attempt == 1 else f"measuring, try {attempt}"
         for turn in range(rounds):

@@ -115,7 +115,7 @@ class QuantizeSection(Section):
 
 class MeasureSection(Section):
     samples: int = Field(100, ge=100)
-    tolerance: float = Field(0.05, gt=0, lt=1)  # how far two halves of a measurement may differ before it is refused
+    tolerance: float = Field(0.1, gt=0, lt=1)  # how far two halves of a measurement may differ before it is refused
     bootstrap: int = Field(1000, ge=100)
 
 
