@@ -126,4 +126,4 @@ def find_runtime(name: str) -> RunnerRuntime:
         return RUNTIMES[name]
     near = difflib.get_close_matches(name, RUNTIMES, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise InputError(f"unknown runtime {name!r}{hint} Known: {', '.join(RUNTIMES)}")
+    raise InputError(f"unknown runtime {name!r}{hint or ':'} known are {', '.join(RUNTIMES)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +11,16 @@ from pathlib import Path
 from tutelage.bench.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.bench.runtimes import find_runtime
 from tutelage.progress import Report
 from tutelage.quant.export import export_onnx
-from tutelage.records import Arch, DeviceProfile, InputError
+from tutelage.records import Arch, DeviceProfile, InputError, content_id
 from tutelage.search.counts import BlockSpec
 from tutelage.search.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
 from tutelage.workspace import Workspace
+
+EXPORTED = ".onnx"  # what `quant` writes of an architecture
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,17 @@ def add_device(
 def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
     """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace."""
 
+    exports = workspace.path / "cache" / "exports"
+    suffixes = find_runtime(request.runtime).suffixes
+    if EXPORTED not in suffixes:
+        raise InputError(
+            f"runtime {request.runtime} reads {', '.join(suffixes)}, and blocks are exported to {EXPORTED} only: "
+            "measure whole networks there and give them with --from-measurements FILE"
+        )
+
     def export_block(spec: BlockSpec, path: Path) -> None:
-        export_onnx(build_block(spec), path, (1, spec.in_channels, spec.in_hw, spec.in_hw))
+        shape = (1, spec.in_channels, spec.in_hw, spec.in_hw)
+        _once(exports, spec.key, path, lambda aside: export_onnx(build_block(spec), aside, shape, check=False))
 
     return make_profile(
         request.name,
@@ -79,7 +93,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
         resolutions=request.space.resolutions,
         num_classes=request.num_classes,
         in_channels=request.channels,
-        export=_exporter(request.num_classes, request.channels),
+        export=_exporter(request.num_classes, request.channels, exports),
         export_block=export_block,
         folder=workspace.path / "devices",
         minutes=request.minutes,
@@ -98,13 +112,26 @@ def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck
         profile,
         folder,
         space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
-        export=_exporter(model.num_classes, model.in_channels),
+        export=_exporter(model.num_classes, model.in_channels, workspace.path / "cache" / "exports"),
         progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
     )
 
 
-def _exporter(num_classes: int, channels: int) -> Callable[[Arch, Path], None]:
+def _exporter(num_classes: int, channels: int, exports: Path) -> Callable[[Arch, Path], None]:
     def export(arch: Arch, path: Path) -> None:
-        export_onnx(build_arch(arch, num_classes, channels), path, (1, channels, arch.r, arch.r))
+        shape = (1, channels, arch.r, arch.r)
+        key = f"{arch.id}-{num_classes}-{channels}"
+        _once(exports, key, path, lambda a: export_onnx(build_arch(arch, num_classes, channels), a, shape, check=False))
 
     return export
+
+
+def _once(exports: Path, key: str, path: Path, make: Callable[[Path], object]) -> None:
+    """Export a network once for all devices of a workspace: every runtime reads the same ONNX file."""
+    kept = exports / f"{content_id(key)}.onnx"
+    if not kept.is_file():
+        exports.mkdir(parents=True, exist_ok=True)
+        aside = exports / f".{kept.stem}.{os.getpid()}.onnx"
+        make(aside)
+        aside.replace(kept)
+    shutil.copyfile(kept, path)
