@@ -26,8 +26,8 @@ from .soft import SoftTargets, combine_logits, resize
 _OPTIONS = ("teacher_layers", "student_layers", "logits_weight", "mean_teacher")
 
 
-class TrainingBatch(Protocol):
-    """The rows a process trains on, as the loader gave them."""
+class LabelledBatch(Protocol):
+    """One batch: images float32 `(b, c, r, r)`, labels, and for each row its image index and augmentation seed."""
 
     @property
     def images(self) -> Tensor: ...
@@ -75,7 +75,7 @@ class Taught:
         """Give the modules that learn along with the student; none for methods of logits."""
         return self.inside.projectors if self.inside else nn.ModuleList()
 
-    def soft(self, student: Tensor, batch: TrainingBatch, mix: Mix, student_images: Tensor) -> Tensor:
+    def soft(self, student: Tensor, batch: LabelledBatch, mix: Mix, student_images: Tensor) -> Tensor:
         """Give the soft loss of one batch of student logits `(batch, classes)`; call it right after the forward."""
         classes, temperature = student.shape[1], self.kd.temperature
         loss = find_loss(self.kd.method, classes, self.multi_label)
@@ -112,7 +112,7 @@ class Taught:
             else:
                 own.copy_(new)
 
-    def _teacher(self, batch: TrainingBatch, mix: Mix, student_images: Tensor, classes: int) -> Tensor:
+    def _teacher(self, batch: LabelledBatch, mix: Mix, student_images: Tensor, classes: int) -> Tensor:
         """Give one teacher's logits `(batch, classes)` for the batch as it was mixed."""
         parts = [target.logits(batch) for target in self.targets]
         if any(part.shape[2] != classes for part in parts):

@@ -26,26 +26,13 @@ from .losses import hard_loss
 from .mixing import draw_mix
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
 from .soft import SoftTargets, resize, weights_id
-from .taught import Taught
+from .taught import LabelledBatch, Taught
 
 __all__ = ["Batches", "KDConfig", "LabelledBatch", "TrainResult", "TrainSchedule", "predict_logits", "train"]
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-
-
-class LabelledBatch(Protocol):
-    """One batch: images float32 `(b, c, r, r)`, labels, and for each row its image index and augmentation seed."""
-
-    @property
-    def images(self) -> Tensor: ...
-    @property
-    def labels(self) -> Tensor: ...
-    @property
-    def indices(self) -> Any: ...
-    @property
-    def aug_seeds(self) -> Any: ...
 
 
 class Batches(Protocol):
