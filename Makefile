@@ -16,11 +16,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tutelage run demo
 
+# One process a core, one thread each; the tests of a file stay together, since they share what was built once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n auto --maxprocesses 8 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks
+	$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 # Type checkers do not know setuptools' package-dir mapping: show them the house as it is when installed.
 types:

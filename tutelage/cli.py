@@ -235,7 +235,9 @@ def main() -> None:
     except tuple(codes) as error:
         print(f"tutelage: {error}", file=sys.stderr)
         sys.exit(codes[type(error)])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer turns Ctrl-C into its exit code
+        if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
+            raise
         print("tutelage: interrupted; the same command goes on where it was", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 

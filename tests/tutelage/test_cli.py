@@ -2,8 +2,10 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,22 @@ def test_the_command_runs_as_a_module() -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("tutelage 0.")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tutelage", "run", "demo", "-w", str(tmp_path / "w")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 120
+    while not (tmp_path / "w" / "workspace.json").is_file() and time.monotonic() < limit:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    told(Done(process.returncode, "", err), 130, "interrupted", "goes on where it was")
 
 
 def test_every_verb_has_help_with_an_example() -> None:
