@@ -138,10 +138,37 @@ def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
     assert Workspace(whole).journal() == before
 
 
-def test_two_runs_give_the_same_digits(recipe: Path, whole: Path, tmp_path: Path) -> None:
-    same_device(whole, tmp_path)
-    finish(recipe, tmp_path)
+def test_a_row_run_again_gives_the_same_digits(whole: Path, tmp_path: Path) -> None:
+    row = next(row for row in Store(whole / "leaderboard.db").rows() if row.role == "student" and row.teacher)
+    again = [
+        sys.executable,
+        "-m",
+        "tutelage",
+        "reproduce",
+        row.key,
+        "--into",
+        str(tmp_path),
+        "-w",
+        str(whole),
+        "--json",
+    ]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    for name in ("accuracy", "auc", "params", "macs", "size_bytes"):
+        assert found[name]["difference"] == "the same", found[name]
+    assert found["latency_p50_ms"]["difference"].endswith("%")
     assert figures(tmp_path) == figures(whole)
+
+
+def test_a_row_says_how_it_was_made(whole: Path) -> None:
+    from tutelage.reproduce import how_made
+
+    made = how_made(Store(whole / "leaderboard.db").rows()[0])
+    assert made["recipe"] == "tiny"
+    assert made["data manifest"]
+    assert made["version torch"]
+    assert "onnxruntime" in made["device"]
 
 
 def test_a_run_killed_five_times_ends_with_the_same_rows(recipe: Path, whole: Path, tmp_path: Path) -> None:
