@@ -6,12 +6,14 @@ Enters: normalised images and maps by model name. Leaves: one PNG an image.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 _PANEL_INCHES = 2.2
+_PIXELS = 96
 
 
 def save_pictures(
@@ -41,6 +43,21 @@ def save_pictures(
         figure.savefig(path, dpi=110)
         written.append(path)
     return written
+
+
+def overlay_png(image: Tensor, heat: np.ndarray) -> bytes:
+    """Give one PNG of an image `(c, r, r)` with its map `(r, r)` in 0..1 laid over it, at least 96 px a side."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    gray = np.repeat(_stretched(image.mean(0).cpu().numpy())[:, :, None], 3, axis=2)
+    colour = colormaps["inferno"](np.clip(heat, 0, 1))[:, :, :3]
+    pixels = np.rint(255 * (0.5 * gray + 0.5 * colour)).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    side = max(_PIXELS, picture.width)
+    written = BytesIO()
+    picture.resize((side, side), Image.Resampling.BILINEAR).save(written, format="PNG", optimize=True)
+    return written.getvalue()
 
 
 def _stretched(gray: np.ndarray) -> np.ndarray:

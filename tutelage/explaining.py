@@ -16,6 +16,7 @@ from tutelage.records import InputError
 from tutelage.stages import networks
 from tutelage.stages.compress import compress
 from tutelage.stages.context import open_context
+from tutelage.stages.explain import even
 from tutelage.stages.teach import teach_teacher
 from tutelage.workspace import Workspace
 
@@ -42,7 +43,7 @@ def explain_recipe(
     student = [one for one in students if one.model == students[0].model][-1]
     side = ctx.side(student)
     images, labels = ctx.split("val", side)
-    chosen = _even(labels, num_images)
+    chosen = even(labels, num_images)
     net = networks.load(ctx, student)
     int8 = next(
         ctx.workspace.path / variant.file.path
@@ -64,12 +65,3 @@ def explain_recipe(
     figures = compare(models, images[chosen], labels[chosen], method=method, masks=masks, pictures=out)
     report(f"explain by {method}", 1, 1)
     return figures
-
-
-def _even(labels: Tensor, number: int) -> Tensor:
-    """Choose the first images of each class in turn, `number` in all."""
-    if labels.ndim != 1:
-        return torch.arange(min(number, len(labels)))
-    places = [torch.nonzero(labels == value).flatten() for value in sorted(set(labels.tolist()))]
-    order = [int(place[i]) for i in range(len(labels)) for place in places if i < len(place)]
-    return torch.tensor(sorted(order[:number]))

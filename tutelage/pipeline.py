@@ -16,6 +16,7 @@ from tutelage.stages.compress import compress
 from tutelage.stages.context import Context, open_context
 from tutelage.stages.device import Device, open_device
 from tutelage.stages.evaluate import judge
+from tutelage.stages.explain import explain_network
 from tutelage.stages.measure import measure_all
 from tutelage.stages.search import Found, check_budget, search_winners
 from tutelage.stages.students import teach_baselines, teach_winners
@@ -81,4 +82,7 @@ def _score(searched: Searched, networks: Sequence[Student]) -> Published:
     variants = [variant for student in networks for variant in compress(ctx, student, runtimes)]
     judged = [judge(ctx, variant) for variant in variants]
     measured = {device.name: measure_all(ctx, device, variants) for device in searched.devices}
-    return publish(ctx, searched.devices, judged, measured, searched.found)
+    explained = {
+        student.weights.sha256: explain_network(ctx, student) for student in networks if student.weights is not None
+    }
+    return publish(ctx, searched.devices, judged, measured, searched.found, explained)

@@ -113,6 +113,13 @@ class QuantizeSection(Section):
     calibration_images: int = Field(128, ge=1)
 
 
+class ExplainSection(Section):
+    """Where the networks look, on validation images; the maps and their figures stand in the rows' details."""
+
+    images: int = Field(0, ge=0)  # 0: no maps
+    method: Literal["gradcam", "hirescam", "eigencam", "scorecam"] = "gradcam"
+
+
 class MeasureSection(Section):
     samples: int = Field(100, ge=100)
     tolerance: float = Field(0.1, gt=0, lt=1)  # how far two halves of a measurement may differ before it is refused
@@ -137,6 +144,7 @@ class Recipe(Section):
     baselines: tuple[str, ...] = ()
     quantize: QuantizeSection = QuantizeSection()
     measure: MeasureSection = MeasureSection()
+    explain: ExplainSection = ExplainSection()
 
 
 def built_in_recipes() -> dict[str, str]:

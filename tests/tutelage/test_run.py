@@ -40,6 +40,7 @@ RECIPE: dict[str, Any] = {
     "distill": {"epochs": 1, "batch_size": 32},
     "baselines": ["mobilenetv3_small_100"],
     "quantize": {"calibration_images": 16},
+    "explain": {"images": 2},
     "measure": {"bootstrap": 100, "tolerance": 0.9},  # a test must not hang on how busy the machine is
 }
 # What a clock or the operating system tells may differ from run to run.
@@ -113,6 +114,10 @@ def test_the_run_leaves_every_row_it_promises(whole: Path) -> None:
         assert row.params
         assert row.macs
         assert row.size_bytes
+    for row in rows:
+        maps = row.details.get("explained", [])
+        assert len(maps) == (2 if row.scheme == "fp32" else 0)
+        assert all(one["map"].startswith("data:image/png;base64,") for one in maps)
     for row in students:
         assert ("gain_over_twin" in row.details) == bool(row.teacher)
     by_key = {(row.model, row.teacher, row.scheme): row for row in rows}

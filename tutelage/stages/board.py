@@ -44,6 +44,7 @@ def publish(
     judged: Sequence[Judged],
     measured: Mapping[str, Mapping[str, Measurement]],
     found: Found,
+    explained: Mapping[str, dict[str, Any]],
 ) -> Published:
     """File a row for every variant on every device of its runtime, then draw what the recipe's rows show."""
     rows, measurements = [], []
@@ -54,7 +55,10 @@ def publish(
             measurement = measured[device.name].get(one.variant.file.sha256)
             if measurement is not None:
                 measurements.append(measurement)
-            rows.append(_row(ctx, device, one, _twin(one, judged), measurement, found))
+            maps = explained.get(one.variant.student.weights.sha256 if one.variant.student.weights else "", {})
+            # Maps are of the fp32 network: its int8 file has no activations to read.
+            shown = maps if one.variant.scheme == "fp32" else {}
+            rows.append(_row(ctx, device, one, _twin(one, judged), measurement, found, shown))
     store = Store(ctx.workspace.database)
     store.add(rows, measurements)
     folder = ctx.workspace.path / "runs" / ctx.recipe.name
@@ -80,7 +84,13 @@ def _draw_curves(rows: Sequence[Row], found: Found, folder: Path) -> None:
 
 
 def _row(
-    ctx: Context, device: Device, one: Judged, twin: Judged | None, measurement: Measurement | None, found: Found
+    ctx: Context,
+    device: Device,
+    one: Judged,
+    twin: Judged | None,
+    measurement: Measurement | None,
+    found: Found,
+    explained: Mapping[str, Any],
 ) -> Row:
     student, result = one.variant.student, one.evaluation
     return Row(
@@ -115,7 +125,7 @@ def _row(
         measurement=measurement.id if measurement else "",
         twin=twin.variant.student.model if twin else "",
         parent=student.model if one.variant.scheme != "fp32" else "",
-        details=_details(ctx, device, one, twin, student, found),
+        details={**_details(ctx, device, one, twin, student, found), **explained},
     )
 
 
