@@ -64,7 +64,7 @@ def test_what_is_installed_is_told_and_the_rest_has_a_remedy():
 
 
 def test_bad_requests_are_named(net: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"Known: onnxruntime, openvino"):
+    with pytest.raises(InputError, match="known are onnxruntime, openvino"):
         find_runtime("tensorflow")
     with pytest.raises(InputError, match=r"loads \.pt2 files"):
         RUNTIMES["torch"].load(net)
