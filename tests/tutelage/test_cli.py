@@ -120,8 +120,10 @@ def test_unknown_device(tmp_path: Path) -> None:
     told(tutelage("bench", str(tmp_path / "m.onnx"), "--device", "nothing", "-w", str(tmp_path / "w")), 2, "nothing")
 
 
-def test_a_budget_without_a_unit() -> None:
-    told(tutelage("search", "--device", "host-ort-64px", "--max-latency", "5"), 2, "'5'", "5ms")
+def test_a_budget_without_a_unit(tmp_path: Path) -> None:
+    done = tutelage("search", "--device", "host-ort-64px", "--max-latency", "5", "-w", str(tmp_path))
+    told(done, 2, "'5'", "5ms")
+    assert not (tmp_path / "devices").exists(), "the device was measured for a budget that cannot be read"
 
 
 def test_a_budget_nothing_meets_is_told_before_any_training(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def open_device(
     tolerance: float = 0.05,
 ) -> Device:
     """Find the device's profile, or measure it now; then read the recipe's latency budget on it."""
+    if section.max_latency is not None:
+        read_budget(section.max_latency)  # a budget that cannot be read is told before anything is measured
     known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
     if section.name in known:
         profile, folder = known[section.name]
@@ -71,13 +73,20 @@ def open_device(
 
 def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:
     """Read a latency budget: milliseconds, or a share of the way from the smallest to the largest subnet."""
-    text = section.max_latency
-    if text is None:
+    if section.max_latency is None:
         return None
-    if not text.strip().endswith("%"):
-        return milliseconds(text)
+    amount, relative = read_budget(section.max_latency)
+    if not relative:
+        return amount
     low, high = model.predict(_extremes(space))[0]
-    return float(low + share(text) * (high - low))
+    return float(low + amount * (high - low))
+
+
+def read_budget(text: str) -> tuple[float, bool]:
+    """Read a latency budget: milliseconds and False, or a share and True."""
+    if text.strip().endswith("%"):
+        return share(text), True
+    return milliseconds(text), False
 
 
 def _extremes(space: Space) -> Sequence[Arch]:
