@@ -243,7 +243,7 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
 
     facts: dict[str, Any] = dict(describe_host())
     for name, runtime in RUNTIMES.items():
-        facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: pip install {runtime.extra}"
+        facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
     print_figures(facts, console, as_json)
 
 
