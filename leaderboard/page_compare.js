@@ -109,9 +109,13 @@ function blockWords(arch) {
 }
 
 // Whatever a run left in `details`: lists of like records become tables, pictures are shown, the rest is named.
+// What only `leaderboard show ROW --how` and the paired tests read.
+const UNSHOWN = ["how", "predictions"];
+
 function detailBlocks(details) {
   const blocks = [];
   for (const [name, value] of Object.entries(details)) {
+    if (UNSHOWN.includes(name)) continue;
     if (value === null || value === "" || (typeof value === "object" && !Object.keys(value).length)) continue;
     blocks.push(node("h3", {}, name.replace(/_/g, " ")), detailBlock(value));
   }
