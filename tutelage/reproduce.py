@@ -12,7 +12,7 @@ from tutelage.leaderboard.store import Store
 from tutelage.progress import Report
 from tutelage.recipe import Recipe
 from tutelage.records import InputError, Row
-from tutelage.workspace import Workspace
+from tutelage.workspace import Workspace, shared_store
 
 # Figures that the same seed gives again to the digit; the rest are measured and only compared by ratio.
 EXACT = ("accuracy", "auc", "params", "macs", "size_bytes")
@@ -55,7 +55,7 @@ def how_made(row: Row) -> dict[str, Any]:
 
 def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
     """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row."""
-    row = Store(origin / "leaderboard.db", read_only=True).row(row_id)
+    row = Store(shared_store() or origin / "leaderboard.db", read_only=True).row(row_id)
     how_made(row)
     recipe = Recipe.model_validate(row.details["how"]["recipe"])
     if (origin / "devices").is_dir():

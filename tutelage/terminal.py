@@ -18,7 +18,7 @@ from rich.table import Table
 from tutelage.progress import Report, reporting
 from tutelage.quantities import in_units
 from tutelage.records import DeviceProfile, InputError, Row, Student
-from tutelage.workspace import Workspace
+from tutelage.workspace import Workspace, shared_store
 
 if TYPE_CHECKING:
     from tutelage.distill.check import DataReport
@@ -60,8 +60,10 @@ def cores() -> int:
     return min(int(asked), allowed) if asked.isdigit() and int(asked) > 0 else allowed
 
 
-def database(path: Path) -> Path:
-    """Give the leaderboard of a workspace, refusing one that no run has made."""
+def database(path: Path) -> str | Path:
+    """Give the leaderboard of a workspace, or the team's server; refuse a workspace in which no run has made one."""
+    if shared_store():
+        return shared_store()
     file = path / "leaderboard.db"
     if not file.is_file():
         raise InputError(f"no leaderboard in {path}: `tutelage run demo` makes one, or name another --workspace")

@@ -43,8 +43,9 @@ class Workspace:
         _check_layout(self.path / "workspace.json")
 
     @property
-    def database(self) -> Path:
-        return self.path / "leaderboard.db"
+    def store(self) -> str | Path:
+        """Where the leaderboard is: `leaderboard.db` here, or the server that TUTELAGE_STORE names by URL."""
+        return shared_store() or self.path / "leaderboard.db"
 
     def stage(self, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
         """Give the stage of this name and these inputs, doing `work(folder)` only if it was never finished.
@@ -98,6 +99,11 @@ class Workspace:
         torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         with path.open("a") as handle:
             handle.write(("\n" if torn else "") + line + "\n")
+
+
+def shared_store() -> str:
+    """Give the URL of a team's PostgreSQL leaderboard, from the environment; empty where none is set."""
+    return os.environ.get("TUTELAGE_STORE", "")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -59,7 +59,7 @@ def publish(
             # Maps are of the fp32 network: its int8 file has no activations to read.
             shown = maps if one.variant.scheme == "fp32" else {}
             rows.append(_row(ctx, device, one, _twin(one, judged), measurement, found, shown))
-    store = Store(ctx.workspace.database)
+    store = Store(ctx.workspace.store)
     store.add(rows, measurements)
     folder = ctx.workspace.path / "runs" / ctx.recipe.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ def board_import(
     from tutelage.leaderboard.store import Store
     from tutelage.workspace import Workspace
 
-    print(f"{Store(Workspace(workspace).database).import_file(file)} new rows from {file}")
+    print(f"{Store(Workspace(workspace).store).import_file(file)} new rows from {file}")
 
 
 @app.command("compare")
