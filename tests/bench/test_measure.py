@@ -46,6 +46,7 @@ def test_halves_agree_under_common_drift_and_differ_when_one_model_changes():
     np.testing.assert_allclose(halves_apart(table, num_anchors=1), [0, 0.2, 0], atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_measure_real_models(models: dict[str, Path], runtime: str):
     stages = set()

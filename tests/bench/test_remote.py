@@ -92,6 +92,7 @@ def left_behind() -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_measure_over_ssh(ssh: tuple[str, ...], device: DeviceProfile, models: dict[str, Path]):
     before = set(Path("/tmp").glob("tmp.*"))
     with open_launcher(device, ssh=ssh) as launcher:

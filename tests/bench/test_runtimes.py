@@ -31,6 +31,7 @@ def test_openvino_pinned_to_f32_equals_onnxruntime(net: Path):
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)  # bf16 would differ by some 1e-2
 
 
+@pytest.mark.slow
 def test_torch_runs_an_exported_program(tmp_path: Path):
     import torch
 

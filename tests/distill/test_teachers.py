@@ -42,6 +42,7 @@ def test_every_teacher_has_a_published_figure() -> None:
     assert PUBLISHED_GMACS.keys() == TEACHERS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DenseNet121", "ResNet50", "Visformer-S", "AutoFormerV2-T", "Xception", "VGG16"])
 @pytest.mark.parametrize("side", [32, 64])
 def test_small_gray_images_and_other_classes(name: str, side: int) -> None:
@@ -57,6 +58,7 @@ def test_a_vit_keeps_seven_patches_a_side() -> None:
     assert net(torch.zeros(1, 1, 28, 28)).shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_small_image_keeps_its_detail_in_a_cnn() -> None:
     with torch.device("meta"):
         small, native = build_teacher("DenseNet121", 2, 1, 28), build_teacher("DenseNet121", 2, 1, 224)
@@ -134,6 +136,7 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
         build_teacher("mobilenetv3_small_050", 2, 1, weights=path)
 
 
+@pytest.mark.slow
 def test_an_image_too_small_for_the_network() -> None:
     with pytest.raises(InputError, match="visformer_small cannot see images of 28 px"):
         build_teacher("Visformer-S", 2, 1, 28)

@@ -98,6 +98,7 @@ expressions = st.recursive(
 figures = st.sampled_from([None, 0.0, 0.5, 1.0, 2.0])
 
 
+@pytest.mark.slow
 @given(text=expressions, values=st.lists(st.tuples(figures, figures, st.sampled_from([None, 0, 1, 2])), max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_any_filter_agrees_with_the_database(tmp_path_factory, text, values):

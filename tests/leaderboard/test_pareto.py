@@ -35,6 +35,7 @@ grid = st.one_of(st.none(), st.integers(0, 6).map(float))
 points = st.lists(st.tuples(grid, grid), max_size=25)
 
 
+@pytest.mark.slow
 @given(points=points)
 @settings(max_examples=150, deadline=None)
 def test_the_front_is_what_its_definition_says(points):

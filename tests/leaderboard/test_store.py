@@ -173,6 +173,7 @@ def test_a_reader_writes_nothing(tmp_path):
         Store(tmp_path / "leaderboard.db", read_only=True).add([Row(model="m", role="student", dataset="d")])
 
 
+@pytest.mark.slow
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
     details=st.dictionaries(st.text(), st.integers(-(2**53), 2**53)),

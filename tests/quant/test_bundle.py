@@ -126,6 +126,7 @@ def test_predict_runs_in_an_environment_of_runtime_and_numpy_alone(digits, bundl
     np.testing.assert_allclose([line["logits"] for line in lines], bundle.run(_normalised(pixels)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_reads_image_files(digits, bundle, tmp_path) -> None:
     from PIL import Image
 
@@ -135,6 +136,7 @@ def test_predict_reads_image_files(digits, bundle, tmp_path) -> None:
     np.testing.assert_allclose([line["logits"]], bundle.run(_normalised(pixels)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_classes_are_decided_by_the_threshold(tmp_path) -> None:
     """Logits (0, z) give the probability s = sigmoid(z) of the second class: it is called from the threshold on."""
     import torch

@@ -87,6 +87,7 @@ def test_nothing_is_printed(digits, calibration, tmp_path, capsys) -> None:
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_constant_channels_are_quantized(digits, calibration, tmp_path) -> None:
     """A dead filter has the range [0, 0] and a constant image a single value: no NaN, no division by zero."""
     import onnx
@@ -102,6 +103,7 @@ def test_constant_channels_are_quantized(digits, calibration, tmp_path) -> None:
     assert np.isfinite(run_onnx(report.path, digits.val_images[:8])).all()
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(digits, calibration, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     with pytest.raises(InputError, match="no calibration images"):

@@ -61,6 +61,7 @@ def assert_uniform(drawn: Genes, feasible: Genes) -> None:
     assert chisquare(counts - 1).pvalue > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "names", "share"),
     [

@@ -59,6 +59,7 @@ def test_an_extracted_subnet_equals_the_supernet_to_the_bit(name):
         assert sum(p.numel() for p in subnet.parameters()) == count([arch], 5, 1).params[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3"])
 def test_our_forward_has_the_packages_outputs_and_gradients(name):
     space = _space(name)

@@ -64,6 +64,7 @@ def test_the_command_runs_as_a_module() -> None:
     assert done.stdout.startswith("tutelage 0.")
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tutelage", "run", "demo", "-w", str(tmp_path / "w")],
