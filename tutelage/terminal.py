@@ -135,15 +135,29 @@ def print_rows(rows: Sequence[Row], console: Console, as_json: bool = False, fro
     show_table(rows, console, objectives=[name.strip() for name in front.split(",")] if front else None)
 
 
-def print_row(row: Row, how: bool, console: Console, as_json: bool = False) -> None:
-    """Print one row whole, or what made it."""
+def print_row(row: Row, rows: Sequence[Row], how: bool, console: Console, as_json: bool = False) -> None:
+    """Print one row whole and where it stands among `rows`, or what made it."""
     from tutelage.reproduce import how_made
 
     if how:
         print_figures(how_made(row), console, as_json)
         return
-    facts = {"row_id": row.key, **row.to_dict()}
+    facts = {"row_id": row.key, **row.to_dict(), **_standing(row, rows)}
     print_figures(facts if as_json else {k: v for k, v in facts.items() if k != "details"}, console, as_json)
+
+
+def _standing(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    """Say whether a row is on the front of quality, latency and size by its intervals, and which rows beat it."""
+    from tutelage.leaderboard import pareto
+
+    peers = [other for other in rows if all(getattr(other, name) == getattr(row, name) for name in pareto.GROUP)]
+    quality = "auc" if any(other.auc is not None for other in peers) else "accuracy"
+    objectives = (quality, *pareto.COSTS)
+    place = next(index for index, other in enumerate(peers) if other.key == row.key)
+    verdict = pareto.front_with_intervals(peers, objectives)[place]
+    beaten = [peers[found.by] for found in pareto.dominated_by(peers, place, objectives)]
+    names = [f"{other.model} {other.scheme}{' from ' + other.teacher if other.teacher else ''}" for other in beaten]
+    return {f"front of {', '.join(objectives)}": verdict, "beaten in all of them by": "; ".join(names) or "no row"}
 
 
 def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: bool = False) -> None:

@@ -162,3 +162,15 @@ def test_unknown_export_format(tmp_path: Path, argument: str) -> None:
 
     Store(tmp_path / "leaderboard.db").add([Row(model="m", role="student", dataset="d")])
     told(tutelage("leaderboard", "export", argument, "-w", str(tmp_path)), 2, "yaml", "csv")
+
+
+def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
+    from tutelage.leaderboard.store import Store
+    from tutelage.records import Row
+
+    common = {"dataset": "d", "device": "box", "batch": 1, "threads": 1}
+    good = Row(model="good", role="student", auc=0.9, latency_p50_ms=1, size_bytes=10, **common)  # type: ignore[arg-type]
+    poor = Row(model="poor", role="student", auc=0.8, latency_p50_ms=2, size_bytes=20, **common)  # type: ignore[arg-type]
+    Store(tmp_path / "leaderboard.db").add([good, poor])
+    assert "good fp32" in tutelage("leaderboard", "show", poor.key, "-w", str(tmp_path)).stdout
+    assert "no row" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout

@@ -32,8 +32,8 @@ def board_show(
     from tutelage.leaderboard.store import Store
 
     if row is not None:
-        found = Store(terminal.database(workspace)).row(row)
-        terminal.print_row(found, how, Console(), as_json)
+        store = Store(terminal.database(workspace))
+        terminal.print_row(store.row(row), store.rows(), how, Console(), as_json)
         return
     if how:
         raise InputError("--how is asked of one row: give its id, the first column of the table")
