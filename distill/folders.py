@@ -22,7 +22,7 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }  # fmt: skip
 
-OPTIONS = ("group", "fit", "bits")
+OPTIONS = ("group", "fit")
 
 
 def cxr3_group(name: str) -> str:
