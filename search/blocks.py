@@ -178,7 +178,7 @@ def block_specs(arch: Arch, num_classes: int = 1000, in_channels: int = 3) -> li
         if slot.position < depths[slot.stage]:
             channels = stage_channels(space, slot, widths)
             kernel = arch.ks[i] if arch.ks else space.kernels[0]
-            specs.append(slot_spec(space, slot, arch.r, *channels, kernel, arch.e[i]))
+            specs.append(slot_spec(space, slot, stage_side(space, slot.stage, arch.r), *channels, kernel, arch.e[i]))
     return [*specs, head_spec(space, arch.r, widths, num_classes)]
 
 
@@ -202,11 +202,10 @@ def stage_channels(space: Space, slot: Slot, widths: list[int]) -> tuple[int, in
     return space.widths[before][widths[before]], space.widths[place][widths[place]]
 
 
-def slot_spec(space: Space, slot: Slot, r: int, inp: int, out: int, kernel: int, expand: float) -> BlockSpec:
-    """Describe the block in a slot, for its channels and choices, at input side r."""
+def slot_spec(space: Space, slot: Slot, side: int, inp: int, out: int, kernel: int, expand: float) -> BlockSpec:
+    """Describe the block in a slot, for its channels and choices; `side` is that of the map entering its stage."""
     stage = STAGES[space.family][slot.stage]
     stride = stage.stride if slot.position == 0 else 1
-    side = stage_side(space, slot.stage, r)
     if slot.position:
         side = _halved(side, stage.stride)
     resnet = space.family == "resnet50"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from tutelage.records import Arch
 
-from .blocks import BlockSpec, block_specs, head_spec, slot_spec, stage_channels, stem_specs
+from .blocks import BlockSpec, block_specs, head_spec, slot_spec, stage_channels, stage_side, stem_specs
 from .space import Genes, Slot, Space, find_space
 
 __all__ = ["BlockSpec", "Counts", "block_specs", "count", "count_genes"]
@@ -102,14 +102,17 @@ def count_genes(space: Space, genes: Genes, num_classes: int = 1000, in_channels
     return Counts(params, macs, activations, _BYTES_A_FLOAT * peaks, _BYTES_A_FLOAT * params, int8_bytes)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def cost_tables(space: Space, r: int, num_classes: int, in_channels: int) -> tuple[CostTable, ...]:
     """Tabulate the space at input side r: costs of an arch are the sum (the maximum, for peaks) over the tables."""
     tables = [_ends_table(space, r, num_classes, in_channels, "stem")]
     for stage in range(len({slot.stage for slot in space.slots})):
         slots = [slot for slot in space.slots if slot.stage == stage]
-        pairs = [slots[i : i + _SLOTS_A_TABLE] for i in range(0, len(slots), _SLOTS_A_TABLE)]
-        tables += [_slots_table(space, r, pair) for pair in pairs]
+        side = stage_side(space, stage, r)
+        tables += [
+            _slots_table(space, side, tuple(slots[i : i + _SLOTS_A_TABLE]))
+            for i in range(0, len(slots), _SLOTS_A_TABLE)
+        ]
     return (*tables, _ends_table(space, r, num_classes, in_channels, "head"))
 
 
@@ -136,52 +139,49 @@ def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: s
     return _as_table(space, part, columns, table[..., :4].sum(axis=1), table[..., 4].max(axis=1))
 
 
-def _slots_table(space: Space, r: int, slots: Sequence[Slot]) -> CostTable:
+@lru_cache(maxsize=4096)  # many input sides share the side of a map deep inside
+def _slots_table(space: Space, side: int, slots: tuple[Slot, ...]) -> CostTable:
     """Tabulate some slots of one stage over widths, depth, kernels and expands; a slot beyond the depth costs 0."""
-    place = slots[0].stage + 2
-    owners = []
-    if space.family == "resnet50":
-        owners = [("w", place - 1)] * (slots[0].position == 0) + [("w", place)]
-    depth_index = slots[0].stage + (space.family == "resnet50")
+    resnet, stage, first = space.family == "resnet50", slots[0].stage, slots[0].position == 0
+    owners = [("w", stage + 1)] * (resnet and first) + [("w", stage + 2)] * resnet
+    num_widths = len(owners)
+    depth_index = stage + resnet
     elastic = depth_index < space.num_depths  # ProxylessNAS ends with a stage of one fixed block
     owners += [("d", depth_index)] * elastic
     head = len(owners)
-    own_genes = 1 if space.family == "resnet50" else 2
+    own_genes = 1 if resnet else 2
     for slot in slots:
         index = space.slots.index(slot)
-        owners += [("e", index)] if own_genes == 1 else [("ks", index), ("e", index)]
+        owners += [("e", index)] if resnet else [("ks", index), ("e", index)]
     columns = _columns(space, owners)
     shape = tuple(int(space.num_choices[column]) for column in columns)
     sums, peaks = np.zeros((*shape, 4), dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for i, slot in enumerate(slots):
-        own = list(range(head)) + list(range(head + i * own_genes, head + (i + 1) * own_genes))
-        costs = np.array(
-            [_slot_costs(space, r, slot, columns, own, codes) for codes in np.ndindex(*(shape[j] for j in own))]
-        )
-        spread = tuple(shape[j] if j in own else 1 for j in range(len(shape)))
-        sums += costs[:, :4].reshape(*spread, 4)
-        peaks = np.maximum(peaks, costs[:, 4].reshape(spread))
-    return _as_table(space, slots[0].stage + 1, columns, sums.reshape(-1, 4), peaks.reshape(-1))
+        widths = range(num_widths - 1 if resnet and slot.position else 0, num_widths)
+        own = {*widths, *range(head + i * own_genes, head + (i + 1) * own_genes)}
+        costs = _block_costs(space, stage, slot.position == 0, side)
+        costs = costs.reshape(*(size if j in own else 1 for j, size in enumerate(shape)), 5)
+        if elastic:
+            depths = space.base_depth(stage) + np.array(space.genes[columns[num_widths]].values, dtype=np.int64)
+            present = slot.position < depths
+            costs = costs * present.reshape(*(len(depths) if j == num_widths else 1 for j in range(len(shape))), 1)
+        sums += costs[..., :4]
+        np.maximum(peaks, costs[..., 4], out=peaks)
+    return _as_table(space, stage + 1, columns, sums.reshape(-1, 4), peaks.reshape(-1))
 
 
-def _slot_costs(
-    space: Space, r: int, slot: Slot, columns: tuple[int, ...], own: list[int], codes: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Cost one slot for the codes of the genes it depends on."""
-    widths, kernel, expand, num_blocks = [0] * len(space.widths), space.kernels[0], space.expands[0], None
-    for j, code in zip(own, codes, strict=True):
-        gene = space.genes[columns[j]]
-        if gene.field == "w":
-            widths[gene.place] = code
-        elif gene.field == "ks":
-            kernel = int(gene.values[code])
-        elif gene.field == "e":
-            expand = gene.values[code]
-        else:
-            num_blocks = space.base_depth(slot.stage) + int(gene.values[code])
-    if num_blocks is not None and slot.position >= num_blocks:
-        return (0, 0, 0, 0, 0)
-    return slot_spec(space, slot, r, *stage_channels(space, slot, widths), kernel, expand).costs
+@lru_cache(maxsize=4096)
+def _block_costs(space: Space, stage: int, first: bool, side: int) -> Ints:
+    """Cost the first block of a stage, or a later one, over (width before,) (width,) (kernel,) expand: (choices, 5)."""
+    slot = Slot(stage, 0 if first else 1)
+    before, after = (range(len(space.widths[stage + place])) for place in (1, 2))
+    costs = []
+    for inp, out in product(before, after) if first else zip(after, after, strict=True):
+        widths = [0] * len(space.widths)
+        widths[stage + 1], widths[stage + 2] = inp, out
+        channels = stage_channels(space, slot, widths)
+        costs += [slot_spec(space, slot, side, *channels, k, e).costs for k in space.kernels for e in space.expands]
+    return np.array(costs, dtype=np.int64)
 
 
 def _columns(space: Space, owners: Sequence[tuple[str, int]]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from tutelage.search import counts
 from tutelage.search.counts import count, count_genes
 from tutelage.search.sample import FeasibleSampler
 from tutelage.search.space import SPACES
@@ -16,6 +17,19 @@ def test_count_genes(benchmark: BenchmarkFixture, name: str) -> None:
     """All input sides of the space, mixed."""
     genes = SPACES[name].random(NUM_ARCHS, np.random.default_rng(0))
     assert len(benchmark(count_genes, SPACES[name], genes).macs) == NUM_ARCHS
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_count_genes_with_cold_tables(benchmark: BenchmarkFixture, name: str) -> None:
+    """The first call of a process: the tables of all 58 input sides are made too."""
+    genes = SPACES[name].random(NUM_ARCHS, np.random.default_rng(0))
+
+    def forget() -> None:
+        for cached in (counts.cost_tables, counts._slots_table, counts._block_costs):
+            cached.cache_clear()
+
+    counted = benchmark.pedantic(count_genes, (SPACES[name], genes), setup=forget, rounds=7, warmup_rounds=1)
+    assert len(counted.macs) == NUM_ARCHS
 
 
 def test_count_archs(benchmark: BenchmarkFixture) -> None:
