@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from .subnet_step import Batch, TrainState, finish, start, train_step
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
+Method = Literal["sandwich", "random", "progressive"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SupernetSchedule:
     epochs: int
     lr: float = 1e-3
     batch_size: int = 64
-    method: Literal["sandwich", "random", "progressive"] = "sandwich"
+    method: Method = "sandwich"
     num_random: int = 2
     kd_ratio: float = 1.0
     teacher_ratio: float = 0.5
@@ -56,8 +57,8 @@ class SupernetSchedule:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.lr <= 0 or self.num_random < 0:
             raise InputError(f"epochs {self.epochs}, lr {self.lr}, num_random {self.num_random}: give positive numbers")
-        if self.method not in ("sandwich", "random", "progressive"):
-            raise InputError(f"method {self.method!r}: take sandwich, random or progressive")
+        if self.method not in get_args(Method):
+            raise InputError(f"method {self.method!r}: take one of {', '.join(get_args(Method))}")
 
 
 @dataclass(frozen=True)

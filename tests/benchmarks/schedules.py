@@ -1,71 +1,174 @@
-"""Compare supernet schedules at equal wall time: mean validation AUC over 50 random subnets of PneumoniaMNIST.
+"""What supernet training is worth on PneumoniaMNIST: three schedules at equal time, and how well subnets are ranked.
 
-    python tests/benchmarks/schedules.py pneumoniamnist.npz --minutes 4
+    python tests/benchmarks/schedules.py --data DIR [--minutes 4] [--students 12] [--keep FOLDER]
 
-Each schedule first times a few steps, then gets as many whole epochs' worth of steps as fit in the minutes.
+DIR holds `pneumoniamnist.npz` (MedMNIST v2); only its training and validation splits are read. Each schedule gets as
+many steps as a probe says fit into the minutes of one thread's processor time (wall time, on a machine to itself), and
+then the same 50 subnets are drawn, their batch norm calibrated, and scored. Then some subnets of the first schedule are
+cut out and taught by a teacher as the pipeline's distillation stage does it, and the two orders are compared. With
+`--keep` trained supernets are left in a folder and taken from there.
 """
 
+from __future__ import annotations
+
 import argparse
+import itertools
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
+from scipy.stats import kendalltau
+from torch import nn
 
-from tutelage.search.shrink import SupernetSchedule, train_supernet
-from tutelage.search.space import SPACES
-from tutelage.search.supernet import build_supernet, score_subnets
+from tutelage.distill.data import load_dataset
+from tutelage.distill.dataset import Dataset
+from tutelage.distill.evaluate import predict_logits
+from tutelage.distill.loader import Loader, tensors
+from tutelage.distill.soft import SoftTargets
+from tutelage.distill.teachers import build_teacher
+from tutelage.distill.train import KDConfig, TrainSchedule, train
+from tutelage.records import Arch
+from tutelage.search.counts import count
+from tutelage.search.score import SubnetScore, score_logits
+from tutelage.search.shrink import Method, SupernetSchedule, train_supernet
+from tutelage.search.space import SPACES, Space
+from tutelage.search.supernet import build_supernet, extract, score_subnets
 
+SIDE = 28
 BATCH = 64
 NUM_SUBNETS = 50
-PROBE_STEPS = 12  # covers all six phases of progressive shrinking twice
+CALIBRATION_BATCHES = 4
+# The probe's steps stand in the proportion of progressive shrinking's phases; the first few warm up.
+PROBE_STEPS, PROBE_WARMUP = 12, 2
+WARMUP_SHARE = 0.05  # of the steps
+TEACHER, TEACHER_EPOCHS = "resnet10t", 4
+FIGURES = ("error", "auc", "loss")
 
 
-def load(path: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give normalised images (n, 1, 28, 28) and labels (n,) of a part of the set."""
-    data = np.load(path)
-    images = torch.from_numpy(data[f"{part}_images"])[:, None].float() / 255
-    return (images - 0.5) / 0.25, torch.from_numpy(data[f"{part}_labels"][:, 0]).long()
+def batches_of(loader: Loader, steps: int) -> Callable[[int], Iterator[Any]]:
+    """Give `steps` batches, epoch after epoch of the data."""
+
+    def batches(_: int) -> Iterator[Any]:
+        endless = itertools.chain.from_iterable(loader.epoch(k) for k in itertools.count())
+        for batch in itertools.islice(endless, steps):
+            yield batch.images, batch.labels, None
+
+    return batches
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--minutes", type=float, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+def train_for(seconds: float, method: Method, net: nn.Module, space: Space, loader: Loader, seed: int) -> str:
+    """Train for about as many seconds of processor time; says how many steps and seconds it took."""
+
+    def fit(trained: nn.Module, steps: int, batches: Any, warmup: float) -> None:
+        schedule = SupernetSchedule(epochs=1, method=method, lr=2e-3, batch_size=BATCH, warmup_epochs=warmup)
+        train_supernet(trained, space, batches, steps, schedule, seed=seed)
+
+    some = list(batches_of(loader, PROBE_STEPS)(0))
+    fit(build_supernet(space, 2, 1), PROBE_WARMUP, lambda _: some[:PROBE_WARMUP], 0)
+    started = time.process_time()
+    fit(build_supernet(space, 2, 1), PROBE_STEPS, lambda _: some, 0)
+    steps = max(PROBE_STEPS, round(seconds / ((time.process_time() - started) / PROBE_STEPS)))
+    started, wall = time.process_time(), time.perf_counter()
+    fit(net, steps, batches_of(loader, steps), WARMUP_SHARE)
+    spent, waited = time.process_time() - started, time.perf_counter() - wall
+    return f"{steps} steps of {spent / steps:.2f} s: {spent:.0f} s ({waited:.0f} s wall)"
+
+
+def teach(net: nn.Module, archs: Sequence[Arch], dataset: Dataset, seed: int, epochs: int) -> list[SubnetScore]:
+    """Cut each arch out and train it from its inherited weights under a teacher; gives its validation scores."""
+    val, labels, _ = tensors(dataset, "val")
+    teacher = build_teacher(TEACHER, 2, 1, resolution=SIDE, seed=seed)
+    loader = Loader(dataset, "train", BATCH, augment="light", augment_variants=4, shuffle=True, drop_last=True)
+    found = train(teacher, loader, (val, labels), TrainSchedule(epochs=TEACHER_EPOCHS, batch_size=BATCH), seed=seed)
+    print(f"teacher {TEACHER}: validation AUC {found.val_auc:.4f}, accuracy {found.val_accuracy:.4f}", flush=True)
+    targets, schedule = SoftTargets(teacher), TrainSchedule(epochs=epochs, batch_size=BATCH)
+    scores = []
+    for arch in archs:
+        student = extract(net, arch)
+        train(student, loader, (val, labels), schedule, teachers=[targets], kd=KDConfig(temperature=3.0), seed=seed)
+        scores.append(score_logits(predict_logits(student, val), labels))
+        print(f"  taught {arch.id[:8]}: {_cells(scores[-1:])}", flush=True)
+    return scores
+
+
+def print_ranks(archs: Sequence[Arch], inherited: Sequence[SubnetScore], taught: Sequence[SubnetScore]) -> None:
+    """Print Kendall's tau-b of inherited and taught figures, and of MACs as the plainest guess."""
+    macs = count(archs, 2, 1).macs.astype(np.float64)
+    print(f"\nKendall tau (two-sided p) over {len(archs)} subnets, against the figure after distillation:")
+    print(f"{'':12}{'inherited, same figure':>26}{'inherited loss':>20}{'MACs':>20}")
+    for name in FIGURES:
+        after = [getattr(score, name) for score in taught]
+        before = [getattr(score, name) for score in inherited]
+        losses = [score.loss * (-1 if name == "auc" else 1) for score in inherited]
+        sized = macs if name == "auc" else -macs  # the larger one is guessed to be the better
+        cells = [kendalltau(guess, after) for guess in (before, losses, sized)]
+        print(f"{name:12}{_tau(cells[0]):>26}{_tau(cells[1]):>20}{_tau(cells[2]):>20}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, score, teach, print."""
+    options = _options(arguments)
     torch.set_num_threads(1)
-    space = SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((28,))
-    images, labels = load(asked.path, "train")
-    held_out, truth = load(asked.path, "val")
-    archs = space.decode(space.random(NUM_SUBNETS, np.random.default_rng(asked.seed)))
+    space = SPACES[options.space].with_resolutions((SIDE,))
+    dataset = load_dataset("medmnist", path=options.data / "pneumoniamnist.npz", size=SIDE, seed=options.seed)
+    loader = Loader(
+        dataset, "train", BATCH, augment="light", augment_variants=4, shuffle=True, drop_last=True, seed=options.seed
+    )
+    val, labels, _ = tensors(dataset, "val")
+    calibration = list(tensors(dataset, "train")[0][: CALIBRATION_BATCHES * BATCH].split(BATCH))
+    archs = space.decode(space.random(NUM_SUBNETS, np.random.default_rng(options.seed)))
+    print(f"{space.name} at {SIDE} px, batch {BATCH}, {options.minutes:g} minutes of one thread a schedule")
+    print(f"mean +- deviation over {NUM_SUBNETS} subnets, validation ({len(val)} images), seed {options.seed}")
+    kept: tuple[nn.Module, list[SubnetScore]] | None = None
+    for method in options.methods.split(","):
+        net = build_supernet(space, 2, 1, seed=options.seed)
+        file = options.keep / f"{method}-{options.seed}.safetensors" if options.keep else None
+        if file is not None and file.exists():
+            net.load_state_dict(load_file(file))
+            trained = f"from {file.name}"
+        else:
+            trained = train_for(options.minutes * 60, method, net, space, loader, options.seed)
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+        scores = score_subnets(net, archs, calibration, val, labels)
+        print(f"{method:12}{_cells(scores)}   {trained}", flush=True)
+        kept = kept or (net, scores)
+    if kept is not None and options.students:
+        net, scores = kept
+        chosen = archs[: options.students]
+        taught = teach(net, chosen, dataset, options.seed, options.student_epochs)
+        print_ranks(chosen, scores[: options.students], taught)
 
-    def batches(epoch: int):
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(asked.seed * 1000 + epoch))
-        for chosen in order.split(BATCH):
-            if len(chosen) == BATCH:
-                yield images[chosen], labels[chosen], None
 
-    def few(epoch: int):
-        yield from (batch for _, batch in zip(range(PROBE_STEPS), batches(epoch), strict=False))
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds pneumoniamnist.npz")
+    parser.add_argument("--space", default="ofa_mbv3_w1.0", help="a space of SPACES; _stem1 costs three times as much")
+    parser.add_argument("--methods", default=",".join(get_args(Method)), help="the first one's subnets are taught")
+    parser.add_argument("--minutes", type=float, default=4, help="of training a schedule")
+    parser.add_argument("--students", type=int, default=12, help="subnets that are taught (0: none)")
+    parser.add_argument("--student-epochs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for trained supernets")
+    return parser.parse_args(arguments)
 
-    for method in ("sandwich", "random", "progressive"):
-        started = time.perf_counter()
-        probe = SupernetSchedule(epochs=1, method=method)
-        train_supernet(build_supernet(space, 2, 1), space, few, PROBE_STEPS, probe)
-        step_seconds = (time.perf_counter() - started) / PROBE_STEPS
-        steps = len(images) // BATCH
-        epochs = max(1, round(asked.minutes * 60 / step_seconds / steps))
-        net = build_supernet(space, 2, 1, seed=asked.seed)
-        started = time.perf_counter()
-        train_supernet(net, space, batches, steps, SupernetSchedule(epochs=epochs, method=method), seed=asked.seed)
-        seconds = time.perf_counter() - started
-        scores = score_subnets(net, archs, list(images[:256].split(64)), held_out, truth)
-        aucs = [score.auc for score in scores]
-        print(
-            f"{method:12} {epochs:3d} epochs {seconds:6.0f} s  mean AUC {np.mean(aucs):.4f} +- {np.std(aucs):.4f}",
-            flush=True,
-        )
+
+def _cells(scores: Sequence[SubnetScore]) -> str:
+    cells = []
+    for name, title in (("auc", "AUC"), ("error", "accuracy"), ("loss", "loss")):
+        values = np.array([getattr(score, name) for score in scores])
+        values = 1 - values if name == "error" else values
+        cells.append(f"{title} {values.mean():.4f}" + (f" +- {values.std():.4f}" if len(values) > 1 else ""))
+    return ", ".join(cells)
+
+
+def _tau(found: Any) -> str:
+    return f"{found.statistic:.2f} ({found.pvalue:.3f})"
 
 
 if __name__ == "__main__":
