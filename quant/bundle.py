@@ -6,33 +6,33 @@ every byte is as it was written. Nothing in it is ever unpickled, and nothing it
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from tutelage.records import InputError, Record, Row, content_id, utc_now
+from tutelage.records import InputError, Record, Row
 
 from .calibration import Array
 from .card import model_card
-from .files import read_bounded, read_graph, sha256_of
+from .files import read_graph
+from .manifest import COMPANION, MANIFEST, RUNTIMES, checked_manifest, parsed, to_json, write_manifest
 from .predict_script import predict_script
 from .run import run_onnx, run_openvino
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-_REQUIRED = ("preprocess.json", "labels.json", "thresholds.json", "parity.json", "MODEL_CARD.md", "predict.py")
-_MODELS = {".onnx": ("model.onnx",), ".xml": ("model.xml", "model.bin")}
+__all__ = ["MANIFEST", "Bundle", "Parity", "Preprocess", "Thresholds", "compare", "load_bundle", "write_bundle"]
 
 
 class Preprocess(Record):
-    """How 8-bit pixels become the model's input: resized, / 255, - mean, / std, channels first."""
+    """How pixels become the model's input: 8 bits, resized (Pillow's bilinear), / 255, - mean, / std, channels first.
+
+    `fit`: what is done to an image that is not square: both sides squashed, the middle cropped, or padded with black.
+    """
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -40,6 +40,7 @@ class Preprocess(Record):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: Literal["bilinear"] = "bilinear"
+    fit: Literal["squash", "crop", "pad"] = "squash"
 
 
 class Thresholds(Record):
@@ -57,6 +58,7 @@ class Parity(Record):
     largest_difference: float
     mean_difference: float
     same_top1: float  # share of images whose largest output is the same class
+    evaluated_difference: float | None = None  # largest, of probabilities from those the row was evaluated with
 
 
 class Bundle(Record):
@@ -65,6 +67,7 @@ class Bundle(Record):
     folder: Path
     manifest_id: str
     runtime: Literal["onnxruntime", "openvino"]
+    model_name: str
     preprocess: Preprocess
     labels: tuple[str, ...]
     thresholds: Thresholds
@@ -72,11 +75,11 @@ class Bundle(Record):
 
     @property
     def model(self) -> Path:
-        return self.folder / ("model.onnx" if self.runtime == "onnxruntime" else "model.xml")
+        return self.folder / self.model_name
 
     def run(self, images: npt.ArrayLike, *, threads: int = 1) -> Array:
         """Give logits (n, classes) for normalised float32 images (n, c, h, w)."""
-        return _run(self.model, images, threads)
+        return run_file(self.model, self.runtime, images, threads)
 
 
 def write_bundle(
@@ -90,42 +93,43 @@ def write_bundle(
     validation: npt.ArrayLike,
     reference_logits: npt.ArrayLike,
     reference: str = "the fp32 network in torch",
+    evaluated_difference: float | None = None,
     multi_label: bool = False,
+    data: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Bundle:
     """Write a bundle to `folder`, which must not hold one yet, whole or not at all; give it as loaded again.
 
-    model: the evaluated .onnx or OpenVINO .xml file. row: its line of the leaderboard. thresholds: one probability a
-    class, chosen on validation (None: .5 each). validation: normalised images (n, c, h, w) on which the file's outputs
-    are compared with `reference_logits` (n, classes). notes: lines for the model card (intended use, limits, data).
+    model: the evaluated .onnx or OpenVINO .xml file. row: its line of the leaderboard, whose runtime the bundle is for.
+    thresholds: one probability a class, chosen on validation (None: .5 each). validation: normalised images (n, c, h,
+    w) on which the file's outputs are compared with `reference_logits` (n, classes). data, notes: lines for the card.
     """
     folder, model = Path(folder), Path(model)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty; give a new folder for the bundle")
-    if model.suffix not in _MODELS:
-        raise InputError(f"a bundle holds an .onnx or OpenVINO .xml model, got {model.name}")
+    runtime = _runtime_of(model, row)
     cuts = Thresholds(values=tuple(thresholds or [0.5] * len(labels)), multi_label=multi_label)
-    parity = compare(model, validation, reference_logits, reference)
+    parity = compare(model, validation, reference_logits, reference, runtime=runtime)
+    parity = parity.model_copy(update={"evaluated_difference": evaluated_difference})
     _check_fit(model, preprocess, labels, cuts, np.asarray(reference_logits))
-    runtime = "onnxruntime" if model.suffix == ".onnx" else "openvino"
     texts = {
-        "preprocess.json": _json(preprocess.to_dict()),
-        "labels.json": _json(list(labels)),
-        "thresholds.json": _json(cuts.to_dict()),
-        "parity.json": _json(parity.to_dict()),
-        "MODEL_CARD.md": model_card(row, labels, parity.to_dict(), notes),
-        "predict.py": predict_script(runtime),
+        "preprocess.json": to_json(preprocess.to_dict()),
+        "labels.json": to_json(list(labels)),
+        "thresholds.json": to_json(cuts.to_dict()),
+        "parity.json": to_json(parity.to_dict()),
+        "MODEL_CARD.md": model_card(row, labels, parity.to_dict(), cuts.to_dict(), data, notes),
+        "predict.py": predict_script(runtime, f"model{model.suffix}", preprocess.fit),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
             aside = Path(scratch) / "bundle"
             aside.mkdir()
-            for source, name in zip((model, model.with_suffix(".bin")), _MODELS[model.suffix], strict=False):
-                shutil.copyfile(source, aside / name)
+            for suffix in (model.suffix, *([COMPANION[model.suffix]] if model.suffix in COMPANION else [])):
+                shutil.copyfile(model.with_suffix(suffix), aside / f"model{suffix}")
             for name, text in texts.items():
                 (aside / name).write_text(text, encoding="utf-8")
-            (aside / MANIFEST).write_text(_json(_manifest(aside, runtime)), encoding="utf-8")
+            write_manifest(aside, f"model{model.suffix}", runtime)
             if folder.exists():
                 folder.rmdir()
             aside.rename(folder)
@@ -135,40 +139,32 @@ def write_bundle(
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    """Open a bundle; raise InputError when a file is missing, changed, too large, or points outside the folder."""
+    """Open a bundle; raise InputError when a file is missing, changed, added, too large, or points outside it."""
     folder = Path(folder)
-    manifest = _parsed(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise InputError(f"{folder / MANIFEST}: format {found} is not {FORMAT}; make the bundle again")
-    runtime, files = manifest.get("runtime"), manifest.get("files")
-    if runtime not in ("onnxruntime", "openvino") or not isinstance(files, dict):
-        raise InputError(f"{folder / MANIFEST}: runtime {runtime!r} or its files are not known; make the bundle again")
-    models = _MODELS[".onnx" if runtime == "onnxruntime" else ".xml"]
-    if missing := [name for name in (*models, *_REQUIRED) if name not in files]:
-        raise InputError(f"{folder / MANIFEST} names no {missing[0]}; make the bundle again")
-    for name, entry in files.items():
-        _check_file(folder, name, entry)
-    if runtime == "onnxruntime":
-        read_graph(folder / "model.onnx")
+    manifest = checked_manifest(folder)
+    if manifest.model.endswith(".onnx"):
+        read_graph(folder / manifest.model)
     try:
         return Bundle(
             folder=folder,
-            manifest_id=content_id(files),
-            runtime=runtime,
-            preprocess=Preprocess.from_dict(_parsed(folder / "preprocess.json")),
-            labels=tuple(_parsed(folder / "labels.json")),
-            thresholds=Thresholds.from_dict(_parsed(folder / "thresholds.json")),
-            parity=Parity.from_dict(_parsed(folder / "parity.json")),
+            manifest_id=manifest.id,
+            runtime=manifest.runtime,
+            model_name=manifest.model,
+            preprocess=Preprocess.from_dict(parsed(folder / "preprocess.json")),
+            labels=tuple(parsed(folder / "labels.json")),
+            thresholds=Thresholds.from_dict(parsed(folder / "thresholds.json")),
+            parity=Parity.from_dict(parsed(folder / "parity.json")),
         )
     except (ValidationError, TypeError) as error:
         raise InputError(f"{folder}: {str(error).splitlines()[0]}; make the bundle again") from error
 
 
-def compare(model: Path, images: npt.ArrayLike, reference_logits: npt.ArrayLike, reference: str) -> Parity:
+def compare(
+    model: Path, images: npt.ArrayLike, reference_logits: npt.ArrayLike, reference: str, *, runtime: str = ""
+) -> Parity:
     """Run a model file on validation images (n, c, h, w) and compare its logits with the reference's (n, classes)."""
     expected = np.asarray(reference_logits, dtype=np.float32)
-    found = _run(model, images, 1)
+    found = run_file(model, runtime or RUNTIMES[model.suffix][0], images, 1)
     if found.shape != expected.shape:
         raise InputError(
             f"{model} gives outputs {found.shape}, the reference {expected.shape}; they are not one model's"
@@ -183,9 +179,20 @@ def compare(model: Path, images: npt.ArrayLike, reference_logits: npt.ArrayLike,
     )
 
 
-def _run(model: Path, images: npt.ArrayLike, threads: int) -> Array:
-    run = run_onnx if model.suffix == ".onnx" else run_openvino
+def run_file(model: Path, runtime: str, images: npt.ArrayLike, threads: int) -> Array:
+    """Give the logits (n, classes) of a model file in the runtime it is deployed on."""
+    run = run_openvino if runtime == "openvino" else run_onnx
     return run(model, images, threads=threads)
+
+
+def _runtime_of(model: Path, row: Row) -> str:
+    """Give the row's runtime where it reads such a file, or the file's own where the row names none."""
+    known = RUNTIMES.get(model.suffix)
+    if known is None:
+        raise InputError(f"a bundle holds an .onnx or OpenVINO .xml model, got {model.name}")
+    if row.runtime and row.runtime not in known:
+        raise InputError(f"the row is of {row.runtime}, and {model.name} is for {' or '.join(known)}: give another row")
+    return row.runtime or known[0]
 
 
 def _check_fit(
@@ -197,37 +204,3 @@ def _check_fit(
         raise InputError(f"{model.name}: {counts}; give one label and one threshold an output")
     if not len(how.mean) == len(how.std) == how.channels:
         raise InputError(f"preprocess: {len(how.mean)} means and {len(how.std)} deviations for {how.channels} channels")
-
-
-def _manifest(folder: Path, runtime: str) -> dict[str, Any]:
-    files = {
-        path.name: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())
-    }
-    return {"format": FORMAT, "runtime": runtime, "created": utc_now(), "files": files}
-
-
-def _check_file(folder: Path, name: str, entry: Any) -> None:
-    """Raise InputError unless `name` is a plain file of the folder with the bytes its manifest says."""
-    path = folder / name
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise InputError(f"{folder / MANIFEST} names {name!r}, outside the bundle; refused")
-    if path.is_symlink() or not path.is_file():
-        raise InputError(f"{path} is missing or not a plain file; copy the whole bundle again")
-    found = sha256_of(path)
-    wanted = entry.get("sha256") if isinstance(entry, dict) else None
-    if found != wanted:
-        raise InputError(
-            f"{path} has SHA-256 {found[:12]}, its manifest says {str(wanted)[:12]}; it was changed, refused"
-        )
-
-
-def _parsed(path: Path) -> Any:
-    """Parse a JSON file of bounded size and depth."""
-    try:
-        return json.loads(read_bounded(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({type(error).__name__}); make the bundle again") from error
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

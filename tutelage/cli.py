@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 
 from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceError
-from tutelage.verbs import board, data, device
+from tutelage.verbs import board, bundle, data, device
 from tutelage.verbs.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.add_typer(device.app, name="device")
 app.add_typer(board.app, name="leaderboard")
 app.add_typer(data.app, name="data")
+app.add_typer(bundle.app, name="bundle")
 
 EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
 

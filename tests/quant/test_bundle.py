@@ -33,9 +33,9 @@ def int8(digits, tmp_path_factory) -> Path:
     return path
 
 
-def _write(digits, model: Path, folder: Path) -> Bundle:
+def _write(digits, model: Path, folder: Path, row: Row = ROW, how: Preprocess = HOW) -> Bundle:
     return write_bundle(
-        folder, model, ROW, preprocess=HOW, labels=NAMES, thresholds=None,
+        folder, model, row, preprocess=how, labels=NAMES, thresholds=None,
         validation=digits.val_images, reference_logits=digits.logits, notes=["Drawn by hand in 1998."],
     )  # fmt: skip
 
@@ -165,14 +165,67 @@ def test_two_classes_are_decided_by_the_threshold(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_an_openvino_bundle_answers_too(digits, tmp_path) -> None:
-    report = quantize_openvino(digits.fp32, tmp_path / "int8.xml", digits.images[:16])
-    made = _write(digits, report.path, tmp_path / "bundle")
+@pytest.mark.parametrize("kind", ["int8 IR", "fp32 ONNX"])
+def test_an_openvino_bundle_answers_too(kind, digits, tmp_path) -> None:
+    model = digits.fp32
+    if kind == "int8 IR":
+        model = quantize_openvino(digits.fp32, tmp_path / "int8.xml", digits.images[:16]).path
+    made = _write(digits, model, tmp_path / "bundle", ROW.model_copy(update={"runtime": "openvino"}))
     assert made.runtime == "openvino"
+    assert "import openvino" in (made.folder / "predict.py").read_text()
     pixels = _pixels(digits, 2)
     np.save(tmp_path / "images.npy", pixels)
     lines = _lines([sys.executable, str(made.folder / "predict.py"), str(tmp_path / "images.npy")])
     np.testing.assert_allclose([line["logits"] for line in lines], made.run(_normalised(pixels)), atol=1e-4)
+
+
+def test_a_row_of_a_runtime_that_does_not_read_the_file_is_refused(digits, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"the row is of ncnn, and student\.onnx is for onnxruntime or openvino"):
+        _write(digits, digits.fp32, tmp_path / "bundle", ROW.model_copy(update={"runtime": "ncnn"}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_predict_reads_pictures_as_training_did(fit, digits, int8, tmp_path) -> None:
+    """An odd, oblong JPEG and gray, palette and 1-bit PNGs: the pixels are those that the data sets decode to."""
+    from PIL import Image
+
+    from tutelage.distill.images import decode
+
+    made = _write(digits, int8, tmp_path / "bundle", how=HOW.model_copy(update={"fit": fit}))
+    rng = np.random.default_rng(0)
+    wide = Image.fromarray(rng.integers(0, 256, (150, 211, 3), dtype=np.uint8)).resize((411, 290))
+    wide.save(tmp_path / "wide.jpg")
+    wide.convert("L").resize((33, 40)).save(tmp_path / "tall.png")
+    wide.quantize(16).save(tmp_path / "palette.png")
+    wide.convert("1").save(tmp_path / "bits.png")
+    files = [str(tmp_path / name) for name in ("wide.jpg", "tall.png", "palette.png", "bits.png")]
+    lines = _lines([sys.executable, str(made.folder / "predict.py"), *files])
+    expected = made.run(_normalised(np.stack([decode(Path(name), 32, 3, fit=fit)[0] for name in files])))
+    np.testing.assert_allclose([line["logits"] for line in lines], expected, atol=1e-5)
+    Image.fromarray(rng.integers(0, 4096, (40, 40)).astype(np.uint16)).save(tmp_path / "deep.png")
+    refused = subprocess.run(
+        [sys.executable, str(made.folder / "predict.py"), str(tmp_path / "deep.png")], capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert "give 8-bit gray or RGB" in refused.stderr
+
+
+@pytest.mark.slow
+def test_predict_itself_refuses_a_changed_bundle(digits, bundle, tmp_path) -> None:
+    np.save(tmp_path / "images.npy", _pixels(digits, 1))
+    with (bundle.folder / "thresholds.json").open("a") as file:
+        file.write(" ")
+    command = [sys.executable, str(bundle.folder / "predict.py"), str(tmp_path / "images.npy")]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.strip() == "thresholds.json was changed: refused"
+
+
+def test_a_file_that_was_added_is_refused(bundle) -> None:
+    (bundle.folder / "model.onnx.data").write_bytes(b"weights from elsewhere")
+    with pytest.raises(InputError, match="was added afterwards"):
+        load_bundle(bundle.folder)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "predict.py", "labels.json", "MODEL_CARD.md"])
@@ -189,11 +242,11 @@ def test_missing_files_links_and_other_formats_are_refused(bundle, tmp_path) -> 
     manifest = bundle.folder / "manifest.json"
     whole = json.loads(manifest.read_text())
     escaping = {**whole, "files": {**whole["files"], "../secret.txt": {"sha256": "0"}}}
-    newer = {**whole, "format": 2}
+    newer = {**whole, "format": 3}
     short = {**whole, "files": {name: entry for name, entry in whole["files"].items() if name != "predict.py"}}
     for changed, message in [
         (escaping, "outside the bundle"),
-        (newer, "format 2 is not 1"),
+        (newer, "format 3 is not 2"),
         (short, "names no predict.py"),
     ]:
         manifest.write_text(json.dumps(changed))

@@ -87,6 +87,7 @@ def test_every_verb_has_help_with_an_example() -> None:
         "device": "add list show check remove",
         "leaderboard": "show build export import compare serve",
         "data": "list check",
+        "bundle": "make check",
     }
     for verb in [[name] for name in verbs] + [[group, name] for group in groups for name in groups[group].split()]:
         done = tutelage(*verb, "--help")

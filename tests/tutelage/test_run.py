@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from tutelage.distill.data import load_dataset
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
 from tutelage.workspace import Workspace
@@ -135,6 +137,50 @@ def test_the_run_leaves_a_page_a_plot_a_table_and_the_search(whole: Path) -> Non
     asked = json.loads(search.read_text())["asked"]
     assert len(asked) == RECIPE["search"]["evaluations"]
     assert all("error" in one["measured"] and "params" in one["counted"] for one in asked)
+
+
+def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_path: Path) -> None:
+    """predict.py, where torch cannot be imported, against the probabilities filed with the row, on val and test."""
+    row = Store(whole / "leaderboard.db").rows("role=student and scheme=int8-ptq")[-1]
+    out = tmp_path / "bundle"
+    told = _tutelage(
+        "bundle", row.key[:10], "--out", str(out), "--workspace", str(whole), "--json", "--note", "Made."
+    )  # fmt: skip
+    facts = json.loads(told)
+    assert facts["row"] == row.key
+    assert facts["evaluated_difference"] < 1e-6  # the same file, images and threads
+    data = {name: value for name, value in RECIPE["data"].items() if name in ("size", "limit")}
+    images = load_dataset("phantom", seed=0, cache=whole / "cache", **data)
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules.update(torch=None, tutelage=None)\n")
+    with np.load(whole / row.details["predictions"]) as filed:
+        for split in ("val", "test"):
+            np.save(tmp_path / f"{split}.npy", images.images[images.indices(split)])
+            command = [sys.executable, str(out / "predict.py"), str(tmp_path / f"{split}.npy")]
+            env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+            done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+            answers = [json.loads(line) for line in done.stdout.splitlines()]
+            probs = filed[f"{split}_probs"]
+            np.testing.assert_allclose([one["probabilities"] for one in answers], probs, atol=1e-5)
+            called = [[images.class_names[place]] for place in probs.argmax(axis=1)]
+            assert [one["labels"] for one in answers] == called
+    card = (out / "MODEL_CARD.md").read_text()
+    for part in (f"{row.accuracy:.4f} ({row.accuracy_lo:.4f} to ", f"`{row.key}`", "- Made.", "test: 48 images"):
+        assert part in card
+    assert facts["manifest_id"] in _tutelage("bundle", "check", str(out))
+    (out / "labels.json").write_text("[]")
+    refused = subprocess.run(
+        [sys.executable, "-m", "tutelage", "bundle", "check", str(out)], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "labels.json has SHA-256" in refused.stderr
+
+
+def _tutelage(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tutelage", *words], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:

@@ -150,6 +150,8 @@ def _details(
         "how": {
             "command": ctx.recipe.command or f"tutelage run {ctx.recipe.name}",
             "recipe": ctx.recipe.model_dump(mode="json"),
+            "network": student.to_dict(),
+            "file": one.variant.file.to_dict(),
         },
         "side_px": ctx.side(student),
         "mac_counter": "conv + linear" if student.arch is not None else "torch FlopCounterMode / 2",

@@ -1,0 +1,162 @@
+"""From a row of the leaderboard to a folder that is deployed: the file it was measured on, and what is known of it.
+
+Enters a row's id, or a recipe whose best student by validation is meant. Leaves a bundle that answers as evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tutelage.distill.dataset import SPLITS
+from tutelage.distill.evaluate import predict_logits, probabilities
+from tutelage.distill.loader import NORMALISATION
+from tutelage.leaderboard.store import Store
+from tutelage.progress import Report
+from tutelage.quant.bundle import Bundle, Preprocess, run_file, write_bundle
+from tutelage.recipe import Recipe, with_options
+from tutelage.records import Artifact, InputError, Row, Student
+from tutelage.stages import networks
+from tutelage.stages.context import Context, file_hash, open_context
+from tutelage.workspace import Workspace
+
+# Probabilities of one file on one image, then in batches and now: beyond this something else was run.
+MAX_DIFFERENCE = 1e-3
+
+
+def best_student(rows: Sequence[Row], recipe: str) -> Row:
+    """Choose the recipe's student of the highest validation AUC (accuracy where there is none); of equals the fastest.
+
+    The test split has no say in it.
+    """
+    students = [row for row in rows if row.recipe == recipe and row.role == "student" and row.source == "measured"]
+    if not students:
+        raise InputError(f"no student of recipe {recipe!r} is on the leaderboard: `tutelage run {recipe}` makes some")
+
+    def merit(row: Row) -> tuple[float, float]:
+        figures = row.details.get("validation", {})
+        best = figures.get("auc") or figures.get("accuracy") or 0.0
+        return float(best), -(row.latency_p50_ms or float("inf"))
+
+    return max(students, key=merit)
+
+
+def bundle_row(
+    row: Row,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    out: Path,
+    changes: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Bundle:
+    """Write the bundle of a row: the very file it was evaluated on, checked to answer as it did then.
+
+    changes: `key=value` of the row's recipe, such as where the images lie now (data.path).
+    Raises InputError for an imported row, or where its file, weights or images are no longer those it was made of.
+    """
+    recipe, network, file = _made_of(row)
+    if wrong := [change for change in changes if "=" not in change]:
+        raise InputError(f"--set {wrong[0]!r}: write key=value, e.g. --set data.path=images/")
+    recipe = with_options(recipe, dict(change.partition("=")[::2] for change in changes))
+    report("bundle", 0, 3)
+    model = workspace.path / file.path
+    if not model.is_file() or file_hash(model) != file.sha256:
+        raise InputError(f"{model} is not the file that row {row.key[:8]} was measured on: run the recipe again")
+    ctx = open_context(recipe, workspace, report, threads)
+    if ctx.dataset.manifest != row.details.get("manifest"):
+        raise InputError(
+            f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
+        )
+    side = ctx.side(network)
+    images, _ = ctx.split("val", side)
+    difference = _evaluated_difference(ctx, row, model, images)
+    report("bundle", 1, 3)
+    reference = predict_logits(networks.load(ctx, network), images)
+    report("bundle", 2, 3)
+    mean, std = NORMALISATION[ctx.channels]
+    fit = recipe.data.options.get("fit", "squash")
+    threshold = row.details.get("threshold")
+    made = write_bundle(
+        out,
+        model,
+        row,
+        preprocess=Preprocess(height=side, width=side, channels=ctx.channels, mean=mean, std=std, fit=fit),
+        labels=ctx.dataset.class_names,
+        thresholds=None if threshold is None else (1 - threshold, threshold),
+        validation=images.numpy(),
+        reference_logits=reference.numpy(),
+        evaluated_difference=difference,
+        multi_label=ctx.dataset.multi_label,
+        data=_data_lines(ctx, side),
+        notes=notes,
+    )
+    report("bundle", 3, 3)
+    return made
+
+
+def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | None) -> Row:
+    """Give the row of an id or its beginning, or the best student by validation among those that `filter` keeps."""
+    from tutelage import terminal
+
+    store = Store(terminal.database(workspace.path), read_only=True)
+    return store.row(row_id) if row_id else best_student(store.rows(filter), recipe)
+
+
+def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
+    """Read from a row what made it: the recipe, the trained network and the file that was evaluated."""
+    made: dict[str, Any] = row.details.get("how", {})
+    try:
+        return (
+            Recipe.model_validate(made["recipe"]),
+            Student.from_dict(made["network"]),
+            Artifact.from_dict(made["file"]),
+        )
+    except (KeyError, ValidationError):
+        where = "was imported" if row.source == "imported" else "does not say which file it was measured on"
+        raise InputError(
+            f"row {row.key[:8]} {where}: run its recipe ({row.recipe or 'unknown'}) here; finished stages are kept"
+        ) from None
+
+
+def _evaluated_difference(ctx: Context, row: Row, model: Path, images: torch.Tensor) -> float:
+    """Run the file again on the validation images: the largest difference to the probabilities filed with the row."""
+    filed = ctx.workspace.path / str(row.details.get("predictions", ""))
+    if not filed.is_file():
+        raise InputError(f"{filed} is missing: run the recipe again, so that the bundle can be compared with it")
+    with np.load(filed, allow_pickle=False) as arrays:
+        before: NDArray[Any] = arrays["val_probs"]
+    logits = run_file(model, row.runtime, images.numpy(), ctx.threads)
+    now = probabilities(torch.from_numpy(logits), ctx.dataset.multi_label)
+    if now.shape != before.shape or np.abs(now - before).max() > MAX_DIFFERENCE:
+        raise InputError(
+            f"{model} does not answer as it did when row {row.key[:8]} was evaluated: run the recipe again"
+        )
+    return float(np.abs(now - before).max())
+
+
+def _data_lines(ctx: Context, side: int) -> list[str]:
+    """Say what the images were: sizes and classes of the splits, what was kept apart, what was left out."""
+    data = ctx.dataset
+    lines = []
+    for split in SPLITS:
+        places = data.indices(split)
+        counts = ", ".join(f"{name} {number}" for name, number in data.class_counts(split).items())
+        lines.append(f"{split}: {len(places)} images of {len(set(data.groups[places]))} groups ({counts})")
+    lines.append("groups (patients, series, equal images) stand in one split only" if not data.leaky else "leaky split")
+    lines += data.notes
+    if data.skipped:
+        lines.append(f"{len(data.skipped)} images could not be read and were left out")
+    if side != ctx.size:
+        lines.append(
+            f"evaluated on images decoded at {ctx.size} px and then resized to {side} px; predict.py resizes once"
+        )
+    lines.append(f"manifest {data.manifest}, recipe {ctx.recipe.name}: {ctx.recipe.about}".rstrip(": "))
+    return lines
