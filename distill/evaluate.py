@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tutelage.records import InputError, Record
 
 from .statistics import auc, average_precision, delong, holm, interval, mcnemar, resample_weights, weighted_auc
+from .thresholds import choose_threshold, choose_thresholds
 
 __all__ = [
     "ClassFigures",
@@ -141,51 +142,6 @@ def predict_classes(probs: np.ndarray, threshold: float | None = None) -> np.nda
     if threshold is None or probs.shape[1] != 2:
         return np.asarray(probs.argmax(1))
     return np.asarray(probs[:, 1] >= threshold).astype(np.int64)
-
-
-def choose_threshold(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> float:
-    """Give the cut on the second class's probability that is right most often here; of equals, the one nearest .5.
-
-    For two classes, and on validation data: a threshold chosen on the test set flatters.
-    """
-    scores, truth = _numpy(probs).astype(np.float64), _numpy(labels)
-    if scores.ndim != 2 or scores.shape[1] != 2:
-        raise InputError(f"a threshold is for two classes, got probabilities of shape {scores.shape}")
-    order = np.argsort(scores[:, 1], kind="stable")
-    levels, positive = scores[order, 1], truth[order] == 1
-    middle = (levels[1:] + levels[:-1]) / 2
-    # "Nobody" needs a cut above a score of exactly 1, and the middle of two neighbouring floats is the lower one.
-    top = 1.0 if levels[-1] < 1 else np.nextafter(levels[-1], 2)
-    cuts = np.r_[0.0, np.where(middle > levels[:-1], middle, levels[1:]), top]
-    # Cut i answers the first i images "no": right are the negatives among them and the positives after them.
-    right = np.r_[0, np.cumsum(~positive)] + positive.sum() - np.r_[0, np.cumsum(positive)]
-    right[1:-1][levels[1:] == levels[:-1]] = -1  # no cut parts two equal scores
-    best = np.flatnonzero(right == right.max())
-    return float(cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]])
-
-
-def choose_thresholds(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor, by: str = "f1") -> tuple[float, ...]:
-    """Give one cut a label that maximises F1 or Youden's J on validation data; .5 where a label has no positive."""
-    if by not in ("f1", "youden"):
-        raise InputError(f"thresholds are chosen by f1 or youden, not {by!r}")
-    scores, truth = _numpy(probs).astype(np.float64), _numpy(labels)
-    cuts = []
-    for k in range(scores.shape[1]):
-        known = np.isfinite(truth[:, k])
-        order = np.argsort(-scores[known, k], kind="stable")
-        levels, positive = scores[known, k][order], truth[known, k][order] > 0.5
-        total = int(positive.sum())
-        if total == 0 or total == len(positive):
-            cuts.append(0.5)
-            continue
-        hits, alarms = np.cumsum(positive), np.cumsum(~positive)
-        f1 = 2 * hits / (hits + alarms + total)
-        value = f1 if by == "f1" else hits / total - alarms / (len(positive) - total)
-        value = np.where(np.r_[np.diff(levels) != 0, True], value, -1.0)
-        best = int(value.argmax())
-        below = levels[best + 1] if best + 1 < len(levels) else levels[best]
-        cuts.append(float((levels[best] + below) / 2))
-    return tuple(cuts)
 
 
 @torch.no_grad()

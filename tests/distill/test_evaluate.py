@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from tutelage.distill.evaluate import (
-    choose_threshold,
-    choose_thresholds,
     delong,
     evaluate,
     holm,
@@ -140,27 +138,6 @@ def test_groups_widen_the_interval() -> None:
     assert grouped.accuracy_lo is not None
     assert grouped.num_groups == 30
     assert alone.accuracy - alone.accuracy_lo < 0.6 * (grouped.accuracy - grouped.accuracy_lo)
-
-
-@given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
-def test_the_threshold_is_as_good_as_any(seed: int) -> None:
-    rng = RNG(seed)
-    labels, second = rng.integers(0, 2, 25), np.round(rng.random(25), 1)
-    probs = np.stack([1 - second, second], 1)
-    cut = choose_threshold(probs, labels)
-    best = max(((second >= c) == labels).mean() for c in np.linspace(-0.05, 1.05, 111))
-    assert ((second >= cut) == labels).mean() == pytest.approx(best)
-
-
-def test_thresholds_for_labels_maximise_f1() -> None:
-    rng = RNG(7)
-    truth = (rng.random((80, 2)) < 0.3).astype(float)
-    scores = np.round(truth * 0.2 + rng.random((80, 2)) * 0.8, 2)
-    for k, cut in enumerate(choose_thresholds(scores, truth)):
-        best = max(metrics.f1_score(truth[:, k], scores[:, k] >= c) for c in np.linspace(0, 1, 201))
-        assert metrics.f1_score(truth[:, k], scores[:, k] >= cut) == pytest.approx(best)
-    assert choose_thresholds(scores, np.zeros((80, 2))) == (0.5, 0.5)
 
 
 def test_delong_by_brute_force() -> None:
