@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.records import InputError, Row
 
 from . import pareto
+from .schema import GAINS, gains_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,20 +25,23 @@ COLUMNS = (
     *("size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "on_front"),
     *("seed", "created"),
 )
-EXTRA_COLUMNS = ("source", "measurement", "twin", "parent", "details")
+EXTRA_COLUMNS = ("source", "measurement", "twin", "parent", *GAINS, "details")
 WHOLE_COLUMNS = ("batch", "threads", "params", "macs", "size_bytes", "peak_rss_bytes")
 FIGURE_COLUMNS = (
     *("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi"),
     *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj"),
+    *GAINS,
 )
 # What people read in a document: the name above the column, and how a figure is written.
 _PRINTED = ("model", "role", "teacher", "scheme", "device", "accuracy", "auc", "params", "macs", "size_bytes")
-PRINTED_COLUMNS = (*_PRINTED, "latency_p50_ms", "energy_mj", "on_front")
+PRINTED_COLUMNS = (*_PRINTED, "latency_p50_ms", "energy_mj", "gain", "on_front")
+# Below this p (corrected over the comparisons of its run) a difference to the twin is called one.
+_LEVEL = 0.05
 
 
 def frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
     """Put rows into a frame with all columns, `on_front` among them; `arch` and `details` are JSON text."""
-    found = rows if not isinstance(rows, Sequence) else typed_frame(_columns(rows))
+    found = rows if not isinstance(rows, Sequence) else typed_frame(columns_of(rows))
     found = found.assign(on_front=pareto.on_front(found))
     return found[[*COLUMNS, *EXTRA_COLUMNS]]
 
@@ -77,9 +81,7 @@ def export(rows: Sequence[Row] | pd.DataFrame, path: Path | None, format: str) -
 
 def plain(value: float, column: str) -> str:
     """Write one figure for people, in the unit of `HEADINGS`; an absent one is empty."""
-    import pandas as pd
-
-    if value is None or pd.isna(value):
+    if _is_absent(value):
         return ""
     if column in _SCALES:
         return _short(value / _SCALES[column])
@@ -88,11 +90,28 @@ def plain(value: float, column: str) -> str:
     return _short(value) if isinstance(value, float) else str(value)
 
 
+def gain_words(auc: float | None, auc_p: float | None, accuracy: float | None, accuracy_p: float | None) -> str:
+    """Say what a teacher was worth, by AUC or else accuracy: `+0.012 (p 0.008)`, `nothing (+0.001, p 0.6)`."""
+    value, p = (accuracy, accuracy_p) if _is_absent(auc) else (auc, auc_p)
+    if value is None or _is_absent(value):
+        return ""
+    if p is None or _is_absent(p):
+        return f"{value:+.3f} (not tested)"
+    told = "p < 0.001" if p < 0.001 else f"p {p:.2g}"
+    return f"{value:+.3f} ({told})" if p < _LEVEL else f"nothing ({value:+.3f}, {told})"
+
+
+def _is_absent(value: Any) -> bool:
+    """Tell None, NaN and pandas' NA, without pandas: a terminal's table does not wait for its import."""
+    return value is None or type(value).__name__ == "NAType" or value != value
+
+
 HEADINGS = {
     **{"row_id": "id", "model": "model", "role": "role", "arch": "architecture", "teacher": "teacher"},
     **{"accuracy": "accuracy", "auc": "AUC", "params": "params (M)", "macs": "MACs (M)", "size_bytes": "size (MB)"},
     **{"latency_p50_ms": "p50 (ms)", "latency_p90_ms": "p90 (ms)", "latency_p99_ms": "p99 (ms)"},
     **{"peak_rss_bytes": "peak memory (MB)", "energy_mj": "energy (mJ)", "on_front": "front"},
+    "gain": "gain over twin",
 }
 _SCALES = {"params": 1e6, "macs": 1e6, "size_bytes": 1e6, "peak_rss_bytes": 1e6}
 
@@ -114,9 +133,13 @@ def _leading_zeros(value: float) -> int:
     return zeros
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    names = [name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in ("row_id", "arch", "on_front", "details")]
+def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Turn records into columns as `Store.columns` gives them."""
+    computed = ("row_id", "arch", "on_front", "details", *GAINS)
+    names = [name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in computed]
+    gains = [gains_of(row.details) for row in rows]
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in names}
+    columns |= {name: [gain[name] for gain in gains] for name in GAINS}
     columns["row_id"] = [row.key for row in rows]
     columns["arch"] = ["" if row.arch is None else json.dumps(row.arch.to_dict()) for row in rows]
     columns["details"] = [json.dumps(row.details, ensure_ascii=False, default=str) for row in rows]
@@ -144,6 +167,9 @@ def _plain_number(value: Any) -> Any:
 
 def _printed(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Choose the columns for people, leaving out those that are empty everywhere, and write their cells."""
+    told = ("gain_auc", "gain_auc_p", "gain_accuracy", "gain_accuracy_p")
+    gains = [gain_words(*values) for values in found[list(told)].itertuples(index=False, name=None)]
+    found = found.assign(gain=gains)
     names = [name for name in PRINTED_COLUMNS if any(str(value) not in ("", "nan", "<NA>") for value in found[name])]
     rows = found[names].itertuples(index=False, name=None)
     cells = [[_cell(value, name) for name, value in zip(names, row, strict=True)] for row in rows]
@@ -164,7 +190,7 @@ def _to_markdown(found: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-_WORDS = ("model", "role", "teacher", "scheme", "device", "on_front")
+_WORDS = ("model", "role", "teacher", "scheme", "device", "gain", "on_front")
 
 
 def _markdown_text(cell: str) -> str:

@@ -21,12 +21,14 @@ from sqlalchemy import ColumnElement, Table, and_, false, func, not_, or_
 
 from tutelage.records import InputError, Row
 
+from .schema import GAINS, gains_of
+
 _TEXT = ("row_id", "model", "role", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device")
 TEXT_COLUMNS = (*_TEXT, "created", "source", "twin", "parent")
 NUMBER_COLUMNS = (
     *("batch", "threads", "seed", "accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi"),
     *("params", "macs", "size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
-    *("peak_rss_bytes", "energy_mj"),
+    *("peak_rss_bytes", "energy_mj", *GAINS),
 )
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "ms": 1.0, "us": 1e-3}
 _UNITS |= {"s": 1e3, "%": 1e-2, "mJ": 1.0}
@@ -61,7 +63,17 @@ def parse(text: str) -> Filter:
     return Filter(text, found.clause, found.keeps)
 
 
+def number(text: str) -> float | None:
+    """Read a number with an optional unit (`5`, `8MB`, `1.2ms`, `3%`) in the column's own unit; None for no number."""
+    match = _NUMBER.match(text)
+    if match is None or match.group(2) not in _UNITS:
+        return None
+    return float(match.group(1)) * _UNITS[match.group(2)]
+
+
 def _value_of(row: Row, column: str) -> Any:
+    if column in GAINS:
+        return gains_of(row.details)[column]
     return row.key if column == "row_id" else getattr(row, column)
 
 
@@ -119,7 +131,13 @@ class _Parser:
             raise self.error(f"nested more than {_MAX_DEPTH} deep")
         if self.take("not"):
             inner = self.one(depth + 1)
-            return Filter("", lambda table: not_(inner.clause(table)), lambda row: not inner.keeps(row))
+            # A comparison with NULL is NULL, and so would be its negation: here, and only here, it must be a plain no,
+            # so that elsewhere the database may use its indexes.
+            return Filter(
+                "",
+                lambda table: not_(func.coalesce(inner.clause(table), false())),
+                lambda row: not inner.keeps(row),
+            )
         if self.take("("):
             inner = self.any(depth + 1)
             if not self.take(")"):
@@ -171,10 +189,10 @@ class _Parser:
             return _EMPTY
         if column in TEXT_COLUMNS:
             return token
-        match = _NUMBER.match(token)
-        if match is None or match.group(2) not in _UNITS:
+        found = number(token)
+        if found is None:
             raise self.error(f"{column} is a number, not {token!r} (units: k M G kB MB GB us ms s %)")
-        return float(match.group(1)) * _UNITS[match.group(2)]
+        return found
 
 
 def _test(column: str, sign: str, value: Any) -> Filter:
@@ -200,4 +218,4 @@ def _test(column: str, sign: str, value: Any) -> Filter:
         found = _value_of(row, column)
         return found is not None and bool(compare(found, value))
 
-    return Filter("", lambda table: func.coalesce(compare(table.c[column], value), false()), keeps)
+    return Filter("", lambda table: compare(table.c[column], value), keeps)

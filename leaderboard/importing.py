@@ -15,6 +15,9 @@ from pydantic import ValidationError
 
 from tutelage.records import InputError, Measurement, Row
 
+from .filters import number
+from .schema import GAINS
+
 # timm's results-*.csv: percentages, millions of parameters, G MACs. Its infer columns are images/s, which is no
 # single-stream latency, so they stay in the details.
 _TIMM = {"model", "top1", "param_count"}
@@ -87,9 +90,14 @@ def _to_row(record: Mapping[str, Any], path: Path, place: int) -> Row:
     if isinstance(values.get("arch"), str):
         values["arch"] = _arch(values["arch"], path, place)
     values.pop("measurement", None)  # its raw samples did not come along
+    gains = {name: values.pop(name) for name in GAINS if name in values}
     unknown = sorted(set(values) - set(Row.model_fields))
     if unknown:
         values["details"] = {**values.get("details", {}), **{name: values.pop(name) for name in unknown}}
+    details = values.setdefault("details", {})
+    if gains and "gain_over_twin" not in details:
+        told = {GAINS[name][0]: number(str(value)) for name, value in gains.items()}
+        values["details"] = {**details, "gain_over_twin": told}
     _refuse_odd_figures(values, path, place)
     try:
         return mark_imported(Row.model_validate(values), path.name)

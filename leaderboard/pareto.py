@@ -1,14 +1,15 @@
 """Pareto fronts, exact hypervolume, and why a row is not on the front.
 
-Enters: rows (records, or a frame of `export.frame`). Leaves: a verdict a row. Rows of different data sets, splits,
-devices, batches or threads are never compared, and imported rows never with measured ones; an empty figure never wins.
+Enters: rows (records, a frame, or columns as `Store.columns` gives them). Leaves: a verdict a row. Rows of different
+data sets, splits, devices, batches or threads are never compared, and imported rows never with measured ones; an empty
+figure never wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from tutelage.records import InputError, Row
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    Rows = Sequence[Row] | pd.DataFrame | Mapping[str, Sequence[Any]]
 
 Direction = Literal["min", "max"]
 Verdict = Literal["sure", "maybe", "no"]
@@ -66,7 +69,7 @@ def directions(objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str,
 
 
 def front(
-    rows: Sequence[Row] | pd.DataFrame,
+    rows: Rows,
     objectives: Sequence[str] | Mapping[str, Direction],
     *,
     epsilon: Mapping[str, float] | None = None,
@@ -85,7 +88,7 @@ def front(
     return [bool(flag) for flag in flags]
 
 
-def on_front(rows: Sequence[Row] | pd.DataFrame) -> list[bool]:
+def on_front(rows: Rows) -> list[bool]:
     """Mark the default front of each group: AUC (else accuracy), median latency and size on disk.
 
     An objective that no row of a group has (a data set without devices) is left out of that group's front.
@@ -103,9 +106,7 @@ def on_front(rows: Sequence[Row] | pd.DataFrame) -> list[bool]:
     return [bool(flag) for flag in flags]
 
 
-def front_with_intervals(
-    rows: Sequence[Row] | pd.DataFrame, objectives: Sequence[str] | Mapping[str, Direction]
-) -> list[Verdict]:
+def front_with_intervals(rows: Rows, objectives: Sequence[str] | Mapping[str, Direction]) -> list[Verdict]:
     """Say whether a row is on the front for sure, maybe or not, given its intervals (`auc_lo`, `auc_hi` ...).
 
     `sure`: no row at its best beats this row at its worst. `no`: some row at its worst beats this row at its best.
@@ -115,22 +116,41 @@ def front_with_intervals(
     point = _costs(rows, ways)
     low, high = (_bound(rows, ways, point, end) for end in ("_lo", "_hi"))
     best, worst = np.minimum(low, high), np.maximum(low, high)
-    verdicts: list[Verdict] = ["no"] * len(point)
+    verdicts = np.full(len(point), "no", dtype=object)
     for members in _groups(rows):
-        for row in members:
-            if np.isnan(point[row]).any():
-                continue
-            others = members[members != row]
-            if not _dominates(best[others], worst[row]).any():
-                verdicts[row] = "sure"
-            elif not _dominates(worst[others], best[row]).any():
-                verdicts[row] = "maybe"
-    return verdicts
+        known = members[~_some(np.isnan(point[members]))]
+        # What beats anything has a row of its own front that beats it too, so only fronts are asked. Rows of the first
+        # one beat themselves at their worst and might hide others: they are asked again, one by one.
+        at_best = np.flatnonzero(_undominated(best[known], np.zeros(len(ways))))
+        at_worst = np.flatnonzero(_undominated(worst[known], np.zeros(len(ways))))
+        unsure = _beaten_by_any(best[known][at_best], worst[known])
+        for place in at_best:
+            others = np.delete(best[known], place, axis=0)
+            unsure[place] = bool(_dominates(others, worst[known[place]]).any())
+        out = _beaten_by_any(worst[known][at_worst], best[known])
+        verdicts[known] = np.where(out, "no", np.where(unsure, "maybe", "sure"))
+    return list(verdicts)
 
 
-def dominated_by(
-    rows: Sequence[Row] | pd.DataFrame, place: int, objectives: Sequence[str] | Mapping[str, Direction]
-) -> list[Dominance]:
+def parse_ties(text: str, objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str, float]:
+    """Read the differences that do not count: `0.005` (for each quality), or `auc=0.005,latency_p50_ms=0.1ms`."""
+    from .filters import number
+
+    ways = directions(objectives)
+    found: dict[str, float] = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        name, sign, value = part.partition("=")
+        names = [name.strip()] if sign else [one for one in ways if one in QUALITY]
+        size = number(value.strip() if sign else part)
+        if size is None or size < 0 or not names or not set(names) <= set(ways):
+            raise InputError(
+                f"--ties {part!r}: write e.g. 0.005 or auc=0.005,latency_p50_ms=0.1ms, of {', '.join(ways)}"
+            )
+        found |= dict.fromkeys(names, size)
+    return found
+
+
+def dominated_by(rows: Rows, place: int, objectives: Sequence[str] | Mapping[str, Direction]) -> list[Dominance]:
     """List the rows that beat the one at `place`, those on the front first; empty for a row on the front."""
     ways = directions(objectives)
     costs = _costs(rows, ways)
@@ -147,7 +167,7 @@ def dominated_by(
 
 
 def hypervolume(
-    rows: Sequence[Row] | pd.DataFrame | Floats,
+    rows: Rows | Floats,
     objectives: Sequence[str] | Mapping[str, Direction],
     reference: Mapping[str, float],
 ) -> float:
@@ -166,20 +186,21 @@ def hypervolume(
     return float(HV(ref_point=point)(costs)) if len(costs) else 0.0
 
 
-def figures(rows: Sequence[Row] | pd.DataFrame, name: str) -> Floats:
+def figures(rows: Rows, name: str) -> Floats:
     """Give one column as floats, NaN where it is empty."""
     if isinstance(rows, Sequence):
-        values = [getattr(row, name, None) for row in rows]
-        return np.array([np.nan if value is None else float(value) for value in values])
+        return np.array([getattr(row, name, None) for row in rows], dtype=np.float64)
+    if isinstance(rows, Mapping):
+        return np.array(rows[name] if name in rows else [None] * len(rows["dataset"]), dtype=np.float64)
     return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _costs(rows: Sequence[Row] | pd.DataFrame, ways: Mapping[str, Direction]) -> Floats:
+def _costs(rows: Rows, ways: Mapping[str, Direction]) -> Floats:
     """Stack the objectives (rows, objectives), all turned so that less is better."""
     return np.stack([figures(rows, name) * (1.0 if way == "min" else -1.0) for name, way in ways.items()], axis=1)
 
 
-def _bound(rows: Sequence[Row] | pd.DataFrame, ways: Mapping[str, Direction], point: Floats, end: str) -> Floats:
+def _bound(rows: Rows, ways: Mapping[str, Direction], point: Floats, end: str) -> Floats:
     bound = point.copy()
     for place, (name, way) in enumerate(ways.items()):
         if name in QUALITY:
@@ -188,12 +209,14 @@ def _bound(rows: Sequence[Row] | pd.DataFrame, ways: Mapping[str, Direction], po
     return bound
 
 
-def _groups(rows: Sequence[Row] | pd.DataFrame) -> list[NDArray[np.intp]]:
+def _groups(rows: Rows) -> list[NDArray[np.intp]]:
     """Split the rows' places into groups that may be compared."""
-    if isinstance(rows, Sequence):
+    if isinstance(rows, Sequence | Mapping):
+        by_row = isinstance(rows, Sequence)
+        columns = [[getattr(row, name) for row in rows] if by_row else rows[name] for name in GROUP]  # type: ignore[call-overload, index]
         members: dict[tuple[object, ...], list[int]] = {}
-        for place, row in enumerate(rows):
-            members.setdefault(tuple(getattr(row, name) for name in GROUP), []).append(place)
+        for place, group in enumerate(zip(*columns, strict=True)):
+            members.setdefault(group, []).append(place)
         return [np.array(places, dtype=np.intp) for places in members.values()]
     if rows.empty:
         return []
@@ -204,6 +227,14 @@ def _dominates(costs: Floats, point: Floats) -> Flags:
     """Say which of `costs` (rows, objectives) are no worse than `point` on all and better on one. NaN never is."""
     beats: Flags = _every(costs <= point) & _some(costs < point)
     return beats
+
+
+def _beaten_by_any(points: Floats, costs: Floats) -> Flags:
+    """Say which of `costs` (rows, objectives) at least one of `points` beats."""
+    beaten: Flags = np.zeros(len(costs), dtype=np.bool_)
+    for point in points:
+        beaten |= _is_beaten(costs, point)
+    return beaten
 
 
 def _undominated(costs: Floats, margin: Floats) -> Flags:

@@ -1,12 +1,15 @@
 """The tables of the store and how an older store becomes a current one.
 
 Enters: a connection inside a write transaction. Leaves: the tables of `SCHEMA_VERSION`, append-only by trigger.
-Version 1 had the tables alone; version 2 forbids UPDATE and DELETE and indexes what filters ask for.
+Version 1 had the tables alone; version 2 forbids UPDATE and DELETE and indexes what filters ask for; version 3 has
+what a teacher was worth (`gain_...`) as columns, read from the details of the rows that are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -20,15 +23,25 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     func,
     insert,
     inspect,
     select,
+    update,
 )
 
 from tutelage.records import InputError, utc_now
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+# The gain over the same student without a teacher: a column, and the names it has had in `details["gain_over_twin"]`.
+GAINS = {
+    **{f"gain_auc{end}": (f"auc{end}",) for end in ("", "_lo", "_hi")},
+    "gain_auc_p": ("auc_p", "delong_p"),
+    **{f"gain_accuracy{end}": (f"accuracy{end}",) for end in ("", "_lo", "_hi")},
+    "gain_accuracy_p": ("accuracy_p", "mcnemar_p"),
+}
 
 metadata = MetaData()
 
@@ -70,6 +83,8 @@ rows = Table(
     Column("seed", BigInteger, nullable=False),
     *(Column(name, Text, nullable=False) for name in ("created", "source")),
     Column("measurement", String(32), ForeignKey("measurements.id")),  # NULL: no raw samples
+    *(Column(name, Double) for name in GAINS),
+    # Last: SQLite reads what stands before a long text without walking through it.
     *(Column(name, Text, nullable=False) for name in ("twin", "parent", "details")),
 )
 
@@ -110,15 +125,54 @@ def _tables(connection: Connection) -> None:
             index.drop(connection, checkfirst=True)  # they belong to version 2
 
 
+def gains_of(details: Mapping[str, Any]) -> dict[str, float | None]:
+    """Read the `gain_...` columns from a row's details; what is absent or no number is None."""
+    told = details.get("gain_over_twin")
+    if not isinstance(told, Mapping):
+        return dict.fromkeys(GAINS)
+    found = {column: next((told[name] for name in names if name in told), None) for column, names in GAINS.items()}
+    return {name: float(value) if isinstance(value, int | float) else None for name, value in found.items()}
+
+
 def _append_only(connection: Connection) -> None:
     for index in _INDEXES:
         index.create(connection, checkfirst=True)
+    _forbid_changes(connection)
+
+
+def _gain_columns(connection: Connection) -> None:
+    """Add the `gain_...` columns and fill them; the triggers step aside for this one write transaction."""
+    there = {column["name"] for column in inspect(connection).get_columns("rows")}
+    for name in GAINS:
+        if name not in there:
+            kind = rows.c[name].type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE rows ADD COLUMN {name} {kind}")
+    told = select(rows.c.row_id, rows.c.details).where(rows.c.details.contains('"gain_over_twin"'))
+    changes = [{"of_row": row_id, **gains_of(json.loads(text))} for row_id, text in connection.execute(told)]
+    if changes:
+        _allow_changes(connection)
+        change = (
+            update(rows).where(rows.c.row_id == bindparam("of_row")).values({name: bindparam(name) for name in GAINS})
+        )
+        connection.execute(change, changes)
+        _forbid_changes(connection)
+
+
+def _allow_changes(connection: Connection) -> None:
+    on = " ON rows" if connection.dialect.name == "postgresql" else ""
+    names = ("rows_append_only",) if on else ("rows_no_update", "rows_no_delete")
+    for name in names:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
+
+
+def _forbid_changes(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(
             "CREATE OR REPLACE FUNCTION leaderboard_append_only() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION 'the leaderboard is append-only'; END $$"
         )
         for table in ("rows", "measurements"):
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_append_only ON {table}")
             connection.exec_driver_sql(
                 f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION leaderboard_append_only()"
@@ -127,9 +181,9 @@ def _append_only(connection: Connection) -> None:
     for table in ("rows", "measurements"):
         for act in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(
-                f"CREATE TRIGGER {table}_no_{act.lower()} BEFORE {act} ON {table} "
+                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{act.lower()} BEFORE {act} ON {table} "
                 "BEGIN SELECT RAISE(ABORT, 'the leaderboard is append-only'); END"
             )
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _tables, 2: _append_only}
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _tables, 2: _append_only, 3: _gain_columns}

@@ -6,34 +6,50 @@ Enters: rows and a rich console. Leaves: what was printed on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tutelage.records import Arch, Measurement, Row
 
 from . import pareto
-from .export import HEADINGS, frame, plain
+from .export import HEADINGS, columns_of, gain_words, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
+
+    Columns = Mapping[str, Sequence[Any]]
 
 # Most wanted first: a narrow terminal drops columns from the end of this list.
 _WANTED = (
-    *("on_front", "model", "auc", "accuracy", "latency_p50_ms", "scheme", "teacher", "size_bytes", "params"),
-    *("macs", "row_id", "device", "dataset", "role", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "runtime"),
+    *("on_front", "model", "auc", "accuracy", "latency_p50_ms", "scheme", "teacher", "size_bytes", "gain"),
+    *(
+        "params",
+        "macs",
+        "row_id",
+        "device",
+        "dataset",
+        "role",
+        "latency_p99_ms",
+        "peak_rss_bytes",
+        "energy_mj",
+        "runtime",
+    ),
     *("latency_p90_ms", "batch", "threads", "seed", "created"),
 )
 # As they stand on the screen, whichever of them fit.
 _SHOWN = (
     *("on_front", "row_id", "model", "role", "teacher", "scheme", "dataset", "device", "runtime", "batch", "threads"),
-    *("auc", "accuracy", "params", "macs", "size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
+    *("auc", "accuracy", "gain", "params", "macs", "size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
     *("peak_rss_bytes", "energy_mj", "seed", "created"),
 )
-# What a store's frame must hold for `show_table`: without the long texts it is read twice as fast.
-NEEDED_COLUMNS = (*(name for name in _WANTED if name != "on_front"), "split", "source")
-_WORDS = ("row_id", "model", "role", "teacher", "scheme", "dataset", "device", "runtime", "created")
-_HEADINGS = HEADINGS | {"on_front": "", "peak_rss_bytes": "RSS (MB)", "latency_p50_ms": "p50 (ms)"}
+_GAIN = ("gain_auc", "gain_auc_p", "gain_accuracy", "gain_accuracy_p")
+_BOUNDS = ("auc_lo", "auc_hi", "accuracy_lo", "accuracy_hi")
+# What a store must be asked for to show it: without the long texts it is read much faster.
+NEEDED_COLUMNS = (*(name for name in _WANTED if name not in ("on_front", "gain")), *_GAIN, *_BOUNDS, "split", "source")
+_WORDS = (*("model", "role", "teacher", "scheme", "dataset", "device", "runtime", "created", "row_id"), "gain")
+_HEADINGS = HEADINGS | {"on_front": "", "peak_rss_bytes": "RSS (MB)", "gain": "gain of teacher"}
 # Longer names are cut in the middle, where model names differ least.
 _NAME_WIDTH = 34
 _ID_WIDTH = 8
@@ -41,36 +57,61 @@ _GAP = 2
 
 
 def show_table(
-    rows: Sequence[Row] | pd.DataFrame,
+    rows: Sequence[Row] | Columns,
     console: Console,
     *,
     objectives: Sequence[str] | None = None,
+    ties: str = "",
     limit: int = 200,
     title: str = "",
+    more: Callable[[list[str]], Columns] | None = None,
 ) -> None:
-    """Print rows, best first, with `*` before those on the front; `objectives` choose another front."""
+    """Print rows, best first, with `*` before those on the front.
+
+    With `more`, `rows` need hold only `columns_to_rank`: it is asked for `NEEDED_COLUMNS` of the rows that are printed.
+
+    `objectives` choose another front, and each row says whether its intervals make it `sure` or `maybe` on it; `ties`
+    are differences that do not count (`pareto.parse_ties`): a row that only they keep on the front is a `tie`.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    if len(rows) == 0:
+    found = rows if isinstance(rows, Mapping) else columns_of(rows)
+    if not len(found["dataset"]):
         console.print("The leaderboard holds no such row.")
         return
-    found = rows if not isinstance(rows, Sequence) else frame(rows)
-    flags = pareto.front(found, objectives) if objectives else pareto.on_front(found)
-    found = found.assign(on_front=flags)
-    shown = _sorted(found).head(limit)
-    cells = {name: _cells(shown, name) for name in _WANTED if name in shown}
-    names = _fitting(cells, console.width, console.encoding)
+    marks = _marks(found, objectives, ties)
+    order = _order(found)[:limit]
+    marked = [marks[place].startswith("*") for place in order]
+    shown = _shown(found, order, more)
+    shown["on_front"] = [marks[place] for place in order]
+    shown["gain"] = [gain_words(*values) for values in zip(*(shown[name] for name in _GAIN), strict=True)]
+    cells = {name: _cells(shown[name], name) for name in _WANTED if name in shown}
+    asked = pareto.directions(objectives) if objectives else ()
+    names = _fitting(cells, console.width, wanted=("on_front", *(("row_id", *asked) if objectives else ())))
     table = Table(box=None, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
     for name in names:
         right = name not in (*_WORDS, "on_front")
         table.add_column(_HEADINGS.get(name, name), justify="right" if right else "left", no_wrap=True)
-    for place in range(len(shown)):
-        marked = bool(cells["on_front"][place])
+    for place, is_marked in enumerate(marked):
         # Text, not str: a model name with [brackets] is a name, not markup.
-        table.add_row(*(Text(cells[name][place]) for name in names), style="bold green" if marked else "")
+        table.add_row(*(Text(cells[name][place]) for name in names), style="bold green" if is_marked else "")
     console.print(table)
-    console.print(Text(_footer(found, shown, names, objectives), style="dim"))
+    console.print(Text(_footer(found, len(order), names, objectives, ties), style="dim"))
+
+
+def _marks(found: Columns, objectives: Sequence[str] | None, ties: str) -> list[str]:
+    if not objectives:
+        return ["*" if flag else "" for flag in pareto.on_front(found)]
+    ways = pareto.directions(objectives)
+    flags = pareto.front(found, ways)
+    near = pareto.front(found, ways, epsilon=pareto.parse_ties(ties, ways)) if ties else flags
+    verdicts = pareto.front_with_intervals(found, ways)
+    words = {"sure": " sure", "maybe": " maybe", "no": ""}
+    return [
+        f"{'*' if flag else ' '}{' tie' if tie and not flag else words[verdict]}".rstrip()
+        for flag, tie, verdict in zip(flags, near, verdicts, strict=True)
+    ]
 
 
 def show_row(row: Row, console: Console, *, measurement: Measurement | None = None) -> None:
@@ -105,20 +146,37 @@ def _flat(details: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, st
             yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _sorted(found: pd.DataFrame) -> pd.DataFrame:
-    """Keep data sets and devices together; inside, best AUC (else accuracy) first."""
-    quality = found["auc"].fillna(found["accuracy"])
-    order = found.assign(_quality=quality)
-    order = order.sort_values(["dataset", "device", "_quality"], ascending=[True, True, False], kind="stable")
-    return order.drop(columns="_quality")
+def columns_to_rank(objectives: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Name what must be known of every row to say which are printed, in which order, and which are on the front."""
+    asked = pareto.directions(objectives) if objectives else {}
+    bounds = [f"{name}{end}" for name in asked if name in pareto.QUALITY for end in ("_lo", "_hi")]
+    names = ("row_id", *pareto.GROUP, "runtime", "scheme", *pareto.QUALITY, *pareto.COSTS, *asked, *bounds)
+    return tuple(dict.fromkeys(names))
 
 
-def _cells(shown: pd.DataFrame, name: str) -> list[str]:
-    if name == "on_front":
-        return ["*" if flag else "" for flag in shown[name]]
+def _shown(found: Columns, order: Sequence[int], more: Callable[[list[str]], Columns] | None) -> dict[str, list[Any]]:
+    if more is None:
+        return {name: [found[name][place] for place in order] for name in NEEDED_COLUMNS}
+    ids = [found["row_id"][place] for place in order]
+    asked = more(ids)
+    places = {row_id: place for place, row_id in enumerate(asked["row_id"])}
+    return {name: [asked[name][places[row_id]] for row_id in ids] for name in NEEDED_COLUMNS}
+
+
+def _order(found: Columns) -> list[int]:
+    """Keep data sets and devices together; inside, best AUC (else accuracy) first, rows without either last."""
+    grounds = list(zip(found["dataset"], found["device"], strict=True))
+    rank = {ground: place for place, ground in enumerate(sorted(set(grounds)))}
+    auc = pareto.figures(found, "auc")
+    quality = np.where(np.isnan(auc), pareto.figures(found, "accuracy"), auc)
+    order: list[int] = np.lexsort((-quality, [rank[ground] for ground in grounds])).tolist()
+    return order
+
+
+def _cells(column: Sequence[Any], name: str) -> list[str]:
     if name == "row_id":
-        return [str(value)[:_ID_WIDTH] for value in shown[name]]
-    return [_cut(_printable(value)) if isinstance(value, str) else plain(value, name) for value in shown[name]]
+        return [str(value)[:_ID_WIDTH] for value in column]
+    return [_cut(_printable(value)) if isinstance(value, str) else plain(value, name) for value in column]
 
 
 def _printable(text: str) -> str:
@@ -133,15 +191,16 @@ def _cut(text: str) -> str:
     return f"{text[: _NAME_WIDTH - tail - 2]}..{text[-tail:]}"
 
 
-def _fitting(cells: dict[str, list[str]], width: int, encoding: str) -> list[str]:
-    """Choose columns in order of want while they fit; a column that is empty or the same everywhere waits."""
+def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> list[str]:
+    """Choose columns, `wanted` first, while they fit; one that is empty or the same everywhere waits."""
     from rich.cells import cell_len
 
     useful = [name for name in cells if any(cells[name])]
     varied = [name for name in useful if name in ("model", "on_front") or len(set(cells[name])) > 1 or len(useful) < 3]
     chosen: set[str] = set()
     left = width
-    for name in (*varied, *(name for name in useful if name not in varied)):
+    first = [name for name in wanted if name in useful]
+    for name in dict.fromkeys((*first, *varied, *(name for name in useful if name not in varied))):
         need = max(map(cell_len, (_HEADINGS.get(name, name), *cells[name]))) + _GAP
         if need <= left or name == "model":
             chosen.add(name)
@@ -149,12 +208,19 @@ def _fitting(cells: dict[str, list[str]], width: int, encoding: str) -> list[str
     return [name for name in _SHOWN if name in chosen]
 
 
-def _footer(found: pd.DataFrame, shown: pd.DataFrame, names: list[str], objectives: Sequence[str] | None) -> str:
+def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequence[str] | None, ties: str) -> str:
     same: list[str] = []
     for name in ("dataset", "device", "runtime", "scheme"):
-        values: list[Any] = found[name].unique().tolist()
-        if name not in names and len(values) == 1 and values[0]:
-            same.append(f"{name} {_printable(str(values[0]))}")
+        values = set(found[name])
+        only = values.pop() if len(values) == 1 else ""
+        if name not in names and only:
+            same.append(f"{name} {_printable(str(only))}")
     what = ", ".join(objectives) if objectives else "AUC (else accuracy), p50, size"
-    count = f"{len(found)} rows" if len(found) == len(shown) else f"{len(shown)} of {len(found)} rows (--limit)"
-    return " · ".join([count, *same, f"* on the front of {what} within its data set and device"])
+    size = len(found["dataset"])
+    count = f"{size} rows" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
+    told = [count, *same, f"* on the front of {what} within its data set and device"]
+    if objectives:
+        told.append("sure, maybe: by the 95 % intervals of the quality; other figures as they are")
+    if ties:
+        told.append(f"tie: within {ties} of the front")
+    return " · ".join(told)

@@ -23,6 +23,7 @@ from tutelage.workspace import Workspace, shared_store
 if TYPE_CHECKING:
     from tutelage.distill.check import DataReport
     from tutelage.distill.explain import ExplanationFigures
+    from tutelage.leaderboard.store import Store
     from tutelage.pipeline import Searched
     from tutelage.reproduce import Agreement
     from tutelage.stages.board import Published
@@ -70,10 +71,11 @@ def database(path: Path) -> str | Path:
     return file
 
 
-def print_run(searched: Searched, published: Published, console: Console) -> None:
+def print_run(searched: Searched | None, published: Published, console: Console) -> None:
     """End a run: the table, what the search and the teachers were worth, and where the files lie."""
     print_rows(published.rows, console)
-    print_search(searched, console)
+    if searched is not None:
+        print_search(searched, console)
     best = max(
         (row for row in published.rows if row.role == "student" and row.scheme == "fp32"),
         key=lambda row: row.details["validation"]["auc"] or row.details["validation"]["accuracy"],
@@ -126,38 +128,51 @@ def print_students(students: Sequence[Student], workspace: Path, console: Consol
     console.print(table)
 
 
-def print_rows(rows: Sequence[Row], console: Console, as_json: bool = False, front: str | None = None) -> None:
+def print_rows(rows: Sequence[Row], console: Console) -> None:
     from tutelage.leaderboard.terminal import show_table
 
+    show_table(rows, console)
+
+
+def print_board(
+    store: Store, filter: str | None, console: Console, as_json: bool, front: str | None, ties: str, limit: int
+) -> None:
+    """Print the rows of a store that a filter keeps; only the columns that are shown are read."""
+    from tutelage.leaderboard.terminal import NEEDED_COLUMNS, columns_to_rank, show_table
+
     if as_json:
-        print(json.dumps([{"row_id": row.key, **row.to_dict()} for row in rows]))
+        print(json.dumps([{"row_id": row.key, **row.to_dict()} for row in store.rows(filter)]))
         return
-    show_table(rows, console, objectives=[name.strip() for name in front.split(",")] if front else None)
+    if ties and not front:
+        raise InputError("--ties belongs to a front: name its figures too, e.g. --front latency_p50_ms,auc")
+    objectives = [name.strip() for name in front.split(",") if name.strip()] if front else None
+    found = store.columns(filter, columns_to_rank(objectives))
+
+    def more(ids: list[str]) -> dict[str, list[Any]]:
+        return store.columns(names=NEEDED_COLUMNS, ids=ids)
+
+    show_table(found, console, objectives=objectives, ties=ties, limit=limit, more=more)
 
 
-def print_row(row: Row, rows: Sequence[Row], how: bool, console: Console, as_json: bool = False) -> None:
-    """Print one row whole and where it stands among `rows`, or what made it."""
-    from tutelage.reproduce import how_made
+def print_row(
+    row: Row, store: Store, how: bool, console: Console, as_json: bool = False, front: str | None = None
+) -> None:
+    """Print one row whole and where it stands among its peers, or what made it."""
+    from tutelage.leaderboard.standing import show_standing, standing_of
+    from tutelage.leaderboard.terminal import show_row
 
     if how:
+        from tutelage.reproduce import how_made
+
         print_figures(how_made(row), console, as_json)
         return
-    facts = {"row_id": row.key, **row.to_dict(), **_standing(row, rows)}
-    print_figures(facts if as_json else {k: v for k, v in facts.items() if k != "details"}, console, as_json)
-
-
-def _standing(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
-    """Say whether a row is on the front of quality, latency and size by its intervals, and which rows beat it."""
-    from tutelage.leaderboard import pareto
-
-    peers = [other for other in rows if all(getattr(other, name) == getattr(row, name) for name in pareto.GROUP)]
-    quality = "auc" if any(other.auc is not None for other in peers) else "accuracy"
-    objectives = (quality, *pareto.COSTS)
-    place = next(index for index, other in enumerate(peers) if other.key == row.key)
-    verdict = pareto.front_with_intervals(peers, objectives)[place]
-    beaten = [peers[found.by] for found in pareto.dominated_by(peers, place, objectives)]
-    names = [f"{other.model} {other.scheme}{' from ' + other.teacher if other.teacher else ''}" for other in beaten]
-    return {f"front of {', '.join(objectives)}": verdict, "beaten in all of them by": "; ".join(names) or "no row"}
+    objectives = [name.strip() for name in front.split(",") if name.strip()] if front else None
+    if as_json:
+        standing = standing_of(store, row, objectives)
+        print(json.dumps({"row_id": row.key, **row.to_dict(), "standing": standing.to_dict()}))
+        return
+    show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
+    show_standing(standing_of(store, row, objectives), console)
 
 
 def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: bool = False) -> None:

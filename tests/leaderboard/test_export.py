@@ -175,3 +175,64 @@ def test_one_row_is_shown_whole_with_what_made_it(demo):
     for words in (row.key, row.model, "how.command", "tutelage run", "60 runs, onnxruntime 1.31.1", '"space"'):
         assert words in text
     assert "energy_mj" not in text
+
+
+def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
+    told = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "auc_p": 0.008, "accuracy": 0.0, "accuracy_p": 1.0}
+    nothing = {"auc": 0.002, "auc_lo": -0.003, "auc_hi": 0.007, "auc_p": 0.41}
+    rows = [
+        Row(model="good", role="student", dataset="d", auc=0.9, details={"gain_over_twin": told}),
+        Row(model="vain", role="student", dataset="d", auc=0.8, details={"gain_over_twin": nothing}),
+        Row(model="alone", role="student", dataset="d", auc=0.7),
+    ]
+    text = printed(rows, 120)
+    assert "gain of teacher" in text
+    assert "+0.012 (p 0.008)" in text
+    assert "nothing (+0.002, p 0.41)" in text
+    assert "gain over twin" in export(rows, None, "md")
+    records = list(csv.DictReader(io.StringIO(export(rows, None, "csv"))))
+    assert [record["gain_auc"] for record in records] == ["0.012", "0.002", ""]
+    store = Store(tmp_path / "leaderboard.db")
+    for ending in ("csv", "json"):
+        export(rows, tmp_path / f"rows.{ending}", ending)
+        store.import_file(tmp_path / f"rows.{ending}")
+    assert store.columns(names=["gain_auc_p"])["gain_auc_p"] == [0.008, 0.41, None] * 2
+
+
+def test_a_chosen_front_says_how_sure_it_is_and_what_ties():
+    rows = [
+        Row(model="best", role="student", dataset="d", auc=0.95, auc_lo=0.94, auc_hi=0.96, latency_p50_ms=5.0),
+        Row(model="rival", role="student", dataset="d", auc=0.949, auc_lo=0.93, auc_hi=0.96, latency_p50_ms=5.0),
+        Row(model="quick", role="student", dataset="d", auc=0.90, auc_lo=0.89, auc_hi=0.91, latency_p50_ms=1.0),
+        Row(model="poor", role="student", dataset="d", auc=0.80, auc_lo=0.79, auc_hi=0.81, latency_p50_ms=2.0),
+    ]
+
+    def marks(**more):
+        lines = printed(rows, 100, objectives=["latency_p50_ms", "auc"], **more).splitlines()
+        return {
+            name: line[:7].rstrip() for name in ("best", "rival", "quick", "poor") for line in lines if name in line
+        }
+
+    assert marks() == {"best": "* maybe", "rival": "  maybe", "quick": "* sure", "poor": ""}
+    assert marks(ties="0.005") == {"best": "* maybe", "rival": "  tie", "quick": "* sure", "poor": ""}
+
+
+def test_a_row_is_told_where_it_stands_and_what_beats_it(tmp_path):
+    from tutelage.leaderboard.standing import show_standing, standing_of
+
+    store = Store(tmp_path / "leaderboard.db")
+    best = Row(model="best", role="student", dataset="d", auc=0.95, latency_p50_ms=1.0, size_bytes=2_000_000)
+    poor = Row(model="poor", role="student", dataset="d", auc=0.90, latency_p50_ms=1.5, size_bytes=2_000_000)
+    store.add([best, poor, poor.model_copy(update={"dataset": "other", "auc": 0.99})])
+    assert standing_of(store, best).verdict == "sure"
+    found = standing_of(store, poor)
+    assert (found.on_front, found.verdict, found.num_peers) == (False, "no", 2)
+    assert [one.row_id for one in found.beaten_by] == [best.key]
+    assert found.beaten_by[0].gains == pytest.approx({"auc": 0.05, "latency_p50_ms": 0.5, "size_bytes": 0.0})
+    console = Console(width=120, file=io.StringIO(), record=True, color_system=None)
+    show_standing(found, console)
+    text = console.export_text()
+    assert "+0.050" in text
+    assert "0.500 ms less" in text
+    assert "same" in text
+    assert standing_of(store, poor, ["params"]).beaten_by == ()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.export import frame
+from tutelage.leaderboard.export import columns_of, frame
 from tutelage.records import InputError, Row
 
 
@@ -139,3 +139,68 @@ def test_three_objectives_agree_with_pymoo():
     flags = pareto.front(rows, ("auc", "latency_p50_ms", "size_bytes"))
     first = NonDominatedSorting().do(drawn * [-1, 1, 1], only_non_dominated_front=True)
     assert sorted(np.flatnonzero(flags)) == sorted(first)
+
+
+def intervals_by_definition(rows, objectives):
+    """The verdicts from their definition: every pair of rows is looked at."""
+    spans = [
+        [
+            (-(getattr(row, f"{name}_hi") or row.auc), -(getattr(row, f"{name}_lo") or row.auc))
+            if name == "auc"
+            else (getattr(row, name),) * 2
+            for name in objectives
+        ]
+        for row in rows
+    ]
+
+    def beats(a, b):
+        return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
+
+    best = [tuple(low for low, _ in span) for span in spans]
+    worst = [tuple(high for _, high in span) for span in spans]
+    found = []
+    for place in range(len(rows)):
+        others = [other for other in range(len(rows)) if other != place]
+        if not any(beats(best[other], worst[place]) for other in others):
+            found.append("sure")
+        else:
+            found.append("no" if any(beats(worst[other], best[place]) for other in others) else "maybe")
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(0, 3), st.integers(0, 3), st.integers(1, 4), st.integers(1, 3)),
+        min_size=1,
+        max_size=12,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_the_quick_verdicts_are_those_of_the_definition(drawn):
+    rows = [
+        Row(
+            model=str(n),
+            role="student",
+            dataset="d",
+            auc=auc / 20,
+            auc_lo=(auc - down) / 20 if auc > down else auc / 20,
+            auc_hi=(auc + up) / 20,
+            latency_p50_ms=latency,
+            params=params,
+        )
+        for n, (auc, down, up, latency, params) in enumerate(drawn)
+    ]
+    objectives = ("auc", "latency_p50_ms", "params")
+    assert pareto.front_with_intervals(rows, objectives) == intervals_by_definition(rows, objectives)
+    columns = columns_of(rows)
+    assert pareto.front_with_intervals(columns, objectives) == pareto.front_with_intervals(rows, objectives)
+    assert pareto.on_front(columns) == pareto.on_front(rows)
+
+
+def test_ties_are_read_in_the_units_of_their_figures():
+    objectives = ("latency_p50_ms", "auc")
+    assert pareto.parse_ties("0.005", objectives) == {"auc": 0.005}
+    assert pareto.parse_ties("auc=1%, latency_p50_ms=20us", objectives) == {"auc": 0.01, "latency_p50_ms": 0.02}
+    for text in ("much", "size_bytes=1MB", "auc=-1"):
+        with pytest.raises(InputError, match="--ties"):
+            pareto.parse_ties(text, objectives)

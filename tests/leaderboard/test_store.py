@@ -134,9 +134,46 @@ def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="schema version 1"):
         Store(path, read_only=True)
     assert [row.model for row in Store(path).rows()] == ["old"]
+    assert Store(path).columns(names=["model"]) == {"model": ["old"]}
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (SCHEMA_VERSION,)
         assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (4,)
+
+
+def test_version_2_is_migrated_and_its_gains_become_columns(tmp_path):
+    from tutelage.leaderboard.schema import GAINS
+
+    path = tmp_path / "leaderboard.db"
+    told = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "delong_p": 0.008, "accuracy": None, "mcnemar_p": None}
+    taught = Row(model="taught", role="student", dataset="d", details={"gain_over_twin": told})
+    alone = Row(model="alone", role="student", dataset="d")
+    Store(path).add([taught, alone])
+    # Make it what version 2 was: no such columns, and no word of version 3.
+    with sqlite3.connect(path) as connection:
+        for name in GAINS:
+            connection.execute(f"ALTER TABLE rows DROP COLUMN {name}")
+        connection.execute("DELETE FROM schema_version WHERE version = 3")
+    store = Store(path)
+    assert store.rows() == [taught, alone]
+    gained = store.columns(names=["gain_auc", "gain_auc_lo", "gain_auc_p", "gain_accuracy"])
+    assert gained == {
+        **{"gain_auc": [0.012, None], "gain_auc_lo": [0.003, None]},
+        **{"gain_auc_p": [0.008, None], "gain_accuracy": [None, None]},
+    }
+    assert [row.model for row in store.rows("gain_auc>1% and gain_auc_p<0.05")] == ["taught"]
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"), sqlite3.connect(path) as connection:
+        connection.execute("UPDATE rows SET gain_auc = 1")
+
+
+def test_columns_and_details_are_read_by_id_and_peers_by_ground(tmp_path, demo):
+    store = Store(tmp_path / "leaderboard.db")
+    rows = demo[0]
+    store.add(*demo)
+    ids = [rows[40].key, rows[3].key]
+    assert store.columns(names=["model"], ids=ids)["model"] == [rows[3].model, rows[40].model]
+    assert set(store.details(ids)) == set(ids)
+    peers = store.peers(rows[0], ("row_id",))["row_id"]
+    assert peers == [row.key for row in rows if (row.dataset, row.device) == (rows[0].dataset, rows[0].device)]
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path):

@@ -21,23 +21,31 @@ def board_show(
     how: Annotated[bool, typer.Option("--how", help="Say what made the row: command, recipe, seed, versions.")] = False,
     filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
     front: Annotated[str | None, typer.Option(help="Figures of the front, e.g. latency_p50_ms,auc")] = None,
+    ties: Annotated[
+        str,
+        typer.Option(help="Differences that do not count for --front: 0.005 (quality) or auc=0.005,size_bytes=50kB"),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 200,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
     """Print the columns that fit the terminal, the Pareto front marked; or one row with all it knows.
 
-    Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq'[/]
+    With --front, each row also says whether it is on that front for sure or maybe, by its intervals; a single row says
+    which rows beat it, and by how much.
+
+    Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq' --front latency_p50_ms,auc[/]
     """
     from tutelage import terminal
     from tutelage.leaderboard.store import Store
 
+    store = Store(terminal.database(workspace))
     if row is not None:
-        store = Store(terminal.database(workspace))
-        terminal.print_row(store.row(row), store.rows(), how, Console(), as_json)
+        terminal.print_row(store.row(row), store, how, Console(), as_json, front)
         return
     if how:
         raise InputError("--how is asked of one row: give its id, the first column of the table")
-    terminal.print_rows(Store(terminal.database(workspace)).rows(filter_), Console(), as_json, front=front)
+    terminal.print_board(store, filter_, Console(), as_json, front, ties, limit)
 
 
 @app.command("build")

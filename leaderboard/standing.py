@@ -1,0 +1,121 @@
+"""Where one row stands: on the front of its group for sure, maybe or not, and which rows beat it by how much.
+
+Enters: a store and a row. Leaves: a verdict and the rows that beat it, the better ones first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tutelage.records import Row
+
+from . import pareto
+from .export import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .store import Store
+
+# More rows than these are counted, not listed.
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Beaten:
+    """A row that is no worse on all objectives and better on one; `gains` are positive where it is better."""
+
+    row_id: str
+    name: str
+    gains: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`on_front` goes by the figures as they are, `verdict` by their intervals."""
+
+    objectives: tuple[str, ...]
+    num_peers: int
+    on_front: bool
+    verdict: pareto.Verdict
+    beaten_by: tuple[Beaten, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None) -> Standing:
+    """Compare a row with those of its data set, split, device, batch, threads and source.
+
+    Without `objectives`: AUC (else accuracy), median latency and size, those that the group has.
+    """
+    wanted = {name.partition(":")[0] for name in objectives or ()}
+    names = ("row_id", "model", "teacher", "scheme", *pareto.GROUP, *pareto.DIRECTIONS, "auc_lo", "auc_hi")
+    peers = store.peers(row, tuple(dict.fromkeys((*names, "accuracy_lo", "accuracy_hi", *wanted))))
+    ways = pareto.directions(objectives or _usual(peers))
+    place = peers["row_id"].index(row.key)
+    beaten = tuple(
+        Beaten(peers["row_id"][found.by], _name(peers, found.by), found.gains)
+        for found in pareto.dominated_by(peers, place, ways)
+    )
+    return Standing(
+        tuple(ways),
+        len(peers["row_id"]),
+        pareto.front(peers, ways)[place],
+        pareto.front_with_intervals(peers, ways)[place],
+        beaten,
+    )
+
+
+def show_standing(standing: Standing, console: Console) -> None:
+    """Print the verdict in a sentence and the rows that beat this one, with what each is better by."""
+    from rich.table import Table
+    from rich.text import Text
+
+    what = ", ".join(standing.objectives)
+    by_figures = "on" if standing.on_front else "not on"
+    words = {"sure": "for sure", "maybe": "maybe", "no": "no, and surely not"}
+    console.print(
+        f"\nFront of {what} among {standing.num_peers} comparable rows: {by_figures} it by the figures; "
+        f"by the 95 % intervals: {words[standing.verdict]}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not standing.beaten_by:
+        console.print("No row beats it." if standing.on_front else "It lacks one of these figures.", highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("beaten by", "", *standing.objectives):
+        table.add_column(name, justify="left" if name in ("beaten by", "") else "right", no_wrap=True)
+    for one in standing.beaten_by[:_LISTED]:
+        cells = [_gain(one.gains[name], name) for name in standing.objectives]
+        table.add_row(one.row_id[:8], Text(one.name), *cells)
+    console.print(table)
+    if len(standing.beaten_by) > _LISTED:
+        console.print(f"and {len(standing.beaten_by) - _LISTED} more rows", highlight=False)
+
+
+def _usual(peers: Mapping[str, Sequence[Any]]) -> list[str]:
+    known = [name for name in (*pareto.QUALITY, *pareto.COSTS) if any(value is not None for value in peers[name])]
+    quality = next((name for name in known if name in pareto.QUALITY), "accuracy")
+    return [quality, *(name for name in known if name in pareto.COSTS)]
+
+
+def _name(peers: Mapping[str, Sequence[Any]], place: int) -> str:
+    model, teacher, scheme = (peers[name][place] for name in ("model", "teacher", "scheme"))
+    taught = f" from {teacher}" if teacher and teacher not in model else ""
+    return "".join(sign if sign.isprintable() else "?" for sign in f"{model}{taught} {scheme}")
+
+
+def _gain(gain: float, name: str) -> str:
+    """Write what the other row is better by: points up for a quality, less of a cost."""
+    if gain == 0:
+        return "same"
+    if name in pareto.QUALITY:
+        return f"+{gain:.3f}"
+    units = {"latency": " ms", "energy": " mJ"}
+    unit = next((unit for start, unit in units.items() if name.startswith(start)), " MB" if "bytes" in name else "")
+    unit = " M" if name in ("params", "macs") else unit
+    return f"{plain(gain, name)}{unit} less"
