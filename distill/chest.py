@@ -13,7 +13,7 @@ import numpy as np
 
 from tutelage.records import InputError
 
-from .dataset import Listing, Request
+from .dataset import EXTRA, Listing, Request
 from .table import keep_present, read_csv, word_columns
 
 CHESTXRAY14_LABELS = (
@@ -67,7 +67,8 @@ def list_chestxray14(request: Request) -> Listing:
 
 def list_chexpert(request: Request) -> Listing:
     """List CheXpert. Options: `uncertain` (ones, zeros, ignore), `labels`, `frontal` (leave out lateral views),
-    `valid_as` ("test": the official valid.csv is the test split; "val": it is val, and test is carved from train).
+    `valid_as` ("test": the official valid.csv is the test split; "val": it is val, and test is carved from train;
+    "extra": it is a second test split, and val and test are carved from train).
     """
     root = _folder(request)
     known = ("uncertain", "labels", "frontal", "valid_as", "fit")
@@ -75,8 +76,8 @@ def list_chexpert(request: Request) -> Listing:
     if policy not in UNCERTAIN:
         raise InputError(f"uncertain {policy!r} is not one of {', '.join(UNCERTAIN)}")
     valid_as = str(request.option("valid_as", "test", known))
-    if valid_as not in ("test", "val"):
-        raise InputError(f"valid_as {valid_as!r} is not one of test, val")
+    if valid_as not in ("test", "val", EXTRA):
+        raise InputError(f"valid_as {valid_as!r} is not one of test, val, {EXTRA}")
     class_names = tuple(request.option("labels", CHEXPERT_LABELS, known))
     frontal = bool(request.option("frontal", False, known))
     paths: list[Path] = []

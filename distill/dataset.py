@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tutelage.records import ID_DIGITS, InputError
 
 SPLITS = ("train", "val", "test")
+EXTRA = "extra"  # a second test split, where a set has one
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Request:
 class Listing:
     """The files of a set before any is decoded: one entry an image.
 
-    `splits` holds "train", "val", "test" or "" (not said by the set); `labels` as in `Dataset`.
+    `splits` holds "train", "val", "test", "extra" (a second test) or "" (not said); `labels` as in `Dataset`.
     `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels, asks that pictures
     whose signatures differ by no more are put in one group.
     """

@@ -121,26 +121,34 @@ def compare(
     pictures: Path | None = None,
     faithful: bool = True,
     sanity: bool = True,
+    multi_label: bool = False,
+    maps: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, ExplanationFigures]:
     """Explain the same images and classes by several models and say how good and how alike the maps are.
 
     `masks` `(n, h, w)` are lesions (nonzero inside; empty ones are left out); `reference` is the model that the others
     are held against (default: the first). With `pictures` one PNG an image is written there, models side by side.
+    `maps` are those of `explain`, where they were made before.
     """
     told = {name: one if isinstance(one, Explained) else Explained(one) for name, one in models.items()}
     reference = reference or next(iter(told))
     if reference not in told:
         raise InputError(f"no model {reference!r} to compare with: give one of {', '.join(told)}")
-    maps = {name: explain(one.net, images, classes, method=method, predict=one.predict) for name, one in told.items()}
+    if maps is None:
+        maps = {
+            name: explain(one.net, images, classes, method=method, predict=one.predict) for name, one in told.items()
+        }
     figures = {}
     for name, one in told.items():
         answer = one.predict or _answers(one.net)
         values: dict[str, Any] = {}
         if faithful:
-            insertion, deletion = insertion_deletion(answer, images, maps[name], classes, seed=seed)
+            insertion, deletion = insertion_deletion(
+                answer, images, maps[name], classes, seed=seed, multi_label=multi_label
+            )
             values |= {"insertion_auc": insertion, "deletion_auc": deletion}
-            values["road"] = road(answer, images, maps[name], classes, seed=seed)
+            values["road"] = road(answer, images, maps[name], classes, seed=seed, multi_label=multi_label)
         if name != reference:
             values["agreement_spearman"], values["agreement_iou"] = agreement(maps[name], maps[reference])
         if sanity and one.predict is None:

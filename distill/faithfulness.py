@@ -26,6 +26,7 @@ def insertion_deletion(
     *,
     steps: int = _STEPS,
     seed: int = 0,
+    multi_label: bool = False,
 ) -> tuple[float, float]:
     """Give the mean areas under the class probability while marked pixels are put in or taken out (RISE, BMVC 2018).
 
@@ -38,7 +39,9 @@ def insertion_deletion(
         masks = torch.from_numpy(_top_masks(marks, steps, rng)).to(image)[:, None]
         flat = image.mean((1, 2), keepdim=True).expand_as(image)
         both = torch.cat([image * masks + _blur(image) * (1 - masks), flat * masks + image * (1 - masks)])
-        probability = predict(both).softmax(1)[:, int(label)].cpu().numpy()
+        logits = predict(both)
+        answers = logits.sigmoid() if multi_label else logits.softmax(1)
+        probability = answers[:, int(label)].cpu().numpy()
         insertion.append(_area(probability[: steps + 1]))
         deletion.append(_area(probability[steps + 1 :]))
     return float(np.mean(insertion)), float(np.mean(deletion))
@@ -68,7 +71,13 @@ def _area(values: np.ndarray) -> float:
 
 
 def road(
-    predict: Predict, images: Tensor, maps: np.ndarray, classes: Sequence[int] | Tensor, *, seed: int = 0
+    predict: Predict,
+    images: Tensor,
+    maps: np.ndarray,
+    classes: Sequence[int] | Tensor,
+    *,
+    seed: int = 0,
+    multi_label: bool = False,
 ) -> float:
     """Give ROAD (Rong et al., ICML 2022) by grad-cam: (confidence without the least - without the most marked) / 2.
 
@@ -77,12 +86,16 @@ def road(
     from pytorch_grad_cam.metrics.road import ROADCombined
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
+    def sigmoid_of(label: int) -> Callable[[Tensor], Tensor]:
+        return lambda logits: logits.sigmoid()[..., label]
+
+    of_class = sigmoid_of if multi_label else ClassifierOutputSoftmaxTarget
     metric = ROADCombined(percentiles=list(_ROAD_PERCENTILES))
     # Equal marks: its percentiles cut by value, and a flat map has no top fifth without a little noise.
     marks = maps + np.random.default_rng(seed).random(maps.shape).astype(np.float32) * 1e-6
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the imputer adds noise from the global stream
-        scores = metric(images.cpu(), marks, [ClassifierOutputSoftmaxTarget(int(k)) for k in classes], predict)
+        scores = metric(images.cpu(), marks, [of_class(int(k)) for k in classes], predict)
     return float(np.mean(scores))
 
 

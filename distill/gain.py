@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tutelage.records import InputError, Record
 
 from .evaluate import predict_classes
-from .statistics import delong, holm, interval, mcnemar, resample_weights, weighted_auc
+from .statistics import PairedTest, delong, holm, interval, mcnemar, resample_weights, weighted_auc
 
 # Below this p, corrected for the number of comparisons, a difference is called one.
 _LEVEL = 0.05
+
+
+Threshold = float | Sequence[float] | None
 
 
 class Gain(Record):
@@ -57,15 +61,16 @@ def measure_gain(
     labels: np.ndarray,
     groups: np.ndarray | Sequence[str] | None = None,
     *,
-    first_thresholds: Sequence[float | None] = (),
-    second_thresholds: Sequence[float | None] = (),
+    first_thresholds: Sequence[Threshold] = (),
+    second_thresholds: Sequence[Threshold] = (),
     multi_label: bool = False,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Gain:
     """Compare twins seed by seed: `first[i]` and `second[i]` `(n, classes)` share everything but the teacher.
 
-    Thresholds (two classes) are each twin's own, from validation. Resamples draw groups of images and seeds together.
+    Thresholds are each twin's own, from validation: one for two classes, one a label for several.
+    Resamples draw groups of images and seeds together.
     """
     if len(first) != len(second) or not first:
         raise InputError(f"twins come in pairs: got {len(first)} with and {len(second)} without a teacher")
@@ -77,7 +82,7 @@ def measure_gain(
     whole = np.ones((1, num), np.float32)
     sides = []
     for probs, thresholds in ((first, first_thresholds), (second, second_thresholds)):
-        cuts = list(thresholds) or [None] * len(probs)
+        cuts: list[Threshold] = list(thresholds) or [None] * len(probs)
         right = [_right(p, labels, cut, multi_label) for p, cut in zip(probs, cuts, strict=True)]
         sides.append((probs, right))
     both = np.concatenate([whole, weights])
@@ -101,6 +106,19 @@ def measure_gain(
     return Gain(num_seeds=len(first), accuracy=accuracy_value, **figures)
 
 
+def label_gains(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> list[PairedTest]:
+    """Compare the AUC of each of several labels `(n, labels)` by DeLong, p values Holm-corrected over the labels.
+
+    DeLong takes images as independent: where a patient has several, the overall gain's bootstrap is the one to trust.
+    """
+    tests = []
+    for k in range(labels.shape[1]):
+        known = np.isfinite(labels[:, k])
+        tests.append(delong(first[known, k], second[known, k], labels[known, k] > 0.5))
+    adjusted = holm([test.p for test in tests])
+    return [replace(test, p=p) for test, p in zip(tests, adjusted, strict=True)]
+
+
 def correct(gains: Sequence[Gain]) -> list[Gain]:
     """Correct the p values of several comparisons made together (Holm), AUC and accuracy each on their own."""
     corrected = list(gains)
@@ -113,11 +131,12 @@ def correct(gains: Sequence[Gain]) -> list[Gain]:
     return corrected
 
 
-def _right(probs: np.ndarray, labels: np.ndarray, threshold: float | None, multi_label: bool) -> np.ndarray:
+def _right(probs: np.ndarray, labels: np.ndarray, threshold: Threshold, multi_label: bool) -> np.ndarray:
     """Give 1 for right, 0 for wrong, nan for unknown: `(n, 1)`, or `(n, labels)`."""
     if not multi_label:
+        assert threshold is None or isinstance(threshold, float), "one threshold for two classes"
         return np.asarray(predict_classes(probs, threshold) == labels, np.float64)[:, None]
-    answers = probs >= (0.5 if threshold is None else threshold)
+    answers = probs >= np.asarray(0.5 if threshold is None else threshold)
     return np.where(np.isfinite(labels), answers == (labels > 0.5), np.nan).astype(np.float64)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.records import InputError
 
-from .dataset import SPLITS, Request
+from .dataset import EXTRA, SPLITS, Request
 
 Splits = dict[str, NDArray[np.int64]]
 
@@ -52,7 +52,8 @@ def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[n
         share = share if not (given == "test").any() else request.val_share
         parts = assign_groups(kinds[pool], units[pool], [1 - share, share], rng)
         split[pool[parts == 1]] = "val"
-    return {name: np.flatnonzero(split == name).astype(np.int64) for name in SPLITS}
+    names = (*SPLITS, EXTRA) if (split == EXTRA).any() else SPLITS
+    return {name: np.flatnonzero(split == name).astype(np.int64) for name in names}
 
 
 def assign_groups(
@@ -82,13 +83,14 @@ def assign_groups(
 
 
 def drop_straddlers(keys: NDArray[Any], splits: Splits) -> tuple[Splits, int]:
-    """Take images from train whose key stands in val or test, and from val those in test; count the taken."""
-    in_test = np.isin(keys, keys[splits["test"]])
-    in_val = np.isin(keys, keys[splits["val"]])
-    val = splits["val"][~in_test[splits["val"]]]
-    train = splits["train"][~(in_test | in_val)[splits["train"]]]
-    num_dropped = len(splits["train"]) - len(train) + len(splits["val"]) - len(val)
-    return {"train": train, "val": val, "test": splits["test"]}, num_dropped
+    """Take images out of a split whose key stands in a later one (train, val, test, extra); count the taken."""
+    kept: Splits = {}
+    later = keys[:0]
+    for name in reversed(list(splits)):
+        kept[name] = splits[name][~np.isin(keys[splits[name]], later)]
+        later = np.concatenate([later, keys[splits[name]]])
+    num_dropped = sum(len(splits[name]) - len(kept[name]) for name in splits)
+    return {name: kept[name] for name in splits}, num_dropped
 
 
 def merge_groups(groups: NDArray[np.str_], keys: NDArray[Any]) -> NDArray[np.str_]:

@@ -54,7 +54,7 @@ def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: in
         arch = read_arch(path)
         teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
         student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
-        return [teach_student(ctx, student, None, "fresh", choice) for choice in choices(teachers)]
+        return [teach_student(ctx, student, None, "fresh", choice) for choice in choices(ctx, teachers)]
 
 
 def read_arch(path: Path) -> Arch:

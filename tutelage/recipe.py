@@ -38,6 +38,7 @@ class DataSection(Section):
     folds: int = Field(5, ge=2)
     leaky: bool = False
     skip_bad: bool = False
+    workers: int = Field(2, ge=1)  # threads that decode picture files, once
     augment: Literal["none", "light", "medical", "flip", "chexpert"] = "light"
     augment_variants: int = Field(4, ge=1)  # augmentations of an image that recur, so that teachers are asked once
     options: dict[str, Any] = Field(default_factory=dict)
@@ -59,6 +60,7 @@ class TrainSection(Section):
     cutmix: float = Field(0.0, ge=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
     clip_norm: float | None = Field(None, gt=0)
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: n / (classes x count); several labels: neg / pos
     patience: int | None = Field(None, ge=1)
     bf16: bool | None = None  # None: where the hardware multiplies bf16 and the network gains by it
 
@@ -67,6 +69,14 @@ class TeacherSection(TrainSection):
     name: str
     weights: Path | None = None  # a file with trained weights: then it is loaded, and trained only if epochs are asked
     options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model
+
+
+class StudentSection(Section):
+    """A student that is named, not searched: a preset of `search/space.py` or any timm name."""
+
+    name: str
+    weights: Path | None = None  # a file with trained weights to start from
+    options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
 
 
 class SupernetSection(Section):
@@ -96,6 +106,9 @@ class SearchSection(Section):
     max_macs: str | None = None
     max_params: str | None = None
     max_size: str | None = None
+    # What is weighed, by name: error or error@int8, latency_ms@DEVICE or latency_ms@DEVICE:int8, and counts such as
+    # size_bytes or int8_bytes. Default: error, the latency on every device, size_bytes.
+    objectives: tuple[str, ...] = ()
     winners: int = Field(2, ge=1)
     calibration_batches: int = Field(4, ge=1)
 
@@ -104,7 +117,9 @@ class DistillSection(TrainSection):
     alpha: float = Field(0.5, ge=0, le=1)  # weight of the hard labels
     temperature: float = Field(4.0, gt=0)
     method: str = "kd"
+    soft_weight: float = Field(1.0, gt=0)  # of the soft term, on top of 1 - alpha: feature losses differ in size
     combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
+    taught_by: Literal["each", "together", "both"] = "both"  # each teacher alone, all as one, or both; always also none
     options: dict[str, Any] = Field(default_factory=dict)  # of the method: teacher_layers, student_layers, ...
 
 
@@ -135,8 +150,10 @@ class Recipe(Section):
     command: str = ""
     expect: str = ""
     seed: int = 0
+    seeds: int = Field(1, ge=1)  # students (and their twins) are trained so many times; the teachers once
     data: DataSection = DataSection()
     teachers: tuple[TeacherSection, ...] = ()
+    students: tuple[StudentSection, ...] = ()  # where some are named, no supernet is trained and nothing is searched
     supernet: SupernetSection = SupernetSection()
     devices: tuple[DeviceSection, ...] = ()
     search: SearchSection = SearchSection()

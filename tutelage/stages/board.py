@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tutelage.distill.statistics import delong, mcnemar
 from tutelage.leaderboard.curves import arrows_plot, hypervolume_plot, predicted_plot
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.plots import pareto_plot
@@ -23,6 +19,7 @@ from tutelage.records import Measurement, Row, Student, utc_now
 from .context import Context
 from .device import Device
 from .evaluate import Judged
+from .gains import details_of, gains
 from .search import Found
 
 _LIBRARIES = ("torch", "timm", "ofa", "onnxruntime", "openvino", "nncf", "tutelage")
@@ -43,22 +40,25 @@ def publish(
     devices: Sequence[Device],
     judged: Sequence[Judged],
     measured: Mapping[str, Mapping[str, Measurement]],
-    found: Found,
+    found: Found | None,
     explained: Mapping[str, dict[str, Any]],
 ) -> Published:
-    """File a row for every variant on every device of its runtime, then draw what the recipe's rows show."""
+    """File a row for every variant of the first seed on every device of its runtime, then draw what the rows show.
+
+    `found` is None where nothing was searched; `explained` holds details by the hash of a variant's file.
+    """
     rows, measurements = [], []
+    worth = gains(ctx, judged)
+    shown = [one for one in judged if one.variant.student.seed == ctx.recipe.seed]
     for device in devices:
-        for one in judged:
+        for one in shown:
             if one.variant.runtime != device.profile.runtime:
                 continue
             measurement = measured[device.name].get(one.variant.file.sha256)
             if measurement is not None:
                 measurements.append(measurement)
-            maps = explained.get(one.variant.student.weights.sha256 if one.variant.student.weights else "", {})
-            # Maps are of the fp32 network: its int8 file has no activations to read.
-            shown = maps if one.variant.scheme == "fp32" else {}
-            rows.append(_row(ctx, device, one, _twin(one, judged), measurement, found, shown))
+            more = {**details_of(worth, one), **explained.get(one.variant.file.sha256, {})}
+            rows.append(_row(ctx, device, one, _twin(one, shown), measurement, found, more))
     store = Store(ctx.workspace.store)
     store.add(rows, measurements)
     folder = ctx.workspace.path / "runs" / ctx.recipe.name
@@ -72,9 +72,10 @@ def publish(
     return Published(tuple(rows), report, plot, table)
 
 
-def _draw_curves(rows: Sequence[Row], found: Found, folder: Path) -> None:
+def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None:
     """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
-    hypervolume_plot({found.result.strategy: found.result.hypervolume}, folder / "search-hypervolume.png")
+    if found is not None:
+        hypervolume_plot({found.result.strategy: found.result.hypervolume}, folder / "search-hypervolume.png")
     guessed = [row for row in rows if "predicted_ms" in row.details and row.scheme == "fp32" and row.latency_p50_ms]
     if guessed:
         predicted = [row.details["predicted_ms"][1] for row in guessed]
@@ -89,8 +90,8 @@ def _row(
     one: Judged,
     twin: Judged | None,
     measurement: Measurement | None,
-    found: Found,
-    explained: Mapping[str, Any],
+    found: Found | None,
+    more: Mapping[str, Any],
 ) -> Row:
     student, result = one.variant.student, one.evaluation
     return Row(
@@ -125,13 +126,11 @@ def _row(
         measurement=measurement.id if measurement else "",
         twin=twin.variant.student.model if twin else "",
         parent=student.model if one.variant.scheme != "fp32" else "",
-        details={**_details(ctx, device, one, twin, student, found), **explained},
+        details={**_details(ctx, device, one, student, found), **more},
     )
 
 
-def _details(
-    ctx: Context, device: Device, one: Judged, twin: Judged | None, student: Student, found: Found
-) -> dict[str, Any]:
+def _details(ctx: Context, device: Device, one: Judged, student: Student, found: Found | None) -> dict[str, Any]:
     result = one.evaluation
     details: dict[str, Any] = {
         "validation": {"accuracy": one.validation.accuracy, "auc": one.validation.auc},
@@ -155,45 +154,23 @@ def _details(
         },
         "side_px": ctx.side(student),
         "mac_counter": "conv + linear" if student.arch is not None else "torch FlopCounterMode / 2",
-        "inherited_start": student.arch is not None and student.arch.space == ctx.recipe.supernet.space,
+        "inherited_start": student.arch is not None
+        and student.arch.space == ctx.recipe.supernet.space
+        and found is not None,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES},
         "cpu": device.profile.cpu_model,
     }
-    if student.arch is not None:
+    if one.second is not None:
+        details["second_test"] = one.second.to_dict()
+    if student.arch is not None and device.latency is not None:
         mean, low, high = device.model.predict([student.arch])
         details["predicted_ms"] = [round(float(value[0]), 4) for value in (low, mean, high)]
-    if student.role == "student":
+    if student.role == "student" and found is not None:
         details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
-    if twin is not None:
-        details["gain_over_twin"] = _gain(ctx, one, twin)
     return details
-
-
-def _gain(ctx: Context, one: Judged, twin: Judged) -> dict[str, float | None]:
-    """What the teacher was worth: the differences to the same student without one, with paired tests."""
-    mine, theirs = one.evaluation, twin.evaluation
-    gain: dict[str, float | None] = {
-        "accuracy": mine.accuracy - theirs.accuracy,
-        "auc": None if mine.auc is None or theirs.auc is None else mine.auc - theirs.auc,
-    }
-    if ctx.dataset.multi_label:
-        return gain
-    correct = [_decide(judged) == judged.labels for judged in (one, twin)]
-    accuracy = mcnemar(correct[0], correct[1])
-    gain |= {"accuracy_lo": accuracy.low, "accuracy_hi": accuracy.high, "mcnemar_p": accuracy.p}
-    if ctx.num_classes == 2:
-        area = delong(one.probs[:, 1], twin.probs[:, 1], one.labels == 1)
-        gain |= {"auc_lo": area.low, "auc_hi": area.high, "delong_p": area.p}
-    return {name: None if value is None or math.isnan(value) else value for name, value in gain.items()}
-
-
-def _decide(judged: Judged) -> Any:
-    if judged.threshold is None:
-        return judged.probs.argmax(axis=1)
-    return (judged.probs[:, 1] >= judged.threshold).astype(np.int64)
 
 
 def _twin(one: Judged, judged: Sequence[Judged]) -> Judged | None:
@@ -203,6 +180,7 @@ def _twin(one: Judged, judged: Sequence[Judged]) -> Judged | None:
         return None
     for other in judged:
         same = (other.variant.student.model, other.variant.scheme, other.variant.runtime)
-        if same == (student.model, variant.scheme, variant.runtime) and not other.variant.student.teacher:
+        mine = (student.model, variant.scheme, variant.runtime)
+        if same == mine and not other.variant.student.teacher and other.variant.student.role != "teacher":
             return other
     return None

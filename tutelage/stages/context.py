@@ -100,14 +100,19 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
         leaky=data.leaky,
         fold=data.fold,
         folds=data.folds,
+        workers=data.workers,
         options=dict(data.options),
     )
     return Context(recipe, workspace, dataset, report, threads)
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:
-    """Turn a recipe's training section into the loop's own schedule: model code never sees the config."""
-    return TrainSchedule(**{name: getattr(section, name) for name in TrainSection.model_fields})
+    """Turn a recipe's training section into the loop's own schedule: model code never sees the config.
+
+    Class weights are not in it: they are counted on the data, see `teach.py`.
+    """
+    names = [name for name in TrainSection.model_fields if name != "class_weights"]
+    return TrainSchedule(**{name: getattr(section, name) for name in names})
 
 
 def file_hash(path: Path | None) -> str:

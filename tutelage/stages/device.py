@@ -6,29 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.bench.host import cpu_model
 from tutelage.bench.latency import LatencyModel
-from tutelage.bench.profiles import list_profiles, load_latency_model
+from tutelage.bench.profiles import list_profiles, load_latency_model, write_profile
+from tutelage.bench.runtimes import find_runtime
 from tutelage.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
 from tutelage.quantities import milliseconds, share
 from tutelage.recipe import DeviceSection
-from tutelage.records import Arch, DeviceProfile, InputError
+from tutelage.records import Arch, DeviceProfile, InputError, utc_now
 from tutelage.search.space import Space
 from tutelage.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Device:
-    """A profile with its latency model and, where the recipe sets one, the budget in ms."""
+    """A profile with its latency model (none where nothing is predicted) and, where the recipe sets one, the budget."""
 
     profile: DeviceProfile
     folder: Path
-    model: LatencyModel
+    latency: LatencyModel | None
     max_latency_ms: float | None = None
 
     @property
     def name(self) -> str:
         return self.profile.name
+
+    @property
+    def model(self) -> LatencyModel:
+        """Give the latency model; a device that was only named has none."""
+        if self.latency is None:
+            raise InputError(f"device {self.name} has no latency model: `tutelage device add` measures one")
+        return self.latency
 
 
 def open_device(
@@ -40,8 +49,12 @@ def open_device(
     report: Report,
     *,
     tolerance: float = 0.05,
+    precision: str = "fp32",
 ) -> Device:
-    """Find the device's profile, or measure it now; then read the recipe's latency budget on it."""
+    """Find the device's profile, or measure it now; then read the recipe's latency budget on it.
+
+    precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
+    """
     if section.max_latency is not None:
         read_budget(section.max_latency)  # a budget that cannot be read is told before anything is measured
     known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
@@ -58,6 +71,7 @@ def open_device(
             channels,
             threads=section.threads,
             batch=section.batch,
+            precision=precision,
             tolerance=tolerance,
         )
         profile = measure_device(workspace, report, request)
@@ -69,6 +83,31 @@ def open_device(
         )
     model = load_latency_model(profile, folder)
     return Device(profile, folder, model, budget_ms(section, model, space))
+
+
+def name_device(workspace: Workspace, section: DeviceSection) -> Device:
+    """Open a device that rows are measured on and nothing is predicted for: a new one is only written down."""
+    if section.max_latency is not None:
+        raise InputError(f"device {section.name}: max_latency bounds a search, and this recipe names its students")
+    known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
+    if section.name in known:
+        profile, folder = known[section.name]
+        _check_same(section, profile)
+        return Device(profile, folder, None)
+    runtime = find_runtime(section.runtime)
+    runtime.check("fp32")
+    folder = workspace.path / "devices"
+    profile = DeviceProfile(
+        name=section.name,
+        runtime=section.runtime,
+        runtime_version=runtime.version(),
+        threads=section.threads,
+        batch=section.batch,
+        cpu_model=cpu_model(),
+        created=utc_now(),
+    )
+    write_profile(profile, folder)
+    return Device(profile, folder, None)
 
 
 def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.distill.evaluate import Evaluation, choose_threshold, evaluate
+from tutelage.distill.evaluate import Evaluation, choose_threshold, choose_thresholds, evaluate
 from tutelage.quant.run import run_onnx, run_openvino
 
 from .compress import Variant
 from .context import Context
 
 _PROBS = "probabilities.npz"
+
+Threshold = float | tuple[float, ...] | None  # two classes: one; several labels: one each; else none
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,17 @@ class Judged:
 
     variant: Variant
     evaluation: Evaluation
-    threshold: float | None
+    threshold: Threshold
     probs: NDArray[np.float32]
     labels: NDArray[Any]
     validation: Evaluation
     predictions: str  # the probabilities' file, relative to the workspace
+    second: Evaluation | None = None  # on the set's second test split, where it has one
 
 
 def judge(ctx: Context, variant: Variant) -> Judged:
     """Run validation and test images through the file, once, and compute the figures with 95 % intervals."""
+    splits = ("val", "test", *(name for name in ctx.dataset.splits if name == "extra"))
     inputs = {
         "data": ctx.data_key,
         "file": variant.file.sha256,
@@ -43,9 +47,9 @@ def judge(ctx: Context, variant: Variant) -> Judged:
 
     def work(folder: Path) -> dict[str, Any]:
         arrays = {}
-        for split in ("val", "test"):
+        for split in splits:
             images, labels = ctx.split(split, ctx.side(variant.student))
-            arrays[f"{split}_probs"] = _probabilities(_run(ctx, variant, images), ctx.dataset.multi_label)
+            arrays[f"{split}_probs"] = _probabilities(answer(ctx, variant, images), ctx.dataset.multi_label)
             arrays[f"{split}_labels"] = labels.numpy()
         np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
         ctx.report(f"evaluate {variant.title}", 1, 1)
@@ -53,27 +57,34 @@ def judge(ctx: Context, variant: Variant) -> Judged:
 
     stage = ctx.workspace.stage(f"evaluate {variant.title}", inputs, work)
     with np.load(stage.folder / _PROBS) as arrays:
-        val_probs, val_labels = arrays["val_probs"], arrays["val_labels"]
-        probs, labels = arrays["test_probs"], arrays["test_labels"]
-    threshold = None
-    if ctx.num_classes == 2 and not ctx.dataset.multi_label:
-        threshold = float(choose_threshold(val_probs, val_labels))
-    figures = {}
-    for split, split_probs, split_labels in (("val", val_probs, val_labels), ("test", probs, labels)):
-        figures[split] = evaluate(
-            split_probs,
-            split_labels,
+        answers = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
+    threshold = choose(*answers["val"], ctx.num_classes, ctx.dataset.multi_label)
+    figures = {
+        split: evaluate(
+            probs,
+            labels,
             ctx.dataset.groups[ctx.dataset.indices(split)],
             threshold=threshold,
             multi_label=ctx.dataset.multi_label,
             bootstrap=ctx.recipe.measure.bootstrap,
             seed=ctx.seed("bootstrap"),
         )
+        for split, (probs, labels) in answers.items()
+    }
     filed = ctx.workspace.relative(stage.folder / _PROBS)
-    return Judged(variant, figures["test"], threshold, probs, labels, figures["val"], filed)
+    probs, labels = answers["test"]
+    return Judged(variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"))
 
 
-def _run(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:
+def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, multi_label: bool) -> Threshold:
+    """Choose thresholds on validation answers: one for two classes, one for each of several labels, else none."""
+    if multi_label:
+        return choose_thresholds(probs, labels)
+    return float(choose_threshold(probs, labels)) if num_classes == 2 else None
+
+
+def answer(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:
+    """Give the logits `(n, classes)` of the very file, in its runtime, for normalised images `(n, c, r, r)`."""
     path = ctx.workspace.path / variant.file.path
     run = run_openvino if variant.runtime == "openvino" else run_onnx
     return np.asarray(run(path, images.numpy(), threads=ctx.threads), dtype=np.float32)

@@ -3,60 +3,154 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from tutelage.distill.explain import compare, explain
+from tutelage.distill.explain import Explained, compare, explain
+from tutelage.distill.faithfulness import agreement
 from tutelage.distill.pictures import overlay_png
 from tutelage.records import Student
 
 from . import networks
+from .compress import Variant
 from .context import Context
+from .evaluate import answer
+
+Maps = NDArray[np.float32]
 
 
-def explain_network(ctx: Context, student: Student) -> dict[str, Any]:
-    """Give `explanation` (figures) and `explained` (a picture an image) for a row's details; empty where not asked."""
-    section = ctx.recipe.explain
-    if section.images == 0 or ctx.dataset.multi_label:
+def explain_all(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
+    """Give every file's `explanation` (figures) and, in fp32, `explained` (a picture an image), by the file's hash.
+
+    Empty where the recipe asks for no maps. int8 files are explained by Score-CAM alone: they have no activations of
+    their own to read, and Score-CAM asks for answers only.
+    """
+    if ctx.recipe.explain.images == 0:
         return {}
+    students = {variant.file.sha256: variant.student for variant in variants if variant.scheme == "fp32"}
+    teachers = {student.model: student for student in students.values() if student.role == "teacher"}
+    seen: dict[str, Maps] = {}
+
+    def maps_of(teacher: Student) -> Maps:
+        if teacher.model not in seen:
+            images, classes, _ = _images(ctx, teacher)
+            seen[teacher.model] = explain(
+                networks.load(ctx, teacher), images, classes, method=ctx.recipe.explain.method
+            )
+        return seen[teacher.model]
+
+    found: dict[str, dict[str, Any]] = {}
+    for file, student in students.items():
+        by = [teachers[name] for name in student.teacher.split("+") if name in teachers]
+        int8 = [one for one in variants if one.student == student and one.scheme != "fp32"]
+        told = explain_network(ctx, student, by, int8 if ctx.recipe.explain.method == "scorecam" else [], maps_of)
+        found[file] = {"explanation": told["explanation"], "explained": told["explained"]}
+        found |= {sha: {"explanation": figures} for sha, figures in told["int8"].items()}
+    return found
+
+
+def explain_network(
+    ctx: Context,
+    student: Student,
+    teachers: Sequence[Student],
+    int8: Sequence[Variant],
+    maps_of: Callable[[Student], Maps],
+) -> dict[str, Any]:
+    """Explain one network and its int8 files; agreement is with the mean over its teachers' maps."""
+    section = ctx.recipe.explain
     inputs = {
         "data": ctx.data_key,
         "weights": student.weights.sha256 if student.weights else "",
+        "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
+        "int8": [[variant.runtime, variant.file.sha256] for variant in int8],
         "explain": section.model_dump(mode="json"),
         "seed": ctx.recipe.seed,
     }
+    taught = f" from {student.teacher}" if student.teacher else ""
 
     def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"explain {student.model}", 0, 1)
-        images, labels = ctx.split("val", ctx.side(student))
-        chosen = even(labels, section.images)
+        ctx.report(f"explain {student.model}{taught}", 0, 1)
+        images, classes, masks = _images(ctx, student)
         net = networks.load(ctx, student)
-        masks = None
-        if ctx.dataset.masks is not None and ctx.side(student) == ctx.size:
-            masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen.numpy()]
-        figures = compare({"net": net}, images[chosen], labels[chosen], method=section.method, masks=masks)["net"]
-        maps = explain(net, images[chosen], labels[chosen], method=section.method)
+        models = {"net": Explained(net)}
+        models |= {one.file.sha256: Explained(net, _answers(ctx, one)) for one in int8}
+        maps = {
+            name: explain(net, images, classes, method=section.method, predict=one.predict)
+            for name, one in models.items()
+        }
+        figures = compare(
+            models,
+            images,
+            classes,
+            method=section.method,
+            masks=masks,
+            multi_label=ctx.dataset.multi_label,
+            maps=maps,
+        )
+        told = {name: _told(one.to_dict(), maps[name], [maps_of(by) for by in teachers], name)
+                for name, one in figures.items()}  # fmt: skip
         pictures = [
-            {"validation image of": ctx.dataset.class_names[int(labels[place])], "map": _embedded(images[place], heat)}
-            for place, heat in zip(chosen.tolist(), maps, strict=True)
+            {"validation image of": ctx.dataset.class_names[label], "map": _embedded(image, heat)}
+            for image, label, heat in zip(images, classes.tolist(), maps["net"], strict=True)
         ]
-        ctx.report(f"explain {student.model}", 1, 1)
-        return {"explanation": figures.to_dict(), "explained": pictures}
+        ctx.report(f"explain {student.model}{taught}", 1, 1)
+        return {"explanation": told.pop("net"), "explained": pictures, "int8": told}
 
-    taught = f" from {student.teacher}" if student.teacher else ""
     return ctx.workspace.stage(f"explain {student.model}{taught}", inputs, work).result
 
 
+def _told(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: str) -> dict[str, Any]:
+    """Put the agreement of an int8 file with its fp32 network, and of any file with its teachers, in their own keys."""
+    with_fp32 = (figures.pop("agreement_spearman"), figures.pop("agreement_iou"))
+    if name != "net":
+        figures |= {"fp32_spearman": with_fp32[0], "fp32_iou": with_fp32[1]}
+    pairs = [agreement(maps, _resized(other, maps.shape[-1])) for other in teachers]
+    for place, key in enumerate(("teacher_spearman", "teacher_iou")):
+        known = [value for pair in pairs if (value := pair[place]) is not None]
+        figures[key] = float(np.mean(known)) if known else None
+    return figures
+
+
+def _images(ctx: Context, student: Student) -> tuple[Tensor, Tensor, NDArray[np.uint8] | None]:
+    """Choose the validation images, the class each is explained for, and the lesions where the data has them."""
+    images, labels = ctx.split("val", ctx.side(student))
+    chosen = even(labels, ctx.recipe.explain.images)
+    masks = None
+    if ctx.dataset.masks is not None and ctx.side(student) == ctx.size:
+        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen.numpy()]
+    return images[chosen], kinds(labels)[chosen].clamp(min=0), masks
+
+
 def even(labels: Tensor, number: int) -> Tensor:
-    """Choose the first images of each class in turn, `number` in all."""
-    if labels.ndim != 1:
-        return torch.arange(min(number, len(labels)))
-    places = [torch.nonzero(labels == value).flatten() for value in sorted(set(labels.tolist()))]
-    order = [int(place[i]) for i in range(len(labels)) for place in places if i < len(place)]
+    """Choose the first images of each class (of several labels: of each image's first) in turn, `number` in all."""
+    found = kinds(labels)
+    places = [torch.nonzero(found == value).flatten() for value in sorted(set(found.tolist()), reverse=labels.ndim > 1)]
+    order = [int(place[i]) for i in range(len(found)) for place in places if i < len(place)]
     return torch.tensor(sorted(order[:number]))
+
+
+def kinds(labels: Tensor) -> Tensor:
+    """Give the class of each image `(n,)`; of several labels the first that holds, -1 where none does."""
+    if labels.ndim == 1:
+        return labels
+    holds = labels.nan_to_num(0.0) > 0.5
+    return torch.where(holds.any(1), holds.float().argmax(1), -1)
+
+
+def _answers(ctx: Context, variant: Variant) -> Callable[[Tensor], Tensor]:
+    return lambda batch: torch.from_numpy(answer(ctx, variant, batch))
+
+
+def _resized(maps: Maps, side: int) -> Maps:
+    whole = torch.from_numpy(maps)[:, None]
+    return np.asarray(F.interpolate(whole, (side, side), mode="bilinear", align_corners=False)[:, 0].numpy())
 
 
 def _embedded(image: Tensor, heat: Any) -> str:

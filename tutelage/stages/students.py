@@ -1,14 +1,21 @@
-"""Teach the winners by each teacher, by all together and by none, and the baselines beside them."""
+"""Teach the students by each teacher, by all together and by none, and the baselines beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
+from torch import nn
+
+from tutelage.distill.losses import find_loss
+from tutelage.distill.teachers import load_weights, timm_name
 from tutelage.records import Arch, InputError, Student
 from tutelage.search.space import PRESETS, SPACES, place
 from tutelage.search.supernet import extract
 
-from .context import Context
+from . import networks
+from .context import Context, file_hash
 from .search import Winner
 from .supernet import Supernet
 from .teach import teach_student
@@ -18,14 +25,48 @@ def teach_winners(
     ctx: Context, supernet: Supernet, winners: Sequence[Winner], teachers: Sequence[Student]
 ) -> list[Student]:
     """Train every winner from its inherited weights once for each choice of teachers, on one schedule."""
-    return [
-        _from_supernet(ctx, supernet, Student(model=winner.name, role="student", arch=winner.arch), choice)
-        for winner in winners
-        for choice in choices(teachers)
-    ]
+    taught = []
+    for winner in winners:
+        for choice in choices(ctx, teachers):
+            student = Student(model=winner.name, role="student", arch=winner.arch)
+            taught += _from_supernet(ctx, supernet, student, choice)
+    return taught
 
 
-def teach_baselines(ctx: Context, supernet: Supernet, teachers: Sequence[Student]) -> list[Student]:
+def teach_named(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
+    """Train the students that the recipe names, from fresh weights or a weights file, for each choice of teachers."""
+    taught = []
+    for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
+        start: Callable[[], nn.Module] | None = None
+        if section.weights is not None:
+            start = partial(_from_file, ctx, student, section.weights)
+        key = file_hash(section.weights) or "fresh"
+        for choice in choices(ctx, teachers):
+            taught += _repeated(ctx, student, start, key, choice)
+    return taught
+
+
+def named_students(ctx: Context) -> list[Student]:
+    """Give the records of the students that a recipe names; a name that nobody knows is an error, before any training.
+
+    A distillation method that teaches nothing at this class count is refused here too.
+    """
+    find_loss(ctx.recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
+    return [_named(ctx, section.name, section.options) for section in ctx.recipe.students]
+
+
+def _named(ctx: Context, name: str, options: dict[str, object]) -> Student:
+    if name not in PRESETS:
+        timm_name(name)
+        return Student(model=name, role="student", library_name=name, options=options)
+    if options:
+        raise InputError(f"student {name} is a preset of its space and takes no options, got {', '.join(options)}")
+    preset = PRESETS[name]
+    arch = place(preset, SPACES[preset.space].with_resolutions((ctx.size,)), ctx.size)
+    return Student(model=name, role="student", arch=arch)
+
+
+def teach_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
     """Train the recipe's baselines on the students' schedule, with all teachers and with none.
 
     A preset that is a subnet of the searched supernet starts from its inherited weights, as the winners do; others
@@ -34,23 +75,24 @@ def teach_baselines(ctx: Context, supernet: Supernet, teachers: Sequence[Student
     taught = []
     for name in ctx.recipe.baselines:
         for choice in ((), tuple(teachers)) if teachers else ((),):
-            if name not in PRESETS:
-                student = Student(model=name, role="baseline", library_name=name)
-                taught.append(teach_student(ctx, student, None, "fresh", choice))
+            if supernet is None or name not in PRESETS:
+                student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
+                taught += _repeated(ctx, student, None, "fresh", choice)
                 continue
             arch = preset_arch(ctx, supernet, name)
             student = Student(model=name, role="baseline", arch=arch)
             if arch.space == supernet.space.name:
-                taught.append(_from_supernet(ctx, supernet, student, choice))
+                taught += _from_supernet(ctx, supernet, student, choice)
             else:
-                taught.append(teach_student(ctx, student, None, "fresh", choice))
+                taught += _repeated(ctx, student, None, "fresh", choice)
     return taught
 
 
-def choices(teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
-    """List who may teach: nobody, each teacher alone, and all together."""
-    alone = [(teacher,) for teacher in teachers]
-    together = [tuple(teachers)] if len(teachers) > 1 else []
+def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
+    """List who may teach: nobody, each teacher alone, all together, as `distill.taught_by` says."""
+    how = ctx.recipe.distill.taught_by
+    alone = [(teacher,) for teacher in teachers] if how != "together" or len(teachers) == 1 else []
+    together = [tuple(teachers)] if how != "each" and len(teachers) > 1 else []
     return [(), *alone, *together]
 
 
@@ -65,8 +107,21 @@ def preset_arch(ctx: Context, supernet: Supernet, name: str) -> Arch:
     return place(preset, space.with_resolutions((side,)), side)
 
 
-def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: Sequence[Student]) -> Student:
-    if student.arch is None:
+def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: Sequence[Student]) -> list[Student]:
+    arch = student.arch
+    if arch is None:
         raise InputError(f"{student.model} is not an architecture of {supernet.space.name}")
-    start = extract(supernet.load(ctx), student.arch)
-    return teach_student(ctx, student, start, supernet.key, choice)
+    return _repeated(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
+
+
+def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
+    model = networks.build(ctx, student, seed=ctx.seed("student"))
+    load_weights(model, weights)
+    return model
+
+
+def _repeated(
+    ctx: Context, student: Student, start: Callable[[], nn.Module] | None, start_key: str, choice: Sequence[Student]
+) -> list[Student]:
+    """Train one student by one choice of teachers with each of the recipe's seeds."""
+    return [teach_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]

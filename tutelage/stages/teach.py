@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from tutelage.distill.losses import balanced_weights
 from tutelage.distill.soft import SoftTargets
 from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import KDConfig, train
+from tutelage.distill.train import KDConfig, TrainSchedule, train
 from tutelage.recipe import TeacherSection, TrainSection
 from tutelage.records import Student, content_id
 
@@ -49,17 +52,23 @@ def teach_teacher(ctx: Context, section: TeacherSection) -> Student:
             seed=seed,
             **section.options,
         )
-        return _fit(ctx, student, model, section, (), folder, seed=seed)
+        return _fit(ctx, student, model, section, (), folder, seeds=(seed, ctx.seed("batches")))
 
     return networks.record(ctx.workspace.stage(f"teacher {section.name}", inputs, work).result)
 
 
 def teach_student(
-    ctx: Context, student: Student, start: nn.Module | None, start_key: str, teachers: Sequence[Student]
+    ctx: Context,
+    student: Student,
+    start: Callable[[], nn.Module] | None,
+    start_key: str,
+    teachers: Sequence[Student],
+    repeat: int = 0,
 ) -> Student:
-    """Train one student from `start` (fresh weights where it is None), taught by all of `teachers` together.
+    """Train one student from what `start` makes (fresh weights where it is None), taught by all of `teachers` together.
 
-    Twins share everything but the teachers: the schedule, the seed, the batches and the start.
+    Twins share everything but the teachers: the schedule, the seed, the batches and the start. `repeat` counts the
+    seeds after the recipe's own: it draws other batches and, where there is no start, other fresh weights.
     """
     section = ctx.recipe.distill
     student = student.model_copy(
@@ -67,22 +76,23 @@ def teach_student(
             "teacher": "+".join(teacher.model for teacher in teachers),
             "recipe": ctx.recipe.name,
             "dataset": ctx.dataset.name,
-            "seed": ctx.recipe.seed,
+            "seed": ctx.recipe.seed + repeat,
         }
     )
     inputs = {
         "data": ctx.data_key,
         "student": student.to_dict(),
         "start": start_key,
-        "schedule": section.model_dump(mode="json"),
+        "schedule": section.model_dump(mode="json", exclude={"taught_by"}),
         "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
         "seed": ctx.recipe.seed,
     }
+    again = (repeat,) if repeat else ()
 
     def work(folder: Path) -> dict[str, Any]:
-        seed = ctx.seed("student")
-        model = start if start is not None else networks.build(ctx, student, seed=seed)
-        return _fit(ctx, student, model, section, teachers, folder, seed=seed)
+        seed = ctx.seed("student", *again)
+        model = start() if start is not None else networks.build(ctx, student, seed=seed)
+        return _fit(ctx, student, model, section, teachers, folder, seeds=(seed, ctx.seed("batches", *again)))
 
     name = f"student {student.model} from {student.teacher or 'labels alone'}"
     return networks.record(ctx.workspace.stage(name, inputs, work).result)
@@ -107,9 +117,12 @@ def _fit(
     teachers: Sequence[Student],
     folder: Path,
     *,
-    seed: int,
+    seeds: tuple[int, int],
 ) -> dict[str, Any]:
+    """Train one network by a section of the recipe and file it; `seeds` are the training's and the batches'."""
     title = student.model if not teachers else f"{student.model} from {student.teacher}"
+    if student.seed != ctx.recipe.seed:
+        title += f", seed {student.seed}"
     kd = None
     if teachers:
         distill = ctx.recipe.distill
@@ -118,16 +131,17 @@ def _fit(
             temperature=distill.temperature,
             method=distill.method,
             combine=distill.combine,
+            weight=distill.soft_weight,
             options=distill.options,
         )
     result = train(
         model,
-        ctx.loader(section.batch_size, seed=ctx.seed("batches")),
+        ctx.loader(section.batch_size, seed=seeds[1]),
         ctx.split("val", ctx.side(student)),
-        schedule_of(section),
+        _schedule(ctx, section),
         teachers=[soft_targets(ctx, teachers)] if teachers else (),
         kd=kd,
-        seed=seed,
+        seed=seeds[0],
         checkpoint=folder / CHECKPOINT,
         multi_label=ctx.dataset.multi_label,
         progress=lambda text, done, total: ctx.report(f"train {title}", done, total),
@@ -143,3 +157,12 @@ def _fit(
         }
     )
     return filed.to_dict()
+
+
+def _schedule(ctx: Context, section: TrainSection) -> TrainSchedule:
+    """Give the section's schedule, with class weights counted on the training split where it asks for them."""
+    schedule = schedule_of(section)
+    if section.class_weights == "none":
+        return schedule
+    labels = torch.from_numpy(ctx.dataset.labels[ctx.dataset.indices("train")])
+    return replace(schedule, class_weights=balanced_weights(labels, ctx.num_classes, ctx.dataset.multi_label))
