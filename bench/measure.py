@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDeviceError, utc_now
 
 from .anchors import ANCHORS, anchor_files
+from .drift import typical_log_ms
 from .host import load_average, quiet_cores
 from .runtimes import find_runtime
 from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
 
 Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 # MLPerf Mobile asks for two results within 5 % in at most five tries; so do we.
 TOLERANCE = 0.05
@@ -36,6 +38,10 @@ WARM_SECONDS = 1.0
 # A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
 MAX_REPEATS = 32
 MIN_ROUNDS = 8
+# Inferences of a turn that are not counted: after another model's turn the weights come from memory again, and a net
+# of 1 ms is 30 % slow at first, 2 % after six inferences. That long, but no more than this many.
+SETTLE_MS = 12.0
+MAX_SETTLE = 8
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def measure_jobs(
         finally:
             stop_workers(workers)
     log_ms, unsteadiness, tries = timed
-    effects = polish(log_ms)
+    effects = _effects(log_ms, session.when, [job.judged for job in jobs])
     here = float(np.exp(effects[len(jobs) :].mean()))  # the anchors' geometric mean
     scale = (anchor_ms or here) / here
     after = load_average() if local else None
@@ -166,6 +172,19 @@ def measure_jobs(
             created=utc_now(),
         )
     return TimedJobs(measurements, unsteadiness, here, tries)
+
+
+def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:
+    """Give each model's typical log time; the judged nets drift together, small blocks and anchors apart from them.
+
+    What slows a net (weights that stream from a memory others use too) does not touch what fits the inner cache.
+    """
+    nets = np.array([*judged, *[False] * (len(log_ms) - len(judged))])
+    effects = np.empty(len(log_ms))
+    for kind in (nets, ~nets):
+        if kind.any():
+            effects[kind] = typical_log_ms(log_ms[kind], when[kind])
+    return effects
 
 
 def polish(log_ms: Floats, sweeps: int = 10) -> Floats:
@@ -234,6 +253,7 @@ class _Session:
         self.samples: list[list[float]] = []
         self.effective: list[str] = []
         self.load_ms: list[float] = []
+        self.when: Ints = np.empty((len(seats), 0), dtype=np.int64)  # the place of each turn in time
         self._typical: list[float] = []
         self._progress = progress or (lambda stage, done, total: None)
 
@@ -254,8 +274,9 @@ class _Session:
         return [max(enough, min(each, MAX_REPEATS)) for each in long]
 
     def round_seconds(self, repeats: Sequence[int]) -> float:
-        """Estimate one round: a turn has an uncounted first inference and about a millisecond of talk."""
-        return sum(1e-3 + (each + 1) * ms / 1000 for each, ms in zip(repeats, self._typical, strict=True))
+        """Estimate one round: a turn has uncounted first inferences and about a millisecond of talk."""
+        counted = zip(repeats, self._typical, strict=True)
+        return sum(1e-3 + (each + _settle(ms)) * ms / 1000 for each, ms in counted)
 
     def time_until_steady(
         self, judged: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
@@ -268,6 +289,7 @@ class _Session:
         chosen = np.flatnonzero(np.array(judged))
         apart = math.inf
         log_ms = np.empty((len(self.seats), 0))
+        self.when = np.empty((len(self.seats), 0), dtype=np.int64)
         self.samples = [[] for _ in self.seats]
         for attempt in range(1, MAX_TRIES + 1):
             more = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
@@ -285,18 +307,23 @@ class _Session:
     def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
         num = len(self.seats)
         log_ms = np.empty((num, rounds))
+        when = np.empty((num, rounds), dtype=np.int64)
+        start = self.when.size
         stage = "measuring" if attempt == 1 else f"measuring, try {attempt}"
         for turn in range(rounds):
             self._progress(stage, turn, rounds)
-            for index in rng.permutation(num):
+            for place, index in enumerate(rng.permutation(num)):
+                when[index, turn] = start + turn * num + place
                 times = self._turn(int(index), repeats[index])
                 self.samples[index] += times
                 log_ms[index, turn] = np.log(np.median(times))
         self._progress(stage, rounds, rounds)
+        self.when = np.concatenate([self.when, when], axis=1)
         return log_ms
 
     def _turn(self, index: int, repeats: int) -> list[float]:
-        request = {"do": "time", "model": self.seats[index].model, "repeats": repeats}
+        settle = _settle(self._typical[index])
+        request = {"do": "time", "model": self.seats[index].model, "settle": settle, "repeats": repeats}
         # A hundred times the expected time is a hang, not noise.
         limit = max(30.0, 100 * repeats * self._typical[index] / 1000)
         times: list[float] = self._ask(index, request, timeout=limit)["ms"]
@@ -307,3 +334,8 @@ class _Session:
             return self.workers[self.seats[index].worker].ask(request, timeout)
         except WorkerError as error:
             raise InputError(f"cannot measure {self.names[index]}: {error}") from error
+
+
+def _settle(typical_ms: float) -> int:
+    """Give the uncounted inferences of a turn."""
+    return max(1, min(MAX_SETTLE, math.ceil(SETTLE_MS / max(typical_ms, 1e-3))))

@@ -6,7 +6,7 @@ when the input ends (the parent is gone, the connection is lost) it ends too.
 
     job       {"runtime", "threads", "precision", "cores": [..]|null, "models": [{"path", "shape": [b, c, h, w]}, ..]}
     requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s}
-              {"do": "time", "model": i, "repeats": n} | {"do": "memory"}
+              {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"}
               any request may carry "limit": seconds after which the runner kills itself
 """
 
@@ -295,7 +295,8 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
     if what == "warm":
         return _warm(run, images, request["seconds"])
     if what == "time":
-        run(images)  # caches hold another model's data: the first inference of a turn is not counted
+        for _ in range(request.get("settle", 1)):  # caches hold another model's data: the first inferences do not count
+            run(images)
         return {"ms": _times(run, images, request["repeats"])}
     raise ValueError(f"unknown request {what}")
 
