@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tutelage.bench.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.bench.runtimes import find_runtime
 from tutelage.progress import Report
 from tutelage.quant.export import export_onnx
+from tutelage.quant.ptq import quantize_onnx
 from tutelage.records import Arch, DeviceProfile, InputError, content_id
 from tutelage.search.counts import BlockSpec
 from tutelage.search.space import Space, find_space
@@ -21,6 +24,9 @@ from tutelage.search.supernet import build_arch, build_block
 from tutelage.workspace import Workspace
 
 EXPORTED = ".onnx"  # what `quant` writes of an architecture
+# Runtimes whose int8 form of an ONNX file is an ONNX file again, so that a block table can be measured at int8.
+INT8_RUNTIMES = ("onnxruntime",)
+CALIBRATION_IMAGES = 4  # of noise: what is quantized here is timed, never judged
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,12 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
     """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace."""
 
     exports = workspace.path / "cache" / "exports"
+    quantized = request.precision == "int8"
+    if quantized and request.runtime not in INT8_RUNTIMES:
+        raise InputError(
+            f"int8 blocks are made for {', '.join(INT8_RUNTIMES)} alone, not {request.runtime}: measure whole int8 "
+            "networks there and give them with --from-measurements FILE"
+        )
     suffixes = find_runtime(request.runtime).suffixes
     if EXPORTED not in suffixes:
         raise InputError(
@@ -82,6 +94,8 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
     def export_block(spec: BlockSpec, path: Path) -> None:
         shape = (1, spec.in_channels, spec.in_hw, spec.in_hw)
         _once(exports, spec.key, path, lambda aside: export_onnx(build_block(spec), aside, shape, check=False))
+        if quantized:
+            _quantize(exports, spec.key, path, shape)
 
     return make_profile(
         request.name,
@@ -93,7 +107,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
         resolutions=request.space.resolutions,
         num_classes=request.num_classes,
         in_channels=request.channels,
-        export=_exporter(request.num_classes, request.channels, exports),
+        export=_exporter(request.num_classes, request.channels, exports, quantized),
         export_block=export_block,
         folder=workspace.path / "devices",
         minutes=request.minutes,
@@ -112,18 +126,28 @@ def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck
         profile,
         folder,
         space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
-        export=_exporter(model.num_classes, model.in_channels, workspace.path / "cache" / "exports"),
+        export=_exporter(
+            model.num_classes, model.in_channels, workspace.path / "cache" / "exports", profile.precision == "int8"
+        ),
         progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
     )
 
 
-def _exporter(num_classes: int, channels: int, exports: Path) -> Callable[[Arch, Path], None]:
+def _exporter(num_classes: int, channels: int, exports: Path, quantized: bool) -> Callable[[Arch, Path], None]:
     def export(arch: Arch, path: Path) -> None:
         shape = (1, channels, arch.r, arch.r)
         key = f"{arch.id}-{num_classes}-{channels}"
         _once(exports, key, path, lambda a: export_onnx(build_arch(arch, num_classes, channels), a, shape, check=False))
+        if quantized:
+            _quantize(exports, key, path, shape)
 
     return export
+
+
+def _quantize(exports: Path, key: str, path: Path, shape: tuple[int, int, int, int]) -> None:
+    """Put the int8 form in the place of an fp32 file whose weights are drawn: time does not hang on the values."""
+    images = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, *shape[1:]), dtype=np.float32)
+    _once(exports, f"{key}-int8", path, lambda aside: quantize_onnx(path, aside, images))
 
 
 def _once(exports: Path, key: str, path: Path, make: Callable[[Path], object]) -> None:

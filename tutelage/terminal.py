@@ -93,9 +93,10 @@ def print_run(searched: Searched | None, published: Published, console: Console)
 
 def print_search(searched: Searched, console: Console) -> None:
     """Print the winners with predicted and measured milliseconds apart, and how many finalists broke a budget."""
-    found, devices = searched.found, searched.devices
+    found, devices = searched.found, searched.found.devices
     table = Table(title=f"Winners of the search in {searched.supernet.space.name}")
-    for column in ("winner", "validation error", *(f"{device.name} measured / predicted ms" for device in devices)):
+    scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
+    for column in ("winner", f"validation {scored}", *(f"{device.name} measured / predicted ms" for device in devices)):
         table.add_column(column)
     for winner in found.winners:
         times = [f"{winner.measured_ms[d.name]:.3f} / {winner.predicted_ms[d.name]:.3f}" for d in devices]

@@ -16,15 +16,23 @@ from tutelage.quant.export import export_onnx
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
 from tutelage.search import evolve
-from tutelage.search.objectives import Objective, Problem, Score
+from tutelage.search.objectives import Problem
 from tutelage.search.pool import check_bounds
 from tutelage.search.result import SearchResult
-from tutelage.search.score import score_subnets
 from tutelage.search.space import PRESETS, Space, place
 from tutelage.search.supernet import extract
 
 from .context import Context
 from .device import Device
+from .objectives import (
+    INT8,
+    calibration_places,
+    export_int8,
+    latency_name,
+    objectives_of,
+    read_objectives,
+    scorer,
+)
 from .supernet import Supernet
 
 # Finalists are measured three to a winner: published searches miss 1 in 4 latency budgets when measured again.
@@ -51,6 +59,7 @@ class Found:
     finalists: int
     result: SearchResult
     folder: Path
+    devices: tuple[Device, ...] = ()  # whose latency was weighed; one at int8 has a profile of its own
 
 
 def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
@@ -70,14 +79,15 @@ def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
     def not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
         raise AssertionError("checking bounds scores nothing")
 
-    objectives = _objectives(ctx, devices, not_scored)
+    objectives = objectives_of(ctx, devices, not_scored)
     check_bounds(Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels))
 
 
 def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
     """Give the budget as upper bounds by objective name."""
+    names = {device.name: latency_name(device) for device in devices}
     budget = budget_of(ctx, devices)
-    return {**budget.counted, **{f"latency_ms@{name}": bound for name, bound in budget.latency_ms.items()}}
+    return {**budget.counted, **{names[name]: bound for name, bound in budget.latency_ms.items()}}
 
 
 def presets_in(space: Space) -> dict[str, Arch]:
@@ -100,6 +110,8 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
         "search": section.model_dump(mode="json"),
         "seed": ctx.recipe.seed,
     }
+    if any(one.int8 for one in read_objectives(ctx.recipe)):
+        inputs["quantize"] = ctx.recipe.quantize.model_dump(mode="json")
 
     def work(folder: Path) -> dict[str, Any]:
         result = _search(ctx, supernet, devices, folder)
@@ -117,7 +129,7 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
 def _search(ctx: Context, supernet: Supernet, devices: Sequence[Device], folder: Path) -> SearchResult:
     section = ctx.recipe.search
     space = supernet.space
-    objectives = _objectives(ctx, devices, _scorer(ctx, supernet))
+    objectives = objectives_of(ctx, devices, scorer(ctx, supernet))
     initial = [*presets_in(space).values(), space.smallest(), space.largest()]
     return evolve.search(
         space,
@@ -135,46 +147,25 @@ def _search(ctx: Context, supernet: Supernet, devices: Sequence[Device], folder:
     )
 
 
-def _objectives(ctx: Context, devices: Sequence[Device], error: Score) -> tuple[Objective, ...]:
-    """List what is weighed: error on validation images, latency on each device, bytes.
-
-    Latency is the upper end of the model's 90 % interval, so that a budget is kept even where the model is unsure.
-    """
-    latencies = [Objective(f"latency_ms@{device.name}", "min", _upper_latency(device)) for device in devices]
-    return (Objective("error", "min", error, cheap=False), *latencies, Objective("size_bytes"))
-
-
-def _scorer(ctx: Context, supernet: Supernet) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
-    """Make the expensive objective: error on validation images with inherited weights and recalibrated BN."""
-    net = supernet.load(ctx)
-    side = max(supernet.space.resolutions)
-    images, labels = ctx.split("val", side)
-    batch = ctx.recipe.supernet.batch_size
-    train_images, _ = ctx.split("train", side)
-    rng = np.random.default_rng(ctx.seed("recalibration"))
-    drawn = rng.permutation(len(train_images))[: batch * ctx.recipe.search.calibration_batches]
-    chosen = train_images[np.sort(drawn)]
-    calibration = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-
-    def score(archs: Sequence[Arch]) -> NDArray[np.float64]:
-        scores = score_subnets(net, archs, calibration, images, labels, multi_label=ctx.dataset.multi_label)
-        return np.array([value.error for value in scores])
-
-    return score
-
-
 def _verify(
     ctx: Context, supernet: Supernet, devices: Sequence[Device], result: SearchResult, folder: Path
 ) -> dict[str, Any]:
-    """Measure the finalists, with their inherited weights, on every device: p50 in ms by device and arch id."""
+    """Measure the finalists, with their inherited weights, on every device: p50 in ms by device and arch id.
+
+    On a device that is weighed at int8 the files are quantized, as the students' will be.
+    """
     net = supernet.load(ctx)
-    by_side: dict[int, dict[str, Path]] = {}
-    for arch in _finalists(result):
-        path = folder / f"{arch.id}.onnx"
-        export_onnx(extract(net, arch), path, (1, ctx.channels, arch.r, arch.r))
-        by_side.setdefault(arch.r, {})[arch.id] = path
     measured: dict[str, dict[str, float]] = {}
     for device in devices:
+        by_side: dict[int, dict[str, Path]] = {}
+        for arch in _finalists(result):
+            path = folder / f"{arch.id}.{device.profile.precision}.onnx"
+            if device.profile.precision == INT8:
+                images, labels = ctx.split("train", arch.r)
+                export_int8(ctx, extract(net, arch), arch.r, images[calibration_places(ctx, images, labels)], path)
+            else:
+                export_onnx(extract(net, arch), path, (1, ctx.channels, arch.r, arch.r))
+            by_side.setdefault(arch.r, {})[arch.id] = path
         for side, models in by_side.items():
             found = measure(
                 models,
@@ -215,7 +206,7 @@ def _pick(
         )
     kept.sort(key=lambda winner: (winner.error, winner.arch.id))
     chosen = tuple(kept[: ctx.recipe.search.winners])
-    return Found(chosen, broke, len(_finalists(result)), result, folder)
+    return Found(chosen, broke, len(_finalists(result)), result, folder, tuple(devices))
 
 
 def _finalists(result: SearchResult) -> list[Arch]:
@@ -223,15 +214,12 @@ def _finalists(result: SearchResult) -> list[Arch]:
 
 
 def _error(result: SearchResult, arch: Arch) -> float:
-    return next(row.measured["error"] for row in result.asked if row.arch == arch)
+    """Give the one scored objective: `error`, or `error@int8`."""
+    return next(next(iter(row.measured.values())) for row in result.asked if row.arch == arch)
 
 
 def _mean_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
     return lambda archs: device.model.predict(archs)[0]
-
-
-def _upper_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
-    return lambda archs: device.model.predict(archs)[2]
 
 
 def _device_key(device: Device) -> dict[str, Any]:
