@@ -18,6 +18,7 @@ from string import Formatter
 
 from tutelage.records import DeviceProfile, InputError
 
+from .conversion import parts
 from .runtimes import find_runtime
 from .worker import RUNNER, Launcher, ModelFile
 
@@ -70,7 +71,7 @@ def _open_ssh(host: str, client: list[str], module: str) -> Iterator[Launcher]:
             if not Path(path).is_file():  # a numpy anchor is named, not stored
                 return path
             if path not in copied:
-                for part in _parts(Path(path)):
+                for part in parts(Path(path)):
                     _copy(client, host, part, f"{folder}/{len(copied)}{part.suffix}")
                 copied[path] = f"{folder}/{len(copied)}{Path(path).suffix}"
             return copied[path]
@@ -97,7 +98,7 @@ def _open_command(template: str, workdir: Path | None) -> Iterator[Launcher]:
             for model in models:
                 if Path(model.path).is_file() and model.path not in copied:
                     number = len(copied)
-                    for part in _parts(Path(model.path)):
+                    for part in parts(Path(model.path)):
                         (folder / f"{number}{part.suffix}").write_bytes(part.read_bytes())
                     copied[model.path] = str(folder / f"{number}{Path(model.path).suffix}")
                 seen.append(ModelFile(copied.get(model.path, model.path), model.shape))
@@ -158,10 +159,3 @@ def _ssh(client: list[str], host: str, command: str, *, what: str, data: bytes =
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise InputError(f"cannot {what} on {host}: {lines[-1] if lines else f'exit code {done.returncode}'}")
     return done.stdout
-
-
-def _parts(path: Path) -> list[Path]:
-    """List the files that make up a model: OpenVINO's weights and ncnn's lie beside the graph."""
-    beside = {".xml": ".bin", ".param": ".bin"}.get(path.suffix)
-    extra = [path.with_suffix(beside)] if beside and path.with_suffix(beside).is_file() else []
-    return [path, *extra]

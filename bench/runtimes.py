@@ -59,6 +59,7 @@ class RunnerRuntime:
     suffixes: tuple[str, ...]
     extra: str = ""  # the extra of this package that brings it; empty: always installed
     anchors: str = "anchor"  # the runtime of the anchor nets measured beside it
+    exported: str = ".onnx"  # what a network is exported to; where it is no suffix above, it is converted (convert.py)
 
     def installed(self) -> bool:
         """Say whether its module can be found; it is not imported for that."""
@@ -113,9 +114,9 @@ RUNTIMES: dict[str, RunnerRuntime] = {
         RunnerRuntime(
             "openvino", "openvino", "openvino", ("fp32", "bf16", "fp16", "int8"), (".onnx", ".xml"), anchors="openvino"
         ),
-        RunnerRuntime("torch", "torch", "torch", ("fp32", "bf16"), (".pt2",)),
-        RunnerRuntime("litert", "ai_edge_litert", "ai-edge-litert", ("fp32", "int8"), (".tflite",)),
-        RunnerRuntime("ncnn", "ncnn", "ncnn", ("fp32", "fp16", "bf16"), (".param",)),
+        RunnerRuntime("torch", "torch", "torch", ("fp32", "bf16"), (".pt2",), exported=".pt2"),
+        RunnerRuntime("litert", "ai_edge_litert", "ai-edge-litert", ("fp32", "int8"), (".tflite",), "litert"),
+        RunnerRuntime("ncnn", "ncnn", "ncnn", ("fp32", "fp16", "bf16"), (".param",), "ncnn"),
     )
 }
 

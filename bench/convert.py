@@ -1,0 +1,50 @@
+"""From what networks are exported to, to what a runtime reads: ONNX as it is, .tflite and .param by their converters.
+
+Converting takes longer than exporting, so results are kept by the content of the ONNX file and the input's shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tutelage.records import InputError
+
+from .conversion import Conversion, Done, parts
+from .litert import convert_to_litert
+from .ncnn_convert import convert_to_ncnn
+from .runtimes import RunnerRuntime
+
+CONVERTERS: dict[str, Callable[[Sequence[Conversion], Done | None], None]] = {
+    ".tflite": convert_to_litert,
+    ".param": convert_to_ncnn,
+}
+
+
+def convert(
+    runtime: RunnerRuntime, conversions: Sequence[Conversion], kept: Path | None = None, done: Done | None = None
+) -> None:
+    """Convert ONNX files to the files a runtime prefers; results that lie in the folder `kept` are not made again.
+
+    Raises InputError for a file that cannot be converted and for a runtime that takes no converted ONNX.
+    """
+    suffix = runtime.suffixes[0]
+    if suffix not in CONVERTERS:
+        raise InputError(f"{runtime.name} loads {' or '.join(runtime.suffixes)} files: nothing converts ONNX to those")
+    stores = [_place(each, suffix, kept) for each in conversions]
+    missing = [(each, store) for each, store in zip(conversions, stores, strict=True) if not store.is_file()]
+    CONVERTERS[suffix]([Conversion(each.onnx, store, each.shape) for each, store in missing], done)
+    for each, store in zip(conversions, stores, strict=True):
+        if store != each.target:
+            for part in parts(store):
+                shutil.copyfile(part, each.target.with_suffix(part.suffix))
+
+
+def _place(conversion: Conversion, suffix: str, kept: Path | None) -> Path:
+    if kept is None:
+        return conversion.target
+    kept.mkdir(parents=True, exist_ok=True)
+    content = hashlib.sha256(conversion.onnx.read_bytes() + repr((conversion.shape, suffix)).encode())
+    return kept / f"{content.hexdigest()[:24]}{suffix}"
