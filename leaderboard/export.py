@@ -40,10 +40,10 @@ _LEVEL = 0.05
 
 
 def frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
-    """Put rows into a frame with all columns, `on_front` among them; `arch` and `details` are JSON text."""
+    """Put rows into a frame in the promised order, `on_front` among them; `arch` and `details` are JSON text."""
     found = rows if not isinstance(rows, Sequence) else typed_frame(columns_of(rows))
     found = found.assign(on_front=pareto.on_front(found))
-    return found[[*COLUMNS, *EXTRA_COLUMNS]]
+    return found[[name for name in (*COLUMNS, *EXTRA_COLUMNS) if name in found]]
 
 
 def typed_frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def _to_csv(found: pd.DataFrame) -> str:
-    return str(found.drop(columns="details").to_csv(index=False, lineterminator="\n"))
+    return str(found.drop(columns="details", errors="ignore").to_csv(index=False, lineterminator="\n"))
 
 
 def _to_json(found: pd.DataFrame) -> str:

@@ -15,8 +15,14 @@ const hooks = {
     announce(state.pins.includes(i) ? `pinned ${text("model", i)}` : `let ${text("model", i)} go`);
     refresh(true);
   },
+  pinBoth(rows) {
+    state.pins = rows;
+    announce(`pinned ${rows.map(title).join(" and ")}`);
+    refresh(true);
+    byId("compare").scrollIntoView({ block: "start" });
+  },
   sort(name) {
-    const start = name in FIGURES ? (FIGURES[name].better || -1) * -1 : name === "on_front" ? -1 : 1;
+    const start = name in FIGURES ? (FIGURES[name].better || -1) * -1 : name === "on_front" || name === "gain" ? -1 : 1;
     state.sort = { name, way: state.sort.name === name ? -state.sort.way : start };
     refresh(true);
     document.querySelector(`[data-sort="${name}"]`)?.focus();
@@ -34,7 +40,7 @@ function hover(i, x, y, spoken) {
   const tip = byId("tip");
   tip.hidden = i < 0;
   if (i < 0) return;
-  tip.replaceChildren(node("strong", {}, title(i)), facts(i, false));
+  tip.replaceChildren(node("strong", {}, title(i)), facts(i, false), node("p", { class: "hint" }, charts.map((chart) => chart.verdict(i)).filter(Boolean).join(" · ")));
   const box = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(8, x + 18 + box.width > innerWidth ? x - box.width - 18 : x + 18)}px`;
   tip.style.top = `${Math.max(8, Math.min(y + 14, innerHeight - box.height - 8))}px`;
@@ -89,6 +95,7 @@ function refresh(tableOnly = false) {
   byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the fronts drawn: ${fronts.map((front) => front.length).join(" and ")}`;
   for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers]]) if (byId(name).value !== value) byId(name).value = value;
   for (const [name, value] of [["links", state.links], ["names", state.names], ["all-groups", state.all]]) byId(name).checked = value;
+  drawHeadline(state, group, hooks);
   if (!tableOnly) charts.forEach((chart, slot) => chart.draw(state, indices, fronts[slot]));
   else charts.forEach((chart) => chart.light(state, -1));
   legend(group);
@@ -104,6 +111,8 @@ function legend(group) {
   const items = kinds.map((kind) => node("li", {}, swatch(kind, false), KINDS[kind][0]));
   if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("taught") ? "taught" : kinds[0], true), "full: int8"));
   items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M1,13H6V8H11V3H15", fill: "none", stroke: "var(--front)", "stroke-width": 1.8 })), "Pareto front"));
+  if (state.whiskers !== "none" && group.some((i) => interval(state.quality, i)))
+    items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M0,3H16V13H0z", class: "doubt" }), drawn("path", { d: "M0,13H16", class: "floor" })), "where the front could be (95 %)"));
   byId("legend").replaceChildren(...items);
 }
 

@@ -36,16 +36,26 @@ function makeChart(holder, slot, hooks) {
       chart.light(state, -1);
       return;
     }
+    chart.verdicts = verdictsOf(drawable, x, state.quality);
+    chart.against = x;
     const ruler = rulers(state, drawable, front, x, isLog, width);
     for (const i of drawable) chart.places.set(i, [ruler.across(figure(x, i)), ruler.up(figure(state.quality, i))]);
     chart.order = [...drawable].sort((a, b) => figure(x, a) - figure(x, b));
     still.append(...ruler.lines);
+    if (state.whiskers !== "none" && front.some((i) => interval(state.quality, i))) still.append(...doubt(ruler, chart.places, front, floorOf(drawable, x, state.quality), width));
     if (state.links) still.append(linkPaths(chart.places, front));
     still.append(...whiskerPaths(state, ruler, chart.places, state.whiskers === "all" ? drawable : state.whiskers === "front" ? front : []));
     still.append(stair(chart.places, front, width));
-    still.append(...markPaths(chart.places, drawable, new Set(front)));
+    still.append(...markPaths(chart.places, drawable, new Set(front), chart.verdicts));
     if (state.names) still.append(...nameMarks(chart.places, front, width));
     chart.light(state, -1);
+  };
+
+  // Where a row stands in this chart, in words.
+  chart.verdict = (i) => {
+    const verdict = chart.verdicts?.get(i);
+    const words = { sure: "on it for sure", maybe: "on it, maybe", no: "not on it" };
+    return verdict ? `front of ${FIGURES[chart.against].label}: ${words[verdict]}` : "";
   };
 
   // What moves with the pointer: the ring, the row's relatives, the pins.
@@ -124,10 +134,12 @@ function rulers(state, drawable, front, x, isLog, width) {
     lines.push(drawn("line", { x1: at, x2: at, y1: MARGIN.top, y2: MARGIN.top + tall, class: "grid" }));
     lines.push(drawn("text", { x: at, y: MARGIN.top + tall + 17, "text-anchor": "middle", class: "tick" }, plainTick(tick)));
   }
-  for (const tick of ticks(bottom, Math.min(top, 1), 6)) {
+  const levels = ticks(bottom, Math.min(top, 1), 6);
+  const digits = Math.max(2, ...levels.map((tick) => (String(tick).split(".")[1] || "").length));
+  for (const tick of levels) {
     const at = up(tick);
     lines.push(drawn("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at, class: "grid" }));
-    lines.push(drawn("text", { x: MARGIN.left - 8, y: at + 4, "text-anchor": "end", class: "tick" }, tick.toFixed(top - bottom < 0.05 ? 3 : 2)));
+    lines.push(drawn("text", { x: MARGIN.left - 8, y: at + 4, "text-anchor": "end", class: "tick" }, tick.toFixed(digits)));
   }
   lines.push(drawn("path", { d: `M${MARGIN.left},${MARGIN.top}V${MARGIN.top + tall}H${width - MARGIN.right}`, fill: "none", class: "frame" }));
   lines.push(drawn("text", { x: MARGIN.left + inner / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, heading(x)));
@@ -161,12 +173,12 @@ function logTicks(low, high, inner) {
 const plainTick = (value) => (value >= 10000 ? value.toLocaleString("en") : String(value));
 
 // One path a kind, not one element a row: 100,000 marks stay quick.
-function markPaths(places, indices, front) {
+function markPaths(places, indices, front, verdicts) {
   const paths = new Map();
   for (const on of [false, true]) {
     for (const i of indices) {
       if (front.has(i) !== on) continue;
-      const kind = kindOf(i), key = `mark k-${kind}${isInt8(i) ? " full" : ""}${on || indices.length < 8 ? "" : " dim"}`;
+      const kind = kindOf(i), key = `mark k-${kind}${isInt8(i) ? " full" : ""}${on || indices.length < 8 || verdicts.get(i) === "maybe" ? "" : " dim"}`;
       const [x, y] = places.get(i);
       if (!paths.has(key)) paths.set(key, []);
       paths.get(key).push(markPath(KINDS[kind][1], x, y, on ? 5 : 4));
@@ -189,11 +201,21 @@ function whiskerPaths(state, ruler, places, indices) {
 }
 
 function stair(places, front, width) {
-  if (!front.length) return drawn("g");
-  const spots = front.map((i) => places.get(i));
-  const steps = spots.slice(1).map(([x, y]) => `H${x.toFixed(1)}V${y.toFixed(1)}`).join("");
-  return drawn("path", { d: `M${spots[0][0].toFixed(1)},${spots[0][1].toFixed(1)}${steps}H${width - MARGIN.right}`, class: "front" });
+  return front.length ? drawn("path", { d: line(corners(front.map((i) => places.get(i)), width)), class: "front" }) : drawn("g");
 }
+
+// Between the front as it was measured and where it would fall to at the lower ends of all intervals.
+function doubt(ruler, places, front, floor, width) {
+  const bottom = HEIGHT - MARGIN.bottom;
+  const upper = corners(front.map((i) => places.get(i)), width);
+  const lower = corners(floor.map(([cost, low]) => [ruler.across(cost), Math.min(bottom, ruler.up(low))]), width);
+  return [drawn("path", { d: line([...upper, ...[...lower].reverse()]) + "Z", class: "doubt" }), drawn("path", { d: line(lower), class: "floor" })];
+}
+// The corners of a stair through these spots, out to the right edge.
+function corners(spots, width) {
+  return spots.flatMap(([x, y], n) => [[x, y], [n + 1 < spots.length ? spots[n + 1][0] : width - MARGIN.right, y]]);
+}
+const line = (spots) => spots.map(([x, y], n) => `${n ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}`).join("");
 
 function linkPaths(places, indices, kind = "link") {
   const lines = [];
@@ -215,7 +237,7 @@ function nameMarks(places, front, width) {
   const taken = [...marks, ...stairs], leaders = [], labels = [];
   const meets = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
   for (const i of front.slice(0, 40)) {
-    const full = title(i), name = full.length > 30 ? `${full.slice(0, 16)}…${full.slice(-12)}` : full;
+    const full = title(i, true), name = full.length > 34 ? `${full.slice(0, 19)}…${full.slice(-13)}` : full;
     const [x, y] = places.get(i), w = name.length * 6.2, h = 14;
     const spots = [];
     for (const far of [9, 16, 26, 38, 52, 70, 90])

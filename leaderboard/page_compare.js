@@ -1,9 +1,44 @@
 // Pinned rows: what each is, its architecture block by block, and how two of them differ.
 "use strict";
 
-const ARCHS = DATA.archs.texts.map((one) => (one ? JSON.parse(one) : null));
-const archOf = (i) => ARCHS[DATA.archs.codes[i]];
 const SHOWN_FACTS = ["auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes"];
+
+// What the page is for, in one line: the chosen student against the best teacher.
+function drawHeadline(state, group, hooks) {
+  const section = document.getElementById("headline");
+  section.replaceChildren();
+  const { student, teacher } = champions(group, state.quality);
+  const a = teacher.best, b = student.best;
+  section.hidden = b === undefined;
+  if (b === undefined) return;
+  const chosen = student.isValidated ? "Best student by validation" : `Student of the highest ${FIGURES[state.quality].label}`;
+  const both = node("button", { type: "button", class: "no-print" }, a === undefined ? "Pin it" : "Compare the two");
+  both.addEventListener("click", () => hooks.pinBoth(a === undefined ? [b] : [a, b]));
+  section.append(node("header", {}, node("p", {}, `${chosen}: `, node("strong", {}, title(b)), a === undefined ? "" : " against teacher ", a === undefined ? "" : node("strong", {}, title(a))), both));
+  section.append(node("div", { class: "tiles" }, headlineTiles(state.quality, a, b)));
+}
+
+function headlineTiles(quality, a, b) {
+  const tiles = [];
+  const tile = (big, what, small, kind = "") => tiles.push(node("div", { class: `tile ${kind}` }, node("b", {}, big), node("span", { class: "what" }, what), node("span", { class: "small" }, small)));
+  const va = a === undefined ? null : figure(quality, a), vb = figure(quality, b), ib = interval(quality, b);
+  const own = `${show(quality, vb)}${ib ? ` (${show(quality, ib[0])} to ${show(quality, ib[1])})` : ""}`;
+  if (va === null) tile(show(quality, vb), FIGURES[quality].label, ib ? `${show(quality, ib[0])} to ${show(quality, ib[1])}` : "");
+  else {
+    const ia = interval(quality, a), meet = ia && ib && ia[0] <= ib[1] && ib[0] <= ia[1];
+    tile(signed(vb - va), FIGURES[quality].label, `${own} against ${show(quality, va)}${ia && ib ? (meet ? "; intervals overlap" : "; intervals apart") : ""}`, meet ? "" : vb < va ? "worse" : "better");
+  }
+  for (const [name, less, more] of [["latency_p50_ms", "faster", "slower"], ["size_bytes", "smaller", "larger"], ["energy_mj", "less energy", "more energy"]]) {
+    const mine = figure(name, b), theirs = a === undefined ? null : figure(name, a);
+    if (mine === null) continue;
+    if (theirs === null) tile(show(name, mine, true), FIGURES[name].label, "");
+    else tile(`${ratio(Math.max(mine, theirs) / Math.min(mine, theirs))}×`, mine <= theirs ? less : more, `${show(name, mine, true)} against ${show(name, theirs, true)}`, mine <= theirs ? "better" : "worse");
+  }
+  const gain = gainOf(b);
+  if (gain) tile(gainedNothing(gain) ? "nothing" : signed(gain.value), "gained by teaching", `${signed(gain.value)} ${gain.name === "gain_auc" ? "AUC" : "accuracy"} over the same student alone, ${pWords(gain.p)}`, gainedNothing(gain) || gain.p === null ? "" : gain.value > 0 ? "better" : "worse");
+  return tiles;
+}
+const ratio = (value) => (value >= 10 ? String(Math.round(value)) : value.toFixed(1));
 
 function drawCompare(state, hooks) {
   const section = document.getElementById("compare");
@@ -13,7 +48,7 @@ function drawCompare(state, hooks) {
   const [a, b] = state.pins;
   if (b !== undefined) section.append(versus(a, b));
   else section.append(node("p", { class: "hint no-print" }, "Pin a second row to compare the two."));
-  section.append(node("div", { class: "pins" }, state.pins.map((i, n) => pinCard(i, n, hooks))));
+  section.append(node("div", { class: "pins" }, state.pins.map((i, n) => pinCard(i, n, state, hooks))));
 }
 
 function versus(a, b) {
@@ -29,7 +64,22 @@ function versus(a, b) {
     row.append(...(comparable ? verdict(name, a, b, va, vb) : [node("td", {}), node("td", { class: "quiet" }, va === null || vb === null ? "" : measuredThere ? "another device" : "another data set")]));
     body.append(row);
   }
+  if (sameGround) body.append(...classRows(a, b));
   return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body));
+}
+
+// Per class, where both rows tell it: the same classes of the same test images.
+function classRows(a, b) {
+  const [mine, theirs] = [a, b].map((i) => DATA.details[i]?.per_class);
+  if (!mine || !theirs || Array.isArray(mine) || Array.isArray(theirs)) return [];
+  const rows = [];
+  for (const name of Object.keys(mine).filter((one) => one in theirs).slice(0, 20))
+    for (const one of ["auc", "sensitivity"]) {
+      const va = mine[name][one] ?? null, vb = theirs[name][one] ?? null;
+      if (va === null || vb === null) continue;
+      rows.push(node("tr", {}, node("th", { scope: "row" }, `${one === "auc" ? "AUC" : one}, ${name}`), node("td", { class: "figure" }, va.toFixed(3)), node("td", { class: "figure" }, vb.toFixed(3)), node("td", { class: "figure" }, va === vb ? "same" : `${signed((vb - va) * 100, 1)} points`), node("td", {})));
+    }
+  return rows;
 }
 
 function verdict(name, a, b, va, vb) {
@@ -38,14 +88,15 @@ function verdict(name, a, b, va, vb) {
   const difference = vb === va ? "same" : isCost ? (vb < va ? `${threeDigits(va / vb)} × less` : `${threeDigits(vb / va)} × more`) : `${vb > va ? "+" : "−"}${(Math.abs(vb - va) * 100).toFixed(1)} points`;
   const ia = interval(name, a), ib = interval(name, b);
   const note = ia && ib ? (ia[0] <= ib[1] && ib[0] <= ia[1] ? "the 95 % intervals overlap: see a paired test" : "the 95 % intervals do not meet") : "";
-  const kind = better > 0 ? "better" : better < 0 ? "worse" : "";
+  const kind = note.includes("overlap") ? "" : better > 0 ? "better" : better < 0 ? "worse" : "";
   return [node("td", { class: `figure ${kind}` }, `${difference}${better > 0 ? " ▲" : better < 0 ? " ▼" : ""}`), node("td", { class: "quiet" }, note)];
 }
 
-function pinCard(i, n, hooks) {
+function pinCard(i, n, state, hooks) {
   const close = node("button", { type: "button", class: "ghost no-print", "aria-label": `Let ${text("model", i)} go` }, "Let go");
   close.addEventListener("click", () => hooks.pin(i));
   const card = node("article", { class: `card pin ${"ab"[n]}` }, node("header", {}, node("h3", {}, node("span", { class: `${"ab"[n]}-ink` }, `${"AB"[n]} `), title(i)), close), facts(i, true));
+  card.append(...standing(i, state));
   const family = relatives(i);
   if (family.length) {
     card.append(node("h3", {}, "Family"));
@@ -56,8 +107,26 @@ function pinCard(i, n, hooks) {
   const arch = archOf(i);
   if (arch) card.append(node("h3", {}, `Architecture, ${arch.space}, ${arch.r} px`), drawArch(arch));
   const details = DATA.details[i];
+  const parent = parentOf(i), looks = parent === undefined ? undefined : DATA.details[parent]?.explained;
+  if (details && !details.explained && looks) card.append(node("h3", {}, "Where its fp32 network looks"), detailBlock(looks));
   if (details) card.append(...detailBlocks(details));
+  else if (DATA.detailed < NUM) card.append(node("p", { class: "hint" }, `This page holds the details of ${DATA.detailed.toLocaleString("en")} of its ${NUM.toLocaleString("en")} rows; `, node("code", {}, `tutelage leaderboard show ${text("row_id", i).slice(0, 8)}`), " prints the others'."));
   return card;
+}
+
+// On which of the drawn fronts a row is, how surely, and what beats it.
+function standing(i, state) {
+  const peers = peersOf(i), list = node("dl", { class: "facts" });
+  for (const cost of new Set(state.axes.map(({ x }) => x))) {
+    const verdict = verdictsOf(peers, cost, state.quality).get(i);
+    if (verdict === undefined) continue;
+    const beaters = beatersOf(i, peers, cost, state.quality);
+    const told = { sure: "on the front for sure", maybe: beaters.length ? "within its interval of the front" : "on the front, maybe", no: "not on the front" }[verdict];
+    const best = beaters.slice(0, 2).map((j) => `${title(j)} (${show(state.quality, figure(state.quality, j))}, ${show(cost, figure(cost, j), true)})`);
+    const others = beaters.length > 2 ? ` and ${beaters.length - 2} more` : "";
+    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, told, best.length ? `; beaten by ${best.join(", ")}${others}` : ""));
+  }
+  return list.childElementCount ? [node("h3", {}, "Fronts"), list] : [];
 }
 
 function facts(i, long) {
@@ -70,7 +139,9 @@ function facts(i, long) {
     const value = figure(name, i), bounds = interval(name, i);
     if (value !== null) add(FIGURES[name].label, show(name, value, true) + (bounds ? ` (${show(name, bounds[0])} to ${show(name, bounds[1])})` : ""));
   }
-  if (onFront(i)) add("front", "yes");
+  const gain = gainOf(i);
+  if (gain) add("gain of teacher", `${gainedNothing(gain) ? "nothing: " : ""}${signed(gain.value)}${gain.bounds ? ` (${signed(gain.bounds[0])} to ${signed(gain.bounds[1])})` : ""}, ${pWords(gain.p)}`);
+  if (onFront(i)) add("front", "on the front of quality, latency and size");
   if (isImported(i)) add("source", "imported, not measured here");
   if (long) {
     add("recipe", [text("recipe", i), figure("seed", i) !== null ? `seed ${figure("seed", i)}` : ""].filter(Boolean).join(" · "));
@@ -106,51 +177,4 @@ function drawArch(arch) {
 }
 function blockWords(arch) {
   return (arch.ks || arch.e || []).map((k, slot) => (k ? `${arch.ks ? `kernel ${k}` : ""} expand ${arch.e ? arch.e[slot] : "?"}` : "")).filter(Boolean).join(", ");
-}
-
-// Whatever a run left in `details`: lists of like records become tables, pictures are shown, the rest is named.
-// What only `leaderboard show ROW --how` and the paired tests read.
-const UNSHOWN = ["how", "predictions"];
-
-function detailBlocks(details) {
-  const blocks = [];
-  for (const [name, value] of Object.entries(details)) {
-    if (UNSHOWN.includes(name)) continue;
-    if (value === null || value === "" || (typeof value === "object" && !Object.keys(value).length)) continue;
-    blocks.push(node("h3", {}, name.replace(/_/g, " ")), detailBlock(value));
-  }
-  return blocks;
-}
-const isPicture = (value) => typeof value === "string" && /^data:image\/(png|jpeg|webp);base64,/.test(value);
-function detailBlock(value) {
-  if (isPicture(value)) return node("div", { class: "images" }, node("img", { src: value, alt: "sample explanation" }));
-  if (Array.isArray(value) && value.length && value.every((one) => one && typeof one === "object" && !Array.isArray(one))) {
-    if (value.some((one) => Object.values(one).some(isPicture))) return node("div", { class: "images" }, value.map(pictured));
-    return recordTable(value);
-  }
-  if (value && typeof value === "object" && !Array.isArray(value)) {
-    const inner = Object.values(value);
-    if (inner.every((one) => one && typeof one === "object" && !Array.isArray(one)))
-      return recordTable(Object.entries(value).map(([name, one]) => ({ name, ...one })));
-    const list = node("dl", { class: "facts" });
-    for (const [name, one] of Object.entries(value)) list.append(node("dt", {}, name.replace(/_/g, " ")), node("dd", {}, plainValue(one)));
-    return list;
-  }
-  return node("p", {}, plainValue(value));
-}
-function pictured(record) {
-  const [, source] = Object.entries(record).find(([, value]) => isPicture(value)) || [];
-  const words = Object.entries(record).filter(([, value]) => !isPicture(value)).map(([name, value]) => `${name} ${plainValue(value)}`).join(", ");
-  return node("figure", {}, source ? node("img", { src: source, alt: words }) : null, node("figcaption", {}, words));
-}
-function recordTable(records) {
-  const names = [...new Set(records.flatMap(Object.keys))];
-  const rows = records.slice(0, 100).map((record) => node("tr", {}, names.map((name) => node("td", { class: typeof record[name] === "number" ? "figure" : null }, plainValue(record[name])))));
-  return node("table", {}, node("thead", {}, node("tr", {}, names.map((name) => node("th", { scope: "col", class: typeof records[0][name] === "number" ? "figure" : null }, name.replace(/_/g, " "))))), node("tbody", {}, rows));
-}
-function plainValue(value) {
-  if (value === null || value === undefined) return "";
-  if (typeof value === "number") return Number.isInteger(value) ? value.toLocaleString("en") : threeDigits(value);
-  if (Array.isArray(value)) return value.length > 40 ? `${value.slice(0, 40).map(plainValue).join(", ")} …` : value.map(plainValue).join(", ");
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

@@ -1,7 +1,13 @@
 // The rows as columns: decode them, select them, find fronts and relatives, write figures.
 "use strict";
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Large data come as gzip in base64; browsers since 2023 unpack it themselves.
+const DATA = JSON.parse(await (async ({ textContent, dataset }) => {
+  if (!dataset.packed) return textContent;
+  if (typeof DecompressionStream === "undefined") { document.getElementById("count").textContent = "This browser is too old for a leaderboard of this size: use one of 2023 or later."; throw new Error("no DecompressionStream"); }
+  const bytes = Uint8Array.from(atob(textContent), (sign) => sign.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream(dataset.packed))).text();
+})(document.getElementById("data")));
 const NUM = DATA.count;
 const FIGURES = {
   auc: { label: "AUC", better: 1, digits: 3 },
@@ -17,9 +23,13 @@ const FIGURES = {
   batch: { label: "batch", digits: 0 },
   threads: { label: "threads", digits: 0 },
   seed: { label: "seed", digits: 0 },
+  gain_auc: { label: "AUC gained by teaching", digits: 3, better: 1 },
+  gain_auc_p: { label: "p of the AUC gained", digits: 3 },
+  gain_accuracy: { label: "accuracy gained by teaching", digits: 3, better: 1 },
+  gain_accuracy_p: { label: "p of the accuracy gained", digits: 3 },
 };
 const WORDS = ["model", "role", "teacher", "scheme", "dataset", "split", "device", "runtime", "recipe", "twin", "parent", "source", "created", "row_id"];
-const LABELS = { model: "model", dataset: "data set", on_front: "front", row_id: "id" };
+const LABELS = { model: "model", dataset: "data set", on_front: "front", row_id: "id", gain: "gain of teacher" };
 const KINDS = {
   teacher: ["teacher", "square"],
   baseline: ["baseline", "triangle"],
@@ -28,13 +38,39 @@ const KINDS = {
   imported: ["imported", "plus"],
 };
 
-// Text columns come as a list of distinct texts and one code a row.
-const text = (name, i) => { const column = DATA.words[name]; return column ? column.texts[column.codes[i]] : ""; };
+// Text columns come as a list of distinct texts and one code a row: no codes where all rows say the same, null where
+// each says its own.
+const code = ({ codes }, i) => (codes === null ? i : codes.length ? codes[i] : 0);
+const text = (name, i) => { const column = DATA.words[name]; return column ? column.texts[code(column, i)] : ""; };
 const figure = (name, i) => { const column = DATA.figures[name]; return column ? column[i] : null; };
 const has = (name) => name in DATA.figures && DATA.figures[name].some((value) => value !== null);
 const onFront = (i) => DATA.on_front[i] === 1;
 const isImported = (i) => text("source", i) === "imported";
+const archOf = (i) => JSON.parse(DATA.archs.texts[code(DATA.archs, i)] || "null");
 const isInt8 = (i) => text("scheme", i).includes("int8");
+
+// Numbers that only single rows' details hold become columns that can be chosen: explanation.insertion, ece, ...
+const COUNTED = ["explanation", "calibration", "energy", "seeds"];
+for (const [i, details] of Object.entries(DATA.details)) {
+  for (const [name, value] of Object.entries(details)) {
+    if (typeof value === "number") detailed(i, name, value);
+    else if (COUNTED.includes(name) && value && typeof value === "object") for (const [inner, one] of Object.entries(value)) if (typeof one === "number") detailed(i, `${name}.${inner}`, one);
+  }
+}
+function detailed(i, name, value) {
+  if (name in FIGURES && !FIGURES[name].detailed) return;
+  FIGURES[name] ??= { label: name.replace(/_/g, " ").replace(".", ": "), detailed: true };
+  (DATA.figures[name] ??= Array(NUM).fill(null))[i] = value;
+}
+
+// What a teacher was worth to its student, by AUC or else accuracy: [difference, p] or nothing.
+function gainOf(i) {
+  for (const name of ["gain_auc", "gain_accuracy"]) if (figure(name, i) !== null) return { name, value: figure(name, i), p: figure(`${name}_p`, i), bounds: interval(name, i) };
+  return null;
+}
+const signed = (value, digits = 3) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+const pWords = (p) => (p === null ? "not tested" : p < 0.001 ? "p < 0.001" : `p ${Number(p.toPrecision(2))}`);
+const gainedNothing = ({ p }) => p !== null && p >= 0.05;
 
 function kindOf(i) {
   if (isImported(i)) return "imported";
@@ -90,7 +126,8 @@ function parseQuery(query) {
     const found = /^([a-z_0-9]+)(<=|>=|!=|=|<|>|~)(.*)$/.exec(part);
     if (!found) {
       const word = part.replace(/"/g, "").toLowerCase();
-      tests.push((i) => WORDS.some((name) => text(name, i).toLowerCase().includes(word)));
+      const columns = WORDS.filter((name) => name in DATA.words).map((name) => matching(name, (one) => one.includes(word)));
+      tests.push((i) => columns.some((test) => test(i)));
       continue;
     }
     const test = comparison(found[1], found[2], found[3].replace(/"/g, ""));
@@ -100,13 +137,19 @@ function parseQuery(query) {
   return { test: (i) => tests.every((one) => one(i)) };
 }
 
+// Each distinct text is looked at once, however many rows share it.
+function matching(name, test) {
+  const column = DATA.words[name], flags = column.texts.map((one) => test(one.toLowerCase()));
+  return (i) => flags[code(column, i)];
+}
+
 function comparison(name, sign, wanted) {
   if (name in DATA.words) {
     const low = wanted.toLowerCase();
-    const same = (i) => text(name, i).toLowerCase() === low;
+    const same = matching(name, (one) => one === low);
     if (sign === "=") return same;
     if (sign === "!=") return (i) => !same(i);
-    if (sign === "~") return (i) => text(name, i).toLowerCase().includes(low);
+    if (sign === "~") return matching(name, (one) => one.includes(low));
     return `${name} is text: use = != or ~`;
   }
   if (!(name in FIGURES) && !/_(lo|hi)$/.test(name)) return `there is no column ${name}`;
@@ -116,23 +159,6 @@ function comparison(name, sign, wanted) {
   const compare = { "<": (a) => a < bound, "<=": (a) => a <= bound, ">": (a) => a > bound, ">=": (a) => a >= bound, "=": (a) => a === bound, "!=": (a) => a !== bound, "~": null }[sign];
   if (!compare) return `${name} is a number: use < <= > >= = !=`;
   return (i) => { const value = figure(name, i); return value !== null && compare(value); };
-}
-
-// The front of cost (less is better) against quality (more is better): sort by cost, keep what raises the best so far.
-function frontOf(indices, cost, quality) {
-  const known = indices.filter((i) => figure(cost, i) !== null && figure(quality, i) !== null && !isImported(i));
-  known.sort((a, b) => figure(cost, a) - figure(cost, b) || figure(quality, b) - figure(quality, a));
-  const front = [];
-  let best = -Infinity, bestCost = NaN;
-  for (const i of known) {
-    const value = figure(quality, i);
-    if (value > best || (value === best && figure(cost, i) === bestCost)) {
-      front.push(i);
-      best = value;
-      bestCost = figure(cost, i);
-    }
-  }
-  return front;
 }
 
 // Relatives of a row in its own group, by name: its twin without a teacher, its fp32 parent, its int8 children, its teachers.
@@ -151,23 +177,27 @@ function nearest(name, i, fits) {
 const twinOf = (i) => nearest(text("twin", i), i, (j) => !text("teacher", j) && text("role", j) === text("role", i));
 const parentOf = (i) => nearest(text("parent", i), i, (j) => !isInt8(j) && text("teacher", j) === text("teacher", i));
 const teacherOf = (name, i) => nearest(name, i, (j) => text("role", j) === "teacher");
-// What a row is called where its teacher and scheme do not stand beside it.
-function title(i) {
+// What a row is called where its teacher and scheme do not stand beside it; in a chart, as short as it can be told apart.
+const briefTeacher = (teacher) => teacher.split(/\s*[+,&]\s*/).map((one) => one.replace(/_patch\d+.*$/, "")).join(" + ");
+function title(i, isShort = false) {
   const model = text("model", i), teacher = text("teacher", i);
-  const taught = teacher && !model.includes(teacher) ? ` ← ${teacher}` : "";
+  const many = teacher.split(/\s*[+,&]\s*/).length;
+  const taught = teacher && !model.includes(teacher) ? ` ← ${isShort && many > 1 ? `${many} teachers` : briefTeacher(teacher)}` : "";
   return `${model}${taught}${isInt8(i) && !model.includes("int8") ? " int8" : ""}`;
 }
-const CHILDREN = new Map();
+const BY_PARENT = new Map();
 for (let i = 0; i < NUM; i++) {
-  const parent = parentOf(i);
-  if (parent !== undefined) CHILDREN.set(parent, [...(CHILDREN.get(parent) || []), i]);
+  if (!text("parent", i)) continue;
+  const key = `${PLACES[i]}\n${RIGS[i]}\n${text("parent", i)}`;
+  if (BY_PARENT.has(key)) BY_PARENT.get(key).push(i); else BY_PARENT.set(key, [i]);
 }
+const childrenOf = (i) => (BY_PARENT.get(`${PLACES[i]}\n${RIGS[i]}\n${text("model", i)}`) || []).filter((j) => parentOf(j) === i);
 function relatives(i) {
   const found = [];
   const add = (what, j) => { if (j !== undefined && j !== i && !found.some(([, k]) => k === j)) found.push([what, j]); };
   add("without teacher", twinOf(i));
   add("fp32", parentOf(i));
-  for (const j of CHILDREN.get(i) || []) add(text("scheme", j), j);
+  for (const j of childrenOf(i)) add(text("scheme", j), j);
   const teacher = text("teacher", i);
   for (const name of [teacher, ...teacher.split(/\s*[+,&]\s*/)]) add("teacher", teacherOf(name, i));
   return found;

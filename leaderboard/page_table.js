@@ -2,17 +2,18 @@
 "use strict";
 
 const COLUMNS = [
-  "model", "on_front", "role", "teacher", "scheme", "dataset", "device", "auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms",
+  "model", "on_front", "role", "teacher", "scheme", "dataset", "device", "auc", "accuracy", "gain", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms",
   "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes", "runtime", "batch", "threads", "recipe", "split", "seed", "source", "created", "row_id",
+  ...Object.keys(FIGURES).filter((name) => FIGURES[name].detailed),
 ];
-const USUAL = ["on_front", "role", "teacher", "scheme", "auc", "accuracy", "latency_p50_ms", "latency_p99_ms", "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes"];
+const USUAL = ["on_front", "role", "teacher", "scheme", "auc", "accuracy", "gain", "latency_p50_ms", "size_bytes", "params", "macs", "energy_mj"];
 const PAGE_ROWS = 200;
 
-const filled = (name) => name === "on_front" || (name in FIGURES ? has(name) : name in DATA.words && DATA.words[name].texts.some(Boolean));
+const filled = (name) => name === "on_front" || (name === "gain" && (has("gain_auc") || has("gain_accuracy"))) || (name in FIGURES ? has(name) : name in DATA.words && DATA.words[name].texts.some(Boolean));
 const USABLE = COLUMNS.filter(filled);
 
 function sorted(indices, { name, way }) {
-  const value = name === "on_front" ? (i) => DATA.on_front[i] : name in FIGURES ? (i) => figure(name, i) : (i) => text(name, i).toLowerCase();
+  const value = name === "on_front" ? (i) => DATA.on_front[i] : name === "gain" ? (i) => gainOf(i)?.value ?? null : name in FIGURES ? (i) => figure(name, i) : (i) => text(name, i).toLowerCase();
   const keyed = indices.map((i) => [value(i), i]);
   keyed.sort(([a, i], [b, j]) => {
     const noA = a === null || a === "", noB = b === null || b === "";
@@ -78,17 +79,27 @@ function makeTable(hooks) {
 
 function hint(name) {
   if (name === "on_front") return DATA.front;
+  if (name === "gain") return "what teaching was worth: the difference to the same student without a teacher";
   const about = FIGURES[name];
   return about && about.better ? (about.better > 0 ? "more is better" : "less is better") : "";
 }
 
 function cell(name, i) {
   if (name === "on_front") return node("td", {}, onFront(i) ? node("span", { class: "on" }, "● front") : "");
+  if (name === "gain") return gainCell(gainOf(i));
+  if (name === "teacher") return node("td", { title: text(name, i) || null }, briefTeacher(text(name, i)));
   if (!(name in FIGURES)) return node("td", {}, name === "row_id" ? text(name, i).slice(0, 8) : text(name, i));
   const bounds = interval(name, i), value = figure(name, i);
   if (value === null) return node("td", { class: "figure" });
   const written = show(name, value);
   return node("td", { class: "figure" }, written, bounds ? node("span", { class: "interval" }, ` ${show(name, bounds[0]).replace(/^0/, "")}–${show(name, bounds[1]).replace(/^0/, "")}`) : null);
+}
+
+function gainCell(gain) {
+  if (!gain) return node("td", {});
+  const told = ` ${pWords(gain.p)}`;
+  if (gainedNothing(gain)) return node("td", {}, "nothing", node("span", { class: "interval" }, ` ${signed(gain.value)},${told}`));
+  return node("td", {}, node("span", { class: gain.p === null ? null : gain.value > 0 ? "better" : "worse" }, signed(gain.value)), node("span", { class: "interval" }, told));
 }
 
 function makeChooser(state, changed) {

@@ -212,8 +212,10 @@ def _bound(rows: Rows, ways: Mapping[str, Direction], point: Floats, end: str) -
 def _groups(rows: Rows) -> list[NDArray[np.intp]]:
     """Split the rows' places into groups that may be compared."""
     if isinstance(rows, Sequence | Mapping):
-        by_row = isinstance(rows, Sequence)
-        columns = [[getattr(row, name) for row in rows] if by_row else rows[name] for name in GROUP]  # type: ignore[call-overload, index]
+        if isinstance(rows, Sequence):
+            columns: list[Sequence[Any]] = [[getattr(row, name) for row in rows] for name in GROUP]
+        else:
+            columns = [rows[name] for name in GROUP]
         members: dict[tuple[object, ...], list[int]] = {}
         for place, group in enumerate(zip(*columns, strict=True)):
             members.setdefault(group, []).append(place)

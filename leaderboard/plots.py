@@ -18,6 +18,7 @@ from . import pareto
 from .labels import place_labels
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -50,6 +51,7 @@ STYLE: dict[Any, Any] = {
     **{"pdf.fonttype": 42, "svg.fonttype": "none", "figure.dpi": 100, "savefig.dpi": 220},
 }
 _MAX_GROUPS = 6
+_MOST_MARKS = 2_000
 
 
 def kind_of(row: Row) -> str:
@@ -59,6 +61,18 @@ def kind_of(row: Row) -> str:
     if row.role != "student":
         return row.role
     return "taught" if row.teacher else "alone"
+
+
+def chosen_ids(found: pd.DataFrame) -> list[str]:
+    """Choose the rows of a large leaderboard that a picture draws: all on a front, and an even share of the others."""
+    if len(found) <= _MOST_MARKS:
+        return list(found["row_id"])
+    kept = np.zeros(len(found), dtype=bool)
+    kept[:: -(-len(found) // _MOST_MARKS)] = True
+    quality = "auc" if found["auc"].notna().any() else "accuracy"
+    for cost in pareto.COSTS:
+        kept |= np.array(pareto.front(found, (cost, quality)))
+    return list(found["row_id"][kept])
 
 
 def pareto_plot(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tutelage.records import InputError
 
 from .export import export
+from .page_data import PAGE_COLUMNS
 from .report import page_text
 from .store import Store
 
@@ -63,7 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
             if path in ("/", "/index.html"):
                 # The version first: a row that comes in meanwhile makes the page load once more, not once too few.
                 version = self._version()
-                page = page_text(self.store.frame(), self.title, live=version)
+                found = self.store.frame(columns=PAGE_COLUMNS)
+                page = page_text(found, self.title, live=version, details=self.store.details)
                 self._send(HTTPStatus.OK, "text/html", page, with_body)
             elif path == "/version":
                 self._send(HTTPStatus.OK, "text/plain", self._version(), with_body)

@@ -63,11 +63,14 @@ class Store:
             _insert_missing(connection, schema.measurements, samples, "id")
             return _insert_missing(connection, schema.rows, values, "row_id")
 
-    def rows(self, filter: str | None = None, *, limit: int | None = None) -> list[Row]:
-        """Give the rows that a filter keeps, oldest first, e.g. `latency_p50_ms<5 and role=student`."""
+    def rows(
+        self, filter: str | None = None, *, limit: int | None = None, ids: Sequence[str] | None = None
+    ) -> list[Row]:
+        """Give the rows that a filter keeps, e.g. `latency_p50_ms<5 and role=student`, or of ids; oldest first."""
         query = self._query(list(schema.rows.c), filter, limit)
+        chunks = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in _chunks(ids)]
         with self._read() as connection:
-            return [_to_row(found) for found in connection.execute(query).mappings()]
+            return [_to_row(found) for chunk in chunks for found in connection.execute(chunk).mappings()]
 
     def row(self, row_id: str) -> Row:
         """Give one row by its id or the unambiguous beginning of it."""
@@ -93,14 +96,9 @@ class Store:
         table = schema.rows
         names = [column.name for column in table.c if column.name != "number"] if names is None else list(names)
         query = self._query([table.c[name] for name in names], filter, None)
-        found: list[Any] = []
+        chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
         with self._read() as connection:
-            if ids is None:
-                found = list(connection.execute(query).all())
-            else:
-                for start in range(0, len(ids), _CHUNK):
-                    chosen = query.where(table.c.row_id.in_(ids[start : start + _CHUNK]))
-                    found.extend(connection.execute(chosen).all())
+            found = [row for chunk in chunks for row in connection.execute(chunk).all()]
         by_column = zip(*found, strict=True) if found else ([] for _ in names)
         return dict(zip(names, map(list, by_column), strict=True))
 
@@ -132,11 +130,12 @@ class Store:
     def measurements(self, ids: Sequence[str]) -> list[Measurement]:
         """Give those of the named measurements that the store has."""
         table = schema.measurements
-        bodies: list[str] = []
         with self._read() as connection:
-            for start in range(0, len(ids), _CHUNK):
-                query = select(table.c.body).where(table.c.id.in_(ids[start : start + _CHUNK]))
-                bodies.extend(connection.execute(query).scalars())
+            bodies = [
+                body
+                for some in _chunks(ids)
+                for body in connection.execute(select(table.c.body).where(table.c.id.in_(some))).scalars()
+            ]
         return [Measurement.model_validate_json(body) for body in bodies]
 
     def count(self) -> int:
@@ -296,6 +295,10 @@ def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping
             connection.execute(statement, missing)
         num_added += len(missing)
     return num_added
+
+
+def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
 
 
 def _row_values(row: Row) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def _order(found: Columns) -> list[int]:
     rank = {ground: place for place, ground in enumerate(sorted(set(grounds)))}
     auc = pareto.figures(found, "auc")
     quality = np.where(np.isnan(auc), pareto.figures(found, "accuracy"), auc)
-    order: list[int] = np.lexsort((-quality, [rank[ground] for ground in grounds])).tolist()
+    order: list[int] = np.lexsort((-quality, np.array([rank[ground] for ground in grounds]))).tolist()
     return order
 
 

@@ -1,9 +1,15 @@
 """A leaderboard as a real run leaves it: two data sets, two devices, teachers, twins, students, fp32 and int8."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from tutelage.leaderboard.report import build_page
 from tutelage.records import Arch, Measurement, Row
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
 
 CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "cxr3": ("COVID-19", "normal", "pneumonia")}
 DEVICES = {"host-ort": ("onnxruntime", 1.0), "host-openvino": ("openvino", 0.62)}
@@ -107,3 +113,40 @@ def _row(dataset, device, name, teacher, scheme, auc, measured):
             "how": {"command": f"tutelage run {dataset}", "manifest": "9f2c41d07be1a3aa"},
         },
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with sync.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Open the page of some rows; at the end no error was logged and no request was made."""
+    seen, pages = [], []
+
+    def open_it(rows, width=1300, theme="light", link=""):
+        file = tmp_path / "page.html"
+        build_page(rows, file, "Pneumonia on two devices")
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        page.on("console", lambda message: seen.append(message.text))
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on(
+            "request",
+            lambda request: seen.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+        )
+        page.goto(file.as_uri() + link)
+        pages.append(page)
+        return page
+
+    yield open_it
+    for page in pages:
+        page.close()
+    assert seen == []

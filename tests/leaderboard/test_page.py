@@ -1,23 +1,23 @@
 """The page as text, and in a real headless Chromium where there is one."""
 
 import base64
+import gzip
 import hashlib
 import json
+import math
 import re
-import shutil
 import urllib.parse
 from pathlib import Path
 
 import pytest
 
+from tutelage.leaderboard import page_data
 from tutelage.leaderboard.report import build_page, page_text
+from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
 EVIL = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-
 # Where the upright texts of the first chart stand: [left, top, right, bottom] each.
 BOXES = """[...document.querySelectorAll('#chart-0 text:not(.axis)')].map((text) => {
   const box = text.getBBox();
@@ -51,18 +51,69 @@ FAINT = """() => {
 
 
 def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+    packed, text = re.search(r'id="data" data-packed="(.*?)">(.*?)</script>', page, re.S).groups()
+    return json.loads(gzip.decompress(base64.b64decode(text)) if packed else text)
+
+
+def decoded(column, size):
+    codes = column["codes"]
+    codes = range(size) if codes is None else codes or [0] * size
+    return [column["texts"][code] for code in codes]
 
 
 def test_the_data_hold_every_row_and_null_for_what_was_not_measured(demo):
     rows = [*demo[0], Row(model="bare", role="baseline", dataset="d")]
     data = data_of(page_text(rows, "t"))
     assert data["count"] == len(rows)
-    models = data["words"]["model"]
-    assert [models["texts"][code] for code in models["codes"]] == [row.model for row in rows]
+    for name in ("model", "row_id", "recipe", "source"):
+        expected = [row.key if name == "row_id" else getattr(row, name) for row in rows]
+        assert decoded(data["words"][name], len(rows)) == expected
     assert data["figures"]["auc"] == [row.auc for row in rows]
-    assert data["figures"]["energy_mj"] == [None] * len(rows)
-    assert data["details"][0] == rows[0].details
+    assert data["figures"]["latency_p50_ms"] == [row.latency_p50_ms for row in rows]
+    assert "energy_mj" not in data["figures"]
+    assert data["details"]["0"] == {"per_class": rows[0].details["per_class"]}
+
+
+def test_recipes_and_predictions_stay_out_of_the_page_and_nan_becomes_empty():
+    details = {
+        "how": {"recipe": {"data": "/home/me/data"}},
+        "predictions": "p.npz",
+        "ece": math.nan,
+        "kept": [1.5, math.inf],
+    }
+    page = page_text([Row(model="m", role="student", dataset="d", details=details)], "t")
+    assert data_of(page)["details"] == {"0": {"ece": None, "kept": [1.5, None]}}
+    assert "/home/me" not in page
+    assert "p.npz" not in page
+
+
+def test_details_stop_at_their_limits_with_fronts_first(monkeypatch):
+    monkeypatch.setattr(page_data, "_MOST_DETAILED", 3)
+    rows = [
+        Row(model=str(n), role="student", dataset="d", auc=n / 10, latency_p50_ms=n, details={"n": n})
+        for n in range(1, 9)
+    ]
+    rows.append(Row(model="beaten", role="student", dataset="d", auc=0.79, latency_p50_ms=9, details={"n": 0}))
+    data = data_of(page_text(rows, "t"))
+    assert (data["count"], data["detailed"]) == (9, 3)
+    assert sorted(body["n"] for body in data["details"].values()) == [6, 7, 8]
+    monkeypatch.setattr(page_data, "_MOST_DETAIL_BYTES", 10)
+    assert data_of(page_text(rows, "t"))["detailed"] == 1
+
+
+def test_a_store_gives_the_same_page_as_its_rows(tmp_path, demo):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(*demo)
+    quick = page_text(store.frame(columns=page_data.PAGE_COLUMNS), "t", details=store.details)
+    assert data_of(quick) | {"made": ""} == data_of(page_text(demo[0], "t")) | {"made": ""}
+
+
+def test_rounding_keeps_six_digits_of_any_size():
+    import pandas as pd
+
+    values = pd.Series([0.123456789, 1234567.89, 9.99999999, 0.0, -0.000123456789, None], dtype="float64")
+    assert page_data._numbers(values) == [0.123457, 1234570.0, 10.0, 0.0, -0.000123457, None]
+    assert page_data._numbers(pd.Series([None], dtype="float64")) is None
 
 
 def test_names_never_end_the_data_or_the_title():
@@ -71,6 +122,7 @@ def test_names_never_end_the_data_or_the_title():
     assert page.count("</script>") == 2
     assert page.count("<img") == 0
     assert data_of(page)["words"]["model"]["texts"] == [EVIL]
+    assert EVIL in data_of(page)["details"]["0"]
     assert page.count("@DATA@") == 2  # the title and the heading keep what the user wrote
 
 
@@ -90,43 +142,6 @@ def test_the_page_itself_is_small(demo):
     assert len(page_text([], "t").encode()) < 100_000
     with pytest.raises(InputError, match="cannot be written"):
         build_page(demo[0], Path("/proc/none/page.html"), "t")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium: apt-get install chromium")
-    with sync.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, tmp_path):
-    """Open the page of some rows; at the end no error was logged and no request was made."""
-    seen, pages = [], []
-
-    def open_it(rows, width=1300, theme="light", link=""):
-        file = tmp_path / "page.html"
-        build_page(rows, file, "Pneumonia on two devices")
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        page.on("console", lambda message: seen.append(message.text))
-        page.on("pageerror", lambda error: seen.append(str(error)))
-        page.on(
-            "request",
-            lambda request: seen.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
-        )
-        page.goto(file.as_uri() + link)
-        pages.append(page)
-        return page
-
-    yield open_it
-    for page in pages:
-        page.close()
-    assert seen == []
 
 
 def models(page):
@@ -256,7 +271,7 @@ def test_kin_that_share_one_model_name_are_told_apart(open_page):
     small = taught.model_copy(update={"scheme": "int8-ptq", "parent": "net", "latency_p50_ms": 0.5})
     page = open_page([alone, taught, small], link=f"#pins={small.key}")
     assert page.inner_text(".pin h3") == "A net ← vit int8"
-    family = page.locator(".pin dl").nth(1).inner_text()
+    family = page.locator(".pin h3:text-is('Family') + dl").inner_text()
     assert "without teacher" in family
     assert "net · AUC 0.800" in family
     assert "net ← vit · AUC 0.850" in family

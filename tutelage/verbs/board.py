@@ -62,14 +62,19 @@ def board_build(
     Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
     """
     from tutelage import terminal
-    from tutelage.leaderboard.plots import pareto_plot
+    from tutelage.leaderboard.page_data import PAGE_COLUMNS
+    from tutelage.leaderboard.plots import chosen_ids, pareto_plot
     from tutelage.leaderboard.report import build_page
     from tutelage.leaderboard.store import Store
 
-    rows = Store(terminal.database(workspace)).rows(filter_)
-    build_page(rows, out, title)
-    pareto_plot(rows, out.with_suffix(".png"), title=title)
-    print(f"{len(rows)} rows: {out} and {out.with_suffix('.png')}")
+    store = Store(terminal.database(workspace))
+    found = store.frame(filter_, columns=PAGE_COLUMNS)
+    build_page(found, out, title, details=store.details)
+    # A picture of more marks than these says no more: fronts stay whole, of the rest an even share is drawn.
+    drawn = store.rows(ids=chosen_ids(found))
+    pareto_plot(drawn, out.with_suffix(".png"), title=title)
+    share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of them)"
+    print(f"{len(found)} rows: {out} and {out.with_suffix('.png')}{share}")
 
 
 @app.command("import")
@@ -142,5 +147,5 @@ def board_export(
     from tutelage.leaderboard.export import export
     from tutelage.leaderboard.store import Store
 
-    text = export(Store(terminal.database(workspace)).rows(filter_), out, format_)
+    text = export(Store(terminal.database(workspace)).frame(filter_), out, format_)
     print(text if out is None else f"wrote {out}")

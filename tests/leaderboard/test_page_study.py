@@ -1,0 +1,172 @@
+"""The page of a real study in a real headless Chromium: headline, sureness, gains, cards, print, packed data, live."""
+
+import re
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tutelage.leaderboard import page_data, pareto
+from tutelage.leaderboard.serve import make_server
+from tutelage.leaderboard.store import Store
+from tutelage.records import Row
+
+sys.path.insert(0, str(Path(__file__).parent))
+from study import study_rows
+
+pytestmark = pytest.mark.slow
+ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
+NAMELESS = """[...document.querySelectorAll('button, input, select, summary, img, svg[role]')].filter((one) => {
+  const told = one.labels?.[0]?.textContent || one.getAttribute('aria-label') || one.getAttribute('alt');
+  return !(told || one.textContent).trim();
+}).map((one) => one.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope="module")
+def study():
+    return study_rows()
+
+
+def test_the_headline_sets_the_chosen_student_against_the_best_teacher(open_page, study):
+    page = open_page(study)
+    text = page.inner_text("#headline")
+    # By validation EEEA-Net is ahead, but it is a baseline; of the students it is the one of both teachers.
+    assert "Best student by validation: ofa-ef2781 ← densenet121 + deit_tiny" in text
+    assert "against teacher densenet121" in text
+    assert re.search(r"12×\s*faster", text)  # 4.01 / 0.33 ms
+    assert "intervals overlap" in text
+    page.click("#headline button")
+    assert page.locator(".pin").count() == 2
+    versus = page.inner_text(".versus")
+    assert "AUC, pneumonia" in versus
+    assert "× less" in versus
+
+
+def test_what_the_page_calls_sure_and_maybe_is_what_the_fronts_say(open_page, study):
+    page = open_page(study)
+    words = {"sure": "on it for sure", "maybe": "on it, maybe", "no": "not on it"}
+    verdicts = pareto.front_with_intervals(study, ("latency_p50_ms", "auc"))
+    expected = sorted((row.latency_p50_ms, words[verdict]) for row, verdict in zip(study, verdicts, strict=True))
+    page.focus("#chart-0 svg")
+    found = []
+    for _ in study:
+        page.keyboard.press("ArrowRight")
+        tip = page.inner_text("#tip")
+        latency = float(re.search(r"latency p50\s+([\d.]+) ms", tip)[1])
+        found.append((latency, re.search(r"front of latency p50: ([^·\n]+)", tip)[1].strip()))
+    assert sorted(found) == expected
+    assert page.locator("#chart-0 path.floor").count() == 1
+    page.select_option("#whiskers", "none")
+    assert page.locator("#chart-0 path.floor").count() == 0
+
+
+def test_a_card_says_what_beats_its_row_and_shows_its_network(open_page, study):
+    poor = next(row for row in study if row.model == "mobilenetv2_100" and row.scheme == "fp32")
+    small = next(row for row in study if "+" in row.teacher and row.role == "student" and row.scheme != "fp32")
+    page = open_page(study, link=f"#pins={poor.key},{small.key}")
+    cards = page.locator(".pin")
+    assert "not on the front; beaten by" in cards.nth(0).inner_text()
+    text = cards.nth(1).inner_text()
+    assert "gain of teacher" in text
+    assert "nothing: +0.009" in text
+    assert "Where its fp32 network looks" in text
+    assert cards.nth(1).locator("img").count() == 4
+    assert cards.nth(1).locator("svg[role=img] rect").count() == sum(small.arch.d)
+    assert "without teacher" in text
+    assert "brier" not in text  # folded away
+    cards.nth(1).locator("summary").click()
+    assert "brier" in cards.nth(1).inner_text()
+    assert "/home/someone" not in page.content()
+    assert page.evaluate(NAMELESS) == []
+
+
+def test_gains_and_figures_of_details_are_columns(open_page, study):
+    page = open_page(study)
+    page.click('[data-sort="gain"]')
+    gains = [row.details["gain_over_twin"]["auc"] for row in study if row.teacher]
+    first = page.locator("#table tbody tr").first.inner_text()
+    assert f"+{max(gains):.3f}" in first
+    page.click("#chooser summary")
+    page.check('#columns input[value="explanation.insertion_auc"]')
+    assert page.locator("thead th").last.inner_text() == "explanation: insertion auc"
+    assert "0.81" in page.locator("#table tbody tr").first.inner_text()
+    assert "explanation.insertion_auc" in page.url
+    page.fill("#query", "gain_auc>0.008")
+    page.wait_for_url(re.compile("gain_auc"))
+    assert page.locator("#table tbody tr").count() == sum(gain > 0.008 for gain in gains)
+
+
+def test_axes_are_chosen_energy_among_them_and_the_link_keeps_them(open_page, study):
+    rows = [row.model_copy(update={"energy_mj": row.latency_p50_ms * 3}) for row in study]
+    page = open_page(rows)
+    page.select_option("#x-1", "energy_mj")
+    page.uncheck("#log-1")
+    assert page.locator("#chart-1 .axis").first.text_content() == "energy (mJ)"
+    assert "x1=energy_mj%3Alinear" in page.url
+    again = open_page(rows, link="#" + page.url.split("#")[1])
+    assert again.locator("#x-1").input_value() == "energy_mj"
+    assert not again.locator("#log-1").is_checked()
+    assert "less energy" in again.inner_text("#headline")
+
+
+def test_it_prints_without_its_controls_and_with_every_row(open_page, study):
+    page = open_page(study)
+    page.click("#headline button")
+    ARTIFACTS.mkdir(exist_ok=True)
+    paper = page.pdf(path=ARTIFACTS / "page.pdf", format="A4")
+    assert paper.startswith(b"%PDF")
+    page.emulate_media(media="print")
+    shown = "(one) => [...document.querySelectorAll(one)].filter((node) => node.getClientRects().length).length"
+    assert page.evaluate(shown, "select, input, #theme, .pin-button, .no-print") == 0
+    assert page.evaluate(shown, "#table tbody tr") == len(study)
+    assert page.evaluate("getComputedStyle(document.getElementById('scroller')).overflowY") == "visible"
+
+
+def test_large_data_are_packed_and_open_all_the_same(open_page, study, monkeypatch):
+    monkeypatch.setattr(page_data, "_PACK_BYTES", 1000)
+    page = open_page(study)
+    page.wait_for_selector("#table tbody tr")
+    assert page.get_attribute("#data", "data-packed") == "gzip"
+    assert page.locator("#table tbody tr").count() == len(study)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (820, "light"), (1400, "light")])
+def test_a_study_is_readable_at_any_width(open_page, study, width, theme):
+    page = open_page(study, width, theme)
+    page.click("#headline button")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"study_{width}_{theme}.png", full_page=True)
+
+
+def test_a_served_page_follows_the_store_and_asks_nobody_else(browser, tmp_path, study):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(study)
+    server = make_server(tmp_path / "leaderboard.db")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    home = f"http://127.0.0.1:{server.server_address[1]}/"
+    asked: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        page.goto(home + "#sort=size_bytes:up")
+        assert f"{len(study)} of {len(study)} rows" in page.inner_text("#count")
+        store.add([study[0].model_copy(update={"model": "new"})])
+        page.locator("#count", has_text=f"{len(study) + 1} of {len(study) + 1} rows").wait_for()
+        assert "sort=size_bytes%3Aup" in page.url
+        assert {url.split("#")[0] for url in asked if not url.startswith("data:")} == {home, home + "version"}
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_rows_of_two_devices_are_never_drawn_together(open_page, study):
+    other = [row.model_copy(update={"device": "phone", "latency_p50_ms": row.latency_p50_ms * 9}) for row in study[:6]]
+    page = open_page([*study, *other, Row(model="x", role="student", dataset="other", device="phone", auc=0.99)])
+    assert page.inner_text("#count").startswith("22 of 22 rows on pneumoniamnist, host-ort-28px")
+    page.select_option("#device", "phone")
+    assert page.inner_text("#count").startswith("6 of 6 rows on pneumoniamnist, phone")
