@@ -126,9 +126,12 @@ class Loader:
         return LoadedBatch(images, labels, torch.from_numpy(indices), torch.from_numpy(seeds))
 
 
-def tensors(dataset: Dataset, split: str, resolution: int | None = None) -> tuple[Tensor, Tensor, NDArray[np.str_]]:
-    """Give a whole split: normalised images `(n, c, r, r)`, labels, and the group of each image."""
+def tensors(
+    dataset: Dataset, split: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None
+) -> tuple[Tensor, Tensor, NDArray[np.str_]]:
+    """Give a split, or the images at `positions` in it: normalised `(n, c, r, r)`, labels, and each image's group."""
     indices = dataset.indices(split)
+    indices = indices if positions is None else indices[positions]
     side = resolution or dataset.size
     images = torch.empty((len(indices), dataset.channels, side, side), dtype=torch.float32)
     for start in range(0, len(indices), 256):

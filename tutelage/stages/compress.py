@@ -67,10 +67,10 @@ def _compress(ctx: Context, student: Student, runtimes: Sequence[str], folder: P
     side = ctx.side(student)
     fp32 = folder / "model.onnx"
     export = export_onnx(networks.load(ctx, student), fp32, (1, ctx.channels, side, side))
-    images, labels = ctx.split("train", side)
+    labels = ctx.dataset.labels[ctx.dataset.indices("train")]
     rng = np.random.default_rng(ctx.seed("calibration"))
-    drawn = draw_calibration(images, labels, ctx.recipe.quantize.calibration_images, rng)
-    calibration = images[drawn].numpy()
+    drawn = draw_calibration(None, labels, ctx.recipe.quantize.calibration_images, rng)
+    calibration = ctx.split("train", side, drawn)[0].numpy()
     variants = []
     for runtime in runtimes:
         if runtime == "openvino":

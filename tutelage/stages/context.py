@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.distill.data import Dataset, load_dataset
@@ -76,9 +78,11 @@ class Context:
             seed=seed,
         )
 
-    def split(self, name: str, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-        """Give the images and labels of a split, normalised and without augmentation."""
-        images, labels, _ = tensors(self.dataset, name, resolution)
+    def split(
+        self, name: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give the images and labels of a split (or those at `positions` in it), normalised and not augmented."""
+        images, labels, _ = tensors(self.dataset, name, resolution, positions)
         return images, labels
 
 

@@ -17,6 +17,7 @@ from .compress import Variant
 from .context import Context
 
 _PROBS = "probabilities.npz"
+_CHUNK = 2048  # images in memory as floats at a time
 
 Threshold = float | tuple[float, ...] | None  # two classes: one; several labels: one each; else none
 
@@ -48,9 +49,9 @@ def judge(ctx: Context, variant: Variant) -> Judged:
     def work(folder: Path) -> dict[str, Any]:
         arrays = {}
         for split in splits:
-            images, labels = ctx.split(split, ctx.side(variant.student))
-            arrays[f"{split}_probs"] = _probabilities(answer(ctx, variant, images), ctx.dataset.multi_label)
-            arrays[f"{split}_labels"] = labels.numpy()
+            logits = _answers(ctx, variant, split)
+            arrays[f"{split}_probs"] = _probabilities(logits, ctx.dataset.multi_label)
+            arrays[f"{split}_labels"] = ctx.dataset.labels[ctx.dataset.indices(split)]
         np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
         ctx.report(f"evaluate {variant.title}", 1, 1)
         return {"file": _PROBS}
@@ -81,6 +82,14 @@ def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, m
     if multi_label:
         return choose_thresholds(probs, labels)
     return float(choose_threshold(probs, labels)) if num_classes == 2 else None
+
+
+def _answers(ctx: Context, variant: Variant, split: str) -> NDArray[np.float32]:
+    """Answer a whole split, so many images at a time: a large one does not fit in memory as floats."""
+    places = np.arange(len(ctx.dataset.indices(split)))
+    side = ctx.side(variant.student)
+    parts = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
+    return np.concatenate([answer(ctx, variant, ctx.split(split, side, part)[0]) for part in parts])
 
 
 def answer(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:

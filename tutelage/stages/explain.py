@@ -120,12 +120,13 @@ def _told(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: s
 
 def _images(ctx: Context, student: Student) -> tuple[Tensor, Tensor, NDArray[np.uint8] | None]:
     """Choose the validation images, the class each is explained for, and the lesions where the data has them."""
-    images, labels = ctx.split("val", ctx.side(student))
+    labels = torch.from_numpy(ctx.dataset.labels[ctx.dataset.indices("val")])
     chosen = even(labels, ctx.recipe.explain.images)
+    images, _ = ctx.split("val", ctx.side(student), chosen.numpy())
     masks = None
     if ctx.dataset.masks is not None and ctx.side(student) == ctx.size:
         masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen.numpy()]
-    return images[chosen], kinds(labels)[chosen].clamp(min=0), masks
+    return images, kinds(labels)[chosen].clamp(min=0), masks
 
 
 def even(labels: Tensor, number: int) -> Tensor:
