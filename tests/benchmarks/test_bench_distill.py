@@ -58,10 +58,10 @@ def test_six_students_of_one_teacher(tmp_path: Path) -> None:
             weights.append(student.state_dict())
         seconds.append(time.perf_counter() - started)
         answers.append(weights)
+    print(f"{seconds[1]:.1f} s with the cache, {seconds[0]:.1f} s without: {seconds[1] / seconds[0]:.2f} of the time")
     assert seconds[1] <= 0.4 * seconds[0]
     for bare, kept in zip(*answers, strict=True):
-        # A row's logits depend on its batch in the last bit (the order of sums), and later epochs shuffle anew.
-        assert all(torch.allclose(bare[name].float(), kept[name].float(), atol=1e-4) for name in bare)
+        assert all(torch.equal(bare[name], kept[name]) for name in bare)
 
 
 def test_bootstrap_of_a_small_test_set(benchmark: Any) -> None:
