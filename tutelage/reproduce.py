@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage import pipeline
 from tutelage.leaderboard.store import Store
 from tutelage.progress import Report
 from tutelage.recipe import Recipe
@@ -26,15 +25,22 @@ class Agreement:
     name: str
     then: float | None
     now: float | None
-    exact: bool
+    tolerance: float  # a share; 0: the same to the digit
+
+    @property
+    def agrees(self) -> bool | None:
+        """Say whether both are within the tolerance; None where one was not measured."""
+        if self.then is None or self.now is None:
+            return None
+        return self.then == self.now or abs(self.now / self.then - 1) <= self.tolerance if self.then else self.now == 0
 
     @property
     def difference(self) -> str:
         if self.then is None or self.now is None:
             return "not measured" if self.then is self.now else "measured once only"
-        if self.exact:
-            return "the same" if self.then == self.now else f"differs by {self.now - self.then:+.4g}"
-        return f"{self.now / self.then - 1:+.1%}"
+        if not self.tolerance:
+            return "the same" if self.agrees else f"differs by {self.now - self.then:+.4g}: it should be the same"
+        return f"{self.now / self.then - 1:+.1%}, {'within' if self.agrees else 'outside'} ±{self.tolerance:.0%}"
 
 
 def how_made(row: Row) -> dict[str, Any]:
@@ -54,7 +60,13 @@ def how_made(row: Row) -> dict[str, Any]:
 
 
 def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
-    """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row."""
+    """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row.
+
+    Counts and qualities must be the same to the digit; times and memory may differ by the recipe's `tolerance`, which
+    is how far two halves of one measurement may differ.
+    """
+    from tutelage import pipeline  # it brings torch, which `how_made` does without
+
     row = Store(shared_store() or origin / "leaderboard.db", read_only=True).row(row_id)
     how_made(row)
     recipe = Recipe.model_validate(row.details["how"]["recipe"])
@@ -64,7 +76,8 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:
         raise InputError(f"the run made no row {_name(row)}: other architectures were found, see {published.table}")
-    return [Agreement(name, getattr(row, name), getattr(same[0], name), name in EXACT) for name in (*EXACT, *MEASURED)]
+    tolerances = dict.fromkeys(EXACT, 0.0) | dict.fromkeys(MEASURED, recipe.measure.tolerance)
+    return [Agreement(name, getattr(row, name), getattr(same[0], name), far) for name, far in tolerances.items()]
 
 
 def _name(row: Row) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def print_row(
 def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: bool = False) -> None:
     """Print each figure then and now, and how far they agree."""
     if as_json:
-        print(json.dumps([{**vars(one), "difference": one.difference} for one in agreement]))
+        print(json.dumps([{**vars(one), "agrees": one.agrees, "difference": one.difference} for one in agreement]))
         return
     table = Table(title="The row run again")
     for column in ("figure", "then", "now", "agreement"):
@@ -188,6 +188,8 @@ def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: b
         shown = [f"{value:.6g}" if value is not None else "" for value in (one.then, one.now)]
         table.add_row(one.name, *shown, one.difference)
     console.print(table)
+    asked = [one.agrees for one in agreement if one.agrees is not None]
+    console.print(f"{sum(asked)} of {len(asked)} figures agree within their tolerance", highlight=False)
 
 
 def print_explanations(

@@ -1,0 +1,33 @@
+"""What agrees when a row is run again: to the digit, or within a tolerance that is said."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tutelage.reproduce import Agreement
+from tutelage.terminal import print_agreement
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "tolerance", "agrees", "words"),
+    [
+        (0.9, 0.9, 0.0, True, "the same"),
+        (0.9, 0.91, 0.0, False, "differs by +0.01"),
+        (0.0, 0.0, 0.0, True, "the same"),
+        (2.0, 2.1, 0.1, True, "+5.0%, within ±10%"),
+        (2.0, 1.5, 0.1, False, "-25.0%, outside ±10%"),
+        (None, None, 0.1, None, "not measured"),
+        (2.0, None, 0.1, None, "measured once only"),
+    ],
+)
+def test_an_agreement_says_within_what(then, now, tolerance, agrees, words):
+    one = Agreement("latency_p50_ms", then, now, tolerance)
+    assert one.agrees is agrees
+    assert words in one.difference
+
+
+def test_the_table_counts_what_agrees():
+    console = Console(width=100, file=io.StringIO())
+    print_agreement([Agreement("auc", 0.9, 0.9, 0.0), Agreement("latency_p50_ms", 1.0, 2.0, 0.1)], console)
+    assert "1 of 2 figures agree within their tolerance" in console.file.getvalue()
