@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast check types bench bench-search bench-latency clean
+.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -44,6 +44,12 @@ DATA ?= $(or $(TUTELAGE_DATA),../shared/data)
 
 bench-search: $(READY)
 	$(BIN)/python tests/benchmarks/search_strategies.py --data $(DATA)
+
+bench-predictor: $(READY)
+	$(BIN)/python tests/benchmarks/predictor_table.py --data $(DATA)
+
+bench-schedules: $(READY)
+	$(BIN)/python tests/benchmarks/schedules.py --data $(DATA)
 
 bench-latency: $(READY)
 	$(BIN)/python tests/benchmarks/latency_tables.py $(DATA)

@@ -1,7 +1,8 @@
-"""What a predictor sees of an architecture. Enters: archs of one space. Leaves: three groups of float columns.
+"""What a predictor sees of an architecture. Enters: archs of one space. Leaves: groups of float columns.
 
-The one-hot genes say which network it is, the stage sums where its weight lies, the totals how large it is. On the
-public ImageNet table the totals lift Kendall's tau inside 20 M-MAC bins from .73 to .79 at 200 points.
+The one-hot genes, a group a field, say which network it is; the genes as numbers, that 5 lies between 3 and 7; the
+stage sums, where its weight lies; the totals, how large it is. On the public ImageNet table the totals lift Kendall's
+tau inside 20 M-MAC bins from .73 to .79 at 200 points; a scale a field and the numbers add .005 at 400.
 """
 
 from __future__ import annotations
@@ -54,16 +55,25 @@ def choices_of(fields: Fields) -> tuple[Floats, ...]:
     return tuple(np.unique(column) for column in fields.genes.T)
 
 
-def featurise(fields: Fields, choices: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
-    """Give (one-hot genes, totals, stage sums), each (n, columns); a value outside `choices` lights no column."""
-    columns = [fields.genes[:, [i]] == values[None] for i, values in enumerate(choices) if len(values) > 1]
-    one_hot = np.concatenate(columns, axis=1).astype(np.float64) if columns else np.zeros((len(fields.genes), 0))
-    ks, e, d, w = np.split(fields.genes, np.cumsum(fields.widths)[:-1], axis=1)
+def featurise(fields: Fields, choices: Sequence[Floats]) -> tuple[Floats, ...]:
+    """Give groups (n, columns): one-hot genes by field, numbers, totals, stage sums.
+
+    A value outside `choices` lights no column; a field without choices has no group.
+    """
+    ends = np.cumsum(fields.widths)
+    groups = []
+    for start, end in zip((0, *ends[:-1]), ends, strict=True):
+        columns = [fields.genes[:, [i]] == choices[i][None] for i in range(start, end) if len(choices[i]) > 1]
+        if columns:
+            groups.append(np.concatenate(columns, axis=1).astype(np.float64))
+    ks, e, d, w = np.split(fields.genes, ends[:-1], axis=1)
+    product = ks * e if ks.shape == e.shape else ks
     totals = [fields.log_counts, fields.resolution[:, None]]
     totals += [part.sum(axis=1, keepdims=True) for part in (ks, e, d, w) if part.shape[1]]
     stages = [d, w]
-    for part in (ks, e, ks * e if ks.shape == e.shape else ks):
+    for part in (ks, e, product):
         slots = _STAGE_SLOTS.get(part.shape[1])
         if slots is not None:
             stages.append(np.add.reduceat(part, np.cumsum((0, *slots[:-1])), axis=1))
-    return one_hot, np.concatenate(totals, axis=1), np.concatenate(stages, axis=1)
+    groups += [np.concatenate(parts, axis=1) for parts in ((ks, e, product), totals, stages)]
+    return tuple(groups)

@@ -1,8 +1,8 @@
 """Predict the accuracy of an architecture, with an honest uncertainty, from a few hundred scored ones.
 
 Enters: archs and one value each. Leaves: mean and standard deviation for any arch of the space. The model is a Gaussian
-process (Rasmussen & Williams 2006): dot-product kernels plus one Matérn-5/2 over three groups of features, each group
-with a scale of its own found by the marginal likelihood; intervals are calibrated by leave-one-out (their eq. 5.12).
+process (Rasmussen & Williams 2006): dot-product kernels plus one Matérn-5/2 over groups of features, each group with
+a scale of its own found by the marginal likelihood; intervals are calibrated by leave-one-out (their eq. 5.12).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PRIOR_DEVIATION = 3.0
 # Leave-one-out residuals scale the interval; this many imaginary well-calibrated points keep small samples calm.
 _CALM_POINTS = 30
 _NORMAL_90 = 1.6448536269514722
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

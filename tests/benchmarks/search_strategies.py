@@ -64,11 +64,11 @@ class Surrogate:
 
     def __init__(self, archs: Sequence[Arch], top1: Floats) -> None:
         self.middle = float(top1.mean())
-        self.model = KernelRidge(alpha=0.03, kernel="rbf", gamma=0.01).fit(_one_hot(archs), top1 - self.middle)
+        self.model = KernelRidge(alpha=0.03, kernel="rbf", gamma=0.01).fit(one_hot(archs), top1 - self.middle)
 
     def error(self, archs: Sequence[Arch]) -> Floats:
         """Give 100 - top-1 in %."""
-        predicted: Floats = 100 - self.middle - self.model.predict(_one_hot(archs))
+        predicted: Floats = 100 - self.middle - self.model.predict(one_hot(archs))
         return predicted
 
 
@@ -170,7 +170,8 @@ def _print_finder(surrogate: Surrogate, played: Mapping[str, Sequence[SearchResu
         print(f"{name:22}{statistics.median(bests):8.3f} %{len(results[0].asked):>8}{seconds:>8.1f}")
 
 
-def _one_hot(archs: Sequence[Arch]) -> Floats:
+def one_hot(archs: Sequence[Arch]) -> Floats:
+    """Say which value each gene of each arch takes, (n, 135) of 0 and 1."""
     ks, e, d = (np.array([getattr(arch, field) for arch in archs]) for field in ("ks", "e", "d"))
     parts = [ks == 3, ks == 5, ks == 7, e == 3, e == 4, e == 6, d == 2, d == 3, d == 4]
     return np.concatenate(parts, axis=1).astype(np.float64)
