@@ -1,0 +1,203 @@
+"""What a search weighs by name, and that figures at int8 are those of real int8 files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.bench.imported import import_profile
+from tutelage.devices import DeviceRequest, _exporter, measure_device
+from tutelage.quant.files import is_quantized, read_graph
+from tutelage.quant.run import run_onnx
+from tutelage.recipe import Recipe, with_options
+from tutelage.records import InputError
+from tutelage.search.counts import count
+from tutelage.search.score import recalibrate_bn, score_logits
+from tutelage.search.space import SPACES, Space
+from tutelage.search.supernet import extract
+from tutelage.stages.context import Context, open_context
+from tutelage.stages.device import Device, open_device
+from tutelage.stages.objectives import (
+    calibration_places,
+    export_int8,
+    latency_name,
+    read_objectives,
+    scorer,
+    weighed_devices,
+)
+from tutelage.stages.search import bounds_of, search_winners
+from tutelage.stages.supernet import Supernet, space_of, train_the_supernet
+from tutelage.workspace import Workspace
+
+
+def _recipe(*objectives: str, **search: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "data": {"dataset": "medmnist", "size": 32, "augment": "none"},
+            "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 4, "lr": 5e-3, "batch_size": 32, "num_random": 1},
+            "devices": [{"name": "box", "max_latency": search.pop("max_latency", None)}],
+            "search": {"objectives": list(objectives), "calibration_batches": 2, **search},
+            "quantize": {"calibration_images": 32},
+            "measure": {"tolerance": 0.9},  # a test must not hang on how busy the machine is
+        }
+    )
+
+
+def test_default_objectives_are_error_latency_and_bytes() -> None:
+    assert [one.name for one in read_objectives(_recipe())] == ["error", "latency_ms@box", "size_bytes"]
+
+
+def test_names_say_figure_device_and_precision() -> None:
+    found = read_objectives(_recipe("error@int8", "latency_ms@box:int8", "int8_bytes"))
+    assert [(one.figure, one.device, one.int8) for one in found] == [
+        ("error", "", True), ("latency_ms", "box", True), ("int8_bytes", "", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["eror@int8", "macs"], r"unknown 'eror@int8' \(nearest: 'error@int8'\)"),
+        (["error", "latency_ms@elsewhere"], "unknown 'latency_ms@elsewhere'"),
+        (["error", "error@int8"], "one of error, error@int8"),
+        (["macs", "params"], "one of error, error@int8"),
+        (["error", "macs", "macs"], "name each once"),
+    ],
+)
+def test_names_that_mean_nothing_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_objectives(_recipe(*names))
+
+
+@pytest.mark.slow
+def test_an_int8_profile_is_measured_on_int8_files(tmp_path: Path) -> None:
+    arch = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,)).smallest()
+    for quantized in (False, True):
+        path = tmp_path / f"{quantized}.onnx"
+        _exporter(3, 1, tmp_path / "exports", quantized)(arch, path)
+        assert is_quantized(read_graph(path)) is quantized
+    assert (tmp_path / "True.onnx").stat().st_size < 0.35 * (tmp_path / "False.onnx").stat().st_size
+
+
+def test_int8_blocks_of_a_runtime_that_cannot_have_them_are_refused(tmp_path: Path) -> None:
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
+    request = DeviceRequest("box", "openvino", space, 3, 1, precision="int8")
+    with pytest.raises(InputError, match="int8 blocks are made for onnxruntime alone, not openvino"):
+        measure_device(Workspace(tmp_path), lambda *_: None, request)
+
+
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Space]:
+    """Four digits as images, in a workspace with made-up profiles of `box`, fp32 and int8."""
+    from sklearn.datasets import load_digits
+
+    workspace = Workspace(tmp_path_factory.mktemp("w"))
+    drawn = load_digits(n_class=4)
+    images = np.round(drawn.images * 255 / 16).astype(np.uint8)
+    splits = {"train": slice(0, 320), "val": slice(320, 480), "test": slice(480, 520)}
+    arrays = {f"{name}_images": images[where] for name, where in splits.items()}
+    arrays |= {f"{name}_labels": drawn.target[where, None] for name, where in splits.items()}
+    np.savez(workspace.path / "digits.npz", **arrays)
+    recipe = with_options(_recipe(), {"data.path": workspace.path / "digits.npz"})
+    ctx = open_context(recipe, workspace, lambda *_: None, 1)
+    space = space_of(ctx)
+    archs = [space.smallest(), space.largest(), *space.decode(space.random(30, np.random.default_rng(0)))]
+    macs = count(archs, ctx.num_classes, ctx.channels).macs
+    for name, precision, scale in (("box", "fp32", 1.0), ("box-int8", "int8", 0.4)):
+        table = workspace.path / f"{name}.json"
+        rows = [
+            {"arch": arch.to_dict(), "ms": scale * float(value) / 2e7} for arch, value in zip(archs, macs, strict=True)
+        ]
+        table.write_text(json.dumps(rows))
+        import_profile(
+            name, table, runtime="onnxruntime", folder=workspace.path / "devices", precision=precision,
+            num_classes=ctx.num_classes, in_channels=ctx.channels,
+        )  # fmt: skip
+    return ctx, space
+
+
+@pytest.fixture(scope="module")
+def supernet(boxed: tuple[Context, Space]) -> Supernet:
+    """A supernet trained on them for some seconds."""
+    return train_the_supernet(boxed[0], ())
+
+
+def _weighing(boxed: tuple[Context, Space], *objectives: str, **search: Any) -> tuple[Context, list[Device]]:
+    ctx, space = boxed
+    ctx = replace(ctx, recipe=_recipe(*objectives, **search))
+    return ctx, [
+        open_device(ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report)
+        for section in ctx.recipe.devices
+    ]
+
+
+@pytest.mark.slow
+def test_error_at_int8_is_that_of_the_file_that_would_be_deployed(
+    boxed: tuple[Context, Space], supernet: Supernet
+) -> None:
+    """Against the road by hand: cut out, set BN, export, quantize, run; and no further from fp32 than int8 costs."""
+    ctx, _ = boxed
+    archs = [supernet.space.smallest()]
+    (int8, _), (fp32, _) = _weighing(boxed, "error@int8", "macs"), _weighing(boxed, "error", "macs")
+    found, before = scorer(int8, supernet)(archs), scorer(fp32, supernet)(archs)
+    images, labels = ctx.split("val", 32)
+    train_images, train_labels = ctx.split("train", 32)
+    drawn = np.random.default_rng(ctx.seed("recalibration")).permutation(len(train_images))[:64]
+    chosen = train_images[np.sort(drawn)]
+    seen = train_images[calibration_places(int8, train_images, train_labels)]
+    for arch, error, plain in zip(archs, found, before, strict=True):
+        subnet = extract(supernet.load(ctx), arch)
+        recalibrate_bn(subnet, [chosen[:32], chosen[32:]])
+        path = ctx.workspace.path / f"{arch.id}.onnx"
+        export_int8(int8, subnet.eval(), 32, seen, path)
+        assert is_quantized(read_graph(path))
+        logits = torch.from_numpy(run_onnx(path, images.numpy()))
+        assert error == pytest.approx(score_logits(logits, labels).error)
+        with torch.no_grad():
+            assert plain == pytest.approx(score_logits(subnet(images), labels).error, abs=1.5 / len(labels))
+        assert abs(error - plain) <= 0.15
+        assert error < 0.5  # three in four would be chance: the figures are of a network that learnt
+
+
+def test_latency_at_int8_is_of_a_profile_of_its_own(boxed: tuple[Context, Space]) -> None:
+    """The made-up profiles are MACs and .4 of MACs: so are the predictions, and the budget binds what is weighed."""
+    ctx, devices = _weighing(boxed, "error", "latency_ms@box", "latency_ms@box:int8", max_latency="50%")
+    space = boxed[1]
+    fp32, int8 = weighed_devices(ctx, space, devices)
+    assert [latency_name(one) for one in (fp32, int8)] == ["latency_ms@box", "latency_ms@box:int8"]
+    assert int8.profile.precision == "int8"
+    archs = space.decode(space.random(20, np.random.default_rng(1)))
+    ratio = int8.model.predict(archs)[0] / fp32.model.predict(archs)[0]
+    np.testing.assert_allclose(ratio, 0.4, rtol=0.02)
+    bounds = bounds_of(ctx, (fp32, int8))
+    assert bounds["latency_ms@box:int8"] == pytest.approx(0.4 * bounds["latency_ms@box"], rel=0.02)
+    ctx, devices = _weighing(boxed, "error@int8", "latency_ms@box:int8", max_latency="50%")
+    assert list(bounds_of(ctx, weighed_devices(ctx, space, devices))) == ["latency_ms@box:int8"]
+
+
+def test_a_budget_on_a_latency_that_is_not_weighed_is_refused(boxed: tuple[Context, Space]) -> None:
+    ctx, devices = _weighing(boxed, "error", "macs", max_latency="5ms")
+    with pytest.raises(InputError, match="name no latency on it: add latency_ms@box"):
+        weighed_devices(ctx, boxed[1], devices)
+
+
+@pytest.mark.slow
+def test_a_search_on_int8_figures_measures_int8_finalists(boxed: tuple[Context, Space], supernet: Supernet) -> None:
+    ctx, devices = _weighing(boxed, "error@int8", "latency_ms@box:int8", evaluations=3, winners=1, strategy="random")
+    weighed = weighed_devices(ctx, boxed[1], devices)
+    found = search_winners(ctx, supernet, weighed)
+    assert [device.name for device in found.devices] == ["box-int8"]
+    assert list(found.result.objectives) == ["error@int8", "latency_ms@box:int8"]
+    for row in found.result.asked:
+        assert list(row.measured) == ["error@int8"]
+        assert "latency_ms@box:int8" in row.predicted
+    (winner,) = found.winners
+    assert winner.measured_ms["box-int8"] > 0
+    files = list(ctx.workspace.path.glob("artifacts/*/*.int8.onnx"))
+    assert len(files) == found.finalists
+    assert all(is_quantized(read_graph(path)) for path in files)
