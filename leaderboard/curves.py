@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.records import InputError, Row
 
-from .plots import AXES, KINDS, PANEL_INCHES, comparable, kind_of, save, style_axis
+from .plots import AXES, KINDS, PANEL_INCHES, add_legend, comparable, kind_of, save, style_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,10 +52,10 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
                 panel.plot(
                     *spot(row), marker=marker, color=colour, markerfacecolor=face, markersize=5, linestyle="none"
                 )
-                if row.role == "teacher":
+                if row.role == "teacher" and "int8" not in row.scheme:
                     panel.annotate(row.model.replace("$", r"\$"), spot(row), fontsize=6.5, color="#222222")
             for start, end in steps:
-                colour = KINDS["taught" if end.teacher else "alone"][0]
+                colour = KINDS[kind_of(end)][0]
                 style: dict[str, Any] = {
                     "arrowstyle": "-|>",
                     "color": colour,
@@ -70,7 +70,7 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
             style_axis(panel, quality, "y", [])
             panel.margins(0.14)
             panel.set_title(f"{group[0].dataset} · {group[0].device}".strip(" ·"), loc="left", fontweight="bold")
-        _key(figure)
+        _key(figure, {kind_of(row) for group in groups for row in group})
 
     save(path, (PANEL_INCHES[0] * len(groups), PANEL_INCHES[1] + 0.4), draw)
 
@@ -189,18 +189,26 @@ def _arrow(
     return FancyArrowPatch(start, end, mutation_scale=6, linestyle="--" if dashed else "-", zorder=2, **style)
 
 
-def _key(figure: Figure) -> None:
+def _key(figure: Figure, seen: set[str]) -> None:
     from matplotlib.lines import Line2D
 
     marks = [
         Line2D(
             [], [], color=KINDS[kind][0], marker=KINDS[kind][1], markerfacecolor="white", linestyle="none", label=label
         )
-        for kind, label in (("teacher", "teacher"), ("alone", "student alone"), ("taught", "taught"))
+        for kind, label in (
+            *(
+                ("teacher", "teacher"),
+                ("baseline", "baseline"),
+                ("alone", "student alone"),
+                ("taught", "student, taught"),
+            ),
+        )
+        if kind in seen
     ]
     marks.append(Line2D([], [], color=KINDS["taught"][0], label="teaching"))
-    marks.append(Line2D([], [], color="#444444", linestyle="--", label="to int8 (full)"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, handlelength=1.6)
+    marks.append(Line2D([], [], color="#444444", linestyle="--", label="to int8 (full mark)"))
+    add_legend(figure, marks)
 
 
 def _pair(first: Sequence[float], second: Sequence[float]) -> tuple[Floats, Floats]:

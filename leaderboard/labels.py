@@ -39,14 +39,15 @@ def place_labels(panel: Axes) -> None:
     pixels = panel.figure.dpi / 72
     inside = panel.get_window_extent()
     marks, stairs = _obstacles(panel)
-    taken = [Bbox.from_extents(*(spot - _MARK * pixels), *(spot + _MARK * pixels)) for spot in marks]
-    taken += [Bbox.from_extents(*(spot - pixels), *(spot + pixels)) for spot in stairs]
+    around = [_square(spot, _MARK * pixels) for spot in marks]
+    taken = [*around, *(_square(spot, pixels) for spot in stairs)]
     names: list[Bbox] = []
     leaders: list[Points] = []
     for label in sorted(labels, key=lambda label: float(panel.transData.transform(label.xy)[0])):
         spot = panel.transData.transform(label.xy)
         size = label.get_window_extent()
-        for reach, (right, up) in product(_REACHES, _DIRECTIONS):
+        # First a place whose line crosses no other mark; where there is none, one whose line does.
+        for may_cross, reach, (right, up) in product((False, True), _REACHES, _DIRECTIONS):
             left = spot[0] + right * reach * pixels - size.width * (1 - right) / 2
             low = spot[1] + up * reach * pixels - size.height * (1 - up) / 2
             box = Bbox.from_bounds(left, low, size.width, size.height)
@@ -54,7 +55,9 @@ def place_labels(panel: Axes) -> None:
             if not fits or any(box.overlaps(other) for other in (*taken, *names)) or _meets(leaders, box):
                 continue
             leader = _leader(spot, box)
-            if reach > _BESIDE and any(_meets([leader], other) for other in names):
+            here = _square(spot, 2 * _MARK * pixels)
+            away = [] if may_cross else [mark for mark in around if not mark.overlaps(here)]
+            if reach > _BESIDE and any(_meets([leader], other) for other in (*names, *away)):
                 continue
             names.append(box)
             leaders += [leader] if reach > _BESIDE else []
@@ -62,6 +65,12 @@ def place_labels(panel: Axes) -> None:
             break
         else:
             label.set_visible(False)
+
+
+def _square(spot: Points, half: float) -> Bbox:
+    from matplotlib.transforms import Bbox
+
+    return Bbox.from_extents(*(spot - half), *(spot + half))
 
 
 def _obstacles(panel: Axes) -> tuple[Points, Points]:

@@ -6,6 +6,7 @@ shape says it again, and a full mark is int8, a hollow one is not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ STYLE: dict[Any, Any] = {
 }
 _MAX_GROUPS = 6
 _MOST_MARKS = 2_000
+# What an entry of a legend takes at 7 points, on average.
+_LEGEND_INCHES = 1.1
 
 
 def kind_of(row: Row) -> str:
@@ -157,6 +160,20 @@ def style_axis(panel: Axes, name: str, way: str, figures: Sequence[float]) -> No
     axis.set_minor_formatter(NullFormatter())
 
 
+def add_legend(figure: Figure, marks: Sequence[Any]) -> None:
+    """Lay the legend below the panels, in as many lines as the figure's width asks for."""
+    columns = max(1, int(figure.get_figwidth() / _LEGEND_INCHES))
+    lines = -(-len(marks) // columns)
+    figure.legend(
+        handles=marks,
+        loc="outside lower center",
+        ncols=-(-len(marks) // lines),  # lines of one length
+        frameon=False,
+        handlelength=1.5,
+        columnspacing=1.2,
+    )
+
+
 def _draw_panel(panel: Axes, group: Sequence[Row], cost: str, quality: str) -> None:
     drawn = [row for row in group if getattr(row, cost) is not None and getattr(row, quality) is not None]
     if not drawn:
@@ -218,7 +235,7 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     if any("int8" in row.scheme for row in rows):
         marks.append(Line2D([], [], color="#444444", marker="o", linestyle="none", markersize=5, label="full: int8"))
     marks.append(Line2D([], [], color="#222222", linewidth=0.9, label="Pareto front"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 6), frameon=False, handlelength=1.4)
+    add_legend(figure, marks)
 
 
 def _group_name(row: Row) -> str:
@@ -226,10 +243,16 @@ def _group_name(row: Row) -> str:
     return " · ".join(part for part in parts if part).replace("$", r"\$")
 
 
+def brief_teacher(teacher: str) -> str:
+    """Name a teacher as short as it can be told apart: without patch size and side, several by their number."""
+    names = teacher.split("+")
+    return f"{len(names)} teachers" if len(names) > 1 else re.sub(r"_patch\d+.*$", "", teacher)
+
+
 def _short_name(row: Row) -> str:
     """Name a mark by model, teacher and scheme; `$` would start a formula."""
     name = row.model
-    name += f" ← {row.teacher}" if row.teacher and row.teacher not in name else ""
+    name += f" ← {brief_teacher(row.teacher)}" if row.teacher and row.teacher not in name else ""
     name += " int8" if "int8" in row.scheme and "int8" not in name else ""
-    name = name if len(name) <= 26 else f"{name[:14]}..{name[-10:]}"
+    name = name if len(name) <= 30 else f"{name[:17]}..{name[-11:]}"
     return name.replace("$", r"\$")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from tutelage.leaderboard import curves
+from tutelage.leaderboard import curves, pareto
 from tutelage.leaderboard.labels import place_labels
 from tutelage.leaderboard.plots import pareto_plot
 from tutelage.records import InputError, Row
@@ -55,6 +55,46 @@ def test_labels_cover_neither_marks_nor_each_other(seed):
     for place, box in enumerate(boxes):
         assert not any(box.contains(*mark) for mark in marks)
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+
+
+@pytest.mark.parametrize("draw", ["pareto", "arrows"])
+def test_nothing_sticks_out_of_a_picture_of_column_width(tmp_path, group, monkeypatch, draw):
+    """The legend lies inside a single panel's figure, 3.4 inches wide, which constrained layout does not see to."""
+    drawn: list[Figure] = []
+    real = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (drawn.append(self), real(self, *args, **more)))
+    if draw == "pareto":
+        pareto_plot(group, tmp_path / "a.png", x="latency_p50_ms")
+    else:
+        curves.arrows_plot(group, tmp_path / "a.png")
+    (figure,) = drawn
+    assert figure.get_figwidth() == pytest.approx(3.4)
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert box.x0 >= whole.x0
+    assert box.x1 <= whole.x1
+    assert box.y0 >= whole.y0
+
+
+def test_a_large_leaderboard_is_drawn_by_an_even_share_and_whole_fronts():
+    from tutelage.leaderboard.export import frame
+    from tutelage.leaderboard.plots import chosen_ids
+
+    rng = np.random.default_rng(0)
+    rows = [
+        Row(
+            **{"model": str(n), "role": "student", "dataset": "d"},
+            auc=float(rng.uniform(0.5, 1)),
+            latency_p50_ms=float(rng.uniform(1, 9)),
+        )
+        for n in range(4500)
+    ]
+    found = frame(rows)
+    chosen = set(chosen_ids(found))
+    assert 1500 <= len(chosen) < 2100
+    front = pareto.front(found, ("latency_p50_ms", "auc"))
+    assert {row.key for row, flag in zip(rows, front, strict=True) if flag} <= chosen
+    assert chosen_ids(found[:7]) == [row.key for row in rows[:7]]
 
 
 def test_what_cannot_be_drawn_is_told(tmp_path, group):
