@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency clean
+.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-latency-host bench-budget clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -53,6 +53,17 @@ bench-schedules: $(READY)
 
 bench-latency: $(READY)
 	$(BIN)/python tests/benchmarks/latency_tables.py $(DATA)
+
+# A block table and ten whole nets against nets never seen, measured here: RUNTIME=openvino SIDE=160.
+RUNTIME ?= onnxruntime
+SIDE ?= 64
+bench-latency-host: $(READY)
+	$(BIN)/python tests/benchmarks/latency_host.py --runtime $(RUNTIME) --side $(SIDE)
+
+# One search under FLOPs and one a device under milliseconds; the measured fronts and a figure. It goes on where it was.
+BUDGET_DIR ?= tutelage-workspace/budget-fronts
+bench-budget: $(READY)
+	$(BIN)/python tests/benchmarks/budget_fronts.py --data $(DATA) --workspace $(BUDGET_DIR)
 
 clean:
 	rm -rf $(VENV) .types build dist *.egg-info

@@ -1,4 +1,4 @@
-"""Make a device profile: measure a block table and some whole nets in one session, fit the latency model, write both.
+"""Make a device profile: fit a latency model by measuring (`calibrate.py`), and write both; check that one still holds.
 
 Enters: a runtime, a space, and callables that export an arch or a block to a model file. Leaves: `NAME.yaml` and
 `NAME.latency.json` in a folder. Finding and reading profiles is in `profiles.py`, given on here.
@@ -6,22 +6,18 @@ Enters: a runtime, a space, and callables that export an arch or a block to a mo
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tutelage.records import Arch, DeviceProfile, InputError, utc_now
-from tutelage.search.counts import BlockSpec, block_specs
+from tutelage.records import DeviceProfile, InputError, utc_now
 from tutelage.search.space import Space
 
-from .features import count_features, design
+from .calibrate import ExportArch, ExportBlock, block_table_specs, calibrate, measure_nets
 from .host import cpu_model
-from .latency import LatencyModel
-from .measure import TOLERANCE, Job, Progress, TimedJobs, measure_jobs
+from .measure import TOLERANCE, Progress
 from .profiles import (
     check_name,
     check_profile_values,
@@ -34,25 +30,17 @@ from .profiles import (
     user_folder,
     write_profile,
 )
-from .runtimes import RunnerRuntime, find_runtime
-from .worker import launch_local
+from .runtimes import find_runtime
 
 __all__ = [
     "DeviceCheck", "block_table_specs", "check_profile", "find_profile", "list_profiles", "load_latency_model",
     "make_profile", "profile_folders", "read_profile", "remove_profile", "user_folder", "write_profile",
 ]  # fmt: skip
 
-ExportArch = Callable[[Arch, Path], object]
-ExportBlock = Callable[[BlockSpec, Path], object]
-
-# Block models share processes, so that a hundred of them do not take a hundred times a runtime's memory.
-BLOCKS_A_PROCESS = 24
-# Random archs whose blocks make the table, until this many in a row bring nothing new.
-_ARCHS_WITHOUT_NEWS = 200
-# Candidates from which the nets to measure are chosen.
-_POOL = 300
 # Exporting many resolutions' blocks would take longer than the measurement is worth.
 MAX_RESOLUTIONS = 4
+# Beyond so many nets the time is better spent on measuring these again.
+MAX_NETS = 20
 
 
 def make_profile(
@@ -70,7 +58,8 @@ def make_profile(
     export_block: ExportBlock | None,
     folder: Path,
     minutes: float = 3.0,
-    num_nets: int = 10,
+    num_nets: int = 8,
+    small_error: float = 0.02,
     seed: int = 0,
     progress: Progress | None = None,
     ssh: str = "",
@@ -80,7 +69,8 @@ def make_profile(
     """Measure a device, fit its latency model and write both into `folder`; returns the profile.
 
     `export(arch, path)` and `export_block(spec, path)` write a model file whose suffix says the format. Without
-    `export_block` the model is fitted on counts alone and wants more nets. `minutes` bounds the rounds measured.
+    `export_block` the model is fitted on counts alone and wants more nets. `minutes` bounds the sessions: nets are
+    added and measured again until the model's error is at most `small_error`, or the time is over.
     Raises InputError for what cannot be run, UnsteadyDeviceError for a device that is not steady.
     """
     check_name(name)
@@ -94,17 +84,12 @@ def make_profile(
          "host": ssh or "local", "command": command}
     )  # fmt: skip
     check_profile_values(profile)
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
-        plan = _plan(space.with_resolutions(sides), num_classes, in_channels, num_nets, seed, export_block is not None)
-        jobs = _export_all(plan, found, Path(scratch), batch, in_channels, export, export_block, progress)
-        left = max(10.0, minutes * 60 - (time.monotonic() - start))
-        timed = _measure_plan(jobs, profile, left, tolerance, seed, progress)
-    blocks = {spec.key: _ms(timed, f"block {spec.key}") for spec in plan.blocks}
-    nets = [_ms(timed, f"net {index}") for index in range(len(plan.nets))]
-    model = LatencyModel.fit(plan.nets, nets, blocks=blocks, num_classes=num_classes, in_channels=in_channels)
-    model.anchor_ms = timed.anchor_ms
-    first = timed.measurements["net 0"]
+    found_out = calibrate(
+        profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
+        export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max(num_nets, MAX_NETS),
+        small_error=small_error, tolerance=tolerance, seed=seed, progress=progress,
+    )  # fmt: skip
+    model, first = found_out.model, next(iter(found_out.timed.measurements.values()))
     profile = DeviceProfile.from_dict(
         {
             **profile.to_dict(),
@@ -114,7 +99,7 @@ def make_profile(
             "latency_model": f"{name}.latency.json",
             "spaces": (space.name,),
             "resolutions": sides,
-            "steadiness": round(timed.unsteadiness, 5),
+            "steadiness": round(found_out.unsteadiness, 5),
             "model_error": round(model.error, 5),
             "created": utc_now(),
         }
@@ -155,113 +140,13 @@ def check_profile(
     rng = np.random.default_rng(seed)
     covered_space = space.with_resolutions(profile.resolutions)
     archs = covered_space.decode(covered_space.random(num_nets, rng))
-    runtime = find_runtime(profile.runtime)
-    with tempfile.TemporaryDirectory(prefix="tutelage-check-") as scratch:
-        jobs: list[Job] = []
-        for index, arch in enumerate(archs):
-            path = Path(scratch) / f"net-{index}{runtime.suffixes[0]}"
-            export(arch, path)
-            jobs.append(Job(f"net {index}", path, (profile.batch, model.in_channels, arch.r, arch.r)))
-        timed = _measure_plan(jobs, profile, 60.0, TOLERANCE, seed, progress, anchor_ms=model.anchor_ms)
-    measured = np.array([_ms(timed, f"net {index}") for index in range(num_nets)])
+    timed, measured = measure_nets(
+        profile, archs, in_channels=model.in_channels, export=export, seed=seed, progress=progress,
+        anchor_ms=model.anchor_ms,
+    )  # fmt: skip
     mean, low, high = model.predict(archs)
     drift = timed.anchor_ms / model.anchor_ms - 1 if model.anchor_ms else 0.0
     error = float(np.mean(np.abs(mean / measured - 1)))
     covered = float(np.mean((low <= measured) & (measured <= high)))
     holds = abs(drift) <= max_drift and error <= max(0.05, 3 * (profile.model_error or 0.0))
     return DeviceCheck(profile, drift, error, covered, holds)
-
-
-def block_table_specs(space: Space, num_classes: int, in_channels: int) -> list[BlockSpec]:
-    """List every distinct block of a space at its resolutions: drawn from archs until no new one appears."""
-    rng = np.random.default_rng(0)
-    specs: dict[str, BlockSpec] = {}
-    for side in space.resolutions:
-        here = space.with_resolutions((side,))
-        quiet = 0
-        archs = [here.smallest(), here.largest()]
-        while quiet < _ARCHS_WITHOUT_NEWS:
-            for arch in archs:
-                before = len(specs)
-                for spec in block_specs(arch, num_classes, in_channels):
-                    specs.setdefault(spec.key, spec)
-                quiet = 0 if len(specs) > before else quiet + 1
-            archs = here.decode(here.random(50, rng))
-    return list(specs.values())
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be measured."""
-
-    nets: list[Arch]
-    blocks: list[BlockSpec]
-
-
-def _plan(space: Space, num_classes: int, in_channels: int, num_nets: int, seed: int, with_blocks: bool) -> _Plan:
-    """Choose the nets by design among random ones, the smallest and the largest at the ends of the sizes included."""
-    rng = np.random.default_rng(seed)
-    pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
-    chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
-    blocks = block_table_specs(space, num_classes, in_channels) if with_blocks else []
-    return _Plan([pool[index] for index in chosen], blocks)
-
-
-def _export_all(
-    plan: _Plan,
-    runtime: RunnerRuntime,
-    scratch: Path,
-    batch: int,
-    in_channels: int,
-    export: ExportArch,
-    export_block: ExportBlock | None,
-    progress: Progress | None,
-) -> list[Job]:
-    """Write every model of the plan; blocks share processes and do not decide about steadiness."""
-    jobs: list[Job] = []
-    total = len(plan.nets) + len(plan.blocks)
-    for index, arch in enumerate(plan.nets):
-        if progress:
-            progress("exporting", len(jobs), total)
-        path = scratch / f"net-{index}{runtime.suffixes[0]}"
-        export(arch, path)
-        jobs.append(Job(f"net {index}", path, (batch, in_channels, arch.r, arch.r)))
-    for index, spec in enumerate(plan.blocks):
-        if progress:
-            progress("exporting", len(jobs), total)
-        assert export_block is not None
-        path = scratch / f"block-{index}{runtime.suffixes[0]}"
-        export_block(spec, path)
-        shape = (batch, spec.in_channels, spec.in_hw, spec.in_hw)
-        jobs.append(Job(f"block {spec.key}", path, shape, group=f"blocks {index // BLOCKS_A_PROCESS}", judged=False))
-    return jobs
-
-
-def _measure_plan(
-    jobs: Sequence[Job],
-    profile: DeviceProfile,
-    seconds: float,
-    tolerance: float,
-    seed: int,
-    progress: Progress | None,
-    anchor_ms: float | None = None,
-) -> TimedJobs:
-    """Measure within the time: the rounds of one try may take a third of it, as loading and a retry need the rest."""
-    if profile.host != "local" or profile.command:
-        from .remote import open_launcher
-
-        with open_launcher(profile) as launcher:
-            return measure_jobs(
-                jobs, profile, rounds=24, samples=120, min_seconds=0.1, max_round_seconds=seconds / 3,
-                tolerance=tolerance, anchor_ms=anchor_ms, progress=progress, seed=seed, launcher=launcher,
-            )  # fmt: skip
-    return measure_jobs(
-        jobs, profile, rounds=24, samples=120, min_seconds=0.1, max_round_seconds=seconds / 3,
-        tolerance=tolerance, anchor_ms=anchor_ms, progress=progress, seed=seed, launcher=launch_local,
-    )  # fmt: skip
-
-
-def _ms(timed: TimedJobs, name: str) -> float:
-    value = timed.measurements[name].anchored_ms
-    assert value is not None
-    return value

@@ -38,19 +38,20 @@ def count_features(archs: Sequence[Arch], num_classes: int, in_channels: int) ->
 
 
 def block_features(
-    archs: Sequence[Arch], blocks: Mapping[str, float], num_classes: int, in_channels: int
+    archs: Sequence[Arch], blocks: Mapping[str, float], num_classes: int, in_channels: int, stages: bool = True
 ) -> tuple[Floats, list[str]]:
-    """Give the measured block times of each arch in ms, summed over the net and over each stage, and a few counts.
+    """Give the measured block times of each arch in ms, summed over the net and (`stages`) each stage, and counts.
 
     The counts mend what blocks measured alone cannot show: each call of the runtime has a cost of its own, and a
-    whole net's weights do not stay in the cache as one block's do.
+    whole net's weights do not stay in the cache as one block's do, the more so the more there are (hence the square;
+    on small images, where weights outweigh the arithmetic, it halves the error).
     Raises InputError for an arch with a block that is not in the table.
     """
     rows = []
     num_stages = max((len(arch.d) for arch in archs), default=0) + 1
     for arch in archs:
         total, num_blocks, params = 0.0, 0.0, 0.0
-        stages = np.zeros(num_stages)
+        by_stage = np.zeros(num_stages)
         for spec in block_specs(arch, num_classes, in_channels):
             key = spec.key
             if key not in blocks:
@@ -62,9 +63,9 @@ def block_features(
             num_blocks += 1
             params += _spec_totals(spec)[4]
             if spec.kind == "block":
-                stages[min(spec.stage, num_stages - 1)] += blocks[key]
-        rows.append([total, num_blocks, params, *stages])
-    groups = ["total", "calls", "params", *["stage"] * num_stages]
+                by_stage[min(spec.stage, num_stages - 1)] += blocks[key]
+        rows.append([total, num_blocks, params, params**2, *(by_stage if stages else ())])
+    groups = ["total", "calls", "params", "params squared", *(["stage"] * num_stages if stages else ())]
     return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
 
 

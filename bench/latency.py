@@ -23,9 +23,11 @@ from .features import block_features, count_features
 
 Floats = NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 MIN_NETS = 5
 COVERAGE = 0.90
+# From so many nets on each stage may have a factor of its own; fewer only blur what the whole net's sum says.
+_NETS_FOR_STAGES = 20
 # Log-normal priors: of a group's width (e^-2.5 = 8 % of the mean latency, within a factor 20), of the relative noise.
 _LOG_WIDTH, _LOG_WIDTH_SD = -2.5, 3.0
 _LOG_NOISE, _LOG_NOISE_SD = -4.0, 1.5
@@ -69,6 +71,7 @@ class LatencyModel:
         self.resolutions: tuple[int, ...] = ()
         self.num_nets = 0
         self.error = math.nan
+        self.error_se = math.nan  # standard error of `error`: few nets do not know it well
         self.anchor_ms: float | None = None  # what the anchor nets took when the blocks were measured
         self._scale = 1.0  # mean latency in ms: weights are relative to it
         self._center: Floats = np.zeros(0)
@@ -108,6 +111,7 @@ class LatencyModel:
             self._weights, self._covariance, trust = _solve(design, target, self._noise, precision, trust, sweeps=1)
         errors, scores = _leave_one_out(design, target, self._noise, precision, trust)
         self.error = float(np.mean(errors))
+        self.error_se = float(np.std(errors, ddof=1) / math.sqrt(len(errors)))
         self._stretch = _stretch(scores)
         return self
 
@@ -140,6 +144,7 @@ class LatencyModel:
             "in_channels": self.in_channels,
             "num_nets": self.num_nets,
             "error": self.error,
+            "error_se": self.error_se,
             "anchor_ms": self.anchor_ms,
             "scale_ms": self._scale,
             "noise": self._noise,
@@ -159,6 +164,7 @@ class LatencyModel:
         model.spaces, model.resolutions = tuple(data["spaces"]), tuple(data["resolutions"])
         model.num_classes, model.in_channels = data["num_classes"], data["in_channels"]
         model.num_nets, model.error, model.anchor_ms = data["num_nets"], data["error"], data["anchor_ms"]
+        model.error_se = data.get("error_se", math.nan)
         model._scale, model._noise, model._stretch = data["scale_ms"], data["noise"], data["stretch"]
         model._center = np.array(data["center"])
         model._spread = np.array([np.inf if value is None else value for value in data["spread"]])
@@ -185,7 +191,8 @@ class LatencyModel:
 
     def _features(self, archs: Sequence[Arch]) -> tuple[Floats, list[str]]:
         if self.blocks:
-            return block_features(archs, self.blocks, self.num_classes, self.in_channels)
+            stages = self.num_nets >= _NETS_FOR_STAGES
+            return block_features(archs, self.blocks, self.num_classes, self.in_channels, stages)
         return count_features(archs, self.num_classes, self.in_channels)
 
     def _design(self, features: Floats) -> Floats:

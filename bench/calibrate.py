@@ -1,0 +1,294 @@
+"""Fit a latency model to a device: blocks once, a few whole nets in several fresh sessions, until the error is small.
+
+Enters: a profile that says how models run, a space, and callables that export an arch or a block to a model file.
+Leaves: the model, the labels it was fitted on and how noisy they are. Every session loads every net anew: the same
+file in another process differs by about 2 % (where its weights lie in memory), and only fresh loads average that out.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Arch, DeviceProfile, InputError, UnsteadyDeviceError
+from tutelage.search.counts import BlockSpec, block_specs
+from tutelage.search.space import Space
+
+from .features import count_features, design
+from .latency import LatencyModel
+from .measure import Job, Progress, TimedJobs, measure_jobs
+from .runtimes import find_runtime
+from .worker import launch_local
+
+Floats = NDArray[np.float64]
+ExportArch = Callable[[Arch, Path], object]
+ExportBlock = Callable[[BlockSpec, Path], object]
+
+# Block models share processes, so that a hundred of them do not take a hundred times a runtime's memory.
+BLOCKS_A_PROCESS = 24
+# Random archs whose blocks make the table, until this many in a row bring nothing new.
+_ARCHS_WITHOUT_NEWS = 200
+# Candidates from which the nets to measure are chosen, and how many are added where the error is not small yet.
+_POOL = 300
+_STEP = 4
+MIN_SESSIONS, MAX_SESSIONS = 2, 5
+_ROUNDS, _SAMPLES, _MIN_SECONDS = 24, 120, 0.1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted model and what it was fitted on; `held_out_ms` are the labels of nets that the fit never saw."""
+
+    model: LatencyModel
+    nets: list[Arch]
+    net_ms: Floats
+    held_out_ms: Floats
+    label_noise: float  # standard error of a label, a share: the spread of its sessions over the root of their number
+    unsteadiness: float  # the same of the worst net but 5 %
+    sessions: int
+    seconds: float
+    timed: TimedJobs  # the first session
+
+
+def calibrate(
+    profile: DeviceProfile,
+    space: Space,
+    *,
+    num_classes: int,
+    in_channels: int,
+    export: ExportArch,
+    export_block: ExportBlock | None,
+    minutes: float = 3.0,
+    num_nets: int = 10,
+    max_nets: int = 10,
+    small_error: float = 0.02,
+    tolerance: float = math.inf,
+    held_out: Sequence[Arch] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure and fit until the leave-one-out error is known to be small, or until the time is over.
+
+    Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
+    four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without
+    `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them.
+    Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
+    """
+    start = time.monotonic()
+    rng = np.random.default_rng(seed)
+    pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
+    chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
+    specs = block_table_specs(space, num_classes, in_channels) if export_block else []
+    with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
+        total = len(chosen) + len(held_out) + len(specs)
+        files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, total)
+        held = [files.net(arch, f"held {index}") for index, arch in enumerate(held_out)]
+        blocks = files.blocks(specs)
+        log_ms: list[dict[str, float]] = []
+        while True:
+            begun = time.monotonic()
+            jobs = [files.net(pool[index], f"net {index}") for index in chosen] + held + (blocks if not log_ms else [])
+            files.convert()
+            left = max(10.0, minutes * 60 - (time.monotonic() - start))
+            # Networks loaded first were seen 2 % slower than the rest: each session loads them in another order.
+            jobs = [jobs[index] for index in rng.permutation(len(jobs))]
+            timed = _session(jobs, profile, left / 2, seed + len(log_ms), progress)
+            if not log_ms:
+                first = timed
+                table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
+            log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
+            labels, noise = combine_sessions(log_ms)
+            nets = [pool[index] for index in chosen]
+            net_ms = np.array([labels[f"net {index}"] for index in chosen])
+            model = LatencyModel.fit(nets, net_ms, blocks=table, num_classes=num_classes, in_channels=in_channels)
+            unsteadiness = float(np.percentile(list(noise.values()), 95)) if len(log_ms) > 1 else math.inf
+            small = model.error + model.error_se <= small_error and unsteadiness <= tolerance
+            now = time.monotonic()
+            if len(log_ms) >= MIN_SESSIONS:
+                no_time = now - start + (now - begun) > minutes * 60
+                if small or no_time or len(log_ms) >= MAX_SESSIONS:
+                    break
+                chosen += _unsure(model, pool, chosen, min(_STEP, max_nets - len(chosen)))
+    if unsteadiness > tolerance:
+        raise UnsteadyDeviceError(
+            f"not steady: after {len(log_ms)} sessions the nets' times are known to {unsteadiness:.1%} at p95 "
+            f"(allowed {tolerance:.0%}): quiet the host and try again, or give it more minutes"
+        )
+    model.anchor_ms = first.anchor_ms
+    held_ms = np.array([labels[job.name] for job in held])
+    typical = float(np.sqrt(np.mean(np.square(list(noise.values())))))
+    return Calibration(
+        model, nets, net_ms, held_ms, typical, unsteadiness, len(log_ms), time.monotonic() - start, first
+    )
+
+
+def measure_nets(
+    profile: DeviceProfile,
+    archs: Sequence[Arch],
+    *,
+    in_channels: int,
+    export: ExportArch,
+    anchor_ms: float | None = None,
+    seconds: float = 20.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[TimedJobs, Floats]:
+    """Measure whole nets once, in one session; returns it and their times in ms, on the scale of `anchor_ms`."""
+    with tempfile.TemporaryDirectory(prefix="tutelage-nets-") as scratch:
+        files = _Files(Path(scratch), profile, in_channels, export, None, progress, len(archs))
+        jobs = [files.net(arch, f"net {index}") for index, arch in enumerate(archs)]
+        files.convert()
+        timed = _session(jobs, profile, seconds, seed, progress, anchor_ms)
+    return timed, np.array([_ms(timed, job.name) for job in jobs])
+
+
+def combine_sessions(log_ms: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Average each net's log time over the sessions it was in; returns ms and standard errors (shares) by name.
+
+    What all nets of a session have in common is the session's, not theirs: it is taken out by the median.
+    """
+    names = list(dict.fromkeys(name for session in log_ms for name in session))
+    table = np.array([[session.get(name, np.nan) for session in log_ms] for name in names])
+    shift = np.zeros(len(log_ms))
+    for _ in range(20):
+        level = np.nanmean(table - shift, axis=1)
+        shift = np.nanmedian(table - level[:, None], axis=0)
+        shift -= shift.mean()
+    residual = table - shift - level[:, None]
+    count = np.isfinite(table).sum(axis=1)
+    # One pooled spread: two or three sessions of one net say little about its own.
+    freedom = max(1.0, float((count - 1).sum()) * (1 - 1 / len(names)))
+    pooled = math.sqrt(float(np.nansum(residual**2)) / freedom)
+    own = np.sqrt(np.nansum(residual**2, axis=1) / np.maximum(count - 1, 1))
+    errors = np.sqrt((own**2 + pooled**2) / 2) / np.sqrt(count)
+    return dict(zip(names, np.exp(level).tolist(), strict=True)), dict(zip(names, errors.tolist(), strict=True))
+
+
+def block_table_specs(space: Space, num_classes: int, in_channels: int) -> list[BlockSpec]:
+    """List every distinct block of a space at its resolutions: drawn from archs until no new one appears."""
+    rng = np.random.default_rng(0)
+    specs: dict[str, BlockSpec] = {}
+    for side in space.resolutions:
+        here = space.with_resolutions((side,))
+        quiet = 0
+        archs = [here.smallest(), here.largest()]
+        while quiet < _ARCHS_WITHOUT_NEWS:
+            for arch in archs:
+                before = len(specs)
+                for spec in block_specs(arch, num_classes, in_channels):
+                    specs.setdefault(spec.key, spec)
+                quiet = 0 if len(specs) > before else quiet + 1
+            archs = here.decode(here.random(50, rng))
+    return list(specs.values())
+
+
+@dataclass
+class _Files:
+    """The model files of a calibration, each exported once, as the jobs that time them."""
+
+    folder: Path
+    profile: DeviceProfile
+    in_channels: int
+    export: ExportArch
+    export_block: ExportBlock | None
+    progress: Progress | None
+    total: int  # how many are expected, for the progress report
+    jobs: dict[str, Job] = field(default_factory=dict)
+    unconverted: list[tuple[Path, Job]] = field(default_factory=list)
+
+    def net(self, arch: Arch, name: str) -> Job:
+        """Export a whole net."""
+        if name not in self.jobs:
+            path = self._path()
+            self.export(arch, path)
+            self._add(path, Job(name, path, (self.profile.batch, self.in_channels, arch.r, arch.r)))
+        return self.jobs[name]
+
+    def blocks(self, specs: Sequence[BlockSpec]) -> list[Job]:
+        """Export the table's blocks; they share processes and do not decide about steadiness."""
+        jobs = []
+        for index, spec in enumerate(specs):
+            assert self.export_block is not None
+            path = self._path()
+            self.export_block(spec, path)
+            shape = (self.profile.batch, spec.in_channels, spec.in_hw, spec.in_hw)
+            group = f"blocks {index // BLOCKS_A_PROCESS}"
+            jobs.append(self._add(path, Job(f"block {spec.key}", path, shape, group, judged=False)))
+        return jobs
+
+    def convert(self) -> None:
+        """Bring what was exported since into the runtime's own format, all at once: starting a converter is slow."""
+        if not self.unconverted:
+            return
+        from .litert import Conversion, convert_to_litert
+
+        def done(number: int, total: int) -> None:
+            if self.progress:
+                self.progress("converting", number, total)
+
+        convert_to_litert([Conversion(path, job.path, job.shape) for path, job in self.unconverted], done)
+        self.unconverted.clear()
+
+    def _path(self) -> Path:
+        if self.progress:
+            self.progress("exporting", len(self.jobs), max(self.total, len(self.jobs) + 1))
+        suffix = self._suffix()
+        return self.folder / f"model-{len(self.jobs)}{'.onnx' if suffix == '.tflite' else suffix}"
+
+    def _add(self, exported: Path, job: Job) -> Job:
+        if exported.suffix != self._suffix():
+            job = replace(job, path=exported.with_suffix(self._suffix()))
+            self.unconverted.append((exported, job))
+        self.jobs[job.name] = job
+        return job
+
+    def _suffix(self) -> str:
+        return find_runtime(self.profile.runtime).suffixes[0]
+
+
+def _unsure(model: LatencyModel, pool: Sequence[Arch], chosen: Sequence[int], num: int) -> list[int]:
+    """Choose the nets whose predicted intervals are the widest for their time, well apart from each other."""
+    if num <= 0:
+        return []
+    mean, low, high = model.predict(pool)
+    order = np.argsort(-(high - low) / mean)
+    # The widest few hundred are much alike: take them at a stride through the widest third.
+    fresh = [int(index) for index in order if index not in chosen][: len(pool) // 3]
+    return fresh[:: max(1, len(fresh) // num)][:num]
+
+
+def _session(
+    jobs: Sequence[Job],
+    profile: DeviceProfile,
+    seconds: float,
+    seed: int,
+    progress: Progress | None,
+    anchor_ms: float | None = None,
+) -> TimedJobs:
+    """Measure every job once more, freshly loaded; its steadiness is judged over the sessions, not in this one."""
+    if profile.host != "local" or profile.command:
+        from .remote import open_launcher
+
+        with open_launcher(profile) as launcher:
+            return measure_jobs(
+                jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
+                tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, launcher=launcher,
+            )  # fmt: skip
+    return measure_jobs(
+        jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
+        tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, launcher=launch_local,
+    )  # fmt: skip
+
+
+def _ms(timed: TimedJobs, name: str) -> float:
+    value = timed.measurements[name].anchored_ms
+    if value is None:
+        raise InputError(f"{name} was not measured")
+    return value

@@ -1,0 +1,105 @@
+"""Fitting a device: sessions average what fresh loads change, files are made once, an unsteady device is refused."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.bench import calibrate as module
+from tutelage.bench.calibrate import calibrate, combine_sessions
+from tutelage.bench.measure import Job, TimedJobs
+from tutelage.records import Arch, DeviceProfile, Measurement, UnsteadyDeviceError
+from tutelage.search.counts import BlockSpec, count
+from tutelage.search.space import SPACES
+
+SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
+
+
+def test_what_a_session_has_in_common_is_not_the_nets():
+    ms = np.log([1.0, 2.0, 3.0, 4.0, 5.0])
+    sessions = [{f"net {i}": value + shift for i, value in enumerate(ms)} for shift in (0.1, -0.1)]
+    labels, errors = combine_sessions(sessions)
+    np.testing.assert_allclose(list(labels.values()), np.exp(ms), rtol=1e-9)
+    assert max(errors.values()) < 1e-9
+
+
+def test_a_net_that_joins_later_is_put_on_the_scale_of_all_sessions():
+    ms = np.log([1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
+    first = {f"net {i}": ms[i] + 0.2 for i in range(5)}
+    second = {f"net {i}": ms[i] - 0.2 for i in range(6)}
+    labels, _ = combine_sessions([first, second])
+    np.testing.assert_allclose(labels["net 5"], 9.0, rtol=1e-9)
+
+
+def test_stated_label_noise_is_the_spread_of_the_labels():
+    rng = np.random.default_rng(0)
+    stated, seen = [], []
+    for _ in range(40):
+        sessions = [{f"net {i}": 0.02 * rng.standard_normal() for i in range(30)} for _ in range(3)]
+        labels, errors = combine_sessions(sessions)
+        stated.append(np.sqrt(np.mean(np.square(list(errors.values())))))
+        seen.append(np.std(np.log(list(labels.values()))))
+    assert np.mean(stated) == pytest.approx(np.mean(seen), rel=0.1)
+    assert np.mean(stated) == pytest.approx(0.02 / math.sqrt(3), rel=0.1)
+
+
+class _Laboratory:
+    """Times in place of a runtime's: proportional to MACs, each load off by `spread`; keeps what was asked."""
+
+    def __init__(self, spread: float) -> None:
+        self.spread, self.rng = spread, np.random.default_rng(3)
+        self.sessions: list[list[str]] = []
+        self.ms: dict[Path, float] = {}
+
+    def export(self, arch: Arch, path: Path) -> None:
+        self.ms[path] = float(count([arch]).macs[0]) / 1e7 + 0.2
+
+    def export_block(self, spec: BlockSpec, path: Path) -> None:
+        self.ms[path] = spec.macs / 1e7 + 0.01
+
+    def session(self, jobs: list[Job], *_: object, **__: object) -> TimedJobs:
+        self.sessions.append([job.name for job in jobs])
+        found = {}
+        for job in jobs:
+            off = self.spread * self.rng.standard_normal() if job.judged else 0.0
+            found[job.name] = Measurement(
+                device="x", runtime="onnxruntime", runtime_version="1", threads=1, batch=1, precision="fp32",
+                effective_precision="fp32", samples_ms=(1.0,), anchored_ms=self.ms[job.path] * math.exp(off),
+                created="2026-01-01T00:00:00Z",
+            )  # fmt: skip
+        return TimedJobs(found, 0.0, 1.0, 1)
+
+
+def fit(laboratory: _Laboratory, monkeypatch: pytest.MonkeyPatch, **options: object) -> module.Calibration:
+    monkeypatch.setattr(module, "_session", laboratory.session)
+    held = SPACE.decode(SPACE.random(5, np.random.default_rng(9)))
+    return calibrate(
+        DeviceProfile(name="x", runtime="onnxruntime"), SPACE, num_classes=10, in_channels=3,
+        export=laboratory.export, export_block=laboratory.export_block, held_out=held, **options,
+    )  # fmt: skip
+
+
+def test_stops_when_the_error_is_small_and_measures_the_table_once(monkeypatch: pytest.MonkeyPatch):
+    laboratory = _Laboratory(0.001)
+    found = fit(laboratory, monkeypatch, num_nets=8, max_nets=20)
+    assert found.sessions == module.MIN_SESSIONS
+    assert len(found.nets) == 8
+    assert [sum(name.startswith("block") for name in session) for session in laboratory.sessions] == [93, 0]
+    assert [sum(name.startswith("held") for name in session) for session in laboratory.sessions] == [5, 5]
+    assert found.model.error < 0.01
+    assert found.label_noise < 0.002
+
+
+def test_goes_on_with_the_nets_it_knows_least_where_the_error_is_not_small(monkeypatch: pytest.MonkeyPatch):
+    laboratory = _Laboratory(0.05)
+    found = fit(laboratory, monkeypatch, num_nets=6, max_nets=12)
+    assert found.sessions > module.MIN_SESSIONS
+    assert len(found.nets) == 12
+    assert len(set(found.nets)) == 12
+    assert laboratory.sessions[0][:3] != laboratory.sessions[1][:3]  # loaded in another order
+
+
+def test_a_device_whose_times_stay_apart_is_refused(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UnsteadyDeviceError, match=r"after 5 sessions .*allowed 5%"):
+        fit(_Laboratory(0.4), monkeypatch, num_nets=6, max_nets=6, tolerance=0.05)
