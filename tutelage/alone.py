@@ -27,9 +27,9 @@ from tutelage.workspace import Workspace
 
 
 def named_devices(
-    recipe: Recipe, names: Sequence[str], max_latency: str | None, workspace: Path
+    recipe: Recipe, names: Sequence[str], max_latency: str | None, workspace: Path, risk: float | None = None
 ) -> list[DeviceSection]:
-    """Give the devices a verb names, as the recipe or their profile has them, each with the budget if one is given."""
+    """Give the devices a verb names, as the recipe or their profile has them, each with the budget and risk given."""
     sections = {section.name: section for section in recipe.devices}
     for profile, _ in list_profiles(workspace):
         sections.setdefault(
@@ -42,9 +42,11 @@ def named_devices(
                 f"no device {name!r}: known are {', '.join(sections) or 'none'}; `tutelage device add {name}` makes it"
             )
     chosen = [sections[name] for name in names] or list(recipe.devices)
-    if max_latency is None:
-        return chosen
-    return [section.model_copy(update={"max_latency": max_latency}) for section in chosen]
+    if risk is not None and not 0 < risk < 0.5:
+        raise InputError(f"risk is {risk}: give the odds of breaking the budget, above 0 and below 0.5, e.g. 0.05")
+    given = {"max_latency": max_latency, "risk": risk}
+    update = {key: value for key, value in given.items() if value is not None}
+    return [section.model_copy(update=update) for section in chosen]
 
 
 def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:

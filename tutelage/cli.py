@@ -66,6 +66,9 @@ def search(
         list[str] | None, typer.Option("--device", help="Device profile to hold budgets on; repeatable.")
     ] = None,
     max_latency: Annotated[str | None, typer.Option(help="Latency budget on those devices, e.g. 5ms.")] = None,
+    risk: Annotated[
+        float | None, typer.Option(help="Odds that a subnet breaks its latency budget: 0.05 holds it to 95 %.")
+    ] = None,
     max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
     max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
@@ -97,7 +100,7 @@ def search(
     options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
     options |= {"seed": seed, "supernet.weights": supernet_weights}
     base = load_recipe(recipe, set_ or ())
-    chosen = with_options(base, options, alone.named_devices(base, device or (), max_latency, workspace))
+    chosen = with_options(base, options, alone.named_devices(base, device or (), max_latency, workspace, risk))
     with terminal.run_setting(workspace) as setting:
         searched = pipeline.search(chosen, *setting)
     if as_json:

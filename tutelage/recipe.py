@@ -98,6 +98,9 @@ class DeviceSection(Section):
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)
     max_latency: str | None = None  # "5ms", or "35%": that share of the way from the smallest to the largest subnet
+    # Odds that a subnet held to be within the budget is not: latency is weighed at the upper end of the model's
+    # interval of coverage 1 - 2 risk (.05: the 90 % interval).
+    risk: float = Field(0.05, gt=0, lt=0.5)
 
 
 class SearchSection(Section):

@@ -27,6 +27,7 @@ class Device:
     folder: Path
     latency: LatencyModel | None
     max_latency_ms: float | None = None
+    risk: float = 0.05  # odds that a latency is above the end of the interval that it is weighed by
 
     @property
     def name(self) -> str:
@@ -82,7 +83,7 @@ def open_device(
             f"px, this run needs {space.name} at {list(space.resolutions)} px: give it another name in the recipe"
         )
     model = load_latency_model(profile, folder)
-    return Device(profile, folder, model, budget_ms(section, model, space))
+    return Device(profile, folder, model, budget_ms(section, model, space), section.risk)
 
 
 def name_device(workspace: Workspace, section: DeviceSection) -> Device:

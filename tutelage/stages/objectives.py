@@ -113,7 +113,8 @@ def latency_name(device: Device) -> str:
 def objectives_of(ctx: Context, devices: Sequence[Device], error: Score) -> tuple[Objective, ...]:
     """List what is weighed, in the recipe's order.
 
-    Latency is the upper end of the model's 90 % interval, so that a budget is kept even where the model is unsure.
+    Latency is the upper end of the model's interval at the device's risk, so that a budget is kept even where the
+    model is unsure.
     """
     latencies = {latency_name(device): device for device in devices}
     found = []
@@ -197,4 +198,4 @@ def _named(name: str) -> Named:
 
 
 def _upper_latency(device: Device) -> Score:
-    return lambda archs: device.model.predict(archs)[2]
+    return lambda archs: device.model.predict(archs, coverage=1 - 2 * device.risk)[2]

@@ -226,4 +226,5 @@ def _device_key(device: Device) -> dict[str, Any]:
     model = device.folder / device.profile.latency_model
     if not model.is_file():
         raise InputError(f"{model} is missing: measure the device again with `tutelage device add {device.name}`")
-    return {"profile": device.profile.to_dict(), "model": hashlib.sha256(model.read_bytes()).hexdigest()}
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    return {"profile": device.profile.to_dict(), "model": digest, "risk": device.risk}

@@ -1,0 +1,42 @@
+"""A latency budget is held against the end of the model's interval that the user's risk names."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.alone import named_devices
+from tutelage.bench.latency import LatencyModel
+from tutelage.recipe import DeviceSection, Recipe
+from tutelage.records import DeviceProfile, InputError
+from tutelage.search.counts import count
+from tutelage.search.space import SPACES
+from tutelage.stages.device import Device
+from tutelage.stages.objectives import _upper_latency
+
+SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
+
+
+def test_less_risk_weighs_a_longer_latency_and_the_default_is_the_90_percent_interval():
+    rng = np.random.default_rng(0)
+    archs = SPACE.decode(SPACE.random(30, rng))
+    ms = count(archs).macs / 1e7 * rng.uniform(0.9, 1.1, 30)
+    model = LatencyModel.fit(archs[:20], ms[:20])
+    profile = DeviceProfile(name="box", runtime="onnxruntime")
+    ends = [_upper_latency(Device(profile, Path(), model, risk=risk))(archs) for risk in (0.01, 0.05, 0.2, 0.45)]
+    for longer, shorter in itertools.pairwise(ends):
+        assert (longer > shorter).all()
+    assert (ends[-1] > model.predict(archs)[0]).all()
+    np.testing.assert_array_equal(_upper_latency(Device(profile, Path(), model))(archs), model.predict(archs)[2])
+
+
+def test_the_risk_of_a_verb_goes_to_its_devices_and_nonsense_is_refused(tmp_path: Path):
+    recipe = Recipe.model_validate({"name": "x", "devices": [{"name": "box", "risk": 0.2}, {"name": "bag"}]})
+    assert [section.risk for section in named_devices(recipe, (), None, tmp_path)] == [0.2, 0.05]
+    assert [section.risk for section in named_devices(recipe, ("bag",), "3ms", tmp_path, 0.01)] == [0.01]
+    for risk in (0.0, 0.5, 5.0):
+        with pytest.raises(InputError, match=rf"risk is {risk}: .*above 0 and below 0\.5"):
+            named_devices(recipe, (), None, tmp_path, risk)
+    with pytest.raises(ValueError, match=r"less than 0\.5"):
+        DeviceSection(name="box", risk=0.7)
