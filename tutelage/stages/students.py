@@ -52,7 +52,8 @@ def named_students(ctx: Context) -> list[Student]:
     A distillation method that teaches nothing at this class count is refused here too.
     """
     find_loss(ctx.recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
-    return [_named(ctx, section.name, section.options) for section in ctx.recipe.students]
+    named = [(_named(ctx, section.name, section.options), section.title) for section in ctx.recipe.students]
+    return [student.model_copy(update={"model": title or student.model}) for student, title in named]
 
 
 def _named(ctx: Context, name: str, options: dict[str, object]) -> Student:
