@@ -75,6 +75,7 @@ class StudentSection(Section):
     """A student that is named, not searched: a preset of `search/space.py` or any timm name."""
 
     name: str
+    title: str = ""  # how rows call it, where options make it another network than the name says
     weights: Path | None = None  # a file with trained weights to start from
     options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
 

@@ -1,0 +1,98 @@
+"""Hard-swish on integers: the same function as in float on every level, and no gate of a student left in float."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tutelage.quant.gates import fold_gates, gate_ranges, split_hard_swish
+from tutelage.quant.placement import float_stem
+from tutelage.quant.ptq import prepared, quantize_graph, quantize_onnx
+from tutelage.quant.ranges import collect
+from tutelage.quant.run import run_onnx
+
+
+def _swish_network(kind: str):
+    """A 1 x 1 convolution of weight 1 and the gate on it: (n, 40, 4, 4) -> the same shape."""
+    weight = np.eye(40, dtype=np.float32)[:, :, None, None]
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["x"], name="conv"),
+        helper.make_node(kind, ["x"], ["logits"], name="act", **({"alpha": 1 / 6} if kind == "HardSigmoid" else {})),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "swish",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 40, 4, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 40, 4, 4])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+@pytest.mark.parametrize("high", [2.0, 9.0])
+def test_hard_swish_is_exact_but_for_the_rounding_of_its_ends(high, tmp_path) -> None:
+    """|integer - float| <= the slope, at most 1.5, times half a step of the image and half a step of x."""
+    path = tmp_path / "swish.onnx"
+    onnx.save(_swish_network("HardSwish"), path)
+    images = np.linspace(-12, high, 4 * 640, dtype=np.float32).reshape(4, 40, 4, 4)
+    report = quantize_onnx(path, tmp_path / "int8.onnx", images)
+    found = run_onnx(report.path, images)
+    expected = images * np.clip(images / 6 + 0.5, 0, 1)
+    step = (high + 3) / 255 * 1.05  # a whole zero point widens the range by some percent at most
+    image_step = (high + 12) / 255
+    assert np.abs(found - expected).max() <= 0.75 * (step + image_step)
+    assert (found[images <= -3 - step - image_step] == 0).all()  # flat below -3, exactly
+
+
+def test_the_range_starts_at_the_gate_on_a_whole_zero_point(tmp_path) -> None:
+    model = _swish_network("HardSwish")
+    split_hard_swish(model)
+    assert [node.op_type for node in model.graph.node] == ["Conv", "HardSigmoid", "Mul"]
+    onnx.save(model, tmp_path / "split.onnx")
+    low, high = gate_ranges(tmp_path / "split.onnx", {"x": (-20.0, 5.0)})["x"]
+    scale = (high - low) / 255
+    assert low == pytest.approx(-3)
+    assert high >= 5
+    assert -low / scale == pytest.approx(round(-low / scale), abs=1e-9)
+
+
+def test_who_else_reads_the_input_keeps_its_range(tmp_path) -> None:
+    model = _swish_network("HardSwish")
+    model.graph.node.append(helper.make_node("Neg", ["x"], ["minus"], name="other"))
+    split_hard_swish(model)
+    onnx.save(model, tmp_path / "other.onnx")
+    assert gate_ranges(tmp_path / "other.onnx", {"x": (-20.0, 5.0)})["x"] == (-20.0, 5.0)
+
+
+def test_a_student_has_no_gate_left_in_float(digits, tmp_path) -> None:
+    report = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", digits.images[:16])
+    kinds = [node.op_type for node in onnx.load(report.path).graph.node]
+    stem = [name for name in report.stem if "act" in name]
+    assert kinds.count("HardSigmoid") == len(stem) == 1  # the float stem's own
+    assert set(report.float_operators) <= {"Conv", "HardSigmoid", "Mul"}
+    assert float_stem(onnx.load(digits.fp32)) == report.stem
+    names = {tensor.name for tensor in onnx.load(report.path).graph.initializer}
+    read = {name for node in onnx.load(report.path).graph.node for name in node.input}
+    assert names <= read
+
+
+def test_folding_does_not_change_answers(digits, tmp_path) -> None:
+    """The same ranges with the gates left in float: outputs differ by the rounding of the gate alone."""
+    images = digits.images[:16]
+    with prepared(digits.fp32) as graph:
+        ranges = {name: held.range("minmax") for name, held in collect(graph, images).items()}
+        (tmp_path / "folded.onnx").write_bytes(quantize_graph(graph, ranges))
+        model = onnx.load(tmp_path / "folded.onnx")
+        assert fold_gates(model) == 0  # nothing is left to fold
+    folded = run_onnx(tmp_path / "folded.onnx", digits.val_images)
+    assert np.abs(folded - digits.logits).mean() < 0.1 * np.abs(digits.logits).mean()
+
+
+def test_a_logit_beyond_calibration_is_not_cut(digits, tmp_path) -> None:
+    """Calibrated on images of one class, the others' logits still reach beyond what the outputs ever held."""
+    ones = digits.images[digits.labels == 1][:16]
+    report = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", ones)
+    last = onnx.load(report.path).graph.node[-1]
+    assert (last.op_type, last.output[0]) == ("Gemm", "logits")
+    held = run_onnx(digits.fp32, ones)
+    assert run_onnx(report.path, digits.val_images).max() > held.max()

@@ -1,0 +1,114 @@
+"""The verb `quantize`: one fp32 file made int8 for the runtime its new name is for, held to a loss, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.alone import input_shape, must_exist
+from tutelage.bench.measure import measure
+from tutelage.bench.profiles import find_profile
+from tutelage.progress import Report
+from tutelage.quant.ptq import QuantReport
+from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
+from tutelage.recipe import Recipe
+from tutelage.records import InputError
+from tutelage.stages.compress import calibration_images, quantize_for, scorer
+from tutelage.stages.context import open_context
+from tutelage.workspace import Workspace
+
+_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
+# Images that show where the noise is: the picture is the same for more.
+_PICTURE_IMAGES = 64
+
+
+def quantize_file(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    model: Path,
+    out: Path,
+    device: str | None = None,
+    picture: Path | None = None,
+) -> dict[str, Any]:
+    """Quantize an fp32 ONNX file for the runtime that `out` is for, and compare both on the validation split.
+
+    The recipe says how (`quantize.method`, `max_drop`, ...). With `device`, of the choices of float layers that hold
+    the allowed loss the fastest there is kept, and both files are measured. `picture`: where layers' noise is drawn.
+    """
+    must_exist(model)
+    runtime = _RUNTIMES.get(out.suffix)
+    if runtime is None:
+        raise InputError(f"{out}: name the int8 model .onnx (ONNX Runtime) or .xml (OpenVINO)")
+    ctx = open_context(recipe, workspace, report, threads)
+    channels, side, width = input_shape(model, ctx.size)
+    if side != width or channels != ctx.channels:
+        raise InputError(
+            f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "
+            "and are square: give another --recipe, or --set data.channels=..."
+        )
+    calibration = calibration_images(ctx, side)
+    images, labels = ctx.split("val", side)
+    val, score = images.numpy(), scorer(ctx, labels.numpy())
+    clock = _clock(workspace, report, device, runtime, (channels, side, width)) if device else None
+    report("quantize", 0, 1)
+    made = quantize_for(ctx, runtime, model, out, calibration, val, score, latency=clock)
+    report("quantize", 1, 1)
+    figures = _figures(model, made, val, score, threads)
+    if clock is not None:
+        measured = clock({"fp32": model, "int8": out})
+        figures |= {"fp32_p50_ms": measured["fp32"], "int8_p50_ms": measured["int8"]}
+    if picture is not None:
+        method = "minmax" if recipe.quantize.method == "auto" else recipe.quantize.method
+        noise = sensitivity(model, calibration, val[:_PICTURE_IMAGES], method=method, threads=threads)
+        draw_sensitivity(noise, picture, kept=made.excluded)
+        figures |= {"picture": str(picture), "noisiest_layer": noise.worst()[0].name}
+    return figures
+
+
+def _clock(
+    workspace: Workspace, report: Report, device: str, runtime: str, shape: tuple[int, int, int]
+) -> Callable[[Mapping[str, Path]], dict[str, float]]:
+    """Give a function that measures files together on a device: name -> p50 in milliseconds."""
+    profile, _ = find_profile(device, workspace.path)
+    if profile.runtime != runtime:
+        raise InputError(
+            f"device {device} runs {profile.runtime}, the file is for {runtime}: name another device or another suffix"
+        )
+
+    def clock(files: Mapping[str, Path]) -> dict[str, float]:
+        found = measure(
+            files, profile, shape, progress=lambda text, done, total: report(f"measure on {device}", done, total)
+        )
+        return {name: measurement.p50_ms for name, measurement in found.items()}
+
+    return clock
+
+
+def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], float], threads: int) -> dict[str, Any]:
+    """Compare both files on validation images; `score` is accuracy, or the AUC where an image has several labels."""
+    run = run_openvino if made.runtime == "openvino" else run_onnx
+    before, after = run_onnx(model, val, threads=threads), run(made.path, val, threads=threads)
+    return {
+        "model": str(made.path),
+        "scheme": made.scheme,
+        "method": made.method,
+        "calibration_images": made.num_calibration,
+        "calibration_sha256": made.calibration_sha256,
+        "size_bytes": made.size_bytes,
+        "fp32_bytes": made.fp32_bytes,
+        "share_of_fp32_bytes": made.size_ratio,
+        "validation_images": len(val),
+        "fp32_score": score(before),
+        "int8_score": score(after),
+        "same_top1": float((before.argmax(1) == after.argmax(1)).mean()),
+        "largest_difference": float(np.abs(before - after).max()),
+        "mean_difference": float(np.abs(before - after).mean()),
+        "float_layers": ", ".join(made.excluded) or "none",
+    }

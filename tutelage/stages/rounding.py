@@ -1,0 +1,57 @@
+"""Teach students to bear rounding: quantization-aware training by the same teachers, then the usual int8 files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.quant.export import export_onnx
+from tutelage.quant.qat import finish_qat, prepare_qat
+from tutelage.records import Student
+
+from . import networks
+from .compress import Variant, calibration_images, inputs_of, quantized, read_variants
+from .context import Context
+from .teach import CHECKPOINT, fit
+
+SCHEME = "int8-qat"
+
+
+def teach_rounding(
+    ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]
+) -> list[Variant]:
+    """Train a taught student on under int8 rounding for the recipe's `qat_epochs`, and quantize what comes out.
+
+    It starts from the student's own weights and is taught by those of `teachers` that taught it, with the students'
+    schedule but its own learning rate. Nothing is done where the recipe asks for no such epochs, and for teachers.
+    """
+    section = ctx.recipe.quantize
+    if section.qat_epochs == 0 or student.role == "teacher":
+        return []
+    own = [teacher for teacher in teachers if teacher.model in student.teacher.split("+")]
+    schedule = ctx.recipe.distill.model_copy(
+        update={"epochs": section.qat_epochs, "lr": section.qat_lr, "warmup_epochs": 0.0, "patience": None}
+    )
+    inputs = {
+        **inputs_of(ctx, student, runtimes),
+        "schedule": schedule.model_dump(mode="json", exclude={"taught_by"}),
+        "teachers": [teacher.weights.sha256 for teacher in own if teacher.weights],
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        side = ctx.side(student)
+        network = prepare_qat(networks.load(ctx, student), calibration_images(ctx, side))
+        seeds = (ctx.seed("rounding"), ctx.seed("rounding batches"))
+        result = fit(ctx, student, network, schedule, own, folder / CHECKPOINT, seeds=seeds, what="teach rounding to")
+        trained = folder / "model.qat.onnx"
+        export_onnx(finish_qat(network), trained, (1, ctx.channels, side, side))
+        validation = {"accuracy": result.val_accuracy, "auc": result.val_auc}
+        variants = quantized(ctx, student, trained, runtimes, SCHEME)
+        for variant in variants:
+            variant["quantization"] |= {"qat_epochs": section.qat_epochs, "qat_lr": section.qat_lr}
+        return {"variants": variants, "simulated": validation}
+
+    taught = f" from {student.teacher}" if student.teacher else ""
+    stage = ctx.workspace.stage(f"teach rounding to {student.model}{taught}", inputs, work)
+    return read_variants(student, stage.result["variants"])
