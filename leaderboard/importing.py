@@ -5,6 +5,7 @@ Enters: a file. Leaves: rows marked `imported`, with the file they came from; ra
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.records import InputError, Measurement, Row
+from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
 from .filters import number
 from .schema import GAINS
@@ -58,7 +59,7 @@ def _read_store(path: Path) -> tuple[list[Row], list[Measurement]]:
 
 def _json_records(path: Path) -> list[dict[str, Any]]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parsed_json(bounded_text(path))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not JSON ({error})") from error
     data = data.get("rows", data) if isinstance(data, dict) else data
@@ -71,9 +72,8 @@ def _csv_records(path: Path) -> list[dict[str, Any]]:
     import csv
 
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, restkey="")
-            records = [dict(record) for record in reader]
+        reader = csv.DictReader(io.StringIO(bounded_text(path, encoding="utf-8-sig")), restkey="")
+        records = [dict(record) for record in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error})") from error
     for line, record in enumerate(records, 2):
@@ -109,7 +109,7 @@ def _to_row(record: Mapping[str, Any], path: Path, place: int) -> Row:
 
 def _arch(text: str, path: Path, place: int) -> Any:
     try:
-        return json.loads(text)
+        return parsed_json(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, row {place}: arch is not JSON: {text[:60]!r}") from error
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
 Points = NDArray[np.float64]
 # How far from its mark a label may go, in points, and where: above the stair of a front (left, up) there is room.
@@ -31,7 +30,6 @@ _BESIDE = 9.0
 def place_labels(panel: Axes) -> None:
     """Move every annotation of a panel to a free place, from left to right."""
     from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
     labels = [child for child in panel.get_children() if isinstance(child, Annotation)]
     if not labels:
@@ -39,38 +37,52 @@ def place_labels(panel: Axes) -> None:
     pixels = panel.figure.dpi / 72
     inside = panel.get_window_extent()
     marks, stairs = _obstacles(panel)
-    around = [_square(spot, _MARK * pixels) for spot in marks]
-    taken = [*around, *(_square(spot, pixels) for spot in stairs)]
-    names: list[Bbox] = []
+    around = _squares(marks, _MARK * pixels)
+    taken = np.concatenate([around, _squares(stairs, pixels)])
+    names = np.empty((0, 4))
     leaders: list[Points] = []
     for label in sorted(labels, key=lambda label: float(panel.transData.transform(label.xy)[0])):
         spot = panel.transData.transform(label.xy)
         size = label.get_window_extent()
+        away = around[~_overlap(around, _squares(spot[None], 2 * _MARK * pixels)[0])]
         # First a place whose line crosses no other mark; where there is none, one whose line does.
         for may_cross, reach, (right, up) in product((False, True), _REACHES, _DIRECTIONS):
             left = spot[0] + right * reach * pixels - size.width * (1 - right) / 2
             low = spot[1] + up * reach * pixels - size.height * (1 - up) / 2
-            box = Bbox.from_bounds(left, low, size.width, size.height)
-            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if not fits or any(box.overlaps(other) for other in (*taken, *names)) or _meets(leaders, box):
+            box = np.array([left, low, left + size.width, low + size.height])
+            fits = inside.x0 <= box[0] and box[2] <= inside.x1 and inside.y0 <= box[1] and box[3] <= inside.y1
+            if not fits or _overlap(taken, box).any() or _overlap(names, box).any():
                 continue
             leader = _leader(spot, box)
-            here = _square(spot, 2 * _MARK * pixels)
-            away = [] if may_cross else [mark for mark in around if not mark.overlaps(here)]
-            if reach > _BESIDE and any(_meets([leader], other) for other in (*names, *away)):
+            if any(_crossed(box[None], other) for other in leaders):
                 continue
-            names.append(box)
+            obstacles = names if may_cross else np.concatenate([names, away])
+            if reach > _BESIDE and _crossed(obstacles, leader):
+                continue
+            names = np.concatenate([names, box[None]])
             leaders += [leader] if reach > _BESIDE else []
-            _move(panel, label, box.x0, box.y0, reach > _BESIDE)
+            _move(panel, label, left, low, reach > _BESIDE)
             break
         else:
             label.set_visible(False)
 
 
-def _square(spot: Points, half: float) -> Bbox:
-    from matplotlib.transforms import Bbox
+def _squares(spots: Points, half: float) -> Points:
+    """Boxes (n, 4) of left, bottom, right, top around spots (n, 2)."""
+    return np.concatenate([spots - half, spots + half], axis=1)
 
-    return Bbox.from_extents(*(spot - half), *(spot + half))
+
+def _overlap(boxes: Points, box: Points) -> NDArray[np.bool_]:
+    """Say which of the boxes (n, 4) share more than an edge with one box."""
+    apart = (boxes[:, 2] <= box[0]) | (box[2] <= boxes[:, 0]) | (boxes[:, 3] <= box[1]) | (box[3] <= boxes[:, 1])
+    found: NDArray[np.bool_] = ~apart
+    return found
+
+
+def _crossed(boxes: Points, leader: Points) -> bool:
+    """Say whether a line, as points (m, 2), passes through any of the boxes (n, 4)."""
+    inside = (leader[:, None] > boxes[None, :, :2]) & (leader[:, None] < boxes[None, :, 2:])
+    return bool(inside.all(axis=2).any())
 
 
 def _obstacles(panel: Axes) -> tuple[Points, Points]:
@@ -94,15 +106,9 @@ def _along(line: Line2D, panel: Axes) -> Points:
     return np.concatenate([path, *pieces])
 
 
-def _leader(spot: Points, box: Bbox) -> Points:
+def _leader(spot: Points, box: Points) -> Points:
     """Points along the straight line from a mark to the nearest point of its label."""
-    near = np.clip(spot, [box.x0, box.y0], [box.x1, box.y1])
-    return np.linspace(spot, near, 20)
-
-
-def _meets(leaders: list[Points], box: Bbox) -> bool:
-    low, high = np.array([box.x0, box.y0]), np.array([box.x1, box.y1])
-    return any(bool(((leader > low) & (leader < high)).all(axis=1).any()) for leader in leaders)
+    return np.linspace(spot, np.clip(spot, box[:2], box[2:]), 20)
 
 
 def _move(panel: Axes, label: Annotation, left: float, low: float, joined: bool) -> None:

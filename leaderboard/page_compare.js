@@ -65,7 +65,8 @@ function versus(a, b) {
     body.append(row);
   }
   if (sameGround) body.append(...classRows(a, b));
-  return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body));
+  return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body),
+    node("p", { class: "hint" }, "Paired tests on the same images: ", node("code", {}, `tutelage leaderboard compare ${[a, b].map((i) => text("row_id", i).slice(0, 8)).join(" ")}`)));
 }
 
 // Per class, where both rows tell it: the same classes of the same test images.
@@ -87,7 +88,7 @@ function verdict(name, a, b, va, vb) {
   const isCost = FIGURES[name].better < 0;
   const difference = vb === va ? "same" : isCost ? (vb < va ? `${threeDigits(va / vb)} × less` : `${threeDigits(vb / va)} × more`) : `${vb > va ? "+" : "−"}${(Math.abs(vb - va) * 100).toFixed(1)} points`;
   const ia = interval(name, a), ib = interval(name, b);
-  const note = ia && ib ? (ia[0] <= ib[1] && ib[0] <= ia[1] ? "the 95 % intervals overlap: see a paired test" : "the 95 % intervals do not meet") : "";
+  const note = ia && ib ? (ia[0] <= ib[1] && ib[0] <= ia[1] ? "95 % intervals overlap" : "95 % intervals apart") : "";
   const kind = note.includes("overlap") ? "" : better > 0 ? "better" : better < 0 ? "worse" : "";
   return [node("td", { class: `figure ${kind}` }, `${difference}${better > 0 ? " ▲" : better < 0 ? " ▼" : ""}`), node("td", { class: "quiet" }, note)];
 }

@@ -67,9 +67,14 @@ def kind_of(row: Row) -> str:
 
 
 def chosen_ids(found: pd.DataFrame) -> list[str]:
-    """Choose the rows of a large leaderboard that a picture draws: all on a front, and an even share of the others."""
+    """Choose the rows of a large leaderboard that a picture draws.
+
+    Those of its largest data set and device: all on a front, and an even share of the others.
+    """
     if len(found) <= _MOST_MARKS:
         return list(found["row_id"])
+    ground = found.groupby(list(pareto.GROUP), dropna=False, sort=False).indices
+    found = found.iloc[max(ground.values(), key=len)]
     kept = np.zeros(len(found), dtype=bool)
     kept[:: -(-len(found) // _MOST_MARKS)] = True
     quality = "auc" if found["auc"].notna().any() else "accuracy"
@@ -182,8 +187,12 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: str, quality: str) -> N
         return
     scale = AXES[cost][1]
     flags = pareto.front(drawn, (cost, quality))
+    alike: dict[tuple[str, bool, bool], list[Row]] = {}
     for row, on_front in zip(drawn, flags, strict=True):
-        _draw_mark(panel, row, getattr(row, cost) / scale, quality, on_front)
+        alike.setdefault((kind_of(row), "int8" in row.scheme, on_front), []).append(row)
+    for (kind, full, on_front), some in alike.items():
+        across = [getattr(row, cost) / scale for row in some]
+        _draw_marks(panel, across, some, quality, kind, full, on_front)
     best = [row for row, flag in zip(drawn, flags, strict=True) if flag and row.source == "measured"]
     corners = sorted({(getattr(row, cost) / scale, getattr(row, quality)) for row in best})
     if corners:
@@ -200,16 +209,18 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: str, quality: str) -> N
     panel.margins(x=0.12, y=0.12)
 
 
-def _draw_mark(panel: Axes, row: Row, across: float, quality: str, on_front: bool) -> None:
-    colour, marker, _ = KINDS[kind_of(row)]
-    up = getattr(row, quality)
-    low, high = getattr(row, f"{quality}_lo"), getattr(row, f"{quality}_hi")
-    if low is not None and high is not None and on_front:
-        panel.plot([across, across], [low, high], color=colour, linewidth=0.7, alpha=0.55, zorder=1.5)
-    full = "int8" in row.scheme
+def _draw_marks(
+    panel: Axes, across: Sequence[float], rows: Sequence[Row], quality: str, kind: str, full: bool, on_front: bool
+) -> None:
+    """Draw rows that look alike at once; those on the front are larger and have their intervals."""
+    colour, marker, _ = KINDS[kind]
+    for x, row in zip(across, rows, strict=True):
+        low, high = getattr(row, f"{quality}_lo"), getattr(row, f"{quality}_hi")
+        if on_front and low is not None and high is not None:
+            panel.plot([x, x], [low, high], color=colour, linewidth=0.7, alpha=0.55, zorder=1.5)
     panel.plot(
-        [across],
-        [up],
+        across,
+        [getattr(row, quality) for row in rows],
         marker=marker,
         markersize=5.2 if on_front else 4.2,
         linestyle="none",

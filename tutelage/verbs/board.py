@@ -70,10 +70,10 @@ def board_build(
     store = Store(terminal.database(workspace))
     found = store.frame(filter_, columns=PAGE_COLUMNS)
     build_page(found, out, title, details=store.details)
-    # A picture of more marks than these says no more: fronts stay whole, of the rest an even share is drawn.
+    # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
     pareto_plot(drawn, out.with_suffix(".png"), title=title)
-    share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of them)"
+    share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
     print(f"{len(found)} rows: {out} and {out.with_suffix('.png')}{share}")
 
 
