@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from tutelage.records import Arch, DeviceProfile, InputError, utc_now
+from tutelage.records import Arch, DeviceProfile, InputError, bounded_text, parsed_json, utc_now
 from tutelage.search.counts import count
 from tutelage.search.space import find_space
 
@@ -76,7 +75,7 @@ def import_profile(
 def read_measurements(path: Path, space: str = "") -> tuple[list[Arch], list[float]]:
     """Read archs and milliseconds from a CSV or JSON file."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = bounded_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read measurements {path}: {error}") from error
     rows = _json_rows(path, text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(path, text)
@@ -106,7 +105,7 @@ def check_units(
 
 def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = parsed_json(text)
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(rows, dict):
@@ -127,7 +126,7 @@ def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
 def _arch(where: str, row: dict[str, Any], space: str) -> Arch:
     given = row.get("arch", {key: row[key] for key in _ARCH_KEYS if key in row})
     try:
-        data = json.loads(given) if isinstance(given, str) else dict(given)
+        data = parsed_json(given) if isinstance(given, str) else dict(given)
         if space:
             data.setdefault("space", space)
         arch = Arch.from_dict({key: value for key, value in data.items() if key in _ARCH_KEYS})

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.records import Arch, InputError
+from tutelage.records import Arch, InputError, bounded_text, parsed_json
 
 from .features import block_features, count_features
 
@@ -181,7 +181,7 @@ class LatencyModel:
     @classmethod
     def load(cls, path: Path) -> Self:
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
+            return cls.from_dict(parsed_json(bounded_text(path)))
         except OSError as error:
             raise InputError(f"cannot read latency model {path}: {error.strerror}; add the device again") from error
         except (ValueError, KeyError, TypeError) as error:

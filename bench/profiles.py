@@ -16,11 +16,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tutelage.records import DeviceProfile, InputError
+from tutelage.records import DeviceProfile, InputError, bounded_text, parsed_yaml
 
 from .latency import LatencyModel
 from .runtimes import find_runtime
 
+# A profile is a page of text; anything larger is not one.
+MAX_PROFILE_BYTES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # What stands beside each field of a written profile.
@@ -93,7 +95,7 @@ def load_latency_model(profile: DeviceProfile, folder: Path) -> LatencyModel:
 def read_profile(path: Path) -> DeviceProfile:
     """Read and check a profile, made or hand-written. Raises InputError naming field, value and what is allowed."""
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = parsed_yaml(bounded_text(path, MAX_PROFILE_BYTES))
     except OSError as error:
         raise InputError(f"cannot read device profile {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from tutelage.records import Arch, InputError, Record
+from tutelage.records import Arch, InputError, Record, bounded_text, parsed_json
 
 from .features import Floats
 
@@ -83,9 +83,11 @@ class SearchResult(Record):
     def from_json(cls, path: Path | str) -> Self:
         """Read `search.json`; raises InputError naming the file when it is cut off or not one."""
         try:
-            data = json.loads(Path(path).read_text())
+            data = parsed_json(bounded_text(path))
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): give the search.json of a search") from error
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{path} is cut off or no JSON ({error}): run the search again") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
