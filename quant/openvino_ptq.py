@@ -10,14 +10,17 @@ import io
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from tutelage.records import InputError
 
-from .calibration import calibration_hash, checked_calibration
+from .calibration import Array, calibration_hash, checked_calibration
 from .files import is_quantized, read_graph, sha256_of
 from .ptq import QuantReport
 from .run import first_line, require
@@ -29,6 +32,7 @@ Preset = Literal["mixed", "performance"]
 # NNCF's own default averages each image's extremes ("mean_minmax"), which clips: on a small student the mean error of
 # the logits was .77, against .25 with the extremes over all images.
 Method = Literal["minmax", "mean_minmax"]
+_BATCH = 64
 
 
 def quantize_openvino(
@@ -38,13 +42,16 @@ def quantize_openvino(
     *,
     method: Method = "minmax",
     preset: Preset = "mixed",
-    transformer: bool = False,
+    transformer: bool | None = None,
     fast_bias_correction: bool = True,
+    control: Control | None = None,
 ) -> QuantReport:
     """Write the int8 IR of `fp32_path` to `out_path` (.xml, with .bin beside it).
 
-    calibration: normalised float32 images (n, c, h, w). transformer: tell NNCF that the network is a ViT. The full bias
-    correction (`fast_bias_correction=False`) is slower and now and then better. size_bytes counts both files.
+    calibration: normalised float32 images (n, c, h, w). transformer: tell NNCF that the network is a ViT
+    (default: whether it holds a softmax, as attention does). The full bias correction (`fast_bias_correction=False`) is
+    slower and now and then better. control: return operators to float, the worst first, until a score on validation
+    images holds (NNCF's accuracy-aware algorithm). size_bytes counts both files.
     """
     require("nncf")
     require("openvino")
@@ -56,31 +63,82 @@ def quantize_openvino(
     if out_path.suffix != ".xml":
         raise InputError(f"an OpenVINO model is written to a .xml path, got {out_path}")
     images = checked_calibration(calibration)
-    if is_quantized(read_graph(fp32_path)):
+    graph = read_graph(fp32_path)
+    if is_quantized(graph):
         raise InputError(f"{fp32_path} is quantized already; give its fp32 model")
+    if transformer is None:
+        transformer = any(node.op_type == "Softmax" for node in graph.graph.node)
     try:
         # convert_model, unlike read_model, also simplifies the graph: a third less XML.
         model = openvino.convert_model(str(fp32_path))
     except Exception as error:  # its front end's failures are no RuntimeErrors
         raise InputError(f"openvino cannot read {fp32_path}: {first_line(error)}") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "preset": nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
+        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
+        "subset_size": len(images),
+        "fast_bias_correction": fast_bias_correction,
+        "advanced_quantization_parameters" if control else "advanced_parameters": nncf.AdvancedQuantizationParameters(
+            activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX
+        ),
+    }
+    dataset = nncf.Dataset([image[None] for image in images])
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars are not ours to show
-        quantized = nncf.quantize(
-            model,
-            nncf.Dataset([image[None] for image in images]),
-            preset=nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
-            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-            subset_size=len(images),
-            fast_bias_correction=fast_bias_correction,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX
-            ),
-        )
+        if control is None:
+            quantized = nncf.quantize(model, dataset, **options)
+        else:
+            quantized = nncf.quantize_with_accuracy_control(
+                model,
+                dataset,
+                nncf.Dataset(control.batches()),
+                control.validate,
+                max_drop=control.max_drop / 100,
+                drop_type=nncf.DropType.ABSOLUTE,
+                **options,
+            )
     save_ir(quantized, out_path)
-    integer = sum(1 for node in quantized.get_ops() if node.get_type_name() == "FakeQuantize")
-    done = QuantReport(
+    done = _report(fp32_path, out_path, images, method, mixed=control is not None and not _all_integer(quantized))
+    log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
+    return done
+
+
+@dataclass(frozen=True)
+class Control:
+    """What must hold: `score` of logits (n, classes) on `validation` images falls by at most `max_drop` points."""
+
+    validation: Array
+    score: Callable[[Array], float]
+    max_drop: float
+
+    def batches(self) -> list[Array]:
+        """Cut the images into batches of one size; what does not fill the last one is left out of the trials."""
+        size = min(_BATCH, len(self.validation))
+        return [self.validation[start : start + size] for start in range(0, len(self.validation) - size + 1, size)]
+
+    def validate(self, compiled: Any, batches: Iterable[Array]) -> tuple[float, None]:
+        """Score a compiled model, as NNCF calls for it."""
+        logits = [np.array(compiled(batch)[compiled.output(0)]) for batch in batches]
+        return self.score(np.concatenate(logits)), None
+
+
+def _all_integer(model: Any) -> bool:
+    """Tell whether every layer with weights reads a quantized input."""
+    layers = ("Convolution", "GroupConvolution", "MatMul")
+    operators = [operator for operator in model.get_ops() if operator.get_type_name() in layers]
+    return all(
+        operator.input_value(0).get_node().get_type_name() in ("FakeQuantize", "Reshape", "Transpose")
+        for operator in operators
+    )
+
+
+def _report(fp32_path: Path, out_path: Path, images: Array, method: str, *, mixed: bool) -> QuantReport:
+    import openvino
+
+    operators = openvino.Core().read_model(str(out_path)).get_ops()
+    return QuantReport(
         path=out_path,
-        scheme="int8-ptq",
+        scheme="int8-mixed" if mixed else "int8-ptq",
         runtime="openvino",
         runtime_version=openvino.__version__,
         method=method,
@@ -92,10 +150,8 @@ def quantize_openvino(
         sha256=sha256_of(out_path.with_suffix(".bin")),
         size_bytes=ir_bytes(out_path),
         fp32_bytes=fp32_path.stat().st_size,
-        num_quantized=integer,
+        num_quantized=sum(operator.get_type_name() == "FakeQuantize" for operator in operators),
     )
-    log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
-    return done
 
 
 def save_ir(model: Any, path: Path) -> None:

@@ -11,7 +11,6 @@ import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy.typing as npt
 from pydantic import Field
@@ -20,17 +19,12 @@ from tutelage.records import InputError, Record
 
 from .calibration import Array, calibration_hash, checked_calibration
 from .files import is_quantized, read_graph, sha256_of, write_whole
+from .gates import fold_gates, free_outputs, gate_ranges, split_hard_swish
+from .placement import OPERATORS, count_operators, float_stem
 from .ranges import METHODS, PERCENTILE, Method, collect, write_ranges
 from .run import onnx_session, require
 
 log = logging.getLogger(__name__)
-
-# Operators that gain from integers on CPUs. Softmax, LayerNormalization and the rest stay in float: their integer forms
-# are no faster and cost accuracy. Reshapes and pools stand here so that no float island is left between convolutions.
-OPERATORS = (
-    "Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "GlobalAveragePool", "AveragePool", "MaxPool",
-    "Concat", "Flatten", "Reshape", "Squeeze", "Unsqueeze",
-)  # fmt: skip
 
 
 class QuantReport(Record):
@@ -52,6 +46,7 @@ class QuantReport(Record):
     num_quantized: int  # operators that compute on integers
     float_operators: tuple[str, ...] = ()  # kinds of operators that were left in float
     excluded: tuple[str, ...] = ()  # operators kept in float on purpose, by name
+    stem: tuple[str, ...] = ()  # the operators that read the image, where float is faster for them (placement.py)
     trials: dict[str, float] = Field(default_factory=dict)  # method -> its figure on validation, where one was chosen
 
     @property
@@ -115,11 +110,15 @@ def check_float(path: Path) -> None:
 @contextlib.contextmanager
 def prepared(fp32_path: Path) -> Iterator[Path]:
     """Yield a copy of the graph with BN folded, constants computed and all shapes known; it is gone afterwards."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
-        graph = Path(folder) / "prepared.onnx"
-        quant_pre_process(fp32_path, graph, skip_symbolic_shape=True)
+        split, graph = Path(folder) / "split.onnx", Path(folder) / "prepared.onnx"
+        model = onnx.load(str(fp32_path))
+        split_hard_swish(model)
+        onnx.save(model, str(split))
+        quant_pre_process(split, graph, skip_symbolic_shape=True)
         yield graph
 
 
@@ -136,17 +135,20 @@ def quantize_graph(
 
     exclude: names of operators left in float; only: where given, the names of all operators that are quantized.
     """
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     kinds = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     if activation_type not in kinds:
         raise InputError(f"unknown activation type {activation_type!r}; known: {', '.join(kinds)}")
-    known = {node.name for node in read_graph(graph).graph.node}
+    prepared_model = read_graph(graph)
+    known = {node.name for node in prepared_model.graph.node}
+    stem = () if only else float_stem(prepared_model)
     if unknown := sorted({*exclude, *only} - known):
         raise InputError(f"{graph.name} has no operator named {unknown[0]}; see the names in the sensitivity report")
     with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
         cache, out = Path(folder) / "ranges.json", Path(folder) / "int8.onnx"
-        write_ranges(cache, ranges)
+        write_ranges(cache, gate_ranges(graph, ranges) if activation_type == "uint8" else ranges)
         quantize_static(
             str(graph),
             str(out),
@@ -155,11 +157,14 @@ def quantize_graph(
             per_channel=per_channel,
             activation_type=kinds[activation_type],
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(exclude),
+            nodes_to_exclude=[*exclude, *stem],
             nodes_to_quantize=list(only),
             calibration_cache_path=cache,
         )
-        return out.read_bytes()
+        model = onnx.load(str(out))
+        fold_gates(model)
+        free_outputs(model)
+        return bytes(model.SerializeToString())
 
 
 def report(
@@ -177,6 +182,7 @@ def report(
     import onnxruntime
 
     integer, floating = count_operators(read_graph(out_path))
+    stem = float_stem(read_graph(fp32_path))
     return QuantReport(
         path=out_path,
         scheme=scheme,
@@ -194,16 +200,5 @@ def report(
         num_quantized=integer,
         float_operators=floating,
         excluded=tuple(exclude),
+        stem=stem,
     )
-
-
-def count_operators(model: Any) -> tuple[int, tuple[str, ...]]:
-    """Count the operators fed by DequantizeLinear; name the kinds that compute on float tensors nobody quantized."""
-    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    skip = ("QuantizeLinear", "DequantizeLinear", "Constant", "Shape")
-    nodes = [node for node in model.graph.node if node.op_type not in skip]
-    integer = [node for node in nodes if any(name in dequantized for name in node.input)]
-    kinds = {
-        node.op_type for node in nodes if node.op_type not in OPERATORS or not any(i in dequantized for i in node.input)
-    }
-    return len(integer), tuple(sorted(kinds))

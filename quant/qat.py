@@ -115,7 +115,7 @@ def prepare_qat(model: nn.Module, calibration: npt.ArrayLike) -> nn.Module:
     with torch.no_grad():
         for module in network.modules():
             module.train(isinstance(module, Rounding))  # ranges follow, nothing else does
-        for batch in images.split(_BATCH):
+        for batch in torch.split(images, _BATCH):
             network(batch)
     return network.eval()
 
@@ -131,11 +131,11 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
     """Fold each BN that reads a convolution's output into it, in place; outputs on `images` must stay as they were."""
     expected = network(images)
     names = {module: name for name, module in network.named_modules()}
-    pairs = [
-        (layer, norm) for layer, norm in _readers(network, images, (nn.BatchNorm2d,)) if isinstance(layer, nn.Conv2d)
-    ]
-    for convolution, norm in pairs:
-        assert isinstance(norm, nn.BatchNorm2d), "asked for no other"
+    for convolution, norm in _readers(network, images, (nn.BatchNorm2d,)):
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if norm.running_mean is None or norm.running_var is None:
+            continue  # it knows nothing but the batch: there is nothing to fold
         folded = fuse_conv_bn_weights(
             convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )

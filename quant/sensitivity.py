@@ -1,14 +1,16 @@
-"""Find which layers an int8 network loses its answers in.
+"""Find which layers an int8 network loses its answers in, in one pass.
 
-Enters a float .onnx file, calibration images and images to judge by; leaves, for each layer with weights, how far the
-logits move when that layer alone is quantized. Activation ranges are collected once, for all layers.
+Enters a float .onnx file, calibration images and images to judge by; leaves, for each layer with weights, how much
+noise its own rounding makes. Every layer gets a twin with rounded input and weights beside it in one graph; both read
+the same float activations, which are computed once for all layers.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +19,16 @@ from tutelage.records import Record
 
 from .calibration import Array, checked_calibration
 from .files import read_graph, write_whole
-from .ptq import check_float, default_activation_type, prepared, quantize_graph
+from .placement import float_stem, weighted_layers
+from .ptq import check_float, prepared
 from .ranges import Method, collect
-from .run import run_onnx
 
-# What has weights, and so is worth the bytes of keeping in float.
-LAYERS = ("Conv", "Gemm", "MatMul")
+_BATCH = 16
+_LEVELS = 255
 
 
 class LayerSensitivity(Record):
-    """One layer: `noise` is the mean squared change of the logits from it alone in int8, a share of their variance."""
+    """One layer: `noise` is the mean squared error of its output from its own rounding, over that output's power."""
 
     name: str
     operator: str
@@ -54,36 +56,26 @@ def sensitivity(
     *,
     method: Method = "minmax",
     threads: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Sensitivity:
-    """Quantize one layer after another, alone, and compare logits on `images` (n, c, h, w; some tens are enough)."""
+    """Run `images` (n, c, h, w; some tens are enough) once and give the noise of every layer that would be in int8."""
     fp32_path = Path(fp32_path)
     calibration, images = checked_calibration(calibration), checked_calibration(images)
     check_float(fp32_path)
-    reference = run_onnx(fp32_path, images, threads=threads)
-    scale = max(float(reference.var()), 1e-12)
-    layers = []
-    with prepared(fp32_path) as graph, tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
+    with prepared(fp32_path) as graph:
         ranges = {name: held.range(method) for name, held in collect(graph, calibration, threads=threads).items()}
-        found = weighted_layers(graph)
-        for place, (name, operator, num_weights) in enumerate(found):
-            content = quantize_graph(graph, ranges, only=[name], activation_type=default_activation_type())
-            noise = _noise(content, Path(folder) / "one.onnx", images, reference, threads) / scale
-            layers.append(LayerSensitivity(name=name, operator=operator, noise=noise, num_weights=num_weights))
-            if progress:
-                progress("sensitivity", place + 1, len(found))
-    return Sensitivity(model=fp32_path, method=method, num_images=len(images), layers=tuple(layers))
-
-
-def weighted_layers(graph: Path) -> list[tuple[str, str, int]]:
-    """List a graph's layers with constant weights: (name, operator, number of weights)."""
-    model = read_graph(graph)
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-    return [
-        (node.name, node.op_type, sizes[node.input[1]])
-        for node in model.graph.node
-        if node.op_type in LAYERS and node.input[1] in sizes
-    ]
+        model = read_graph(graph)
+        stem = float_stem(model)
+        layers = [layer for layer in weighted_layers(model) if layer[0] not in stem]
+        noises = _noises(model, [name for name, _, _ in layers], ranges, images, threads)
+    return Sensitivity(
+        model=fp32_path,
+        method=method,
+        num_images=len(images),
+        layers=tuple(
+            LayerSensitivity(name=name, operator=operator, noise=noises[name], num_weights=num_weights)
+            for name, operator, num_weights in layers
+        ),
+    )
 
 
 def draw_sensitivity(
@@ -104,7 +96,7 @@ def draw_sensitivity(
     axes.set_yticks(range(len(worst)), [layer.name.strip("/") for layer in worst], fontsize=7)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel("change of the logits with this layer alone in int8 (share of their variance)")
+    axes.set_xlabel("noise from the layer's own rounding (share of its output's power)")
     title = f"{report.model.name}: the {len(worst)} most sensitive of {len(report.layers)} layers"
     axes.set_title(title + (", hatched: kept in fp32" if kept else ""), fontsize=9)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,6 +105,87 @@ def draw_sensitivity(
         write_whole(path, aside.read_bytes())
 
 
-def _noise(content: bytes, aside: Path, images: Array, reference: Array, threads: int) -> float:
-    aside.write_bytes(content)
-    return float(np.square(run_onnx(aside, images, threads=threads) - reference).mean())
+def _noises(
+    model: Any, names: list[str], ranges: Mapping[str, tuple[float, float]], images: Array, threads: int
+) -> dict[str, float]:
+    """Put the twins into `model` and give each named layer's error power over its output power."""
+    import onnxruntime
+
+    nodes = {node.name: node for node in model.graph.node}
+    del model.graph.output[:]
+    for name in names:
+        _add_twin(model, nodes[name], ranges[nodes[name].input[0]])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    step = entry.shape[0] if isinstance(entry.shape[0], int) else _BATCH
+    sums = np.zeros((len(names), 2))
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
+        if len(batch) < step and isinstance(entry.shape[0], int):
+            break  # the file takes whole batches alone
+        found = session.run(None, {entry.name: batch})
+        sums += len(batch) * np.array([float(value) for value in found]).reshape(len(names), 2)
+    return {name: float(error / max(power, 1e-20)) for name, (error, power) in zip(names, sums, strict=True)}
+
+
+def _add_twin(model: Any, node: Any, held: tuple[float, float]) -> None:
+    """Add the node's twin on rounded values to the graph, and two outputs: its error's power and the output's own."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    graph, mark = model.graph, f"{node.name}/twin"
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    weight = numpy_helper.to_array(constants[node.input[1]])
+    low, high = min(held[0], 0.0), max(held[1], 0.0)
+    scale = max((high - low) / _LEVELS, 1e-12)
+    zero = np.uint8(np.clip(round(-low / scale), 0, _LEVELS))
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(rounded(weight, axis=_channel_axis(node)), f"{mark}/weight"),
+            numpy_helper.from_array(np.array(scale, np.float32), f"{mark}/scale"),
+            numpy_helper.from_array(np.array(zero, np.uint8), f"{mark}/zero"),
+        ]
+    )
+    twin = onnx.NodeProto()
+    twin.CopyFrom(node)
+    twin.name = mark
+    twin.input[0], twin.input[1] = f"{mark}/input", f"{mark}/weight"
+    twin.output[0] = f"{mark}/output"
+    grid = [f"{mark}/scale", f"{mark}/zero"]
+    graph.node.extend(
+        [
+            helper.make_node("QuantizeLinear", [node.input[0], *grid], [f"{mark}/integers"], name=f"{mark}/quantize"),
+            helper.make_node("DequantizeLinear", [f"{mark}/integers", *grid], [f"{mark}/input"], name=f"{mark}/back"),
+            twin,
+            helper.make_node("Sub", [twin.output[0], node.output[0]], [f"{mark}/difference"], name=f"{mark}/sub"),
+        ]
+    )
+    for what, value in (("error", f"{mark}/difference"), ("power", node.output[0])):
+        graph.node.extend(
+            [
+                helper.make_node("Mul", [value, value], [f"{mark}/{what}/square"], name=f"{mark}/{what}/mul"),
+                helper.make_node(
+                    "ReduceMean", [f"{mark}/{what}/square"], [f"{mark}/{what}"], name=f"{mark}/{what}/mean", keepdims=0
+                ),
+            ]
+        )
+        graph.output.append(helper.make_tensor_value_info(f"{mark}/{what}", onnx.TensorProto.FLOAT, []))
+
+
+def _channel_axis(node: Any) -> int:
+    """Give the axis of a layer's output channels in its weights."""
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if transposed else -1
+
+
+def rounded(weight: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
+    """Round weights to -127..127 steps of each output channel's own largest value."""
+    others = tuple(place for place in range(weight.ndim) if place != axis % weight.ndim)
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / 127
+    return np.asarray(np.rint(weight / scale) * scale, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""One stage alone, on files that others made: teach an architecture, quantize or measure a model."""
+"""One stage alone, on files that others made: teach an architecture, measure a model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from tutelage.bench.measure import measure
 from tutelage.bench.profiles import find_profile, list_profiles
 from tutelage.progress import Report
-from tutelage.quant.calibration import draw_calibration
-from tutelage.quant.openvino_ptq import quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
-from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
-from tutelage.records import Arch, InputError, Measurement, Student
+from tutelage.records import Arch, InputError, Measurement, Student, parsed_json
 from tutelage.search.space import SPACES
 from tutelage.stages.context import open_context
 from tutelage.stages.students import choices
@@ -64,7 +59,7 @@ def read_arch(path: Path) -> Arch:
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise InputError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is not one architecture")
-        arch = Arch.from_dict(json.loads(path.read_text()))
+        arch = Arch.from_dict(parsed_json(path.read_text()))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, ValidationError, TypeError, ValueError) as error:
@@ -76,43 +71,9 @@ def read_arch(path: Path) -> Arch:
     return arch
 
 
-def quantize_file(
-    recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, model: Path, out: Path
-) -> dict[str, Any]:
-    """Quantize an fp32 ONNX file for the runtime that `out` is for, and compare both on the validation split."""
-    _must_exist(model)
-    ctx = open_context(recipe, workspace, report, threads)
-    side = input_shape(model, ctx.size)[2]
-    images, labels = ctx.split("train", side)
-    drawn = draw_calibration(images, labels, recipe.quantize.calibration_images, np.random.default_rng(recipe.seed))
-    report("quantize", 0, 1)
-    if out.suffix == ".xml":
-        quantize_openvino(model, out, images[drawn].numpy())
-        run, size = run_openvino, out.stat().st_size + out.with_suffix(".bin").stat().st_size
-    elif out.suffix == ".onnx":
-        quantize_onnx(model, out, images[drawn].numpy(), method=recipe.quantize.method)
-        run, size = run_onnx, out.stat().st_size
-    else:
-        raise InputError(f"{out}: name the int8 model .onnx (ONNX Runtime) or .xml (OpenVINO)")
-    report("quantize", 1, 1)
-    val, truth = ctx.split("val", side)
-    before, after = run_onnx(model, val.numpy(), threads=threads), run(out, val.numpy(), threads=threads)
-    return {
-        "model": str(out),
-        "size_bytes": size,
-        "fp32_bytes": model.stat().st_size,
-        "share_of_fp32_bytes": size / model.stat().st_size,
-        "validation_images": len(truth),
-        "fp32_accuracy": float((before.argmax(1) == truth.numpy()).mean()),
-        "int8_accuracy": float((after.argmax(1) == truth.numpy()).mean()),
-        "same_top1": float((before.argmax(1) == after.argmax(1)).mean()),
-        "largest_difference": float(np.abs(before - after).max()),
-    }
-
-
 def bench_file(workspace: Workspace, report: Report, *, model: Path, device: str, side: int | None) -> dict[str, Any]:
     """Measure one model file on a device and give its figures."""
-    _must_exist(model)
+    must_exist(model)
     profile, _ = find_profile(device, workspace.path)
     channels, height, width = input_shape(model, side)
     found = measure(
@@ -172,6 +133,7 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
-def _must_exist(model: Path) -> None:
+def must_exist(model: Path) -> None:
+    """Raise InputError unless there is a file."""
     if not model.is_file():
         raise InputError(f"no model at {model}: `tutelage run` leaves them as artifacts/*/model.onnx in the workspace")

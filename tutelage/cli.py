@@ -139,6 +139,19 @@ def distill(
 def quantize(
     model: Annotated[Path, typer.Argument(help="An fp32 ONNX file, e.g. one that `tutelage run` left in artifacts.")],
     out: Annotated[Path, typer.Option(help="Where the int8 model goes: .onnx, or .xml for OpenVINO.")],
+    method: Annotated[
+        str | None, typer.Option(help="Ranges: auto (chosen on validation), minmax, percentile or entropy.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="Training images to calibrate on, drawn by class.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of validation accuracy that int8 may lose; layers go back to float.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Measure here, and keep the fastest of what holds --max-drop.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG or SVG of the noise that each layer's rounding makes.")
+    ] = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -146,14 +159,16 @@ def quantize(
 ) -> None:
     """Quantize an ONNX model to int8, calibrated on the recipe's training images, and compare it on validation.
 
-    Example: [bold]tutelage quantize student.onnx --out student.int8.onnx --recipe demo[/]
+    Example: [bold]tutelage quantize student.onnx --out student.int8.onnx --max-drop 0.5 --device host-ort-64px[/]
+    Training under rounding needs the student: [bold]tutelage run demo --set quantize.qat_epochs=3[/]
     """
-    from tutelage import alone, terminal
-    from tutelage.recipe import load_recipe
+    from tutelage import quantizing, terminal
+    from tutelage.recipe import load_recipe, with_options
 
-    chosen = load_recipe(recipe, set_ or ())
+    options: dict[str, object] = {"quantize.method": method, "quantize.calibration_images": images}
+    chosen = with_options(load_recipe(recipe, set_ or ()), options | {"quantize.max_drop": max_drop})
     with terminal.run_setting(workspace) as setting:
-        figures = alone.quantize_file(chosen, *setting, model=model, out=out)
+        figures = quantizing.quantize_file(chosen, *setting, model=model, out=out, device=device, picture=picture)
     terminal.print_figures(figures, Console(), as_json)
 
 

@@ -19,7 +19,8 @@ from tutelage.stages.evaluate import judge
 from tutelage.stages.explain import explain_all
 from tutelage.stages.measure import measure_all
 from tutelage.stages.objectives import weighed_devices
-from tutelage.stages.search import Found, check_budget, search_winners
+from tutelage.stages.rounding import teach_rounding
+from tutelage.stages.search import Found, check_budget, check_counted, search_winners
 from tutelage.stages.students import named_students, teach_baselines, teach_named, teach_winners
 from tutelage.stages.supernet import Supernet, space_of, train_the_supernet
 from tutelage.stages.teach import teach_teacher
@@ -83,6 +84,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int)
 def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
+    check_counted(ctx, space)
     devices = tuple(
         open_device(
             workspace, section, space, ctx.num_classes, ctx.channels, report, tolerance=recipe.measure.tolerance
@@ -106,7 +108,14 @@ def _score(prepared: Prepared, searched: Searched | None, networks: Sequence[Stu
     """Judge every network in every form, but measure and explain each network's first seed alone."""
     ctx = prepared.ctx
     runtimes = sorted({device.profile.runtime for device in prepared.devices})
-    variants = [variant for student in networks for variant in compress(ctx, student, runtimes)]
+    variants = [
+        variant
+        for student in networks
+        for variant in (
+            *compress(ctx, student, runtimes),
+            *teach_rounding(ctx, student, runtimes, prepared.teachers),
+        )
+    ]
     judged = [judge(ctx, variant) for variant in variants]
     shown = [variant for variant in variants if variant.student.seed == ctx.recipe.seed]
     measured = {device.name: measure_all(ctx, device, shown) for device in prepared.devices}

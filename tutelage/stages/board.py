@@ -135,6 +135,7 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
     details: dict[str, Any] = {
         "validation": {"accuracy": one.validation.accuracy, "auc": one.validation.auc},
         "threshold": one.threshold,
+        **({"quantization": one.variant.quantization} if one.variant.quantization else {}),
         "predictions": one.predictions,
         "test_images": len(one.labels),
         "per_class": dict(

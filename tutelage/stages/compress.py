@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from tutelage.distill.evaluate import evaluate, probabilities
 from tutelage.quant.calibration import draw_calibration
+from tutelage.quant.choose import quantize_best
 from tutelage.quant.export import export_onnx
-from tutelage.quant.openvino_ptq import quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
-from tutelage.records import Artifact, Student
+from tutelage.quant.mixed import Latency, quantize_mixed
+from tutelage.quant.openvino_ptq import Control, quantize_openvino
+from tutelage.quant.ptq import QuantReport, quantize_onnx
+from tutelage.records import Artifact, InputError, Student
 
 from . import networks
 from .context import Context, file_hash
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+# Validation images that choose a calibration method: the difference of logits is steady long before accuracy is.
+_CHOOSING_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class Variant:
     scheme: str
     runtime: str
     file: Artifact
+    quantization: dict[str, Any] = field(default_factory=dict)  # how it was made: method, images, their hash, trials
 
     @property
     def title(self) -> str:
@@ -36,55 +49,140 @@ class Variant:
 
 
 def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Variant]:
-    """Make the fp32 ONNX file and one int8 file for each runtime of the recipe's devices."""
+    """Make the fp32 ONNX file and one int8 file for each runtime of the recipe's devices.
+
+    A runtime that cannot quantize a network (an operator that it does not know) is left out and the reason said.
+    """
+    taught = f" from {student.teacher}" if student.teacher else ""
+
+    def work(folder: Path) -> dict[str, Any]:
+        ctx.report(f"export and quantize {student.model}{taught}", 0, 1)
+        side = ctx.side(student)
+        fp32 = folder / "model.onnx"
+        export = export_onnx(networks.load(ctx, student), fp32, (1, ctx.channels, side, side))
+        variants = [{"scheme": "fp32", "runtime": name, "file": filed(ctx, fp32).to_dict()} for name in runtimes]
+        variants += quantized(ctx, student, fp32, runtimes)
+        ctx.report(f"export and quantize {student.model}{taught}", 1, 1)
+        return {"variants": variants, "max_difference": export.max_difference}
+
+    stage = ctx.workspace.stage(f"compress {student.model}{taught}", inputs_of(ctx, student, runtimes), work)
+    return read_variants(student, stage.result["variants"])
+
+
+def quantized(
+    ctx: Context, student: Student, fp32: Path, runtimes: Sequence[str], scheme: str = ""
+) -> list[dict[str, Any]]:
+    """Quantize an fp32 file for each runtime beside it; `scheme` names the rows where it is not the quantizer's own."""
+    side = ctx.side(student)
+    calibration = calibration_images(ctx, side)
+    val_images, val_labels = ctx.split("val", side)
+    val, score = val_images.numpy(), scorer(ctx, val_labels.numpy())
+    variants = []
+    for runtime in runtimes:
+        out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
+        try:
+            report = quantize_for(ctx, runtime, fp32, out, calibration, val, score)
+        except InputError as error:
+            log.warning("no int8 row of %s for %s: %s", student.model, runtime, error)
+            ctx.report(f"no int8 of {student.model} for {runtime}: {error}", 1, 1)
+            continue
+        variants.append(
+            {
+                "scheme": scheme or report.scheme,
+                "runtime": runtime,
+                "file": filed(ctx, out).to_dict(),
+                "quantization": told(report),
+            }
+        )
+    return variants
+
+
+def quantize_for(
+    ctx: Context,
+    runtime: str,
+    fp32: Path,
+    out: Path,
+    calibration: Floats,
+    val: Floats,
+    score: Callable[[Floats], float],
+    latency: Latency | None = None,
+) -> QuantReport:
+    """Quantize as the recipe says, by the scheme that is fast on `runtime`; choices are made on validation images.
+
+    latency: measures files, so that of several choices of float layers the fastest is kept (ONNX Runtime).
+    """
     section = ctx.recipe.quantize
-    inputs = {
+    if runtime == "openvino":
+        control = None if section.max_drop is None else Control(val, score, section.max_drop)
+        return quantize_openvino(fp32, out, calibration, control=control)
+    if section.max_drop is not None:
+        method = "minmax" if section.method == "auto" else section.method
+        report, _ = quantize_mixed(
+            fp32, out, calibration, val, score,
+            max_drop=section.max_drop, method=method, threads=ctx.threads, latency=latency,
+        )  # fmt: skip
+        return report
+    if section.method == "auto":
+        return quantize_best(fp32, out, calibration, val[:_CHOOSING_IMAGES], threads=ctx.threads)
+    return quantize_onnx(fp32, out, calibration, method=section.method, threads=ctx.threads)
+
+
+def calibration_images(ctx: Context, side: int) -> Floats:
+    """Draw the recipe's number of training images, by class: normalised float32 (n, c, side, side)."""
+    labels = ctx.dataset.labels[ctx.dataset.indices("train")]
+    rng = np.random.default_rng(ctx.seed("calibration"))
+    drawn = draw_calibration(None, labels, ctx.recipe.quantize.calibration_images, rng)
+    return np.asarray(ctx.split("train", side, drawn)[0].numpy(), dtype=np.float32)
+
+
+def scorer(ctx: Context, labels: NDArray[Any]) -> Callable[[Floats], float]:
+    """Give the figure that int8 must hold on validation: accuracy, or the AUC where an image has several labels."""
+
+    def score(logits: Floats) -> float:
+        probs = probabilities(torch.from_numpy(np.ascontiguousarray(logits)), ctx.dataset.multi_label)
+        found = evaluate(probs, labels[: len(logits)], multi_label=ctx.dataset.multi_label, bootstrap=0)
+        return float((found.auc if ctx.dataset.multi_label else found.accuracy) or 0.0)
+
+    return score
+
+
+def inputs_of(ctx: Context, student: Student, runtimes: Sequence[str]) -> dict[str, Any]:
+    """Give all that decides the quantized files of a network."""
+    return {
         "data": ctx.data_key,
         "weights": student.weights.sha256 if student.weights else "",
         "network": student.to_dict(),
-        "quantize": section.model_dump(mode="json"),
+        "quantize": ctx.recipe.quantize.model_dump(mode="json", exclude={"qat_epochs", "qat_lr"}),
         "runtimes": sorted(runtimes),
         "versions": {name: version(name) for name in ("onnxruntime", "openvino", "nncf")},
         "seed": ctx.recipe.seed,
     }
 
-    taught = f" from {student.teacher}" if student.teacher else ""
 
-    def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"export and quantize {student.model}{taught}", 0, 1)
-        result = _compress(ctx, student, sorted(runtimes), folder)
-        ctx.report(f"export and quantize {student.model}{taught}", 1, 1)
-        return result
-
-    stage = ctx.workspace.stage(f"compress {student.model}{taught}", inputs, work)
+def read_variants(student: Student, entries: Sequence[dict[str, Any]]) -> list[Variant]:
+    """Read variants back from a stage's result."""
     return [
-        Variant(student, entry["scheme"], entry["runtime"], Artifact.from_dict(entry["file"]))
-        for entry in stage.result["variants"]
+        Variant(
+            student,
+            entry["scheme"],
+            entry["runtime"],
+            Artifact.from_dict(entry["file"]),
+            entry.get("quantization", {}),
+        )
+        for entry in entries
     ]
 
 
-def _compress(ctx: Context, student: Student, runtimes: Sequence[str], folder: Path) -> dict[str, Any]:
-    side = ctx.side(student)
-    fp32 = folder / "model.onnx"
-    export = export_onnx(networks.load(ctx, student), fp32, (1, ctx.channels, side, side))
-    labels = ctx.dataset.labels[ctx.dataset.indices("train")]
-    rng = np.random.default_rng(ctx.seed("calibration"))
-    drawn = draw_calibration(None, labels, ctx.recipe.quantize.calibration_images, rng)
-    calibration = ctx.split("train", side, drawn)[0].numpy()
-    variants = []
-    for runtime in runtimes:
-        if runtime == "openvino":
-            int8 = folder / "model.int8.xml"
-            quantize_openvino(fp32, int8, calibration)
-        else:
-            int8 = folder / "model.int8.onnx"
-            quantize_onnx(fp32, int8, calibration, method=ctx.recipe.quantize.method)
-        variants.append({"scheme": "fp32", "runtime": runtime, "file": _filed(ctx, fp32).to_dict()})
-        variants.append({"scheme": "int8-ptq", "runtime": runtime, "file": _filed(ctx, int8).to_dict()})
-    return {"variants": variants, "max_difference": export.max_difference}
+def told(report: QuantReport) -> dict[str, Any]:
+    """Give what a row says of its quantization."""
+    names = (
+        "method", "num_calibration", "calibration_sha256", "activation_type", "weight_type", "per_channel",
+        "float_operators", "excluded", "stem", "trials", "size_ratio",
+    )  # fmt: skip
+    return {name: getattr(report, name) for name in names}
 
 
-def _filed(ctx: Context, path: Path) -> Artifact:
+def filed(ctx: Context, path: Path) -> Artifact:
     """Record a model file; an OpenVINO model is two files, and both count."""
     size = path.stat().st_size
     if path.suffix == ".xml":

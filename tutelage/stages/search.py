@@ -16,7 +16,7 @@ from tutelage.quant.export import export_onnx
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
 from tutelage.search import evolve
-from tutelage.search.objectives import Problem
+from tutelage.search.objectives import Objective, Problem
 from tutelage.search.pool import check_bounds
 from tutelage.search.result import SearchResult
 from tutelage.search.space import PRESETS, Space, place
@@ -71,6 +71,12 @@ def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
         params=number(section.max_params) if section.max_params else None,
         size_bytes=size_in_bytes(section.max_size) if section.max_size else None,
     )
+
+
+def check_counted(ctx: Context, space: Space) -> None:
+    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them."""
+    counted = dict(budget_of(ctx, ()).counted)
+    check_bounds(Problem(space, (Objective("params"),), counted, ctx.num_classes, ctx.channels))
 
 
 def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from tutelage.distill.losses import balanced_weights
 from tutelage.distill.soft import SoftTargets
 from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import KDConfig, TrainSchedule, train
+from tutelage.distill.train import KDConfig, TrainResult, TrainSchedule, train
 from tutelage.recipe import TeacherSection, TrainSection
 from tutelage.records import Student, content_id
 
@@ -120,6 +120,31 @@ def _fit(
     seeds: tuple[int, int],
 ) -> dict[str, Any]:
     """Train one network by a section of the recipe and file it; `seeds` are the training's and the batches'."""
+    result = fit(ctx, student, model, section, teachers, folder / CHECKPOINT, seeds=seeds)
+    best = {"accuracy": result.val_accuracy} | ({"auc": result.val_auc} if result.val_auc is not None else {})
+    filed = student.model_copy(
+        update={
+            "weights": networks.file_weights(ctx, model, folder),
+            "validation": best,
+            "notes": result.notes,
+            **networks.costs(ctx, student),
+        }
+    )
+    return filed.to_dict()
+
+
+def fit(
+    ctx: Context,
+    student: Student,
+    model: nn.Module,
+    section: TrainSection,
+    teachers: Sequence[Student],
+    checkpoint: Path,
+    *,
+    seeds: tuple[int, int],
+    what: str = "train",
+) -> TrainResult:
+    """Train `model` in place by a section of the recipe, taught by all of `teachers` as the recipe says."""
     title = student.model if not teachers else f"{student.model} from {student.teacher}"
     if student.seed != ctx.recipe.seed:
         title += f", seed {student.seed}"
@@ -134,7 +159,7 @@ def _fit(
             weight=distill.soft_weight,
             options=distill.options,
         )
-    result = train(
+    return train(
         model,
         ctx.loader(section.batch_size, seed=seeds[1]),
         ctx.split("val", ctx.side(student)),
@@ -142,21 +167,11 @@ def _fit(
         teachers=[soft_targets(ctx, teachers)] if teachers else (),
         kd=kd,
         seed=seeds[0],
-        checkpoint=folder / CHECKPOINT,
+        checkpoint=checkpoint,
         multi_label=ctx.dataset.multi_label,
-        progress=lambda text, done, total: ctx.report(f"train {title}", done, total),
+        progress=lambda text, done, total: ctx.report(f"{what} {title}", done, total),
         resolution=ctx.side(student),
     )
-    best = {"accuracy": result.val_accuracy} | ({"auc": result.val_auc} if result.val_auc is not None else {})
-    filed = student.model_copy(
-        update={
-            "weights": networks.file_weights(ctx, model, folder),
-            "validation": best,
-            "notes": result.notes,
-            **networks.costs(ctx, student),
-        }
-    )
-    return filed.to_dict()
 
 
 def _schedule(ctx: Context, section: TrainSection) -> TrainSchedule:
