@@ -20,7 +20,7 @@ from tutelage.records import DeviceProfile, InputError
 
 from .conversion import parts
 from .runtimes import find_runtime
-from .worker import RUNNER, Launcher, ModelFile
+from .worker import RUNNER, RUNNER_FILES, Launcher, ModelFile
 
 CONNECT_SECONDS = 15
 COPY_SECONDS = 300
@@ -57,7 +57,8 @@ def _open_ssh(host: str, client: list[str], module: str) -> Iterator[Launcher]:
         raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
     try:
         python = _find_python(client, host, module)
-        _copy(client, host, RUNNER, f"{folder}/runner.py")
+        for file in RUNNER_FILES:
+            _copy(client, host, file, f"{folder}/{file.name}")
         copied: dict[str, str] = {}
 
         def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
@@ -89,8 +90,9 @@ def _open_command(template: str, workdir: Path | None) -> Iterator[Launcher]:
     check_template(template)
     with tempfile.TemporaryDirectory(dir=workdir, prefix="tutelage-remote-") as scratch:
         folder = Path(scratch)
-        runner = folder / "runner.py"
-        runner.write_bytes(RUNNER.read_bytes())
+        runner = folder / RUNNER.name
+        for file in RUNNER_FILES:
+            (folder / file.name).write_bytes(file.read_bytes())
         copied: dict[str, str] = {}
 
         def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:

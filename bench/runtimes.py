@@ -1,6 +1,6 @@
 """The runtimes a device may use: one small adapter each, all with the same interface.
 
-The adapters themselves live in `runner.py`, which must be able to run without this package; here they get what a
+The adapters themselves live in `adapters.py`, which must be able to run without this package; here they get what a
 program asks of them: is it installed, which version, which precisions, load a file and run it in this process.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tutelage.records import InputError
 
-from . import runner
+from . import adapters
 
 Images = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class RunnerRuntime:
-    """A runtime whose adapter is in `runner.py`: `module` is what it imports, `distribution` what pip installs."""
+    """A runtime whose adapter is in `adapters.py`: `module` is what it imports, `distribution` what pip installs."""
 
     name: str
     module: str
@@ -59,10 +59,13 @@ class RunnerRuntime:
     suffixes: tuple[str, ...]
     extra: str = ""  # the extra of this package that brings it; empty: always installed
     anchors: str = "anchor"  # the runtime of the anchor nets measured beside it
+    told_apart: bool = False  # another distribution brings a module of that name too
     exported: str = ".onnx"  # what a network is exported to; where it is no suffix above, it is converted (convert.py)
 
     def installed(self) -> bool:
         """Say whether its module can be found; it is not imported for that."""
+        if self.told_apart and not self.version():
+            return False
         try:
             return importlib.util.find_spec(self.module) is not None
         except ModuleNotFoundError:  # the parent package of a dotted module is missing
@@ -84,7 +87,7 @@ class RunnerRuntime:
         """
         self.check(precision, path)
         try:
-            run, effective = runner.open_model(self.name, str(path), shape, threads, precision)
+            run, effective = adapters.open_model(self.name, str(path), shape, threads, precision)
         except Exception as error:  # runtimes raise types of their own
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{self.name} cannot load {path}: {reason}") from error
@@ -114,8 +117,21 @@ RUNTIMES: dict[str, RunnerRuntime] = {
         RunnerRuntime(
             "openvino", "openvino", "openvino", ("fp32", "bf16", "fp16", "int8"), (".onnx", ".xml"), anchors="openvino"
         ),
+        RunnerRuntime(
+            "onnxruntime-cuda",
+            "onnxruntime",
+            "onnxruntime-gpu",
+            ("fp32", "int8"),
+            (".onnx",),
+            anchors="onnxruntime-cuda",
+            told_apart=True,
+        ),
         RunnerRuntime("torch", "torch", "torch", ("fp32", "bf16"), (".pt2",), exported=".pt2"),
+        RunnerRuntime("torch-compiled", "torch", "torch", ("fp32", "bf16"), (".pt2",), exported=".pt2"),
         RunnerRuntime("litert", "ai_edge_litert", "ai-edge-litert", ("fp32", "int8"), (".tflite",), "litert"),
+        RunnerRuntime(
+            "executorch", "executorch.runtime", "executorch", ("fp32", "int8"), (".pte",), "executorch", exported=".pte"
+        ),
         RunnerRuntime("ncnn", "ncnn", "ncnn", ("fp32", "fp16", "bf16"), (".param",), "ncnn"),
     )
 }

@@ -25,6 +25,8 @@ from tutelage.records import InputError
 from .host import thread_environment
 
 RUNNER = Path(__file__).with_name("runner.py")
+# What must lie in one folder for the runner to start.
+RUNNER_FILES = (RUNNER, RUNNER.with_name("adapters.py"))
 # Starting Python and a runtime takes a second or two; on a loaded or slow host much longer.
 START_SECONDS = 120.0
 

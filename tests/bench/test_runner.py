@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.bench import runner
+from tutelage.bench import adapters
 from tutelage.bench.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.worker import RUNNER, ModelFile, Worker, WorkerError
 
@@ -103,7 +103,7 @@ def test_a_hanging_runner_is_ended_by_its_watchdog(model: ModelFile):
 
 
 def test_the_numpy_anchor_computes_the_same_every_time():
-    run, effective = runner.open_model("anchor", "48", (1,), 1, "fp32")
+    run, effective = adapters.open_model("anchor", "48", (1,), 1, "fp32")
     assert effective == "fp32"
     assert (run(None) == run(None)).all()
 
