@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.records import InputError, Row
 
 from . import pareto
+from .figures import with_details
 from .schema import GAINS, gains_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def export(rows: Sequence[Row] | pd.DataFrame, path: Path | None, format: str) -
     """Write rows as `csv`, `json`, `md`, `parquet` or `tex`; return the text (of parquet: the path), print nothing."""
     if format not in FORMATS:
         raise InputError(f"no format {format!r}: choose among {', '.join(FORMATS)}")
-    found = frame(rows)
+    found = with_details(frame(rows))
     if format == "parquet":
         if path is None:
             raise InputError("parquet is binary: name a file to write it to")

@@ -236,3 +236,21 @@ def test_a_row_is_told_where_it_stands_and_what_beats_it(tmp_path):
     assert "0.500 ms less" in text
     assert "same" in text
     assert standing_of(store, poor, ["params"]).beaten_by == ()
+
+
+def test_figures_of_the_details_are_columns() -> None:
+    details = {
+        "gain_over_twin": {"verdict": "gained +0.020 AUC (+0.010..+0.030, p 0.001)", "num_seeds": 3, "auc": 0.02},
+        "seeds": {"accuracy_mean": 0.8, "accuracy_sd": 0.01},
+        "explanation": {"method": "scorecam", "insertion_auc": 0.7, "pointing": None, "fp32_spearman": 0.9},
+    }
+    rows = [
+        Row(model="taught", role="student", dataset="d", details=details),
+        Row(model="alone", role="student", dataset="d"),
+    ]
+    taught, alone = csv.DictReader(io.StringIO(export(rows, None, "csv")))
+    assert taught["gain"].startswith("gained +0.020")
+    assert (taught["gain_seeds"], taught["seeds_accuracy_mean"]) == ("3.0", "0.8")
+    assert (taught["explained_insertion_auc"], taught["explained_pointing"]) == ("0.7", "")
+    assert taught["explained_fp32_spearman"] == "0.9"
+    assert {alone[name] for name in alone if name.startswith(("gain", "seeds_", "explained_", "second_"))} == {""}
