@@ -23,6 +23,7 @@ from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDev
 
 from .anchors import ANCHORS, anchor_files
 from .drift import typical_log_ms
+from .energy import EnergyMeter, find_meter
 from .host import load_average, quiet_cores
 from .runtimes import find_runtime
 from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
@@ -35,6 +36,8 @@ Ints = NDArray[np.int64]
 TOLERANCE = 0.05
 MAX_TRIES = 5
 WARM_SECONDS = 1.0
+# Energy counters step every millisecond or so and count the whole package: a model must be busy for much longer.
+ENERGY_SECONDS = 1.0
 # A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
 MAX_REPEATS = 32
 MIN_ROUNDS = 8
@@ -142,6 +145,7 @@ def measure_jobs(
             rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
             timed = session.time_until_steady([job.judged for job in jobs], rounds, repeats, tolerance, seed)
             memory = [worker.ask({"do": "memory"}) for worker in workers]
+            energy = session.energy(len(jobs), find_meter(runtime.name) if local else None)
         finally:
             stop_workers(workers)
     log_ms, unsteadiness, tries = timed
@@ -167,6 +171,7 @@ def measure_jobs(
             peak_rss_bytes=memory[seat.worker]["peak"] if alone else None,
             runtime_rss_bytes=worker.rss if alone else None,
             load_ms=session.load_ms[index],
+            energy_mj=energy[index] / job.shape[0] if energy else None,
             host_load_before=before,
             host_load_after=after,
             created=utc_now(),
@@ -303,6 +308,21 @@ class _Session:
             f"not steady: after {MAX_TRIES} tries the two halves of the rounds still differ by {apart:.1%} at p95 "
             f"(worst {worst}, {each.max():.1%}; allowed {tolerance:.0%}): quiet the host and try again"
         )
+
+    def energy(self, num: int, meter: EnergyMeter | None) -> list[float]:
+        """Give the millijoules an inference of each of the first `num` models took, over a busy stretch of its own."""
+        if meter is None:
+            return []
+        found = []
+        for index in range(num):
+            repeats = max(10, math.ceil(ENERGY_SECONDS * 1000 / self._typical[index]))
+            before = meter.read()
+            spent = sum(self._turn(index, repeats))
+            after = meter.read()
+            # The stretch holds the settling inferences too: they take their share by time, uncounted as they are.
+            settled = _settle(self._typical[index]) * spent / repeats
+            found.append(meter.millijoules(before, after) * spent / (spent + settled) / repeats)
+        return found
 
     def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
         num = len(self.seats)

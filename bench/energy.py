@@ -1,0 +1,75 @@
+"""Energy counters of this host: RAPL through Linux's powercap tree, and NVML for NVIDIA GPUs; none where it has none.
+
+A counter gives what the whole package or card took, idle share and other processes included, so only a busy stretch
+of many inferences says something about a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+# Reads one counter in microjoules, and the value after which it starts again from 0 (0: never).
+Counter = tuple[Callable[[], int], int]
+
+
+@dataclass(frozen=True)
+class EnergyMeter:
+    """The counters of one host, read together."""
+
+    counters: tuple[Counter, ...]
+
+    def read(self) -> list[int]:
+        """Read every counter, in microjoules since some moment of its own."""
+        return [read() for read, _ in self.counters]
+
+    def millijoules(self, before: Sequence[int], after: Sequence[int]) -> float:
+        """Give the energy between two readings; a counter may have started again from 0 once between them."""
+        passed = 0
+        for start, end, (_, limit) in zip(before, after, self.counters, strict=True):
+            passed += end - start if end >= start else end - start + limit + 1
+        return passed / 1000
+
+
+def find_meter(runtime: str = "", root: Path = POWERCAP) -> EnergyMeter | None:
+    """Find what tells energy for models of a runtime: the GPU for CUDA, else the processor packages; None if nothing.
+
+    Only whole packages are summed (`intel-rapl:0`), not their parts (`intel-rapl:0:0`), which they contain. Counters
+    that this user may not read (they are root's on most systems) are as good as absent.
+    """
+    if runtime.endswith("cuda"):
+        return _nvml()
+    counters = []
+    for zone in sorted(root.glob("*-rapl:*")):
+        if zone.name.count(":") != 1:
+            continue
+        try:
+            if not (zone / "name").read_text().strip().startswith("package"):
+                continue  # psys counts the packages again
+            limit = int((zone / "max_energy_range_uj").read_text())
+            int((zone / "energy_uj").read_text())
+        except (OSError, ValueError):
+            continue
+        counters.append((_reader(zone / "energy_uj"), limit))
+    return EnergyMeter(tuple(counters)) if counters else None
+
+
+def _reader(path: Path) -> Callable[[], int]:
+    return lambda: int(path.read_text())
+
+
+def _nvml() -> EnergyMeter | None:
+    """Read the first GPU's counter by NVML (`pip install nvidia-ml-py`), which CUDA's driver brings."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByIndex(0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(card)  # millijoules; older cards have no counter
+    except pynvml.NVMLError:
+        return None
+    return EnergyMeter(((lambda: 1000 * int(pynvml.nvmlDeviceGetTotalEnergyConsumption(card)), 0),))
