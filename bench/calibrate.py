@@ -71,6 +71,7 @@ def calibrate(
     small_error: float = 0.02,
     tolerance: float = math.inf,
     held_out: Sequence[Arch] = (),
+    kept: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -79,6 +80,7 @@ def calibrate(
     Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
     four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without
     `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them.
+    Converted files (LiteRT, ncnn) are kept in the folder `kept`.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
     start = time.monotonic()
@@ -88,7 +90,7 @@ def calibrate(
     specs = block_table_specs(space, num_classes, in_channels) if export_block else []
     with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
         total = len(chosen) + len(held_out) + len(specs)
-        files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, total)
+        files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, total, kept)
         held = [files.net(arch, f"held {index}") for index, arch in enumerate(held_out)]
         blocks = files.blocks(specs)
         log_ms: list[dict[str, float]] = []
@@ -137,12 +139,13 @@ def measure_nets(
     export: ExportArch,
     anchor_ms: float | None = None,
     seconds: float = 20.0,
+    kept: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[TimedJobs, Floats]:
     """Measure whole nets once, in one session; returns it and their times in ms, on the scale of `anchor_ms`."""
     with tempfile.TemporaryDirectory(prefix="tutelage-nets-") as scratch:
-        files = _Files(Path(scratch), profile, in_channels, export, None, progress, len(archs))
+        files = _Files(Path(scratch), profile, in_channels, export, None, progress, len(archs), kept)
         jobs = [files.net(arch, f"net {index}") for index, arch in enumerate(archs)]
         files.convert()
         timed = _session(jobs, profile, seconds, seed, progress, anchor_ms)
@@ -200,6 +203,7 @@ class _Files:
     export_block: ExportBlock | None
     progress: Progress | None
     total: int  # how many are expected, for the progress report
+    kept: Path | None = None  # where conversions are kept for the next time
     jobs: dict[str, Job] = field(default_factory=dict)
     unconverted: list[tuple[Path, Job]] = field(default_factory=list)
 
@@ -227,20 +231,24 @@ class _Files:
         """Bring what was exported since into the runtime's own format, all at once: starting a converter is slow."""
         if not self.unconverted:
             return
-        from .litert import Conversion, convert_to_litert
+        from .conversion import Conversion
+        from .convert import convert
 
         def done(number: int, total: int) -> None:
             if self.progress:
                 self.progress("converting", number, total)
 
-        convert_to_litert([Conversion(path, job.path, job.shape) for path, job in self.unconverted], done)
+        conversions = [Conversion(path, job.path, job.shape) for path, job in self.unconverted]
+        convert(find_runtime(self.profile.runtime), conversions, self.kept, done)
         self.unconverted.clear()
 
     def _path(self) -> Path:
         if self.progress:
             self.progress("exporting", len(self.jobs), max(self.total, len(self.jobs) + 1))
+        from .convert import CONVERTERS
+
         suffix = self._suffix()
-        return self.folder / f"model-{len(self.jobs)}{'.onnx' if suffix == '.tflite' else suffix}"
+        return self.folder / f"model-{len(self.jobs)}{'.onnx' if suffix in CONVERTERS else suffix}"
 
     def _add(self, exported: Path, job: Job) -> Job:
         if exported.suffix != self._suffix():

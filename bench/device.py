@@ -65,12 +65,14 @@ def make_profile(
     ssh: str = "",
     command: str = "",
     tolerance: float = TOLERANCE,
+    kept: Path | None = None,
 ) -> DeviceProfile:
     """Measure a device, fit its latency model and write both into `folder`; returns the profile.
 
     `export(arch, path)` and `export_block(spec, path)` write a model file whose suffix says the format. Without
     `export_block` the model is fitted on counts alone and wants more nets. `minutes` bounds the sessions: nets are
     added and measured again until the model's error is at most `small_error`, or the time is over.
+    Files that had to be converted for the runtime are kept in the folder `kept`.
     Raises InputError for what cannot be run, UnsteadyDeviceError for a device that is not steady.
     """
     check_name(name)
@@ -87,7 +89,7 @@ def make_profile(
     found_out = calibrate(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
         export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max(num_nets, MAX_NETS),
-        small_error=small_error, tolerance=tolerance, seed=seed, progress=progress,
+        small_error=small_error, tolerance=tolerance, kept=kept, seed=seed, progress=progress,
     )  # fmt: skip
     model, first = found_out.model, next(iter(found_out.timed.measurements.values()))
     profile = DeviceProfile.from_dict(
@@ -131,6 +133,7 @@ def check_profile(
     seed: int = 1,
     progress: Progress | None = None,
     max_drift: float = 0.15,
+    kept: Path | None = None,
 ) -> DeviceCheck:
     """Measure some other nets and compare with the predictions. The profile holds if the scale and the errors do.
 
@@ -142,7 +145,7 @@ def check_profile(
     archs = covered_space.decode(covered_space.random(num_nets, rng))
     timed, measured = measure_nets(
         profile, archs, in_channels=model.in_channels, export=export, seed=seed, progress=progress,
-        anchor_ms=model.anchor_ms,
+        anchor_ms=model.anchor_ms, kept=kept,
     )  # fmt: skip
     mean, low, high = model.predict(archs)
     drift = timed.anchor_ms / model.anchor_ms - 1 if model.anchor_ms else 0.0

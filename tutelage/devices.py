@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.bench.convert import CONVERTERS
 from tutelage.bench.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
@@ -85,9 +86,9 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
             "networks there and give them with --from-measurements FILE"
         )
     suffixes = find_runtime(request.runtime).suffixes
-    if EXPORTED not in suffixes:
+    if EXPORTED not in suffixes and suffixes[0] not in CONVERTERS:
         raise InputError(
-            f"runtime {request.runtime} reads {', '.join(suffixes)}, and blocks are exported to {EXPORTED} only: "
+            f"runtime {request.runtime} reads {', '.join(suffixes)}, which {EXPORTED} blocks are not converted to: "
             "measure whole networks there and give them with --from-measurements FILE"
         )
 
@@ -110,6 +111,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
         export=_exporter(request.num_classes, request.channels, exports, quantized),
         export_block=export_block,
         folder=workspace.path / "devices",
+        kept=exports,
         minutes=request.minutes,
         tolerance=request.tolerance,
         ssh=request.ssh,
@@ -129,6 +131,7 @@ def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck
         export=_exporter(
             model.num_classes, model.in_channels, workspace.path / "cache" / "exports", profile.precision == "int8"
         ),
+        kept=workspace.path / "cache" / "exports",
         progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
     )
 

@@ -43,7 +43,7 @@ def latency_model(runtime: str, space: Space, folder: Path, minutes: float) -> L
     if not path.exists():
         found = calibrate(
             DeviceProfile(name="here", runtime=runtime), space, num_classes=1000, in_channels=3, export=export,
-            export_block=export_block, minutes=minutes, num_nets=10, max_nets=16,
+            export_block=export_block, minutes=minutes, num_nets=10, max_nets=16, kept=folder / "converted",
         )  # fmt: skip
         found.model.save(path)
         print(f"{runtime}: model of {len(found.nets)} nets in {found.seconds:.0f} s, leave-one-out error "
@@ -51,12 +51,19 @@ def latency_model(runtime: str, space: Space, folder: Path, minutes: float) -> L
     return LatencyModel.load(path)
 
 
-def find_winners(space: Space, surrogate: Surrogate, evaluations: int, seed: int, **bound: Any) -> list[Arch]:
-    """Run one search over error and one cost, under a bound on that cost; returns the finalists."""
+def find_winners(
+    path: Path, space: Space, surrogate: Surrogate, evaluations: int, seed: int, **bound: Any
+) -> list[Arch]:
+    """Run one search over error and one cost, under a bound on that cost; returns the finalists, and keeps them."""
+    if path.exists():
+        return [Arch.from_dict(row) for row in json.loads(path.read_text())]
     (name, (limit, predict)), *_ = bound.items()
     objectives = [Objective(name, "min", predict), Objective("error", "min", surrogate.error, cheap=False)]
     result = search(space, objectives, {name: limit}, evaluations=evaluations, seed=seed, num_finalists=12)
-    return [result.asked[index].arch for index in result.finalists]
+    archs = [result.asked[index].arch for index in result.finalists]
+    path.write_text(json.dumps([arch.to_dict() for arch in archs]))
+    print(f"{path.stem}: {len(archs)} winners of {len(result.asked)} evaluations", flush=True)
+    return archs
 
 
 def typical_ms(space: Space, model: LatencyModel, macs: float) -> float:
@@ -77,7 +84,7 @@ def measured_ms(runtime: str, archs: Sequence[Arch], folder: Path) -> list[float
             order = np.random.default_rng(seed).permutation(len(archs))
             _, ms = measure_nets(
                 DeviceProfile(name="here", runtime=runtime), [archs[index] for index in order],
-                in_channels=3, export=export, seed=seed,
+                in_channels=3, export=export, seed=seed, kept=folder / "converted",
             )  # fmt: skip
             sessions.append({archs[index].id: float(np.log(value)) for index, value in zip(order, ms, strict=True)})
         known, noise = combine_sessions(sessions)
@@ -130,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluations", type=int, default=200, help="of every search")
     parser.add_argument("--minutes", type=float, default=3.0, help="for each latency model")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop-after", choices=["models", "winners"], help="leave the rest to a later run")
     options = parser.parse_args(arguments)
     folder = options.workspace
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     macs = low + BUDGET_SHARE * (high - low)
     runtimes = options.runtimes.split(",")
     models = {runtime: latency_model(runtime, space, folder, options.minutes) for runtime in runtimes}
-    by_flops = find_winners(space, surrogate, options.evaluations, options.seed, macs=(macs, None))
+    if options.stop_after == "models":
+        return
+    by_flops = find_winners(
+        folder / "flops.winners.json", space, surrogate, options.evaluations, options.seed, macs=(macs, None)
+    )
     fronts = []
     for runtime, model in models.items():
         budget = typical_ms(space, model, macs)
@@ -147,7 +159,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         def upper(archs: Sequence[Arch], model: LatencyModel = model) -> np.ndarray:
             return model.predict(archs)[2]
 
-        own = find_winners(space, surrogate, options.evaluations, options.seed, latency_ms=(budget, upper))
+        own = find_winners(
+            folder / f"{runtime}.winners.json",
+            space,
+            surrogate,
+            options.evaluations,
+            options.seed,
+            latency_ms=(budget, upper),
+        )
+        if options.stop_after == "winners":
+            continue
         both = list(dict.fromkeys([*by_flops, *own]))
         ms = dict(zip(both, measured_ms(runtime, both, folder), strict=True))
         front: dict[str, Any] = {"runtime": runtime, "title": TITLES.get(runtime, runtime), "budget_ms": budget}
@@ -159,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         predicted = model.predict(both)[0]
         front["error"] = float(np.mean(np.abs(predicted / np.array([ms[arch] for arch in both]) - 1)))
         fronts.append(front)
+    if not fronts:
+        return
     note = (f"{options.side} px, 1 thread, batch 1; budget {macs / 1e6:.0f} M MACs and its typical latency; "
             f"{options.evaluations} evaluations each; hollow: over the budget; top-1 by a surrogate of the public "
             "224 px table")  # fmt: skip
