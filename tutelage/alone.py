@@ -9,11 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tutelage.bench.conversion import Conversion, size_bytes
+from tutelage.bench.convert import CONVERTERS, convert
 from tutelage.bench.measure import measure
+from tutelage.bench.offline import measure_throughput
+from tutelage.bench.preprocess import time_preprocessing
 from tutelage.bench.profiles import find_profile, list_profiles
+from tutelage.bench.runtimes import find_runtime
 from tutelage.progress import Report
 from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
-from tutelage.records import Arch, InputError, Measurement, Student, parsed_json
+from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student, content_id, parsed_json
 from tutelage.search.space import SPACES
 from tutelage.stages.context import open_context
 from tutelage.stages.students import choices
@@ -71,18 +76,48 @@ def read_arch(path: Path) -> Arch:
     return arch
 
 
-def bench_file(workspace: Workspace, report: Report, *, model: Path, device: str, side: int | None) -> dict[str, Any]:
-    """Measure one model file on a device and give its figures."""
+def bench_file(
+    workspace: Workspace,
+    report: Report,
+    *,
+    model: Path,
+    device: str,
+    side: int | None,
+    offline: Sequence[int] = (),
+    images: Path | None = None,
+) -> dict[str, Any]:
+    """Measure one model file on a device and give its figures; an ONNX file is converted where the runtime needs it.
+
+    `offline` are batch sizes whose throughput is measured too; of a folder of `images` reading, resizing and
+    normalising are timed, apart from the inference.
+    """
     must_exist(model)
     profile, _ = find_profile(device, workspace.path)
-    channels, height, width = input_shape(model, side)
-    found = measure(
-        {model.name: model},
-        profile,
-        (channels, height, width),
-        progress=lambda text, done, total: report(f"measure on {profile.name}", done, total),
-    )[model.name]
-    return figures(found)
+    shape = input_shape(model, side)
+    model = converted(model, profile, shape, workspace.path / "cache" / "converted")
+
+    def tell(text: str, done: int, total: int) -> None:
+        report(f"{text} on {profile.name}", done, total)
+
+    found = figures(measure({model.name: model}, profile, shape, progress=tell)[model.name])
+    found["size_bytes"] = size_bytes(model)
+    if offline:
+        rates = measure_throughput(model, profile, shape, batches=offline, progress=tell)
+        found |= {f"images_a_second_batch_{batch}": rate for batch, rate in rates.items()}
+    if images is not None:
+        found |= time_preprocessing(images, shape)
+    return found
+
+
+def converted(model: Path, profile: DeviceProfile, shape: tuple[int, int, int], kept: Path) -> Path:
+    """Give the file the device's runtime loads: the model itself, or what its converter makes of an ONNX file."""
+    runtime = find_runtime(profile.runtime)
+    if model.suffix in runtime.suffixes or model.suffix != ".onnx" or runtime.suffixes[0] not in CONVERTERS:
+        return model
+    kept.mkdir(parents=True, exist_ok=True)
+    target = kept / f"{model.stem}-{content_id([str(model.resolve()), profile.batch, *shape])[:8]}{runtime.suffixes[0]}"
+    convert(runtime, [Conversion(model, target, (profile.batch, *shape))], kept)
+    return target
 
 
 def figures(found: Measurement) -> dict[str, Any]:
@@ -111,7 +146,13 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
     """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
     import onnx
 
-    if model.suffix != ".onnx":
+    if model.suffix == ".tflite":
+        from tutelage.bench.litert import tflite_shape
+
+        found = list(tflite_shape(model))
+    elif model.suffix != ".onnx":
+        if model.suffix != ".xml":
+            raise InputError(f"{model}: give an .onnx, .xml or .tflite file, which say what they take")
         from openvino import Core
 
         shape = Core().read_model(str(model)).inputs[0].get_partial_shape()

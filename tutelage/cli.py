@@ -174,9 +174,12 @@ def quantize(
 
 @app.command()
 def bench(
-    model: Annotated[Path, typer.Argument(help="An ONNX file, or an OpenVINO .xml.")],
+    model: Annotated[Path, typer.Argument(help="An .onnx (converted for the device if need be), .xml or .tflite.")],
     device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
     side: Annotated[int | None, typer.Option(help="Input side in pixels, where the file leaves it open.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Measure throughput over batch sizes too.")] = False,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size of --offline; repeatable.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of image files: time their pre-processing too.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -185,9 +188,11 @@ def bench(
     Example: [bold]tutelage bench student.int8.onnx --device host-ort[/]
     """
     from tutelage import alone, terminal
+    from tutelage.bench.offline import BATCHES
 
+    sizes = tuple(batch or BATCHES) if offline or batch else ()
     with terminal.run_setting(workspace) as (space, report, _):
-        figures = alone.bench_file(space, report, model=model, device=device, side=side)
+        figures = alone.bench_file(space, report, model=model, device=device, side=side, offline=sizes, images=images)
     terminal.print_figures(figures, Console(), as_json)
 
 

@@ -272,12 +272,16 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
 
 
 def print_doctor(console: Console, as_json: bool = False) -> None:
+    from tutelage.bench.energy import find_meter
     from tutelage.bench.host import describe_host
+    from tutelage.bench.litert import describe_converter
     from tutelage.bench.runtimes import RUNTIMES
 
     facts: dict[str, Any] = dict(describe_host())
     for name, runtime in RUNTIMES.items():
         facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
+    facts["converter of litert"] = describe_converter()
+    facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
     print_figures(facts, console, as_json)
 
 
