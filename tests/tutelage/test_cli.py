@@ -129,9 +129,9 @@ def test_a_budget_without_a_unit(tmp_path: Path) -> None:
 
 
 def test_a_budget_nothing_meets_is_told_before_any_training(tmp_path: Path) -> None:
-    done = tutelage("search", "--max-params", "10k", "--set", "devices=[]", "-w", str(tmp_path))
-    told(done, 3, "params")
+    told(tutelage("search", "--max-params", "10k", "-w", str(tmp_path)), 3, "params")
     assert not list(tmp_path.glob("artifacts/*"))
+    assert not (tmp_path / "devices").exists(), "a device was measured for a budget that its size alone rules out"
 
 
 def test_a_truncated_image_is_named_and_can_be_skipped(tmp_path: Path) -> None:
@@ -174,4 +174,7 @@ def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
     poor = Row(model="poor", role="student", auc=0.8, latency_p50_ms=2, size_bytes=20, **common)  # type: ignore[arg-type]
     Store(tmp_path / "leaderboard.db").add([good, poor])
     assert "good fp32" in tutelage("leaderboard", "show", poor.key, "-w", str(tmp_path)).stdout
-    assert "no row" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
+    assert "No row beats it" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
+    board = tutelage("leaderboard", "show", "--front", "latency_p50_ms,auc", "--ties", "0.01", "-w", str(tmp_path))
+    assert "* sure" in board.stdout
+    told(tutelage("leaderboard", "show", "--ties", "0.01", "-w", str(tmp_path)), 2, "--front")

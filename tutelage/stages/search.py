@@ -75,18 +75,18 @@ def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
 
 def check_counted(ctx: Context, space: Space) -> None:
     """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them."""
-    counted = dict(budget_of(ctx, ()).counted)
-    check_bounds(Problem(space, (Objective("params"),), counted, ctx.num_classes, ctx.channels))
+    unscored = (Objective("error", "min", _not_scored, cheap=False),)
+    check_bounds(Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels))
 
 
 def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
     """Refuse a budget that no architecture meets, before anything is trained (InfeasibleBudgetError)."""
-
-    def not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
-        raise AssertionError("checking bounds scores nothing")
-
-    objectives = objectives_of(ctx, devices, not_scored)
+    objectives = objectives_of(ctx, devices, _not_scored)
     check_bounds(Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels))
+
+
+def _not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
+    raise AssertionError("checking bounds scores nothing")
 
 
 def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
