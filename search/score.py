@@ -5,10 +5,13 @@ Enters: a supernet, archs, calibration batches, images with labels. Leaves: erro
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -73,35 +76,65 @@ def score_subnets(
     *,
     multi_label: bool = False,
     batch_size: int = 256,
+    workers: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[SubnetScore]:
     """Score each arch: batch norm recalibrated on `calibration`, then error, AUC and loss on `images`.
 
     `images` (n, channels, side, side) are normalised floats; both they and the calibration batches are resized to the
-    arch's side where it differs. `labels` are class indices (n,) or, multi-label, 0/1 floats (n, labels).
+    arch's side where it differs, once for all archs. `labels` are class indices (n,) or, multi-label, 0/1 floats
+    (n, labels). `workers` threads share images and weights (only the statistics of batch norm are theirs) and divide
+    torch's threads among them: small maps leave the second thread of one network idle, but not a second network.
     """
-    was_training = net.training
-    sized: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+    was_training, num_threads = net.training, torch.get_num_threads()
+    workers = max(1, min(workers, len(archs)))
+    sized = {
+        side: (
+            [resize(batch, side) for batch in calibration],
+            [resize(batch, side) for batch in torch.split(images, batch_size)],
+        )
+        for side in dict.fromkeys(arch.r for arch in archs)
+    }
+    shared = {id(parameter): parameter for parameter in net.parameters()}  # what a deep copy does not copy
+    free: SimpleQueue[nn.Module] = SimpleQueue()
+    for copied in [net, *(copy.deepcopy(net, dict(shared)) for _ in range(workers - 1))]:
+        free.put(copied)
+
+    def score(arch: Arch) -> SubnetScore:
+        own = free.get()
+        try:
+            return _score_one(own, arch, *sized[arch.r], labels, multi_label)
+        finally:
+            free.put(own)
+
     scores = []
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, num_threads // workers),))
     try:
-        for done, arch in enumerate(archs):
-            if arch.r not in sized:
-                sized[arch.r] = (
-                    [resize(batch, arch.r) for batch in calibration],
-                    [resize(batch, arch.r) for batch in torch.split(images, batch_size)],
-                )
-            calibrating, batches = sized[arch.r]
-            set_active(net, arch)
-            recalibrate_bn(net, calibrating, forward=partial(forward_subnet, net, arch, track=True))
-            net.eval()
-            with torch.inference_mode():
-                logits = torch.cat([forward_subnet(net, arch, batch) for batch in batches])
-            scores.append(score_logits(logits, labels, multi_label=multi_label))
+        for scored in map(score, archs) if workers == 1 else pool.map(score, archs):
+            scores.append(scored)
             if progress is not None:
-                progress("score subnets", done + 1, len(archs))
+                progress("score subnets", len(scores), len(archs))
     finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)
         net.train(was_training)
     return scores
+
+
+def _score_one(
+    net: nn.Module,
+    arch: Arch,
+    calibration: Sequence[Tensor],
+    batches: Sequence[Tensor],
+    labels: Tensor,
+    multi_label: bool,
+) -> SubnetScore:
+    set_active(net, arch)
+    recalibrate_bn(net, calibration, forward=partial(forward_subnet, net, arch, track=True))
+    net.eval()
+    with torch.inference_mode():
+        logits = torch.cat([forward_subnet(net, arch, batch) for batch in batches])
+    return score_logits(logits, labels, multi_label=multi_label)
 
 
 def score_logits(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> SubnetScore:

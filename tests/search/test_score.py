@@ -59,6 +59,11 @@ def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
     )
     assert seen == [1, 2]
     assert scores == score_subnets(net, archs, calibration, images, labels, batch_size=8)
+    torch.set_num_threads(2)
+    shared = score_subnets(net, [*archs, archs[0]], calibration, images, labels, batch_size=8, workers=2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    assert shared == [*scores, scores[0]]  # in order, each by its own statistics, one thread each: the same bits
     for arch, score in zip(archs, scores, strict=True):
         alone = extract(net, arch)
         recalibrate_bn(alone, [resize(batch, arch.r) for batch in calibration])

@@ -148,7 +148,8 @@ def scorer(ctx: Context, supernet: Supernet) -> Score:
         return score_int8
 
     def score(archs: Sequence[Arch]) -> NDArray[np.float64]:
-        scores = score_subnets(net, archs, calibration, images, labels, multi_label=ctx.dataset.multi_label)
+        multi_label = ctx.dataset.multi_label
+        scores = score_subnets(net, archs, calibration, images, labels, multi_label=multi_label, workers=ctx.threads)
         return np.array([value.error for value in scores])
 
     return score
