@@ -6,7 +6,7 @@ DIR holds `pneumoniamnist.npz` (MedMNIST v2); only its training and validation s
 many steps as a probe says fit into the minutes of one thread's processor time (wall time, on a machine to itself), and
 then the same 50 subnets are drawn, their batch norm calibrated, and scored. Then some subnets of the first schedule are
 cut out and taught by a teacher as the pipeline's distillation stage does it, and the two orders are compared. With
-`--keep` trained supernets are left in a folder and taken from there.
+`--keep` all that is trained is left in a folder and taken from there: a bench that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -78,21 +79,42 @@ def train_for(seconds: float, method: Method, net: nn.Module, space: Space, load
     return f"{steps} steps of {spent / steps:.2f} s: {spent:.0f} s ({waited:.0f} s wall)"
 
 
-def teach(net: nn.Module, archs: Sequence[Arch], dataset: Dataset, seed: int, epochs: int) -> list[SubnetScore]:
+def teach(
+    net: nn.Module, archs: Sequence[Arch], dataset: Dataset, seed: int, epochs: int, keep: Path | None
+) -> list[SubnetScore]:
     """Cut each arch out and train it from its inherited weights under a teacher; gives its validation scores."""
     val, labels, _ = tensors(dataset, "val")
-    teacher = build_teacher(TEACHER, 2, 1, resolution=SIDE, seed=seed)
     loader = Loader(dataset, "train", BATCH, augment="light", augment_variants=4, shuffle=True, drop_last=True)
-    found = train(teacher, loader, (val, labels), TrainSchedule(epochs=TEACHER_EPOCHS, batch_size=BATCH), seed=seed)
-    print(f"teacher {TEACHER}: validation AUC {found.val_auc:.4f}, accuracy {found.val_accuracy:.4f}", flush=True)
+    teacher = build_teacher(TEACHER, 2, 1, resolution=SIDE, seed=seed)
+    schedule = TrainSchedule(epochs=TEACHER_EPOCHS, batch_size=BATCH)
+    kept_or(keep, f"{TEACHER}-{seed}", teacher, lambda: train(teacher, loader, (val, labels), schedule, seed=seed))
+    print(f"teacher {TEACHER}: {_cells([score_logits(predict_logits(teacher, val), labels)])}", flush=True)
     targets, schedule = SoftTargets(teacher), TrainSchedule(epochs=epochs, batch_size=BATCH)
     scores = []
     for arch in archs:
         student = extract(net, arch)
-        train(student, loader, (val, labels), schedule, teachers=[targets], kd=KDConfig(temperature=3.0), seed=seed)
+
+        def fit(model: nn.Module = student) -> None:
+            kd = KDConfig(temperature=3.0)
+            train(model, loader, (val, labels), schedule, teachers=[targets], kd=kd, seed=seed)
+
+        kept_or(keep, f"{arch.id[:12]}-{seed}", student, fit)
         scores.append(score_logits(predict_logits(student, val), labels))
         print(f"  taught {arch.id[:8]}: {_cells(scores[-1:])}", flush=True)
     return scores
+
+
+def kept_or(keep: Path | None, name: str, net: nn.Module, fit: Callable[[], Any]) -> Any:
+    """Take the weights of `net` from the folder, or fit it and leave them there; gives what `fit` gives, if it ran."""
+    file = keep / f"{name}.safetensors" if keep else None
+    if file is not None and file.exists():
+        net.load_state_dict(load_file(file))
+        return None
+    told = fit()
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in net.state_dict().items()}, file)
+    return told
 
 
 def print_ranks(archs: Sequence[Arch], inherited: Sequence[SubnetScore], taught: Sequence[SubnetScore]) -> None:
@@ -126,22 +148,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept: tuple[nn.Module, list[SubnetScore]] | None = None
     for method in options.methods.split(","):
         net = build_supernet(space, 2, 1, seed=options.seed)
-        file = options.keep / f"{method}-{options.seed}.safetensors" if options.keep else None
-        if file is not None and file.exists():
-            net.load_state_dict(load_file(file))
-            trained = f"from {file.name}"
-        else:
-            trained = train_for(options.minutes * 60, method, net, space, loader, options.seed)
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+        fit = partial(train_for, options.minutes * 60, method, net, space, loader, options.seed)
+        trained = kept_or(options.keep, f"{method}-{options.seed}", net, fit) or "kept weights"
         scores = score_subnets(net, archs, calibration, val, labels)
         print(f"{method:12}{_cells(scores)}   {trained}", flush=True)
         kept = kept or (net, scores)
     if kept is not None and options.students:
         net, scores = kept
         chosen = archs[: options.students]
-        taught = teach(net, chosen, dataset, options.seed, options.student_epochs)
+        taught = teach(net, chosen, dataset, options.seed, options.student_epochs, options.keep)
         print_ranks(chosen, scores[: options.students], taught)
 
 
@@ -154,7 +169,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--students", type=int, default=12, help="subnets that are taught (0: none)")
     parser.add_argument("--student-epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for trained supernets")
+    parser.add_argument("--keep", type=Path, help="folder for trained networks")
     return parser.parse_args(arguments)
 
 
