@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-folds bench-latency-host bench-budget clean
+.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-folds bench-latency-host bench-budget bench-int8 clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -64,6 +64,9 @@ bench-latency-host: $(READY)
 BUDGET_DIR ?= tutelage-workspace/budget-fronts
 bench-budget: $(READY)
 	$(BIN)/python tests/benchmarks/budget_fronts.py --data $(DATA) --workspace $(BUDGET_DIR)
+
+bench-int8: $(READY)
+	$(BIN)/python tests/benchmarks/int8_ratios.py
 
 bench-folds: $(READY)
 	$(BIN)/python tests/benchmarks/folds.py --data $(DATA)/cxr3
