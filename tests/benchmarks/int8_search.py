@@ -1,6 +1,7 @@
 """Is it worth searching on int8 figures? The front found so, against the fp32 front quantized, on PneumoniaMNIST.
 
-    python tests/benchmarks/int8_search.py --data DIR [--evaluations 40] [--seeds 2] [--epochs 2] [--keep FOLDER]
+    python tests/benchmarks/int8_search.py --data DIR [--evaluations 40] [--seeds 2] [--epochs 2] [--method sandwich]
+                                           [--tolerance .1] [--keep FOLDER]
 
 DIR holds `pneumoniamnist.npz` (MedMNIST v2); only its training and validation splits are read. One supernet is trained;
 then, for each seed, two searches of equal evaluations: on (error, latency) and on (error@int8, latency@int8), error on
@@ -61,6 +62,8 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--method", choices=("sandwich", "random", "progressive"), default="sandwich")
+    parser.add_argument("--tolerance", type=float, default=0.1, help="of the timings; more where the host is busy")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
@@ -79,7 +82,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> Setting:
     """Load the images, measure the device at fp32, and train the supernet; what `folder` holds is taken from there."""
     changes = [
         f"data.path={options.data / 'pneumoniamnist.npz'}", "teachers=[]", "supernet.teachers=[]", "baselines=[]",
-        f"supernet.epochs={options.epochs}", f"devices=[{{name: {DEVICE}, runtime: onnxruntime}}]",
+        f"supernet.epochs={options.epochs}", f"supernet.method={options.method}",
+        f"measure.tolerance={options.tolerance}", f"devices=[{{name: {DEVICE}, runtime: onnxruntime}}]",
     ]  # fmt: skip
     recipe = load_recipe("pneumoniamnist", changes)
     ctx = open_context(recipe, Workspace(folder), show, options.threads)
