@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def draw(fronts: list[dict[str, Any]], path: Path, note: str) -> None:
     from tutelage.leaderboard.plots import STYLE
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(fronts), figsize=(2.35 * len(fronts), 2.6), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(fronts), figsize=(2.35 * len(fronts), 3.1), sharey=True, squeeze=False)
         for axis, front in zip(axes[0], fronts, strict=True):
             for key, colour, marker, label in (
                 ("flops", "#D55E00", "s", "searched under FLOPs"),
@@ -117,13 +118,15 @@ def draw(fronts: list[dict[str, Any]], path: Path, note: str) -> None:
                 axis.scatter(ms[over], top1[over], s=14, facecolors="none", edgecolors=colour, marker=marker)
             axis.axvline(front["budget_ms"], color="#444444", linewidth=0.8, linestyle="--")
             axis.set_title(
-                f"{front['title']}: {front['broke']} of {front['winners']} break {front['budget_ms']:.2f} ms"
+                f"{front['title']}\n{front['broke']} of {front['winners']} break {front['budget_ms']:.2f} ms"
             )
             axis.set_xlabel("latency, measured (ms)")
         axes[0][0].set_ylabel("ImageNet top-1, surrogate (%)")
-        axes[0][0].legend(loc="lower right", frameon=False, handletextpad=0.2)
-        figure.text(0.01, 0.01, note, fontsize=6, color="#444444")
-        figure.tight_layout(rect=(0, 0.05, 1, 1))
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 0.1))
+        lines = textwrap.wrap(note, 30 * len(fronts))
+        figure.text(0.5, 0.01, "\n".join(lines), fontsize=6, color="#444444", ha="center", va="bottom")
+        figure.tight_layout(rect=(0, 0.17, 1, 1))
         figure.savefig(path)
         plt.close(figure)
 
