@@ -1,6 +1,6 @@
 """Play every search strategy on a surrogate of a public table and print hypervolume against evaluations.
 
-    python tests/benchmarks/search_strategies.py --data DIR [--seeds 10] [--evaluations 300]
+    python tests/benchmarks/search_strategies.py --data DIR [--seeds 10] [--evaluations 300] [--keep FOLDER]
 
 DIR holds `accuracy/*.csv`: OFA-MobileNetV3 subnets with their ImageNet top-1 (DyNAS-T, Apache-2.0). The surrogate is
 kernel ridge regression on one-hot genes (another model class than the strategies' own predictors), fitted on all rows.
@@ -72,10 +72,19 @@ class Surrogate:
         return predicted
 
 
-def play(surrogate: Surrogate, strategy: str, evaluations: int, seed: int) -> SearchResult:
-    """Run one search on the surrogate."""
+def play(surrogate: Surrogate, strategy: str, evaluations: int, seed: int, keep: Path | None = None) -> SearchResult:
+    """Run one search on the surrogate, or go on with the one that the folder `keep` holds."""
     objectives = [Objective("macs"), Objective("error", "min", surrogate.error, cheap=False)]
-    return search(SPACE, objectives, strategy=strategy, evaluations=evaluations, seed=seed, reference=REFERENCE)
+    file = keep / f"{strategy}-{seed}.json" if keep else None
+    return search(
+        SPACE,
+        objectives,
+        strategy=strategy,
+        evaluations=evaluations,
+        seed=seed,
+        reference=REFERENCE,
+        checkpoint=file,
+    )
 
 
 def shares(played: Mapping[str, Sequence[SearchResult]]) -> dict[str, Floats]:
@@ -139,13 +148,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strategies", default=",".join(STRATEGIES), help="comma-separated")
     parser.add_argument("--finder-generations", type=int, default=500, help="of ofa's evolution finder")
     parser.add_argument("--no-finder", action="store_true", help="leave ofa's evolution finder out")
+    parser.add_argument("--keep", type=Path, help="folder for searches: a bench that was stopped goes on")
     options = parser.parse_args(arguments)
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     archs, top1 = read_table(options.data)
     surrogate = Surrogate(archs, top1)
     print(f"surrogate of {len(archs)} archs; {options.seeds} seeds, {options.evaluations} evaluations each", flush=True)
     played: dict[str, list[SearchResult]] = {}
     for name in options.strategies.split(","):
-        played[name] = [play(surrogate, name, options.evaluations, seed) for seed in range(options.seeds)]
+        seeds = range(options.seeds)
+        played[name] = [play(surrogate, name, options.evaluations, seed, options.keep) for seed in seeds]
     table = shares(played)
     print("share of the pooled front's hypervolume, median (least-most) over seeds; own seconds = all but scoring")
     marks = [(i, mark) for i, mark in enumerate(MARKS) if mark <= options.evaluations]
