@@ -191,8 +191,7 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: str, quality: str) -> N
     for row, on_front in zip(drawn, flags, strict=True):
         alike.setdefault((kind_of(row), "int8" in row.scheme, on_front), []).append(row)
     for (kind, full, on_front), some in alike.items():
-        across = [getattr(row, cost) / scale for row in some]
-        _draw_marks(panel, across, some, quality, kind, full, on_front)
+        _draw_marks(panel, [getattr(row, cost) / scale for row in some], some, quality, kind, full, on_front)
     best = [row for row, flag in zip(drawn, flags, strict=True) if flag and row.source == "measured"]
     corners = sorted({(getattr(row, cost) / scale, getattr(row, quality)) for row in best})
     if corners:
