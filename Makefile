@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-folds bench-latency-host bench-budget bench-int8 clean
+.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-latency-host bench-budget bench-int8 bench-int8-search clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -39,6 +39,19 @@ check: $(READY) types
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-autosave
 
+# The newest saved run becomes what later ones are compared with, or is compared with it by ratio.
+bench-baseline: $(READY)
+	$(BIN)/python tests/benchmarks/compare.py --save
+
+bench-compare: $(READY)
+	$(BIN)/python tests/benchmarks/compare.py
+
+bench-repeat: $(READY)
+	$(BIN)/python tests/benchmarks/repeatability.py
+
+bench-runtimes: $(READY)
+	$(BIN)/python tests/benchmarks/runtime_table.py
+
 # Tables that are printed, not asserted: they take minutes and need the public tables (TUTELAGE_DATA or ../shared/data).
 DATA ?= $(or $(TUTELAGE_DATA),../shared/data)
 
@@ -67,6 +80,11 @@ bench-budget: $(READY)
 
 bench-int8: $(READY)
 	$(BIN)/python tests/benchmarks/int8_ratios.py
+
+# A front searched on int8 figures against the fp32 front quantized; INT8_DIR keeps the supernet and the searches.
+INT8_DIR ?= tutelage-int8-search
+bench-int8-search: $(READY)
+	$(BIN)/python tests/benchmarks/int8_search.py --data $(DATA) --keep $(INT8_DIR)
 
 bench-folds: $(READY)
 	$(BIN)/python tests/benchmarks/folds.py --data $(DATA)/cxr3
