@@ -82,7 +82,7 @@ bench-int8: $(READY)
 	$(BIN)/python tests/benchmarks/int8_ratios.py
 
 # A front searched on int8 figures against the fp32 front quantized; INT8_DIR keeps the supernet and the searches.
-INT8_DIR ?= tutelage-int8-search
+INT8_DIR ?= tutelage-workspace/int8-search
 bench-int8-search: $(READY)
 	$(BIN)/python tests/benchmarks/int8_search.py --data $(DATA) --keep $(INT8_DIR)
 
