@@ -76,6 +76,7 @@ def search(
     dataset: Annotated[str | None, typer.Option(help="Data set; see `tutelage data list`.")] = None,
     path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
     evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="default, random, eeea, nsga2 or linas.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
     supernet_weights: Annotated[
         Path | None, typer.Option(help="Official or own supernet weights to start from.")
@@ -98,6 +99,7 @@ def search(
         "search.max_size": max_size,
     }
     options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
+    options |= {"search.strategy": strategy}
     options |= {"seed": seed, "supernet.weights": supernet_weights}
     base = load_recipe(recipe, set_ or ())
     chosen = with_options(base, options, alone.named_devices(base, device or (), max_latency, workspace, risk))

@@ -105,7 +105,7 @@ class DeviceSection(Section):
 
 
 class SearchSection(Section):
-    strategy: Literal["default", "random", "eeea", "nsga2", "linas"] = "nsga2"
+    strategy: Literal["default", "random", "eeea", "nsga2", "linas"] = "default"
     evaluations: int = Field(120, ge=1)
     max_macs: str | None = None
     max_params: str | None = None
