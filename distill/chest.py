@@ -6,7 +6,9 @@ Enters: the folder a person downloaded. Leaves: a multi-label `Listing` grouped 
 from __future__ import annotations
 
 import ast
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +143,8 @@ def list_padchest(request: Request) -> Listing:
         groups.append(row[places["PatientID"]])
     if not paths:
         raise InputError(f"{table} has no labelled row of the projections {', '.join(projections)}")
+    if "labels" in request.options:
+        _check_known(table, class_names, words)
     listing = Listing(
         root=root,
         paths=tuple(paths),
@@ -152,6 +156,16 @@ def list_padchest(request: Request) -> Listing:
         notes=(f"{num_unlabelled} rows without labels were left out",) if num_unlabelled else (),
     )
     return keep_present(listing)
+
+
+def _check_known(table: Path, asked: Sequence[str], words: Sequence[Sequence[str]]) -> None:
+    """Refuse a label that no row has: misspelt, it would be a column of zeros."""
+    known = sorted({word for row in words for word in row})
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f"; {len(known)} labels occur"
+            raise InputError(f"label {name!r} is in no row of {table}{hint}")
 
 
 def _padchest_words(table: Path, line: int, text: str) -> list[str]:

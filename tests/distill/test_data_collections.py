@@ -99,6 +99,11 @@ def test_chexpert_policies(chexpert: Path) -> None:
     assert unsure[4, 0]
     assert len(ones.splits["test"]) == 16
     assert "patient64541" in set(ones.groups[ones.splits["test"]])
+    second = load_dataset("chexpert", path=chexpert, size=16, options={"valid_as": "extra"})
+    assert len(second.splits["extra"]) == 16
+    assert len(second.splits["test"]) > 0
+    parts = [set(second.groups[indices]) for indices in second.splits.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 48
 
 
 def test_chexpert_views_and_the_role_of_valid(chexpert: Path) -> None:
@@ -136,6 +141,8 @@ def test_padchest(tmp_path: Path) -> None:
     assert data.images.max() > 150  # not black: 12 bits were scaled as 12
     assert set(data.groups[data.splits["train"]]).isdisjoint(data.groups[data.splits["test"]])
     assert check_path(tmp_path).kind == "padchest"
+    with pytest.raises(InputError, match=r"label 'pnemonia' is in no row of .*: did you mean 'pneumonia'"):
+        load_dataset("padchest", path=tmp_path, size=16, options={"labels": ["pnemonia", "mass"]})
 
 
 def test_covid_qu_ex_takes_copies_out_of_train(tmp_path: Path) -> None:

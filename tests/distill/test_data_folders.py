@@ -1,5 +1,6 @@
 """Class folders: splits by group, every picture mode, and each fault told in one line."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tutelage.distill.data import check_path, load_dataset
+from tutelage.distill.evaluate import evaluate
 from tutelage.distill.folders import cxr3_group
 from tutelage.distill.images import decode
 from tutelage.records import InputError
@@ -181,3 +183,21 @@ def test_cxr3_as_it_is(data_dir: Path) -> None:
     assert len(patient_of["a"] & patient_of["b"]) == 21
     column = {group: name for name in data.splits for group in data.groups[data.splits[name]]}
     assert all(column[data.groups[i]] == name for name in data.splits for i in data.splits[name])
+
+
+def test_a_class_absent_from_a_split_is_said_and_its_auc_is_empty(tmp_path: Path) -> None:
+    for split, classes in (("train", "abc"), ("val", "abc"), ("test", "ab")):
+        for name in classes:
+            for number in range(3):
+                file = tmp_path / split / name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                seed = [ord(split[0]), ord(split[1]), ord(name), number]
+                Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16), dtype=np.uint8)).save(file)
+    data = load_dataset("folder", path=tmp_path, size=16)
+    assert "class c has no image in test: its AUC there is undefined" in data.notes
+    truth = data.labels[data.splits["test"]]
+    figures = evaluate(np.full((len(truth), 3), 1 / 3), truth, bootstrap=20)
+    assert [one.auc for one in figures.per_class] == [0.5, 0.5, None]
+    shutil.rmtree(tmp_path / "train" / "b")
+    with pytest.raises(InputError, match="class b of folder has no image in train"):
+        load_dataset("folder", path=tmp_path, size=16)
