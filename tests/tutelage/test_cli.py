@@ -128,6 +128,14 @@ def test_a_budget_without_a_unit(tmp_path: Path) -> None:
     assert not (tmp_path / "devices").exists(), "the device was measured for a budget that cannot be read"
 
 
+def test_the_strategy_is_ours_unless_named_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
+    from tutelage.recipe import SearchSection
+
+    assert SearchSection().strategy == "default"
+    told(tutelage("search", "--strategy", "nsgaa", "-w", str(tmp_path)), 2, "'nsgaa'", "linas")
+    assert not list(tmp_path.iterdir()), "something was done for a strategy that is not there"
+
+
 def test_a_budget_nothing_meets_is_told_before_any_training(tmp_path: Path) -> None:
     told(tutelage("search", "--max-params", "10k", "-w", str(tmp_path)), 3, "params")
     assert not list(tmp_path.glob("artifacts/*"))
