@@ -18,7 +18,7 @@ from tutelage.records import InputError
 from .calibration import Array, checked_calibration
 from .files import write_whole
 from .placement import with_feeders
-from .ptq import QuantReport, default_activation_type, prepared, quantize_graph, report
+from .ptq import QuantReport, check_float, default_activation_type, prepared, quantize_graph, report
 from .ranges import Method, collect
 from .run import run_onnx
 from .sensitivity import Sensitivity, sensitivity
@@ -90,6 +90,7 @@ def quantize_mixed(
     images, held_out = checked_calibration(calibration), checked_calibration(validation)
     if not max_drop >= 0:
         raise InputError(f"max_drop must be a number of points, not negative, got {max_drop}")
+    check_float(fp32_path)
     target = score(run_onnx(fp32_path, held_out, threads=threads)) - max_drop / 100
     noise: Sensitivity | None = None
     kept: list[str] = []
