@@ -1,0 +1,69 @@
+"""How far two measurements of one model are apart: anchored and raw, over twenty models; and ten repeats of one.
+
+    python tests/benchmarks/repeatability.py [--models 20] [--side 64] [--runtime onnxruntime] [--repeats 10]
+
+Each measurement is a session of its own (new processes, new order). Asked: at most 2 % in the median, 5 % at p95.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tutelage.bench.measure import measure
+from tutelage.quant.export import export_onnx
+from tutelage.records import DeviceProfile, Measurement
+from tutelage.search.space import find_space
+from tutelage.search.supernet import build_arch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=int, default=20)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--runtime", choices=("onnxruntime", "openvino"), default="onnxruntime")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--at-once", type=int, default=10, help="models of one session")
+    told = parser.parse_args()
+    space = find_space("ofa_mbv3_w1.0").with_resolutions((told.side,))
+    archs = space.decode(space.random(told.models, np.random.default_rng(0)))
+    device = DeviceProfile(name="here", runtime=told.runtime)
+    shape = (3, told.side, told.side)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {f"net {index}": Path(folder) / f"{index}.onnx" for index in range(len(archs))}
+        for arch, path in zip(archs, files.values(), strict=True):
+            export_onnx(build_arch(arch, 4), path, (1, *shape), check=False)
+        names = list(files)
+        groups = [names[start : start + told.at_once] for start in range(0, len(names), told.at_once)]
+        first, second = {}, {}
+        begun = time.monotonic()
+        for turn, found in enumerate((first, second)):
+            for number, group in enumerate(groups):
+                chosen = {name: files[name] for name in group}
+                found |= measure(chosen, device, shape, seed=100 * turn + number, tolerance=0.2)
+        print(f"{told.runtime}, {told.side} px, {len(names)} models twice, {time.monotonic() - begun:.0f} s")
+        print("| | median | p95 |\n|---|---|---|")
+        for kind in ("anchored", "raw"):
+            apart = [abs(_ms(second[name], kind) / _ms(first[name], kind) - 1) for name in names]
+            print(f"| {kind} | {np.median(apart):.2%} | {np.percentile(apart, 95):.2%} |")
+        one = {names[0]: files[names[0]]}
+        repeats = [measure(one, device, shape, seed=1000 + n, tolerance=0.2)[names[0]] for n in range(told.repeats)]
+    for kind in ("anchored", "raw"):
+        ms = np.array([_ms(each, kind) for each in repeats])
+        each = " ".join(f"{value:.3f}" for value in ms)
+        print(f"{told.repeats} repeats of {names[0]}, {kind} ms: {each}; max/min - 1: {ms.max() / ms.min() - 1:.1%}")
+
+
+def _ms(found: Measurement, kind: str) -> float:
+    if kind == "raw":
+        return found.p50_ms
+    assert found.anchored_ms is not None
+    return found.anchored_ms
+
+
+if __name__ == "__main__":
+    main()
