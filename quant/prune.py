@@ -193,7 +193,7 @@ def _ratios(network: nn.Module, ratio: float, multiple: int) -> dict[nn.Module, 
 
 def _heads(network: nn.Module, classes: int) -> list[nn.Module]:
     """Name the layer whose outputs are the classes: the last linear or convolution of that width."""
-    fits = [
+    fits: list[nn.Module] = [
         layer
         for layer in network.modules()
         if (isinstance(layer, nn.Linear) and layer.out_features == classes)
