@@ -112,9 +112,8 @@ def calibrate(
             model = LatencyModel.fit(nets, net_ms, blocks=table, num_classes=num_classes, in_channels=in_channels)
             unsteadiness = float(np.percentile(list(noise.values()), 95)) if len(log_ms) > 1 else math.inf
             small = model.error + model.error_se <= small_error and unsteadiness <= tolerance
-            now = time.monotonic()
             if len(log_ms) >= MIN_SESSIONS:
-                no_time = now - start + (now - begun) > minutes * 60
+                no_time = 2 * time.monotonic() - start - begun > minutes * 60  # for another session like this one
                 if small or no_time or len(log_ms) >= MAX_SESSIONS:
                     break
                 chosen += _unsure(model, pool, chosen, min(_STEP, max_nets - len(chosen)))
@@ -123,8 +122,7 @@ def calibrate(
             f"not steady: after {len(log_ms)} sessions the nets' times are known to {unsteadiness:.1%} at p95 "
             f"(allowed {tolerance:.0%}): quiet the host and try again, or give it more minutes"
         )
-    model.anchor_ms = first.anchor_ms
-    held_ms = np.array([labels[job.name] for job in held])
+    held_ms, model.anchor_ms = np.array([labels[job.name] for job in held]), first.anchor_ms
     typical = float(np.sqrt(np.mean(np.square(list(noise.values())))))
     return Calibration(
         model, nets, net_ms, held_ms, typical, unsteadiness, len(log_ms), time.monotonic() - start, first
