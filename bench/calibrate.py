@@ -89,8 +89,8 @@ def calibrate(
     chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
     specs = block_table_specs(space, num_classes, in_channels) if export_block else []
     with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
-        total = len(chosen) + len(held_out) + len(specs)
-        files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, total, kept)
+        expected = len(chosen) + len(held_out) + len(specs)
+        files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, expected, kept)
         held = [files.net(arch, f"held {index}") for index, arch in enumerate(held_out)]
         blocks = files.blocks(specs)
         log_ms: list[dict[str, float]] = []
@@ -107,8 +107,7 @@ def calibrate(
                 table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
             log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
             labels, noise = combine_sessions(log_ms)
-            nets = [pool[index] for index in chosen]
-            net_ms = np.array([labels[f"net {index}"] for index in chosen])
+            nets, net_ms = [pool[i] for i in chosen], np.array([labels[f"net {i}"] for i in chosen])
             model = LatencyModel.fit(nets, net_ms, blocks=table, num_classes=num_classes, in_channels=in_channels)
             unsteadiness = float(np.percentile(list(noise.values()), 95)) if len(log_ms) > 1 else math.inf
             small = model.error + model.error_se <= small_error and unsteadiness <= tolerance
