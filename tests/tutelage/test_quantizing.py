@@ -1,0 +1,124 @@
+"""int8 in a run: rows say how they were made, students taught under rounding stand beside; the verb obeys."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.quant.files import is_quantized, read_graph
+from tutelage.quant.run import run_onnx
+from tutelage.quantizing import quantize_file
+from tutelage.recipe import Recipe
+from tutelage.records import Arch, InputError, Student
+from tutelage.stages.compress import calibration_images, compress
+from tutelage.stages.context import Context, open_context
+from tutelage.stages.rounding import teach_rounding
+from tutelage.stages.teach import teach_student, teach_teacher
+from tutelage.workspace import Workspace
+
+ARCH = Arch.from_dict({"space": "ofa_mbv3_w1.0", "ks": [3] * 10, "e": [3] * 10, "d": [2] * 5, "r": 32})
+RECIPE = Recipe.model_validate(
+    {
+        "name": "tiny",
+        "data": {"dataset": "phantom", "size": 32, "limit": 300, "augment": "none", "augment_variants": 1},
+        "teachers": [{"name": "resnet10t", "epochs": 2, "batch_size": 32}],
+        "distill": {"epochs": 4, "batch_size": 32, "lr": 3e-3},
+        "quantize": {"calibration_images": 32, "qat_epochs": 1},
+    }
+)
+
+
+def _quiet(text: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory) -> tuple[Context, Student, Student]:
+    ctx = open_context(RECIPE, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
+    teacher = teach_teacher(ctx, RECIPE.teachers[0])
+    student = teach_student(ctx, Student(model="small", role="student", arch=ARCH), None, "fresh", [teacher])
+    return ctx, teacher, student
+
+
+@pytest.mark.slow
+def test_rows_say_how_they_were_made_and_rounding_is_taught_by_the_teacher(taught) -> None:
+    ctx, teacher, student = taught
+    variants = compress(ctx, student, ["onnxruntime"])
+    fp32, int8 = variants
+    assert [one.scheme for one in variants] == ["fp32", "int8-ptq"]
+    assert int8.quantization["num_calibration"] == 32
+    assert len(int8.quantization["calibration_sha256"]) == 64
+    assert set(int8.quantization["trials"]) == {"minmax", "percentile", "entropy"}  # the recipe's method is auto
+    assert int8.quantization["method"] == max(int8.quantization["trials"], key=int8.quantization["trials"].get)
+    (rounded,) = teach_rounding(ctx, student, ["onnxruntime"], [teacher])
+    assert rounded.scheme == "int8-qat"
+    assert rounded.quantization["qat_epochs"] == 1
+    paths = [ctx.workspace.path / one.file.path for one in (fp32, int8, rounded)]
+    assert [is_quantized(read_graph(path)) for path in paths] == [False, True, True]
+    images = ctx.split("val", 32)[0].numpy()
+    plain, ptq, qat = (run_onnx(path, images) for path in paths)
+    assert np.abs(ptq - plain).mean() < np.abs(plain).mean()
+    assert not np.array_equal(qat, ptq)  # its weights have moved; that this helps is tested on digits
+    journal = [event["stage"] for event in ctx.workspace.journal()]
+    assert teach_rounding(ctx, student, ["onnxruntime"], [teacher]) == [rounded]
+    assert [event["stage"] for event in ctx.workspace.journal()] == journal  # done once
+
+
+@pytest.mark.slow
+def test_no_rounding_is_taught_to_teachers_or_where_none_is_asked(taught) -> None:
+    ctx, teacher, student = taught
+    assert teach_rounding(ctx, teacher, ["onnxruntime"], [teacher]) == []
+    plain = RECIPE.model_copy(update={"quantize": RECIPE.quantize.model_copy(update={"qat_epochs": 0})})
+    other = Context(plain, ctx.workspace, ctx.dataset, _quiet, 1)
+    assert teach_rounding(other, student, ["onnxruntime"], [teacher]) == []
+
+
+@pytest.mark.slow
+def test_a_runtime_that_cannot_is_left_out_and_said(taught, monkeypatch, caplog) -> None:
+    """A runtime that is not installed: its row is missing, the others stand, and the log has the remedy."""
+    import importlib.util
+
+    ctx, _, student = taught
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "nncf" else find(name, *a))
+    changed = RECIPE.quantize.model_copy(update={"method": "percentile"})
+    other = Context(RECIPE.model_copy(update={"quantize": changed}), ctx.workspace, ctx.dataset, _quiet, 1)
+    found = compress(other, student, ["onnxruntime", "openvino"])
+    assert [(one.scheme, one.runtime) for one in found] == [
+        ("fp32", "onnxruntime"),
+        ("fp32", "openvino"),
+        ("int8-ptq", "onnxruntime"),
+    ]
+    assert "nncf is not installed; install it with" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_verb_quantizes_as_it_is_told(taught, tmp_path: Path) -> None:
+    ctx, _, student = taught
+    model = ctx.workspace.path / compress(ctx, student, ["onnxruntime"])[0].file.path
+    setting = (ctx.workspace, _quiet, 1)
+    told = RECIPE.model_copy(update={"quantize": RECIPE.quantize.model_copy(update={"max_drop": 1.0})})
+    figures = quantize_file(
+        told, *setting, model=model, out=tmp_path / "int8.onnx", picture=tmp_path / "noise.png"
+    )  # fmt: skip
+    assert figures["int8_score"] >= figures["fp32_score"] - 0.01 - 1e-9
+    assert figures["calibration_images"] == 32
+    assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
+    images = ctx.split("val", 32)[0].numpy()
+    difference = np.abs(run_onnx(model, images) - run_onnx(tmp_path / "int8.onnx", images))
+    assert figures["largest_difference"] == pytest.approx(float(difference.max()))
+    with pytest.raises(InputError, match=r"name the int8 model \.onnx"):
+        quantize_file(told, *setting, model=model, out=tmp_path / "int8.tflite")
+    with pytest.raises(InputError, match="quantized already"):
+        quantize_file(told, *setting, model=tmp_path / "int8.onnx", out=tmp_path / "again.onnx")
+    gray = told.model_copy(update={"data": told.data.model_copy(update={"channels": 3})})
+    with pytest.raises(InputError, match="the recipe's images have 3 channels"):
+        quantize_file(gray, *setting, model=model, out=tmp_path / "other.onnx")
+
+
+@pytest.mark.slow
+def test_calibration_is_the_same_images_every_time(taught) -> None:
+    ctx, _, _ = taught
+    np.testing.assert_array_equal(calibration_images(ctx, 32), calibration_images(ctx, 32))
+    train = ctx.split("train", 32)[0].numpy()
+    assert all((train == image).all(axis=(1, 2, 3)).any() for image in calibration_images(ctx, 32)[:4])
