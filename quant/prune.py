@@ -128,7 +128,8 @@ def prune(
     if importance == "taylor":
         assert batch is not None, "prune_to asks for it"
         weigh = pruning.importance.GroupTaylorImportance()
-        F.cross_entropy(network(batch[0]), batch[1]).backward()
+        loss: Any = F.cross_entropy(network(batch[0]), batch[1])
+        loss.backward()
     try:
         pruning.pruner.BasePruner(
             network, example, importance=weigh, pruning_ratio=ratio, ignored_layers=_heads(network, classes),
@@ -161,7 +162,7 @@ def macs(model: nn.Module, input_shape: Sequence[int]) -> float:
             model(torch.zeros(1, *tuple(input_shape)[1:]))
     finally:
         model.train(was_training)
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 def count_params(model: nn.Module) -> int:
