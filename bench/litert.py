@@ -83,7 +83,7 @@ def convert_to_litert(conversions: Sequence[Conversion], done: Done | None = Non
     shares = [list(conversions[start::processes]) for start in range(processes)]
     with tempfile.TemporaryDirectory(prefix="tutelage-litert-") as folder:
         running = [_start(python, share, Path(folder) / f"{number}.err") for number, share in enumerate(shares)]
-        watch = threading.Timer(CONVERT_SECONDS + 60 * len(shares[0]), lambda: [each.kill() for each, _ in running])
+        watch = threading.Timer(CONVERT_SECONDS + 60 * len(shares[0]), _kill, [[each for each, _ in running]])
         watch.daemon = True
         watch.start()
         try:
@@ -186,6 +186,11 @@ def _start(python: Path, share: Sequence[Conversion], log: Path) -> tuple[subpro
     process.stdin.write(json.dumps(jobs) + "\n")
     process.stdin.flush()
     return process, log
+
+
+def _kill(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _take_answer(process: subprocess.Popen[str], log: Path, conversion: Conversion) -> None:

@@ -152,10 +152,8 @@ def measure_jobs(
     effects = _effects(log_ms, session.when, [job.judged for job in jobs])
     here = float(np.exp(effects[len(jobs) :].mean()))  # the anchors' geometric mean
     scale = (anchor_ms or here) / here
-    after = load_average() if local else None
     measurements = {}
-    for index, job in enumerate(jobs):
-        seat = seats[index]
+    for index, (job, seat) in enumerate(zip(jobs, seats, strict=False)):  # the anchors' seats come last
         worker = workers[seat.worker]
         alone = len(groups[seat.worker][1]) == 1
         measurements[job.name] = Measurement(
@@ -173,7 +171,7 @@ def measure_jobs(
             load_ms=session.load_ms[index],
             energy_mj=energy[index] / job.shape[0] if energy else None,
             host_load_before=before,
-            host_load_after=after,
+            host_load_after=load_average() if local else None,
             created=utc_now(),
         )
     return TimedJobs(measurements, unsteadiness, here, tries)

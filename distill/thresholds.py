@@ -33,7 +33,7 @@ def choose_threshold(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor, *,
     if positive.all() or not positive.any():
         return 0.5
     rng = np.random.default_rng(seed)
-    cuts = []
+    cuts: list[float] = []
     while len(cuts) < _NUM_RESAMPLES:
         drawn = rng.integers(0, len(second), len(second))
         if 0 < positive[drawn].sum() < len(drawn):

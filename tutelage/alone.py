@@ -103,7 +103,7 @@ def bench_file(
     found["size_bytes"] = size_bytes(model)
     if offline:
         rates = measure_throughput(model, profile, shape, batches=offline, progress=tell)
-        found |= {f"images_a_second_batch_{batch}": rate for batch, rate in rates.items()}
+        found |= {f"images_a_second_batch_{batch}": rates.get(batch) for batch in offline}  # empty: not taken
     if images is not None:
         found |= time_preprocessing(images, shape)
     return found
@@ -146,6 +146,7 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
     """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
     import onnx
 
+    found: list[int | None]
     if model.suffix == ".tflite":
         from tutelage.bench.litert import tflite_shape
 
