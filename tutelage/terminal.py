@@ -92,21 +92,26 @@ def print_run(searched: Searched | None, published: Published, console: Console)
 
 
 def print_search(searched: Searched, console: Console) -> None:
-    """Print the winners with predicted and measured milliseconds apart, and how many finalists broke a budget."""
+    """Print the winners, scored, counted, measured and predicted apart, and how many finalists broke a budget."""
+    from tutelage.search.counts import count
+
     found, devices = searched.found, searched.found.devices
     table = Table(title=f"Winners of the search in {searched.supernet.space.name}")
     scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
-    for column in ("winner", f"validation {scored}", *(f"{device.name} measured / predicted ms" for device in devices)):
+    times = [f"{device.name} measured / predicted ms" for device in devices]
+    for column in ("winner", f"validation {scored}", "parameters", "MACs", *times):
         table.add_column(column)
-    for winner in found.winners:
+    costs = count([winner.arch for winner in found.winners], searched.ctx.num_classes, searched.ctx.channels)
+    for winner, params, macs in zip(found.winners, costs.params, costs.macs, strict=True):
         times = [f"{winner.measured_ms[d.name]:.3f} / {winner.predicted_ms[d.name]:.3f}" for d in devices]
-        table.add_row(winner.name, f"{winner.error:.4f}", *times)
+        counted = [in_units(int(number), "") for number in (params, macs)]
+        table.add_row(winner.name, f"{winner.error:.4f}", *counted, *times)
     console.print(table)
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
     console.print(
         f"{found.broke} of {found.finalists} finalists broke {held} when measured again.\n"
-        f"search: {found.folder / 'search.json'}",
+        f"search: {found.folder / 'search.json'}\npicture: {found.folder / 'search-front.png'}",
         highlight=False,
         soft_wrap=True,
     )

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -12,6 +14,7 @@ from PIL import Image
 from tutelage.leaderboard import curves, pareto
 from tutelage.leaderboard.labels import place_labels
 from tutelage.leaderboard.plots import pareto_plot
+from tutelage.leaderboard.search_plot import _front, search_front_plot
 from tutelage.records import InputError, Row
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -146,3 +149,32 @@ def test_arrows_find_kin_that_share_one_model_name():
     taught = alone.model_copy(update={"teacher": "vit", "twin": "net"})
     small = taught.model_copy(update={"scheme": "int8-ptq", "parent": "net"})
     assert curves._steps([alone, taught, small]) == [(alone, taught), (taught, small)]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_the_front_of_a_search_is_what_nothing_kept_beats(seed):
+    rng = np.random.default_rng(seed)
+    cost, error = rng.integers(0, 8, 20) / 2.0, rng.integers(0, 8, 20) / 10
+    kept = rng.random(20) < 0.7
+    front = _front(cost, error, kept)
+    assert all(np.diff(cost[front]) > 0)
+    assert all(np.diff(error[front]) < 0)
+    on = {(cost[place], error[place]) for place in front}
+    for place in np.flatnonzero(kept):
+        beaten = (
+            kept & (cost <= cost[place]) & (error <= error[place]) & ((cost < cost[place]) | (error < error[place]))
+        )
+        assert ((cost[place], error[place]) in on) == (not beaten.any())
+
+
+def test_a_search_is_drawn_with_its_budget(tmp_path):
+    rng = np.random.default_rng(0)
+    ms = rng.uniform(0.5, 3, 40)
+    errors = 0.3 - 0.05 * ms + rng.uniform(0, 0.05, 40)
+    path = tmp_path / "front.png"
+    costs = {"latency_ms@host": ms, "size_bytes": ms * 4e6}
+    search_front_plot(errors, costs, path, within=ms < 2, finalists=[int(ms.argmin())], bounds={"latency_ms@host": 2.0})
+    assert Image.open(path).width >= 1400
+    with pytest.raises(InputError, match="no architecture was asked"):
+        search_front_plot([], {}, path, within=[])

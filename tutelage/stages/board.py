@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tutelage.leaderboard.curves import arrows_plot, hypervolume_plot, predicted_plot
+from tutelage.leaderboard.curves import arrows_plot, predicted_plot
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.plots import pareto_plot
 from tutelage.leaderboard.report import build_page
@@ -21,6 +21,7 @@ from .device import Device
 from .evaluate import Judged
 from .gains import details_of, gains
 from .search import Found
+from .search_pictures import draw_search
 
 _LIBRARIES = ("torch", "timm", "ofa", "onnxruntime", "openvino", "nncf", "tutelage")
 
@@ -75,7 +76,7 @@ def publish(
 def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None:
     """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
     if found is not None:
-        hypervolume_plot({found.result.strategy: found.result.hypervolume}, folder / "search-hypervolume.png")
+        draw_search(found.result, folder)
     guessed = [row for row in rows if "predicted_ms" in row.details and row.scheme == "fp32" and row.latency_p50_ms]
     if guessed:
         predicted = [row.details["predicted_ms"][1] for row in guessed]

@@ -33,6 +33,7 @@ from .objectives import (
     read_objectives,
     scorer,
 )
+from .search_pictures import draw_search
 from .supernet import Supernet
 
 # Finalists are measured three to a winner: published searches miss 1 in 4 latency budgets when measured again.
@@ -122,6 +123,7 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
     def work(folder: Path) -> dict[str, Any]:
         result = _search(ctx, supernet, devices, folder)
         result.to_json(folder / "search.json")
+        draw_search(result, folder)
         return {"file": "search.json"}
 
     stage = ctx.workspace.stage(f"search {supernet.space.name}", inputs, work)
