@@ -68,11 +68,14 @@ def quantize_openvino(
         raise InputError(f"{fp32_path} is quantized already; give its fp32 model")
     if transformer is None:
         transformer = any(node.op_type == "Softmax" for node in graph.graph.node)
+    level = logging.root.level
     try:
         # convert_model, unlike read_model, also simplifies the graph: a third less XML.
         model = openvino.convert_model(str(fp32_path))
     except Exception as error:  # its front end's failures are no RuntimeErrors
         raise InputError(f"openvino cannot read {fp32_path}: {first_line(error)}") from error
+    finally:
+        logging.root.setLevel(level)  # a failed conversion leaves it at ERROR, and every later warning would be lost
     logging.getLogger("nncf").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "preset": nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,

@@ -1,5 +1,6 @@
 """int8 after training: on a trained student, accuracy holds, bytes shrink, the same inputs give the same file."""
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def test_an_operator_the_runtime_does_not_know_is_named(calibration, tmp_path) -
         quantize_onnx(tmp_path / "odd.onnx", tmp_path / "int8.onnx", calibration)
     with pytest.raises(InputError, match="Frobnicate"):
         quantize_openvino(tmp_path / "odd.onnx", tmp_path / "int8.xml", calibration)
+    assert logging.getLogger("tutelage").isEnabledFor(logging.WARNING), "a refused model silenced the log"
 
 
 def test_calibration_is_drawn_by_class() -> None:

@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
     "search": {"strategy": "nsga2", "evaluations": 12, "max_params": "4M", "winners": 1},
     "distill": {"epochs": 1, "batch_size": 32},
     "baselines": ["mobilenetv3_small_100"],
-    "quantize": {"calibration_images": 16},
+    "quantize": {"method": "minmax", "calibration_images": 16},
     "explain": {"images": 2},
     "measure": {"bootstrap": 100, "tolerance": 0.9},  # a test must not hang on how busy the machine is
 }
