@@ -287,6 +287,9 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
         facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
     facts["converter of litert"] = describe_converter()
     facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
+    if not as_json:
+        facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")
+        facts["cpu_flags"] = ", ".join(facts["cpu_flags"])
     print_figures(facts, console, as_json)
 
 

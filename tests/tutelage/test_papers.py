@@ -1,6 +1,7 @@
 """The four papers' recipes, each run whole on small made pictures that lie on disk exactly as the real set does."""
 
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def test_a_recipe_opens_its_data_as_it_stands(name: str, tmp_path: Path) -> None
     options = ["data.options={block: 5}"] if name == "chest-ct-kd-ptq" else []
     ctx = open_context(load_recipe(name, [f"data.path={root}", "data.size=32", *options]), *_setting(tmp_path))
     assert ctx.dataset.class_counts("train")
-    text = (Path(__file__).parents[2] / "tutelage" / "recipes" / f"{name}.yaml").read_text()
+    text = (resources.files("tutelage.recipes") / f"{name}.yaml").read_text()
     for word in ("Paper:", "Data:", "Published", "Deviations:", "# not stated in the paper; ours"):
         assert word in text, f"{name} does not say {word}"
 
