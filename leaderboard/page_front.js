@@ -66,7 +66,7 @@ function beatersOf(i, indices, cost, quality) {
 }
 const peersOf = (i) => Array.from({ length: NUM }, (_, j) => j).filter((j) => PLACES[j] === PLACES[i] && RIGS[j] === RIGS[i] && isImported(j) === isImported(i));
 
-// The student that validation data choose (to three digits; among equals the quickest), and the best teacher.
+// The student that validation data choose (to three digits, of equals the smallest file: best.py), and the best teacher.
 function champions(group, quality) {
   const ours = group.filter((i) => !isImported(i) && figure(quality, i) !== null);
   const validated = (i) => DATA.details[i]?.validation?.[quality] ?? null;
@@ -75,9 +75,10 @@ function champions(group, quality) {
     const plain = all.filter((i) => !isInt8(i));
     const some = role === "teacher" && plain.length ? plain : all; // a teacher taught as it was trained, not as int8
     const isValidated = some.length > 0 && some.every((i) => validated(i) !== null);
-    const score = (i) => Number((isValidated ? validated(i) : figure(quality, i)).toFixed(3));
-    const quick = (i) => figure("latency_p50_ms", i) ?? figure("size_bytes", i) ?? Infinity;
-    return { best: some.sort((a, b) => score(b) - score(a) || quick(a) - quick(b))[0], isValidated };
+    const exact = (i) => (isValidated ? validated(i) : figure(quality, i));
+    const score = (i) => Number(exact(i).toFixed(3));
+    const bytes = (i) => figure("size_bytes", i) ?? Number.MAX_VALUE;
+    return { best: some.sort((a, b) => score(b) - score(a) || bytes(a) - bytes(b) || exact(b) - exact(a))[0], isValidated };
   };
   return { student: pick("student"), teacher: pick("teacher") };
 }

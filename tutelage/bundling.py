@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tutelage.distill.dataset import SPLITS
 from tutelage.distill.evaluate import predict_logits, probabilities
 from tutelage.distill.loader import NORMALISATION
+from tutelage.leaderboard.best import best_student
 from tutelage.leaderboard.store import Store
 from tutelage.progress import Report
 from tutelage.quant.bundle import Bundle, Preprocess, run_file, write_bundle
@@ -28,23 +29,6 @@ from tutelage.workspace import Workspace
 
 # Probabilities of one file on one image, then in batches and now: beyond this something else was run.
 MAX_DIFFERENCE = 1e-3
-
-
-def best_student(rows: Sequence[Row], recipe: str) -> Row:
-    """Choose the recipe's student of the highest validation AUC (accuracy where there is none); of equals the fastest.
-
-    The test split has no say in it.
-    """
-    students = [row for row in rows if row.recipe == recipe and row.role == "student" and row.source == "measured"]
-    if not students:
-        raise InputError(f"no student of recipe {recipe!r} is on the leaderboard: `tutelage run {recipe}` makes some")
-
-    def merit(row: Row) -> tuple[float, float]:
-        figures = row.details.get("validation", {})
-        best = figures.get("auc") or figures.get("accuracy") or 0.0
-        return float(best), -(row.latency_p50_ms or float("inf"))
-
-    return max(students, key=merit)
 
 
 def bundle_row(
@@ -107,7 +91,12 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
     from tutelage import terminal
 
     store = Store(terminal.database(workspace.path), read_only=True)
-    return store.row(row_id) if row_id else best_student(store.rows(filter), recipe)
+    if row_id:
+        return store.row(row_id)
+    best = best_student(row for row in store.rows(filter) if row.recipe == recipe)
+    if best is None:
+        raise InputError(f"no student of recipe {recipe!r} is on the leaderboard: `tutelage run {recipe}` makes some")
+    return best
 
 
 def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:

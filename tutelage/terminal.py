@@ -73,13 +73,13 @@ def database(path: Path) -> str | Path:
 
 def print_run(searched: Searched | None, published: Published, console: Console) -> None:
     """End a run: the table, what the search and the teachers were worth, and where the files lie."""
+    from tutelage.leaderboard.best import best_student
+
     print_rows(published.rows, console)
     if searched is not None:
         print_search(searched, console)
-    best = max(
-        (row for row in published.rows if row.role == "student" and row.scheme == "fp32"),
-        key=lambda row: row.details["validation"]["auc"] or row.details["validation"]["accuracy"],
-    )
+    best = best_student(row for row in published.rows if row.scheme == "fp32")
+    assert best is not None  # a run makes students, or fails
     taught = f"taught by {best.teacher}" if best.teacher else "without a teacher"
     console.print(
         f"Best student by validation: {best.model} {taught}: test accuracy {_interval(best, 'accuracy')}, "

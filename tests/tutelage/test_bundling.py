@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tutelage.bundling import best_student, bundle_row
+from tutelage.bundling import bundle_row, row_of
+from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 from tutelage.workspace import Workspace
 
@@ -16,20 +17,12 @@ def _row(model: str, auc: float | None, accuracy: float, ms: float, **other: obj
     return Row(model=model, latency_p50_ms=ms, accuracy=1 - accuracy, **fields)
 
 
-def test_the_best_student_is_chosen_on_validation_and_of_equals_the_fastest() -> None:
-    """Test accuracies run the other way (1 - validation's): they have no say."""
-    rows = [
-        _row("a", 0.9, 0.9, 1.0), _row("b", 0.95, 0.8, 2.0), _row("c", 0.95, 0.85, 0.5), _row("d", 0.94, 0.99, 0.1),
-        _row("teacher", 0.99, 0.99, 9.0, role="teacher"), _row("imported", 0.99, 0.9, 0.1, source="imported"),
-        _row("elsewhere", 0.99, 0.9, 0.1, recipe="other"),
-    ]  # fmt: skip
-    assert best_student(rows, "r").model == "c"
-    assert best_student([_row("a", None, 0.7, 1.0), _row("b", None, 0.8, 2.0)], "r").model == "b"
-
-
-def test_a_recipe_without_students_names_the_remedy() -> None:
+def test_a_recipe_without_students_names_the_remedy(tmp_path: Path) -> None:
+    store = Store(tmp_path / "leaderboard.db")
+    store.add([_row("teacher", 0.9, 0.9, 1.0, role="teacher"), _row("elsewhere", 0.9, 0.9, 1.0, recipe="other")])
     with pytest.raises(InputError, match=r"no student of recipe 'r' .* `tutelage run r`"):
-        best_student([_row("teacher", 0.9, 0.9, 1.0, role="teacher")], "r")
+        row_of(Workspace(tmp_path), None, "r", None)
+    assert row_of(Workspace(tmp_path), None, "other", None).model == "elsewhere"
 
 
 @pytest.mark.parametrize(("source", "message"), [("imported", "was imported"), ("measured", "does not say which file")])
