@@ -90,7 +90,10 @@ class SupernetSection(Section):
     num_random: int = Field(2, ge=0)
     teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also teach the supernet
     weights: Path | None = None  # official or own supernet weights to start from
-    bf16: bool | None = None
+    bf16: bool | None = None  # default: where the CPU or GPU computes it fast
+    ema_decay: float | None = Field(None, ge=0, lt=1)  # of an average of the weights, which is what is left
+    warmup_epochs: float = Field(0.5, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
 
 
 class DeviceSection(Section):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tutelage.records import InputError
+from tutelage.search.fast_supernet import forward_subnet
 from tutelage.search.shrink import SupernetSchedule, pace, train_supernet
 from tutelage.search.space import SPACES
-from tutelage.search.subnet_step import PHASES, choose_archs, phase_at, subnet_loss
+from tutelage.search.subnet_step import PHASES, choose_archs, finish, phase_at, start, subnet_loss, train_step
 from tutelage.search.supernet import build_supernet
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((28, 32))
@@ -62,10 +63,11 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, method):
 
 
 @pytest.mark.slow
-def test_the_sandwich_learns_and_shows_progress():
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_sandwich_learns_and_shows_progress(bf16):
     torch.set_num_threads(1)
     net, seen = build_supernet(SPACE, 2, 1), []
-    schedule = SupernetSchedule(epochs=4, lr=2e-3, num_random=1, label_smoothing=0.0, bf16=False)
+    schedule = SupernetSchedule(epochs=4, lr=2e-3, num_random=1, label_smoothing=0.0, bf16=bf16)
     log = train_supernet(
         net, SPACE, lambda epoch: _batches(epoch, 6, True), 6, schedule, progress=lambda *told: seen.append(told)
     )
@@ -113,6 +115,77 @@ def test_losses_follow_their_formulas():
     got = subnet_loss(logits, labels, soft, 0.25, 0.0, multi_label=False)
     torch.testing.assert_close(got, 0.75 * hard + 0.25 * crossed)
     torch.testing.assert_close(subnet_loss(logits, labels, None, 1.0, 0.0, multi_label=False), hard)
+
+
+@pytest.mark.parametrize("method", ["random", "progressive"])
+@pytest.mark.parametrize("kd_ratio", [1.0, 0.25])
+def test_a_teacher_is_learnt_from_without_bread_too(method, kd_ratio):
+    """The step's loss is the formula on the logits that the same subnets gave before it; targets differ from labels."""
+    net = build_supernet(SPACE, 2, 1)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    images, labels, _ = next(_batches(0))
+    soft = torch.tensor([[0.3, 0.7]]).expand(len(labels), 2)
+    options = SupernetSchedule(epochs=1, method=method, num_random=2, kd_ratio=kd_ratio, bf16=False)
+    state = start(net, 1e-3, 0.0, None)
+    loss = train_step(state, SPACE, options, 100, np.random.default_rng(3), (images, labels, soft))
+    twin = build_supernet(SPACE, 2, 1)
+    twin.load_state_dict(before)
+    twin.train()
+    expected = []
+    with torch.no_grad():
+        for index, arch in enumerate(choose_archs(SPACE, options, 0, 32, np.random.default_rng(3))):
+            sized = torch.nn.functional.interpolate(images, size=arch.r, mode="bilinear", antialias=True)
+            logs = forward_subnet(twin, arch, sized if arch.r < 32 else images, track=index == 0).log_softmax(1)
+            hard = -logs.gather(1, labels[:, None]).mean()
+            expected.append(kd_ratio * -(soft * logs).sum(1).mean() + (1 - kd_ratio) * hard)
+    assert len(expected) == (2 if method == "random" else 1)
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_clipped_to_the_asked_norm():
+    def norm_after(clip: float) -> float:
+        net = build_supernet(SPACE, 2, 1)
+        options = SupernetSchedule(epochs=1, method="random", num_random=1, clip_norm=clip, bf16=False)
+        train_step(start(net, 1e-3, 0.0, None), SPACE, options, 9, np.random.default_rng(0), next(_batches(0)))
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        return float(torch.linalg.vector_norm(torch.stack([grad.norm() for grad in grads])))
+
+    free = norm_after(1e9)
+    assert norm_after(free / 50) == pytest.approx(free / 50, rel=1e-3)
+    assert norm_after(2 * free) == pytest.approx(free, rel=1e-6)
+
+
+def test_the_average_follows_its_formula_and_is_what_training_leaves():
+    net = build_supernet(SPACE, 2, 1)
+    options = SupernetSchedule(epochs=1, method="random", num_random=1, ema_decay=0.15, bf16=False)
+    state = start(net, 1e-2, 0.0, options.ema_decay)
+    name, parameter = next(iter(net.named_parameters()))
+    seen = [parameter.detach().clone()]
+    for step in range(3):
+        train_step(state, SPACE, options, 9, np.random.default_rng(step), next(_batches(step)))
+        seen.append(parameter.detach().clone())
+    expected = seen[0]
+    for step, current in enumerate(seen[1:]):
+        decay = min(0.15, (1 + step) / (10 + step))  # .1, .15, .15: the warm-up binds at first
+        expected = decay * expected + (1 - decay) * current
+    finish(state)
+    torch.testing.assert_close(net.state_dict()[name], expected)
+    assert not torch.equal(expected, seen[-1])
+
+
+@pytest.mark.parametrize("method", ["sandwich", "random", "progressive"])
+def test_a_step_in_bfloat16_is_close_to_one_in_float32_and_leaves_float32(method):
+    torch.set_num_threads(1)
+    states, losses = [], []
+    for bf16 in (False, True):
+        net = build_supernet(SPACE, 2, 1)
+        schedule = SupernetSchedule(epochs=1, method=method, num_random=1, bf16=bf16)
+        losses.append(train_supernet(net, SPACE, lambda epoch: _batches(epoch, 1), 1, schedule).epochs[0]["loss"])
+        states.append(net.state_dict())
+    assert all(tensor.dtype == torch.float32 for tensor in states[1].values() if tensor.is_floating_point())
+    assert any(not torch.equal(tensor, states[0][name]) for name, tensor in states[1].items())
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing():

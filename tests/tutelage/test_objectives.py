@@ -13,7 +13,7 @@ from tutelage.bench.imported import import_profile
 from tutelage.devices import DeviceRequest, _exporter, measure_device
 from tutelage.quant.files import is_quantized, read_graph
 from tutelage.quant.run import run_onnx
-from tutelage.recipe import Recipe, with_options
+from tutelage.recipe import DeviceSection, Recipe, with_options
 from tutelage.records import InputError
 from tutelage.search.counts import count
 from tutelage.search.score import recalibrate_bn, score_logits
@@ -178,6 +178,23 @@ def test_latency_at_int8_is_of_a_profile_of_its_own(boxed: tuple[Context, Space]
     assert bounds["latency_ms@box:int8"] == pytest.approx(0.4 * bounds["latency_ms@box"], rel=0.02)
     ctx, devices = _weighing(boxed, "error@int8", "latency_ms@box:int8", max_latency="50%")
     assert list(bounds_of(ctx, weighed_devices(ctx, space, devices))) == ["latency_ms@box:int8"]
+
+
+def test_a_device_without_a_model_for_what_is_asked_is_refused(boxed: tuple[Context, Space]) -> None:
+    """The profile was made at 32 px and batch 1: another side, batch or space would be a guess."""
+    ctx, space = boxed
+    (section,) = _recipe().devices
+
+    def opened(section: DeviceSection, space: Space) -> None:
+        open_device(ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report)
+
+    opened(section, space)
+    with pytest.raises(InputError, match=r"latency model for ofa_mbv3_w1\.0 at \[32\] px, this run needs .* \[64\] px"):
+        opened(section, space.with_resolutions((64,)))
+    with pytest.raises(InputError, match=r"this run needs ofa_mbv3_w1\.2 at \[32\] px"):
+        opened(section, SPACES["ofa_mbv3_w1.2"].with_resolutions((32,)))
+    with pytest.raises(InputError, match="asks for batch 8, the profile has 1"):
+        opened(section.model_copy(update={"batch": 8}), space)
 
 
 def test_a_budget_on_a_latency_that_is_not_weighed_is_refused(boxed: tuple[Context, Space]) -> None:
