@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tutelage.stages.board import Published
 
 Setting = tuple[Workspace, Report, int]
+
+MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def print_run(searched: Searched | None, published: Published, console: Console)
     """End a run: the table, what the search and the teachers were worth, and where the files lie."""
     from tutelage.leaderboard.best import best_student
 
-    print_rows(published.rows, console)
+    print_rows_of_run(published.rows, console)
     if searched is not None:
         print_search(searched, console)
     best = best_student(row for row in published.rows if row.scheme == "fp32")
@@ -89,6 +92,16 @@ def print_run(searched: Searched | None, published: Published, console: Console)
     )
     for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+
+
+def print_rows_of_run(rows: Sequence[Row], console: Console) -> None:
+    """Print the rows of a run; of a long one those of its first device, and how to see the others."""
+    others = Counter(row.device for row in rows if row.device != rows[0].device)
+    hidden = others if len(rows) > MAX_ROWS else Counter()
+    print_rows([row for row in rows if row.device not in hidden], console)
+    for device, num in hidden.items():
+        command = f"`tutelage leaderboard show --filter 'device={device}'`"
+        console.print(f"{num} more rows on {device}: {command}", highlight=False, soft_wrap=True)
 
 
 def print_search(searched: Searched, console: Console) -> None:

@@ -1,0 +1,28 @@
+"""What a run prints at its end fits a screen and hides nothing without saying so."""
+
+import io
+
+from rich.console import Console
+
+from tutelage.records import Row
+from tutelage.terminal import MAX_ROWS, print_rows_of_run
+
+
+def _printed(num_models: int) -> str:
+    out = io.StringIO()
+    rows = [
+        Row(model=f"net{number}", dataset="d", device=device, role="student", accuracy=number / 100)
+        for device in ("box", "phone")
+        for number in range(num_models)
+    ]
+    print_rows_of_run(rows, Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_a_long_run_shows_its_first_device_and_how_to_see_the_others() -> None:
+    short, long = _printed(MAX_ROWS // 2), _printed(MAX_ROWS)
+    assert f"{MAX_ROWS} rows" in short
+    assert "more rows" not in short
+    assert f"{MAX_ROWS} rows ·" in long
+    assert (long.count(" box "), long.count(" phone ")) == (MAX_ROWS, 0)
+    assert f"{MAX_ROWS} more rows on phone: `tutelage leaderboard show --filter 'device=phone'`" in long
