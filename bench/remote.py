@@ -127,14 +127,22 @@ def check_template(template: str) -> None:
 
 def _find_python(client: list[str], host: str, module: str) -> str:
     """Find a Python with numpy and the runtime there: `TUTELAGE_PYTHON` of that host's environment, then its PATH."""
-    needed = ["numpy", module]
+    words = f"'import sys, numpy, {module}; print(sys.version_info[:2] >= (3, 8))'"
+    failure = ""
     for python in ('"$TUTELAGE_PYTHON"', "python3", "python"):
-        probe = f"{python} -c 'import sys, {', '.join(needed)}; print(sys.version_info[:2] >= (3, 8))' 2>/dev/null"
-        told = _ssh(client, host, f"{probe} || echo missing", what="look for Python").decode().split()
+        # -I as the runner has it: a PYTHONPATH of that host counts in neither.
+        probe = f"test -z {python} || {python} -I -c {words} 2>&1 || true"
+        told = _ssh(client, host, probe, what="look for Python").decode(errors="replace").strip().splitlines()
         if told[-1:] == ["True"]:
             return python
+        named = "TUTELAGE_PYTHON" in python and bool(told)
+        if named or (told and told[-1] != "False" and "not found" not in told[-1]):
+            failure = failure or f" ({python.strip(chr(34))} there says: {told[-1].strip()[:200]})"
+        if named:  # what that host's user chose is not passed over in silence
+            break
+    machine = _ssh(client, host, "uname -m", what="ask for its architecture").decode(errors="replace").strip()
     raise InputError(
-        f"{host} has no Python 3.8 or newer with {' and '.join(needed)}: install them there, "
+        f"{host} has no Python 3.8 or newer that runs numpy and {module}{failure}: install them there for {machine}, "
         "or set TUTELAGE_PYTHON there to the Python that has them"
     )
 

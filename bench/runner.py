@@ -6,6 +6,7 @@ on standard output. Between requests it waits blocked on standard input, so an i
 when the input ends (the parent is gone, the connection is lost) it ends too.
 
     job       {"runtime", "threads", "precision", "cores": [..]|null, "models": [{"path", "shape": [b, c, h, w]}, ..]}
+              with "idle": seconds, the runner kills itself when it hears nothing for so long
     requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s}
               {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"}
               any request may carry "limit": seconds after which the runner kills itself
@@ -33,6 +34,8 @@ else:  # started as a program, on a host that may have no such package
 
 __all__ = ["ADAPTERS", "memory", "open_model", "serve"]
 
+# A runtime that hangs while it is loaded is ended after so long: on a loaded or slow host a second or two become many.
+START_SECONDS = 120.0
 # Warm-up ends when two neighbouring windows of this many inferences agree within the tolerance.
 WARM_WINDOW = 5
 WARM_TOLERANCE = 0.05
@@ -40,6 +43,7 @@ WARM_TOLERANCE = 0.05
 
 def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> None:
     """Take the job, then answer requests until the input ends."""
+    _watchdog(START_SECONDS)
     job = json.loads(next(lines))
     _follow_parent(job.get("parent"))
     if job.get("cores") and hasattr(os, "sched_setaffinity"):
@@ -54,6 +58,8 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
         return
     gc.disable()
     answer({"version": version, "rss": memory()["rss"], "pid": os.getpid(), "machine": os.uname().machine})
+    # A dead line may look open from the far side for hours: whoever hears nothing for long is left alone.
+    _watchdog(job.get("idle"))
     for line in lines:
         request = json.loads(line)
         _watchdog(request.get("limit"))
@@ -61,7 +67,7 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
             answer(_obey(request, job, adapter, models))
         except Exception as error:  # noqa: BLE001
             answer({"error": f"{type(error).__name__}: {error}"})
-        _watchdog(None)
+        _watchdog(job.get("idle"))
 
 
 def memory() -> dict[str, int | None]:

@@ -23,12 +23,13 @@ from typing import Any, Self
 from tutelage.records import InputError
 
 from .host import thread_environment
+from .runner import START_SECONDS
 
 RUNNER = Path(__file__).with_name("runner.py")
 # What must lie in one folder for the runner to start.
 RUNNER_FILES = (RUNNER, RUNNER.with_name("adapters.py"))
-# Starting Python and a runtime takes a second or two; on a loaded or slow host much longer.
-START_SECONDS = 120.0
+# A runner elsewhere ends itself after so long without a word; loading the models of a session takes minutes.
+IDLE_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Worker:
                 "cores": list(cores) if cores else None,
                 "models": [{"path": model.path, "shape": list(model.shape)} for model in models],
                 "parent": os.getpid() if local else None,
+                "idle": None if local else IDLE_SECONDS,
             }
         )
 

@@ -1,5 +1,6 @@
 """Other hosts: a real sshd on the loopback address that the test starts, and launcher templates."""
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -8,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tutelage.bench import worker as worker_module
 from tutelage.bench.anchors import AnchorNet, anchor_onnx
 from tutelage.bench.measure import measure
 from tutelage.bench.remote import check_template, open_launcher
+from tutelage.bench.worker import ModelFile, Worker, WorkerError
 from tutelage.records import DeviceProfile, InputError
 
 SHAPE = (32, 20, 20)
@@ -28,9 +32,42 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"net": path}
 
 
+@dataclass(frozen=True)
+class Far:
+    """A host behind ssh: the client's command line, its Python (a script to replace), its folder of temporary files."""
+
+    ssh: tuple[str, ...]
+    python: Path
+    temporary: Path
+
+    def runners(self) -> set[int]:
+        """List the runner processes that are alive there."""
+        found = set()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                except OSError:
+                    continue  # it ended meanwhile
+                if any(part.startswith(str(self.temporary)) and part.endswith("/runner.py") for part in command):
+                    found.add(int(entry.name))
+        return found
+
+    def left(self) -> list[object]:
+        """List what is left there after a moment: runners and their folders (runtimes may keep files of their own)."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end and (self.runners() or list(self.temporary.glob("tmp.*"))):
+            time.sleep(0.05)
+        return [*self.runners(), *self.temporary.glob("tmp.*")]
+
+    def lines(self) -> list[int]:
+        """List the processes of sshd that hold a line to a runner."""
+        return [int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in self.runners()]
+
+
 @pytest.fixture(scope="module")
-def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
-    """Start an sshd of our own with its own keys; gives the client's command line for it."""
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    """Start an sshd of our own with its own keys."""
     sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if not (sshd and shutil.which("ssh") and shutil.which("ssh-keygen")):
         pytest.skip("no sshd on this machine: install openssh-server to test remote devices")
@@ -42,12 +79,14 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    temporary, python = folder / "there", folder / "python"
+    temporary.mkdir()
     # A shell's start-up files may change PATH: the Python to use there is named as a user of that host would.
     settings = {
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
         "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
         "KbdInteractiveAuthentication": "no", "UsePAM": "no", "PermitRootLogin": "yes",
-        "SetEnv": f"TUTELAGE_PYTHON={sys.executable}",
+        "SetEnv": f"TUTELAGE_PYTHON={python} TMPDIR={temporary}",
     }  # fmt: skip
     (folder / "config").write_text("\n".join(f"{key} {value}" for key, value in settings.items()))
     if os.geteuid() == 0:
@@ -65,7 +104,7 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
                 assert server.stderr is not None
                 pytest.skip(f"sshd does not run here: {server.stderr.read().decode()[-300:]}")
             time.sleep(0.1)
-        yield client
+        yield Far(client, python, temporary)
     finally:
         server.terminate()
         server.wait(timeout=10)
@@ -74,77 +113,198 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.fixture
+def far(ssh: Far) -> Far:
+    """Give the host with a Python that works and nothing of a test before left there."""
+    ssh.python.unlink(missing_ok=True)
+    ssh.python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    ssh.python.chmod(0o755)
+    assert not ssh.left()
+    return ssh
+
+
+@pytest.fixture
 def device() -> DeviceProfile:
     return DeviceProfile(name="far", runtime="onnxruntime", host=f"{getpass.getuser()}@127.0.0.1")
 
 
-def left_behind() -> set[str]:
-    """List the runner processes of remote folders that are alive."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue  # it ended meanwhile
-            if any(part.startswith("/tmp/tmp.") and part.endswith("/runner.py") for part in command):
-                found.add(entry.name)
-    return found
+@contextlib.contextmanager
+def a_runner(far: Far, device: DeviceProfile, models: dict[str, Path]) -> Iterator[Worker]:
+    """Start one runner there, with the net loaded."""
+    with open_launcher(device, ssh=far.ssh) as launcher:
+        argv, seen = launcher([ModelFile(str(models["net"]), (1, *SHAPE))])
+        with Worker("onnxruntime", seen, threads=1, precision="fp32", argv=argv) as worker:
+            worker.greet()
+            worker.ask({"do": "load", "model": 0})
+            assert far.runners()
+            yield worker
 
 
 @pytest.mark.slow
-def test_measure_over_ssh(ssh: tuple[str, ...], device: DeviceProfile, models: dict[str, Path]):
-    before = set(Path("/tmp").glob("tmp.*"))
-    with open_launcher(device, ssh=ssh) as launcher:
+def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Path]):
+    with open_launcher(device, ssh=far.ssh) as launcher:
         result = measure(models, device, SHAPE, launcher=launcher, **SHORT)["net"]
     assert result.device == "far"
     assert len(result.samples_ms) >= 40
     assert result.runtime_version
     assert result.peak_rss_bytes > result.runtime_rss_bytes
-    time.sleep(0.3)
-    assert not left_behind()
-    assert not {path for path in set(Path("/tmp").glob("tmp.*")) - before if (path / "runner.py").exists()}
+    assert not far.left()
 
 
-def test_an_unknown_host_key_is_refused(ssh: tuple[str, ...], device: DeviceProfile, tmp_path: Path):
+def test_an_unknown_host_key_is_refused(far: Far, device: DeviceProfile, tmp_path: Path):
     (tmp_path / "none").touch()
-    stranger = [part if "UserKnownHostsFile" not in part else f"UserKnownHostsFile={tmp_path / 'none'}" for part in ssh]
+    stranger = [
+        part if "UserKnownHostsFile" not in part else f"UserKnownHostsFile={tmp_path / 'none'}" for part in far.ssh
+    ]
     with pytest.raises(InputError, match="ost key verification failed"), open_launcher(device, ssh=stranger):
         pass
 
 
-def test_a_wrong_key_and_a_dead_port_are_one_line(ssh: tuple[str, ...], device: DeviceProfile, tmp_path: Path):
+def test_a_wrong_key_and_a_dead_port_are_one_line(far: Far, device: DeviceProfile, tmp_path: Path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "k")], check=True)
-    other = [str(tmp_path / "k") if part.endswith("/user") else part for part in ssh]
+    other = [str(tmp_path / "k") if part.endswith("/user") else part for part in far.ssh]
     with pytest.raises(InputError, match="Permission denied") as caught, open_launcher(device, ssh=other):
         pass
     assert "\n" not in str(caught.value)
-    dead = ["1" if part == ssh[4] else part for part in ssh]
+    dead = ["1" if part == far.ssh[4] else part for part in far.ssh]
     with pytest.raises(InputError, match="refused"), open_launcher(device, ssh=dead):
         pass
 
 
-def test_a_lost_connection_leaves_nothing_running(ssh: tuple[str, ...], device: DeviceProfile, models: dict[str, Path]):
-    from tutelage.bench.worker import ModelFile, Worker
-
-    with open_launcher(device, ssh=ssh) as launcher:
-        argv, seen = launcher([ModelFile(str(models["net"]), (1, *SHAPE))])
-        worker = Worker("onnxruntime", seen, threads=1, precision="fp32", argv=argv)
-        worker.greet()
-        assert left_behind()
+@pytest.mark.slow
+def test_a_lost_connection_leaves_nothing_running(far: Far, device: DeviceProfile, models: dict[str, Path]):
+    with a_runner(far, device, models) as worker:
         worker._process.kill()  # the line is cut: ssh dies without a word
-        worker.stop()
-        end = time.monotonic() + 10
-        while left_behind() and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not left_behind()
+        with pytest.raises(WorkerError, match="runner ended"):
+            worker.ask({"do": "memory"}, timeout=10)
+    assert not far.left()
 
 
-def test_a_full_disk_there_is_told(ssh: tuple[str, ...], device: DeviceProfile, models: dict[str, Path]):
+@pytest.mark.slow
+def test_a_line_cut_while_measuring_is_one_line(far: Far, device: DeviceProfile, models: dict[str, Path]):
+    cut: list[int] = []
+
+    def cut_it(stage: str, done: int, total: int) -> None:
+        if stage == "measuring" and done == 2 and not cut:
+            cut.extend(far.lines())
+            for process in cut:
+                os.kill(process, 9)
+
+    with (
+        pytest.raises(InputError, match=r"cannot measure .*exit code 255 \(ssh: connection lost") as caught,
+        open_launcher(device, ssh=far.ssh) as launcher,
+    ):
+        measure(models, device, SHAPE, launcher=launcher, progress=cut_it, **SHORT)
+    assert len(cut) == 2  # the net's and the anchors'
+    assert "\n" not in str(caught.value)
+    assert not far.left()
+
+
+@pytest.mark.slow
+def test_a_dead_line_that_looks_open_leaves_nothing_running(
+    far: Far, device: DeviceProfile, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    # The far end of the line stands still: no end of input reaches the runner, which must not wait for ever.
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.5)
+    with a_runner(far, device, models):
+        lines = far.lines()
+        try:
+            for process in lines:
+                os.kill(process, 19)
+            end = time.monotonic() + 10
+            while far.runners() and time.monotonic() < end:
+                time.sleep(0.05)
+            assert not far.runners()
+        finally:
+            for process in lines:
+                os.kill(process, 18)
+    assert not far.left()
+
+
+@pytest.mark.slow
+def test_a_hanging_runner_there_is_ended_in_time(far: Far, device: DeviceProfile, models: dict[str, Path]):
+    with a_runner(far, device, models) as worker:
+        begun = time.monotonic()
+        with pytest.raises(WorkerError, match="the runner ended"):
+            worker.ask({"do": "time", "model": 0, "repeats": 10**9}, timeout=0.5)
+        assert time.monotonic() - begun < 5
+        assert not far.runners()
+    assert not far.left()
+
+
+def test_a_python_of_another_architecture_is_told(far: Far, device: DeviceProfile):
+    program = bytearray(Path(os.path.realpath("/bin/sh")).read_bytes()[:4096])
+    program[18] = 62 if program[18] == 183 else 183  # the machine of an ELF header: 62 is x86-64, 183 is AArch64
+    far.python.write_bytes(program)
+    far.python.chmod(0o755)
+    with (
+        pytest.raises(InputError, match=r"TUTELAGE_PYTHON there says: .*xec") as caught,
+        open_launcher(device, ssh=far.ssh),
+    ):
+        pass
+    assert f"install them there for {os.uname().machine}" in str(caught.value)
+    assert not far.left()
+
+
+@pytest.mark.slow
+def test_a_runtime_of_another_architecture_is_told(far: Far, device: DeviceProfile, tmp_path: Path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
+    (site / "numpy.pth").write_text(str(Path(pytest.__file__).parents[1]))
+    (site / "onnxruntime").mkdir()
+    (site / "onnxruntime" / "__init__.py").write_text("from . import state")
+    library = bytearray(Path(os.path.realpath("/bin/sh")).read_bytes()[:4096])
+    library[4] = 1  # the class of an ELF header: 32 bits
+    (site / "onnxruntime" / "state.so").write_bytes(library)
+    far.python.write_text(f'#!/bin/sh\nexec {tmp_path}/venv/bin/python "$@"\n')
+    with (
+        pytest.raises(InputError, match=r"runs numpy and onnxruntime .*state\.so.* wrong ELF class") as caught,
+        open_launcher(device, ssh=far.ssh),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+    assert not far.left()
+
+
+def test_a_host_without_the_runtime_is_told(far: Far, device: DeviceProfile, tmp_path: Path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    far.python.write_text(f'#!/bin/sh\nexec {tmp_path}/venv/bin/python "$@"\n')
+    with (
+        pytest.raises(InputError, match=r"No module named 'numpy'\): install them there"),
+        open_launcher(device, ssh=far.ssh),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_full_disk_there_is_told(far: Far, device: DeviceProfile, models: dict[str, Path]):
+    net = ModelFile(str(models["net"]), (1, *SHAPE))
+    with (
+        a_small_disk(far.temporary),
+        pytest.raises(InputError, match=r"cannot copy net\.onnx .*No space left on device"),
+        open_launcher(device, ssh=far.ssh) as launcher,
+    ):
+        launcher([net])
+    assert not far.left()
+
+
+def test_a_file_that_arrives_in_part_is_told(far: Far, device: DeviceProfile, models: dict[str, Path]):
     from tutelage.bench.remote import SSH_OPTIONS, _copy
 
     with pytest.raises(InputError, match=r"No space left|disk full"):
-        _copy([*ssh, *SSH_OPTIONS], device.host, models["net"], "/dev/full")
+        _copy([*far.ssh, *SSH_OPTIONS], device.host, models["net"], "/dev/full")
+
+
+@contextlib.contextmanager
+def a_small_disk(folder: Path) -> Iterator[None]:
+    """Lay a disk of 64 kB over a folder: room for the runner, not for a net."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk here: run the tests as root")
+    try:
+        yield
+        assert not list(folder.glob("tmp.*"))  # cleaned up there, although the disk was full
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_command_template_starts_the_runner(models: dict[str, Path]):
