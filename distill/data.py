@@ -22,6 +22,7 @@ from .lc25000 import list_lc25000
 from .medmnist import load_medmnist
 from .phantom import load_phantom, phantom
 from .table import list_table
+from .xray import list_xray
 
 __all__ = ["DATASETS", "SPLITS", "DataReport", "Dataset", "Request", "check_path", "load_dataset", "phantom"]
 
@@ -29,7 +30,11 @@ MAX_SIZE = 1024
 
 
 def _files(list_files: Callable[[Request], Listing]) -> Callable[[Request], Dataset]:
-    return lambda request: assemble(list_files(request), request)
+    def load(request: Request) -> Dataset:
+        return assemble(list_files(request), request)
+
+    load.__doc__ = list_files.__doc__  # `tutelage data list` prints it
+    return load
 
 
 DATASETS: dict[str, Callable[[Request], Dataset]] = {
@@ -44,6 +49,7 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "sars-cov-2-ct": _files(list_sars_cov_2_ct),
     "lc25000": _files(list_lc25000),
     "table": _files(list_table),
+    "torchxrayvision": _files(list_xray),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.distill.data import check_path, load_dataset
+from tutelage.distill.data import DATASETS, check_path, load_dataset
 from tutelage.distill.evaluate import evaluate
 from tutelage.distill.folders import cxr3_group
 from tutelage.distill.images import decode
@@ -201,3 +201,8 @@ def test_a_class_absent_from_a_split_is_said_and_its_auc_is_empty(tmp_path: Path
     shutil.rmtree(tmp_path / "train" / "b")
     with pytest.raises(InputError, match="class b of folder has no image in train"):
         load_dataset("folder", path=tmp_path, size=16)
+
+
+def test_every_data_set_says_what_it_reads() -> None:
+    lines = {name: (entry.__doc__ or "").strip().split("\n")[0] for name, entry in DATASETS.items()}
+    assert all(len(line) > 20 for line in lines.values()), lines
