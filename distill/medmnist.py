@@ -1,11 +1,13 @@
 """MedMNIST v2 archives (`.npz`): official splits; images that stand in several splits are taken out of the earlier one.
 
-Enters: an npz with `{train,val,test}_{images,labels}`. Leaves: a `Dataset`. Nothing is unpickled.
+Enters: an npz with `{train,val,test}_{images,labels}`, there or downloaded. Leaves: a `Dataset`. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,58 @@ from .dataset import SPLITS, Dataset, Request, manifest_hash, split_column
 from .images import resize_stack, to_channels
 from .splits import drop_straddlers, limit_images
 
-# Class names of the sets whose names differ from "class 0", ...; source: MedMNIST v2, INFO (CC BY 4.0).
+log = logging.getLogger(__name__)
+
+_ORGANS = (
+    "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right",
+    "pancreas", "spleen",
+)  # fmt: skip
+
+# The sets of pictures and their classes; source: MedMNIST v2, INFO (CC BY 4.0). The sets of volumes are not read here.
 CLASS_NAMES = {
+    "pathmnist": (
+        "adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
+        "cancer-associated stroma", "colorectal adenocarcinoma epithelium",
+    ),
+    "chestmnist": (
+        "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
+        "consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia",
+    ),
+    "dermamnist": (
+        "actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "benign keratosis-like lesions",
+        "dermatofibroma", "melanoma", "melanocytic nevi", "vascular lesions",
+    ),
+    "octmnist": ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal"),
     "pneumoniamnist": ("normal", "pneumonia"),
-    "breastmnist": ("malignant", "normal or benign"),
-}
+    "retinamnist": ("0", "1", "2", "3", "4"),
+    "breastmnist": ("malignant", "normal, benign"),
+    "bloodmnist": (
+        "basophil", "eosinophil", "erythroblast",
+        "immature granulocytes(myelocytes, metamyelocytes and promyelocytes)", "lymphocyte", "monocyte", "neutrophil",
+        "platelet",
+    ),
+    "tissuemnist": (
+        "Collecting Duct, Connecting Tubule", "Distal Convoluted Tubule", "Glomerular endothelial cells",
+        "Interstitial endothelial cells", "Leukocytes", "Podocytes", "Proximal Tubule Segments", "Thick Ascending Limb",
+    ),
+    "organamnist": _ORGANS,
+    "organcmnist": _ORGANS,
+    "organsmnist": _ORGANS,
+}  # fmt: skip
+ARCHIVE_SIZES = (28, 64, 128, 224)
 
 
 def load_medmnist(request: Request) -> Dataset:
-    """Read an archive at `path` (the file, or a folder that holds one); options: `file`, `class_names`."""
-    known = ("file", "class_names")
-    path = _find(request.where(), str(request.option("file", "", known)))
+    """Read an archive at `path` (the file, or a folder that holds one); options: `file`, `class_names`, and, for a
+    download by the `medmnist` package of what is not there, `flag` (e.g. bloodmnist) and `archive_size` (28, 64, 128,
+    224: the pixels of the archive, which are resized to `size`).
+    """
+    known = ("file", "class_names", "flag", "archive_size")
+    flag = str(request.option("flag", "", known))
+    if flag:
+        path = _fetched(request.path, flag, int(request.option("archive_size", 28, known)))
+    else:
+        path = _find(request.where(), str(request.option("file", "", known)))
     images, labels, given = read_archive(path)
     name = path.stem
     if request.limit is not None:
@@ -116,3 +159,35 @@ def _find(path: Path, file: str) -> Path:
         names = ", ".join(item.name for item in found[:5]) or "none"
         raise InputError(f"{path} holds {len(found)} npz files ({names}): name one by the option file=")
     return found[0]
+
+
+def _fetched(path: Path | None, flag: str, size: int) -> Path:
+    """Give the archive of a set at `path` (a file, a folder, or the package's own folder), downloaded if need be.
+
+    It is downloaded aside, checked against the package's MD5 and renamed: a run that is stopped leaves no half of it.
+    """
+    if flag not in CLASS_NAMES or size not in ARCHIVE_SIZES:
+        what = f"flag {flag!r}" if flag not in CLASS_NAMES else f"archive_size {size}"
+        known = CLASS_NAMES if flag not in CLASS_NAMES else map(str, ARCHIVE_SIZES)
+        raise InputError(f"{what} is not one of MedMNIST's: {', '.join(known)}")
+    file = f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz"
+    place = Path.home() / ".medmnist" if path is None else path
+    whole = place if place.suffix == ".npz" else place / file
+    if whole.is_file():
+        return whole
+    by_hand = f"get {file} from medmnist.com and put it at {whole}"
+    try:
+        import medmnist
+    except ImportError:
+        raise InputError(f"no data at {whole}: pip install 'tutelage[medmnist]' downloads it, or {by_hand}") from None
+    log.info("%s is not there: medmnist downloads it (%s)", whole, medmnist.INFO[flag]["license"])
+    try:
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=whole.parent) as aside:
+            kind = getattr(medmnist, medmnist.INFO[flag]["python_class"])
+            kind(split="test", root=aside, size=size, download=True)
+            (Path(aside) / file).replace(whole)
+    except (RuntimeError, OSError) as error:  # the package tells its own remedy in ten lines
+        reason = "" if isinstance(error, RuntimeError) else f" ({error.strerror or error})"
+        raise InputError(f"no data at {whole}, and it could not be downloaded{reason}: {by_hand}") from None
+    return whole

@@ -1,11 +1,18 @@
 """MedMNIST archives: official splits, copies across them, and damaged files."""
 
+import hashlib
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tutelage.distill.data import check_path, load_dataset
+from tutelage.distill.medmnist import CLASS_NAMES
 from tutelage.records import InputError
 
 
@@ -89,3 +96,58 @@ def test_pneumoniamnist_as_it_is(data_dir: Path) -> None:
     assert not train & {image.tobytes() for image in data.images[data.splits["val"]]}
     assert 4708 - len(data.splits["train"]) >= 8  # 8 images stand in both train and val
     assert len(check_path(path).leaking_groups) == 8
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A real web server of this machine: a folder and its address."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+
+
+def test_the_package_downloads_what_is_not_there(
+    tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    medmnist = pytest.importorskip("medmnist")
+    served = _archive(server[0] / "breastmnist_64.npz")
+    entry = medmnist.INFO["breastmnist"]
+    monkeypatch.setitem(entry, "url_64", f"{server[1]}/{served.name}")
+    monkeypatch.setitem(entry, "MD5_64", hashlib.md5(served.read_bytes()).hexdigest())
+    options = {"flag": "breastmnist", "archive_size": 64}
+    data = load_dataset("medmnist", path=tmp_path / "sets", size=28, options=options)
+    assert data.class_names == ("malignant", "normal, benign")
+    assert [item.name for item in (tmp_path / "sets").iterdir()] == ["breastmnist_64.npz"]
+    served.unlink()  # what was downloaded is not asked for again
+    assert load_dataset("medmnist", path=tmp_path / "sets", size=28, options=options).manifest == data.manifest
+    with pytest.raises(InputError, match=r"other\.npz, and it could not be downloaded: get breastmnist_64\.npz from"):
+        load_dataset("medmnist", path=tmp_path / "other.npz", size=28, options=options)
+    _archive(served, seed=1)  # not the file that the package knows
+    with pytest.raises(InputError, match="could not be downloaded"):
+        load_dataset("medmnist", path=tmp_path / "other.npz", size=28, options=options)
+    assert [item.name for item in tmp_path.iterdir() if ".partial" in item.name or item.suffix == ".npz"] == []
+
+
+def test_without_the_package_the_file_and_its_place_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "medmnist", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"tutelage\[medmnist\].* get bloodmnist\.npz .*/\.medmnist/bloodmnist\.npz"):
+        load_dataset("medmnist", size=28, options={"flag": "bloodmnist"})
+    with pytest.raises(InputError, match=r"flag 'bloodmnst' is not one of MedMNIST's: pathmnist, "):
+        load_dataset("medmnist", path=tmp_path, size=28, options={"flag": "bloodmnst"})
+    with pytest.raises(InputError, match=r"archive_size 32 is not one of MedMNIST's: 28, 64"):
+        load_dataset("medmnist", path=tmp_path, size=28, options={"flag": "bloodmnist", "archive_size": 32})
+
+
+def test_class_names_are_the_packages() -> None:
+    info = pytest.importorskip("medmnist").INFO
+    flat = {flag: tuple(entry["label"].values()) for flag, entry in info.items() if not flag.endswith("3d")}
+    assert flat == CLASS_NAMES
