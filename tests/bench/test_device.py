@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.bench import profiles
 from tutelage.bench.device import (
     block_table_specs,
     check_profile,
@@ -88,6 +89,21 @@ def test_profiles_come_from_the_workspace_then_the_user(tmp_path: Path, own_home
         find_profile("bax", tmp_path / "ws")
     with pytest.raises(InputError, match="no latency model"):
         load_latency_model(*find_profile("box", None))
+
+
+def test_profiles_of_the_package_come_last_and_stay(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch):
+    package, work = tmp_path / "package", tmp_path / "ws"
+    monkeypatch.setattr(profiles.importlib.resources, "files", lambda name: package)
+    for threads, folder in enumerate((package, own_home / "devices", work / "devices"), 1):
+        write_profile(DeviceProfile(name="box", runtime="openvino", threads=threads), folder)
+    for threads in (3, 2):  # the workspace hides the user's, which hides the package's
+        assert find_profile("box", work)[0].threads == threads
+        assert [profile.threads for profile, _ in list_profiles(work)] == [threads]
+        remove_profile("box", work)
+    assert find_profile("box", work) == (DeviceProfile(name="box", runtime="openvino"), package)
+    with pytest.raises(InputError, match="comes with the package and cannot be removed"):
+        remove_profile("box", work)
+    assert (package / "box.yaml").is_file()
 
 
 def test_a_written_profile_reads_back_and_says_what_its_fields_are(tmp_path: Path):

@@ -43,6 +43,30 @@ def test_torch_runs_an_exported_program(tmp_path: Path):
     np.testing.assert_allclose(session.run(x.numpy()), net(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_torch_compiled_with_frozen_weights_answers_as_the_network(tmp_path: Path):
+    import shutil
+
+    import torch
+
+    if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler on this machine: torch compiles its kernels with one")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.BatchNorm2d(8), torch.nn.Hardswish(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+    x = torch.randn(1, 3, 8, 8)
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(net, (x,)), path)
+    session = RUNTIMES["torch-compiled"].load(path)
+    assert session.effective_precision == "fp32"
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for _ in range(2):
+        np.testing.assert_allclose(session.run(x.numpy()), net(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1  # it is compiled, and once
+
+
 def test_ncnn_runs_a_net_written_by_hand(tmp_path: Path):
     pytest.importorskip("ncnn", reason="ncnn is not installed")
     # One image in, ReLU, out: ncnn's text format counts layers and blobs on its second line.
@@ -67,6 +91,8 @@ def test_what_is_installed_is_told_and_the_rest_has_a_remedy():
 def test_bad_requests_are_named(net: Path, tmp_path: Path):
     with pytest.raises(InputError, match="known are onnxruntime, openvino"):
         find_runtime("tensorflow")
+    with pytest.raises(InputError, match=r"precision 'fp8' is not of openvino: it runs fp32, bf16, fp16, int8"):
+        RUNTIMES["openvino"].load(net, 1, "fp8")
     with pytest.raises(InputError, match=r"loads \.pt2 files"):
         RUNTIMES["torch"].load(net)
     broken = tmp_path / "broken.onnx"
