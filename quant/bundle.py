@@ -118,7 +118,9 @@ def write_bundle(
         "thresholds.json": to_json(cuts.to_dict()),
         "parity.json": to_json(parity.to_dict()),
         "MODEL_CARD.md": model_card(row, labels, parity.to_dict(), cuts.to_dict(), data, notes),
-        "predict.py": predict_script(runtime, f"model{model.suffix}", preprocess.fit),
+        "predict.py": predict_script(
+            runtime, f"model{model.suffix}", preprocess.fit, preprocess.channels, len(labels), multi_label
+        ),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
