@@ -1,0 +1,56 @@
+"""OpenVINO's accuracy control on a trained network: operators go back to float until what may be lost is kept."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from tutelage.quant.export import export_onnx
+from tutelage.quant.openvino_ptq import Control, quantize_openvino
+from tutelage.quant.run import run_onnx, run_openvino
+
+from .conftest import SIDE, Digits, train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def small(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train four layers for two seconds: the control tries every operator, so there should be few."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+    train(model, torch.from_numpy(digits.images), torch.from_numpy(digits.labels), epochs=15)
+    path = tmp_path_factory.mktemp("control") / "small.onnx"
+    export_onnx(model, path, (1, 3, SIDE, SIDE))
+    return path
+
+
+def test_operators_go_back_to_float_until_the_loss_is_kept(digits: Digits, small: Path, tmp_path: Path) -> None:
+    """The score is minus the logits' mean error: int8 surely loses some, and half of that surely asks for float."""
+    images, calibration = digits.val_images[:128], digits.images[:32]
+    exact = run_onnx(small, images)
+    assert (exact.argmax(1) == digits.val_labels[:128]).mean() > 0.8  # chance is .1
+
+    def score(logits: npt.NDArray[np.float32]) -> float:
+        return -float(np.abs(logits - exact[: len(logits)]).mean())
+
+    plain = quantize_openvino(small, tmp_path / "plain.xml", calibration)
+    lost = -score(run_openvino(plain.path, images))
+    assert plain.scheme == "int8-ptq"
+    held = quantize_openvino(
+        small, tmp_path / "held.xml", calibration, control=Control(images, score, 100 * 0.5 * lost)
+    )
+    assert held.scheme == "int8-mixed"
+    assert 0 < held.num_quantized < plain.num_quantized
+    assert -score(run_openvino(held.path, images)) <= 0.5 * lost * 1.02
+    loose = quantize_openvino(small, tmp_path / "loose.xml", calibration, control=Control(images, score, 200 * lost))
+    assert loose.scheme == "int8-ptq"
+    assert loose.num_quantized == plain.num_quantized
