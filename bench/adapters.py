@@ -115,6 +115,7 @@ class Torch:
             import torch._inductor.config as inductor
 
             inductor.freezing = True  # weights become constants: folded and laid out in advance
+            inductor.compile_threads = 1  # else a pool of its processes stays alive beside what is measured
             layout = torch.channels_last
             module = torch.compile(module.to(memory_format=layout))
 

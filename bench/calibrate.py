@@ -84,6 +84,7 @@ def calibrate(
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
     start = time.monotonic()
+    end = start + minutes * 60
     rng = np.random.default_rng(seed)
     pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
     chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
@@ -98,7 +99,9 @@ def calibrate(
             begun = time.monotonic()
             jobs = [files.net(pool[index], f"net {index}") for index in chosen] + held + (blocks if not log_ms else [])
             files.convert()
-            left = max(10.0, minutes * 60 - (time.monotonic() - start))
+            # Some formats take minutes to make: half of the time is for measuring all the same.
+            end = end if log_ms else max(end, time.monotonic() + minutes * 30)
+            left = max(10.0, end - time.monotonic())
             # Networks loaded first were seen 2 % slower than the rest: each session loads them in another order.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
             timed = _session(jobs, profile, left / 2, seed + len(log_ms), progress)
@@ -112,7 +115,7 @@ def calibrate(
             unsteadiness = float(np.percentile(list(noise.values()), 95)) if len(log_ms) > 1 else math.inf
             small = model.error + model.error_se <= small_error and unsteadiness <= tolerance
             if len(log_ms) >= MIN_SESSIONS:
-                no_time = 2 * time.monotonic() - start - begun > minutes * 60  # for another session like this one
+                no_time = 2 * time.monotonic() - begun > end  # for another session like this one
                 if small or no_time or len(log_ms) >= MAX_SESSIONS:
                     break
                 chosen += _unsure(model, pool, chosen, min(_STEP, max_nets - len(chosen)))

@@ -140,7 +140,7 @@ def measure_jobs(
         )
         try:
             session = _Session([job.name for job in jobs], seats, workers, progress)
-            session.load()
+            session.load(runtime.load_seconds)
             repeats = session.repeats(rounds, samples, min_seconds)
             rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
             timed = session.time_until_steady([job.judged for job in jobs], rounds, repeats, tolerance, seed)
@@ -260,11 +260,11 @@ class _Session:
         self._typical: list[float] = []
         self._progress = progress or (lambda stage, done, total: None)
 
-    def load(self) -> None:
-        """Load and warm up every model."""
+    def load(self, seconds: float) -> None:
+        """Load each model within so many seconds, and warm it up."""
         for index, seat in enumerate(self.seats):
             self._progress("loading", index, len(self.seats))
-            loaded = self._ask(index, {"do": "load", "model": seat.model}, timeout=120)
+            loaded = self._ask(index, {"do": "load", "model": seat.model}, timeout=seconds)
             self.effective.append(loaded["effective"])
             self.load_ms.append(loaded["load_ms"])
             warm = self._ask(index, {"do": "warm", "model": seat.model, "seconds": WARM_SECONDS}, timeout=120)

@@ -60,6 +60,7 @@ class RunnerRuntime:
     extra: str = ""  # the extra of this package that brings it; empty: always installed
     anchors: str = "anchor"  # the runtime of the anchor nets measured beside it
     told_apart: bool = False  # another distribution brings a module of that name too
+    load_seconds: float = 120.0  # within which a model must be loaded
     exported: str = ".onnx"  # what a network is exported to; where it is no suffix above, it is converted (convert.py)
 
     def installed(self) -> bool:
@@ -127,7 +128,9 @@ RUNTIMES: dict[str, RunnerRuntime] = {
             told_apart=True,
         ),
         RunnerRuntime("torch", "torch", "torch", ("fp32", "bf16"), (".pt2",), exported=".pt2"),
-        RunnerRuntime("torch-compiled", "torch", "torch", ("fp32", "bf16"), (".pt2",), exported=".pt2"),
+        RunnerRuntime(
+            "torch-compiled", "torch", "torch", ("fp32", "bf16"), (".pt2",), exported=".pt2", load_seconds=900.0
+        ),
         RunnerRuntime("litert", "ai_edge_litert", "ai-edge-litert", ("fp32", "int8"), (".tflite",), "litert"),
         RunnerRuntime(
             "executorch", "executorch.runtime", "executorch", ("fp32", "int8"), (".pte",), "executorch", exported=".pte"

@@ -29,7 +29,7 @@ RUNNER = Path(__file__).with_name("runner.py")
 # What must lie in one folder for the runner to start.
 RUNNER_FILES = (RUNNER, RUNNER.with_name("adapters.py"))
 # A runner elsewhere ends itself after so long without a word; loading the models of a session takes minutes.
-IDLE_SECONDS = 900.0
+IDLE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tutelage.bench.measure import measure
 from tutelage.bench.offline import measure_throughput
 from tutelage.bench.preprocess import time_preprocessing
 from tutelage.bench.profiles import find_profile, list_profiles
+from tutelage.bench.programs import program_shape
 from tutelage.bench.runtimes import find_runtime
 from tutelage.progress import Report
 from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
@@ -151,9 +152,11 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
         from tutelage.bench.litert import tflite_shape
 
         found = list(tflite_shape(model))
+    elif model.suffix in (".pt2", ".pte"):
+        found = program_shape(model)
     elif model.suffix != ".onnx":
         if model.suffix != ".xml":
-            raise InputError(f"{model}: give an .onnx, .xml or .tflite file, which say what they take")
+            raise InputError(f"{model}: give an .onnx, .xml, .tflite, .pt2 or .pte file, which say what they take")
         from openvino import Core
 
         shape = Core().read_model(str(model)).inputs[0].get_partial_shape()

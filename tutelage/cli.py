@@ -50,9 +50,12 @@ def run(
     """
     from tutelage import pipeline, terminal
     from tutelage.recipe import load_recipe
+    from tutelage.stages.following import follow, leading
 
     chosen = load_recipe(recipe, set_ or ())
-    with terminal.run_setting(workspace, fresh) as setting:
+    if follow(chosen, workspace, terminal.cores()):
+        return
+    with terminal.run_setting(workspace, fresh) as setting, leading():
         searched, published = pipeline.run(chosen, *setting)
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))
@@ -92,6 +95,7 @@ def search(
     """
     from tutelage import alone, pipeline, terminal
     from tutelage.recipe import load_recipe, with_options
+    from tutelage.stages.following import follow, leading
 
     options: dict[str, object] = {
         "search.max_macs": max_macs,
@@ -103,7 +107,9 @@ def search(
     options |= {"seed": seed, "supernet.weights": supernet_weights}
     base = load_recipe(recipe, set_ or ())
     chosen = with_options(base, options, alone.named_devices(base, device or (), max_latency, workspace, risk))
-    with terminal.run_setting(workspace) as setting:
+    if follow(chosen, workspace, terminal.cores()):
+        return
+    with terminal.run_setting(workspace) as setting, leading():
         searched = pipeline.search(chosen, *setting)
     if as_json:
         print(json.dumps(searched.found.result.to_dict()))
@@ -127,9 +133,12 @@ def distill(
     """
     from tutelage import alone, pipeline, terminal
     from tutelage.recipe import load_recipe
+    from tutelage.stages.following import follow, leading
 
     chosen = load_recipe(recipe, set_ or ())
-    with terminal.run_setting(workspace) as setting:
+    if follow(chosen, workspace, terminal.cores()):
+        return
+    with terminal.run_setting(workspace) as setting, leading():
         students = alone.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
@@ -176,7 +185,9 @@ def quantize(
 
 @app.command()
 def bench(
-    model: Annotated[Path, typer.Argument(help="An .onnx (converted for the device if need be), .xml or .tflite.")],
+    model: Annotated[
+        Path, typer.Argument(help="An .onnx (converted for the device if need be), .xml, .tflite, .pt2, .pte.")
+    ],
     device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
     side: Annotated[int | None, typer.Option(help="Input side in pixels, where the file leaves it open.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Measure throughput over batch sizes too.")] = False,

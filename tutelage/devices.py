@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.bench.convert import CONVERTERS
 from tutelage.bench.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.bench.runtimes import find_runtime
+from tutelage.formats import FREE_BATCH, Shape, export_network
 from tutelage.progress import Report
-from tutelage.quant.export import export_onnx
 from tutelage.quant.ptq import quantize_onnx
 from tutelage.records import Arch, DeviceProfile, InputError, content_id
 from tutelage.search.counts import BlockSpec
@@ -24,9 +23,11 @@ from tutelage.search.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
 from tutelage.workspace import Workspace
 
-EXPORTED = ".onnx"  # what `quant` writes of an architecture
 # Runtimes whose int8 form of an ONNX file is an ONNX file again, so that a block table can be measured at int8.
 INT8_RUNTIMES = ("onnxruntime",)
+# Runtimes that compile each network for half a minute: a block table would take an hour, so counts stand in for it.
+WITHOUT_TABLE = ("torch-compiled",)
+NETS, NETS_WITHOUT_TABLE = 8, 12
 CALIBRATION_IMAGES = 4  # of noise: what is quantized here is timed, never judged
 
 
@@ -85,16 +86,12 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
             f"int8 blocks are made for {', '.join(INT8_RUNTIMES)} alone, not {request.runtime}: measure whole int8 "
             "networks there and give them with --from-measurements FILE"
         )
-    suffixes = find_runtime(request.runtime).suffixes
-    if EXPORTED not in suffixes and suffixes[0] not in CONVERTERS:
-        raise InputError(
-            f"runtime {request.runtime} reads {', '.join(suffixes)}, which {EXPORTED} blocks are not converted to: "
-            "measure whole networks there and give them with --from-measurements FILE"
-        )
+    batch = 1 if find_runtime(request.runtime).exported == FREE_BATCH else request.batch
+    table = request.runtime not in WITHOUT_TABLE
 
     def export_block(spec: BlockSpec, path: Path) -> None:
-        shape = (1, spec.in_channels, spec.in_hw, spec.in_hw)
-        _once(exports, spec.key, path, lambda aside: export_onnx(build_block(spec), aside, shape, check=False))
+        shape = (batch, spec.in_channels, spec.in_hw, spec.in_hw)
+        _once(exports, spec.key, path, shape, lambda aside: export_network(build_block(spec), aside, shape))
         if quantized:
             _quantize(exports, spec.key, path, shape)
 
@@ -108,8 +105,9 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
         resolutions=request.space.resolutions,
         num_classes=request.num_classes,
         in_channels=request.channels,
-        export=_exporter(request.num_classes, request.channels, exports, quantized),
-        export_block=export_block,
+        export=_exporter(request.num_classes, request.channels, batch, exports, quantized),
+        export_block=export_block if table else None,
+        num_nets=NETS if table else NETS_WITHOUT_TABLE,
         folder=workspace.path / "devices",
         kept=exports,
         minutes=request.minutes,
@@ -124,41 +122,44 @@ def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck
     """Measure some other subnets on a known device and say whether its predictions still hold."""
     profile, folder = find_profile(name, workspace.path)
     model = load_latency_model(profile, folder)
+    exports = workspace.path / "cache" / "exports"
+    batch = 1 if find_runtime(profile.runtime).exported == FREE_BATCH else profile.batch
     return check_profile(
         profile,
         folder,
         space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
-        export=_exporter(
-            model.num_classes, model.in_channels, workspace.path / "cache" / "exports", profile.precision == "int8"
-        ),
-        kept=workspace.path / "cache" / "exports",
+        export=_exporter(model.num_classes, model.in_channels, batch, exports, profile.precision == "int8"),
+        kept=exports,
         progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
     )
 
 
-def _exporter(num_classes: int, channels: int, exports: Path, quantized: bool) -> Callable[[Arch, Path], None]:
+def _exporter(
+    num_classes: int, channels: int, batch: int, exports: Path, quantized: bool
+) -> Callable[[Arch, Path], None]:
     def export(arch: Arch, path: Path) -> None:
-        shape = (1, channels, arch.r, arch.r)
+        shape = (batch, channels, arch.r, arch.r)
         key = f"{arch.id}-{num_classes}-{channels}"
-        _once(exports, key, path, lambda a: export_onnx(build_arch(arch, num_classes, channels), a, shape, check=False))
+        _once(exports, key, path, shape, lambda a: export_network(build_arch(arch, num_classes, channels), a, shape))
         if quantized:
             _quantize(exports, key, path, shape)
 
     return export
 
 
-def _quantize(exports: Path, key: str, path: Path, shape: tuple[int, int, int, int]) -> None:
+def _quantize(exports: Path, key: str, path: Path, shape: Shape) -> None:
     """Put the int8 form in the place of an fp32 file whose weights are drawn: time does not hang on the values."""
     images = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, *shape[1:]), dtype=np.float32)
-    _once(exports, f"{key}-int8", path, lambda aside: quantize_onnx(path, aside, images))
+    _once(exports, f"{key}-int8", path, shape, lambda aside: quantize_onnx(path, aside, images))
 
 
-def _once(exports: Path, key: str, path: Path, make: Callable[[Path], object]) -> None:
-    """Export a network once for all devices of a workspace: every runtime reads the same ONNX file."""
-    kept = exports / f"{content_id(key)}.onnx"
+def _once(exports: Path, key: str, path: Path, shape: Shape, make: Callable[[Path], object]) -> None:
+    """Export a network once for all devices of a workspace: every runtime of a format reads the same file."""
+    fixed = "" if path.suffix == FREE_BATCH else f"-{shape[0]}"
+    kept = exports / f"{content_id(key + fixed)}{path.suffix}"
     if not kept.is_file():
         exports.mkdir(parents=True, exist_ok=True)
-        aside = exports / f".{kept.stem}.{os.getpid()}.onnx"
+        aside = exports / f".{kept.stem}.{os.getpid()}{path.suffix}"
         make(aside)
         aside.replace(kept)
     shutil.copyfile(kept, path)

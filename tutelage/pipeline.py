@@ -14,7 +14,7 @@ from tutelage.records import InputError, Student
 from tutelage.stages.board import Published, publish
 from tutelage.stages.compress import compress
 from tutelage.stages.context import Context, open_context
-from tutelage.stages.device import Device, name_device, open_device
+from tutelage.stages.device import Device, check_rows, name_device, open_device
 from tutelage.stages.evaluate import judge
 from tutelage.stages.explain import explain_all
 from tutelage.stages.measure import measure_all
@@ -49,6 +49,7 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
 
     A recipe that names its students has no supernet and no search: `None` stands for them.
     """
+    check_rows(workspace, recipe.devices)
     with workspace.locked():
         prepared = _prepare(recipe, workspace, report, threads)
         students = _distill(prepared)

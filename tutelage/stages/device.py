@@ -18,6 +18,9 @@ from tutelage.records import Arch, DeviceProfile, InputError, utc_now
 from tutelage.search.space import Space
 from tutelage.workspace import Workspace
 
+# Runtimes that a run files rows of: it makes ONNX files and int8 forms of them, and judges each file where it runs.
+ROW_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -84,6 +87,18 @@ def open_device(
         )
     model = load_latency_model(profile, folder)
     return Device(profile, folder, model, budget_ms(section, model, space), section.risk)
+
+
+def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
+    """Refuse, before anything is trained, devices of runtimes that a run makes no files for."""
+    known = {profile.name: profile.runtime for profile, _ in list_profiles(workspace.path)}
+    for section in sections:
+        runtime = known.get(section.name, section.runtime)
+        if find_runtime(runtime).name not in ROW_RUNTIMES:
+            raise InputError(
+                f"device {section.name} runs {runtime}: a run files rows of {', '.join(ROW_RUNTIMES)} alone; "
+                "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
+            )
 
 
 def name_device(workspace: Workspace, section: DeviceSection) -> Device:

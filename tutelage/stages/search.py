@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.bench.measure import measure
-from tutelage.quant.export import export_onnx
+from tutelage.formats import network_file
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
 from tutelage.search import evolve
@@ -164,15 +164,17 @@ def _verify(
     """
     net = supernet.load(ctx)
     measured: dict[str, dict[str, float]] = {}
+    converted = ctx.workspace.path / "cache" / "converted"
     for device in devices:
         by_side: dict[int, dict[str, Path]] = {}
         for arch in _finalists(result):
-            path = folder / f"{arch.id}.{device.profile.precision}.onnx"
             if device.profile.precision == INT8:
+                path = folder / f"{arch.id}.{INT8}.onnx"
                 images, labels = ctx.split("train", arch.r)
                 export_int8(ctx, extract(net, arch), arch.r, images[calibration_places(ctx, images, labels)], path)
             else:
-                export_onnx(extract(net, arch), path, (1, ctx.channels, arch.r, arch.r))
+                shape = (device.profile.batch, ctx.channels, arch.r, arch.r)
+                path = network_file(extract(net, arch), device.profile.runtime, folder, arch.id, shape, converted)
             by_side.setdefault(arch.r, {})[arch.id] = path
         for side, models in by_side.items():
             found = measure(
