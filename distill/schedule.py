@@ -106,7 +106,7 @@ def build_optimizer(modules: Sequence[nn.Module], schedule: TrainSchedule) -> to
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.momentum > 0)
     kind = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=schedule.lr)
+    return kind(groups, lr=schedule.lr, fused=True)  # one pass over all weights: a tenth of a small network's step
 
 
 def wants_bf16(schedule: TrainSchedule, device: torch.device, model: nn.Module) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_STRIP = 3  # columns that oneDNN's depthwise weight gradient takes at once
+STRIP = 3  # columns that oneDNN's depthwise weight gradient takes at once
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -33,7 +33,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         kernel -= 2 * cut
     if kernel == 1:
         return x * weight.view(1, -1, 1, 1)
-    if kernel > _STRIP and x.device.type == "cpu" and torch.is_grad_enabled():
+    if kernel > STRIP and x.device.type == "cpu" and torch.is_grad_enabled():
         convolved: Tensor = _Depthwise.apply(x, weight, stride)
         return convolved
     return F.conv2d(x, weight, None, stride, kernel // 2, 1, x.shape[1])
@@ -80,8 +80,8 @@ def _strips(x: Tensor, grad: Tensor, rows: int, columns: int, pad: int) -> Tenso
     channels, (height, width) = x.shape[1], grad.shape[-2:]
     x = x[:, :, : height + rows - 1 - 2 * pad]
     out = x.new_empty(channels, 1, rows, columns)
-    for left in range(0, columns, _STRIP):
-        wide = min(_STRIP, columns - left)
+    for left in range(0, columns, STRIP):
+        wide = min(STRIP, columns - left)
         part = x[:, :, :, left : left + width + wide - 1].contiguous(memory_format=torch.channels_last)
         strip = x.new_empty(channels, 1, rows, wide)
         out[:, :, :, left : left + wide] = _convolution_backward(grad, part, strip, 1, (pad, 0), (False, True))[1]

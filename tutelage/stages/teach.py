@@ -16,6 +16,7 @@ from tutelage.distill.teachers import build_teacher
 from tutelage.distill.train import KDConfig, TrainResult, TrainSchedule, train
 from tutelage.recipe import TeacherSection, TrainSection
 from tutelage.records import Student, content_id
+from tutelage.search.quick import quicken
 
 from . import networks
 from .context import Context, file_hash, schedule_of
@@ -160,7 +161,7 @@ def fit(
             options=distill.options,
         )
     return train(
-        model,
+        quicken(model),
         ctx.loader(section.batch_size, seed=seeds[1]),
         ctx.split("val", ctx.side(student)),
         _schedule(ctx, section),

@@ -1,0 +1,65 @@
+"""Quick layers compute what the slow ones did, and are the same network to everyone else."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from tutelage.search.quick import QuickDepthwise, quicken
+from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.search.supernet import build_arch
+
+
+def _preset() -> nn.Module:
+    arch = place(PRESETS["EEEA-Net-C1"], SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((32,)), 32)
+    return build_arch(arch, 2, 1)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_outputs_and_gradients_are_those_of_the_slow_layers(channels_last: bool) -> None:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    slow = _preset().train().double().to(memory_format=layout)
+    quick = quicken(copy.deepcopy(slow))
+    names = [type(module).__name__ for module in quick.modules()]
+    assert "QuickDepthwise" in names
+    assert {"Hswish", "Hsigmoid"}.isdisjoint(names)
+    images = torch.randn(4, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for net in (slow, quick):
+        logits = net(images.contiguous(memory_format=layout))
+        logits.square().mean().backward()
+        outputs.append(logits)
+    torch.testing.assert_close(outputs[1], outputs[0])
+    for (name, plain), fast in zip(slow.named_parameters(), quick.parameters(), strict=True):
+        torch.testing.assert_close(fast.grad, plain.grad, msg=name)
+
+
+def test_the_state_dict_and_its_names_stay() -> None:
+    slow = _preset()
+    quick = quicken(copy.deepcopy(slow))
+    assert list(quick.state_dict()) == list(slow.state_dict())
+    slow.load_state_dict(quick.state_dict())
+
+
+def test_only_wide_depthwise_convolutions_without_bias_are_swapped() -> None:
+    kept = [
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # quick already
+        nn.Conv2d(8, 8, 5, padding=2, groups=8),  # a bias
+        nn.Conv2d(8, 8, 5, padding=4, groups=8, dilation=2, bias=False),
+        nn.Conv2d(8, 8, 5, padding=0, groups=8, bias=False),
+        nn.Conv2d(8, 8, 5, padding=2, groups=4, bias=False),
+        nn.Conv2d(8, 16, 5, padding=2, groups=8, bias=False),
+        nn.Conv2d(8, 8, (5, 7), padding=(2, 3), groups=8, bias=False),
+    ]
+    swapped = nn.Conv2d(8, 8, 7, padding=3, stride=2, groups=8, bias=False)
+    quicken(nn.Sequential(*kept, swapped))
+    assert [type(module) for module in kept] == [nn.Conv2d] * len(kept)
+    assert isinstance(swapped, QuickDepthwise)
+
+
+def test_a_network_without_such_layers_is_left_alone() -> None:
+    net = timm.create_model("resnet10t", num_classes=2)
+    before = [type(module) for module in net.modules()]
+    assert [type(module) for module in quicken(net).modules()] == before
