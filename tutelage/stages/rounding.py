@@ -43,7 +43,10 @@ def teach_rounding(
         side = ctx.side(student)
         network = prepare_qat(networks.load(ctx, student), calibration_images(ctx, side))
         seeds = (ctx.seed("rounding"), ctx.seed("rounding batches"))
-        result = fit(ctx, student, network, schedule, own, folder / CHECKPOINT, seeds=seeds, what="teach rounding to")
+        result = fit(
+            ctx, student, network, schedule, own, folder / CHECKPOINT,
+            seeds=seeds, what="teach rounding to", rounding=True,
+        )  # fmt: skip
         trained = folder / "model.qat.onnx"
         export_onnx(finish_qat(network), trained, (1, ctx.channels, side, side))
         validation = {"accuracy": result.val_accuracy, "auc": result.val_auc}

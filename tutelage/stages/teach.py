@@ -20,6 +20,7 @@ from tutelage.search.quick import quicken
 
 from . import networks
 from .context import Context, file_hash, schedule_of
+from .processes import Training, tell
 
 CHECKPOINT = "checkpoint"
 
@@ -144,8 +145,14 @@ def fit(
     *,
     seeds: tuple[int, int],
     what: str = "train",
+    rounding: bool = False,
 ) -> TrainResult:
-    """Train `model` in place by a section of the recipe, taught by all of `teachers` as the recipe says."""
+    """Train `model` in place by a section of the recipe, taught by all of `teachers` as the recipe says.
+
+    Where a launcher started several processes, the others take part; `rounding` tells them that the network is one
+    prepared for int8.
+    """
+    tell(Training(student, section, tuple(teachers), checkpoint, seeds, rounding), model)
     title = student.model if not teachers else f"{student.model} from {student.teacher}"
     if student.seed != ctx.recipe.seed:
         title += f", seed {student.seed}"

@@ -1,0 +1,53 @@
+"""What the processes beside the leader do: open the same images, and train along whenever the leader trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from tutelage.progress import silent
+from tutelage.quant.qat import prepare_qat
+from tutelage.recipe import Recipe
+from tutelage.workspace import Workspace
+
+from . import networks
+from .compress import calibration_images
+from .context import Context, open_context
+from .processes import Training, follows, leading, told
+from .teach import fit
+
+__all__ = ["follow", "leading"]
+
+
+def follow(recipe: Recipe, workspace: Path, threads: int) -> bool:
+    """Take part in the leader's trainings of a recipe until it is done, and say so; False, at once, where this leads.
+
+    Nothing is printed here, and nothing written but soft targets.
+    """
+    if not follows():
+        return False
+    ctx: Context | None = None
+    for training, weights in told():
+        ctx = ctx or open_context(recipe, Workspace(workspace), silent, threads)
+        model = _build(ctx, training)
+        model.load_state_dict(weights)
+        fit(
+            ctx,
+            training.student,
+            model,
+            training.section,
+            training.teachers,
+            training.checkpoint,
+            seeds=training.seeds,
+            rounding=training.rounding,
+        )
+    return True
+
+
+def _build(ctx: Context, training: Training) -> nn.Module:
+    if not training.rounding:
+        return networks.build(ctx, training.student)
+    images = calibration_images(ctx, ctx.side(training.student))
+    prepared: nn.Module = prepare_qat(networks.load(ctx, training.student), images)
+    return prepared
