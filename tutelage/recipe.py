@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .records import InputError, parsed_yaml
+from .records import Arch, InputError, parsed_yaml
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
 MAX_RECIPE_BYTES = 1_000_000
@@ -72,9 +72,10 @@ class TeacherSection(TrainSection):
 
 
 class StudentSection(Section):
-    """A student that is named, not searched: a preset of `search/space.py` or any timm name."""
+    """A student that is named, not searched: a preset of `search/space.py`, any timm name, or the genes of a subnet."""
 
     name: str
+    arch: Arch | None = None  # genes found elsewhere, e.g. in a row of the leaderboard; its r gives way to data.size
     title: str = ""  # how rows call it, where options make it another network than the name says
     weights: Path | None = None  # a file with trained weights to start from
     options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate

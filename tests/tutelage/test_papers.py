@@ -15,6 +15,7 @@ from tutelage.distill.data import check_path
 from tutelage.recipe import Recipe, load_recipe
 from tutelage.records import InputError, Row
 from tutelage.stages.context import open_context
+from tutelage.stages.students import named_students
 from tutelage.workspace import Workspace
 
 SIDE = 48  # of the files; the runs see 32 px
@@ -230,6 +231,23 @@ def test_what_cannot_be_taught_is_told_before_a_teacher_is_trained(tmp_path: Pat
 
 def _setting(tmp_path: Path) -> tuple[Workspace, Any, int]:
     return Workspace(tmp_path / "w"), lambda text, done, total: None, 1
+
+
+def test_a_student_is_named_by_its_genes(tmp_path: Path) -> None:
+    root = chestxray14(tmp_path / "nih")
+    genes = "{space: ofa_mbv3_w1.0, ks: [3, 5, 3, 3, 7, 3, 3, 3, 5, 3], e: [3, 3, 4, 3, 3, 6, 3, 3, 3, 4],"
+    genes += " d: [2, 2, 2, 2, 2], r: 224}"
+    changes = [f"data.path={root}", "data.size=32", f"students=[{{name: found, arch: {genes}}}]"]
+    recipe = load_recipe("cxr14-eeea-c2", changes)
+    (student,) = named_students(open_context(recipe, *_setting(tmp_path)))
+    assert student.model == "found"
+    assert student.arch is not None
+    assert student.arch.r == 32
+    assert [gene for gene in student.arch.ks if gene] == [3, 5, 3, 3, 7, 3, 3, 3, 5, 3]
+    for right, wrong, message in (("mbv3", "mbv9", "no space 'ofa_mbv9_w1.0'"), ("ks: [3, 5", "ks: [4, 5", "ks")):
+        change = changes[2].replace(right, wrong)
+        with pytest.raises(InputError, match=message):
+            named_students(open_context(load_recipe("cxr14-eeea-c2", [*changes[:2], change]), *_setting(tmp_path)))
 
 
 def test_recipes_name_real_students() -> None:

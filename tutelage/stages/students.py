@@ -52,19 +52,24 @@ def named_students(ctx: Context) -> list[Student]:
     A distillation method that teaches nothing at this class count is refused here too.
     """
     find_loss(ctx.recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
-    named = [(_named(ctx, section.name, section.options), section.title) for section in ctx.recipe.students]
+    named = [
+        (_named(ctx, section.name, section.options, section.arch), section.title) for section in ctx.recipe.students
+    ]
     return [student.model_copy(update={"model": title or student.model}) for student, title in named]
 
 
-def _named(ctx: Context, name: str, options: dict[str, object]) -> Student:
-    if name not in PRESETS:
+def _named(ctx: Context, name: str, options: dict[str, object], genes: Arch | None = None) -> Student:
+    genes = genes or PRESETS.get(name)
+    if genes is None:
         timm_name(name)
         return Student(model=name, role="student", library_name=name, options=options)
     if options:
-        raise InputError(f"student {name} is a preset of its space and takes no options, got {', '.join(options)}")
-    preset = PRESETS[name]
-    arch = place(preset, SPACES[preset.space].with_resolutions((ctx.size,)), ctx.size)
-    return Student(model=name, role="student", arch=arch)
+        raise InputError(f"student {name} is a subnet of a space and takes no options, got {', '.join(options)}")
+    if genes.space not in SPACES:
+        raise InputError(f"student {name}: no space {genes.space!r}; known are {', '.join(SPACES)}")
+    return Student(
+        model=name, role="student", arch=place(genes, SPACES[genes.space].with_resolutions((ctx.size,)), ctx.size)
+    )
 
 
 def teach_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
