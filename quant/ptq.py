@@ -1,6 +1,12 @@
 """Quantize an ONNX network to int8 after training, for ONNX Runtime: static, QDQ, weights per channel.
 
 Enters a float .onnx file and calibration images; leaves an int8 .onnx file and a QuantReport that says how it was made.
+
+Left out because they did not pay: cross-layer equalisation (Nagel et al., ICCV 2019, eq. 6-11) evens out what
+per-channel weights already do, and needs ReLU in the place of ReLU6. On a MobileNetV2 trained on PneumoniaMNIST (28 px,
+524 validation images, one seed) int8's error as a share of the logits' variance was .052 / .042 / .065 (min-max,
+percentile, entropy), with ReLU .074 / .048 / .079, equalised besides .076 / .052 / .147; in OpenVINO .076, .087, .083.
+ReLU alone changed 3.6 % of the answers. Bias correction was tried for ONNX Runtime without a gain; NNCF does its own.
 """
 
 from __future__ import annotations
