@@ -44,7 +44,9 @@ def assemble(listing: Listing, request: Request) -> Dataset:
         skipped = (*skipped, *listing.missing)
     groups = merge_groups(listing.groups, decoded.digests)
     if listing.near_duplicates is not None:
-        near = group_near_duplicates(decoded.images, listing.labels, listing.near_duplicates)
+        # Of several labels an image, copies may lack one: they are looked for among all images.
+        kinds = np.zeros(len(listing.paths), dtype=np.int64) if listing.multi_label else listing.labels
+        near = group_near_duplicates(decoded.images, kinds, listing.near_duplicates)
         groups = merge_groups(groups, near)
         notes.append(f"{len(np.unique(groups))} groups of near-duplicates among {len(groups)} images")
     splits = make_splits(listing.labels, groups, listing.splits, request)

@@ -26,9 +26,12 @@ DEFAULT_BLOCK = 50
 
 
 def list_covid_qu_ex(request: Request) -> Listing:
-    """List COVID-QU-Ex by its official splits; exact copies across splits are found when files are read."""
+    """List COVID-QU-Ex by its official splits; exact copies across splits are found when files are read.
+
+    With the option `near` (gray levels) pictures that look alike are taken for copies too.
+    """
     root = request.where()
-    request.option("fit", "", ("fit",))
+    near = request.near(("near", "fit"))
     places = (root / "Lung Segmentation Data" / "Lung Segmentation Data", root / "Lung Segmentation Data", root)
     inner = next((place for place in places if (place / "Train").is_dir()), None)
     if inner is None:
@@ -53,6 +56,7 @@ def list_covid_qu_ex(request: Request) -> Listing:
         class_names=COVID_QU_EX_CLASSES,
         groups=np.array(names, dtype=np.str_),
         splits=np.array(given, dtype="<U5"),
+        near_duplicates=near,
     )
 
 

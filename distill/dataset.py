@@ -109,6 +109,13 @@ class Request:
                 raise InputError(f"data set {self.name} has no option {given!r}; it takes {', '.join(known) or 'none'}")
         return self.options.get(key, default)
 
+    def near(self, known: Sequence[str], default: float = 0.0) -> float | None:
+        """Read the option `near`: how many gray levels apart copies of one picture may be; 0 asks for no grouping."""
+        near = float(self.option("near", default, known))
+        if near < 0:
+            raise InputError(f"near must be 0 (off) or some gray levels, got {near}")
+        return near or None
+
 
 @dataclass(frozen=True)
 class Listing:

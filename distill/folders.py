@@ -22,7 +22,7 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }  # fmt: skip
 
-OPTIONS = ("group", "fit")
+OPTIONS = ("group", "near", "fit")
 
 
 def cxr3_group(name: str) -> str:
@@ -63,18 +63,20 @@ GROUP_RULES: dict[str, Callable[[str], str]] = {"cxr3": cxr3_group}
 
 
 def list_folder(request: Request) -> Listing:
-    """List class folders; options: `group` (a rule's name, or a regex whose group 1 names the patient)."""
+    """List class folders; options: `group` (a rule's name, or a regex whose group 1 names the patient), `near` (gray
+    levels: pictures of one class that look alike, turned or mirrored too, are one group).
+    """
     root = request.where()
     if not root.is_dir():
         raise InputError(f"{root} is a file: data set {request.name} needs a folder with one folder a class")
     group_of = group_rule(str(request.option("group", "", OPTIONS)))
-    return _list(root, group_of, request.name)
+    return _list(root, group_of, request)
 
 
 def list_cxr3(request: Request) -> Listing:
     """List DarkCovidNet's three classes of chest X-rays, grouped by patient or series."""
     request.option("fit", "", OPTIONS)
-    return _list(request.where(), cxr3_group, request.name)
+    return _list(request.where(), cxr3_group, request)
 
 
 def group_rule(rule: str) -> Callable[[str], str]:
@@ -109,9 +111,9 @@ def find_split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _list(root: Path, group_of: Callable[[str], str], name: str) -> Listing:
+def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listing:
     if not root.is_dir():
-        raise InputError(f"{root} is a file: data set {name} needs a folder with one folder a class")
+        raise InputError(f"{root} is a file: data set {request.name} needs a folder with one folder a class")
     splits = find_split_folders(root) or {"": root}
     if "" not in splits and "train" not in splits:
         raise InputError(f"{root} has {', '.join(splits)} but no train folder")
@@ -148,6 +150,7 @@ def _list(root: Path, group_of: Callable[[str], str], name: str) -> Listing:
         class_names=tuple(class_names),
         groups=np.array([group_of(path.relative_to(root).as_posix()) for path in paths], dtype=np.str_),
         splits=np.array(given, dtype="<U5"),
+        near_duplicates=request.near(OPTIONS),
     )
 
 

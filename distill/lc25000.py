@@ -31,7 +31,6 @@ def list_lc25000(request: Request) -> Listing:
     organ = str(request.option("organ", "both", known))
     if organ not in ("both", *CLASSES):
         raise InputError(f"organ {organ!r} is not one of both, lung, colon")
-    near = float(request.option("near", DEFAULT_NEAR, known))
     paths: list[Path] = []
     labels: list[int] = []
     class_names: list[str] = []
@@ -54,7 +53,7 @@ def list_lc25000(request: Request) -> Listing:
         class_names=tuple(class_names),
         groups=np.array(names, dtype=np.str_),
         splits=np.full(len(paths), "", dtype="<U5"),
-        near_duplicates=near if near > 0 else None,
+        near_duplicates=request.near(known, DEFAULT_NEAR),
     )
 
 

@@ -2,6 +2,10 @@
 
 Enters: logits `(batch, classes)` of student and teacher, labels `(batch,)` or `(batch, labels)`. Leaves: a scalar.
 Every soft loss here is the soft term alone, without alpha: `train` weighs it against the hard term.
+
+Open, of the medical papers beside the four recipes: SSD-KD's self-supervised relations and CRCKD's memory bank, ACID's
+choice of batches by learnability, and SimKD's reuse of the teacher's classifier. EFCM's first stage (features alone,
+no labels) is `method: fitnet` with `alpha: 0`; KD-OCT is `method: kd` between two timm names.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tutelage.records import InputError
 from .dataset import Listing, Request
 from .folders import SPLIT_FOLDERS
 
-OPTIONS = ("path_column", "label_column", "label_columns", "group_column", "split_column", "root", "fit")
+OPTIONS = ("path_column", "label_column", "label_columns", "group_column", "split_column", "root", "near", "fit")
 
 _NO_LABEL = ("", "nan", "none", "null", "na", "n/a")
 
@@ -28,7 +28,8 @@ def list_table(request: Request) -> Listing:
 
     Columns are `path`, `label` (one class, or several words joined by `|`), `group`, `split` unless the options
     `path_column`, `label_column`, `group_column`, `split_column` name others; `label_columns` (a list) names 0/1
-    columns, one a label. Paths are relative to the option `root`, else to the CSV's folder.
+    columns, one a label. Paths are relative to the option `root`, else to the CSV's folder. `near` (gray levels) puts
+    pictures of one class that look alike in one group.
     """
     file = request.where()
     if file.is_dir():
@@ -50,6 +51,7 @@ def list_table(request: Request) -> Listing:
         groups=np.array(groups, dtype=np.str_),
         splits=np.array(given, dtype="<U5"),
         multi_label=multi_label,
+        near_duplicates=request.near(OPTIONS),
     )
     return keep_present(listing)
 

@@ -46,6 +46,32 @@ def test_folds_partition_the_images_and_a_seed_repeats_them(tmp_path: Path) -> N
     assert again.manifest == tests[2].manifest != tests[1].manifest
 
 
+def test_copies_that_were_mirrored_and_saved_anew_are_one_group_where_asked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("sick", "well"):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            field = np.kron(rng.uniform(0, 255, (4, 4)), np.ones((16, 16))).astype(np.uint8)
+            Image.fromarray(field).save(tmp_path / name / f"{number:02d}_png.png")
+            Image.fromarray(field[:, ::-1]).save(tmp_path / name / f"{number:02d}_jpg.jpg", quality=90)
+    apart = load_dataset("folder", path=tmp_path, size=64)
+    assert len(set(apart.groups.tolist())) == 48
+    data = load_dataset("folder", path=tmp_path, size=64, options={"near": 8})
+    assert len(set(data.groups.tolist())) == 24
+    original = np.array([name.split("_")[0] for name in data.names.tolist()])
+    for group in set(data.groups.tolist()):
+        assert len(set(original[data.groups == group])) == 1
+    parts = [set(data.groups[indices]) for indices in data.splits.values()]
+    assert sum(map(len, parts)) == 24
+    lines = ["path,a,b", *(f"{name},{k % 2},{k % 3 // 2}" for k, name in enumerate(data.names.tolist()))]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    options = {"near": 8, "label_columns": ["a", "b"]}
+    table = load_dataset("table", path=tmp_path / "table.csv", size=64, options=options)
+    assert len(set(table.groups.tolist())) == 24
+    with pytest.raises(InputError, match="near must be 0"):
+        load_dataset("folder", path=tmp_path, size=64, options={"near": -1})
+
+
 def test_leaky_splits_by_image_and_says_so(tmp_path: Path) -> None:
     data = load_dataset("folder", path=_folder(tmp_path), size=8, leaky=True, options={"group": r"^(\d+)_"})
     assert data.leaky
