@@ -243,7 +243,9 @@ def _apply(data: dict[str, Any], change: str) -> None:
     try:
         value = parsed_yaml(text)
         if isinstance(place, list):
-            place[int(last)] = value
+            if not 0 <= int(last) <= len(place):
+                raise IndexError(f"the list has {len(place)} entries, from 0 on; {len(place)} adds one")
+            place[int(last) : int(last) + 1] = [value]
         else:
             place[last] = value
     except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:

@@ -46,6 +46,10 @@ def test_set_reaches_list_entries_by_name_and_by_place() -> None:
     first = load_recipe("demo").teachers[0].name
     assert load_recipe("demo", [f"teachers.{first}.epochs=7"]).teachers[0].epochs == 7
     assert load_recipe("demo", ["teachers.0.epochs=9"]).teachers[0].epochs == 9
+    more = load_recipe("cxr3-folds-teachers", ["students.3={name: mobilenetv3_small_100}"])
+    assert [student.name for student in more.students][2:] == ["mobilenetv2_100", "mobilenetv3_small_100"]
+    with pytest.raises(InputError, match="the list has 3 entries"):
+        load_recipe("cxr3-folds-teachers", ["students.4={name: mobilenetv3_small_100}"])
     with pytest.raises(InputError, match="no entry 'nobody'"):
         load_recipe("demo", ["teachers.nobody.epochs=9"])
 
