@@ -26,6 +26,7 @@ from .lc25000 import list_lc25000
 from .medmnist import read_archive
 from .splits import one_hot, straddling_groups
 from .table import list_table
+from .xray import COLLECTIONS, list_xray
 
 # What lies in a folder of each collection (all patterns must match something).
 _MARKS: dict[str, tuple[str, ...]] = {
@@ -35,6 +36,9 @@ _MARKS: dict[str, tuple[str, ...]] = {
     "covid-qu-ex": ("Lung Segmentation Data",),
     "lc25000": ("lung_image_sets", "colon_image_sets"),
     "sars-cov-2-ct": ("COVID", "non-COVID"),
+    # read by the package of that name, as its collection mimic-cxr or brax
+    "torchxrayvision mimic-cxr": tuple(COLLECTIONS["mimic-cxr"].tables.values()),
+    "torchxrayvision brax": tuple(COLLECTIONS["brax"].tables.values()),
 }
 
 _LISTERS: dict[str, Callable[[Request], Listing]] = {
@@ -46,6 +50,7 @@ _LISTERS: dict[str, Callable[[Request], Listing]] = {
     "sars-cov-2-ct": list_sars_cov_2_ct,
     "table": list_table,
     "folder": list_folder,
+    "torchxrayvision": list_xray,
 }
 
 
@@ -89,7 +94,7 @@ def check_path(path: Path) -> DataReport:
 
 
 def detect(path: Path) -> str:
-    """Tell which family (a name in the registry) a path looks like, by the names of what lies in it."""
+    """Tell which family (a name in the registry; with it, a collection) a path looks like, by what lies in it."""
     if path.is_file():
         if path.suffix.lower() == ".csv":
             return "table"
@@ -124,10 +129,10 @@ def _check_archive(path: Path) -> DataReport:
 
 def _check_files(path: Path, kind: str) -> DataReport:
     problems = [f"class folder {name} holds no image" for name in _empty_classes(path)] if kind == "folder" else []
+    family, _, collection = kind.partition(" ")
+    options = {"collection": collection} if collection else {"group": _folder_rule(path)} if kind == "folder" else {}
     try:
-        listing = _LISTERS[kind](
-            Request(kind, path, 32, options={"group": _folder_rule(path)} if kind == "folder" else {})
-        )
+        listing = _LISTERS[family](Request(family, path, 32, options=options))
     except InputError as error:
         return _bare_report(path, kind, [*problems, str(error)])
     unreadable, digests = _read_all(listing.paths)

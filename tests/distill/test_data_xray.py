@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tutelage.distill import chest
-from tutelage.distill.data import load_dataset
+from tutelage.distill.data import check_path, load_dataset
 from tutelage.distill.dataset import Listing, Request
 from tutelage.records import InputError
 
@@ -64,6 +64,9 @@ def test_brax_keeps_patients_and_labels_that_are_not_known(tmp_path: Path) -> No
     data = load_dataset("torchxrayvision", path=_brax(tmp_path), size=24, options={"collection": "brax"})
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert data.labels.shape == (54, 13)
+    report = check_path(tmp_path)
+    assert (report.kind, report.num_images, report.num_groups) == ("torchxrayvision brax", 54, 30)
+    assert report.ok
     assert len(set(data.groups.tolist())) == 30
     parts = [set(data.groups[indices]) for indices in data.splits.values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 30
