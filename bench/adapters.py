@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
 from typing import Any, Callable, Sequence  # noqa: UP035 - other hosts may have Python 3.8
 
 import numpy as np
@@ -105,7 +106,7 @@ class Torch:
         import torch
 
         torch.set_num_threads(threads)
-        module: Any = torch.export.load(path).module()
+        module: Any = load_program(path).module()
         kind = {"fp32": None, "bf16": torch.bfloat16}
         if precision not in kind:
             raise ValueError(f"torch runs {', '.join(kind)}, not {precision}")
@@ -124,6 +125,30 @@ class Torch:
                 return module(torch.from_numpy(images).contiguous(memory_format=layout)).float().numpy()
 
         return run, precision
+
+
+# Names of what a `.pt2` archive holds as pickled objects, and the switch that keeps all else to tensors.
+_PICKLED = ("custom_obj_", "opaque_obj_")
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def load_program(path: str) -> Any:
+    """Read a `.pt2` program as data: left alone, `torch.export.load` unpickles what a file holds beside tensors."""
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        held = [name for name in archive.namelist() if any(mark in name for mark in _PICKLED)]
+    if held:
+        raise ValueError(f"it holds a pickled object, {held[0]}: refused")
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        return torch.export.load(path)
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
 
 
 # ExecuTorch's programs do not say whether they are quantized; those of this project carry a method of this name.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tutelage.records import InputError
 
+from .adapters import load_program
+
 
 def program_shape(path: Path) -> list[int | None]:
     """Give (batch, channels, height, width) as the program takes it; None for a size that it leaves open.
@@ -23,9 +25,7 @@ def program_shape(path: Path) -> list[int | None]:
 
 
 def _pt2_shape(path: Path) -> list[int | None]:
-    import torch
-
-    program = torch.export.load(path)
+    program = load_program(str(path))
     name = program.graph_signature.user_inputs[0]
     node = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
     return [int(size) if isinstance(size, int) else None for size in node.meta["val"].shape]

@@ -58,6 +58,8 @@ def test_loaders_are_the_safe_ones() -> None:
         for call in _calls(path):
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             where = f"{path.relative_to(ROOT)}:{call.lineno}"
+            loads_programs = _name(call) == "torch.export.load"
+            assert not loads_programs or path.name == "adapters.py", f"{where}: adapters.load_program unpickles nothing"
             if _name(call) in ("torch.load",):
                 assert given.get("weights_only") == "True", f"{where}: torch.load without weights_only=True"
             if _name(call) in ("np.load", "numpy.load"):
@@ -88,6 +90,36 @@ def test_a_pickle_in_weights_and_arrays_is_refused_and_not_run(tmp_path: Path) -
     with pytest.raises(ValueError, match="allow_pickle"):
         np.load(tmp_path / "odd.npy")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["sample_inputs/model.pt", "constants/opaque_obj_0"])
+def test_a_pickle_in_a_program_is_refused_and_not_run(place: str, tmp_path: Path) -> None:
+    """`torch.export.load` alone would run both."""
+    import io
+    import zipfile
+
+    import torch
+    from torch import nn
+
+    from tutelage.alone import input_shape
+    from tutelage.bench.runtimes import find_runtime
+    from tutelage.quant.export_program import export_pt2
+
+    trap = io.BytesIO()
+    torch.save((_Trap(tmp_path / "ran"),), trap)
+    whole, bad = export_pt2(nn.Linear(4, 2), tmp_path / "net.pt2", (1, 4)), tmp_path / "bad.pt2"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(bad, "w") as target:
+        names = source.namelist()
+        for name in names:
+            target.writestr(name, trap.getvalue() if name.endswith(place) else source.read(name))
+        if not any(name.endswith(place) for name in names):
+            target.writestr(f"{names[0].split('/')[0]}/data/{place}", trap.getvalue())
+    for read in (lambda path: input_shape(path, None), lambda path: find_runtime("torch").load(path, 1, "fp32")):
+        with pytest.raises(InputError, match=r"bad\.pt2"):
+            read(bad)
+    assert not (tmp_path / "ran").exists()
+    assert find_runtime("torch").load(whole, 1, "fp32").run(np.zeros((1, 4), np.float32)).shape == (1, 2)
 
 
 def _huge(path: Path, head: str = "") -> Path:
