@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tutelage.records import Arch, DeviceProfile, InputError, UnsteadyDeviceErro
 from tutelage.search.counts import BlockSpec, block_specs
 from tutelage.search.space import Space
 
+from .anchors import ANCHORS
 from .features import count_features, design
 from .latency import LatencyModel
 from .measure import Job, Progress, TimedJobs, measure_jobs
@@ -38,7 +39,7 @@ _ARCHS_WITHOUT_NEWS = 200
 # Candidates from which the nets to measure are chosen, and how many are added where the error is not small yet.
 _POOL = 300
 _STEP = 4
-MIN_SESSIONS, MAX_SESSIONS = 2, 5
+MIN_SESSIONS, MAX_SESSIONS = 2, 12
 _ROUNDS, _SAMPLES, _MIN_SECONDS = 24, 120, 0.1
 
 
@@ -55,6 +56,8 @@ class Calibration:
     sessions: int
     seconds: float
     timed: TimedJobs  # the first session
+    own_seconds: float = 0.0  # without the held-out nets' share, which a device that is only added does not pay
+    held_out_noise: float = math.nan  # as `label_noise`, of the held-out nets alone: no model can do better
 
 
 def calibrate(
@@ -79,12 +82,12 @@ def calibrate(
 
     Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
     four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without
-    `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them.
+    `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them,
+    in time of their own: their share of a session is not counted as the model's.
     Converted files (LiteRT, ncnn) are kept in the folder `kept`.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
-    start = time.monotonic()
-    end = start + minutes * 60
+    clock = _Clock(minutes * 60, time.monotonic())
     rng = np.random.default_rng(seed)
     pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
     chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
@@ -93,42 +96,74 @@ def calibrate(
         expected = len(chosen) + len(held_out) + len(specs)
         files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, expected, kept)
         held = [files.net(arch, f"held {index}") for index, arch in enumerate(held_out)]
+        clock.lend(time.monotonic() - clock.start)
         blocks = files.blocks(specs)
         log_ms: list[dict[str, float]] = []
         while True:
             begun = time.monotonic()
             jobs = [files.net(pool[index], f"net {index}") for index in chosen] + held + (blocks if not log_ms else [])
             files.convert()
-            # Some formats take minutes to make: half of the time is for measuring all the same.
-            end = end if log_ms else max(end, time.monotonic() + minutes * 30)
-            left = max(10.0, end - time.monotonic())
+            if not log_ms:  # some formats take minutes to make: half of the time is for measuring all the same
+                clock.seconds += max(0.0, clock.seconds / 2 - clock.left())
             # Networks loaded first were seen 2 % slower than the rest: each session loads them in another order.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
-            timed = _session(jobs, profile, left / 2, seed + len(log_ms), progress)
+            timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress)
             if not log_ms:
                 first = timed
                 table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
             log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
+            took = clock.share(begun, len(held) / (len(jobs) + len(ANCHORS)))
             labels, noise = combine_sessions(log_ms)
             nets, net_ms = [pool[i] for i in chosen], np.array([labels[f"net {i}"] for i in chosen])
             model = LatencyModel.fit(nets, net_ms, blocks=table, num_classes=num_classes, in_channels=in_channels)
             unsteadiness = float(np.percentile(list(noise.values()), 95)) if len(log_ms) > 1 else math.inf
             small = model.error + model.error_se <= small_error and unsteadiness <= tolerance
             if len(log_ms) >= MIN_SESSIONS:
-                no_time = 2 * time.monotonic() - begun > end  # for another session like this one
-                if small or no_time or len(log_ms) >= MAX_SESSIONS:
+                if small or clock.left() < took or len(log_ms) >= MAX_SESSIONS:
                     break
                 chosen += _unsure(model, pool, chosen, min(_STEP, max_nets - len(chosen)))
+    _check_steady(unsteadiness, tolerance, len(log_ms))
+    held_ms, model.anchor_ms = np.array([labels[job.name] for job in held]), first.anchor_ms
+    seconds = time.monotonic() - clock.start
+    return Calibration(
+        model, nets, net_ms, held_ms, _typical(noise.values()), unsteadiness, len(log_ms), seconds, first,
+        seconds - clock.lent, _typical(noise[job.name] for job in held),
+    )  # fmt: skip
+
+
+@dataclass
+class _Clock:
+    """The seconds a calibration may take, and those that are lent: spent on what does not count as its own."""
+
+    seconds: float
+    start: float
+    lent: float = 0.0
+
+    def left(self) -> float:
+        return self.start + self.seconds + self.lent - time.monotonic()
+
+    def lend(self, seconds: float) -> None:
+        self.lent += max(0.0, seconds)
+
+    def share(self, begun: float, lent: float) -> float:
+        """Lend a share of the time since `begun`; returns the seconds that remain the calibration's own."""
+        took = time.monotonic() - begun
+        self.lend(took * lent)
+        return took * (1 - lent)
+
+
+def _check_steady(unsteadiness: float, tolerance: float, sessions: int) -> None:
     if unsteadiness > tolerance:
         raise UnsteadyDeviceError(
-            f"not steady: after {len(log_ms)} sessions the nets' times are known to {unsteadiness:.1%} at p95 "
+            f"not steady: after {sessions} sessions the nets' times are known to {unsteadiness:.1%} at p95 "
             f"(allowed {tolerance:.0%}): quiet the host and try again, or give it more minutes"
         )
-    held_ms, model.anchor_ms = np.array([labels[job.name] for job in held]), first.anchor_ms
-    typical = float(np.sqrt(np.mean(np.square(list(noise.values())))))
-    return Calibration(
-        model, nets, net_ms, held_ms, typical, unsteadiness, len(log_ms), time.monotonic() - start, first
-    )
+
+
+def _typical(errors: Iterable[float]) -> float:
+    """Give the root mean square of standard errors, nan of none."""
+    squares = [error**2 for error in errors]
+    return math.sqrt(sum(squares) / len(squares)) if squares else math.nan
 
 
 def measure_nets(

@@ -20,10 +20,10 @@ from .host import cpu_model
 from .measure import TOLERANCE, Progress
 from .profiles import (
     check_name,
-    check_profile_values,
     find_profile,
     list_profiles,
     load_latency_model,
+    make_checked,
     profile_folders,
     read_profile,
     remove_profile,
@@ -81,11 +81,10 @@ def make_profile(
     sides = tuple(sorted(set(resolutions)))
     if not 1 <= len(sides) <= MAX_RESOLUTIONS:
         raise InputError(f"a profile covers 1 to {MAX_RESOLUTIONS} resolutions, got {list(sides)}")
-    profile = DeviceProfile.from_dict(
+    profile = make_checked(
         {"name": name, "runtime": runtime, "threads": threads, "batch": batch, "precision": precision,
          "host": ssh or "local", "command": command}
     )  # fmt: skip
-    check_profile_values(profile)
     found_out = calibrate(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
         export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max(num_nets, MAX_NETS),

@@ -21,7 +21,7 @@ from tutelage.search.counts import count
 from tutelage.search.space import find_space
 
 from .latency import LatencyModel, check_latencies
-from .profiles import check_name, check_profile_values, write_profile
+from .profiles import check_name, make_checked, write_profile
 
 _ARCH_KEYS = ("space", "ks", "e", "d", "r", "w")
 _MS_KEYS = ("ms", "latency_ms")
@@ -51,7 +51,7 @@ def import_profile(
     archs, latency_ms = read_measurements(path, space)
     check_units(archs, latency_ms, batch, num_classes, in_channels)
     model = LatencyModel.fit(archs, latency_ms, num_classes=num_classes, in_channels=in_channels)
-    profile = DeviceProfile.from_dict(
+    profile = make_checked(
         {
             "name": name,
             "runtime": runtime,
@@ -65,7 +65,6 @@ def import_profile(
             "created": utc_now(),
         }
     )
-    check_profile_values(profile)
     Path(folder).mkdir(parents=True, exist_ok=True)
     model.save(Path(folder) / profile.latency_model)
     write_profile(profile, folder)

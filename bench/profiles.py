@@ -10,6 +10,7 @@ import difflib
 import importlib.resources
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ _COMMENTS = {
     "latency_model": "file beside this one; empty: no predictions, only measurements",
     "spaces": "search spaces the latency model covers",
     "resolutions": "input sides in pixels it covers",
-    "steadiness": "how far two halves of the measurement were apart, a share (0.02 is 2 %)",
+    "steadiness": "to what share the nets' times are known, 95 % of them within it (0.02 is 2 %)",
     "model_error": "leave-one-out mean error of the latency model, a share",
     "created": "when it was measured; `tutelage device check` says whether it still holds",
 }
@@ -111,19 +112,25 @@ def read_profile(path: Path) -> DeviceProfile:
             raise InputError(f"{path}: unknown field {field!r}{hint}")
     try:
         # An empty YAML value is None: it stands for "not said" and takes the default.
-        profile = DeviceProfile.from_dict({key: value for key, value in data.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "profile"
-        raise InputError(f"{path}: {where} is {first['input']!r}: {first['msg']}") from error
-    try:
-        check_profile_values(profile)
+        profile = make_checked({key: value for key, value in data.items() if value is not None})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if profile.name != Path(path).stem:
         raise InputError(
             f"{path}: name is {profile.name!r}, but the file is named {Path(path).stem!r}: make them equal"
         )
+    return profile
+
+
+def make_checked(values: Mapping[str, Any]) -> DeviceProfile:
+    """Make a profile of named values. Raises InputError naming field, value and what is allowed."""
+    try:
+        profile = DeviceProfile.from_dict(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "profile"
+        raise InputError(f"{where} is {first['input']!r}: {first['msg']}") from error
+    check_profile_values(profile)
     return profile
 
 

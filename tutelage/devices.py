@@ -56,6 +56,12 @@ def add_device(
 
     An existing name is refused, so that no profile changes under a run.
     """
+    if not 0 < request.minutes < 24 * 60:
+        raise InputError(
+            f"--minutes is {request.minutes:g}: give the minutes that measuring may take, 3 or more are good"
+        )
+    if request.num_classes < 1 or request.channels < 1:
+        raise InputError(f"{request.num_classes} classes and {request.channels} channels: give 1 or more of each")
     if any(profile.name == request.name for profile, _ in list_profiles(workspace.path)):
         raise InputError(
             f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"

@@ -242,6 +242,37 @@ def print_device(profile: DeviceProfile, console: Console, as_json: bool = False
     print_figures(profile.to_dict(), console, as_json)
 
 
+def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: Console, as_json: bool = False) -> None:
+    """Print a new profile, and then in words how steady the device is, how good its model and how long it took."""
+    if as_json:
+        print(json.dumps({**profile.to_dict(), "seconds": round(seconds, 1)}))
+        return
+    print_device(profile, console)
+    steady = f"times known to {profile.steadiness:.1%} (95 % of nets); " if profile.steadiness is not None else ""
+    error = (
+        f"the model is off by {profile.model_error:.1%} on nets left out; " if profile.model_error is not None else ""
+    )
+    console.print(
+        f"{steady}{error}took {seconds // 60:.0f} min {seconds % 60:.0f} s\n"
+        f"written: {folder / profile.name}.yaml, edit it freely; "
+        f"next: tutelage search --device {profile.name} --max-latency 5ms",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_drift(name: str, holds: bool, drift: float, error: float, console: Console) -> None:
+    """Say in words what a check found."""
+    pace = f"{abs(drift):.1%} {'slower' if drift > 0 else 'faster'} than when the profile was made"
+    verdict = (
+        f"{name} holds: its predictions are off by {error:.1%}"
+        if holds
+        else f"{name} does not hold: its predictions are off by {error:.1%}; quiet the host and check again, or "
+        f"`tutelage device remove {name}` and add it anew"
+    )
+    console.print(f"The anchor nets run {pace}. {verdict}.", highlight=False, soft_wrap=True)
+
+
 def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))

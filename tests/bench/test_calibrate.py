@@ -100,6 +100,29 @@ def test_goes_on_with_the_nets_it_knows_least_where_the_error_is_not_small(monke
     assert laboratory.sessions[0][:3] != laboratory.sessions[1][:3]  # loaded in another order
 
 
+def test_the_time_of_held_out_nets_is_not_the_models(monkeypatch: pytest.MonkeyPatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock["now"])
+    laboratory = _Laboratory(0.05)
+    told = laboratory.session
+
+    def session(jobs: list[Job], profile: DeviceProfile, seconds: float, *_: object) -> TimedJobs:
+        clock["now"] += 1.0 * len(jobs)
+        return told(jobs)
+
+    monkeypatch.setattr(laboratory, "session", session)
+    found = fit(laboratory, monkeypatch, num_nets=6, max_nets=6, minutes=2.0)
+    held, anchors = 5, 3
+    jobs = [len(names) for names in laboratory.sessions]
+    assert jobs == [6 + held + 93, *[6 + held] * (found.sessions - 1)]
+    own = sum(each * (1 - held / (each + anchors)) for each in jobs)
+    assert found.own_seconds == pytest.approx(own)
+    assert found.seconds == pytest.approx(sum(jobs))
+    another = jobs[-1] * (1 - held / (jobs[-1] + anchors))
+    assert own <= 120 < own + another  # the time was kept, and used
+    assert 0.3 * found.label_noise < found.held_out_noise < 3 * found.label_noise
+
+
 def test_a_device_whose_times_stay_apart_is_refused(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UnsteadyDeviceError, match=r"after 5 sessions .*allowed 5%"):
+    with pytest.raises(UnsteadyDeviceError, match=rf"after {module.MAX_SESSIONS} sessions .*allowed 5%"):
         fit(_Laboratory(0.4), monkeypatch, num_nets=6, max_nets=6, tolerance=0.05)

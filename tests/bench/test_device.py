@@ -148,6 +148,32 @@ def test_an_edited_profile_is_refused_with_the_field_named(tmp_path: Path, chang
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"threads": 0}, "threads is 0: .*greater than or equal to 1"),
+        ({"batch": 0}, "batch is 0: .*greater than or equal to 1"),
+        ({"threads": 2000}, "threads is 2000: give the threads of one inference, 1 to 1024"),
+        ({"precision": "fp8"}, "'fp8' is not of onnxruntime: it runs fp32, int8"),
+        ({"runtime": "onnxruntme"}, "did you mean onnxruntime"),
+        ({"ssh": "me@there", "command": "docker run {runner}"}, "not both"),
+        ({"resolutions": (28, 32, 36, 40, 44)}, r"1 to 4 resolutions, got \[28, 32, 36, 40, 44\]"),
+    ],
+)
+def test_a_device_that_cannot_be_is_refused_before_anything_is_exported(
+    tmp_path: Path, option: dict[str, object], message: str
+):
+    def export(*_: object) -> None:
+        raise AssertionError("something was exported")
+
+    told = {"runtime": "onnxruntime", "resolutions": (28,), **option}
+    with pytest.raises(InputError, match=message):
+        make_profile(
+            "here", space=SPACE, num_classes=4, in_channels=1, export=export, export_block=export, folder=tmp_path,
+            **told,
+        )  # fmt: skip
+
+
 def test_empty_and_binary_files_are_no_profiles(tmp_path: Path):
     for content in (b"", b"- 1\n- 2", b"\xff\xfe\x00"):
         (tmp_path / "dev.yaml").write_bytes(content)

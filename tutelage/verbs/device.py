@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ def device_add(
     side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
-    minutes: Annotated[float, typer.Option(help="How long measuring may take.")] = 3.0,
+    minutes: Annotated[float, typer.Option(help="How long it may take; more measures again until it is sure.")] = 3.0,
     from_measurements: Annotated[
         Path | None, typer.Option(help="CSV (arch, ms) or JSON that someone measured elsewhere: nothing is run here.")
     ] = None,
@@ -35,9 +36,11 @@ def device_add(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this host with a runtime and fit a latency model for a space, so that budgets can be held on it.
+    """Measure this host, or one behind ssh, with a runtime and fit a latency model, so that budgets can be held on it.
 
     Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
+    Behind ssh: [bold]tutelage device add board --ssh me@board --side 64 --minutes 5[/]
+    From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
     """
     from tutelage import terminal
     from tutelage.devices import DeviceRequest, add_device
@@ -47,9 +50,10 @@ def device_add(
     request = DeviceRequest(
         name, runtime, where, classes, channels, threads, batch, precision, minutes, ssh=ssh, command=command
     )
+    begun = time.monotonic()
     with terminal.run_setting(workspace) as (place, report, _):
         found = add_device(place, report, request, from_measurements)
-    terminal.print_device(found, Console(), as_json)
+    terminal.print_added(found, place.path / "devices", time.monotonic() - begun, Console(), as_json)
 
 
 @app.command("check")
@@ -71,6 +75,8 @@ def device_check(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_j
         "share_inside_interval": found.covered,
     }
     terminal.print_figures(facts, Console(), as_json)
+    if not as_json:
+        terminal.print_drift(name, found.holds, found.drift, found.error, Console())
 
 
 @app.command("remove")
