@@ -66,7 +66,7 @@ function beatersOf(i, indices, cost, quality) {
 }
 const peersOf = (i) => Array.from({ length: NUM }, (_, j) => j).filter((j) => PLACES[j] === PLACES[i] && RIGS[j] === RIGS[i] && isImported(j) === isImported(i));
 
-// The student that validation data choose (to three digits, of equals the smallest file: best.py), and the best teacher.
+// The student that validation data choose (to three digits; of equals the smallest, at int8: best.py), and the best teacher.
 function champions(group, quality) {
   const ours = group.filter((i) => !isImported(i) && figure(quality, i) !== null);
   const validated = (i) => DATA.details[i]?.validation?.[quality] ?? null;
@@ -77,8 +77,9 @@ function champions(group, quality) {
     const isValidated = some.length > 0 && some.every((i) => validated(i) !== null);
     const exact = (i) => (isValidated ? validated(i) : figure(quality, i));
     const score = (i) => Number(exact(i).toFixed(3));
-    const bytes = (i) => figure("size_bytes", i) ?? Number.MAX_VALUE;
-    return { best: some.sort((a, b) => score(b) - score(a) || bytes(a) - bytes(b) || exact(b) - exact(a))[0], isValidated };
+    const params = (i) => figure("params", i) ?? Number.MAX_VALUE;
+    const order = (a, b) => score(b) - score(a) || params(a) - params(b) || isInt8(b) - isInt8(a) || exact(b) - exact(a);
+    return { best: some.sort(order)[0], isValidated };
   };
   return { student: pick("student"), teacher: pick("teacher") };
 }
