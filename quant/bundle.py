@@ -191,7 +191,10 @@ def _runtime_of(model: Path, row: Row) -> str:
     """Give the row's runtime where it reads such a file, or the file's own where the row names none."""
     known = RUNTIMES.get(model.suffix)
     if known is None:
-        raise InputError(f"a bundle holds an .onnx or OpenVINO .xml model, got {model.name}")
+        raise InputError(
+            f"a bundle holds an .onnx or OpenVINO .xml model, this row's is {model.name}: "
+            "bundle a row of onnxruntime or openvino"
+        )
     if row.runtime and row.runtime not in known:
         raise InputError(f"the row is of {row.runtime}, and {model.name} is for {' or '.join(known)}: give another row")
     return row.runtime or known[0]

@@ -18,6 +18,7 @@ from tutelage.bench.profiles import find_profile, list_profiles
 from tutelage.bench.programs import program_shape
 from tutelage.bench.runtimes import find_runtime
 from tutelage.progress import Report
+from tutelage.quant.files import read_graph
 from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
 from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student, content_id, parsed_json
 from tutelage.search.space import SPACES
@@ -145,8 +146,6 @@ def figures(found: Measurement) -> dict[str, Any]:
 
 def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
     """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
-    import onnx
-
     found: list[int | None]
     if model.suffix == ".tflite":
         from tutelage.bench.litert import tflite_shape
@@ -162,11 +161,7 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
         shape = Core().read_model(str(model)).inputs[0].get_partial_shape()
         found = [dimension.get_length() if dimension.is_static else None for dimension in shape]
     else:
-        try:
-            graph = onnx.load(str(model), load_external_data=False).graph
-        except Exception as error:  # noqa: BLE001  protobuf has no common error class for a broken file
-            raise InputError(f"{model} is not an ONNX file: {error}") from None
-        dimensions = graph.input[0].type.tensor_type.shape.dim
+        dimensions = read_graph(model).graph.input[0].type.tensor_type.shape.dim
         found = [dimension.dim_value or None for dimension in dimensions]
     if len(found) != 4:
         raise InputError(
