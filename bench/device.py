@@ -85,6 +85,7 @@ def make_profile(
         {"name": name, "runtime": runtime, "threads": threads, "batch": batch, "precision": precision,
          "host": ssh or "local", "command": command}
     )  # fmt: skip
+    _reach(profile)
     found_out = calibrate(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
         export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max(num_nets, MAX_NETS),
@@ -109,6 +110,15 @@ def make_profile(
     model.save(Path(folder) / profile.latency_model)
     write_profile(profile, folder)
     return profile
+
+
+def _reach(profile: DeviceProfile) -> None:
+    """Refuse a device that cannot be reached, or has no such runtime, before minutes go into exporting for it."""
+    if profile.host != "local" or profile.command:
+        from .remote import open_launcher
+
+        with open_launcher(profile):
+            pass
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,8 @@ def test_an_edited_profile_is_refused_with_the_field_named(tmp_path: Path, chang
         ({"precision": "fp8"}, "'fp8' is not of onnxruntime: it runs fp32, int8"),
         ({"runtime": "onnxruntme"}, "did you mean onnxruntime"),
         ({"ssh": "me@there", "command": "docker run {runner}"}, "not both"),
+        ({"command": "docker"}, r"must hold \{runner\}"),
+        ({"ssh": "-oProxyCommand=x"}, "give USER@HOST"),
         ({"resolutions": (28, 32, 36, 40, 44)}, r"1 to 4 resolutions, got \[28, 32, 36, 40, 44\]"),
     ],
 )
