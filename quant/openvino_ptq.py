@@ -23,7 +23,7 @@ from tutelage.records import InputError
 from .calibration import Array, calibration_hash, checked_calibration
 from .files import is_quantized, read_graph, sha256_of
 from .ptq import QuantReport
-from .run import first_line, require
+from .run import first_line, require, run_openvino
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ def quantize_openvino(
     require("nncf")
     require("openvino")
     import nncf
-    import openvino
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Estimators
 
     fp32_path, out_path = Path(fp32_path), Path(out_path)
@@ -68,14 +67,7 @@ def quantize_openvino(
         raise InputError(f"{fp32_path} is quantized already; give its fp32 model")
     if transformer is None:
         transformer = any(node.op_type == "Softmax" for node in graph.graph.node)
-    level = logging.root.level
-    try:
-        # convert_model, unlike read_model, also simplifies the graph: a third less XML.
-        model = openvino.convert_model(str(fp32_path))
-    except Exception as error:  # its front end's failures are no RuntimeErrors
-        raise InputError(f"openvino cannot read {fp32_path}: {first_line(error)}") from error
-    finally:
-        logging.root.setLevel(level)  # a failed conversion leaves it at ERROR, and every later warning would be lost
+    model = _convert(fp32_path)
     logging.getLogger("nncf").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "preset": nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
@@ -101,9 +93,24 @@ def quantize_openvino(
                 **options,
             )
     save_ir(quantized, out_path)
+    if control is not None:
+        control.check(fp32_path, out_path)
     done = _report(fp32_path, out_path, images, method, mixed=control is not None and not _all_integer(quantized))
     log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
     return done
+
+
+def _convert(path: Path) -> Any:
+    import openvino
+
+    level = logging.root.level
+    try:
+        # convert_model, unlike read_model, also simplifies the graph: a third less XML.
+        return openvino.convert_model(str(path))
+    except Exception as error:  # its front end's failures are no RuntimeErrors
+        raise InputError(f"openvino cannot read {path}: {first_line(error)}") from error
+    finally:
+        logging.root.setLevel(level)  # a failed conversion leaves it at ERROR, and every later warning would be lost
 
 
 @dataclass(frozen=True)
@@ -115,14 +122,27 @@ class Control:
     max_drop: float
 
     def batches(self) -> list[Array]:
-        """Cut the images into batches of one size; what does not fill the last one is left out of the trials."""
-        size = min(_BATCH, len(self.validation))
-        return [self.validation[start : start + size] for start in range(0, len(self.validation) - size + 1, size)]
+        """Cut the images into batches of one size; the last one is filled with the first images again."""
+        num = len(self.validation)
+        size = min(_BATCH, num)
+        return [self.validation[np.arange(start, start + size) % num] for start in range(0, num, size)]
 
-    def validate(self, compiled: Any, batches: Iterable[Array]) -> tuple[float, None]:
-        """Score a compiled model, as NNCF calls for it."""
+    def validate(self, compiled: Any, batches: Iterable[Array]) -> tuple[float, list[list[Array]]]:
+        """Score a compiled model, as NNCF calls for it, and give the logits of each batch, by which it ranks operators.
+
+        A score alone would be asked for batch by batch, and `score` knows the labels of all images in order.
+        """
         logits = [np.array(compiled(batch)[compiled.output(0)]) for batch in batches]
-        return self.score(np.concatenate(logits)), None
+        return self.score(np.concatenate(logits)[: len(self.validation)]), [[values] for values in logits]
+
+    def check(self, fp32: Path, int8: Path) -> None:
+        """Raise InputError where the written file loses more: NNCF's trials run in bf16 where the CPU has it."""
+        before, after = (self.score(run_openvino(path, self.validation)) for path in (fp32, int8))
+        if 100 * (before - after) > self.max_drop + 1e-6:
+            raise InputError(
+                f"{int8} loses {100 * (before - after):.2f} points on validation, more than the {self.max_drop} "
+                "allowed: allow more, or quantize for onnxruntime"
+            )
 
 
 def _all_integer(model: Any) -> bool:

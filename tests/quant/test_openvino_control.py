@@ -35,12 +35,12 @@ def small(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_operators_go_back_to_float_until_the_loss_is_kept(digits: Digits, small: Path, tmp_path: Path) -> None:
     """The score is minus the logits' mean error: int8 surely loses some, and half of that surely asks for float."""
-    images, calibration = digits.val_images[:128], digits.images[:32]
+    images, calibration = digits.val_images[:100], digits.images[:32]  # no whole number of batches
     exact = run_onnx(small, images)
-    assert (exact.argmax(1) == digits.val_labels[:128]).mean() > 0.8  # chance is .1
+    assert (exact.argmax(1) == digits.val_labels[:100]).mean() > 0.8  # chance is .1
 
     def score(logits: npt.NDArray[np.float32]) -> float:
-        return -float(np.abs(logits - exact[: len(logits)]).mean())
+        return -float(np.abs(logits - exact).mean())
 
     plain = quantize_openvino(small, tmp_path / "plain.xml", calibration)
     lost = -score(run_openvino(plain.path, images))
@@ -49,8 +49,8 @@ def test_operators_go_back_to_float_until_the_loss_is_kept(digits: Digits, small
         small, tmp_path / "held.xml", calibration, control=Control(images, score, 100 * 0.5 * lost)
     )
     assert held.scheme == "int8-mixed"
-    assert 0 < held.num_quantized < plain.num_quantized
-    assert -score(run_openvino(held.path, images)) <= 0.5 * lost * 1.02
+    assert held.num_quantized < plain.num_quantized  # none may be left of so small a network
+    assert -score(run_openvino(held.path, images)) <= 0.5 * lost + 1e-6
     loose = quantize_openvino(small, tmp_path / "loose.xml", calibration, control=Control(images, score, 200 * lost))
     assert loose.scheme == "int8-ptq"
     assert loose.num_quantized == plain.num_quantized

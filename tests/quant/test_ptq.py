@@ -100,8 +100,11 @@ def test_constant_channels_are_quantized(digits, calibration, tmp_path) -> None:
     values[0] = 0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "dead.onnx")
-    report = quantize_onnx(tmp_path / "dead.onnx", tmp_path / "int8.onnx", np.zeros_like(calibration[:4]))
+    blank = np.zeros_like(calibration[:4])
+    report = quantize_onnx(tmp_path / "dead.onnx", tmp_path / "int8.onnx", blank)
     assert np.isfinite(run_onnx(report.path, digits.val_images[:8])).all()
+    report = quantize_openvino(tmp_path / "dead.onnx", tmp_path / "int8.xml", blank)
+    assert np.isfinite(run_openvino(report.path, digits.val_images[:8])).all()
 
 
 @pytest.mark.slow
@@ -109,6 +112,8 @@ def test_bad_input_is_one_line(digits, calibration, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     with pytest.raises(InputError, match="no calibration images"):
         quantize_onnx(digits.fp32, out, calibration[:0])
+    with pytest.raises(InputError, match="no calibration images"):
+        quantize_openvino(digits.fp32, out.with_suffix(".xml"), calibration[:0])
     with pytest.raises(InputError, match="image 1 holds NaN"):
         quantize_onnx(digits.fp32, out, np.where(np.arange(3)[:, None, None, None] == 1, np.nan, calibration[:3]))
     with pytest.raises(InputError, match="unknown calibration method 'kl'"):
