@@ -79,7 +79,7 @@ def test_an_int8_profile_is_measured_on_int8_files(tmp_path: Path) -> None:
     arch = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,)).smallest()
     for quantized in (False, True):
         path = tmp_path / f"{quantized}.onnx"
-        _exporter(3, 1, tmp_path / "exports", quantized)(arch, path)
+        _exporter(3, 1, 1, tmp_path / "exports", quantized)(arch, path)
         assert is_quantized(read_graph(path)) is quantized
     assert (tmp_path / "True.onnx").stat().st_size < 0.35 * (tmp_path / "False.onnx").stat().st_size
 
