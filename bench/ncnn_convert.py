@@ -45,6 +45,10 @@ def _convert(conversion: Conversion, folder: Path) -> None:
     if told.returncode or not graph.is_file():
         lines = f"{told.stdout}\n{told.stderr}".strip().splitlines()
         raise InputError(f"{conversion.onnx} cannot be converted for ncnn: {lines[-1] if lines else 'no reason'}")
+    # pnnx leaves what it knows no layer for under the name it has in PyTorch, which ncnn could not load.
+    kinds = {line.split()[0] for line in graph.read_text().splitlines()[2:] if line.strip()}
+    if unknown := sorted(kind for kind in kinds if "." in kind):
+        raise InputError(f"{conversion.onnx} cannot be converted for ncnn: it has no layer for {', '.join(unknown)}")
     aside = conversion.target.with_name(f".{conversion.target.name}.{os.getpid()}")
     aside.write_bytes(weights.read_bytes())
     aside.replace(conversion.target.with_suffix(".bin"))

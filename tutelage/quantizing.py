@@ -18,7 +18,7 @@ from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
 from tutelage.recipe import Recipe
 from tutelage.records import InputError
 from tutelage.stages.compress import calibration_images, quantize_for, scorer
-from tutelage.stages.context import open_context
+from tutelage.stages.context import Context, open_context
 from tutelage.workspace import Workspace
 
 _RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
@@ -46,6 +46,11 @@ def quantize_file(
     runtime = _RUNTIMES.get(out.suffix)
     if runtime is None:
         raise InputError(f"{out}: name the int8 model .onnx (ONNX Runtime) or .xml (OpenVINO)")
+    if runtime == "openvino" and recipe.quantize.method in ("percentile", "entropy"):
+        raise InputError(
+            f"{out}: OpenVINO's ranges are the extremes, method {recipe.quantize.method} is for ONNX Runtime: "
+            "give --method minmax"
+        )
     ctx = open_context(recipe, workspace, report, threads)
     channels, side, width = input_shape(model, ctx.size)
     if side != width or channels != ctx.channels:
@@ -56,7 +61,7 @@ def quantize_file(
     calibration = calibration_images(ctx, side)
     images, labels = ctx.split("val", side)
     val, score = images.numpy(), scorer(ctx, labels.numpy())
-    clock = _clock(workspace, report, device, runtime, (channels, side, width)) if device else None
+    clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
     report("quantize", 0, 1)
     made = quantize_for(ctx, runtime, model, out, calibration, val, score, latency=clock)
     report("quantize", 1, 1)
@@ -73,10 +78,10 @@ def quantize_file(
 
 
 def _clock(
-    workspace: Workspace, report: Report, device: str, runtime: str, shape: tuple[int, int, int]
+    ctx: Context, device: str, runtime: str, shape: tuple[int, int, int]
 ) -> Callable[[Mapping[str, Path]], dict[str, float]]:
-    """Give a function that measures files together on a device: name -> p50 in milliseconds."""
-    profile, _ = find_profile(device, workspace.path)
+    """Give a function that measures files together on a device, as the recipe measures: name -> p50 in milliseconds."""
+    profile, _ = find_profile(device, ctx.workspace.path)
     if profile.runtime != runtime:
         raise InputError(
             f"device {device} runs {profile.runtime}, the file is for {runtime}: name another device or another suffix"
@@ -84,7 +89,12 @@ def _clock(
 
     def clock(files: Mapping[str, Path]) -> dict[str, float]:
         found = measure(
-            files, profile, shape, progress=lambda text, done, total: report(f"measure on {device}", done, total)
+            files,
+            profile,
+            shape,
+            samples=ctx.recipe.measure.samples,
+            tolerance=ctx.recipe.measure.tolerance,
+            progress=lambda text, done, total: ctx.report(f"measure on {device}", done, total),
         )
         return {name: measurement.p50_ms for name, measurement in found.items()}
 

@@ -95,9 +95,17 @@ def test_broken_programs_and_files_that_do_not_say_their_shape_are_refused(tmp_p
         assert "\n" not in str(caught.value)
 
 
-def test_a_run_refuses_a_device_it_makes_no_files_for_before_anything_is_made(tmp_path: Path):
-    recipe = load_recipe("demo", ['devices=[{"name": "box", "runtime": "litert"}]'])
-    message = "device box runs litert: a run files rows of onnxruntime, onnxruntime-cuda, openvino alone"
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ('{"name": "box", "runtime": "torch-compiled"}', "box runs torch-compiled: a run files rows of onnxruntime, "),
+        ('{"name": "box", "runtime": "executorch", "batch": 4}', "box runs executorch at batch 4: .* set batch: 1"),
+    ],
+)
+def test_a_run_refuses_a_device_it_makes_no_files_for_before_anything_is_made(
+    device: str, message: str, tmp_path: Path
+):
+    recipe = load_recipe("demo", [f"devices=[{device}]"])
     with pytest.raises(InputError, match=message):
         run(recipe, Workspace(tmp_path / "w"), silent, 1)
     assert not (tmp_path / "w" / "artifacts").exists() or not list((tmp_path / "w" / "artifacts").iterdir())

@@ -1,17 +1,27 @@
 """int8 in a run: rows say how they were made, students taught under rounding stand beside; the verb obeys."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
 
+from tutelage.bench.litert import converter_ready
+from tutelage.bench.runtimes import find_runtime
+from tutelage.cli import app
 from tutelage.quant.files import is_quantized, read_graph
 from tutelage.quant.run import run_onnx
 from tutelage.quantizing import quantize_file
-from tutelage.recipe import Recipe
+from tutelage.recipe import DeviceSection, Recipe
 from tutelage.records import Arch, InputError, Student
 from tutelage.stages.compress import calibration_images, compress
 from tutelage.stages.context import Context, open_context
+from tutelage.stages.device import name_device
+from tutelage.stages.evaluate import answer
+from tutelage.stages.measure import measure_all
 from tutelage.stages.rounding import teach_rounding
 from tutelage.stages.teach import teach_student, teach_teacher
 from tutelage.workspace import Workspace
@@ -24,6 +34,7 @@ RECIPE = Recipe.model_validate(
         "teachers": [{"name": "resnet10t", "epochs": 2, "batch_size": 32}],
         "distill": {"epochs": 4, "batch_size": 32, "lr": 3e-3},
         "quantize": {"calibration_images": 32, "qat_epochs": 1},
+        "measure": {"tolerance": 0.9},  # what is measured here beside other tests is not reported
     }
 )
 
@@ -93,6 +104,60 @@ def test_a_runtime_that_cannot_is_left_out_and_said(taught, monkeypatch, caplog)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["litert", "executorch", "ncnn", "torch"])
+def test_rows_of_other_runtimes_are_their_own_files(runtime, taught, caplog) -> None:
+    """Each answers as ONNX Runtime does, from the file it loads; int8 stands beside it or is said to be missing."""
+    if not find_runtime(runtime).installed() or (runtime == "litert" and not converter_ready()):
+        pytest.skip(f"{runtime} or its converter is not installed")
+    ctx, _, student = taught
+    images = ctx.split("val", 32)[0][:24]
+    variants = compress(ctx, student, ["onnxruntime", runtime])
+    logits = {(one.runtime, one.scheme): answer(ctx, one, images) for one in variants}
+    exact = logits["onnxruntime", "fp32"]
+    np.testing.assert_allclose(logits[runtime, "fp32"], exact, atol=1e-3 * np.abs(exact).max())
+    files = {one.runtime: one.file for one in variants if one.scheme == "fp32"}
+    assert Path(files[runtime].path).suffix in find_runtime(runtime).suffixes
+    assert 0.8 < files[runtime].size_bytes / files["onnxruntime"].size_bytes < 1.3  # ncnn's weights count too
+    if runtime in ("ncnn", "torch"):
+        assert (runtime, "int8-ptq") not in logits
+        assert f"no int8 row of small for {runtime}: {runtime} has no int8 here, it runs fp32" in caplog.text
+        return
+    int8 = next(one for one in variants if one.runtime == runtime and one.scheme == "int8-ptq")
+    assert int8.file.size_bytes < 0.45 * files[runtime].size_bytes
+    assert int8.quantization["num_calibration"] == 32
+    rough = np.abs(logits[runtime, "int8-ptq"] - exact).mean()
+    assert 0 < rough < 3 * max(np.abs(logits["onnxruntime", "int8-ptq"] - exact).mean(), 0.02 * np.abs(exact).max())
+    measured = measure_all(ctx, name_device(ctx.workspace, DeviceSection(name=runtime, runtime=runtime)), variants)
+    assert {int8.file.sha256, files[runtime].sha256} == set(measured)
+    assert measured[int8.file.sha256].effective_precision == "int8"
+
+
+class _Odd(nn.Module):
+    """A determinant of what a convolution makes, once a class: ONNX Runtime knows it, ncnn does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.det(self.convolution(x)[:, 0, :2, :2])[:, None].repeat(1, 2)
+
+
+@pytest.mark.slow
+def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(taught, monkeypatch, caplog) -> None:
+    if not find_runtime("ncnn").installed():
+        pytest.skip("ncnn is not installed")
+    ctx, _, student = taught
+    changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
+    other = Context(RECIPE.model_copy(update={"quantize": changed}), ctx.workspace, ctx.dataset, _quiet, 1)
+    monkeypatch.setattr("tutelage.stages.networks.load", lambda ctx, student: _Odd().eval())
+    found = compress(other, student, ["onnxruntime", "ncnn"])
+    assert {one.runtime for one in found} == {"onnxruntime"}
+    assert "no row of small for ncnn:" in caplog.text
+    assert "it has no layer for torch.tile" in caplog.text
+
+
+@pytest.mark.slow
 def test_the_verb_quantizes_as_it_is_told(taught, tmp_path: Path) -> None:
     ctx, _, student = taught
     model = ctx.workspace.path / compress(ctx, student, ["onnxruntime"])[0].file.path
@@ -109,6 +174,9 @@ def test_the_verb_quantizes_as_it_is_told(taught, tmp_path: Path) -> None:
     assert figures["largest_difference"] == pytest.approx(float(difference.max()))
     with pytest.raises(InputError, match=r"name the int8 model \.onnx"):
         quantize_file(told, *setting, model=model, out=tmp_path / "int8.tflite")
+    entropy = told.model_copy(update={"quantize": told.quantize.model_copy(update={"method": "entropy"})})
+    with pytest.raises(InputError, match="method entropy is for ONNX Runtime"):
+        quantize_file(entropy, *setting, model=model, out=tmp_path / "int8.xml")
     with pytest.raises(InputError, match="quantized already"):
         quantize_file(told, *setting, model=tmp_path / "int8.onnx", out=tmp_path / "again.onnx")
     gray = told.model_copy(update={"data": told.data.model_copy(update={"channels": 3})})
@@ -122,3 +190,31 @@ def test_calibration_is_the_same_images_every_time(taught) -> None:
     np.testing.assert_array_equal(calibration_images(ctx, 32), calibration_images(ctx, 32))
     train = ctx.split("train", 32)[0].numpy()
     assert all((train == image).all(axis=(1, 2, 3)).any() for image in calibration_images(ctx, 32)[:4])
+
+
+@pytest.mark.slow
+def test_the_command_line_holds_the_loss_and_measures_both_files(taught, tmp_path: Path) -> None:
+    """As a user types it: `tutelage quantize MODEL --out INT8 --max-drop 0.5 --device NAME`."""
+    ctx, _, student = taught
+    model = ctx.workspace.path / compress(ctx, student, ["onnxruntime"])[0].file.path
+    name_device(ctx.workspace, DeviceSection(name="here"))
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "int8.onnx"
+    recipe.write_text(json.dumps(RECIPE.model_dump(mode="json")))  # JSON is YAML
+    command = [
+        "quantize", str(model), "--out", str(out), "--max-drop", "0.5", "--device", "here", "--recipe", str(recipe),
+        "--workspace", str(ctx.workspace.path),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["int8_score"] >= told["fp32_score"] - 0.005 - 1e-9
+    assert told["validation_images"] == len(ctx.split("val", 32)[1])
+    assert min(told["fp32_p50_ms"], told["int8_p50_ms"]) > 0
+    assert told["model"] == str(out)
+    assert is_quantized(read_graph(out))
+    wrong = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "int8.xml")])
+    assert isinstance(wrong.exception, InputError)
+    assert "device here runs onnxruntime, the file is for openvino" in str(wrong.exception)
+    lost = CliRunner().invoke(app, [*command, "--device", "nowhere"])
+    assert isinstance(lost.exception, InputError)
+    assert "nowhere" in str(lost.exception)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from tutelage.bench.conversion import size_bytes
+from tutelage.bench.runtimes import find_runtime
 from tutelage.distill.evaluate import evaluate, probabilities
 from tutelage.quant.calibration import draw_calibration
 from tutelage.quant.choose import quantize_best
@@ -24,6 +27,7 @@ from tutelage.records import Artifact, InputError, Student
 
 from . import networks
 from .context import Context, file_hash
+from .runtime_files import answers, int8_file, runtime_file
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +53,23 @@ class Variant:
 
 
 def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Variant]:
-    """Make the fp32 ONNX file and one int8 file for each runtime of the recipe's devices.
+    """Make the fp32 file and the int8 file of each runtime of the recipe's devices, from one ONNX file where it can.
 
-    A runtime that cannot quantize a network (an operator that it does not know) is left out and the reason said.
+    A runtime that cannot load or quantize a network (an operator that it does not know) is left out and the reason
+    said.
     """
     taught = f" from {student.teacher}" if student.teacher else ""
 
     def work(folder: Path) -> dict[str, Any]:
         ctx.report(f"export and quantize {student.model}{taught}", 0, 1)
         side = ctx.side(student)
-        fp32 = folder / "model.onnx"
-        export = export_onnx(networks.load(ctx, student), fp32, (1, ctx.channels, side, side))
-        variants = [{"scheme": "fp32", "runtime": name, "file": filed(ctx, fp32).to_dict()} for name in runtimes]
-        variants += quantized(ctx, student, fp32, runtimes)
+        fp32, network = folder / "model.onnx", networks.load(ctx, student)
+        export = export_onnx(network, fp32, (1, ctx.channels, side, side))
+        files = float_files(ctx, student, network, fp32, runtimes)
+        variants = [
+            {"scheme": "fp32", "runtime": name, "file": filed(ctx, path).to_dict()} for name, path in files.items()
+        ]
+        variants += quantized(ctx, student, network, files)
         ctx.report(f"export and quantize {student.model}{taught}", 1, 1)
         return {"variants": variants, "max_difference": export.max_difference}
 
@@ -69,30 +77,43 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
     return read_variants(student, stage.result["variants"])
 
 
+def float_files(
+    ctx: Context, student: Student, network: nn.Module, onnx: Path, runtimes: Sequence[str]
+) -> dict[str, Path]:
+    """Give the fp32 file of each runtime that can load the network; the others are left out and the reason said."""
+    files = {}
+    for runtime in runtimes:
+        try:
+            files[runtime] = runtime_file(ctx, runtime, network, onnx, ctx.side(student))
+        except InputError as error:
+            _left_out(ctx, f"no row of {student.model} for {runtime}: {error}")
+    return files
+
+
 def quantized(
-    ctx: Context, student: Student, fp32: Path, runtimes: Sequence[str], scheme: str = ""
+    ctx: Context, student: Student, network: nn.Module, files: Mapping[str, Path], scheme: str = ""
 ) -> list[dict[str, Any]]:
-    """Quantize an fp32 file for each runtime beside it; `scheme` names the rows where it is not the quantizer's own."""
+    """Quantize each runtime's fp32 file beside it; `scheme` names the rows where it is not the quantizer's own."""
     side = ctx.side(student)
     calibration = calibration_images(ctx, side)
     val_images, val_labels = ctx.split("val", side)
     val, score = val_images.numpy(), scorer(ctx, val_labels.numpy())
     variants = []
-    for runtime in runtimes:
-        out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
+    for runtime, fp32 in files.items():
         try:
-            report = quantize_for(ctx, runtime, fp32, out, calibration, val, score)
+            if fp32.suffix == ".onnx":
+                out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
+                report = quantize_for(ctx, runtime, fp32, out, calibration, val, score)
+                own, made = report.scheme, told(report)
+            else:
+                out, made = int8_file(ctx, runtime, network, fp32, side, calibration)
+                own = "int8-ptq"
+                _check_drop(ctx, runtime, fp32, out, val, score)
         except InputError as error:
-            log.warning("no int8 row of %s for %s: %s", student.model, runtime, error)
-            ctx.report(f"no int8 of {student.model} for {runtime}: {error}", 1, 1)
+            _left_out(ctx, f"no int8 row of {student.model} for {runtime}: {error}")
             continue
         variants.append(
-            {
-                "scheme": scheme or report.scheme,
-                "runtime": runtime,
-                "file": filed(ctx, out).to_dict(),
-                "quantization": told(report),
-            }
+            {"scheme": scheme or own, "runtime": runtime, "file": filed(ctx, out).to_dict(), "quantization": made}
         )
     return variants
 
@@ -154,7 +175,8 @@ def inputs_of(ctx: Context, student: Student, runtimes: Sequence[str]) -> dict[s
         "network": student.to_dict(),
         "quantize": ctx.recipe.quantize.model_dump(mode="json", exclude={"qat_epochs", "qat_lr"}),
         "runtimes": sorted(runtimes),
-        "versions": {name: version(name) for name in ("onnxruntime", "openvino", "nncf")},
+        "versions": {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
+        | {name: find_runtime(name).version() for name in runtimes if name not in ("onnxruntime", "openvino")},
         "seed": ctx.recipe.seed,
     }
 
@@ -183,8 +205,27 @@ def told(report: QuantReport) -> dict[str, Any]:
 
 
 def filed(ctx: Context, path: Path) -> Artifact:
-    """Record a model file; an OpenVINO model is two files, and both count."""
-    size = path.stat().st_size
-    if path.suffix == ".xml":
-        size += path.with_suffix(".bin").stat().st_size
-    return Artifact(kind="model", path=ctx.workspace.relative(path), sha256=file_hash(path), size_bytes=size)
+    """Record a model file; where weights lie in a second file beside it, both count."""
+    return Artifact(
+        kind="model", path=ctx.workspace.relative(path), sha256=file_hash(path), size_bytes=size_bytes(path)
+    )
+
+
+def _check_drop(
+    ctx: Context, runtime: str, fp32: Path, int8: Path, val: Floats, score: Callable[[Floats], float]
+) -> None:
+    """Refuse an int8 file that loses more than the recipe allows, where no layer can go back to float."""
+    allowed = ctx.recipe.quantize.max_drop
+    if allowed is None:
+        return
+    before, after = (score(answers(runtime, path, val, ctx.threads)) for path in (fp32, int8))
+    if 100 * (before - after) > allowed + 1e-9:
+        raise InputError(
+            f"int8 loses {100 * (before - after):.2f} points on validation, more than max_drop {allowed}, and layers "
+            f"are not returned to float for {runtime}"
+        )
+
+
+def _left_out(ctx: Context, reason: str) -> None:
+    log.warning("%s", reason)
+    ctx.report(reason, 1, 1)

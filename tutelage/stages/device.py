@@ -18,8 +18,11 @@ from tutelage.records import Arch, DeviceProfile, InputError, utc_now
 from tutelage.search.space import Space
 from tutelage.workspace import Workspace
 
-# Runtimes that a run files rows of: it makes ONNX files and int8 forms of them, and judges each file where it runs.
-ROW_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino")
+# Runtimes that a run files rows of: it makes the file that each loads, judges it there and measures it. Compiling every
+# file again for every split would take longer than the rest of a run.
+ROW_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino", "litert", "executorch", "ncnn", "torch")
+# Of these the files of a run take one image at a time.
+ONE_IMAGE = ("litert", "executorch", "ncnn", "torch")
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,15 @@ def open_device(
 
 
 def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
-    """Refuse, before anything is trained, devices of runtimes that a run makes no files for."""
+    """Refuse, before anything is trained, devices that a run makes no files for."""
     known = {profile.name: profile.runtime for profile, _ in list_profiles(workspace.path)}
     for section in sections:
         runtime = known.get(section.name, section.runtime)
+        if runtime in ONE_IMAGE and section.batch > 1:
+            raise InputError(
+                f"device {section.name} runs {runtime} at batch {section.batch}: a run makes its files for one image; "
+                "set batch: 1, or use onnxruntime or openvino"
+            )
         if find_runtime(runtime).name not in ROW_RUNTIMES:
             raise InputError(
                 f"device {section.name} runs {runtime}: a run files rows of {', '.join(ROW_RUNTIMES)} alone; "

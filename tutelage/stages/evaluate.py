@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.distill.evaluate import Evaluation, choose_threshold, choose_thresholds, evaluate
-from tutelage.quant.run import run_onnx, run_openvino
 
 from .compress import Variant
 from .context import Context
+from .runtime_files import answers
 
 _PROBS = "probabilities.npz"
 _CHUNK = 2048  # images in memory as floats at a time
@@ -94,9 +94,7 @@ def _answers(ctx: Context, variant: Variant, split: str) -> NDArray[np.float32]:
 
 def answer(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:
     """Give the logits `(n, classes)` of the very file, in its runtime, for normalised images `(n, c, r, r)`."""
-    path = ctx.workspace.path / variant.file.path
-    run = run_openvino if variant.runtime == "openvino" else run_onnx
-    return np.asarray(run(path, images.numpy(), threads=ctx.threads), dtype=np.float32)
+    return answers(variant.runtime, ctx.workspace.path / variant.file.path, images.numpy(), ctx.threads)
 
 
 def _probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from tutelage.quant.qat import finish_qat, prepare_qat
 from tutelage.records import Student
 
 from . import networks
-from .compress import Variant, calibration_images, inputs_of, quantized, read_variants
+from .compress import Variant, calibration_images, float_files, inputs_of, quantized, read_variants
 from .context import Context
 from .teach import CHECKPOINT, fit
 
@@ -47,10 +47,11 @@ def teach_rounding(
             ctx, student, network, schedule, own, folder / CHECKPOINT,
             seeds=seeds, what="teach rounding to", rounding=True,
         )  # fmt: skip
-        trained = folder / "model.qat.onnx"
-        export_onnx(finish_qat(network), trained, (1, ctx.channels, side, side))
+        trained, plain = folder / "model.qat.onnx", finish_qat(network)
+        export_onnx(plain, trained, (1, ctx.channels, side, side))
         validation = {"accuracy": result.val_accuracy, "auc": result.val_auc}
-        variants = quantized(ctx, student, trained, runtimes, SCHEME)
+        files = float_files(ctx, student, plain, trained, runtimes)
+        variants = quantized(ctx, student, plain, files, SCHEME)
         for variant in variants:
             variant["quantization"] |= {"qat_epochs": section.qat_epochs, "qat_lr": section.qat_lr}
         return {"variants": variants, "simulated": validation}
