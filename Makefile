@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-latency-host bench-budget bench-int8 bench-int8-search clean
+.PHONY: demo test test-fast check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -86,6 +86,11 @@ bench-int8: $(READY)
 INT8_DIR ?= tutelage-workspace/int8-search
 bench-int8-search: $(READY)
 	$(BIN)/python tests/benchmarks/int8_search.py --data $(DATA) --keep $(INT8_DIR)
+
+# Channels cut out of a larger student against subnets searched for the same milliseconds; PRUNE_DIR keeps what is done.
+PRUNE_DIR ?= tutelage-workspace/pruning
+bench-prune: $(READY)
+	$(BIN)/python tests/benchmarks/pruning.py --data $(DATA) --keep $(PRUNE_DIR)
 
 bench-folds: $(READY)
 	$(BIN)/python tests/benchmarks/folds.py --data $(DATA)/cxr3
