@@ -16,9 +16,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tutelage run demo
 
-# One process a core, one thread each; the tests of a file stay together, since they share what was built once. Whole
-# runs come first: they take longest, and the last file must not keep one core waiting for the other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/tutelage tests --ignore=tests/benchmarks -n auto --maxprocesses 8 --dist loadfile
+# One process a core, one thread each; the tests of a file stay together, since they share what was built once, and
+# start in the order of tests/conftest.py, not by their number.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(PYTEST)

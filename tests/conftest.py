@@ -1,4 +1,4 @@
-"""What every test may ask for: the optional folder of real data, and a quiet use of the cores."""
+"""What every test may ask for: the optional folder of real data, a quiet use of the cores, the order of the files."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,21 @@ import pytest
 
 # Two torch processes with a thread a core each can be 80 times slower than one: a test run takes one thread a process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Files of whole runs, the longest first: the last file of a suite must not keep one core waiting for the other.
+LONGEST = (
+    "test_run.py",
+    "test_papers.py",
+    "test_quantizing.py",
+    "test_objectives.py",
+    "test_processes.py",
+    "test_device.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, the others as they come."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,7 @@ class DeviceSection(Section):
     # Odds that a subnet held to be within the budget is not: latency is weighed at the upper end of the model's
     # interval of coverage 1 - 2 risk (.05: the 90 % interval).
     risk: float = Field(0.05, gt=0, lt=0.5)
+    minutes: float = Field(3.0, gt=0)  # how long it may be measured where it is not known yet
 
 
 class SearchSection(Section):

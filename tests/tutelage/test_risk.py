@@ -8,12 +8,15 @@ import pytest
 
 from tutelage.alone import named_devices
 from tutelage.bench.latency import LatencyModel
+from tutelage.devices import DeviceRequest
+from tutelage.progress import Report
 from tutelage.recipe import DeviceSection, Recipe
 from tutelage.records import DeviceProfile, InputError
 from tutelage.search.counts import count
 from tutelage.search.space import SPACES
-from tutelage.stages.device import Device
+from tutelage.stages.device import Device, open_device
 from tutelage.stages.objectives import _upper_latency
+from tutelage.workspace import Workspace
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
 
@@ -40,3 +43,19 @@ def test_the_risk_of_a_verb_goes_to_its_devices_and_nonsense_is_refused(tmp_path
             named_devices(recipe, (), None, tmp_path, risk)
     with pytest.raises(ValueError, match=r"less than 0\.5"):
         DeviceSection(name="box", risk=0.7)
+
+
+def test_the_minutes_of_a_device_bound_its_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[DeviceRequest] = []
+
+    def refuse(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
+        asked.append(request)
+        raise InputError("asked")
+
+    monkeypatch.setattr("tutelage.stages.device.measure_device", refuse)
+    section = DeviceSection(name="box", minutes=0.5)
+    with pytest.raises(InputError, match="asked"):
+        open_device(Workspace(tmp_path), section, SPACE, 2, 1, lambda *_: None)
+    assert asked[0].minutes == 0.5
+    with pytest.raises(ValueError, match="greater than 0"):
+        DeviceSection(name="box", minutes=0)

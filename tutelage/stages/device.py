@@ -79,6 +79,7 @@ def open_device(
             threads=section.threads,
             batch=section.batch,
             precision=precision,
+            minutes=section.minutes,
             tolerance=tolerance,
         )
         profile = measure_device(workspace, report, request)
