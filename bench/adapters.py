@@ -259,7 +259,10 @@ class Ncnn:
 
 
 class Anchor:
-    """A fixed net in numpy alone, for runtimes that cannot read the ONNX anchors: the 'path' is its width."""
+    """A fixed net in numpy alone, for runtimes that cannot read the ONNX anchors: the 'path' is its width.
+
+    Eight layers, each with weights of its own, on sixteen columns: as in a network's last layers, each is read once.
+    """
 
     suffixes = ("",)
 
@@ -268,12 +271,14 @@ class Anchor:
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
         width = int(os.path.basename(path))
-        weights = np.random.default_rng(width).standard_normal((width, width)).astype(np.float32) / width**0.5
+        rng = np.random.default_rng(width)
+        weights = [rng.standard_normal((width, width), dtype=np.float32) / np.float32(width**0.5) for _ in range(8)]
+        first = rng.standard_normal((width, 16), dtype=np.float32)
 
         def run(images: Any) -> Any:
-            x = weights
-            for _ in range(8):
-                x = np.maximum(weights @ x, 0)
+            x = first
+            for layer in weights:
+                x = np.maximum(layer @ x, 0)
             return x
 
         return run, "fp32"

@@ -21,7 +21,7 @@ from tutelage.records import Arch, DeviceProfile, InputError, UnsteadyDeviceErro
 from tutelage.search.counts import BlockSpec, block_specs
 from tutelage.search.space import Space
 
-from .anchors import ANCHORS
+from .anchors import NUM_ANCHORS
 from .features import count_features, design
 from .latency import LatencyModel
 from .measure import Job, Progress, TimedJobs, measure_jobs
@@ -112,7 +112,7 @@ def calibrate(
                 first = timed
                 table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
             log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
-            took = clock.share(begun, len(held) / (len(jobs) + len(ANCHORS)))
+            took = clock.share(begun, len(held) / (len(jobs) + NUM_ANCHORS))
             labels, noise = combine_sessions(log_ms)
             nets, net_ms = [pool[i] for i in chosen], np.array([labels[f"net {i}"] for i in chosen])
             model = LatencyModel.fit(nets, net_ms, blocks=table, num_classes=num_classes, in_channels=in_channels)

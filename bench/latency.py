@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutelage.records import Arch, InputError, bounded_text, parsed_json
 
+from .anchors import ANCHOR_SET
 from .features import block_features, count_features
 
 Floats = NDArray[np.float64]
@@ -146,6 +147,7 @@ class LatencyModel:
             "error": self.error,
             "error_se": self.error_se,
             "anchor_ms": self.anchor_ms,
+            "anchor_set": ANCHOR_SET,
             "scale_ms": self._scale,
             "noise": self._noise,
             "stretch": self._stretch,
@@ -163,7 +165,8 @@ class LatencyModel:
         model = cls()
         model.spaces, model.resolutions = tuple(data["spaces"]), tuple(data["resolutions"])
         model.num_classes, model.in_channels = data["num_classes"], data["in_channels"]
-        model.num_nets, model.error, model.anchor_ms = data["num_nets"], data["error"], data["anchor_ms"]
+        model.num_nets, model.error = data["num_nets"], data["error"]
+        model.anchor_ms = data["anchor_ms"] if data.get("anchor_set") == ANCHOR_SET else None
         model.error_se = data.get("error_se", math.nan)
         model._scale, model._noise, model._stretch = data["scale_ms"], data["noise"], data["stretch"]
         model._center = np.array(data["center"])

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDeviceError, utc_now
 
-from .anchors import ANCHORS, anchor_files
+from .anchors import NUM_ANCHORS, STREAMING, anchor_files, anchor_names
+from .conversion import size_bytes
 from .drift import typical_log_ms
 from .energy import EnergyMeter, find_meter
 from .host import load_average, quiet_cores
@@ -45,6 +46,12 @@ MIN_ROUNDS = 8
 # of 1 ms is 30 % slow at first, 2 % after six inferences. That long, but no more than this many.
 SETTLE_MS = 12.0
 MAX_SETTLE = 8
+# Where its weights come to lie makes a small net up to 15 % faster or slower for as long as it is loaded (8 processes
+# of one net: .72 to .85 ms; 4 processes with 8 copies each: .72 to .75). So a model with a process of its own is loaded
+# several times there and the copies take turns; large ones do without (memory), as do those that load slowly.
+COPIES = 4
+COPIED_BYTES = 32 << 20
+COPIED_LOAD_MS = 1500.0
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,6 @@ def measure_jobs(
     launcher: Launcher = launch_local,
 ) -> TimedJobs:
     """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds."""
-    if not jobs:
-        raise InputError("nothing to measure: no model was given")
     runtime = find_runtime(device.runtime)
     local = launcher is launch_local
     for job in jobs:
@@ -141,48 +146,51 @@ def measure_jobs(
         try:
             session = _Session([job.name for job in jobs], seats, workers, progress)
             session.load(runtime.load_seconds)
+            alone = [len(groups[seat.worker][1]) == 1 for seat in seats[: len(jobs)]]
+            small = [own and size_bytes(job.path) <= COPIED_BYTES for own, job in zip(alone, jobs, strict=True)]
+            session.copy([*small, *[True] * NUM_ANCHORS], runtime.load_seconds)
             repeats = session.repeats(rounds, samples, min_seconds)
             rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
-            timed = session.time_until_steady([job.judged for job in jobs], rounds, repeats, tolerance, seed)
-            memory = [worker.ask({"do": "memory"}) for worker in workers]
+            judged = [job.judged for job in jobs]
+            log_ms, unsteadiness, tries = session.time_until_steady(judged, rounds, repeats, tolerance, seed)
             energy = session.energy(len(jobs), find_meter(runtime.name) if local else None)
         finally:
             stop_workers(workers)
-    log_ms, unsteadiness, tries = timed
-    effects = _effects(log_ms, session.when, [job.judged for job in jobs])
-    here = float(np.exp(effects[len(jobs) :].mean()))  # the anchors' geometric mean
+    effects = _effects(log_ms, session.when, judged)
+    here = float(np.exp(effects[-len(STREAMING) :].mean()))  # these anchors' geometric mean
     scale = (anchor_ms or here) / here
-    measurements = {}
-    for index, (job, seat) in enumerate(zip(jobs, seats, strict=False)):  # the anchors' seats come last
-        worker = workers[seat.worker]
-        alone = len(groups[seat.worker][1]) == 1
-        measurements[job.name] = Measurement(
+    measurements = {
+        job.name: Measurement(
             device=device.name,
             runtime=runtime.name,
-            runtime_version=worker.version,
+            runtime_version=workers[seats[index].worker].version,
             threads=device.threads,
             batch=job.shape[0],
             precision=device.precision,
             effective_precision=session.effective[index],
             samples_ms=tuple(session.samples[index]),
             anchored_ms=float(np.exp(effects[index])) * scale,
-            peak_rss_bytes=memory[seat.worker]["peak"] if alone else None,
-            runtime_rss_bytes=worker.rss if alone else None,
+            peak_rss_bytes=session.peak_bytes[index] if alone[index] else None,
+            runtime_rss_bytes=workers[seats[index].worker].rss if alone[index] else None,
             load_ms=session.load_ms[index],
             energy_mj=energy[index] / job.shape[0] if energy else None,
             host_load_before=before,
             host_load_after=load_average() if local else None,
             created=utc_now(),
         )
+        for index, job in enumerate(jobs)
+    }
     return TimedJobs(measurements, unsteadiness, here, tries)
 
 
 def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:
-    """Give each model's typical log time; the judged nets drift together, small blocks and anchors apart from them.
+    """Give each model's typical log time; the judged nets and the streaming anchors drift together, small blocks and
+    tiny anchors apart from them.
 
     What slows a net (weights that stream from a memory others use too) does not touch what fits the inner cache.
     """
-    nets = np.array([*judged, *[False] * (len(log_ms) - len(judged))])
+    tiny = len(log_ms) - len(judged) - len(STREAMING)
+    nets = np.array([*judged, *[False] * tiny, *[True] * len(STREAMING)])
     effects = np.empty(len(log_ms))
     for kind in (nets, ~nets):
         if kind.any():
@@ -229,7 +237,9 @@ class _Seat:
 def _seat(
     jobs: Sequence[Job], runtime: str, anchor_runtime: str, folder: Path
 ) -> tuple[list[_Seat], list[tuple[str, list[ModelFile]]]]:
-    """Give every job a seat in a worker, and the anchors one worker of their own, last."""
+    """Give every job a seat in a worker, and the anchors workers of their own, last."""
+    if not jobs:
+        raise InputError("nothing to measure: no model was given")
     groups: dict[str, list[ModelFile]] = {}
     order: list[str] = []
     seats = []
@@ -241,8 +251,12 @@ def _seat(
         seats.append(_Seat(order.index(key), len(groups[key])))
         groups[key].append(ModelFile(str(job.path), job.shape))
     anchors = anchor_files(anchor_runtime, folder)
-    seats += [_Seat(len(order), index) for index in range(len(anchors))]
-    return seats, [(runtime, groups[key]) for key in order] + [(anchor_runtime, anchors)]
+    # The streaming anchors sleep between their turns as the measured networks do: each in a process of its own.
+    tiny, streaming = anchors[: -len(STREAMING)], anchors[-len(STREAMING) :]
+    seats += [_Seat(len(order), index) for index in range(len(tiny))]
+    seats += [_Seat(len(order) + 1 + index, 0) for index in range(len(streaming))]
+    together = [tiny, *([anchor] for anchor in streaming)]
+    return seats, [(runtime, groups[key]) for key in order] + [(anchor_runtime, models) for models in together]
 
 
 class _Session:
@@ -251,11 +265,12 @@ class _Session:
     def __init__(
         self, names: Sequence[str], seats: Sequence[_Seat], workers: Sequence[Worker], progress: Progress | None
     ) -> None:
-        self.names = [*names, *(f"anchor {anchor.name}" for anchor in ANCHORS)]
+        self.names = [*names, *(f"anchor {name}" for name in anchor_names())]
         self.seats, self.workers = seats, workers
         self.samples: list[list[float]] = []
         self.effective: list[str] = []
         self.load_ms: list[float] = []
+        self.peak_bytes: list[int | None] = []
         self.when: Ints = np.empty((len(seats), 0), dtype=np.int64)  # the place of each turn in time
         self._typical: list[float] = []
         self._progress = progress or (lambda stage, done, total: None)
@@ -269,6 +284,15 @@ class _Session:
             self.load_ms.append(loaded["load_ms"])
             warm = self._ask(index, {"do": "warm", "model": seat.model, "seconds": WARM_SECONDS}, timeout=120)
             self._typical.append(warm["ms"])
+            self.peak_bytes.append(self._ask(index, {"do": "memory"}, timeout=60)["peak"])
+
+    def copy(self, wanted: Sequence[bool], seconds: float) -> None:
+        """Load models again, to be timed in turns with their first copy."""
+        for index, several in enumerate(wanted):
+            self._progress("loading copies", index, len(wanted))
+            if several and self.load_ms[index] <= COPIED_LOAD_MS:
+                for _ in range(COPIES - 1):
+                    self._ask(index, {"do": "copy", "model": self.seats[index].model}, timeout=seconds)
 
     def repeats(self, rounds: int, samples: int, min_seconds: float) -> list[int]:
         """Give each model's inferences a turn: enough for the samples and the minimum time over all rounds."""
@@ -297,7 +321,8 @@ class _Session:
         for attempt in range(1, MAX_TRIES + 1):
             more = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
             log_ms = np.concatenate([log_ms, more], axis=1)
-            each = halves_apart(log_ms, len(self.seats) - len(judged))[chosen]
+            compared = [*range(len(judged)), *range(len(log_ms) - len(STREAMING), len(log_ms))]
+            each = halves_apart(log_ms[compared], len(STREAMING))[chosen]
             apart = float(np.percentile(each, 95)) if len(each) else 0.0
             if apart <= tolerance:
                 return log_ms, apart, attempt

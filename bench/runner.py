@@ -7,7 +7,7 @@ when the input ends (the parent is gone, the connection is lost) it ends too.
 
     job       {"runtime", "threads", "precision", "cores": [..]|null, "models": [{"path", "shape": [b, c, h, w]}, ..]}
               with "idle": seconds, the runner kills itself when it hears nothing for so long
-    requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s}
+    requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s} | {"do": "copy", "model": i}
               {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"}
               any request may carry "limit": seconds after which the runner kills itself
 """
@@ -98,9 +98,16 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
         run, effective = adapter.load(spec["path"], tuple(spec["shape"]), job["threads"], job["precision"])
         images = np.random.default_rng(0).standard_normal(spec["shape"], dtype=np.float32)
         run(images)  # the first inference belongs to loading: runtimes allocate and pack in it
-        models[index] = (run, images)
+        models[index] = ([run], images)
         return {"load_ms": (time.perf_counter_ns() - start) / 1e6, "effective": effective}
-    run, images = models[index]
+    runs, images = models[index]
+    if what == "copy":
+        run, _ = adapter.load(spec["path"], tuple(spec["shape"]), job["threads"], job["precision"])
+        run(images)
+        runs.append(run)
+        return {"copies": len(runs)}
+    runs.append(runs.pop(0))  # copies take turns, each from other addresses
+    run = runs[0]
     if what == "warm":
         return _warm(run, images, request["seconds"])
     if what == "time":

@@ -112,7 +112,7 @@ def test_the_time_of_held_out_nets_is_not_the_models(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(laboratory, "session", session)
     found = fit(laboratory, monkeypatch, num_nets=6, max_nets=6, minutes=2.0)
-    held, anchors = 5, 3
+    held, anchors = 5, 6
     jobs = [len(names) for names in laboratory.sessions]
     assert jobs == [6 + held + 93, *[6 + held] * (found.sessions - 1)]
     own = sum(each * (1 - held / (each + anchors)) for each in jobs)

@@ -178,3 +178,13 @@ def test_public_gpu_table(data_dir: Path, tables: ModuleType):
         assert got.spearman >= spearman, (batch, num, got)
         assert got.mape <= mape, (batch, num, got)
         assert 0.85 <= got.coverage <= 0.95, (batch, num, got)
+
+
+def test_times_of_other_anchors_are_not_taken_for_these(tmp_path: Path):
+    model = LatencyModel.fit(draw(12), np.linspace(1, 2, 12))
+    model.anchor_ms = 0.7
+    kept = model.to_dict()
+    assert LatencyModel.from_dict(kept).anchor_ms == 0.7
+    assert LatencyModel.from_dict({**kept, "anchor_set": 1}).anchor_ms is None
+    del kept["anchor_set"]  # of a version that had other anchors
+    assert LatencyModel.from_dict(kept).anchor_ms is None

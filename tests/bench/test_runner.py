@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tutelage.bench import adapters
-from tutelage.bench.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.anchors import ANCHORS, anchor_files, anchor_onnx
 from tutelage.bench.worker import RUNNER, ModelFile, Worker, WorkerError
 
 
@@ -106,6 +107,29 @@ def test_the_numpy_anchor_computes_the_same_every_time():
     run, effective = adapters.open_model("anchor", "48", (1,), 1, "fp32")
     assert effective == "fp32"
     assert (run(None) == run(None)).all()
+
+
+def test_copies_of_a_model_take_turns_and_answer_alike(tmp_path: Path):
+    with Worker("anchor", [ModelFile("48", (1,))], threads=1, precision="fp32") as worker:
+        worker.greet()
+        worker.ask({"do": "load", "model": 0})
+        assert [worker.ask({"do": "copy", "model": 0})["copies"] for _ in range(2)] == [2, 3]
+        assert all(len(worker.ask({"do": "time", "model": 0, "repeats": 2})["ms"]) == 2 for _ in range(4))
+
+
+def test_streaming_anchors_are_networks_of_some_megabytes_that_a_runtime_answers_alike(tmp_path: Path):
+    answers = []
+    for path, shape in ((Path(file.path), file.shape) for file in anchor_files("onnxruntime", tmp_path)[-3:]):
+        assert 8e6 < path.stat().st_size < 21e6
+        images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        found = [
+            adapters.open_model(runtime, str(path), shape, 1, "fp32")[0](images)
+            for runtime in ("onnxruntime", "openvino")
+        ]
+        np.testing.assert_allclose(found[0], found[1], atol=1e-3 * np.abs(found[0]).max())
+        answers.append(found[0])
+    assert np.isfinite(answers).all()
+    assert np.abs(answers).max() > 0
 
 
 def _cpu_ticks(pid: int) -> int:

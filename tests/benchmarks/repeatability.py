@@ -2,7 +2,8 @@
 
     python tests/benchmarks/repeatability.py [--models 20] [--side 64] [--runtime onnxruntime] [--repeats 10]
 
-Each measurement is a session of its own (new processes, new order). Asked: at most 2 % in the median, 5 % at p95.
+Each measurement is a session of its own (new processes, new order); anchored times are on the first session's scale.
+Asked: at most 2 % in the median, 5 % at p95.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tutelage.bench.measure import measure
+from tutelage.bench.measure import Job, measure_jobs
 from tutelage.quant.export import export_onnx
 from tutelage.records import DeviceProfile, Measurement
 from tutelage.search.space import find_space
@@ -39,19 +41,27 @@ def main() -> None:
             export_onnx(build_arch(arch, 4), path, (1, *shape), check=False)
         names = list(files)
         groups = [names[start : start + told.at_once] for start in range(0, len(names), told.at_once)]
-        first, second = {}, {}
+        first: dict[str, Measurement] = {}
+        second: dict[str, Measurement] = {}
+        scale: float | None = None
+
+        def session(group: Sequence[str], seed: int) -> dict[str, Measurement]:
+            nonlocal scale
+            jobs = [Job(name, files[name], (1, *shape)) for name in group]
+            timed = measure_jobs(jobs, device, seed=seed, tolerance=0.2, anchor_ms=scale)
+            scale = scale or timed.anchor_ms
+            return timed.measurements
+
         begun = time.monotonic()
         for turn, found in enumerate((first, second)):
             for number, group in enumerate(groups):
-                chosen = {name: files[name] for name in group}
-                found |= measure(chosen, device, shape, seed=100 * turn + number, tolerance=0.2)
+                found |= session(group, 100 * turn + number)
         print(f"{told.runtime}, {told.side} px, {len(names)} models twice, {time.monotonic() - begun:.0f} s")
         print("| | median | p95 |\n|---|---|---|")
         for kind in ("anchored", "raw"):
             apart = [abs(_ms(second[name], kind) / _ms(first[name], kind) - 1) for name in names]
             print(f"| {kind} | {np.median(apart):.2%} | {np.percentile(apart, 95):.2%} |")
-        one = {names[0]: files[names[0]]}
-        repeats = [measure(one, device, shape, seed=1000 + n, tolerance=0.2)[names[0]] for n in range(told.repeats)]
+        repeats = [session(names[:1], 1000 + n)[names[0]] for n in range(told.repeats)]
     for kind in ("anchored", "raw"):
         ms = np.array([_ms(each, kind) for each in repeats])
         each = " ".join(f"{value:.3f}" for value in ms)

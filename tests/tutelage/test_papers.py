@@ -21,7 +21,7 @@ from tutelage.workspace import Workspace
 SIDE = 48  # of the files; the runs see 32 px
 # What makes a paper's run a test's: sizes, lengths, and how often is measured. Everything else is the recipe's own.
 SMALL = (
-    *("data.size=32", "data.augment_variants=1", "seeds=1", "quantize.calibration_images=8"),
+    *("data.size=32", "data.augment_variants=1", "seeds=1", "quantize.calibration_images=8", "quantize.method=minmax"),
     *("measure.bootstrap=100", "measure.tolerance=0.9", "distill.epochs=1", "distill.batch_size=8"),
 )
 
