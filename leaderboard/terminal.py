@@ -52,6 +52,8 @@ _WORDS = (*("model", "role", "teacher", "scheme", "dataset", "device", "runtime"
 _HEADINGS = HEADINGS | {"on_front": "", "peak_rss_bytes": "RSS (MB)", "gain": "gain of teacher"}
 # Longer names are cut in the middle, where model names differ least.
 _NAME_WIDTH = 34
+# Below so many columns teachers' names are cut shorter: rows that differ by their teacher alone must look different.
+_NARROW, _SHORT_NAME = 100, 14
 _ID_WIDTH = 8
 _GAP = 2
 
@@ -87,6 +89,8 @@ def show_table(
     shown["on_front"] = [marks[place] for place in order]
     shown["gain"] = [gain_words(*values) for values in zip(*(shown[name] for name in _GAIN), strict=True)]
     cells = {name: _cells(shown[name], name) for name in _WANTED if name in shown}
+    if console.width < _NARROW:
+        cells["teacher"] = [_cut(text, _SHORT_NAME) for text in cells["teacher"]]
     asked = pareto.directions(objectives) if objectives else ()
     names = _fitting(cells, console.width, wanted=("on_front", *(("row_id", *asked) if objectives else ())))
     table = Table(box=None, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
@@ -184,11 +188,11 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def _cut(text: str) -> str:
-    if len(text) <= _NAME_WIDTH:
+def _cut(text: str, width: int = _NAME_WIDTH) -> str:
+    if len(text) <= width:
         return text
-    tail = _NAME_WIDTH // 2 - 1
-    return f"{text[: _NAME_WIDTH - tail - 2]}..{text[-tail:]}"
+    tail = width // 2 - 1
+    return f"{text[: width - tail - 2]}..{text[-tail:]}"
 
 
 def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> list[str]:

@@ -254,3 +254,18 @@ def test_figures_of_the_details_are_columns() -> None:
     assert (taught["explained_insertion_auc"], taught["explained_pointing"]) == ("0.7", "")
     assert taught["explained_fp32_spearman"] == "0.9"
     assert {alone[name] for name in alone if name.startswith(("gain", "seeds_", "explained_", "second_"))} == {""}
+
+
+def test_a_narrow_terminal_still_tells_students_of_different_teachers_apart():
+    teachers = ("", "resnet10t", "vit_tiny_patch16_224", "resnet10t+vit_tiny_patch16_224")
+    rows = [
+        Row(model="vit_tiny_patch16_224", role="student", teacher=teacher, dataset="d", device="box", scheme="int8-ptq",
+            auc=0.9, accuracy=0.8, latency_p50_ms=0.4, size_bytes=2_400_000)
+        for teacher in teachers
+    ]  # fmt: skip
+    lines = [line for line in printed(rows, 80).splitlines() if "vit_tiny_patch16_224" in line]
+    assert len(lines) == 4
+    assert [sum(name in line for line in lines) for name in ("resnet10t ", "vit_ti..16_224", "resnet..16_224")] == [
+        1
+    ] * 3
+    assert all(len(line) <= 80 for line in lines)
