@@ -28,8 +28,17 @@ def quicken(net: nn.Module) -> nn.Module:
             module.__class__ = QuickDepthwise
         elif isinstance(module, Hswish):
             _become(module, nn.Hardswish)
+            module.inplace = False
         elif isinstance(module, Hsigmoid):
             _become(module, nn.Hardsigmoid)
+            module.inplace = False
+    return net
+
+
+def unquicken(net: nn.Module) -> nn.Module:
+    """Make depthwise convolutions plain again, in place: ONNX has no name for the quick ones."""
+    for module in [module for module in net.modules() if isinstance(module, QuickDepthwise)]:
+        _become(module, nn.Conv2d)
     return net
 
 
@@ -47,6 +56,5 @@ def _is_wide_depthwise(conv: nn.Conv2d) -> bool:
     )
 
 
-def _become(module: nn.Module, kind: type[nn.Hardswish] | type[nn.Hardsigmoid]) -> None:
+def _become(module: nn.Module, kind: type[nn.Module]) -> None:
     module.__class__ = kind
-    module.inplace = False  # type: ignore[assignment]

@@ -1,13 +1,15 @@
 """Quick layers compute what the slow ones did, and are the same network to everyone else."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import nn
 
-from tutelage.search.quick import QuickDepthwise, quicken
+from tutelage.quant.export import export_onnx
+from tutelage.search.quick import QuickDepthwise, quicken, unquicken
 from tutelage.search.space import PRESETS, SPACES, place
 from tutelage.search.supernet import build_arch
 
@@ -63,3 +65,9 @@ def test_a_network_without_such_layers_is_left_alone() -> None:
     net = timm.create_model("resnet10t", num_classes=2)
     before = [type(module) for module in net.modules()]
     assert [type(module) for module in quicken(net).modules()] == before
+
+
+def test_a_network_that_was_quick_can_be_exported(tmp_path: Path) -> None:
+    net = unquicken(quicken(_preset())).eval()
+    assert not any(isinstance(module, QuickDepthwise) for module in net.modules())
+    assert export_onnx(net, tmp_path / "net.onnx", (1, 1, 32, 32)).max_difference < 1e-3

@@ -16,7 +16,7 @@ from tutelage.distill.teachers import build_teacher
 from tutelage.distill.train import KDConfig, TrainResult, TrainSchedule, train
 from tutelage.recipe import TeacherSection, TrainSection
 from tutelage.records import Student, content_id
-from tutelage.search.quick import quicken
+from tutelage.search.quick import quicken, unquicken
 
 from . import networks
 from .context import Context, file_hash, schedule_of
@@ -167,7 +167,7 @@ def fit(
             weight=distill.soft_weight,
             options=distill.options,
         )
-    return train(
+    result = train(
         quicken(model),
         ctx.loader(section.batch_size, seed=seeds[1]),
         ctx.split("val", ctx.side(student)),
@@ -180,6 +180,8 @@ def fit(
         progress=lambda text, done, total: ctx.report(f"{what} {title}", done, total),
         resolution=ctx.side(student),
     )
+    unquicken(model)
+    return result
 
 
 def _schedule(ctx: Context, section: TrainSection) -> TrainSchedule:
