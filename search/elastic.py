@@ -21,7 +21,7 @@ from .weights import load_weights
 
 # What the package multiplies its base widths by; the space lists the widths that come out.
 _RESNET_WIDTH_MULTS = (0.65, 0.8, 1.0)
-_MOBILE_WIDTH_MULTS = (1.0, 1.2, 1.3)
+_MOBILE_WIDTH_MULTS = (0.75, 1.0, 1.2, 1.3)
 
 
 def build_supernet(
@@ -153,7 +153,7 @@ def _width_mult(space: Space) -> float:
     for multiplier in _MOBILE_WIDTH_MULTS:
         if f"_w{multiplier}" in space.name:
             return multiplier
-    raise InputError(f"space {space.name!r} has no width in its name: end it with one of _w1.0, _w1.2, _w1.3")
+    raise InputError(f"space {space.name!r} has no width in its name: end it with one of _w0.75, _w1.0, _w1.2, _w1.3")
 
 
 def initialise(net: nn.Module) -> None:

@@ -351,6 +351,8 @@ SPACES: dict[str, Space] = {
     for space in (
         _mobile("ofa_mbv3_w1.0", "mbv3", _MBV3_BASE, 1.0),
         _mobile("ofa_mbv3_w1.2", "mbv3", _MBV3_BASE, 1.2),
+        _mobile("ofa_mbv3_w0.75", "mbv3", _MBV3_BASE, 0.75),
+        _mobile("ofa_mbv3_w0.75_stem1", "mbv3", _MBV3_BASE, 0.75, stem_stride=1),
         _mobile("ofa_mbv3_w1.0_stem1", "mbv3", _MBV3_BASE, 1.0, stem_stride=1),
         _mobile("ofa_mbv3_w1.2_stem1", "mbv3", _MBV3_BASE, 1.2, stem_stride=1),
         _mobile("ofa_proxyless_w1.3", "proxyless", _PROXYLESS_BASE, 1.3),
