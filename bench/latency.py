@@ -135,6 +135,14 @@ class LatencyModel:
         mean, half = mean * self._scale, half * self._scale
         return mean, np.maximum(mean - half, 0.0), mean + half
 
+    def covers(self, arch: Arch) -> bool:
+        """Say whether `predict` takes this arch: its space and its resolution are those of the training set."""
+        try:
+            self._check([arch])
+        except InputError:
+            return False
+        return True
+
     def to_dict(self) -> dict[str, Any]:
         """Give the model as JSON-able values."""
         return {

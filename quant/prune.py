@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from tutelage.records import InputError, Record
 
+from .nni_prune import prune_by_nni
 from .run import require
 
 log = logging.getLogger(__name__)
 
 # magnitude: the L2 norm of a group of channels (Fang et al.); taylor: |weight x gradient|, its first-order share of the
-# loss (Molchanov et al., CVPR 2019), which needs images with labels.
-Importance = Literal["magnitude", "taylor"]
+# loss (Molchanov et al., CVPR 2019), which needs images with labels; nni-*: pruners of NNI (nni_prune.py).
+Importance = Literal["magnitude", "taylor", "nni-l1", "nni-l2", "nni-fpgm"]
 Cost = Callable[[nn.Module], float]
 
 # Integer kernels work on 8 channels at once: other widths pay for the next multiple.
@@ -63,7 +64,7 @@ def prune_to(
     of one image. batch: images (n, c, h, w) and class labels (n,) for `taylor`. The classifier's outputs are left
     alone, `model` too. Raises InputError for a target out of reach, or a network that cannot be traced.
     """
-    require("torch_pruning", "prune")
+    require_pruner(importance)
     if importance == "taylor" and batch is None:
         raise InputError("importance 'taylor' weighs gradients: give a batch of images and labels")
     measure = cost or (lambda network: macs(network, input_shape))
@@ -110,10 +111,11 @@ def prune(
     batch: tuple[torch.Tensor, torch.Tensor] | None = None,
     channel_multiple: int = CHANNEL_MULTIPLE,
 ) -> nn.Module:
-    """Give a copy of `model` without the least important `ratio` (0 to .95) of every layer's channels."""
-    require("torch_pruning", "prune")
-    import torch_pruning as pruning
+    """Give a copy of `model` without the least important `ratio` (0 to .95) of every layer's channels.
 
+    NNI's pruners know no `channel_multiple`, and leave more channels where several layers must agree on theirs.
+    """
+    require_pruner(importance)
     if not 0 <= ratio <= MAX_RATIO:
         raise InputError(f"pruning ratio {ratio}: give a share of the channels from 0 to {MAX_RATIO}")
     shape = tuple(int(size) for size in input_shape)
@@ -124,6 +126,10 @@ def prune(
         parameter.requires_grad_(True)
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     classes = int(_outputs(network, example).shape[1])
+    if importance.startswith("nni-"):
+        return prune_by_nni(network, example, ratio, importance, _heads(network, classes))
+    import torch_pruning as pruning
+
     weigh: Any = pruning.importance.GroupMagnitudeImportance(p=2)
     if importance == "taylor":
         assert batch is not None, "prune_to asks for it"
@@ -149,6 +155,14 @@ def prune(
     if found.shape[1] != classes:
         raise InputError(f"{type(model).__name__} lost outputs ({classes} to {found.shape[1]}); prune another network")
     return network
+
+
+def require_pruner(importance: Importance) -> None:
+    """Raise InputError with the command that installs the library which prunes so, where it is not there."""
+    if importance.startswith("nni-"):
+        require("nni", "nni")
+    else:
+        require("torch_pruning", "prune")
 
 
 def macs(model: nn.Module, input_shape: Sequence[int]) -> float:

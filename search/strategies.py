@@ -1,4 +1,4 @@
-"""Who to ask next: random, EEEA, NSGA-II, LINAS, and ours, all behind one ask/tell interface.
+"""Who to ask next: random, EEEA, NSGA-II, LINAS, NNI's TPE, and ours, all behind one ask/tell interface.
 
 `ask(problem, history, n, rng)` gives n genotypes never asked before that keep every bound; what it was told is the
 history. A strategy holds no state of its own, so a search that was interrupted goes on from its record to the same end.
@@ -17,6 +17,7 @@ from tutelage.records import Arch
 from .acquire import EXPLORE, guided_batch, spread_sample
 from .features import Floats
 from .genetic import breed, run_nsga2, survive
+from .nni_tuner import check_tuner, suggest_by_tpe
 from .objectives import Problem
 from .pool import draw_feasible, pick_new
 from .sample import eeea_initial
@@ -115,6 +116,16 @@ def ask_linas(problem: Problem, history: History, n: int, rng: np.random.Generat
     return Asked(_filled(problem, history, visited.best_first(), n, rng))
 
 
+def ask_tpe(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
+    """NNI's TPE tuner (Bergstra et al. 2011), told every scored arch; what it leaves open is drawn feasible."""
+    check_tuner()
+    if not _ours(history).any():
+        return Asked(draw_feasible(problem, n, rng, history.genes))
+    kept = history.feasible
+    wished = suggest_by_tpe(problem, history.genes[kept], history.points[kept], n, rng)
+    return Asked(_filled(problem, history, wished, n, rng))
+
+
 def ask_guided(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
     """Ours: a spread of sizes first, then batches of greatest expected hypervolume improvement."""
     if int(_ours(history).sum()) == 0:
@@ -134,6 +145,7 @@ EEEA_POPULATION = 40
 EEEA_MAX_PARAMS = 7e6
 LINAS_POPULATION = 50
 LINAS_GENERATIONS = 100
+TPE_STARTUP = 20  # the tuner's own default: fewer are not enough to tell good from bad
 
 STRATEGIES: dict[str, Strategy] = {
     "default": Strategy(EXPLORE, 10, ask_guided),
@@ -141,6 +153,7 @@ STRATEGIES: dict[str, Strategy] = {
     "eeea": Strategy(EEEA_POPULATION, EEEA_POPULATION, ask_eeea),
     "nsga2": Strategy(NSGA2_POPULATION, 10, ask_nsga2),
     "linas": Strategy(LINAS_POPULATION, LINAS_POPULATION, ask_linas),
+    "nni-tpe": Strategy(TPE_STARTUP, 10, ask_tpe),
 }
 
 

@@ -75,11 +75,17 @@ def search(
     max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
     max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
-    space: Annotated[str | None, typer.Option(help="Search space, e.g. ofa_mbv3_w1.0.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="ofa_mbv3_w0.75, _w1.0 or _w1.2 (with _stem1 behind it for small images), ofa_proxyless_w1.3 "
+            "or ofa_resnet50."
+        ),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set; see `tutelage data list`.")] = None,
     path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
     evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="default, random, eeea, nsga2 or linas.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="default, random, eeea, nsga2, linas or nni-tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
     supernet_weights: Annotated[
         Path | None, typer.Option(help="Official or own supernet weights to start from.")

@@ -19,6 +19,7 @@ from tutelage.stages.evaluate import judge
 from tutelage.stages.explain import explain_all
 from tutelage.stages.measure import measure_all
 from tutelage.stages.objectives import weighed_devices
+from tutelage.stages.pruned import check_pruned, teach_pruned
 from tutelage.stages.rounding import teach_rounding
 from tutelage.stages.search import Found, check_budget, check_counted, search_winners
 from tutelage.stages.students import named_students, teach_baselines, teach_named, teach_winners
@@ -55,7 +56,8 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
         students = _distill(prepared)
         searched = prepared if isinstance(prepared, Searched) else None
         baselines = teach_baselines(prepared.ctx, searched.supernet if searched else None, prepared.teachers)
-        return searched, _score(prepared, searched, [*prepared.teachers, *students, *baselines])
+        pruned = teach_pruned(prepared.ctx, [*students, *baselines], prepared.teachers)
+        return searched, _score(prepared, searched, [*prepared.teachers, *students, *baselines, *pruned])
 
 
 def search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
@@ -78,6 +80,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int)
         return _search(recipe, workspace, report, threads)
     ctx = open_context(recipe, workspace, report, threads)
     named_students(ctx)  # names and methods that cannot be used are told before a teacher is trained
+    check_pruned(ctx)
     devices = tuple(name_device(workspace, section) for section in recipe.devices)
     return Prepared(ctx, devices, tuple(teach_teacher(ctx, section) for section in recipe.teachers))
 
@@ -86,6 +89,7 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) 
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     check_counted(ctx, space)
+    check_pruned(ctx)
     devices = tuple(
         open_device(
             workspace, section, space, ctx.num_classes, ctx.channels, report, tolerance=recipe.measure.tolerance

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .records import Arch, InputError, parsed_yaml
 
@@ -81,6 +81,27 @@ class StudentSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
 
 
+class PrunedSection(Section):
+    """A student cut out of a network of this run by structured pruning, then taught on the students' schedule."""
+
+    of: str  # a baseline or student by its title, trained on labels alone; `winners`: each winner of the search
+    keep: str = "50%"  # of its multiply-accumulates
+    importance: Literal["magnitude", "taylor", "nni-l1", "nni-l2", "nni-fpgm"] = "magnitude"
+
+    @property
+    def share(self) -> float:
+        """Give `keep` as a number between 0 and 1."""
+        return float(self.keep.rstrip("% ")) / 100
+
+    @field_validator("keep")
+    @classmethod
+    def _a_share(cls, value: str) -> str:
+        number = value.rstrip("% ")
+        if not value.endswith("%") or not number.replace(".", "", 1).isdigit() or not 0 < float(number) < 100:
+            raise ValueError("write a share of the multiply-accumulates, e.g. 50%")
+        return value
+
+
 class SupernetSection(Section):
     space: str = "ofa_mbv3_w1.0"
     resolutions: tuple[int, ...] = ()  # default: the data's size
@@ -110,7 +131,7 @@ class DeviceSection(Section):
 
 
 class SearchSection(Section):
-    strategy: Literal["default", "random", "eeea", "nsga2", "linas"] = "default"
+    strategy: Literal["default", "random", "eeea", "nsga2", "linas", "nni-tpe"] = "default"
     evaluations: int = Field(120, ge=1)
     max_macs: str | None = None
     max_params: str | None = None
@@ -175,6 +196,7 @@ class Recipe(Section):
     search: SearchSection = SearchSection()
     distill: DistillSection = DistillSection()
     baselines: tuple[str, ...] = ()
+    pruned: tuple[PrunedSection, ...] = ()
     quantize: QuantizeSection = QuantizeSection()
     measure: MeasureSection = MeasureSection()
     explain: ExplainSection = ExplainSection()

@@ -270,6 +270,15 @@ class Artifact(Record):
     size_bytes: int
 
 
+class Pruned(Record):
+    """What structured pruning left of a network: whose channels were cut, by what rule, and the shapes that stayed."""
+
+    parent: str  # the model that was cut, trained on hard labels alone
+    importance: str
+    ratio: float  # share of every layer's channels that went
+    shapes: dict[str, tuple[int, ...]]  # tensors of the state dict that are smaller than in the whole network
+
+
 class Student(Record):
     """One trained network: what it is, who taught it, and the file that holds its weights."""
 
@@ -278,6 +287,7 @@ class Student(Record):
     arch: Arch | None = None  # None for a network that is not of a space (a teacher, a timm baseline)
     library_name: str = ""  # the name timm knows it by, where `arch` is None
     options: dict[str, Any] = Field(default_factory=dict)  # passed to the library when it is built again
+    pruned: Pruned | None = None  # where channels were cut: `arch` or `library_name` is the whole network's
     teacher: str = ""  # empty: trained on hard labels alone
     recipe: str = ""
     dataset: str = ""
@@ -287,6 +297,16 @@ class Student(Record):
     macs: int | None = None
     validation: dict[str, float] = Field(default_factory=dict)  # figures on the validation split
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Leave `pruned` out where nothing was: whole networks keep the ids that they had before there was pruning."""
+        data = super().to_dict()
+        return data if self.pruned is not None else {key: value for key, value in data.items() if key != "pruned"}
+
+    @property
+    def subnet(self) -> Arch | None:
+        """The architecture of a space that this network is, whole; None for a pruned one and for all others."""
+        return self.arch if self.pruned is None else None
 
 
 class Row(Record):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Setting = tuple[Workspace, Report, int]
 
+PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
 
 
@@ -330,11 +331,22 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
     for name, runtime in RUNTIMES.items():
         facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
     facts["converter of litert"] = describe_converter()
+    for package, extra in PRUNERS.items():
+        facts[f"pruner {package}"] = _version_or_remedy(package, extra)
     facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
     if not as_json:
         facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")
         facts["cpu_flags"] = ", ".join(facts["cpu_flags"])
     print_figures(facts, console, as_json)
+
+
+def _version_or_remedy(package: str, extra: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"absent: pip install 'tutelage[{extra}]'"
 
 
 def _interval(row: Row, name: str) -> str:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from torch import nn
 
 from tutelage.bench.measure import measure
 from tutelage.quant.export import export_onnx
-from tutelage.quant.prune import count_params, macs, prune, prune_to
+from tutelage.quant.prune import Importance, count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx
 from tutelage.records import Arch, Student
 from tutelage.search.space import PRESETS, place
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=(0.2, 0.4, 0.65), help="of the parent's MACs")
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--importance", choices=("magnitude", "taylor"), default="magnitude")
+    parser.add_argument("--importance", choices=get_args(Importance), default="magnitude")
     parser.add_argument("--tolerance", type=float, default=0.1, help="of the timings; more where the host is busy")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", type=Path)

@@ -34,6 +34,17 @@ def test_less_risk_weighs_a_longer_latency_and_the_default_is_the_90_percent_int
     np.testing.assert_array_equal(_upper_latency(Device(profile, Path(), model))(archs), model.predict(archs)[2])
 
 
+def test_what_the_model_does_not_cover_has_no_prediction():
+    archs = SPACE.decode(SPACE.random(20, np.random.default_rng(0)))
+    model = LatencyModel.fit(archs, count(archs).macs / 1e7)
+    device = Device(DeviceProfile(name="box", runtime="onnxruntime"), Path(), model)
+    low, mean, high = device.predicted_ms(archs[0])
+    assert low < mean < high
+    assert device.predicted_ms(SPACES["ofa_mbv3_w1.2"].with_resolutions((32,)).smallest()) is None
+    assert device.predicted_ms(SPACES["ofa_mbv3_w1.0"].with_resolutions((48,)).smallest()) is None
+    assert Device(device.profile, Path(), None).predicted_ms(archs[0]) is None
+
+
 def test_the_risk_of_a_verb_goes_to_its_devices_and_nonsense_is_refused(tmp_path: Path):
     recipe = Recipe.model_validate({"name": "x", "devices": [{"name": "box", "risk": 0.2}, {"name": "bag"}]})
     assert [section.risk for section in named_devices(recipe, (), None, tmp_path)] == [0.2, 0.05]

@@ -98,7 +98,7 @@ def _row(
     return Row(
         model=student.model,
         role=student.role,
-        arch=student.arch,
+        arch=student.subnet,
         teacher=student.teacher,
         recipe=ctx.recipe.name,
         dataset=ctx.dataset.name,
@@ -155,9 +155,9 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
             "file": one.variant.file.to_dict(),
         },
         "side_px": ctx.side(student),
-        "mac_counter": "conv + linear" if student.arch is not None else "torch FlopCounterMode / 2",
-        "inherited_start": student.arch is not None
-        and student.arch.space == ctx.recipe.supernet.space
+        "mac_counter": "conv + linear" if student.subnet is not None else "torch FlopCounterMode / 2",
+        "inherited_start": student.subnet is not None
+        and student.subnet.space == ctx.recipe.supernet.space
         and found is not None,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES},
@@ -165,9 +165,10 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
     }
     if one.second is not None:
         details["second_test"] = one.second.to_dict()
-    if student.arch is not None and device.latency is not None:
-        mean, low, high = device.model.predict([student.arch])
-        details["predicted_ms"] = [round(float(value[0]), 4) for value in (low, mean, high)]
+    if student.pruned is not None:
+        details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
+    if student.subnet is not None and (predicted := device.predicted_ms(student.subnet)) is not None:
+        details["predicted_ms"] = [round(value, 4) for value in predicted]
     if student.role == "student" and found is not None:
         details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
         if device.max_latency_ms is not None:

@@ -46,6 +46,13 @@ class Device:
             raise InputError(f"device {self.name} has no latency model: `tutelage device add` measures one")
         return self.latency
 
+    def predicted_ms(self, arch: Arch) -> tuple[float, float, float] | None:
+        """Give low, mean and high in ms; None where nothing is predicted: no model, or one of other spaces or sizes."""
+        if self.latency is None or not self.latency.covers(arch):
+            return None
+        mean, low, high = self.latency.predict([arch])
+        return float(low[0]), float(mean[0]), float(high[0])
+
 
 def open_device(
     workspace: Workspace,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tutelage.distill.teachers import build_teacher
+from tutelage.quant.cut import cut_to
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.counts import count
 from tutelage.search.supernet import build_arch
@@ -22,10 +23,12 @@ WEIGHTS = "weights.safetensors"
 def build(ctx: Context, student: Student, *, seed: int = 0) -> nn.Module:
     """Build the network of a record with fresh weights."""
     if student.arch is not None:
-        return build_arch(student.arch, ctx.num_classes, ctx.channels, seed=seed)
-    return build_teacher(
-        student.library_name, ctx.num_classes, ctx.channels, resolution=ctx.size, seed=seed, **student.options
-    )
+        model = build_arch(student.arch, ctx.num_classes, ctx.channels, seed=seed)
+    else:
+        model = build_teacher(
+            student.library_name, ctx.num_classes, ctx.channels, resolution=ctx.size, seed=seed, **student.options
+        )
+    return model if student.pruned is None else cut_to(model, student.pruned.shapes)
 
 
 def load(ctx: Context, student: Student) -> nn.Module:
@@ -54,10 +57,11 @@ def costs(ctx: Context, student: Student) -> dict[str, int]:
 
     Architectures of a space are counted from their genes; other networks by torch's FlopCounterMode / 2.
     """
-    if student.arch is not None:
-        counted = count([student.arch], ctx.num_classes, ctx.channels)
+    if student.subnet is not None:
+        counted = count([student.subnet], ctx.num_classes, ctx.channels)
         return {"params": int(counted.params[0]), "macs": int(counted.macs[0])}
-    return count_module(build(ctx, student), (1, ctx.channels, ctx.size, ctx.size))
+    side = ctx.side(student)
+    return count_module(build(ctx, student), (1, ctx.channels, side, side))
 
 
 def count_module(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:

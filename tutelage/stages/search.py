@@ -16,6 +16,7 @@ from tutelage.formats import network_file
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
 from tutelage.search import evolve
+from tutelage.search.nni_tuner import check_tuner
 from tutelage.search.objectives import Objective, Problem
 from tutelage.search.pool import check_bounds
 from tutelage.search.result import SearchResult
@@ -75,7 +76,12 @@ def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
 
 
 def check_counted(ctx: Context, space: Space) -> None:
-    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them."""
+    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them.
+
+    A strategy whose library is not installed is refused here too.
+    """
+    if ctx.recipe.search.strategy == "nni-tpe":
+        check_tuner()
     unscored = (Objective("error", "min", _not_scored, cheap=False),)
     check_bounds(Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels))
 

@@ -1,0 +1,80 @@
+"""Structured pruning in a run: rows of students that were cut out of others, taught as those are, never as subnets."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tutelage.cli import app
+from tutelage.leaderboard.store import Store
+from tutelage.recipe import Recipe, load_recipe
+from tutelage.records import InputError
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch_pruning") is None, reason="pip install 'tutelage[prune]'"
+)
+RECIPE: dict[str, Any] = {
+    "name": "cut",
+    "data": {"dataset": "phantom", "size": 32, "limit": 120, "augment": "none", "augment_variants": 1},
+    "teachers": [{"name": "resnet10t", "epochs": 1, "batch_size": 32}],
+    "students": [{"name": "EEEA-Net-C1"}],
+    "devices": [{"name": "host-ort"}],
+    "distill": {"epochs": 1, "batch_size": 32},
+    "pruned": [{"of": "EEEA-Net-C1", "keep": "60%"}, {"of": "EEEA-Net-C1", "keep": "80%", "importance": "taylor"}],
+    "quantize": {"calibration_images": 16, "method": "minmax"},
+    "measure": {"tolerance": 0.9, "bootstrap": 100},
+}
+
+
+def _written(folder: Path, **changes: Any) -> Path:
+    path = folder / "cut.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_files_pruned_students_beside_their_parent(tmp_path: Path) -> None:
+    recipe = _written(tmp_path)
+    words = ["run", str(recipe), "--workspace", str(tmp_path / "ws")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    rows = {(row.model, row.teacher, row.scheme): row for row in Store(tmp_path / "ws" / "leaderboard.db").rows()}
+    parent = rows["EEEA-Net-C1", "", "fp32"]
+    for name, share, rule in (("EEEA-Net-C1-cut60", 0.6, "magnitude"), ("EEEA-Net-C1-cut80-taylor", 0.8, "taylor")):
+        for teacher in ("", "resnet10t"):
+            row, int8 = rows[name, teacher, "fp32"], rows[name, teacher, "int8-ptq"]
+            assert row.role == "student"
+            assert row.arch is None
+            assert 0.5 * share * parent.macs < row.macs <= share * parent.macs
+            assert row.params < parent.params
+            assert int8.size_bytes < 0.4 * row.size_bytes
+            assert "predicted_ms" not in row.details
+            pruned = row.details["pruned"]
+            assert (pruned["parent"], pruned["importance"]) == ("EEEA-Net-C1", rule)
+    journal = (tmp_path / "ws" / "journal.jsonl").read_text()
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert (tmp_path / "ws" / "journal.jsonl").read_text() == journal  # nothing is cut or taught twice
+    shown = json.loads(CliRunner().invoke(app, ["leaderboard", "show", "--json", *words[2:]]).output)
+    assert any(row["model"] == "EEEA-Net-C1-cut60" for row in shown)
+
+
+def test_what_cannot_be_pruned_is_told_before_any_training(tmp_path: Path) -> None:
+    unknown = _written(tmp_path, pruned=[{"of": "OFA-595"}])
+    result = CliRunner().invoke(app, ["run", str(unknown), "--workspace", str(tmp_path / "ws")])
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == "pruned.of = 'OFA-595': no such network is trained; known: EEEA-Net-C1"
+    assert not (tmp_path / "ws" / "artifacts").exists() or not any((tmp_path / "ws" / "artifacts").iterdir())
+
+
+@pytest.mark.parametrize("keep", ["0%", "100%", "half", "5", "-3%"])
+def test_a_share_is_between_nothing_and_all(keep: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="write a share of the multiply-accumulates"):
+        load_recipe(str(_written(tmp_path, pruned=[{"of": "EEEA-Net-C1", "keep": keep}])))
+
+
+def test_a_recipe_without_pruning_has_none() -> None:
+    assert Recipe.model_validate({"name": "x"}).pruned == ()
