@@ -61,6 +61,7 @@ class Worker:
         self.version, self.rss, self.machine = "", None, ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._unread = b""
+        self._local = local
         self._stops = local and hasattr(signal, "SIGSTOP") and sys.platform.startswith("linux")
         self._stopped = False
         self._process = subprocess.Popen(
@@ -115,8 +116,12 @@ class Worker:
             self._stopped = True
 
     def stop(self) -> None:
-        """End the process, kindly first; safe to call twice."""
-        self.wake()
+        """End the process, a remote one kindly first; safe to call twice.
+
+        A local one holds nothing but a model, and some runtimes take a quarter of a second to let go of it.
+        """
+        if self._local:
+            self._process.kill()
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
