@@ -25,7 +25,7 @@ from tutelage.records import InputError, Record
 
 from .calibration import Array, calibration_hash, checked_calibration
 from .files import is_quantized, read_graph, sha256_of, write_whole
-from .gates import fold_gates, free_outputs, gate_ranges, split_hard_swish
+from .gates import fold_gates, free_outputs, gate_ranges, shorten_names, split_hard_swish
 from .placement import OPERATORS, count_operators, float_stem
 from .ranges import METHODS, PERCENTILE, Method, collect, write_ranges
 from .run import onnx_session, require
@@ -170,6 +170,7 @@ def quantize_graph(
         model = onnx.load(str(out))
         fold_gates(model)
         free_outputs(model)
+        shorten_names(model)
         return bytes(model.SerializeToString())
 
 

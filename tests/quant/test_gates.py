@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tutelage.quant import ptq
 from tutelage.quant.gates import fold_gates, gate_ranges, split_hard_swish
 from tutelage.quant.placement import float_stem
 from tutelage.quant.ptq import prepared, quantize_graph, quantize_onnx
@@ -96,3 +97,22 @@ def test_a_logit_beyond_calibration_is_not_cut(digits, tmp_path) -> None:
     assert (last.op_type, last.output[0]) == ("Gemm", "logits")
     held = run_onnx(digits.fp32, ones)
     assert run_onnx(report.path, digits.val_images).max() > held.max()
+
+
+def test_names_are_short_and_change_nothing(digits, tmp_path, monkeypatch) -> None:
+    """Inputs, outputs and the operators that compute keep theirs: a report names them."""
+    images = digits.images[:16]
+    report = quantize_onnx(digits.fp32, tmp_path / "short.onnx", images)
+    monkeypatch.setattr(ptq, "shorten_names", lambda model: None)
+    quantize_onnx(digits.fp32, tmp_path / "long.onnx", images)
+    short, long = onnx.load(tmp_path / "short.onnx").graph, onnx.load(tmp_path / "long.onnx").graph
+    onnx.checker.check_model(onnx.load(tmp_path / "short.onnx"))
+    assert [value.name for value in (*short.input, *short.output)] == [
+        value.name for value in (*long.input, *long.output)
+    ]
+    computing = {node.name for node in long.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")}
+    assert computing == {node.name for node in short.node if node.name}
+    assert max(len(tensor.name) for tensor in short.initializer) <= 5
+    assert report.size_bytes < 0.95 * (tmp_path / "long.onnx").stat().st_size
+    answers = [run_onnx(tmp_path / name, digits.val_images) for name in ("short.onnx", "long.onnx")]
+    np.testing.assert_array_equal(*answers)
