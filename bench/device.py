@@ -16,7 +16,6 @@ from tutelage.records import DeviceProfile, InputError, utc_now
 from tutelage.search.space import Space
 
 from .calibrate import ExportArch, ExportBlock, block_table_specs, calibrate, measure_nets
-from .host import cpu_model
 from .measure import TOLERANCE, Progress
 from .profiles import (
     check_name,
@@ -97,7 +96,7 @@ def make_profile(
             **profile.to_dict(),
             "runtime_version": first.runtime_version,
             "effective_precision": first.effective_precision,
-            "cpu_model": cpu_model() if profile.host == "local" and not command else "",
+            "cpu_model": found_out.timed.cpu_model,
             "latency_model": f"{name}.latency.json",
             "spaces": (space.name,),
             "resolutions": sides,

@@ -73,6 +73,7 @@ class TimedJobs:
     unsteadiness: float
     anchor_ms: float
     tries: int
+    cpu_model: str  # of the host that ran them
 
 
 def measure(
@@ -184,7 +185,7 @@ def measure_jobs(
         )
         for index, job in enumerate(jobs)
     }
-    return TimedJobs(measurements, unsteadiness, here, tries)
+    return TimedJobs(measurements, unsteadiness, here, tries, workers[0].cpu)
 
 
 def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:

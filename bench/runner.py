@@ -32,7 +32,7 @@ else:  # started as a program, on a host that may have no such package
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     from adapters import ADAPTERS, Run, open_model  # type: ignore[import-not-found,no-redef]
 
-__all__ = ["ADAPTERS", "memory", "open_model", "serve"]
+__all__ = ["ADAPTERS", "memory", "open_model", "processor", "serve"]
 
 # A runtime that hangs while it is loaded is ended after so long: on a loaded or slow host a second or two become many.
 START_SECONDS = 120.0
@@ -57,7 +57,7 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
         answer({"error": f"{type(error).__name__}: {error}"})
         return
     gc.disable()
-    answer({"version": version, "rss": memory()["rss"], "pid": os.getpid(), "machine": os.uname().machine})
+    answer({"version": version, "rss": memory()["rss"], "pid": os.getpid(), "cpu": processor()})
     # A dead line may look open from the far side for hours: whoever hears nothing for long is left alone.
     _watchdog(job.get("idle"))
     for line in lines:
@@ -68,6 +68,16 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
         except Exception as error:  # noqa: BLE001
             answer({"error": f"{type(error).__name__}: {error}"})
         _watchdog(job.get("idle"))
+
+
+def processor() -> str:
+    """Name this host's processor as Linux does, or else its architecture."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return value.strip()
+    return os.uname().machine
 
 
 def memory() -> dict[str, int | None]:

@@ -58,7 +58,7 @@ class Worker:
         argv: Sequence[str] | None = None,
     ) -> None:
         local = argv is None
-        self.version, self.rss, self.machine = "", None, ""
+        self.version, self.rss, self.cpu = "", None, ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._unread = b""
         self._local = local
@@ -90,9 +90,9 @@ class Worker:
         self.stop()
 
     def greet(self, timeout: float = START_SECONDS) -> None:
-        """Wait until the runtime is loaded; fills `version` and `rss` (bytes, before any model)."""
+        """Wait until the runtime is loaded; fills `version`, `rss` (bytes, before any model) and `cpu`."""
         reply = self._receive(timeout)
-        self.version, self.rss, self.machine = reply["version"], reply["rss"], reply["machine"]
+        self.version, self.rss, self.cpu = reply["version"], reply["rss"], reply["cpu"]
 
     def ask(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
         """Send one request and wait for its answer. Raises WorkerError if it fails, dies or takes too long."""

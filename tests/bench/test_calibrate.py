@@ -68,7 +68,7 @@ class _Laboratory:
                 effective_precision="fp32", samples_ms=(1.0,), anchored_ms=self.ms[job.path] * math.exp(off),
                 created="2026-01-01T00:00:00Z",
             )  # fmt: skip
-        return TimedJobs(found, 0.0, 1.0, 1)
+        return TimedJobs(found, 0.0, 1.0, 1, "a processor")
 
 
 def fit(laboratory: _Laboratory, monkeypatch: pytest.MonkeyPatch, **options: object) -> module.Calibration:
