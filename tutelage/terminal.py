@@ -236,7 +236,7 @@ def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = 
         return
     for name, value in figures.items():
         shown = f"{value:.4g}" if isinstance(value, float) else "not measured" if value is None else str(value)
-        console.print(f"{name:24} {shown}", highlight=False, soft_wrap=True)
+        console.print(f"{name:24} {shown}", highlight=False, soft_wrap=True, markup=False)
 
 
 def print_device(profile: DeviceProfile, console: Console, as_json: bool = False) -> None:

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from tutelage.records import Row
-from tutelage.terminal import MAX_ROWS, print_rows_of_run
+from tutelage.terminal import MAX_ROWS, print_figures, print_rows_of_run
 
 
 def _printed(num_models: int) -> str:
@@ -26,3 +26,9 @@ def test_a_long_run_shows_its_first_device_and_how_to_see_the_others() -> None:
     assert f"{MAX_ROWS} rows ·" in long
     assert (long.count(" box "), long.count(" phone ")) == (MAX_ROWS, 0)
     assert f"{MAX_ROWS} more rows on phone: `tutelage leaderboard show --filter 'device=phone'`" in long
+
+
+def test_a_remedy_with_brackets_is_printed_whole() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    print_figures({"pruner nni": "absent: pip install 'tutelage[nni]'"}, console)
+    assert "pip install 'tutelage[nni]'" in console.file.getvalue()  # not taken for rich's markup
