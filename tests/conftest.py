@@ -16,6 +16,7 @@ LONGEST = (
     "test_objectives.py",
     "test_processes.py",
     "test_device.py",
+    "test_pruned.py",
 )
 
 
