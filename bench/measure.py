@@ -142,12 +142,9 @@ def measure_jobs(
     with tempfile.TemporaryDirectory(dir=workdir, prefix="anchors-") as folder:
         seats, groups = _seat(jobs, runtime.name, runtime.anchors, Path(folder))
         workers = start_workers(
-            groups,
-            threads=device.threads,
-            precision=device.precision,
+            groups, threads=device.threads, precision=device.precision, launcher=launcher,
             cores=quiet_cores(device.threads) if local else None,
-            launcher=launcher,
-        )
+        )  # fmt: skip
         try:
             session = _Session([job.name for job in jobs], seats, workers, progress)
             session.load(runtime.load_seconds)
