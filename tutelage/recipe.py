@@ -261,7 +261,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
         raise InputError(f"--set {change!r}: write key=value, e.g. --set distill.epochs=5")
     *parents, last = key.strip().split(".")
     place: Any = data
-    for part, following in zip(parents, (*parents[1:], last), strict=True):
+    for part, following in zip(parents, [*parents, last][1:], strict=True):
         fresh: Any = [] if following.isdigit() else {}  # a list that the recipe leaves out begins with entry 0
         place = _item(place, part, key) if isinstance(place, list) else place.setdefault(part, fresh)
     try:

@@ -48,6 +48,7 @@ def test_set_reaches_list_entries_by_name_and_by_place() -> None:
     assert load_recipe("demo", ["teachers.0.epochs=9"]).teachers[0].epochs == 9
     more = load_recipe("cxr3-folds-teachers", ["students.3={name: mobilenetv3_small_100}"])
     assert [student.name for student in more.students][2:] == ["mobilenetv2_100", "mobilenetv3_small_100"]
+    assert load_recipe("demo", ["seed=3"]).seed == 3
     added = load_recipe("demo", ["pruned.0={of: winners, keep: 40%}", "pruned.1={of: EEEA-Net-C1}"]).pruned
     assert [(one.of, one.share) for one in added] == [("winners", 0.4), ("EEEA-Net-C1", 0.5)]
     with pytest.raises(InputError, match="the list has 3 entries"):
