@@ -20,7 +20,6 @@ pytestmark = pytest.mark.skipif(
 RECIPE: dict[str, Any] = {
     "name": "cut",
     "data": {"dataset": "phantom", "size": 32, "limit": 80, "augment": "none", "augment_variants": 1},
-    "teachers": [{"name": "resnet10t", "epochs": 1, "batch_size": 32}],
     "students": [{"name": "EEEA-Net-C1"}],
     "devices": [{"name": "host-ort"}],
     "distill": {"epochs": 1, "batch_size": 32},
@@ -45,16 +44,14 @@ def test_a_run_files_pruned_students_beside_their_parent(tmp_path: Path) -> None
     rows = {(row.model, row.teacher, row.scheme): row for row in Store(tmp_path / "ws" / "leaderboard.db").rows()}
     parent = rows["EEEA-Net-C1", "", "fp32"]
     name = "EEEA-Net-C1-cut60-taylor"
-    for teacher in ("", "resnet10t"):
-        row, int8 = rows[name, teacher, "fp32"], rows[name, teacher, "int8-ptq"]
-        assert row.role == "student"
-        assert row.arch is None
-        assert 0.3 * parent.macs < row.macs <= 0.6 * parent.macs
-        assert row.params < parent.params
-        assert int8.size_bytes < 0.4 * row.size_bytes
-        assert "predicted_ms" not in row.details
-        pruned = row.details["pruned"]
-        assert (pruned["parent"], pruned["importance"]) == ("EEEA-Net-C1", "taylor")
+    row, int8 = rows[name, "", "fp32"], rows[name, "", "int8-ptq"]
+    assert row.role == "student"
+    assert row.arch is None
+    assert 0.3 * parent.macs < row.macs <= 0.6 * parent.macs
+    assert row.params < parent.params
+    assert int8.size_bytes < 0.4 * row.size_bytes
+    assert "predicted_ms" not in row.details
+    assert (row.details["pruned"]["parent"], row.details["pruned"]["importance"]) == ("EEEA-Net-C1", "taylor")
     journal = (tmp_path / "ws" / "journal.jsonl").read_text()
     assert CliRunner().invoke(app, words).exit_code == 0
     assert (tmp_path / "ws" / "journal.jsonl").read_text() == journal  # nothing is cut or taught twice
