@@ -5,12 +5,9 @@ Enters: `report("teacher densenet121", 3, 10)`. Leaves: text on standard error; 
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -29,44 +26,12 @@ def silent(text: str, done: int, total: int) -> None:
 def reporting(console: Console | None = None) -> Iterator[Report]:
     """Give a `report(text, done, total)` that draws a bar on a terminal and prints lines elsewhere."""
     console = console or Console(stderr=True)
-    with _interrupted() as asked:
-        if not console.is_terminal:
-            yield _stopping(_plain(console), asked)
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as bar:
-            yield _stopping(_barred(bar), asked)
-
-
-@contextmanager
-def _interrupted() -> Iterator[Callable[[], bool]]:
-    """Remember that Ctrl-C was pressed, beside raising it: a library's bare `except` may swallow what was raised."""
-    pressed = False
-
-    def press(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed = True
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield lambda: False
+    if not console.is_terminal:
+        yield _plain(console)
         return
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _stopping(report: Report, asked: Callable[[], bool]) -> Report:
-    """Raise a swallowed Ctrl-C again, at the next report."""
-
-    def stopping(text: str, done: int, total: int) -> None:
-        if asked():
-            raise KeyboardInterrupt
-        report(text, done, total)
-
-    return stopping
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        yield _barred(bar)
 
 
 def _barred(bar: Progress) -> Report:

@@ -1,13 +1,9 @@
 """What a run prints at its end fits a screen and hides nothing without saying so."""
 
-import contextlib
 import io
-import signal
 
-import pytest
 from rich.console import Console
 
-from tutelage.progress import reporting
 from tutelage.records import Row
 from tutelage.terminal import MAX_ROWS, print_figures, print_rows_of_run
 
@@ -36,17 +32,3 @@ def test_a_remedy_with_brackets_is_printed_whole() -> None:
     console = Console(file=io.StringIO(), width=200)
     print_figures({"pruner nni": "absent: pip install 'tutelage[nni]'"}, console)
     assert "pip install 'tutelage[nni]'" in console.file.getvalue()  # not taken for rich's markup
-
-
-def test_a_swallowed_ctrl_c_ends_the_run_at_its_next_report() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    out = io.StringIO()
-    with reporting(Console(file=out)) as report:
-        report("train", 0, 2)
-        with contextlib.suppress(KeyboardInterrupt):  # as a library's bare except does
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            report("train", 2, 2)
-    assert "0/2" in out.getvalue()
-    assert "2/2" not in out.getvalue()
-    assert signal.getsignal(signal.SIGINT) is before
