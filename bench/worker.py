@@ -61,7 +61,6 @@ class Worker:
         self.version, self.rss, self.cpu = "", None, ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._unread = b""
-        self._local = local
         self._stops = local and hasattr(signal, "SIGSTOP") and sys.platform.startswith("linux")
         self._stopped = False
         self._process = subprocess.Popen(
@@ -115,16 +114,16 @@ class Worker:
             self._process.send_signal(signal.SIGSTOP)
             self._stopped = True
 
-    def stop(self) -> None:
-        """End the process, a remote one kindly first; safe to call twice.
-
-        A local one holds nothing but a model, and some runtimes take a quarter of a second to let go of it.
-        """
-        if self._local:
-            self._process.kill()
+    def dismiss(self) -> None:
+        """Let the process end by itself: its input ends."""
+        self.wake()
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
+
+    def stop(self) -> None:
+        """End the process, kindly first: a compiled network's has children of its own. Safe to call twice."""
+        self.dismiss()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -215,6 +214,9 @@ def start_workers(
 
 
 def stop_workers(workers: Sequence[Worker]) -> None:
+    """End all at once: a runtime may take a quarter of a second to let go of its model."""
+    for worker in workers:
+        worker.dismiss()
     for worker in workers:
         worker.stop()
 
