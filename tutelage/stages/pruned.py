@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import nn
 
 from tutelage.quant.calibration import draw_calibration
 from tutelage.quant.cut import cut_shapes
@@ -54,7 +52,7 @@ def teach_pruned(ctx: Context, taught: Sequence[Student], teachers: Sequence[Stu
             if not wanted:
                 continue
             student, weights = _cut(ctx, section, parent)
-            start = partial(_start, ctx, student, weights)
+            start = partial(networks.load, ctx, student.model_copy(update={"weights": weights}))
             tuned += [
                 teach_student(ctx, student, start, weights.sha256, choice, repeat)
                 for choice in choices(ctx, teachers)
@@ -99,12 +97,6 @@ def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student
         pruned=Pruned.from_dict(found["pruned"]),
     )
     return student, Artifact.from_dict(found["weights"])
-
-
-def _start(ctx: Context, student: Student, weights: Artifact) -> nn.Module:
-    model = networks.build(ctx, student)
-    model.load_state_dict(load_file(ctx.workspace.path / weights.path))
-    return model
 
 
 def _labelled(ctx: Context, side: int) -> tuple[torch.Tensor, torch.Tensor]:
