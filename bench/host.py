@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .runner import processor
+
 # Instruction sets that decide how fast a quantized or bf16 network runs.
 _TELLING_FLAGS = (
     "avx2",
@@ -29,7 +31,7 @@ def describe_host() -> dict[str, Any]:
     """Describe the machine as rows and `doctor` show it: processor, cores, telling flags, memory, system, load."""
     import psutil
 
-    cpu = cpu_model()
+    cpu = processor()
     return {
         "cpu_model": cpu,
         "machine": platform.machine(),
@@ -41,12 +43,6 @@ def describe_host() -> dict[str, Any]:
         "memory_bytes": int(psutil.virtual_memory().total),
         "load_1min": load_average(),
     }
-
-
-def cpu_model() -> str:
-    """Name the processor as the system does, e.g. `AMD EPYC`."""
-    field = _cpuinfo().get("model name") or _cpuinfo().get("Model") or platform.processor()
-    return field or platform.machine()
 
 
 def available_cores() -> int:

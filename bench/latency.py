@@ -168,6 +168,7 @@ class LatencyModel:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read a model back from what `to_dict` gave; raise InputError for another format."""
         if data.get("format") != FORMAT:
             raise InputError(f"latency model format {data.get('format')!r} is not {FORMAT}: add the device again")
         model = cls()
@@ -191,6 +192,7 @@ class LatencyModel:
 
     @classmethod
     def load(cls, path: Path) -> Self:
+        """Read a saved model; raise InputError for a file that is not there or not one."""
         try:
             return cls.from_dict(parsed_json(bounded_text(path)))
         except OSError as error:

@@ -19,6 +19,7 @@ import ctypes
 import gc
 import json
 import os
+import platform
 import signal
 import sys
 import time
@@ -77,7 +78,7 @@ def processor() -> str:
             key, _, value = line.partition(":")
             if key.strip() in ("model name", "Model") and value.strip():
                 return value.strip()
-    return os.uname().machine
+    return platform.processor() or platform.machine()
 
 
 def memory() -> dict[str, int | None]:

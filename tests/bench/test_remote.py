@@ -16,7 +16,7 @@ import pytest
 
 from tutelage.bench import worker as worker_module
 from tutelage.bench.anchors import AnchorNet, anchor_onnx
-from tutelage.bench.host import cpu_model
+from tutelage.bench.host import describe_host
 from tutelage.bench.measure import Job, measure, measure_jobs
 from tutelage.bench.remote import check_template, open_launcher
 from tutelage.bench.worker import ModelFile, Worker, WorkerError
@@ -146,7 +146,7 @@ def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Pat
         jobs = [Job(name, path, (1, *SHAPE)) for name, path in models.items()]
         timed = measure_jobs(jobs, device, launcher=launcher, **SHORT)
     result = timed.measurements["net"]
-    assert timed.cpu_model == cpu_model()  # the far host names its processor; here it is this one
+    assert timed.cpu_model == describe_host()["cpu_model"]  # the far host names its processor; here it is this one
     assert result.device == "far"
     assert len(result.samples_ms) >= 40
     assert result.runtime_version

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.bench.host import cpu_model
 from tutelage.bench.latency import LatencyModel
 from tutelage.bench.profiles import list_profiles, load_latency_model, write_profile
+from tutelage.bench.runner import processor
 from tutelage.bench.runtimes import find_runtime
 from tutelage.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
@@ -135,7 +135,7 @@ def name_device(workspace: Workspace, section: DeviceSection) -> Device:
         runtime_version=runtime.version(),
         threads=section.threads,
         batch=section.batch,
-        cpu_model=cpu_model(),
+        cpu_model=processor(),
         created=utc_now(),
     )
     write_profile(profile, folder)
