@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .quantities import share
 from .records import Arch, InputError, parsed_yaml
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
@@ -91,13 +92,16 @@ class PrunedSection(Section):
     @property
     def share(self) -> float:
         """Give `keep` as a number between 0 and 1."""
-        return float(self.keep.rstrip("% ")) / 100
+        return share(self.keep)
 
     @field_validator("keep")
     @classmethod
     def _a_share(cls, value: str) -> str:
-        number = value.rstrip("% ")
-        if not value.endswith("%") or not number.replace(".", "", 1).isdigit() or not 0 < float(number) < 100:
+        try:
+            part = share(value)
+        except InputError:
+            part = 0.0
+        if not 0 < part < 1:
             raise ValueError("write a share of the multiply-accumulates, e.g. 50%")
         return value
 
