@@ -127,7 +127,7 @@ def free_outputs(model: Any) -> None:
 
 
 def shorten_names(model: Any) -> None:
-    """Give tensors short names, and QDQ operators none, in place: in 1 M weights, names are 9 % of the file.
+    """Give tensors short names, and QDQ operators none, in place: in 1.25 M weights, names were 8 % of the file.
 
     Inputs and outputs of the graph, and operators that compute, keep theirs.
     """

@@ -132,6 +132,7 @@ def print_search(searched: Searched, console: Console) -> None:
 
 
 def print_students(students: Sequence[Student], workspace: Path, console: Console) -> None:
+    """Print taught students with their validation figures and where their weights lie."""
     table = Table(title="Students, figures on the validation split")
     for column in ("student", "teacher", "accuracy", "AUC", "parameters", "weights"):
         table.add_column(column)
@@ -275,6 +276,7 @@ def print_drift(name: str, holds: bool, drift: float, error: float, console: Con
 
 
 def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
+    """Print the known devices and the folders their profiles lie in."""
     if as_json:
         print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))
         return
@@ -308,6 +310,7 @@ def print_datasets(datasets: Mapping[str, Any], console: Console, as_json: bool 
 
 
 def print_data_report(report: DataReport, console: Console, as_json: bool = False) -> None:
+    """Print what a data folder holds, and what is wrong with it."""
     if as_json:
         print(json.dumps(report.to_dict()))
         return
@@ -322,6 +325,7 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
 
 
 def print_doctor(console: Console, as_json: bool = False) -> None:
+    """Print what this host is and has: runtimes, converters, pruners, energy counters."""
     from tutelage.bench.energy import find_meter
     from tutelage.bench.host import describe_host
     from tutelage.bench.litert import describe_converter
