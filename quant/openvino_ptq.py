@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy.typing as npt
 from tutelage.records import InputError
 
 from .calibration import Array, calibration_hash, checked_calibration
+from .compact_ir import save_ir
 from .files import is_quantized, read_graph, sha256_of
 from .ptq import QuantReport
 from .run import first_line, require, run_openvino
@@ -181,18 +180,6 @@ def _report(fp32_path: Path, out_path: Path, images: Array, method: str, *, mixe
         fp32_bytes=fp32_path.stat().st_size,
         num_quantized=sum(operator.get_type_name() == "FakeQuantize" for operator in operators),
     )
-
-
-def save_ir(model: Any, path: Path) -> None:
-    """Write an IR pair with the weights' own types; the .xml is renamed last: who finds it finds the whole model."""
-    import openvino
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        aside = Path(folder) / path.name
-        openvino.save_model(model, str(aside), compress_to_fp16=False)
-        os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(aside, path)
 
 
 def ir_bytes(path: Path) -> int:
