@@ -114,13 +114,11 @@ def score(ctx: Context, student: Student, split: str, kept: Kept) -> None:
 
 
 def print_table(found: dict[Name, Kept]) -> None:
-    """Print a line a network: mean over folds, its deviation, and what the teacher was worth on all folds' images."""
-    taught = {name: kept for name, kept in found.items() if name[2]}
-    gains = [
-        measure_gain([kept.pooled()[0]], [found[(*name[:2], "", name[3])].pooled()[0]], *kept.pooled()[1:])
-        for name, kept in taught.items()
-    ]
-    verdicts = dict(zip(taught, (gain.verdict for gain in correct(gains)), strict=True)) if gains else {}
+    """Print a line a network: mean over folds, its deviation, and what the teacher was worth on all folds' images.
+
+    Seeds are compared together, each with its own twin; the verdict stands on the line of the first.
+    """
+    verdicts = judge_teachers(found)
     for name, kept in found.items():
         role, model, teacher, seed = name
         probs, labels, groups = kept.pooled()
@@ -137,6 +135,25 @@ def print_table(found: dict[Name, Kept]) -> None:
             flush=True,
         )
     print(f"  {PUBLISHED}", flush=True)
+
+
+def judge_teachers(found: dict[Name, Kept]) -> dict[Name, str]:
+    """Say what each teacher was worth to each student: all folds' images and all seeds, Holm-corrected."""
+    pairs: dict[tuple[str, str, str], list[Name]] = {}
+    for name in found:
+        if name[2]:
+            pairs.setdefault(name[:3], []).append(name)
+    gains = []
+    for names in pairs.values():
+        twins = [found[(*name[:2], "", name[3])].pooled()[0] for name in names]
+        gains.append(measure_gain([found[name].pooled()[0] for name in names], twins, *found[names[0]].pooled()[1:]))
+    if not gains:
+        return {}
+    corrected = correct(gains)
+    return {
+        names[0]: f"accuracy {gain.accuracy:+.4f}, {gain.verdict} ({len(names)} seeds)"
+        for names, gain in zip(pairs.values(), corrected, strict=True)
+    }
 
 
 def keep(file: Path, title: str, changes: Sequence[str], found: dict[Name, Kept]) -> None:
