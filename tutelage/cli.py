@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(bundle.app, name="bundle")
 
 EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 @app.callback(invoke_without_command=True)
@@ -272,6 +274,7 @@ def doctor(as_json: JsonOption = False) -> None:
 def main() -> None:
     """Run the command line; every failure that a user can mend is one line and an exit code."""
     _quiet_threads()
+    _tidy_when_terminated()
     codes = {InputError: EXIT_BAD_INPUT, InfeasibleBudgetError: EXIT_INFEASIBLE, UnsteadyDeviceError: EXIT_UNSTEADY}
     try:
         app(standalone_mode=True)
@@ -279,10 +282,25 @@ def main() -> None:
         print(f"tutelage: {error}", file=sys.stderr)
         sys.exit(codes[type(error)])
     except (KeyboardInterrupt, SystemExit) as stop:  # typer turns Ctrl-C into its exit code
-        if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
+        stopped = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
+        code = EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code
+        if not isinstance(code, int) or code not in stopped:
             raise
-        print("tutelage: interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        print(f"tutelage: {stopped[code]}; the same command goes on where it was", file=sys.stderr)
+        sys.exit(code)
+
+
+def _tidy_when_terminated() -> None:
+    """Leave as after Ctrl-C when a scheduler or `kill` ends the run: workers stopped, temporary folders removed."""
+    owner = os.getpid()
+
+    def leave(signum: int, frame: object) -> None:
+        if os.getpid() != owner:  # a forked worker dies as it would have
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        raise SystemExit(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def _quiet_threads() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,12 +66,17 @@ def test_the_command_runs_as_a_module() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")])
+def test_ctrl_c_and_kill_are_one_line_and_leave_nothing_behind(
+    sent: signal.Signals, code: int, word: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tmp").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "tutelage", "run", "demo", "-w", str(tmp_path / "w")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
         # A shell's background job ignores Ctrl-C, and so would this child of one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -78,9 +84,10 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
     while not (tmp_path / "w" / "workspace.json").is_file() and time.monotonic() < limit:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    told(Done(process.returncode, "", err), 130, "interrupted", "goes on where it was")
+    told(Done(process.returncode, "", err), code, word, "goes on where it was")
+    assert not list((tmp_path / "tmp").glob("tutelage-*"))
 
 
 def test_every_verb_has_help_with_an_example() -> None:
