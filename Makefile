@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast test-nni check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo test test-fast test-nni check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -102,6 +102,9 @@ bench-prune: $(READY)
 
 bench-folds: $(READY)
 	$(BIN)/python tests/benchmarks/folds.py --data $(DATA)/cxr3
+
+bench-int8-loss: $(READY)
+	$(BIN)/python tests/benchmarks/int8_loss.py --data $(DATA)/cxr3
 
 clean:
 	rm -rf $(VENV) $(NNI_ENV) .types build dist *.egg-info

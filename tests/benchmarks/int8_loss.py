@@ -1,0 +1,134 @@
+"""What int8 costs a recipe's students, by itself and after training under rounding: `make bench-int8-loss`.
+
+Enters: a recipe, a folder of data. Leaves: a line a student, runtime and scheme: its share of the fp32 bytes, and what
+accuracy and AUC lose against the fp32 file of the same student, with 95 % intervals over groups. Where the recipe has
+folds, all are played and their test images pooled, as in `folds.py`, whose trainings are kept in the same workspace.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage import pipeline
+from tutelage.bench.conversion import size_bytes
+from tutelage.distill.gain import measure_gain
+from tutelage.progress import reporting
+from tutelage.recipe import Recipe, load_recipe
+from tutelage.stages.compress import Variant, compress
+from tutelage.stages.context import open_context
+from tutelage.stages.evaluate import Judged, Threshold, judge
+from tutelage.stages.rounding import teach_rounding
+from tutelage.stages.teach import teach_teacher
+from tutelage.terminal import cores
+from tutelage.workspace import Workspace
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@dataclass
+class Pooled:
+    """One file's answers on all folds' test images, beside those of the fp32 file."""
+
+    int8: list[NDArray[np.float32]] = field(default_factory=list)
+    fp32: list[NDArray[np.float32]] = field(default_factory=list)
+    labels: list[NDArray[np.int64]] = field(default_factory=list)
+    groups: list[NDArray[np.str_]] = field(default_factory=list)
+    thresholds: list[tuple[Threshold, Threshold]] = field(default_factory=list)
+    size: list[float] = field(default_factory=list)
+
+
+Key = tuple[str, str, str, str, int]  # model, teacher, runtime, scheme, seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="cxr3-folds")
+    parser.add_argument("--data", type=Path, required=True, help="the file or folder of the recipe's data set")
+    parser.add_argument("--workspace", type=Path, default=Path("folds-workspace"))
+    parser.add_argument("--by", choices=("image", "group"), default="group", help="what a fold keeps together")
+    parser.add_argument("--qat", type=int, default=2, help="epochs of training under rounding; 0: none (default: 2)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
+    asked = parser.parse_args()
+    changes = [*asked.changes, f"data.path={asked.data}", f"quantize.qat_epochs={asked.qat}"]
+    folds = load_recipe(asked.recipe, changes).data.folds or 1
+    found: dict[Key, Pooled] = {}
+    for fold in range(folds):
+        here = [f"data.fold={fold}", f"data.leaky={str(asked.by == 'image').lower()}"] if folds > 1 else []
+        play(load_recipe(asked.recipe, [*changes, *here]), Workspace(asked.workspace), found)
+        print(f"\nfold {fold + 1} of {folds}", flush=True)
+        print_table(found)
+
+
+def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None:
+    """Teach, quantize and judge a recipe's students, and add their answers on the test images."""
+    with reporting() as report:
+        students = pipeline.distill(recipe, workspace, report, cores())
+        ctx = open_context(recipe, workspace, report, cores())
+        teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+        for student in students:
+            variants = [*compress(ctx, student, RUNTIMES), *teach_rounding(ctx, student, RUNTIMES, teachers)]
+            judged = [judge(ctx, variant) for variant in variants]
+            floats = {one.variant.runtime: one for one in judged if one.variant.scheme == "fp32"}
+            for one in judged:
+                runtime = one.variant.runtime
+                key = (student.model, student.teacher, runtime, one.variant.scheme, student.seed)
+                groups = ctx.dataset.groups[ctx.dataset.indices("test")]
+                add(found.setdefault(key, Pooled()), one, floats[runtime], groups, size_of(workspace, one.variant))
+
+
+def size_of(workspace: Workspace, variant: Variant) -> int:
+    return size_bytes(workspace.path / variant.file.path)
+
+
+def add(pooled: Pooled, one: Judged, fp32: Judged, groups: NDArray[np.str_], size: int) -> None:
+    pooled.int8.append(one.probs)
+    pooled.fp32.append(fp32.probs)
+    pooled.labels.append(one.labels)
+    pooled.groups.append(groups)
+    pooled.thresholds.append((one.threshold, fp32.threshold))
+    pooled.size.append(size / fp32.variant.file.size_bytes)
+
+
+def print_table(found: dict[Key, Pooled]) -> None:
+    """Print what each int8 file has and loses, in points: what is asked is .5 by quantization alone and .2 by QAT."""
+    print(
+        f"  {'student':46} {'runtime':12} {'scheme':9} {'of fp32':>7}  {'accuracy points (95 %)':26}  AUC points (95 %)"
+    )
+    for (model, teacher, runtime, scheme, _), pooled in found.items():
+        if scheme == "fp32":
+            continue
+        own, floats = ([cut[side]] for cut in pooled.thresholds[:1] for side in (0, 1))
+        if pooled.thresholds[0] != (None, None) and len(pooled.thresholds) > 1:
+            raise SystemExit("thresholds differ from fold to fold: give a recipe of three classes or more, or no folds")
+        gain = measure_gain(
+            [np.concatenate(pooled.int8)],
+            [np.concatenate(pooled.fp32)],
+            np.concatenate(pooled.labels),
+            np.concatenate(pooled.groups),
+            first_thresholds=own,
+            second_thresholds=floats,
+        )
+        name = f"{model} from {teacher}" if teacher else model
+        print(
+            f"  {name[:46]:46} {runtime:12} {scheme:9} {np.mean(pooled.size):7.3f}  "
+            f"{points(gain.accuracy, gain.accuracy_lo, gain.accuracy_hi):26}  "
+            f"{points(gain.auc, gain.auc_lo, gain.auc_hi)}",
+            flush=True,
+        )
+
+
+def points(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a difference in points with its interval; empty where it is undefined."""
+    if value is None:
+        return ""
+    bounds = "" if low is None or high is None else f" [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return f"{100 * value:+.2f}{bounds}"
+
+
+if __name__ == "__main__":
+    main()
