@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
     asked = parser.parse_args()
     changes = [*asked.changes, f"data.path={asked.data}", f"quantize.qat_epochs={asked.qat}"]
-    folds = load_recipe(asked.recipe, changes).data.folds or 1
+    data = load_recipe(asked.recipe, changes).data
+    folds = data.folds if data.fold is not None else 1
     found: dict[Key, Pooled] = {}
     for fold in range(folds):
         here = [f"data.fold={fold}", f"data.leaky={str(asked.by == 'image').lower()}"] if folds > 1 else []
