@@ -151,7 +151,7 @@ def judge_teachers(found: dict[Name, Kept]) -> dict[Name, str]:
         return {}
     corrected = correct(gains)
     return {
-        names[0]: f"accuracy {gain.accuracy:+.4f}, {gain.verdict} ({len(names)} seeds)"
+        names[0]: f"accuracy {gain.accuracy:+.4f}, {gain.verdict} (seeds: {len(names)})"
         for names, gain in zip(pairs.values(), corrected, strict=True)
     }
 

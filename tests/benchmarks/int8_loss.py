@@ -19,6 +19,7 @@ from tutelage.bench.conversion import size_bytes
 from tutelage.distill.gain import measure_gain
 from tutelage.progress import reporting
 from tutelage.recipe import Recipe, load_recipe
+from tutelage.records import InputError
 from tutelage.stages.compress import Variant, compress
 from tutelage.stages.context import open_context
 from tutelage.stages.evaluate import Judged, Threshold, judge
@@ -40,6 +41,7 @@ class Pooled:
     groups: list[NDArray[np.str_]] = field(default_factory=list)
     thresholds: list[tuple[Threshold, Threshold]] = field(default_factory=list)
     size: list[float] = field(default_factory=list)
+    multi_label: bool = False
 
 
 Key = tuple[str, str, str, str, int]  # model, teacher, runtime, scheme, seed
@@ -68,8 +70,12 @@ def main() -> None:
 def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None:
     """Teach, quantize and judge a recipe's students, and add their answers on the test images."""
     with reporting() as report:
-        students = pipeline.distill(recipe, workspace, report, cores())
         ctx = open_context(recipe, workspace, report, cores())
+        if recipe.data.fold is not None and (ctx.num_classes == 2 or ctx.dataset.multi_label):
+            raise InputError(
+                f"{recipe.name}: thresholds differ from fold to fold; give three classes or more, or no folds"
+            )
+        students = pipeline.distill(recipe, workspace, report, cores())
         teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
         for student in students:
             variants = [*compress(ctx, student, RUNTIMES), *teach_rounding(ctx, student, RUNTIMES, teachers)]
@@ -79,7 +85,8 @@ def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None
                 runtime = one.variant.runtime
                 key = (student.model, student.teacher, runtime, one.variant.scheme, student.seed)
                 groups = ctx.dataset.groups[ctx.dataset.indices("test")]
-                add(found.setdefault(key, Pooled()), one, floats[runtime], groups, size_of(workspace, one.variant))
+                kept = found.setdefault(key, Pooled(multi_label=ctx.dataset.multi_label))
+                add(kept, one, floats[runtime], groups, size_of(workspace, one.variant))
 
 
 def size_of(workspace: Workspace, variant: Variant) -> int:
@@ -104,8 +111,6 @@ def print_table(found: dict[Key, Pooled]) -> None:
         if scheme == "fp32":
             continue
         own, floats = ([cut[side]] for cut in pooled.thresholds[:1] for side in (0, 1))
-        if pooled.thresholds[0] != (None, None) and len(pooled.thresholds) > 1:
-            raise SystemExit("thresholds differ from fold to fold: give a recipe of three classes or more, or no folds")
         gain = measure_gain(
             [np.concatenate(pooled.int8)],
             [np.concatenate(pooled.fp32)],
@@ -113,6 +118,7 @@ def print_table(found: dict[Key, Pooled]) -> None:
             np.concatenate(pooled.groups),
             first_thresholds=own,
             second_thresholds=floats,
+            multi_label=pooled.multi_label,
         )
         name = f"{model} from {teacher}" if teacher else model
         print(
