@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast test-nni check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo test test-fast test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -33,6 +33,13 @@ test-nni: $(READY)
 	test -x $(NNI_ENV)/bin/python || $(PY) -m venv $(NNI_ENV)
 	grep -v '^filelock==' constraints.txt | $(BIN)/uv pip install -q --python $(NNI_ENV)/bin/python -c - -e '.[nni]' pytest pytest-timeout
 	OMP_NUM_THREADS=1 $(NNI_ENV)/bin/python -m pytest tests/nni -q
+
+# Which changes of a file its own tests notice: FILES="bench/drift.py" NUM=50; all files take about an hour.
+FILES ?=
+NUM ?= 100
+mutants: $(READY)
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/run.py $(FILES) --num $(NUM)
 
 # Type checkers do not know setuptools' package-dir mapping: show them the house as it is when installed.
 types:

@@ -1,0 +1,166 @@
+"""Make mutants of a source file: cosmic-ray's operators, and three of our own that take whole statements away."""
+
+from __future__ import annotations
+
+import ast
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+# These want to be told which variables to swap.
+_WITH_ARGUMENTS = {"core/VariableInserter", "core/VariableReplacer"}
+Replacement = tuple[str, Callable[[], str]]  # an operator's name, and what writes the mutated source
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of a file: `before` and `after` are the first lines that differ, stripped."""
+
+    operator: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def change(self) -> tuple[str, str]:
+        return self.before, self.after
+
+
+def sample(source: str, num: int, seed: int) -> list[Mutant]:
+    """Draw at most `num` mutants that differ from `source` in what runs (annotations and docstrings do not count).
+
+    Sites are drawn, not operators: `a + b` has eleven replacements and `not a` has one, and both are one site.
+    """
+    rng = random.Random(seed)
+    sites = [list(group) for group in _sites(source)]
+    for site in sites:
+        rng.shuffle(site)
+    rng.shuffle(sites)
+    original = _what_runs(source)
+    drawn: list[Mutant] = []
+    seen = {original}
+    while sites and len(drawn) < num:
+        for site in list(sites):
+            mutant = _next(source, site, seen)
+            if mutant is None:
+                sites.remove(site)
+                continue
+            drawn.append(mutant)
+            if len(drawn) == num:
+                break
+    return drawn
+
+
+def _next(source: str, site: list[Replacement], seen: set[str]) -> Mutant | None:
+    """Take the next replacement of a site whose code was not drawn before; None where there is no more."""
+    while site:
+        name, make = site.pop()
+        text = make()
+        try:
+            runs = _what_runs(text)
+        except SyntaxError:  # cosmic-ray takes the stars of `{**a}` and `f(*a)` for operators
+            continue
+        if runs in seen:
+            continue
+        seen.add(runs)
+        line, before, after = _first_difference(source, text)
+        return Mutant(name, line, before, after, text)
+    return None
+
+
+def _sites(source: str) -> Iterator[list[Replacement]]:
+    """Give the replacements of each place of the source."""
+    import parso
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree = parso.parse(source)
+    constants = _lines_of_constants(source)
+    by_place: dict[object, list[Replacement]] = {}
+    for name in sorted(set(operator_names()) - _WITH_ARGUMENTS):
+        operator = get_operator(name)()
+        places = [place for node in _walk(tree) for place in operator.mutation_positions(node)]
+        for occurrence, place in enumerate(places):
+            if name == "core/NumberReplacer" and place[0][0] in constants:
+                continue
+            by_place.setdefault(place, []).append((name, partial(_mutated, source, operator, occurrence)))
+    yield from by_place.values()
+    for name, text in _removals(source):
+        yield [(name, partial(str, text))]
+
+
+def _lines_of_constants(source: str) -> set[int]:
+    """Find the module's named numbers: each is a stated choice, and a test that repeats it would test nothing."""
+    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return {node.lineno for node in assigned if isinstance(node.value, ast.Constant)}
+
+
+def _mutated(source: str, operator: object, occurrence: int) -> str:
+    from cosmic_ray.mutating import mutate_code
+
+    text = mutate_code(source.encode(), operator, occurrence)
+    assert text is not None, "the occurrence was counted on this very source"
+    return str(text)
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    yield node
+    for child in getattr(node, "children", ()):
+        yield from _walk(child)
+
+
+def _removals(source: str) -> Iterator[tuple[str, str]]:
+    """Remove a statement, make a branch never taken, or let a function give its first argument back."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr | ast.AugAssign) and not _is_docstring(node):
+            yield "own/remove-statement", _with_lines(source, node, "pass")
+        if isinstance(node, ast.FunctionDef) and len(node.body) > 1:
+            names = [arg.arg for arg in node.args.args if arg.arg not in ("self", "cls")]
+            if names and node.returns is not None and ast.unparse(node.returns) != "None":
+                body = node.body[1:] if _is_docstring(node.body[0]) else node.body
+                yield "own/return-first-argument", _with_lines(source, body[0], f"return {names[0]}")
+
+
+def _with_lines(source: str, node: ast.stmt, statement: str) -> str:
+    """Put `statement` in place of a node; what stands behind a `return` is never reached."""
+    lines = source.split("\n")
+    start, end = node.lineno - 1, node.end_lineno or node.lineno
+    return "\n".join([*lines[:start], " " * node.col_offset + statement, *lines[end:]])
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _what_runs(source: str) -> str:
+    """Dump the program without what never runs: annotations (they are postponed) and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+            for arg in [
+                *node.args.args,
+                *node.args.kwonlyargs,
+                *node.args.posonlyargs,
+                node.args.vararg,
+                node.args.kwarg,
+            ]:
+                if arg is not None:
+                    arg.annotation = None
+        elif isinstance(node, ast.AnnAssign) and node.value is not None and not isinstance(node.target, ast.Name):
+            node.annotation = ast.Constant(0)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [statement for statement in body if not _is_docstring(statement)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _first_difference(source: str, text: str) -> tuple[int, str, str]:
+    old, new = source.split("\n"), text.split("\n")
+    for number, (a, b) in enumerate(zip(old, new, strict=False), 1):
+        if a != b:
+            return number, a.strip(), b.strip()
+    return len(old), "", ""
