@@ -97,7 +97,7 @@ def delong(first: np.ndarray, second: np.ndarray, positive: np.ndarray) -> Paire
     num_pos, num_neg = int(positive.sum()), int((~positive).sum())
     by_pos, by_neg, areas = [], [], []
     for scores in (np.asarray(first, np.float64), np.asarray(second, np.float64)):
-        together, apart_pos, apart_neg = _midranks(scores), _midranks(scores[positive]), _midranks(scores[~positive])
+        together, apart_pos, apart_neg = midranks(scores), midranks(scores[positive]), midranks(scores[~positive])
         by_pos.append((together[positive] - apart_pos) / num_neg)
         by_neg.append(1 - (together[~positive] - apart_neg) / num_pos)
         areas.append(by_pos[-1].mean())
@@ -113,7 +113,7 @@ def delong(first: np.ndarray, second: np.ndarray, positive: np.ndarray) -> Paire
     return PairedTest(difference, difference - 1.959964 * deviation, difference + 1.959964 * deviation, p)
 
 
-def _midranks(values: np.ndarray) -> np.ndarray:
+def midranks(values: np.ndarray) -> np.ndarray:
     """Rank from 1, ties share the mean of their ranks."""
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

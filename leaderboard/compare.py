@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tutelage.records import Row
+from tutelage.records import Comparison, Row
 
 from . import pareto
 from .export import HEADINGS, plain
@@ -24,18 +24,6 @@ _DEVICE_FIGURES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy
 
 
 @dataclass(frozen=True)
-class PairedTest:
-    """What a paired test of two rows on the same test images found, e.g. DeLong on `auc`, McNemar on `accuracy`."""
-
-    name: str
-    figure: str
-    p_value: float
-    difference: float | None = None
-    low: float | None = None  # 95 % interval of the difference, the second row less the first
-    high: float | None = None
-
-
-@dataclass(frozen=True)
 class Difference:
     """One figure of two rows; `change` is told as points (qualities) or as a ratio (costs), empty if not comparable."""
 
@@ -47,7 +35,7 @@ class Difference:
     note: str
 
 
-def differences(first: Row, second: Row, tests: Sequence[PairedTest] = ()) -> list[Difference]:
+def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> list[Difference]:
     """Compare what may be compared: qualities on one data set and split, latencies on one device."""
     same_ground = (first.dataset, first.split) == (second.dataset, second.split)
     rig = ("device", "batch", "threads")
@@ -71,7 +59,7 @@ def differences(first: Row, second: Row, tests: Sequence[PairedTest] = ()) -> li
     return found
 
 
-def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequence[PairedTest] = ()) -> None:
+def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequence[Comparison] = ()) -> None:
     """Print two rows beside each other, with the tests' findings where they were made."""
     from rich.table import Table
     from rich.text import Text
@@ -110,11 +98,10 @@ def _change(name: str, a: float, b: float) -> tuple[str, str]:
     return (f"{a / b:.2f} x less" if b < a else f"{b / a:.2f} x more"), verdict
 
 
-def _note(name: str, first: Row, second: Row, tests: Sequence[PairedTest]) -> str:
+def _note(name: str, first: Row, second: Row, tests: Sequence[Comparison]) -> str:
     for test in tests:
         if test.figure == name:
-            spread = "" if test.low is None or test.high is None else f", 95 % {test.low:+.3f} to {test.high:+.3f}"
-            return f"{test.name} p {'< 0.001' if test.p_value < 0.001 else f'= {test.p_value:.3f}'}{spread}"
+            return test.text
     bounds = [getattr(row, f"{name}_{end}", None) for row in (first, second) for end in ("lo", "hi")]
     known = [float(bound) for bound in bounds if bound is not None]
     if len(known) < len(bounds):

@@ -1,26 +1,35 @@
 """The types that cross rooms: frozen, validated, with a JSON round trip and a content id each.
 
-Enters: plain values. Leaves: records that compare, hash and store by content. Knows no other module of the house.
+Rooms import this module and no other of `tutelage`; what `comparison`, `inputs` and `record` hold is found here too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from .comparison import DEFAULT_MARGIN as DEFAULT_MARGIN
+from .comparison import MIN_SEEDS as MIN_SEEDS
+from .comparison import Comparison as Comparison
+from .comparison import Verdict as Verdict
+from .inputs import MAX_TEXT_BYTES as MAX_TEXT_BYTES
+from .inputs import MAX_YAML_VALUES as MAX_YAML_VALUES
+from .inputs import InfeasibleBudgetError as InfeasibleBudgetError
+from .inputs import InputError as InputError
+from .inputs import UnsteadyDeviceError as UnsteadyDeviceError
+from .inputs import bounded_text as bounded_text
+from .inputs import parsed_json as parsed_json
+from .inputs import parsed_yaml as parsed_yaml
+from .record import ID_DIGITS as ID_DIGITS
+from .record import Record as Record
+from .record import content_id as content_id
 
 Role = Literal["teacher", "student", "baseline"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-
-# 16 hex digits of SHA-256 are 64 bits, so a million records collide with odds below 1e-7.
-ID_DIGITS = 16
 
 # ResNet50D space of OFA: blocks of a stage that are always there, before the elastic depth {0, 1, 2} is added.
 _RESNET_BASE_DEPTH = (2, 2, 4, 2)
@@ -29,86 +38,9 @@ _RESNET_MAX_EXTRA = 2
 _STAGE_SLOTS = 4
 
 
-class InputError(ValueError):
-    """What a user gave cannot be used; the message is one line that names the value and the remedy (exit code 2)."""
-
-
-# Text that a user brings (measurements, a search, rows): a million lines fit, and nothing larger is read into memory.
-MAX_TEXT_BYTES = 256 * 1024 * 1024
-# A YAML file of a kilobyte can name itself a billion times over; a recipe or a profile has some hundred values.
-MAX_YAML_VALUES = 100_000
-
-
-def bounded_text(path: Path | str, limit: int = MAX_TEXT_BYTES, encoding: str = "utf-8") -> str:
-    """Read a text file of at most `limit` bytes; raise InputError for a larger one, OSError where there is none."""
-    path = Path(path)
-    size = path.stat().st_size
-    if size > limit:
-        raise InputError(f"{path} has {size} bytes, more than the {limit} that a file of this kind may have")
-    return path.read_text(encoding=encoding)
-
-
-def parsed_json(text: str) -> Any:
-    """Parse JSON; nesting that would exhaust the stack is a JSONDecodeError like any other fault."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise json.JSONDecodeError("nested too deeply", "", 0) from None
-
-
-def parsed_yaml(text: str) -> Any:
-    """Parse plain YAML; raise YAMLError too for nesting or aliases that unfold to more than MAX_YAML_VALUES values."""
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply") from None
-    left, waiting = MAX_YAML_VALUES, [value]
-    while waiting:
-        one = waiting.pop()
-        left -= 1
-        if left < 0:
-            raise yaml.YAMLError(f"it unfolds to more than {MAX_YAML_VALUES} values")
-        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        waiting.extend(inner)
-    return value
-
-
-class InfeasibleBudgetError(ValueError):
-    """No architecture meets the budget; the message names the bound and the nearest feasible one (exit code 3)."""
-
-
-class UnsteadyDeviceError(RuntimeError):
-    """The device could not be measured steadily; the message says how unsteady it was (exit code 4)."""
-
-
-def content_id(value: Any) -> str:
-    """Hash a JSON-able value: SHA-256 of its canonical JSON, the first 16 hex digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
-
-
 def utc_now() -> str:
     """Tell the time as rows store it, e.g. `2026-11-20T22:10:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Record(BaseModel):
-    """What all records share: they are frozen, refuse unknown fields, and are named by their content."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
-
-    @property
-    def id(self) -> str:
-        return content_id(self.to_dict())
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        return cls.model_validate(data)
 
 
 class Arch(Record):

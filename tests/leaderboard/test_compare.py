@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from tutelage.leaderboard.compare import PairedTest, differences, show_comparison
-from tutelage.records import Row
+from tutelage.leaderboard.compare import differences, show_comparison
+from tutelage.records import Comparison, Row
 
 A = Row(
     model="A",
@@ -46,12 +46,13 @@ def test_other_ground_is_not_compared(change, figure):
 
 
 def test_a_paired_test_is_told_before_the_intervals():
-    tests = [PairedTest("DeLong", "auc", 0.0004, 0.05, 0.02, 0.08)]
-    assert by_figure(A, B, tests)["auc"].note == "DeLong p < 0.001, 95 % +0.020 to +0.080"
+    found = {"claim": "file", "figure": "auc", "difference": 0.05, "low": 0.02, "high": 0.08, "p": 0.0004}
+    tests = [Comparison.from_dict({**found, "margin": 0.01, "num_seeds": 1, "num_groups": 40})]
+    assert by_figure(A, B, tests)["auc"].note == "gained +.050 AUC [+.020, +.080], p < .001"
     console = Console(width=110, file=io.StringIO(), record=True)
     show_comparison(A, B, console, tests=tests)
     text = console.export_text()
     assert "[b]B" in text
-    assert "DeLong" in text
+    assert "gained +.050" in text
     show_comparison(A, B, console)
     assert "No paired test" in console.export_text()

@@ -17,6 +17,7 @@ from .context import Context
 from .runtime_files import answers
 
 _PROBS = "probabilities.npz"
+_VERSION = 2  # of what this stage files: 2 added the groups
 _CHUNK = 2048  # images in memory as floats at a time
 
 Threshold = float | tuple[float, ...] | None  # two classes: one; several labels: one each; else none
@@ -44,6 +45,7 @@ def judge(ctx: Context, variant: Variant) -> Judged:
         "file": variant.file.sha256,
         "runtime": variant.runtime,
         "seed": ctx.recipe.seed,
+        "version": _VERSION,
     }
 
     def work(folder: Path) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def judge(ctx: Context, variant: Variant) -> Judged:
             logits = _answers(ctx, variant, split)
             arrays[f"{split}_probs"] = _probabilities(logits, ctx.dataset.multi_label)
             arrays[f"{split}_labels"] = ctx.dataset.labels[ctx.dataset.indices(split)]
+            arrays[f"{split}_groups"] = np.asarray(ctx.dataset.groups[ctx.dataset.indices(split)], dtype=np.str_)
         np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
         ctx.report(f"evaluate {variant.title}", 1, 1)
         return {"file": _PROBS}

@@ -98,7 +98,7 @@ def board_compare(
     second: Annotated[str, typer.Argument(help="Another row's id.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Lay two rows side by side, with McNemar's and DeLong's tests where both answered the same images.
+    """Lay two rows side by side, with a paired test by group where both were evaluated on the same images.
 
     Example: [bold]tutelage leaderboard compare 8576a5ae 0c2e2c63[/]
     """
