@@ -9,7 +9,9 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tutelage.files import sync
 from tutelage.records import InputError
 
 from .conversion import Conversion, Done, parts
@@ -35,11 +37,26 @@ def convert(
         raise InputError(f"{runtime.name} loads {' or '.join(runtime.suffixes)} files: nothing converts ONNX to those")
     stores = [_place(each, suffix, kept) for each in conversions]
     missing = [(each, store) for each, store in zip(conversions, stores, strict=True) if not store.is_file()]
-    CONVERTERS[suffix]([Conversion(each.onnx, store, each.shape) for each, store in missing], done)
+    if missing:
+        with TemporaryDirectory(dir=missing[0][1].parent, prefix=".converting.") as aside:
+            fresh = [Path(aside, f"{number}{suffix}") for number in range(len(missing))]
+            todo = [Conversion(each.onnx, new, each.shape) for (each, _), new in zip(missing, fresh, strict=True)]
+            CONVERTERS[suffix](todo, done)
+            for (_, store), new in zip(missing, fresh, strict=True):
+                _keep(new, store)
     for each, store in zip(conversions, stores, strict=True):
         if store != each.target:
             for part in parts(store):
                 shutil.copyfile(part, each.target.with_suffix(part.suffix))
+
+
+def _keep(new: Path, store: Path) -> None:
+    """Sync a model's files and give them their names, the one that is looked for last."""
+    files = parts(new)
+    for part in reversed(files):
+        sync(part)
+        part.replace(store.with_suffix(part.suffix))
+    sync(store.parent)
 
 
 def _place(conversion: Conversion, suffix: str, kept: Path | None) -> Path:

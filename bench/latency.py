@@ -8,7 +8,6 @@ Intervals are scaled by leave-one-out errors (conformal calibration).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tutelage.files import write_json
 from tutelage.records import Arch, InputError, bounded_text, parsed_json
 
 from .anchors import ANCHOR_SET
@@ -185,10 +185,8 @@ class LatencyModel:
         return model
 
     def save(self, path: Path) -> None:
-        """Write the model as JSON: aside first, then renamed, so that no half-written file is taken for a whole one."""
-        aside = Path(path).with_name(Path(path).name + ".part")
-        aside.write_text(json.dumps(self.to_dict(), indent=1))
-        aside.replace(path)
+        """Write the model as JSON, whole or not at all."""
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: Path) -> Self:

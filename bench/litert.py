@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.files import whole_file
 from tutelage.records import InputError
 
 from .conversion import Conversion, Done
@@ -124,9 +125,8 @@ def quantize_litert(source: Path, target: Path, images: NDArray[np.float32]) -> 
         tool = quantizer.Quantizer(str(source))
         tool.load_quantization_recipe(recipe.static_wi8_ai8())
         ranges = tool.calibrate({key: [{name: image[None]} for image in images]})
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        tool.quantize(ranges).export_model(str(aside), overwrite=True)
-    aside.replace(target)
+        with whole_file(target) as aside:
+            tool.quantize(ranges).export_model(str(aside), overwrite=True)
     return target
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tutelage.files import whole_file
 from tutelage.records import InputError
 
 from .conversion import Conversion, Done
@@ -49,11 +50,10 @@ def _convert(conversion: Conversion, folder: Path) -> None:
     kinds = {line.split()[0] for line in graph.read_text().splitlines()[2:] if line.strip()}
     if unknown := sorted(kind for kind in kinds if "." in kind):
         raise InputError(f"{conversion.onnx} cannot be converted for ncnn: it has no layer for {', '.join(unknown)}")
-    aside = conversion.target.with_name(f".{conversion.target.name}.{os.getpid()}")
-    aside.write_bytes(weights.read_bytes())
-    aside.replace(conversion.target.with_suffix(".bin"))
-    aside.write_bytes(graph.read_bytes())
-    aside.replace(conversion.target)
+    # The graph last: who finds it finds its weights, too.
+    for part, target in ((weights, conversion.target.with_suffix(".bin")), (graph, conversion.target)):
+        with whole_file(target) as aside:
+            aside.write_bytes(part.read_bytes())
 
 
 def _pnnx() -> str:

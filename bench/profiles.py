@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tutelage.files import write_text
 from tutelage.records import DeviceProfile, InputError, bounded_text, parsed_yaml
 
 from .latency import LatencyModel
@@ -163,9 +164,7 @@ def write_profile(profile: DeviceProfile, folder: Path) -> Path:
         lines.append(f"{field}: {_plain(value)}".rstrip() + f"  # {_COMMENTS[field]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".yaml.part")
-        aside.write_text("\n".join(lines) + "\n")
-        aside.replace(path)
+        write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise InputError(f"cannot write device profile {path}: {error.strerror}; choose another workspace") from error
     return path

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.files import sync, sync_tree
 from tutelage.records import InputError, content_id
 
 from .dataset import Listing, Request
@@ -107,12 +108,10 @@ def _build(whole: Path, listing: Listing, request: Request) -> Decoded:
         del images
         np.save(aside / "digests.npy", digests, allow_pickle=False)
         (aside / "meta.json").write_text(json.dumps({"errors": errors, "version": DECODE_VERSION}))
-        for file in aside.iterdir():
-            _sync(file)
-        _sync(aside)
+        sync_tree(aside)
         if not whole.exists():  # another process may have built the same meanwhile
             aside.rename(whole)
-        _sync(whole.parent)
+        sync(whole.parent)
     except OSError as error:
         raise InputError(f"cannot write decoded images to {whole.parent}: {error.strerror or error}") from None
     finally:
@@ -151,11 +150,3 @@ def _being_written(folder: Path) -> bool:
         return False
     owner = int(folder.name.split("-")[1])
     return owner != os.getpid() and Path(f"/proc/{owner}").exists()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from tutelage.files import sync, sync_tree
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,10 @@ def save_checkpoint(
         save_file(plain, aside / f"{name}.safetensors")
     torch.save(dict(optimizer), aside / "optimizer.pt")
     (aside / "state.json").write_text(json.dumps(state))
-    for path in (*aside.iterdir(), aside):
-        _flush(path)
+    sync_tree(aside)
     shutil.rmtree(final, ignore_errors=True)
     aside.replace(final)
-    _flush(folder)
+    sync(folder)
     for old in folder.glob(f"{_PREFIX}*"):
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
@@ -75,11 +75,3 @@ def load_checkpoint(folder: Path, fingerprint: str) -> Saved | None:
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         return Saved(weights, optimizer, state)
     return None
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

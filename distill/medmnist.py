@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.files import sync
 from tutelage.records import InputError
 
 from .dataset import SPLITS, Dataset, Request, manifest_hash, split_column
@@ -186,6 +187,7 @@ def _fetched(path: Path | None, flag: str, size: int) -> Path:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=whole.parent) as aside:
             kind = getattr(medmnist, medmnist.INFO[flag]["python_class"])
             kind(split="test", root=aside, size=size, download=True)
+            sync(Path(aside) / file)
             (Path(aside) / file).replace(whole)
     except (RuntimeError, OSError) as error:  # the package tells its own remedy in ten lines
         reason = "" if isinstance(error, RuntimeError) else f" ({error.strerror or error})"

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from tutelage.files import whole_file
+
 _PANEL_INCHES = 2.2
 _PIXELS = 96
 
@@ -40,7 +42,8 @@ def save_pictures(
             panel.set_title(name, fontsize=8)
             panel.set_axis_off()
         path = folder / f"explain-{i:03d}.png"
-        figure.savefig(path, dpi=110)
+        with whole_file(path) as aside:
+            figure.savefig(aside, dpi=110)
         written.append(path)
     return written
 

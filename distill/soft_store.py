@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from tutelage.files import write_json
+
 logger = logging.getLogger(__name__)
 
 # Records are indexed by a dict until there are this many, then by a sorted array, which is ten times smaller.
@@ -77,7 +79,7 @@ class LogitStore:
         """Write records in one call under a lock, so that a reader sees whole ones only."""
         if self._kind is None:
             self._kind = _record(values.shape[1])
-            _write_aside(self.path.parent / "meta.json", {**self._told, "classes": values.shape[1]})
+            write_json(self.path.parent / "meta.json", {**self._told, "classes": values.shape[1]})
         records = np.zeros(len(keys), self._kind)
         records["key"], records["logits"] = keys, values
         records["crc"] = _checksums(records)
@@ -146,9 +148,3 @@ def _read_meta(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
         return {}
-
-
-def _write_aside(path: Path, value: dict[str, Any]) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    aside.write_text(json.dumps(value))
-    aside.replace(path)

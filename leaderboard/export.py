@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tutelage.files import whole_file
 from tutelage.records import InputError, Row
 
 from . import pareto
@@ -72,11 +73,11 @@ def export(rows: Sequence[Row] | pd.DataFrame, path: Path | None, format: str) -
     if format == "parquet":
         if path is None:
             raise InputError("parquet is binary: name a file to write it to")
-        _guard(path, lambda: found.to_parquet(path, index=False))
+        _guard(path, lambda aside: found.to_parquet(aside, index=False))
         return str(path)
     text = _WRITERS[format](found)
     if path is not None:
-        _guard(path, lambda: path.write_text(text, encoding="utf-8", newline=""))
+        _guard(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))
     return text
 
 
@@ -217,9 +218,14 @@ def _latex_text(cell: str) -> str:
     return "".join(signs.get(sign, sign) for sign in cell)
 
 
-def _guard(path: Path, write: Callable[[], object]) -> None:
+def _guard(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all; a device (`/dev/stdout`) or a pipe takes the text as it comes."""
     try:
-        write()
+        if path.exists() and not path.is_file():
+            write(path)
+            return
+        with whole_file(path) as aside:
+            write(aside)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
 

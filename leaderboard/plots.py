@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tutelage.files import whole_file
 from tutelage.records import InputError, Row
 
 from . import pareto
@@ -137,7 +138,8 @@ def save(path: Path | Iterable[Path], size: tuple[float, float], draw: Any) -> N
             # No date in the file: the same rows give the same bytes.
             dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
             try:
-                figure.savefig(file, metadata=dated.get(file.suffix))
+                with whole_file(file) as aside:
+                    figure.savefig(aside, metadata=dated.get(file.suffix))
             except (OSError, ValueError) as error:
                 raise InputError(f"{file} cannot be drawn ({error}): name a .png, .svg or .pdf") from error
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tutelage.files import write_text
 from tutelage.records import InputError, Row
 
 from .export import export
@@ -50,14 +50,10 @@ def build_page(
     `rows` may be a store's frame of `page_data.PAGE_COLUMNS`, which is quicker for many; `details` (`Store.details`)
     is then asked for what the cards show of single rows.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(page_text(rows, title, details=details), encoding="utf-8")
-        aside.replace(path)
+        write_text(path, page_text(rows, title, details=details))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def page_text(rows: Sequence[Row] | pd.DataFrame, title: str, *, live: str = "", details: Details | None = None) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
+from tutelage.files import sync, sync_tree
 from tutelage.records import InputError, Record, Row
 
 from .calibration import Array
@@ -132,9 +133,11 @@ def write_bundle(
             for name, text in texts.items():
                 (aside / name).write_text(text, encoding="utf-8")
             write_manifest(aside, f"model{model.suffix}", runtime)
+            sync_tree(aside)
             if folder.exists():
                 folder.rmdir()
             aside.rename(folder)
+            sync(folder.parent)
     except OSError as error:
         raise InputError(f"cannot write the bundle {folder}: {error.strerror}; choose another folder") from error
     return load_bundle(folder)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from tutelage.files import sync, sync_tree
+
 # An attribute with its default value says nothing (OpenVINO's operation specifications, opset 1).
 _DEFAULTS = {"auto_broadcast": "numpy", "auto_pad": "explicit"}
 
@@ -29,8 +31,10 @@ def save_ir(model: Any, path: Path) -> None:
         aside = Path(folder) / path.name
         openvino.save_model(model, str(aside), compress_to_fp16=False)
         aside.write_text(compact(aside.read_text(encoding="utf-8")), encoding="utf-8")
+        sync_tree(aside.parent)
         os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(aside, path)
+        sync(path.parent)
 
 
 def _shorten_names(model: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tutelage.files import whole_file
 from tutelage.records import InputError
 
 from .subnet_step import TrainState
@@ -33,11 +33,9 @@ def save_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) ->
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     numbers = {"signature": signature, "step": state.step, "phase": state.phase, "log": state.log}
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    save_file({k: t.detach().contiguous().clone() for k, t in tensors.items()}, aside, {"state": json.dumps(numbers)})
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
+    plain = {k: t.detach().contiguous().clone() for k, t in tensors.items()}
+    with whole_file(path) as aside:
+        save_file(plain, aside, {"state": json.dumps(numbers)})
 
 
 def load_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) -> bool:

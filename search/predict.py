@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tutelage.files import whole_file
 from tutelage.records import Arch, InputError
 
 from .features import Fields, Floats, choices_of, featurise, fields_of
@@ -115,8 +116,7 @@ class AccuracyPredictor:
             "widths": list(fields.widths),
         }
         path = Path(path)
-        aside = path.with_name(path.name + ".part")
-        with aside.open("wb") as file:
+        with whole_file(path) as aside, aside.open("wb") as file:
             np.savez_compressed(
                 file,
                 header=np.array(json.dumps(header)),
@@ -126,7 +126,6 @@ class AccuracyPredictor:
                 values=self._values,
                 log_theta=self._fit.log_theta,
             )
-        aside.replace(path)
         return path
 
     @classmethod

@@ -6,7 +6,6 @@ Enters and leaves as `search.json`. A file that is cut off or of another kind is
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from tutelage.files import write_text
 from tutelage.records import Arch, InputError, Record, bounded_text, parsed_json
 
 from .features import Floats
@@ -66,12 +66,7 @@ class SearchResult(Record):
     def to_json(self, path: Path | str) -> Path:
         """Write aside, flush, rename: a half-written file is never taken for a whole one."""
         path = Path(path)
-        aside = path.with_name(path.name + ".part")
-        with aside.open("w") as file:
-            json.dump(self.to_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_text(path, json.dumps(self.to_dict()))
         return path
 
     def to_dict(self) -> dict[str, Any]:

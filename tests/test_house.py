@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
-# Rooms know `tutelage.records` alone, but for this: latency features are counts of blocks, a table without torch.
+# What every room may use: the types that cross rooms, and files that are whole or absent. Neither knows the package.
+LEAVES = ("tutelage.records", "tutelage.files")
+# Rooms know these alone, but for this: latency features are counts of blocks, a table without torch.
 ALLOWED = {"bench": {"tutelage.search.space", "tutelage.search.counts"}}
 # The one training loop reads top to bottom, and is longer for it.
 TRAINING_LOOP = 135
@@ -25,16 +27,19 @@ def imports_of(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_rooms_know_records_and_themselves_only(room: str) -> None:
+def test_rooms_know_the_leaves_and_themselves_only(room: str) -> None:
     for path in (ROOT / room).glob("**/*.py"):
         for name in imports_of(path):
-            if name.split(".")[0] != "tutelage" or name == "tutelage.records":
+            if name.split(".")[0] != "tutelage" or name in LEAVES:
                 continue
             assert name in ALLOWED.get(room, set()), f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_records_know_nobody() -> None:
-    assert not [name for name in imports_of(ROOT / "tutelage" / "records.py") if name.startswith("tutelage")]
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaves_know_nobody(leaf: str) -> None:
+    path = ROOT.joinpath(*leaf.split(".")).with_suffix(".py")
+    assert not [name for name in imports_of(path) if name.startswith("tutelage")]
+    assert not [node for node in ast.walk(ast.parse(path.read_text())) if getattr(node, "level", 0)]
 
 
 def test_no_module_is_imported_by_a_generic_top_level_name() -> None:

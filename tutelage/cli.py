@@ -42,7 +42,7 @@ def run(
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget what the workspace holds of stages and start over.")
+        bool, typer.Option("--fresh", help="Do this recipe's stages again; what older rows refer to is kept.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +57,9 @@ def run(
     chosen = load_recipe(recipe, set_ or ())
     if follow(chosen, workspace, terminal.cores()):
         return
-    with terminal.run_setting(workspace, fresh) as setting, leading():
+    with terminal.run_setting(workspace) as setting, leading():
+        if fresh:
+            setting[0].start_over(chosen.name)
         searched, published = pipeline.run(chosen, *setting)
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))
@@ -286,7 +288,8 @@ def main() -> None:
         code = EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code
         if not isinstance(code, int) or code not in stopped:
             raise
-        print(f"tutelage: {stopped[code]}; the same command goes on where it was", file=sys.stderr)
+        again = "the same command" if "--fresh" not in sys.argv else "the command without --fresh"
+        print(f"tutelage: {stopped[code]}; {again} goes on where it was", file=sys.stderr)
         sys.exit(code)
 
 

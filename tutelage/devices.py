@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from tutelage.bench.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.bench.runtimes import find_runtime
+from tutelage.files import whole_file
 from tutelage.formats import FREE_BATCH, Shape, export_network
 from tutelage.progress import Report
 from tutelage.quant.ptq import quantize_onnx
@@ -165,7 +165,6 @@ def _once(exports: Path, key: str, path: Path, shape: Shape, make: Callable[[Pat
     kept = exports / f"{content_id(key + fixed)}{path.suffix}"
     if not kept.is_file():
         exports.mkdir(parents=True, exist_ok=True)
-        aside = exports / f".{kept.stem}.{os.getpid()}{path.suffix}"
-        make(aside)
-        aside.replace(kept)
+        with whole_file(kept) as aside:
+            make(aside)
     shutil.copyfile(kept, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,8 +35,8 @@ MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
 
 
 @contextmanager
-def run_setting(path: Path, fresh: bool = False) -> Iterator[Setting]:
-    """Open what a verb needs: the workspace, a progress report, and the threads this process may use."""
+def run_setting(path: Path) -> Iterator[Setting]:
+    """Open what a verb that writes needs: the workspace, locked, a progress report, and the threads it may use."""
     from tutelage.bench.host import busy_warning
 
     console = Console(stderr=True)
@@ -45,14 +44,10 @@ def run_setting(path: Path, fresh: bool = False) -> Iterator[Setting]:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_time=False)]
     )
     workspace = Workspace(path)
-    if fresh:
-        with workspace.locked():
-            for folder in ("artifacts", "cache"):
-                shutil.rmtree(workspace.path / folder, ignore_errors=True)
     warning = busy_warning()
     if warning:
         console.print(f"note: {warning}", highlight=False)
-    with reporting(console) as report:
+    with workspace.locked(), reporting(console) as report:
         yield workspace, report, cores()
 
 

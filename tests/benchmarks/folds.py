@@ -25,6 +25,7 @@ from tutelage import pipeline
 from tutelage.bench.measure import Job, measure_jobs
 from tutelage.distill.evaluate import evaluate, predict_logits, probabilities
 from tutelage.distill.gain import correct, measure_gain
+from tutelage.files import write_json
 from tutelage.progress import reporting
 from tutelage.quant.export import export_onnx
 from tutelage.recipe import load_recipe
@@ -33,7 +34,7 @@ from tutelage.stages import networks
 from tutelage.stages.context import Context, open_context
 from tutelage.stages.teach import teach_teacher
 from tutelage.terminal import cores
-from tutelage.workspace import Workspace, write_json
+from tutelage.workspace import Workspace
 
 # Ozturk et al., Computers in Biology and Medicine 121 (2020): the mean of five folds by image.
 PUBLISHED = "DarkCovidNet, as published: mean 0.8702, 1,167,586 parameters at 256 px, folds by image"

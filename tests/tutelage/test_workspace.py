@@ -4,12 +4,17 @@ import json
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tutelage import cli
+from tutelage.cli import app
+from tutelage.files import whole_file, write_json
+from tutelage.leaderboard.store import Store
 from tutelage.records import InputError
-from tutelage.workspace import Workspace, write_json
+from tutelage.workspace import Stage, Workspace
 
 
 def test_a_finished_stage_is_not_done_twice(tmp_path: Path) -> None:
@@ -82,3 +87,198 @@ def test_a_torn_journal_line_is_left_out_and_the_next_starts_afresh(tmp_path: Pa
     workspace.stage("two", {}, lambda folder: {})
     assert [event["stage"] for event in workspace.journal()] == ["one", "one", "two", "two"]
     json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])
+
+
+def _record_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note what is synced to disk and what gets its final name, in order: real files, real calls."""
+    events: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def noted_sync(handle: int) -> None:
+        events.append(f"sync {os.readlink(f'/proc/self/fd/{handle}')}")
+        sync(handle)
+
+    def noted_rename(source: str | os.PathLike[str], target: str | os.PathLike[str], **more: int) -> None:
+        events.append(f"name {os.fspath(target)}")
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_rename)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    return events
+
+
+def test_all_of_a_stage_is_on_the_disk_before_it_counts_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        (folder / "weights.safetensors").write_bytes(b"weights")
+        (folder / "parts" / "deep").mkdir(parents=True)
+        (folder / "parts" / "deep" / "model.onnx").write_bytes(b"graph")
+        return {}
+
+    workspace = Workspace(tmp_path)
+    events = _record_syncs(monkeypatch)
+    stage = workspace.stage("train", {}, work)
+    filed = events.index(f"name {stage.folder / 'done.json'}")
+    before, after = events[:filed], events[filed + 1 :]
+    paths = ["weights.safetensors", "parts/deep/model.onnx", "parts/deep", "parts", "", "..", "../.."]
+    for path in paths:
+        assert f"sync {(stage.folder / path).resolve()}" in before, path
+    # The result's bytes before its name, and its name before the stage is given.
+    assert any(event.startswith(f"sync {stage.folder}/.done.json.") for event in before)
+    assert f"sync {stage.folder}" in after
+
+
+def _killed_while_syncing(path: str, ready: "multiprocessing.synchronize.Event") -> None:
+    """Do a stage and stop for good where its second file is about to be synced."""
+    sync = os.fsync
+
+    def stuck(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("model.onnx"):
+            ready.set()
+            signal.pause()
+        sync(handle)
+
+    os.fsync = stuck
+    Workspace(Path(path)).stage("train", {}, lambda folder: {"bytes": (folder / "model.onnx").write_bytes(b"first")})
+
+
+def test_a_stage_that_is_killed_before_its_files_are_on_the_disk_is_done_again(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_killed_while_syncing, args=(str(tmp_path), ready))
+    process.start()
+    assert ready.wait(60)
+    assert not list(tmp_path.glob("artifacts/*/done.json"))
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    again = Workspace(tmp_path).stage("train", {}, lambda folder: {"bytes": (folder / "model.onnx").write_bytes(b"b")})
+    assert again.result == {"bytes": 1}
+
+
+def test_starting_over_redoes_one_recipe_and_keeps_what_rows_refer_to(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def stage(recipe: str, name: str) -> Stage:
+        def work(folder: Path) -> dict[str, str]:
+            calls.append(f"{recipe} {name}")
+            (folder / "model.onnx").write_text(f"{recipe} {len(calls)}")
+            return {"by": recipe}
+
+        return Workspace(tmp_path).for_recipe(recipe).stage(name, {}, work)
+
+    first = stage("mine", "teacher")
+    other = stage("other", "student")
+    (tmp_path / "cache").mkdir()
+    Workspace(tmp_path).start_over("mine")
+    again = stage("mine", "teacher")
+    assert calls == ["mine teacher", "other student", "mine teacher"]
+    assert (first.folder / "model.onnx").read_text() == "mine 1"  # a row's bundle still finds it
+    assert again.folder != first.folder
+    assert again.key != first.key, "what follows from the new attempt would be taken for the old one's"
+    assert stage("mine", "teacher") == again
+    assert stage("other", "student") == other
+    assert stage("other", "teacher") == first, "another recipe's results changed under it"
+    assert len(calls) == 3
+    assert not (tmp_path / "cache").exists()
+    assert not list(tmp_path.glob(".removed*"))
+
+
+def test_a_start_over_that_is_stopped_goes_on_in_its_own_attempt(tmp_path: Path) -> None:
+    def stop(folder: Path) -> dict[str, int]:
+        (folder / "checkpoint").write_text("half")
+        raise KeyboardInterrupt
+
+    def stage(name: str, work: Callable[[Path], dict[str, int]]) -> Stage:
+        return Workspace(tmp_path).for_recipe("mine").stage(name, {}, work)
+
+    before = [stage(name, lambda folder: {"run": 1}) for name in ("teacher", "student")]
+    Workspace(tmp_path).start_over("mine")
+    teacher = stage("teacher", lambda folder: {"run": 2})
+    with pytest.raises(KeyboardInterrupt):
+        stage("student", stop)
+    # Without another start over: the teacher is not done a third time, the student goes on from its checkpoint.
+    assert stage("teacher", lambda folder: {"run": 3}) == teacher
+    student = stage("student", lambda folder: {"run": len((folder / "checkpoint").read_text())})
+    assert student.result == {"run": 4}
+    assert [json.loads((one.folder / "done.json").read_text())["result"] for one in before] == [{"run": 1}] * 2
+
+
+def test_the_holder_of_a_workspace_may_lock_it_again_and_releases_it_once(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.locked(), workspace.for_recipe("any").locked():
+        pass
+    with Workspace(tmp_path).locked():
+        pass
+
+
+def test_verbs_that_write_into_a_workspace_are_kept_out_while_another_process_has_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), ready))
+    process.start()
+    (tmp_path / "model.onnx").write_bytes(b"")
+    model = str(tmp_path / "model.onnx")
+    verbs = [
+        ["run", "demo"],
+        ["run", "demo", "--fresh"],
+        ["search", "--max-params", "4M"],
+        ["distill"],
+        ["quantize", model, "--out", str(tmp_path / "int8.onnx")],
+        ["bench", model, "--device", "any"],
+        ["explain"],
+        ["bundle", "abcdef"],
+        ["device", "add", "any"],
+        ["device", "check", "any"],
+        ["device", "remove", "any"],
+    ]
+    Store(tmp_path / "leaderboard.db").close()
+    assert ready.wait(60)
+    try:
+        for verb in verbs:
+            with pytest.raises(InputError, match="in use by another command"):
+                app([*verb, "--workspace", str(tmp_path)], standalone_mode=False)
+        with pytest.raises(InputError, match="in use by another command"):
+            app(["reproduce", "abc", "--into", str(tmp_path)], standalone_mode=False)
+        assert not (tmp_path / "attempts").exists()
+        with pytest.raises(InputError, match="no row"):  # reading needs no lock
+            app(["leaderboard", "show", "abcdef", "--workspace", str(tmp_path)], standalone_mode=False)
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_file_is_whole_or_absent_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "profile.yaml"
+    target.write_text("old")
+
+    def cut_off() -> None:
+        with whole_file(target) as aside:
+            assert aside.suffix == ".yaml"
+            aside.write_text("half")
+            assert list(tmp_path.glob("*.yaml")) == [target], "a kill now would leave a file that a listing finds"
+            raise RuntimeError("power")
+
+    with pytest.raises(RuntimeError):
+        cut_off()
+    assert target.read_text() == "old"
+    with whole_file(target) as aside:
+        aside.write_text("new")
+    assert target.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.yaml"]
+
+
+@pytest.mark.parametrize(("option", "words"), [([], "the same command goes on"), (["--fresh"], "without --fresh goes")])
+def test_who_interrupts_is_told_which_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], words: str
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(cli, "_tidy_when_terminated", lambda: None)
+    monkeypatch.setattr("sys.argv", ["tutelage", "run", "demo", *option])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert words in capsys.readouterr().err

@@ -107,7 +107,7 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
         workers=data.workers,
         options=dict(data.options),
     )
-    return Context(recipe, workspace, dataset, report, threads)
+    return Context(recipe, workspace.for_recipe(recipe.name), dataset, report, threads)
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:

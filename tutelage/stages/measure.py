@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.bench.measure import measure
+from tutelage.files import write_json
 from tutelage.records import Measurement
-from tutelage.workspace import write_json
 
 from .compress import Variant
 from .context import Context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -86,8 +87,12 @@ def device_remove(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> 
     Example: [bold]tutelage device remove my-laptop[/]
     """
     from tutelage.bench.profiles import remove_profile
+    from tutelage.workspace import Workspace
 
-    for path in remove_profile(name, workspace):
+    # A profile of the user's own folder can be removed where there is no workspace, and none is made for it.
+    with Workspace(workspace).locked() if workspace.is_dir() else nullcontext():
+        removed = remove_profile(name, workspace)
+    for path in removed:
         print(f"removed {path}")
 
 
