@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,37 @@ def parsed_json(text: str) -> Any:
         raise json.JSONDecodeError("nested too deeply", "", 0) from None
 
 
-def parsed_yaml(text: str) -> Any:
-    """Parse plain YAML; raise YAMLError too for nesting or aliases that unfold to more than MAX_YAML_VALUES values."""
+def parsed_yaml(text: str, prepare: Callable[[Any], None] | None = None) -> Any:
+    """Parse plain YAML; raise YAMLError too for nesting or aliases that unfold to more than MAX_YAML_VALUES values.
+
+    prepare: may change the tags of the document's node before values are made of it.
+    """
     import yaml
 
+    loader: Any = yaml.SafeLoader(text)
     try:
-        value = yaml.safe_load(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        left, waiting = MAX_YAML_VALUES, [node]
+        while waiting:
+            one = waiting.pop()
+            left -= 1
+            if left < 0:
+                raise yaml.YAMLError(f"it unfolds to more than {MAX_YAML_VALUES} values")
+            if isinstance(one, yaml.MappingNode):
+                waiting.extend(value for _, value in one.value)
+            elif isinstance(one, yaml.SequenceNode):
+                waiting.extend(one.value)
+        if prepare is not None:
+            prepare(node)
+        return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
-    left, waiting = MAX_YAML_VALUES, [value]
-    while waiting:
-        one = waiting.pop()
-        left -= 1
-        if left < 0:
-            raise yaml.YAMLError(f"it unfolds to more than {MAX_YAML_VALUES} values")
-        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        waiting.extend(inner)
-    return value
+    except (ValueError, TypeError, AttributeError) as error:  # a date of month 13, a number of 5,000 digits
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from None
+    finally:
+        loader.dispose()
 
 
 class InfeasibleBudgetError(ValueError):

@@ -1,41 +1,81 @@
-"""Quantities with units, as people write them: `5ms`, `100M`, `8MB`, `35%`.
+"""Quantities with units, as people write them: `5ms`, `100M`, `8MB`, `35%`; the one reader of options and of filters.
 
-Enters: text. Leaves: a number, or an InputError that shows how to write it.
+An option is above zero and names its unit (`milliseconds`, `number`, `size_in_bytes`, `share`). A filter compares any
+number with a column: `amount` takes one without a unit in the column's own.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from .records import InputError
 
-_NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ%]*)\s*$")
-_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-_COUNTS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+_NUMBER = re.compile(r"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[ \t]*([a-zA-Zµ%]*)[ \t]*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of quantity: what it is called, its units as factors of the first, and examples."""
+
+    what: str
+    units: dict[str, float]
+    examples: str
+
+
+LATENCY = Kind("a latency", {"ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3}, "5ms, 800us or 1.5s")
+COUNT = Kind("a count", {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}, "100M, 5.5k or 2500000")
 # File sizes are decimal, as disks and app stores count them; the binary units say so by their i.
-_BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+SIZE = Kind(
+    "a size",
+    {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+    "8MB, 500kB or 2MiB",
+)
+SHARE = Kind("a share", {"%": 0.01}, "35%")
+FRACTION = Kind("a fraction", {"": 1.0, "%": 0.01}, "0.95 or 95%")
+ENERGY = Kind("an energy", {"mJ": 1.0, "uJ": 1e-3, "µJ": 1e-3, "J": 1e3}, "3mJ")
+PLAIN = Kind("a number", {"": 1.0}, "4")
+# What a filter may compare a kind of column with, by the name that the page knows it by.
+KINDS = {"latency": LATENCY, "count": COUNT, "size": SIZE, "fraction": FRACTION, "energy": ENERGY, "plain": PLAIN}
+
+
+def amount(text: str, kind: Kind) -> float:
+    """Read a number of any sign for a column of this kind; one without a unit is in the column's own unit."""
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        raise InputError(f"{text!r} is not {kind.what}: write e.g. {kind.examples}")
+    unit = found.group(2)
+    if unit and unit not in kind.units:
+        units = " ".join(filter(None, kind.units)) or "none"
+        raise InputError(f"{text!r} is not {kind.what} (units: {units}): write e.g. {kind.examples}")
+    return float(found.group(1)) * (kind.units[unit] if unit else 1.0)
 
 
 def milliseconds(value: str | float) -> float:
     """Read a latency: `5ms`, `800us`, `1.5s`. A bare number has no unit and is refused."""
-    return _read(value, _MILLISECONDS, "a latency", "5ms, 800us or 1.5s")
+    return _read(value, LATENCY)
 
 
 def number(value: str | float) -> float:
     """Read a count: `5000000`, `5M`, `1.2G`."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _positive(float(value), str(value), "a count", "100M")
-    return _read(value, _COUNTS, "a count", "100M, 5.5k or 2500000")
+    return _read(value, COUNT)
 
 
 def size_in_bytes(value: str | float) -> float:
     """Read a size: `8MB`, `500kB`, `2MiB`."""
-    return _read(value, _BYTES, "a size", "8MB, 500kB or 2MiB")
+    return _read(value, SIZE)
 
 
 def share(value: str | float) -> float:
     """Read a percentage: `35%` is .35."""
-    return _read(value, {"%": 0.01}, "a share", "35%")
+    return _read(value, SHARE)
+
+
+def latency_budget(text: str) -> tuple[float, bool]:
+    """Read a latency budget: milliseconds and False, or (`35%`) a fraction and True."""
+    if text.strip().endswith("%"):
+        return share(text), True
+    return milliseconds(text), False
 
 
 def in_units(value: float, unit: str) -> str:
@@ -48,14 +88,11 @@ def in_units(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-def _read(value: str | float, units: dict[str, float], what: str, examples: str) -> float:
-    found = _NUMBER.match(str(value))
-    if found is None or found.group(2) not in units:
-        raise InputError(f"{value!r} is not {what}: write a number with a unit, e.g. {examples}")
-    return _positive(float(found.group(1)) * units[found.group(2)], str(value), what, examples)
-
-
-def _positive(amount: float, text: str, what: str, examples: str) -> float:
-    if not 0 < amount < float("inf"):
-        raise InputError(f"{text!r} is not {what}: it must be above zero, e.g. {examples}")
-    return amount
+def _read(value: str | float, kind: Kind) -> float:
+    found = _NUMBER.fullmatch(str(value))
+    if found is None or found.group(2) not in kind.units:
+        raise InputError(f"{str(value)!r} is not {kind.what}: write a number with a unit, e.g. {kind.examples}")
+    read = float(found.group(1)) * kind.units[found.group(2)]
+    if not 0 < read < float("inf"):
+        raise InputError(f"{str(value)!r} is not {kind.what}: it must be above zero, e.g. {kind.examples}")
+    return read

@@ -6,23 +6,41 @@ Enters: a path or the name of a built-in recipe, and `key=value` changes. Leaves
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from .quantities import share
-from .records import Arch, InputError, parsed_yaml
+from .changes import one_line, set_text, set_value, typed_yaml
+from .quantities import latency_budget, number, share, size_in_bytes
+from .records import Arch, InputError
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
 MAX_RECIPE_BYTES = 1_000_000
 
 
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A part of a recipe: frozen; an unknown key, an infinite number, or yes in place of a number is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind is not bool and bool not in get_args(kind):
+            raise ValueError("yes, no, true and false are no value here")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a text must not hold a NUL character")
+        return value
 
 
 class DataSection(Section):
@@ -133,6 +151,13 @@ class DeviceSection(Section):
     risk: float = Field(0.05, gt=0, lt=0.5)
     minutes: float = Field(3.0, gt=0)  # how long it may be measured where it is not known yet
 
+    @field_validator("max_latency")
+    @classmethod
+    def _a_budget(cls, value: str | None) -> str | None:
+        if value is not None:
+            latency_budget(value)
+        return value
+
 
 class SearchSection(Section):
     strategy: Literal["default", "random", "eeea", "nsga2", "linas", "nni-tpe"] = "default"
@@ -145,6 +170,20 @@ class SearchSection(Section):
     objectives: tuple[str, ...] = ()
     winners: int = Field(2, ge=1)
     calibration_batches: int = Field(4, ge=1)
+
+    @field_validator("max_macs", "max_params")
+    @classmethod
+    def _a_count(cls, value: str | None) -> str | None:
+        if value is not None:
+            number(value)
+        return value
+
+    @field_validator("max_size")
+    @classmethod
+    def _a_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            size_in_bytes(value)
+        return value
 
 
 class DistillSection(TrainSection):
@@ -192,7 +231,7 @@ class Recipe(Section):
     about: str = ""
     command: str = ""
     expect: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     seeds: int = Field(1, ge=1)  # students (and their twins) are trained so many times; the teachers once
     data: DataSection = DataSection()
     teachers: tuple[TeacherSection, ...] = ()
@@ -206,6 +245,15 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     measure: MeasureSection = MeasureSection()
     explain: ExplainSection = ExplainSection()
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_once(cls, value: tuple[DeviceSection, ...]) -> tuple[DeviceSection, ...]:
+        names = [section.name for section in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"device {twice!r} is named twice: name each once")
+        return value
 
 
 def built_in_recipes() -> dict[str, str]:
@@ -229,7 +277,7 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         known = list(built_in_recipes())
         raise InputError(f"no recipe {name_or_path!r}{_nearest(name_or_path, known)}: give a file or one of {known}")
     for change in changes:
-        _apply(data, change)
+        set_text(data, Recipe, change)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -241,7 +289,7 @@ def with_options(recipe: Recipe, options: Mapping[str, object], devices: Sequenc
     data = recipe.model_dump(mode="json")
     for key, value in options.items():
         if value is not None:
-            _apply(data, f"{key}={value}")
+            set_value(data, Recipe, key, value)
     if devices:
         data["devices"] = [device.model_dump(mode="json") for device in devices]
     try:
@@ -258,45 +306,15 @@ def explain_validation(error: ValidationError, model: type[BaseModel], data: Any
         known = sorted(_fields_at(model, first["loc"][:-1]))
         word = str(first["loc"][-1])
         return f"unknown key {place!r}{_nearest(word, known)}; known here: {', '.join(known)}"
-    return f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _apply(data: dict[str, Any], change: str) -> None:
-    key, sign, text = change.partition("=")
-    if not sign:
-        raise InputError(f"--set {change!r}: write key=value, e.g. --set distill.epochs=5")
-    *parents, last = key.strip().split(".")
-    place: Any = data
-    for part, following in zip(parents, [*parents, last][1:], strict=True):
-        fresh: Any = [] if following.isdigit() else {}  # a list that the recipe leaves out begins with entry 0
-        place = _item(place, part, key) if isinstance(place, list) else place.setdefault(part, fresh)
-    try:
-        value = parsed_yaml(text)
-        if isinstance(place, list):
-            if not 0 <= int(last) <= len(place):
-                raise IndexError(f"the list has {len(place)} entries, from 0 on; {len(place)} adds one")
-            place[int(last) : int(last) + 1] = [value]
-        else:
-            place[last] = value
-    except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
-        raise InputError(f"--set {change!r} cannot be applied: {error}".replace("\n", " ")) from None
-
-
-def _item(items: list[Any], part: str, key: str) -> Any:
-    """Find a list entry by its place or, for teachers and devices, by its name."""
-    if part.isdigit() and int(part) < len(items):
-        return items[int(part)]
-    for entry in items:
-        if isinstance(entry, dict) and entry.get("name") == part:
-            return entry
-    raise InputError(f"--set {key}: no entry {part!r}; give its place (0 to {len(items) - 1}) or its name")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place} = {_brief.repr(first['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _yaml_of(text: str, origin: str) -> dict[str, Any]:
     try:
-        data = parsed_yaml(text)
+        data = typed_yaml(text, Recipe)
     except yaml.YAMLError as error:
-        raise InputError(f"{origin} is not YAML: {error}".replace("\n", " ")) from None
+        raise InputError(f"{origin} is not YAML: {one_line(error)}") from None
     if not isinstance(data, dict):
         raise InputError(f"{origin} is not a recipe: a mapping of sections is expected, found {type(data).__name__}")
     return data
@@ -304,9 +322,9 @@ def _yaml_of(text: str, origin: str) -> dict[str, Any]:
 
 def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     for part in place:
-        if isinstance(part, int):
+        if part not in model.model_fields:  # a place in a list
             continue
-        annotation = model.model_fields[part].annotation
+        annotation = model.model_fields[str(part)].annotation
         inner = [kind for kind in (annotation, *getattr(annotation, "__args__", ())) if isinstance(kind, type)]
         model = next((kind for kind in inner if issubclass(kind, BaseModel)), model)
     return list(model.model_fields)

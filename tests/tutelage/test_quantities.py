@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.quantities import in_units, milliseconds, number, share, size_in_bytes
+from tutelage.quantities import COUNT, KINDS, amount, in_units, milliseconds, number, share, size_in_bytes
 from tutelage.records import InputError
 
 
@@ -38,3 +38,37 @@ def test_wrong_units_are_refused_with_an_example(read: object, text: str) -> Non
 @given(st.floats(min_value=1e-3, max_value=1e12))
 def test_what_is_written_can_be_read_back(value: float) -> None:
     assert number(in_units(value, "").replace(" ", "")) == pytest.approx(value, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("latency", "5", 5.0),
+        ("latency", "5 ms", 5.0),
+        ("latency", "800us", 0.8),
+        ("count", "3B", 3e9),
+        ("count", "-2k", -2e3),
+        ("size", "3B", 3.0),
+        ("size", "2MiB", 2 * 2**20),
+        ("fraction", "95%", 0.95),
+        ("fraction", "-.01", -0.01),
+        ("energy", "2J", 2000.0),
+        ("plain", "4", 4.0),
+    ],
+)
+def test_a_column_reads_its_own_units_and_bare_numbers(kind: str, text: str, value: float) -> None:
+    assert amount(text, KINDS[kind]) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("latency", "5MB"), ("size", "5ms"), ("size", "8M"), ("count", "3%"), ("plain", "4k"), ("count", "many")],
+)
+def test_a_unit_of_another_kind_of_column_is_refused(kind: str, text: str) -> None:
+    with pytest.raises(InputError, match=r"is not a.* e\.g\."):
+        amount(text, KINDS[kind])
+
+
+@given(st.integers(min_value=1, max_value=10**9), st.sampled_from(sorted(COUNT.units)))
+def test_options_and_filters_read_one_number(value: int, unit: str) -> None:
+    assert number(f"{value}{unit}") == amount(f"{value}{unit}", COUNT)

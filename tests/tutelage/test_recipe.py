@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tutelage.recipe import built_in_recipes, load_recipe
+from tutelage.recipe import built_in_recipes, load_recipe, with_options
 from tutelage.records import InputError
 
 
@@ -63,3 +63,87 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"bad\.yaml"):
         load_recipe(str(path))
+
+
+TEXTS = ["2024", "1e3", "yes", "no", "#x", "images #1", "a: b", "[x", "2024-13-45", "=", "0x1F", "null.png", "&a", "*"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_field_takes_what_was_written(text: str) -> None:
+    assert load_recipe("demo", [f"data.path={text}"]).data.path == Path(text)
+    assert load_recipe("demo", [f"title={text}"]).title == text
+    assert load_recipe("demo", [f"teachers.0.weights={text}"]).teachers[0].weights == Path(text)
+    assert with_options(load_recipe("demo"), {"data.path": Path(text)}).data.path == Path(text)
+
+
+@pytest.mark.parametrize("text", ["2024", "1e3", "yes", "no", "2024-13-45", "=", "0x1F"])
+def test_a_text_field_of_a_file_or_a_list_takes_what_was_written(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"name: {text}\nbaselines: [{text}]\nteachers: [{{name: {text}, epochs: 3}}]\ndata: {{path: {text}}}\n"
+    )
+    recipe = load_recipe(str(file))
+    assert (recipe.name, recipe.baselines, recipe.teachers[0].name) == (text, (text,), text)
+    assert (recipe.data.path, recipe.teachers[0].epochs) == (Path(text), 3)
+    assert load_recipe("demo", [f"supernet.teachers=[{text}, 'a, b']"]).supernet.teachers == (text, "a, b")
+
+
+def test_what_is_no_text_stays_yaml_and_quotes_and_null_keep_their_meaning() -> None:
+    changes = ["distill.epochs=7", "data.leaky=yes", "search.max_params=3000000", "devices=[]", "data.options.near=20"]
+    recipe = load_recipe("demo", [*changes, "data.path='a b'", 'title=""', "distill.lr=1e-4"])
+    assert (recipe.distill.epochs, recipe.data.leaky, recipe.search.max_params) == (7, True, "3000000")
+    assert (recipe.devices, recipe.data.options["near"], recipe.data.path) == ((), 20, Path("a b"))
+    assert (recipe.title, recipe.distill.lr) == ("", 1e-4)
+    assert load_recipe("demo", ["search.max_params="]).search.max_params is None
+    for nothing in ("null", "~", ""):
+        assert load_recipe("demo", ["data.path=x", f"data.path={nothing}"]).data.path is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("seed.x.y=3", "seed is 0 and has no keys below it"),
+        ("seed.x=3", "seed is 0 and has no keys below it"),
+        ("data.dataset.x=3", "data.dataset is 'phantom' and has no keys"),
+        ("teachers.name=x", "'name' is no place in the list"),
+        ("teachers.0.name.x=3", "has no keys below it"),
+        ("teachers.-1={name: x}", "'-1' is no place in the list"),
+        ("devices.99.name=x", "no entry '99'"),
+        ("supernet.resolutions.0.x=3", "the list is empty"),
+        ("nowhere.x=3", "unknown key 'nowhere'"),
+        ("data.nothing.x=3", "unknown key 'data.nothing'"),
+        ("data..x=3", "write the key as section.key"),
+        ("=3", "write the key as section.key"),
+        ("epochs", "write key=value"),
+        ("data=3", "data = 3"),
+        ("teachers=3", "teachers = 3"),
+        ("teachers=[3]", r"teachers\.0 = 3"),
+        ("distill.epochs=yes", r"distill\.epochs = True"),
+        ("distill.epochs=1.5", r"distill\.epochs = 1\.5"),
+        ("distill.epochs=", r"distill\.epochs = None"),
+        ("distill.lr=.nan", r"distill\.lr = nan"),
+        ("distill.lr=.inf", r"distill\.lr = inf"),
+        ("distill.lr=[1", "is not YAML"),
+        ("distill.lr=2024-13-45", "cannot be read"),
+        ("seed=-1", "seed = -1"),
+        ("seed=1e30", "seed = '1e30'"),
+        ("data.options={near: 1, near: 2}", "'near' is given twice"),
+        ("search.max_params=3MB", "'3MB' is not a count"),
+        ("search.max_size=8M", "'8M' is not a size"),
+        ("search.max_macs=-3", "'-3' is not a count"),
+        ("devices.0.max_latency=5", "'5' is not a latency"),
+        ("devices.0.max_latency=-1%", "'-1%' is not a share"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_one_line(change: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as refused:
+        load_recipe("demo", ["seed=0", change])
+    assert "\n" not in str(refused.value)
+    assert "Value error" not in str(refused.value)
+
+
+def test_options_are_values_not_yaml() -> None:
+    recipe = with_options(load_recipe("demo"), {"search.max_params": "3000000", "search.evaluations": 7, "seed": None})
+    assert (recipe.search.max_params, recipe.search.evaluations) == ("3000000", 7)
+    with pytest.raises(InputError, match=r"search\.max_params = '': '' is not a count"):
+        with_options(load_recipe("demo"), {"search.max_params": ""})

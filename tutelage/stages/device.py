@@ -12,7 +12,7 @@ from tutelage.bench.runner import processor
 from tutelage.bench.runtimes import find_runtime
 from tutelage.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
-from tutelage.quantities import milliseconds, share
+from tutelage.quantities import latency_budget
 from tutelage.recipe import DeviceSection
 from tutelage.records import Arch, DeviceProfile, InputError, utc_now
 from tutelage.search.space import Space
@@ -69,8 +69,6 @@ def open_device(
 
     precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
     """
-    if section.max_latency is not None:
-        read_budget(section.max_latency)  # a budget that cannot be read is told before anything is measured
     known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
     if section.name in known:
         profile, folder = known[section.name]
@@ -146,18 +144,11 @@ def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> floa
     """Read a latency budget: milliseconds, or a share of the way from the smallest to the largest subnet."""
     if section.max_latency is None:
         return None
-    amount, relative = read_budget(section.max_latency)
+    amount, relative = latency_budget(section.max_latency)
     if not relative:
         return amount
     low, high = model.predict(_extremes(space))[0]
     return float(low + amount * (high - low))
-
-
-def read_budget(text: str) -> tuple[float, bool]:
-    """Read a latency budget: milliseconds and False, or a share and True."""
-    if text.strip().endswith("%"):
-        return share(text), True
-    return milliseconds(text), False
 
 
 def _extremes(space: Space) -> Sequence[Arch]:
