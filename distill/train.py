@@ -182,7 +182,7 @@ def train(
                 progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
         if count == 0:
             raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
-        record = dict(zip(("loss", "hard", "soft"), (sums / count).tolist(), strict=True))
+        record = dict(zip(("loss", "hard", "soft"), _mean(sums, count, accelerator), strict=True))
         record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
         record |= _validate(ema or model, val_images, val_labels, multi_label, accelerator)
         run.history.append(record)
@@ -227,6 +227,16 @@ def _share_of(batch: LabelledBatch, process: int, processes: int, place: torch.d
         batch.indices[rows],
         batch.aug_seeds[rows],
     )
+
+
+def _mean(sums: np.ndarray, count: int, accelerator: Any) -> list[float]:
+    """Give the mean over the images of all processes: each of them saw its own rows alone."""
+    if accelerator.num_processes > 1:
+        from accelerate.utils import reduce
+
+        totals = reduce(torch.tensor([*sums, count], dtype=torch.float32, device=accelerator.device), "sum").tolist()
+        return [value / totals[-1] for value in totals[:-1]]
+    return [float(value) for value in sums / count]
 
 
 def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, accelerator: Any) -> dict[str, Any]:

@@ -129,4 +129,5 @@ def test_an_environment_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypa
 
 def test_pins_name_one_version_each():
     lines = [line for line in litert.PINS.read_text().splitlines() if not line.startswith("#")]
+    assert {"onnx2tf", "ai-edge-litert"} <= {line.partition("==")[0] for line in lines}
     assert all(line.count("==") == 1 for line in lines)

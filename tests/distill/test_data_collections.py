@@ -206,15 +206,15 @@ def test_lc25000_keeps_augmented_copies_together(tmp_path: Path) -> None:
                     _augmented(_tissue(seed), rng).save(
                         folder / f"{name.replace('_', '')}{original * 3 + copy + 1}.jpeg"
                     )
-    data = load_dataset("lc25000", path=tmp_path, size=64, channels=3, options={"near": 20})
+    data = load_dataset("lc25000", path=tmp_path, size=64, channels=3)
     assert data.class_names == ("lung_aca", "lung_n", "lung_scc", "colon_aca", "colon_n")
     original_of = np.repeat(np.arange(40), 3)
     order = [int("".join(filter(str.isdigit, Path(name).stem)) or 0) for name in data.names.tolist()]
     truth = np.array([data.labels[i] * 8 + (number - 1) // 3 for i, number in enumerate(order)])
     assert sorted(truth) == sorted(original_of)
     kept = sum(len(set(data.groups[truth == original])) == 1 for original in range(40))
-    assert kept >= 36  # at least nine in ten originals keep all their copies in one group
-    assert len(set(data.groups.tolist())) >= 20  # and originals are not all thrown together
+    assert kept >= 38  # of 40 originals, nearly all keep their copies in one group, by the default that a run has
+    assert len(set(data.groups.tolist())) >= 38  # and originals are not thrown together
 
 
 def test_near_duplicates_of_exact_turns_are_one_group() -> None:
