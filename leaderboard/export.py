@@ -16,6 +16,7 @@ from tutelage.records import InputError, Row
 from . import pareto
 from .figures import with_details
 from .schema import GAINS, gains_of
+from .ties import LATENCY_BOUNDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +28,13 @@ COLUMNS = (
     *("size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "on_front"),
     *("seed", "created"),
 )
-EXTRA_COLUMNS = ("source", "measurement", "twin", "parent", *GAINS, "details")
+EXTRA_COLUMNS = ("source", "measurement", "twin", "parent", *GAINS, *LATENCY_BOUNDS, "details")
 WHOLE_COLUMNS = ("batch", "threads", "params", "macs", "size_bytes", "peak_rss_bytes")
 FIGURE_COLUMNS = (
     *("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi"),
     *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj"),
     *GAINS,
+    *LATENCY_BOUNDS,
 )
 # What people read in a document: the name above the column, and how a figure is written.
 _PRINTED = ("model", "role", "teacher", "scheme", "device", "accuracy", "auc", "params", "macs", "size_bytes")
@@ -137,15 +139,20 @@ def _leading_zeros(value: float) -> int:
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Turn records into columns as `Store.columns` gives them."""
-    computed = ("row_id", "arch", "on_front", "details", *GAINS)
+    computed = ("row_id", "arch", "on_front", "details", *GAINS, *LATENCY_BOUNDS)
     names = [name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in computed]
     gains = [gains_of(row.details) for row in rows]
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in names}
     columns |= {name: [gain[name] for gain in gains] for name in GAINS}
+    columns |= {name: [_known(row.details.get(name)) for row in rows] for name in LATENCY_BOUNDS}
     columns["row_id"] = [row.key for row in rows]
     columns["arch"] = ["" if row.arch is None else json.dumps(row.arch.to_dict()) for row in rows]
     columns["details"] = [json.dumps(row.details, ensure_ascii=False, default=str) for row in rows]
     return columns
+
+
+def _known(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _to_csv(found: pd.DataFrame) -> str:

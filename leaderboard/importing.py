@@ -18,6 +18,7 @@ from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_
 
 from .filters import number
 from .schema import GAINS
+from .ties import LATENCY_BOUNDS
 
 # timm's results-*.csv: percentages, millions of parameters, G MACs. Its infer columns are images/s, which is no
 # single-stream latency, so they stay in the details.
@@ -91,6 +92,7 @@ def _to_row(record: Mapping[str, Any], path: Path, place: int) -> Row:
         values["arch"] = _arch(values["arch"], path, place)
     values.pop("measurement", None)  # its raw samples did not come along
     gains = {name: values.pop(name) for name in GAINS if name in values}
+    bounds = {name: number(str(values.pop(name))) for name in LATENCY_BOUNDS if name in values}
     unknown = sorted(set(values) - set(Row.model_fields))
     if unknown:
         values["details"] = {**values.get("details", {}), **{name: values.pop(name) for name in unknown}}
@@ -98,6 +100,7 @@ def _to_row(record: Mapping[str, Any], path: Path, place: int) -> Row:
     if gains and "gain_over_twin" not in details:
         told = {GAINS[name][0]: number(str(value)) for name, value in gains.items()}
         values["details"] = {**details, "gain_over_twin": told}
+    values["details"] = {**bounds, **values["details"]}
     _refuse_odd_figures(values, path, place)
     try:
         return mark_imported(Row.model_validate(values), path.name)

@@ -1,8 +1,8 @@
-"""Pareto fronts, exact hypervolume, and why a row is not on the front.
+"""Pareto fronts, exact hypervolume, and which rows dominate another.
 
-Enters: rows (records, a frame, or columns as `Store.columns` gives them). Leaves: a verdict a row. Rows of different
-data sets, splits, devices, batches or threads are never compared, and imported rows never with measured ones; an empty
-figure never wins.
+Rows are records, a frame, or columns as `Store.columns` gives them. Rows of different data sets, splits, devices,
+batches or threads are never compared, nor imported rows with measured ones; an empty figure never dominates. `front`
+and `on_front` go by the figures, `front_with_intervals` by what the figures may be; ties (`ties.py`) never dominate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import InputError, Row
+
+from .ties import RESOLUTIONS, TOLERANCES, WITH_INTERVAL, bar, span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +42,7 @@ COSTS = ("latency_p50_ms", "size_bytes")
 
 @dataclass(frozen=True)
 class Dominance:
-    """Why a row is not on the front: the row that beats it, and by how much on each objective (positive is better)."""
+    """Why a row is not on the front: the row that dominates it, and its gain on each objective (positive is better)."""
 
     by: int
     gains: dict[str, float]
@@ -73,28 +75,32 @@ def front(
     objectives: Sequence[str] | Mapping[str, Direction],
     *,
     epsilon: Mapping[str, float] | None = None,
+    tolerance: Mapping[str, float] | None = None,
 ) -> list[bool]:
-    """Say for each row whether it is on the front of its group.
+    """Say for each row whether it is on the front of its group, by the figures as they are.
 
-    `epsilon` names differences, in the objective's unit, that do not count: a row leaves the front only when another
-    is no worse on all objectives and better by more than epsilon on one. Equal rows are on the front together.
+    `epsilon` (differences in the objective's unit) and `tolerance` (fractions) are ties: a row leaves the front only
+    when another is no worse on all objectives and better by more than a tie on one. That relation is transitive, so a
+    dominated row that is added changes nothing. Without ties this is the exact front; equal rows are on it together.
     """
     ways = directions(objectives)
-    margin = np.array([(epsilon or {}).get(name, 0.0) for name in ways])
     costs = _costs(rows, ways)
+    bars = _bars(costs, ways, epsilon or {}, tolerance or {})
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
-        flags[members] = _undominated(costs[members], margin)
+        flags[members] = _undominated(costs[members], bars[members])
     return [bool(flag) for flag in flags]
 
 
 def on_front(rows: Rows) -> list[bool]:
-    """Mark the default front of each group: AUC (else accuracy), median latency and size on disk.
+    """Mark the default front of each group: AUC (else accuracy), median latency and size on disk, ties allowed for.
 
     An objective that no row of a group has (a data set without devices) is left out of that group's front.
     """
     names = (*QUALITY, *COSTS)
-    costs = _costs(rows, directions(names))
+    ways = directions(names)
+    costs = _costs(rows, ways)
+    bars = _bars(costs, ways, RESOLUTIONS, TOLERANCES)
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
         known = _some(~np.isnan(costs[members]).T)
@@ -102,27 +108,26 @@ def on_front(rows: Rows) -> list[bool]:
         if quality is None:
             continue
         chosen = [quality, *(place for place in range(len(QUALITY), len(names)) if known[place])]
-        flags[members] = _undominated(costs[members][:, chosen], np.zeros(len(chosen)))
+        flags[members] = _undominated(costs[members][:, chosen], bars[members][:, chosen])
     return [bool(flag) for flag in flags]
 
 
 def front_with_intervals(rows: Rows, objectives: Sequence[str] | Mapping[str, Direction]) -> list[Verdict]:
-    """Say whether a row is on the front for sure, maybe or not, given its intervals (`auc_lo`, `auc_hi` ...).
+    """Say whether a row is on the front for sure, maybe or not, given what its figures may be (`ties.span`).
 
-    `sure`: no row at its best beats this row at its worst. `no`: some row at its worst beats this row at its best.
-    An objective without an interval is taken as it is.
+    `sure`: no row at its best dominates this row at its worst. `no`: some row at its worst dominates this row at its
+    best. Qualities and the median latency have intervals (`auc_lo`, `latency_p50_ms_hi` ...); counts are exact.
     """
     ways = directions(objectives)
     point = _costs(rows, ways)
-    low, high = (_bound(rows, ways, point, end) for end in ("_lo", "_hi"))
-    best, worst = np.minimum(low, high), np.maximum(low, high)
+    best, worst = _spans(rows, ways)
     verdicts = np.full(len(point), "no", dtype=object)
     for members in _groups(rows):
         known = members[~_some(np.isnan(point[members]))]
-        # What beats anything has a row of its own front that beats it too, so only fronts are asked. Rows of the first
-        # one beat themselves at their worst and might hide others: they are asked again, one by one.
-        at_best = np.flatnonzero(_undominated(best[known], np.zeros(len(ways))))
-        at_worst = np.flatnonzero(_undominated(worst[known], np.zeros(len(ways))))
+        # What dominates anything has a row of its own front that dominates it too, so only fronts are compared. Rows of
+        # the first one dominate themselves at their worst and might hide others: they are compared one by one.
+        at_best = np.flatnonzero(_undominated(best[known], best[known]))
+        at_worst = np.flatnonzero(_undominated(worst[known], worst[known]))
         unsure = _beaten_by_any(best[known][at_best], worst[known])
         for place in at_best:
             others = np.delete(best[known], place, axis=0)
@@ -151,14 +156,15 @@ def parse_ties(text: str, objectives: Sequence[str] | Mapping[str, Direction]) -
 
 
 def dominated_by(rows: Rows, place: int, objectives: Sequence[str] | Mapping[str, Direction]) -> list[Dominance]:
-    """List the rows that beat the one at `place`, those on the front first; empty for a row on the front."""
+    """List the rows that dominate the one at `place`, those on the front first; ties do not dominate (`on_front`)."""
     ways = directions(objectives)
     costs = _costs(rows, ways)
+    bars = _bars(costs, ways, RESOLUTIONS, TOLERANCES)
     members = next(group for group in _groups(rows) if place in group)
     if np.isnan(costs[place]).any():
         return []
-    flags = _undominated(costs[members], np.zeros(len(ways)))
-    beats = _dominates(costs[members], costs[place])
+    flags = _undominated(costs[members], bars[members])
+    beats = _every(costs[members] <= costs[place]) & _some(costs[members] < bars[place])
     order = sorted(np.flatnonzero(beats), key=lambda index: (not flags[index], tuple(costs[members[index]])))
     return [
         Dominance(int(members[index]), dict(zip(ways, (costs[place] - costs[members[index]]).tolist(), strict=True)))
@@ -187,11 +193,14 @@ def hypervolume(
 
 
 def figures(rows: Rows, name: str) -> Floats:
-    """Give one column as floats, NaN where it is empty."""
+    """Give one column as floats, NaN where it is empty; of records also what stands in their details (`NAME_lo`)."""
     if isinstance(rows, Sequence):
-        return np.array([getattr(row, name, None) for row in rows], dtype=np.float64)
+        values = [getattr(row, name) if name in Row.model_fields else row.details.get(name) for row in rows]
+        return np.array([value if isinstance(value, int | float) else None for value in values], dtype=np.float64)
     if isinstance(rows, Mapping):
         return np.array(rows[name] if name in rows else [None] * len(rows["dataset"]), dtype=np.float64)
+    if name not in rows:
+        return np.full(len(rows), np.nan)
     return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
@@ -200,13 +209,32 @@ def _costs(rows: Rows, ways: Mapping[str, Direction]) -> Floats:
     return np.stack([figures(rows, name) * (1.0 if way == "min" else -1.0) for name, way in ways.items()], axis=1)
 
 
-def _bound(rows: Rows, ways: Mapping[str, Direction], point: Floats, end: str) -> Floats:
-    bound = point.copy()
+def _bars(
+    costs: Floats, ways: Mapping[str, Direction], epsilon: Mapping[str, float], tolerance: Mapping[str, float]
+) -> Floats:
+    """Give what a cost must be below to be better by more than a tie `(rows, objectives)`."""
+    columns = []
     for place, (name, way) in enumerate(ways.items()):
-        if name in QUALITY:
-            found = figures(rows, name + end) * (1.0 if way == "min" else -1.0)
-            bound[:, place] = np.where(np.isnan(found), point[:, place], found)
-    return bound
+        sign = 1.0 if way == "min" else -1.0
+        passed = bar(
+            costs[:, place] * sign,
+            higher_is_better=way == "max",
+            epsilon=epsilon.get(name, 0.0),
+            tolerance=tolerance.get(name, 0.0),
+        )
+        columns.append(passed * sign)
+    return np.stack(columns, axis=1)
+
+
+def _spans(rows: Rows, ways: Mapping[str, Direction]) -> tuple[Floats, Floats]:
+    """Give the costs at their best and at their worst `(rows, objectives)`."""
+    best, worst = [], []
+    for name, way in ways.items():
+        ends = [figures(rows, f"{name}{end}") if name in WITH_INTERVAL else None for end in ("_lo", "_hi")]
+        low, high = span(name, figures(rows, name), *ends)
+        best.append(low if way == "min" else -high)
+        worst.append(high if way == "min" else -low)
+    return np.stack(best, axis=1), np.stack(worst, axis=1)
 
 
 def _groups(rows: Rows) -> list[NDArray[np.intp]]:
@@ -235,16 +263,16 @@ def _beaten_by_any(points: Floats, costs: Floats) -> Flags:
     """Say which of `costs` (rows, objectives) at least one of `points` beats."""
     beaten: Flags = np.zeros(len(costs), dtype=np.bool_)
     for point in points:
-        beaten |= _is_beaten(costs, point)
+        beaten |= _is_beaten(costs, costs, point)
     return beaten
 
 
-def _undominated(costs: Floats, margin: Floats) -> Flags:
-    """Flag the rows that none beats, in O(rows x front).
+def _undominated(costs: Floats, bars: Floats) -> Flags:
+    """Flag the rows that none dominates, in O(rows x front); `bars` are the costs less what counts as a tie.
 
     Sorted by the first objective, then the others, only an earlier row can beat a later one, and by transitivity one on
-    the exact front does; so each front row, in turn, strikes out what it beats. The margin is applied in a second pass
-    against the exact front: what beats by more than epsilon has a front row that does at least as well.
+    the exact front does; so each front row, in turn, strikes out what it beats. Ties are allowed for in a second pass
+    against the exact front: what beats by more than a tie has a front row that does at least as well.
     """
     flags: Flags = ~_some(np.isnan(costs))
     alive = np.flatnonzero(flags)
@@ -254,19 +282,19 @@ def _undominated(costs: Floats, margin: Floats) -> Flags:
         first = int(alive[0])
         equal = _every(costs[alive] == costs[first])
         exact.extend(alive[equal].tolist())
-        alive = alive[~equal & ~_is_beaten(costs[alive], costs[first])]
-    if not margin.any():
+        alive = alive[~equal & ~_is_beaten(costs[alive], costs[alive], costs[first])]
+    if np.array_equal(bars, costs, equal_nan=True):
         flags = np.zeros(len(costs), dtype=np.bool_)
         flags[exact] = True
         return flags
     for place in exact:
-        flags = flags & ~_is_beaten(costs, costs[place], margin)
+        flags = flags & ~_is_beaten(costs, bars, costs[place])
     return flags
 
 
-def _is_beaten(costs: Floats, point: Floats, margin: Floats | float = 0.0) -> Flags:
-    """Say which of `costs` the point beats: it is no worse on all and better by more than the margin on one."""
-    beaten: Flags = _every(point <= costs) & _some(point < costs - margin)
+def _is_beaten(costs: Floats, bars: Floats, point: Floats) -> Flags:
+    """Say which of `costs` the point beats: it is no worse on all and below the bar on one."""
+    beaten: Flags = _every(point <= costs) & _some(point < bars)
     return beaten
 
 

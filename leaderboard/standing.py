@@ -1,7 +1,4 @@
-"""Where one row stands: on the front of its group for sure, maybe or not, and which rows beat it by how much.
-
-Enters: a store and a row. Leaves: a verdict and the rows that beat it, the better ones first.
-"""
+"""Where one row stands: on the front of its group for sure, maybe or not, and which rows dominate it by how much."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from tutelage.records import Row
 
 from . import pareto
 from .export import plain
+from .ties import LATENCY_BOUNDS, RESOLUTIONS, TOLERANCES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +23,7 @@ _LISTED = 8
 
 @dataclass(frozen=True)
 class Beaten:
-    """A row that is no worse on all objectives and better on one; `gains` are positive where it is better."""
+    """A row that is no worse on all objectives and better by more than a tie on one; `gains` are positive then."""
 
     row_id: str
     name: str
@@ -34,7 +32,7 @@ class Beaten:
 
 @dataclass(frozen=True)
 class Standing:
-    """`on_front` goes by the figures as they are, `verdict` by their intervals."""
+    """`on_front` goes by the figures, where ties do not dominate; `verdict` by the intervals of the figures."""
 
     objectives: tuple[str, ...]
     num_peers: int
@@ -53,7 +51,7 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
     """
     wanted = {name.partition(":")[0] for name in objectives or ()}
     names = ("row_id", "model", "teacher", "scheme", *pareto.GROUP, *pareto.DIRECTIONS, "auc_lo", "auc_hi")
-    peers = store.peers(row, tuple(dict.fromkeys((*names, "accuracy_lo", "accuracy_hi", *wanted))))
+    peers = store.peers(row, tuple(dict.fromkeys((*names, "accuracy_lo", "accuracy_hi", *LATENCY_BOUNDS, *wanted))))
     ways = pareto.directions(objectives or _usual(peers))
     place = peers["row_id"].index(row.key)
     beaten = tuple(
@@ -63,32 +61,33 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
     return Standing(
         tuple(ways),
         len(peers["row_id"]),
-        pareto.front(peers, ways)[place],
+        pareto.front(peers, ways, epsilon=RESOLUTIONS, tolerance=TOLERANCES)[place],
         pareto.front_with_intervals(peers, ways)[place],
         beaten,
     )
 
 
 def show_standing(standing: Standing, console: Console) -> None:
-    """Print the verdict in a sentence and the rows that beat this one, with what each is better by."""
+    """Print the verdict in a sentence and the rows that dominate this one, with what each is better by."""
     from rich.table import Table
     from rich.text import Text
 
     what = ", ".join(standing.objectives)
     by_figures = "on" if standing.on_front else "not on"
-    words = {"sure": "for sure", "maybe": "maybe", "no": "no, and surely not"}
     console.print(
         f"\nFront of {what} among {standing.num_peers} comparable rows: {by_figures} it by the figures; "
-        f"by the 95 % intervals: {words[standing.verdict]}.",
+        f"by their intervals: {standing.verdict}.",
         highlight=False,
         soft_wrap=True,
     )
     if not standing.beaten_by:
-        console.print("No row beats it." if standing.on_front else "It lacks one of these figures.", highlight=False)
+        console.print(
+            "No row dominates it." if standing.on_front else "It lacks one of these figures.", highlight=False
+        )
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("beaten by", "", *standing.objectives):
-        table.add_column(name, justify="left" if name in ("beaten by", "") else "right", no_wrap=True)
+    for name in ("dominated by", "", *standing.objectives):
+        table.add_column(name, justify="left" if name in ("dominated by", "") else "right", no_wrap=True)
     for one in standing.beaten_by[:_LISTED]:
         cells = [_gain(one.gains[name], name) for name in standing.objectives]
         table.add_row(one.row_id[:8], Text(one.name), *cells)

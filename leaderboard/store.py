@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, func, select
+from sqlalchemy import Connection, Double, Engine, Select, case, cast, create_engine, event, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
@@ -24,6 +24,7 @@ from tutelage.records import InputError, Measurement, Row
 from . import schema
 from .filters import parse
 from .pareto import GROUP
+from .ties import LATENCY_BOUNDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,8 +95,9 @@ class Store:
     ) -> dict[str, list[Any]]:
         """Give columns as lists, oldest row first: of the rows that a filter keeps, or of those with these ids."""
         table = schema.rows
-        names = [column.name for column in table.c if column.name != "number"] if names is None else list(names)
-        query = self._query([table.c[name] for name in names], filter, None)
+        if names is None:
+            names = [*(column.name for column in table.c if column.name != "number"), *LATENCY_BOUNDS]
+        query = self._query([self._column(name) for name in names], filter, None)
         chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
         with self._read() as connection:
             found = [row for chunk in chunks for row in connection.execute(chunk).all()]
@@ -110,7 +112,7 @@ class Store:
     def peers(self, row: Row, names: Sequence[str]) -> dict[str, list[Any]]:
         """Give columns of all rows that may share a front with this one (itself among them), oldest first."""
         table = schema.rows
-        query = self._query([table.c[name] for name in names], None, None)
+        query = self._query([self._column(name) for name in names], None, None)
         for name in GROUP:
             value = getattr(row, name)
             query = query.where(table.c[name].is_(None) if value is None else table.c[name] == value)
@@ -157,6 +159,20 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _column(self, name: str) -> Any:
+        """Give a column of the rows; the interval of a latency is cut from the text of the details.
+
+        `"NAME": ` stands there once: inside a string its quotes are escaped. Parsing the JSON of every row would read
+        pictures, and refuse details with a NaN.
+        """
+        if name not in LATENCY_BOUNDS:
+            return schema.rows.c[name]
+        details, key = schema.rows.c.details, f'"{name}": '
+        if self._engine.dialect.name == "postgresql":
+            return cast(func.substring(details, f"{key}([-+0-9.eE]+)"), Double).label(name)
+        at = func.instr(details, key)  # CAST reads as far as the text is a number
+        return case((at > 0, cast(func.substr(details, at + len(key), 32), Double))).label(name)
 
     def _query(self, columns: list[Any], filter: str | None, limit: int | None) -> Select[Any]:
         query = select(*columns).order_by(schema.rows.c.number)

@@ -1,7 +1,4 @@
-"""The leaderboard in a terminal: only the columns that fit, the front marked, figures with units.
-
-Enters: rows and a rich console. Leaves: what was printed on it.
-"""
+"""The leaderboard in a terminal: only the columns that fit, the front marked, figures with units."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from tutelage.records import Arch, Measurement, Row
 
 from . import pareto
 from .export import HEADINGS, columns_of, gain_words, plain
+from .ties import RESOLUTIONS, TOLERANCES, WITH_INTERVAL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,8 +70,8 @@ def show_table(
 
     With `more`, `rows` need hold only `columns_to_rank`: it is asked for `NEEDED_COLUMNS` of the rows that are printed.
 
-    `objectives` choose another front, and each row says whether its intervals make it `sure` or `maybe` on it; `ties`
-    are differences that do not count (`pareto.parse_ties`): a row that only they keep on the front is a `tie`.
+    `objectives` choose another front, and each row says whether its intervals make it `sure` or `maybe` on it. A row
+    that only a tie keeps on the front is a `tie`; `ties` (`pareto.parse_ties`) replace the usual ones (`ties.py`).
     """
     from rich.table import Table
     from rich.text import Text
@@ -109,7 +107,9 @@ def _marks(found: Columns, objectives: Sequence[str] | None, ties: str) -> list[
         return ["*" if flag else "" for flag in pareto.on_front(found)]
     ways = pareto.directions(objectives)
     flags = pareto.front(found, ways)
-    near = pareto.front(found, ways, epsilon=pareto.parse_ties(ties, ways)) if ties else flags
+    own = pareto.parse_ties(ties, ways) if ties else {}
+    usual = {name: size for name, size in TOLERANCES.items() if name not in own}
+    near = pareto.front(found, ways, epsilon={**RESOLUTIONS, **own}, tolerance=usual)
     verdicts = pareto.front_with_intervals(found, ways)
     words = {"sure": " sure", "maybe": " maybe", "no": ""}
     return [
@@ -153,7 +153,7 @@ def _flat(details: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, st
 def columns_to_rank(objectives: Sequence[str] | None = None) -> tuple[str, ...]:
     """Name what must be known of every row to say which are printed, in which order, and which are on the front."""
     asked = pareto.directions(objectives) if objectives else {}
-    bounds = [f"{name}{end}" for name in asked if name in pareto.QUALITY for end in ("_lo", "_hi")]
+    bounds = [f"{name}{end}" for name in asked if name in WITH_INTERVAL for end in ("_lo", "_hi")]
     names = ("row_id", *pareto.GROUP, "runtime", "scheme", *pareto.QUALITY, *pareto.COSTS, *asked, *bounds)
     return tuple(dict.fromkeys(names))
 
@@ -224,7 +224,6 @@ def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequen
     count = f"{size} rows" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
     told = [count, *same, f"* on the front of {what} within its data set and device"]
     if objectives:
-        told.append("sure, maybe: by the 95 % intervals of the quality; other figures as they are")
-    if ties:
-        told.append(f"tie: within {ties} of the front")
+        told.append("sure, maybe: by 95 % intervals of quality and latency")
+        told.append(f"tie: within {ties or '.0005 of quality or 5 % of a measured cost'} of a row that dominates it")
     return " · ".join(told)

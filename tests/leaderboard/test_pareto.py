@@ -104,15 +104,107 @@ def test_intervals_say_how_sure_a_place_on_the_front_is():
     assert pareto.front_with_intervals(exact, objectives) == ["sure", "sure", "no", "no"]
 
 
-@given(points=points)
+@given(points=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=25))
 @settings(max_examples=60, deadline=None)
 def test_without_intervals_the_front_is_sure(points):
-    rows = [row(*point) for point in points]
-    verdicts = pareto.front_with_intervals(rows, ("auc", "latency_p50_ms"))
+    rows = [row(None, None, params=params, macs=macs) for params, macs in points]
+    verdicts = pareto.front_with_intervals(rows, {"params": "max", "macs": "min"})
     assert [verdict == "sure" for verdict in verdicts] == slow_front(points)
 
 
-def test_a_beaten_row_is_told_by_whom_and_by_how_much():
+OBJECTIVES = ("auc", "latency_p50_ms")
+
+
+def test_a_difference_that_nobody_can_see_is_a_tie():
+    for hardly_worse in (row(0.94995, 2.0, size_bytes=9), row(0.95, 2.08, size_bytes=9)):
+        rows = [row(0.95, 2.0, size_bytes=9), hardly_worse]
+        assert pareto.on_front(rows) == [True, True]
+        assert pareto.front(rows, OBJECTIVES) == [True, False]
+        assert pareto.front_with_intervals(rows, OBJECTIVES) == ["maybe", "maybe"]
+        assert pareto.dominated_by(rows, 1, OBJECTIVES) == []
+    rows = [row(0.95, 2.0, size_bytes=9), row(0.949, 2.2, size_bytes=9)]
+    assert pareto.on_front(rows) == [True, False]
+    assert pareto.front_with_intervals(rows, OBJECTIVES) == ["sure", "no"]
+    assert [one.by for one in pareto.dominated_by(rows, 1, OBJECTIVES)] == [0]
+
+
+def test_a_latency_that_is_known_badly_is_a_tie_further_apart():
+    """2.0 and 2.3 ms are 15 % apart: a difference, unless one of them was measured with that much spread."""
+    clear = [row(0.95, 2.0), row(0.90, 2.3)]
+    assert pareto.front_with_intervals(clear, OBJECTIVES) == ["sure", "no"]
+    bounds = {"latency_p50_ms_lo": 1.9, "latency_p50_ms_hi": 2.7}
+    unclear = [clear[0], row(0.90, 2.3, details=bounds)]
+    assert pareto.front_with_intervals(unclear, OBJECTIVES) == ["sure", "maybe"]
+    columns = columns_of(unclear)
+    assert pareto.front_with_intervals(columns, OBJECTIVES) == ["sure", "maybe"]
+    assert pareto.front_with_intervals(frame(unclear), OBJECTIVES) == ["sure", "maybe"]
+
+
+# AUC, how far its interval reaches down and up, ms, how far its interval reaches, all in steps that may tie or not.
+measured = st.tuples(
+    st.integers(0, 40), st.integers(0, 8), st.integers(0, 8), st.integers(0, 40), st.integers(0, 8), st.booleans()
+)
+
+
+def measured_row(drawn):
+    auc, down, up, steps, spread, has_interval = drawn
+    value, latency = 0.9 + auc / 4000, 1.02**steps
+    more = {"auc_lo": value - down / 4000, "auc_hi": value + up / 4000} if has_interval else {}
+    if has_interval:
+        more["details"] = {
+            "latency_p50_ms_lo": latency / 1.02**spread,
+            "latency_p50_ms_hi": latency * 1.02**spread,
+        }
+    return row(value, latency, **more)
+
+
+def spans_of(one):
+    """The ends of AUC and latency, best first, by the definition: never narrower than .0005 and 5 %."""
+    found = [
+        [one.auc + 0.00025, one.auc - 0.00025],
+        [one.latency_p50_ms / 1.05**0.5, one.latency_p50_ms * 1.05**0.5],
+    ]
+    if one.auc_hi is not None:
+        found[0] = [max(found[0][0], one.auc_hi), min(found[0][1], one.auc_lo)]
+        found[1] = [
+            min(found[1][0], one.details["latency_p50_ms_lo"]),
+            max(found[1][1], one.details["latency_p50_ms_hi"]),
+        ]
+    return found
+
+
+@given(first=measured, second=measured)
+@settings(max_examples=200, deadline=None)
+def test_what_is_better_beyond_intervals_in_all_dominates_and_a_tie_never_does(first, second):
+    rows = [measured_row(first), measured_row(second)]
+    (auc_a, ms_a), (auc_b, ms_b) = map(spans_of, rows)
+    verdicts = pareto.front_with_intervals(rows, OBJECTIVES)
+    if auc_a[1] > auc_b[0] and ms_a[1] < ms_b[0]:
+        assert verdicts == ["sure", "no"]
+        assert pareto.front(rows, OBJECTIVES) == [True, False]
+        assert [one.by for one in pareto.dominated_by(rows, 1, OBJECTIVES)] == [0]
+    if auc_a[1] < auc_b[0] and auc_b[1] < auc_a[0] and ms_a[1] > ms_b[0] and ms_b[1] > ms_a[0]:
+        assert "no" not in verdicts
+        assert "sure" not in verdicts
+
+
+@given(drawn=st.lists(measured, min_size=1, max_size=12), extra=measured)
+@settings(max_examples=150, deadline=None)
+def test_a_dominated_row_that_is_added_changes_no_front(drawn, extra):
+    rows = [measured_row(one) for one in drawn]
+    longer = [*rows, measured_row(extra)]
+    verdicts, more = (pareto.front_with_intervals(some, OBJECTIVES) for some in (rows, longer))
+    if more[-1] == "no":
+        assert more[:-1] == verdicts
+    sized = [[one.model_copy(update={"size_bytes": 5}) for one in some] for some in (rows, longer)]
+    flags, more_flags = map(pareto.on_front, sized)
+    if not more_flags[-1]:
+        assert more_flags[:-1] == flags
+    assert all(flag or verdict != "sure" for flag, verdict in zip(flags, verdicts, strict=True))
+    assert not any(flag and verdict == "no" for flag, verdict in zip(flags, verdicts, strict=True))
+
+
+def test_a_dominated_row_names_what_dominates_it_and_by_how_much():
     rows = [row(0.9, 2.0), row(0.95, 1.5), row(0.96, 1.0), row(0.9, 0.1, device="other")]
     reasons = pareto.dominated_by(rows, 0, ("auc", "latency_p50_ms"))
     assert [reason.by for reason in reasons] == [2, 1]
@@ -145,9 +237,11 @@ def intervals_by_definition(rows, objectives):
     """The verdicts from their definition: every pair of rows is looked at."""
     spans = [
         [
-            (-(getattr(row, f"{name}_hi") or row.auc), -(getattr(row, f"{name}_lo") or row.auc))
-            if name == "auc"
-            else (getattr(row, name),) * 2
+            {
+                "auc": (-spans_of(row)[0][0], -spans_of(row)[0][1]),
+                "latency_p50_ms": tuple(spans_of(row)[1]),
+                "params": (row.params, row.params),
+            }[name]
             for name in objectives
         ]
         for row in rows
@@ -170,7 +264,7 @@ def intervals_by_definition(rows, objectives):
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 9), st.integers(0, 3), st.integers(0, 3), st.integers(1, 4), st.integers(1, 3)),
+        st.tuples(measured, st.integers(1, 3)),
         min_size=1,
         max_size=12,
     )
@@ -178,17 +272,8 @@ def intervals_by_definition(rows, objectives):
 @settings(max_examples=60, deadline=None)
 def test_the_quick_verdicts_are_those_of_the_definition(drawn):
     rows = [
-        Row(
-            model=str(n),
-            role="student",
-            dataset="d",
-            auc=auc / 20,
-            auc_lo=(auc - down) / 20 if auc > down else auc / 20,
-            auc_hi=(auc + up) / 20,
-            latency_p50_ms=latency,
-            params=params,
-        )
-        for n, (auc, down, up, latency, params) in enumerate(drawn)
+        measured_row(one).model_copy(update={"model": str(n), "params": params})
+        for n, (one, params) in enumerate(drawn)
     ]
     objectives = ("auc", "latency_p50_ms", "params")
     assert pareto.front_with_intervals(rows, objectives) == intervals_by_definition(rows, objectives)

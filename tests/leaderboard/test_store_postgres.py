@@ -80,6 +80,11 @@ def test_rows_come_back_and_filters_agree_with_sqlite(url, tmp_path, demo):
     file.add(*demo)
     assert server.rows() == demo[0]
     assert server.measurement(demo[0][0].measurement) in demo[1]
+    bounds = {"latency_p50_ms_lo": 1.25, "latency_p50_ms_hi": 2e-05}
+    for store in (server, file):
+        store.add([Row(model="with bounds", role="student", dataset="d", details=bounds)])
+        found = store.columns("dataset=d", tuple(bounds))
+        assert found == {name: [value] for name, value in bounds.items()}
     for wanted in (
         "latency_p50_ms<0.5 and role=student",
         "not teacher=empty or energy_mj=empty",
@@ -88,7 +93,7 @@ def test_rows_come_back_and_filters_agree_with_sqlite(url, tmp_path, demo):
     ):
         assert server.rows(wanted) == file.rows(wanted), wanted
     assert server.frame().equals(file.frame())
-    assert server.merge(file) == len(demo[0])
+    assert server.merge(file) == len(demo[0]) + 1
     server.close()
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tutelage.bench.spread import latency_bounds
 from tutelage.leaderboard.curves import arrows_plot, predicted_plot
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.plots import pareto_plot
@@ -127,7 +128,7 @@ def _row(
         measurement=measurement.id if measurement else "",
         twin=twin.variant.student.model if twin else "",
         parent=student.model if one.variant.scheme != "fp32" else "",
-        details={**_details(ctx, device, one, student, found), **more},
+        details={**_details(ctx, device, one, student, found), **latency_bounds(measurement), **more},
     )
 
 
