@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo test test-fast test-slow test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -21,10 +21,14 @@ demo: $(READY)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
-	$(PYTEST)
+	$(PYTEST) -m 'not long'
 
 test-fast: $(READY)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not long'
+
+# What needs minutes: whole runs that are killed or repeated, installations, the widest matrices.
+test-slow: $(READY)
+	$(PYTEST) -m long
 
 # NNI holds filelock below 3.12 and would change the pinned environment: what needs it is tested in one of its own.
 NNI_ENV ?= .venv-nni
