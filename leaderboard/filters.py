@@ -1,11 +1,13 @@
-"""Filters as people type them: `latency_p50_ms<5 and role=student`, `size_bytes<8MB and not teacher=empty`.
+"""Filters as people type them: `latency_p50_ms<5 and role=student`, `student int8 size_bytes<8MB`.
 
-Enters: text. Leaves: a `Filter` that selects in the database (`clause`) and over records (`keeps`), with one meaning.
-Nothing is evaluated: a small grammar is read by hand. A figure that is empty meets no comparison but `=empty`.
+`parse` gives a `Filter` that selects in the database (`clause`) and over records (`keeps`), with one meaning; the page
+reads the same language in page_filter.js, with the columns and units of `GRAMMAR`. Nothing is evaluated: a small
+grammar is read by hand. A figure that is empty meets no comparison but `=empty`.
 
-    any   := all ("or" all)*          all := one ("and" one)*        one := "not" one | "(" any ")" | test
+    any   := all ("or" all)*          all := one (["and"] one)*      one := "not" one | "(" any ")" | test | text
     test  := column (< | <= | > | >= | = | == | != | ~) value | column "in" "(" value ("," value)* ")"
-    value := number with an optional unit (k M G ms us s kB MB GB) | word | 'text' | "text" | empty
+    text  := word | 'text' | "text"   (a text column of the row holds it, whatever the case of its ASCII letters)
+    value := number with an optional unit of the column (5ms, 8MB, 3M, 95%) | text | empty
 """
 
 from __future__ import annotations
@@ -13,34 +15,58 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, false, func, not_, or_
 
+from tutelage.quantities import KINDS, amount
 from tutelage.records import InputError, Row
 
 from .schema import GAINS, gains_of
 
 _TEXT = ("row_id", "model", "role", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device")
 TEXT_COLUMNS = (*_TEXT, "created", "source", "twin", "parent")
-NUMBER_COLUMNS = (
-    *("batch", "threads", "seed", "accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi"),
-    *("params", "macs", "size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
-    *("peak_rss_bytes", "energy_mj", *GAINS),
+# Blanks are named, so that the page and Python part a filter at the same places.
+_BLANKS = " \t\n\r\f\v\u00a0"
+_TOKEN = re.compile(
+    rf"""[{_BLANKS}]*(?:(<=|>=|==|!=|[<>=~(),])|"([^"]*)"|'([^']*)'|([^{_BLANKS}<>=!~(),"']+))""",
 )
-_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "ms": 1.0, "us": 1e-3}
-_UNITS |= {"s": 1e3, "%": 1e-2, "mJ": 1.0}
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([a-zA-Z%]*)$")
-_TOKEN = re.compile(r"""\s*(?:(<=|>=|==|!=|[<>=~(),])|"([^"]*)"|'([^']*)'|([^\s<>=!~(),"']+))""")
+_CLOSING = (("symbol", ")"), ("symbol", ","))
+_SIGNS = ("<", "<=", ">", ">=", "=", "==", "!=", "~")
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     **{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
     **{"=": operator.eq, "==": operator.eq, "!=": operator.ne},
 }
-_EMPTY = object()
 # A filter is a line; deep nesting is a mistake or an attack on the stack.
 _MAX_DEPTH = 50
+# SQLite takes expressions of depth 1,000 and 32,766 values; a list of values is one test.
+_MAX_TESTS = 500
+_MAX_VALUES = 25_000
+_MAX_SHOWN = 200  # characters of a filter in an error
+_FRACTIONS = ("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi", *GAINS)
+# Which quantity each column of figures is: its units are those that the options of a search take.
+COLUMN_KINDS = {
+    **dict.fromkeys(("batch", "threads", "seed"), "plain"),
+    **dict.fromkeys(_FRACTIONS, "fraction"),
+    **dict.fromkeys(("params", "macs"), "count"),
+    **dict.fromkeys(("size_bytes", "peak_rss_bytes"), "size"),
+    **dict.fromkeys(("latency_p50_ms", "latency_p90_ms", "latency_p99_ms"), "latency"),
+    "energy_mj": "energy",
+}
+NUMBER_COLUMNS = tuple(COLUMN_KINDS)
+KNOWN_COLUMNS = (*TEXT_COLUMNS, *NUMBER_COLUMNS)
+# What the page needs to know to read the same language.
+GRAMMAR = {
+    "texts": TEXT_COLUMNS,
+    "kinds": COLUMN_KINDS,
+    "units": {name: {"what": kind.what, "units": kind.units} for name, kind in KINDS.items()},
+    "most": {"depth": _MAX_DEPTH, "tests": _MAX_TESTS, "values": _MAX_VALUES},
+}
+_BARE = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
+_ALL_UNITS = tuple({unit.lower() for kind in KINDS.values() for unit in kind.units if unit})
+_EMPTY = object()
 # Both sides fold the same letters: SQLite's lower() knows ASCII alone.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -63,12 +89,17 @@ def parse(text: str) -> Filter:
     return Filter(text, found.clause, found.keeps)
 
 
-def number(text: str) -> float | None:
-    """Read a number with an optional unit (`5`, `8MB`, `1.2ms`, `3%`) in the column's own unit; None for no number."""
-    match = _NUMBER.match(text)
-    if match is None or match.group(2) not in _UNITS:
-        return None
-    return float(match.group(1)) * _UNITS[match.group(2)]
+def number(text: str, column: str = "") -> float | None:
+    """Read a number with an optional unit (`5`, `8MB`, `1.2ms`, `3%`); None for no number, or a unit of another column.
+
+    Without a column every unit is known.
+    """
+    for kind in [KINDS[COLUMN_KINDS[column]]] if column else KINDS.values():
+        try:
+            return amount(text, kind)
+        except InputError:
+            continue
+    return None
 
 
 def _value_of(row: Row, column: str) -> Any:
@@ -82,20 +113,21 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.place = 0
+        self.place = self.num_tests = self.num_values = 0
         self.tokens: list[tuple[str, str]] = []
         at = 0
-        while text[at:].strip():
+        while text[at:].strip(_BLANKS):
             match = _TOKEN.match(text, at)
             if match is None:
-                raise self.error(f"cannot read {text[at:].strip()[:20]!r}")
+                raise self.error(f"cannot read {text[at:].strip(_BLANKS)[:20]!r}")
             symbol, double, single, word = match.groups()
             kind = "symbol" if symbol else "word" if word else "text"
             self.tokens.append((kind, symbol or word or (double if double is not None else single)))
             at = match.end()
 
     def error(self, what: str) -> InputError:
-        return InputError(f"filter {self.text!r}: {what}; e.g. 'latency_p50_ms<5 and role=student'")
+        shown = self.text if len(self.text) <= _MAX_SHOWN else self.text[:_MAX_SHOWN] + "..."
+        return InputError(f"filter {shown!r}: {what}; e.g. 'latency_p50_ms<5 and role=student'")
 
     def take(self, *wanted: str) -> str | None:
         """Step over the next token if it is one of these words or symbols."""
@@ -118,7 +150,7 @@ class _Parser:
 
     def all(self, depth: int) -> Filter:
         parts = [self.one(depth)]
-        while self.take("and"):
+        while self.take("and") or self.goes_on():
             parts.append(self.one(depth))
         if len(parts) == 1:
             return parts[0]
@@ -143,10 +175,48 @@ class _Parser:
             if not self.take(")"):
                 raise self.error("a ')' is missing")
             return inner
-        return self.test()
+        return self.test() if self.begins_test() else self.search()
+
+    def goes_on(self) -> bool:
+        """Say whether something follows that is joined by a blank alone, which means `and`."""
+        return self.place < len(self.tokens) and not self.is_word("or") and self.tokens[self.place] not in _CLOSING
+
+    def is_word(self, *words: str) -> bool:
+        """Say whether the next token is one of these words, not quoted."""
+        kind, token = self.tokens[self.place]
+        return kind == "word" and token.lower() in words
+
+    def begins_test(self) -> bool:
+        """Say whether a comparison comes next: a column is known by what follows it."""
+        if self.place + 1 >= len(self.tokens) or self.tokens[self.place][0] == "symbol":
+            return self.place >= len(self.tokens)  # `column` says what is missing
+        kind, token = self.tokens[self.place + 1]
+        return (kind == "symbol" and token in _SIGNS) or (kind == "word" and token.lower() == "in")
+
+    def search(self) -> Filter:
+        """Read a text that a row's texts are searched for."""
+        kind, token = self.tokens[self.place]
+        if kind == "symbol":
+            raise self.error(f"unexpected {token!r}")
+        if kind == "word" and token in KNOWN_COLUMNS:
+            raise self.error(f"after {token} write one of < <= > >= = != ~ in, or quote it to search for it")
+        if self.is_word("and", "or", "in"):
+            raise self.error(f"a column or a text is missing before {token!r}")
+        self.place += 1
+        self.count()
+        parts = [_test(column, "~", token) for column in TEXT_COLUMNS]
+        return Filter(
+            "", lambda table: or_(*(p.clause(table) for p in parts)), lambda row: any(p.keeps(row) for p in parts)
+        )
+
+    def count(self) -> None:
+        self.num_tests += 1
+        if self.num_tests > _MAX_TESTS:
+            raise self.error(f"more than {_MAX_TESTS} tests: write `column in (a, b, ...)` for many values")
 
     def test(self) -> Filter:
         column = self.column()
+        self.count()
         if self.take("in"):
             if not self.take("("):
                 raise self.error("write `in (a, b)`")
@@ -155,10 +225,7 @@ class _Parser:
                 values.append(self.value(column))
             if not self.take(")"):
                 raise self.error("a ')' is missing")
-            parts = [_test(column, "=", value) for value in values]
-            return Filter(
-                "", lambda table: or_(*(p.clause(table) for p in parts)), lambda row: any(p.keeps(row) for p in parts)
-            )
+            return _one_of(column, values)
         sign = self.take("<", "<=", ">", ">=", "=", "==", "!=", "~")
         if sign is None:
             raise self.error(f"after {column} write one of < <= > >= = != ~ in")
@@ -173,9 +240,8 @@ class _Parser:
         if self.place >= len(self.tokens):
             raise self.error("a column is missing at the end")
         name = self.tokens[self.place][1]
-        known = (*TEXT_COLUMNS, *NUMBER_COLUMNS)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        if name not in KNOWN_COLUMNS:
+            near = difflib.get_close_matches(name, KNOWN_COLUMNS, n=1, cutoff=0.0)
             raise self.error(f"no column {name!r}, the nearest is {near[0]!r}")
         self.place += 1
         return name
@@ -185,14 +251,20 @@ class _Parser:
             raise self.error(f"a value for {column} is missing")
         kind, token = self.tokens[self.place]
         self.place += 1
+        self.num_values += 1
+        if self.num_values > _MAX_VALUES:
+            raise self.error(f"more than {_MAX_VALUES} values: filter what is exported instead")
         if kind == "word" and token.lower() == "empty":
             return _EMPTY
         if column in TEXT_COLUMNS:
             return token
-        found = number(token)
-        if found is None:
-            raise self.error(f"{column} is a number, not {token!r} (units: k M G kB MB GB us ms s %)")
-        return found
+        if kind == "word" and _BARE.fullmatch(token) and self.place < len(self.tokens) and self.is_word(*_ALL_UNITS):
+            token += self.tokens[self.place][1]  # `5 ms`
+            self.place += 1
+        try:
+            return amount(token, KINDS[COLUMN_KINDS[column]])
+        except InputError as error:
+            raise self.error(f"{column}: {error}") from None
 
 
 def _test(column: str, sign: str, value: Any) -> Filter:
@@ -219,3 +291,18 @@ def _test(column: str, sign: str, value: Any) -> Filter:
         return found is not None and bool(compare(found, value))
 
     return Filter("", lambda table: compare(table.c[column], value), keeps)
+
+
+def _one_of(column: str, values: Sequence[Any]) -> Filter:
+    """Build `in`: one membership test, whatever the number of values, and `empty` beside it."""
+    known = [value for value in values if value is not _EMPTY]
+    wanted = set(known)
+    absent = _test(column, "=", _EMPTY) if len(known) < len(values) else None
+
+    def clause(table: Table) -> ColumnElement[bool]:
+        found = table.c[column].in_(known)
+        return found if absent is None else or_(found, absent.clause(table))
+
+    return Filter(
+        "", clause, lambda row: _value_of(row, column) in wanted or (absent is not None and absent.keeps(row))
+    )

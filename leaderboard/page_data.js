@@ -28,7 +28,6 @@ const FIGURES = {
   gain_accuracy: { label: "accuracy gained by teaching", digits: 3, better: 1 },
   gain_accuracy_p: { label: "p of the accuracy gained", digits: 3 },
 };
-const WORDS = ["model", "role", "teacher", "scheme", "dataset", "split", "device", "runtime", "recipe", "twin", "parent", "source", "created", "row_id"];
 const LABELS = { model: "model", dataset: "data set", on_front: "front", row_id: "id", gain: "gain of teacher" };
 const KINDS = {
   teacher: ["teacher", "square"],
@@ -118,47 +117,15 @@ function interval(name, i) {
   return low === null || high === null ? null : [low, high];
 }
 
-// A query is words that must occur in a row's texts and comparisons of columns; returns a test or an error.
-const UNITS = { "": 1, k: 1e3, K: 1e3, M: 1e6, G: 1e9, B: 1, kB: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, ms: 1, us: 1e-3, s: 1e3, mJ: 1, "%": 1e-2 };
-function parseQuery(query) {
-  const tests = [];
-  for (const part of query.match(/"[^"]*"|\S+/g) || []) {
-    const found = /^([a-z_0-9]+)(<=|>=|!=|=|<|>|~)(.*)$/.exec(part);
-    if (!found) {
-      const word = part.replace(/"/g, "").toLowerCase();
-      const columns = WORDS.filter((name) => name in DATA.words).map((name) => matching(name, (one) => one.includes(word)));
-      tests.push((i) => columns.some((test) => test(i)));
-      continue;
-    }
-    const test = comparison(found[1], found[2], found[3].replace(/"/g, ""));
-    if (typeof test === "string") return { error: test };
-    tests.push(test);
-  }
-  return { test: (i) => tests.every((one) => one(i)) };
-}
+// The filter language of page_filter.js over these rows; numbers that only details hold can be compared, too.
+const GRAMMAR = { ...DATA.grammar, kinds: { ...DATA.grammar.kinds } };
+for (const [name, about] of Object.entries(FIGURES)) if (about.detailed) GRAMMAR.kinds[name] = "plain";
+const parseQuery = (query) => readFilter(query, GRAMMAR, { text: matching, figure });
 
 // Each distinct text is looked at once, however many rows share it.
 function matching(name, test) {
-  const column = DATA.words[name], flags = column.texts.map((one) => test(one.toLowerCase()));
+  const column = DATA.words[name], flags = column.texts.map(test);
   return (i) => flags[code(column, i)];
-}
-
-function comparison(name, sign, wanted) {
-  if (name in DATA.words) {
-    const low = wanted.toLowerCase();
-    const same = matching(name, (one) => one === low);
-    if (sign === "=") return same;
-    if (sign === "!=") return (i) => !same(i);
-    if (sign === "~") return matching(name, (one) => one.includes(low));
-    return `${name} is text: use = != or ~`;
-  }
-  if (!(name in FIGURES) && !/_(lo|hi)$/.test(name)) return `there is no column ${name}`;
-  const number = /^([+-]?[\d.]+(?:e[+-]?\d+)?)([a-zA-Z%]*)$/.exec(wanted);
-  if (!number || !(number[2] in UNITS) || Number.isNaN(Number(number[1]))) return wanted === "" ? `${name}${sign} what?` : `${wanted} is not a number`;
-  const bound = Number(number[1]) * UNITS[number[2]];
-  const compare = { "<": (a) => a < bound, "<=": (a) => a <= bound, ">": (a) => a > bound, ">=": (a) => a >= bound, "=": (a) => a === bound, "!=": (a) => a !== bound, "~": null }[sign];
-  if (!compare) return `${name} is a number: use < <= > >= = !=`;
-  return (i) => { const value = figure(name, i); return value !== null && compare(value); };
 }
 
 // Relatives of a row in its own group, by name: its twin without a teacher, its fp32 parent, its int8 children, its teachers.

@@ -18,6 +18,7 @@ import numpy as np
 from tutelage.records import Row, utc_now
 
 from .export import COLUMNS, EXTRA_COLUMNS, FIGURE_COLUMNS, WHOLE_COLUMNS, frame
+from .filters import GRAMMAR, TEXT_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 Details = Callable[[list[str]], Mapping[str, str]]
 
 FRONT = "no comparable row is at least as good in AUC (else accuracy), median latency and size, and better in one"
-_WORD_COLUMNS = (
-    *("row_id", "model", "role", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device"),
-    *("created", "source", "twin", "parent"),
-)
 # What a store's frame must hold for the page.
 PAGE_COLUMNS = tuple(name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in ("on_front", "details", "measurement"))
 # Six significant digits are beyond any measurement here and halve the file.
@@ -47,10 +44,10 @@ def embedded(rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | N
     """Give the text of the data element and whether it is packed."""
     found = frame(rows)
     bodies = _details(found, details)
-    head = {"count": len(found), "made": utc_now(), "live": live, "front": FRONT}
+    head = {"count": len(found), "made": utc_now(), "live": live, "front": FRONT, "grammar": GRAMMAR}
     numbers = {name: _numbers(found[name]) for name in (*WHOLE_COLUMNS, *FIGURE_COLUMNS, "seed")}
     columns = {
-        "words": {name: _coded(found[name]) for name in _WORD_COLUMNS},
+        "words": {name: _coded(found[name]) for name in TEXT_COLUMNS},
         "figures": {name: values for name, values in numbers.items() if values is not None},
         "archs": _coded(found["arch"]),
         "on_front": found["on_front"].astype(int).tolist(),

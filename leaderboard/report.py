@@ -28,6 +28,7 @@ __all__ = ["build_page", "export", "page_text", "show_table"]
 
 # The order matters: each file uses what those before it define.
 _SCRIPTS = (
+    "page_filter.js",
     "page_data.js",
     "page_front.js",
     "page_chart.js",

@@ -6,12 +6,13 @@ number with a column: `amount` takes one without a unit in the column's own.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from .records import InputError
 
-_NUMBER = re.compile(r"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[ \t]*([a-zA-Zµ%]*)[ \t]*")
+_NUMBER = re.compile(r"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]{1,5}))?[ \t]*([a-zA-Zµ%]*)[ \t]*")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def amount(text: str, kind: Kind) -> float:
     found = _NUMBER.fullmatch(text)
     if found is None:
         raise InputError(f"{text!r} is not {kind.what}: write e.g. {kind.examples}")
-    unit = found.group(2)
+    unit = found.group(3)
     if unit and unit not in kind.units:
         units = " ".join(filter(None, kind.units)) or "none"
         raise InputError(f"{text!r} is not {kind.what} (units: {units}): write e.g. {kind.examples}")
-    return float(found.group(1)) * (kind.units[unit] if unit else 1.0)
+    return _times(found, kind.units[unit] if unit else 1.0)
 
 
 def milliseconds(value: str | float) -> float:
@@ -90,9 +91,17 @@ def in_units(value: float, unit: str) -> str:
 
 def _read(value: str | float, kind: Kind) -> float:
     found = _NUMBER.fullmatch(str(value))
-    if found is None or found.group(2) not in kind.units:
+    if found is None or found.group(3) not in kind.units:
         raise InputError(f"{str(value)!r} is not {kind.what}: write a number with a unit, e.g. {kind.examples}")
-    read = float(found.group(1)) * kind.units[found.group(2)]
+    read = _times(found, kind.units[found.group(3)])
     if not 0 < read < float("inf"):
         raise InputError(f"{str(value)!r} is not {kind.what}: it must be above zero, e.g. {kind.examples}")
     return read
+
+
+def _times(found: re.Match[str], factor: float) -> float:
+    """Multiply what was matched; by a power of ten exactly, so that 95% is .95 and 1.1M is 1100000."""
+    power = round(math.log10(factor))
+    if float(f"1e{power}") == factor:
+        return float(f"{found.group(1)}e{int(found.group(2) or 0) + power}")
+    return float(f"{found.group(1)}e{found.group(2) or 0}") * factor

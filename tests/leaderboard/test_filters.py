@@ -1,83 +1,138 @@
-"""Filters: what people type, one meaning in the database and over records, and nothing evaluated."""
+"""Filters: one language for the command line and the page, one meaning in the database and over records.
+
+`filter_corpus.json` holds filters with the models that each keeps, or what its error says; Python, the database, the
+page's script under node and the page in a browser read the same file.
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.leaderboard.filters import NUMBER_COLUMNS, TEXT_COLUMNS, parse
+from tutelage.leaderboard.filters import GRAMMAR, NUMBER_COLUMNS, TEXT_COLUMNS, parse
+from tutelage.leaderboard.report import page_text
 from tutelage.leaderboard.schema import GAINS
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 
-ROWS = [
-    Row(model="a", role="student", dataset="p", teacher="vit", auc=0.9, latency_p50_ms=4.0, size_bytes=8_000_000),
-    Row(model="b", role="student", dataset="p", auc=0.8, latency_p50_ms=6.0),
-    Row(model="C int8", role="teacher", dataset="q", latency_p50_ms=5.0, params=3_000_000),
-    Row(model="and", role="baseline", dataset="q", auc=0.0),
+HERE = Path(__file__).resolve().parent
+PAGE_SCRIPT = HERE.parents[1] / "leaderboard" / "page_filter.js"
+CORPUS = json.loads((HERE / "filter_corpus.json").read_text(encoding="utf-8"))
+# What is long is made here: a list of more values than an expression may be deep, and one test too many.
+CASES = [
+    *CORPUS["cases"],
+    {"filter": "model in (" + ", ".join(f"m{i}" for i in range(1500)) + ", b)", "models": ["b"]},
+    {"filter": "seed in (" + ", ".join(map(str, range(1, 1501))) + ")", "models": ["a"]},
+    {"filter": " or ".join(f"model=m{i}" for i in range(499)) + " or model=b", "models": ["b"]},
+    {"filter": " or ".join(f"model=m{i}" for i in range(501)), "error": "more than 500 tests"},
+    {"filter": "not " * 500 + "auc<1", "error": "nested more than 50 deep"},
+    {"filter": "(" * 500 + "auc<1" + ")" * 500, "error": "nested more than 50 deep"},
 ]
+NODE = """
+const { script, grammar, page, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const readFilter = new Function(`${script}; return readFilter;`)();
+const code = ({ codes }, i) => (codes === null ? i : codes.length ? codes[i] : 0);
+const reader = {
+  text(name, test) {
+    const column = page.words[name], flags = column.texts.map(test);
+    return (i) => flags[code(column, i)];
+  },
+  figure(name, i) { return page.figures[name] ? page.figures[name][i] : null; },
+};
+console.log(JSON.stringify(cases.map(({ filter }) => {
+  const { test, error } = readFilter(filter, grammar, reader);
+  return error === undefined ? { places: [...Array(page.count).keys()].filter(test) } : { error };
+})));
+"""
 
 
-@pytest.mark.parametrize(
-    ("text", "models"),
-    [
-        ("latency_p50_ms<5 and role=student", "a"),
-        ("latency_p50_ms<=5ms", "a C"),
-        ("latency_p50_ms<5000us", "a"),
-        ("size_bytes<=8MB", "a"),
-        ("params>=3M or teacher=vit", "a C"),
-        ("auc=empty", "C"),
-        ("auc!=empty", "a b and"),
-        ("teacher=empty and not role=baseline", "b C"),
-        ("not auc>0.85", "b C and"),  # what was not measured is not above .85
-        ("auc<0.85", "b and"),
-        ("model~INT8", "C"),
-        ("model='C int8'", "C"),
-        ('model="and"', "and"),
-        ("dataset in (p, z)", "a b"),
-        ("role=student or role=teacher and dataset=q", "a b C"),  # `and` binds closer
-        ("(role=student or role=teacher) and dataset=q", "C"),
-        ("not (role=student or role=teacher)", "and"),
-        ("auc>=80%", "a b"),
-    ],
-)
-def test_a_filter_means_the_same_in_the_database_and_over_records(tmp_path, text, models):
-    store = Store(tmp_path / "leaderboard.db")
-    store.add(ROWS)
-    expected = [row for row in ROWS if row.model.split()[0] in models.split()]
-    assert [row for row in ROWS if parse(text).keeps(row)] == expected
-    assert store.rows(text) == expected
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    made = []
+    for record in CORPUS["rows"]:
+        plain = {name: value for name, value in record.items() if name not in GAINS}
+        told = {name.removeprefix("gain_"): record[name] for name in GAINS if name in record}
+        made.append(Row.model_validate({**plain, **({"details": {"gain_over_twin": told}} if told else {})}))
+    return made
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("latency_ms<5", "latency_p50_ms"),
-        ("auc", "write one of"),
-        ("auc<", "value for auc is missing"),
-        ("auc<high", "is a number, not 'high'"),
-        ("auc<5ms and", "a column is missing"),
-        ("(auc<1", r"'\)' is missing"),
-        ("auc<1 auc<2", "unexpected 'auc'"),
-        ("auc~1", "contains"),
-        ("auc<empty", "empty"),
-        ("role in student", "write"),
-        ("", "a column is missing"),
-        ("'", "cannot read"),
-        ("__import__('os').system('true')", "no column"),
-        ("1; DROP TABLE rows", "no column"),
-        ("(" * 500 + "auc<1" + ")" * 500, "nested"),
-        ("not " * 500 + "auc<1", "nested"),
-    ],
-)
-def test_a_mistake_is_told_in_one_line(text, words):
-    with pytest.raises(InputError, match=words) as caught:
-        parse(text)
-    assert "\n" not in str(caught.value)
+@pytest.fixture(scope="module")
+def store(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("store") / "leaderboard.db")
+    store.add(rows)
+    return store
 
 
-def test_every_column_of_a_row_can_be_filtered():
+def in_javascript(rows: list[Row], filters: list[str]) -> list[dict]:
+    """Read filters by the page's script over the data of a page: places of the rows that each keeps, or its error."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node: apt-get install nodejs")
+    page = page_text(rows, "t")
+    data = json.loads(page.partition('data-packed="">')[2].partition("</script>")[0])
+    given_ = {"script": PAGE_SCRIPT.read_text(), "grammar": data["grammar"], "page": data}
+    done = subprocess.run(
+        [node, "-e", NODE],
+        input=json.dumps({**given_, "cases": [{"filter": text} for text in filters]}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["filter"][:40])
+def test_a_filter_means_what_the_corpus_says_in_the_database_and_over_records(
+    case: dict, rows: list[Row], store: Store
+) -> None:
+    if "error" in case:
+        with pytest.raises(InputError) as caught:
+            parse(case["filter"])
+        assert case["error"] in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+        return
+    assert [row.model for row in rows if parse(case["filter"]).keeps(row)] == case["models"]
+    assert [row.model for row in store.rows(case["filter"])] == case["models"]
+
+
+def test_a_filter_means_what_the_corpus_says_on_the_page(rows: list[Row]) -> None:
+    found = in_javascript(rows, [case["filter"] for case in CASES])
+    for case, one in zip(CASES, found, strict=True):
+        if "error" in case:
+            assert case["error"] in one.get("error", ""), case
+        else:
+            assert [rows[place].model for place in one["places"]] == case["models"], case
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser_reads_the_corpus(open_page, rows: list[Row]) -> None:
+    page = open_page(rows)
+    page.check("#all-groups")
+    for case in CORPUS["cases"]:
+        page.evaluate(
+            """(text) => { const box = document.getElementById("query"); box.value = text;
+            box.dispatchEvent(new Event("input")); return new Promise((done) => setTimeout(done, 90)); }""",
+            case["filter"],
+        )
+        if "error" in case:
+            assert case["error"] in page.inner_text("#query-hint"), case
+            continue
+        assert page.locator("#query.invalid").count() == 0, case
+        shown = page.locator("#table tbody .title").all_inner_texts()
+        assert sorted(shown) == sorted(case["models"]), case
+
+
+def test_every_column_of_a_row_can_be_filtered() -> None:
     columns = set(TEXT_COLUMNS) | set(NUMBER_COLUMNS)
     assert columns - {"row_id", *GAINS} == set(Row.model_fields) - {"arch", "measurement", "details"}
+    assert set(GRAMMAR["kinds"]) == set(NUMBER_COLUMNS)
 
 
 names = st.sampled_from(["auc", "latency_p50_ms", "params"])
@@ -111,3 +166,25 @@ def test_any_filter_agrees_with_the_database(tmp_path_factory, text, values):
     ]
     store.add(rows)
     assert store.rows(text) == [row for row in rows if parse(text).keeps(row)]
+
+
+words = st.sampled_from(
+    [
+        *("auc", "model", "role", "in", "and", "or", "not", "empty", "student", "a", "0.9", "5", "ms", "MB", "3M"),
+        *("=", "==", "!=", "<", "<=", "~", "(", ")", ",", "'x y'", '"and"', "!", "é", "\u00a0", "-1", "1e3", "."),
+    ]
+)
+
+
+@pytest.mark.slow
+@given(texts=st.lists(st.lists(words, max_size=9).map(" ".join), min_size=200, max_size=200))
+@settings(max_examples=10, deadline=None)
+def test_the_page_and_python_agree_on_any_line(rows: list[Row], texts: list[str]) -> None:
+    texts = [text for text in texts if text.strip(" \u00a0")]
+    for text, one in zip(texts, in_javascript(rows, texts), strict=True):
+        try:
+            kept = [place for place, row in enumerate(rows) if parse(text).keeps(row)]
+        except InputError:
+            assert "error" in one, text
+        else:
+            assert one.get("places") == kept, (text, one)
