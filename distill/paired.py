@@ -18,6 +18,8 @@ from tutelage.records import DEFAULT_MARGIN, Comparison, InputError
 
 from .statistics import PairedTest, holm, midranks
 
+FIGURES = ("auc", "accuracy")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -81,6 +83,13 @@ def file_figures(
     )
 
 
+def figure_of_label(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> Figure:
+    """Give the AUC of one label `(n,)`, nan where unknown; `components` are by group, all groups of the images."""
+    known = np.isfinite(labels)
+    index = np.unique(np.arange(len(labels)) if groups is None else groups, return_inverse=True)[1].ravel()
+    return _area(np.asarray(scores, np.float64)[known], labels[known] > 0.5, index[known], int(index.max()) + 1)
+
+
 def mean_figure(figures: Sequence[Figure]) -> Figure:
     """Average figures of the same images: components average as values do."""
     return Figure(
@@ -110,13 +119,25 @@ def compare_files(
     For means over seeds (`mean_figures`) it speaks of those very files, too. Correct many of them with `correct`.
     """
     mean_figures([first, second])
-    found = {}
-    for name in ("auc", "accuracy"):
-        a, b = getattr(first, name), getattr(second, name)
-        components = a.components - b.components
-        test = t_test(a.value - b.value, *group_variance(components, max(a.resolution, b.resolution)))
-        found[name] = comparison("file", name, test, margin=margin, num_seeds=num_seeds, num_groups=first.num_groups)
-    return found
+    return {
+        name: compare_figures(name, getattr(first, name), getattr(second, name), margin=margin, num_seeds=num_seeds)
+        for name in FIGURES
+    }
+
+
+def compare_figures(name: str, first: Figure, second: Figure, *, margin: float, num_seeds: int = 1) -> Comparison:
+    """Test whether two files differ in one figure of the same images, first minus second."""
+    less = subtract(first, second)
+    test = t_test(less.value, *group_variance(less.components, less.resolution))
+    num_groups = len(less.components)
+    return comparison("file", name, test, margin=margin, num_seeds=num_seeds, num_groups=num_groups)
+
+
+def subtract(first: Figure, second: Figure) -> Figure:
+    """Give the difference of two figures of the same images, with its components."""
+    return Figure(
+        first.value - second.value, first.components - second.components, max(first.resolution, second.resolution)
+    )
 
 
 def comparison(

@@ -15,6 +15,7 @@ from tutelage.records import InputError, Row
 
 from . import pareto
 from .figures import with_details
+from .gained import GAIN_COLUMNS, gain_words, is_absent
 from .schema import GAINS, gains_of
 from .ties import LATENCY_BOUNDS
 
@@ -39,8 +40,6 @@ FIGURE_COLUMNS = (
 # What people read in a document: the name above the column, and how a figure is written.
 _PRINTED = ("model", "role", "teacher", "scheme", "device", "accuracy", "auc", "params", "macs", "size_bytes")
 PRINTED_COLUMNS = (*_PRINTED, "latency_p50_ms", "energy_mj", "gain", "on_front")
-# Below this p (corrected over the comparisons of its run) a difference to the twin is called one.
-_LEVEL = 0.05
 
 
 def frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
@@ -85,29 +84,13 @@ def export(rows: Sequence[Row] | pd.DataFrame, path: Path | None, format: str) -
 
 def plain(value: float, column: str) -> str:
     """Write one figure for people, in the unit of `HEADINGS`; an absent one is empty."""
-    if _is_absent(value):
+    if is_absent(value):
         return ""
     if column in _SCALES:
         return _short(value / _SCALES[column])
     if column.startswith(("accuracy", "auc")):
         return f"{value:.3f}"
     return _short(value) if isinstance(value, float) else str(value)
-
-
-def gain_words(auc: float | None, auc_p: float | None, accuracy: float | None, accuracy_p: float | None) -> str:
-    """Say what a teacher was worth, by AUC or else accuracy: `+0.012 (p 0.008)`, `nothing (+0.001, p 0.6)`."""
-    value, p = (accuracy, accuracy_p) if _is_absent(auc) else (auc, auc_p)
-    if value is None or _is_absent(value):
-        return ""
-    if p is None or _is_absent(p):
-        return f"{value:+.3f} (not tested)"
-    told = "p < 0.001" if p < 0.001 else f"p {p:.2g}"
-    return f"{value:+.3f} ({told})" if p < _LEVEL else f"nothing ({value:+.3f}, {told})"
-
-
-def _is_absent(value: Any) -> bool:
-    """Tell None, NaN and pandas' NA, without pandas: a terminal's table does not wait for its import."""
-    return value is None or type(value).__name__ == "NAType" or value != value
 
 
 HEADINGS = {
@@ -176,8 +159,7 @@ def _plain_number(value: Any) -> Any:
 
 def _printed(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Choose the columns for people, leaving out those that are empty everywhere, and write their cells."""
-    told = ("gain_auc", "gain_auc_p", "gain_accuracy", "gain_accuracy_p")
-    gains = [gain_words(*values) for values in found[list(told)].itertuples(index=False, name=None)]
+    gains = [gain_words(values) for values in found[list(GAIN_COLUMNS)].itertuples(index=False, name=None)]
     found = found.assign(gain=gains)
     names = [name for name in PRINTED_COLUMNS if any(str(value) not in ("", "nan", "<NA>") for value in found[name])]
     rows = found[names].itertuples(index=False, name=None)

@@ -35,7 +35,7 @@ function headlineTiles(quality, a, b) {
     else tile(`${ratio(Math.max(mine, theirs) / Math.min(mine, theirs))}×`, mine <= theirs ? less : more, `${show(name, mine, true)} against ${show(name, theirs, true)}`, mine <= theirs ? "better" : "worse");
   }
   const gain = gainOf(b);
-  if (gain) tile(gainedNothing(gain) ? "nothing" : signed(gain.value), "gained by teaching", `${signed(gain.value)} ${gain.name === "gain_auc" ? "AUC" : "accuracy"} over the same student alone, ${pWords(gain.p)}`, gainedNothing(gain) || gain.p === null ? "" : gain.value > 0 ? "better" : "worse");
+  if (gain) tile(isDecided(gain) ? signed(gain.value) : gain.verdict, isDecided(gain) ? "by its teacher" : "gain of its teacher", `${signed(gain.value)} ${gain.name === "gain_auc" ? "AUC" : "accuracy"} over the same student alone, ${pWords(gain.p)}`, gainKind(gain));
   return tiles;
 }
 const ratio = (value) => (value >= 10 ? String(Math.round(value)) : value.toFixed(1));
@@ -141,7 +141,7 @@ function facts(i, long) {
     if (value !== null) add(FIGURES[name].label, show(name, value, true) + (bounds ? ` (${show(name, bounds[0])} to ${show(name, bounds[1])})` : ""));
   }
   const gain = gainOf(i);
-  if (gain) add("gain of teacher", `${gainedNothing(gain) ? "nothing: " : ""}${signed(gain.value)}${gain.bounds ? ` (${signed(gain.bounds[0])} to ${signed(gain.bounds[1])})` : ""}, ${pWords(gain.p)}`);
+  if (gain) add("gain of teacher", `${gain.verdict} ${signed(gain.value)}${gain.bounds ? ` (${signed(gain.bounds[0])} to ${signed(gain.bounds[1])})` : ""}, ${pWords(gain.p)}`);
   if (onFront(i)) add("front", "on the front of quality, latency and size");
   if (isImported(i)) add("source", "imported, not measured here");
   if (long) {

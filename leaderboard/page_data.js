@@ -23,9 +23,9 @@ const FIGURES = {
   batch: { label: "batch", digits: 0 },
   threads: { label: "threads", digits: 0 },
   seed: { label: "seed", digits: 0 },
-  gain_auc: { label: "AUC gained by teaching", digits: 3, better: 1 },
+  gain_auc: { label: "AUC gained by the teacher", digits: 3, better: 1 },
   gain_auc_p: { label: "p of the AUC gained", digits: 3 },
-  gain_accuracy: { label: "accuracy gained by teaching", digits: 3, better: 1 },
+  gain_accuracy: { label: "accuracy gained by the teacher", digits: 3, better: 1 },
   gain_accuracy_p: { label: "p of the accuracy gained", digits: 3 },
 };
 const LABELS = { model: "model", dataset: "data set", on_front: "front", row_id: "id", gain: "gain of teacher" };
@@ -62,14 +62,15 @@ function detailed(i, name, value) {
   (DATA.figures[name] ??= Array(NUM).fill(null))[i] = value;
 }
 
-// What a teacher was worth to its student, by AUC or else accuracy: [difference, p] or nothing.
+// What a teacher was worth to its student, by AUC or else accuracy: its verdict is made in Python, as everywhere.
 function gainOf(i) {
-  for (const name of ["gain_auc", "gain_accuracy"]) if (figure(name, i) !== null) return { name, value: figure(name, i), p: figure(`${name}_p`, i), bounds: interval(name, i) };
+  for (const name of ["gain_auc", "gain_accuracy"]) if (figure(name, i) !== null) return { name, value: figure(name, i), p: figure(`${name}_p`, i), bounds: interval(name, i), verdict: text("gain_verdict", i) };
   return null;
 }
 const signed = (value, digits = 3) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
-const pWords = (p) => (p === null ? "not tested" : p < 0.001 ? "p < 0.001" : `p ${Number(p.toPrecision(2))}`);
-const gainedNothing = ({ p }) => p !== null && p >= 0.05;
+const pWords = (p) => (p === null ? "too few seeds" : p < 0.001 ? "p < 0.001" : `p ${Number(p.toPrecision(2))}`);
+const isDecided = ({ verdict }) => verdict === "gained" || verdict === "lost";
+const gainKind = (gain) => (isDecided(gain) ? (gain.verdict === "gained" ? "better" : "worse") : "");
 
 function kindOf(i) {
   if (isImported(i)) return "imported";

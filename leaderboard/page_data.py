@@ -19,6 +19,7 @@ from tutelage.records import Row, utc_now
 
 from .export import COLUMNS, EXTRA_COLUMNS, FIGURE_COLUMNS, WHOLE_COLUMNS, frame
 from .filters import GRAMMAR, TEXT_COLUMNS
+from .gained import GAIN_COLUMNS, gain_verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,16 +43,20 @@ _PACK_BYTES = 2_000_000
 
 def embedded(rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | None) -> tuple[str, bool]:
     """Give the text of the data element and whether it is packed."""
+    import pandas as pd
+
     found = frame(rows)
     bodies = _details(found, details)
     head = {"count": len(found), "made": utc_now(), "live": live, "front": FRONT, "grammar": GRAMMAR}
     numbers = {name: _numbers(found[name]) for name in (*WHOLE_COLUMNS, *FIGURE_COLUMNS, "seed")}
-    columns = {
+    columns: dict[str, Any] = {
         "words": {name: _coded(found[name]) for name in TEXT_COLUMNS},
         "figures": {name: values for name, values in numbers.items() if values is not None},
         "archs": _coded(found["arch"]),
         "on_front": found["on_front"].astype(int).tolist(),
     }
+    told = found[list(GAIN_COLUMNS)].itertuples(index=False, name=None)
+    columns["words"]["gain_verdict"] = _coded(pd.Series([gain_verdict(values) for values in told], dtype=object))
     text = json.dumps(head | columns, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     inner = ",".join(f'"{place}":{body}' for place, body in bodies.items())
     text = f'{text[:-1]},"detailed":{len(bodies)},"details":{{{inner}}}}}'

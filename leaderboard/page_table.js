@@ -79,7 +79,7 @@ function makeTable(hooks) {
 
 function hint(name) {
   if (name === "on_front") return DATA.front;
-  if (name === "gain") return "what teaching was worth: the difference to the same student without a teacher";
+  if (name === "gain") return "what the teacher was worth: the difference to the same student without one, over seeds and groups of images";
   const about = FIGURES[name];
   return about && about.better ? (about.better > 0 ? "more is better" : "less is better") : "";
 }
@@ -97,9 +97,7 @@ function cell(name, i) {
 
 function gainCell(gain) {
   if (!gain) return node("td", {});
-  const told = ` ${pWords(gain.p)}`;
-  if (gainedNothing(gain)) return node("td", {}, "nothing", node("span", { class: "interval" }, ` ${signed(gain.value)},${told}`));
-  return node("td", {}, node("span", { class: gain.p === null ? null : gain.value > 0 ? "better" : "worse" }, signed(gain.value)), node("span", { class: "interval" }, told));
+  return node("td", {}, node("span", { class: gainKind(gain) || null }, `${gain.verdict} ${signed(gain.value)}`), node("span", { class: "interval" }, ` ${pWords(gain.p)}`));
 }
 
 function makeChooser(state, changed) {

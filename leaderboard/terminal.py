@@ -11,7 +11,8 @@ import numpy as np
 from tutelage.records import Arch, Measurement, Row
 
 from . import pareto
-from .export import HEADINGS, columns_of, gain_words, plain
+from .export import HEADINGS, columns_of, plain
+from .gained import GAIN_COLUMNS, gain_words
 from .ties import RESOLUTIONS, TOLERANCES, WITH_INTERVAL
 
 if TYPE_CHECKING:
@@ -42,10 +43,15 @@ _SHOWN = (
     *("auc", "accuracy", "gain", "params", "macs", "size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
     *("peak_rss_bytes", "energy_mj", "seed", "created"),
 )
-_GAIN = ("gain_auc", "gain_auc_p", "gain_accuracy", "gain_accuracy_p")
 _BOUNDS = ("auc_lo", "auc_hi", "accuracy_lo", "accuracy_hi")
 # What a store must be asked for to show it: without the long texts it is read much faster.
-NEEDED_COLUMNS = (*(name for name in _WANTED if name not in ("on_front", "gain")), *_GAIN, *_BOUNDS, "split", "source")
+NEEDED_COLUMNS = (
+    *(name for name in _WANTED if name not in ("on_front", "gain")),
+    *GAIN_COLUMNS,
+    *_BOUNDS,
+    "split",
+    "source",
+)
 _WORDS = (*("model", "role", "teacher", "scheme", "dataset", "device", "runtime", "created", "row_id"), "gain")
 _HEADINGS = HEADINGS | {"on_front": "", "peak_rss_bytes": "RSS (MB)", "gain": "gain of teacher"}
 # Longer names are cut in the middle, where model names differ least.
@@ -85,7 +91,7 @@ def show_table(
     marked = [marks[place].startswith("*") for place in order]
     shown = _shown(found, order, more)
     shown["on_front"] = [marks[place] for place in order]
-    shown["gain"] = [gain_words(*values) for values in zip(*(shown[name] for name in _GAIN), strict=True)]
+    shown["gain"] = [gain_words(values) for values in zip(*(shown[name] for name in GAIN_COLUMNS), strict=True)]
     cells = {name: _cells(shown[name], name) for name in _WANTED if name in shown}
     if console.width < _NARROW:
         cells["teacher"] = [_cut(text, _SHORT_NAME) for text in cells["teacher"]]

@@ -16,6 +16,22 @@ MIN_SEEDS = 5
 DEFAULT_MARGIN = 0.01
 
 
+def verdict_of(
+    difference: float | None, low: float | None, high: float | None, p: float | None, margin: float
+) -> Verdict:
+    """Decide at the 5 % level; equivalence comes first, since a difference within the margin does not matter.
+
+    Equivalent is a 95 % interval wholly within the margin: two one-sided tests at 2.5 % (Schuirmann 1987).
+    """
+    if difference is None or low is None or high is None or p is None:
+        return "inconclusive"
+    if -margin <= low and high <= margin:
+        return "equivalent"
+    if p >= 0.05:
+        return "inconclusive"
+    return "gained" if difference > 0 else "lost"
+
+
 class Comparison(Record):
     """A paired comparison on the same test images, first minus second, of one of two claims.
 
@@ -44,17 +60,10 @@ class Comparison(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
-        """Decide at the 5 % level; equivalence comes first, since a difference within the margin does not matter.
-
-        Equivalent is a 95 % interval wholly within the margin: two one-sided tests at 2.5 % (Schuirmann 1987).
-        """
-        if self.low is None or self.high is None or self.p is None or self.too_few_seeds:
+        """Decide by `verdict_of`; a claim about a teacher needs MIN_SEEDS."""
+        if self.too_few_seeds:
             return "inconclusive"
-        if -self.margin <= self.low and self.high <= self.margin:
-            return "equivalent"
-        if self.p >= 0.05 or self.difference is None:
-            return "inconclusive"
-        return "gained" if self.difference > 0 else "lost"
+        return verdict_of(self.difference, self.low, self.high, self.p, self.margin)
 
     @property
     def too_few_seeds(self) -> bool:

@@ -15,9 +15,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from .changes import one_line, set_text, set_value, typed_yaml
-from .quantities import latency_budget, number, share, size_in_bytes
-from .records import Arch, InputError
+from .quantities import share
+from .records import DEFAULT_MARGIN, Arch, InputError
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
 MAX_RECIPE_BYTES = 1_000_000
@@ -221,6 +220,8 @@ class MeasureSection(Section):
     samples: int = Field(100, ge=100)
     tolerance: float = Field(0.1, gt=0, lt=1)  # how far two halves of a measurement may differ before it is refused
     bootstrap: int = Field(1000, ge=100)
+    # Two files whose AUC (or accuracy) differs by less, with its whole 95 % interval, are called equivalent.
+    margin: float = Field(DEFAULT_MARGIN, gt=0, lt=1)
 
 
 class Recipe(Section):

@@ -16,6 +16,7 @@ from .comparison import DEFAULT_MARGIN as DEFAULT_MARGIN
 from .comparison import MIN_SEEDS as MIN_SEEDS
 from .comparison import Comparison as Comparison
 from .comparison import Verdict as Verdict
+from .comparison import verdict_of as verdict_of
 from .inputs import MAX_TEXT_BYTES as MAX_TEXT_BYTES
 from .inputs import MAX_YAML_VALUES as MAX_YAML_VALUES
 from .inputs import InfeasibleBudgetError as InfeasibleBudgetError

@@ -1,104 +1,170 @@
-"""What a teacher was worth: signs, intervals, and no gain where there is none."""
+"""What a teacher was worth: a test over seeds and groups whose error rates hold, and no verdict from a few seeds."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy.stats import t, ttest_1samp
 
-from tutelage.distill.evaluate import evaluate
-from tutelage.distill.gain import Gain, correct, measure_gain
-from tutelage.distill.statistics import delong, mcnemar
-from tutelage.records import InputError
+from tutelage.distill.gain import compare_labels, compare_trainings, over_seeds, seeds_test
+from tutelage.distill.paired import Figure, FileFigures, compare_files, file_figures
+from tutelage.records import Comparison, InputError
 
-
-def probs_of(labels: np.ndarray, skill: float, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    second = 1 / (1 + np.exp(-(skill * (labels - 0.5) + rng.standard_normal(len(labels)))))
-    return np.stack([1 - second, second], 1)
+RNG = np.random.default_rng
+LABELS = RNG(0).integers(0, 2, 400)
+GROUPS = np.repeat(np.arange(100), 4).astype(str)
 
 
-LABELS = np.random.default_rng(0).integers(0, 2, 400)
+def files(skills: list[float], seed: int, labels: np.ndarray = LABELS) -> list[FileFigures]:
+    """Give a file for each skill: a normal score that is so much higher for positives."""
+    rng = RNG(seed)
+    found = []
+    for skill in skills:
+        second = 1 / (1 + np.exp(-(skill * (labels - 0.5) + rng.standard_normal(len(labels)))))
+        found.append(file_figures(np.stack([1 - second, second], 1), labels, threshold=0.5))
+    return found
 
 
-def test_a_gain_is_the_difference_of_the_evaluations() -> None:
-    good, poor = probs_of(LABELS, 3.0, 1), probs_of(LABELS, 1.0, 2)
-    gain = measure_gain([good], [poor], LABELS, first_thresholds=[0.4], second_thresholds=[0.6])
-    a, b = evaluate(good, LABELS, threshold=0.4), evaluate(poor, LABELS, threshold=0.6)
-    assert a.auc is not None
-    assert b.auc is not None
-    assert gain.auc == pytest.approx(a.auc - b.auc)
-    assert gain.accuracy == pytest.approx(a.accuracy - b.accuracy)
-    assert gain.auc_p == pytest.approx(delong(good[:, 1], poor[:, 1], LABELS == 1).p)
-    assert gain.accuracy_p == pytest.approx(mcnemar((good[:, 1] >= 0.4) == LABELS, (poor[:, 1] >= 0.6) == LABELS).p)
-    assert gain.auc_lo is not None
-    assert gain.auc_lo > 0
-    assert gain.verdict.startswith("gained +")
-    back = measure_gain([poor], [good], LABELS)
-    assert back.verdict.startswith("lost -")
+def test_a_gain_is_the_mean_difference_over_seeds() -> None:
+    good, poor = files([2.0, 2.1, 1.9, 2.0, 2.2], 1), files([1.0, 1.1, 0.9, 1.2, 1.0], 2)
+    found = compare_trainings(good, poor)
+    assert found["auc"].difference == pytest.approx(
+        np.mean([a.auc.value - b.auc.value for a, b in zip(good, poor, strict=True)])
+    )
+    assert [one.verdict for one in found.values()] == ["gained", "gained"]
+    assert [one.claim for one in found.values()] == ["teacher", "teacher"]
+    assert [one.verdict for one in compare_trainings(poor, good).values()] == ["lost", "lost"]
 
 
-def test_the_bootstrap_agrees_with_delong() -> None:
-    good, poor = probs_of(LABELS, 1.5, 1), probs_of(LABELS, 1.2, 2)
-    gain, closed = measure_gain([good], [poor], LABELS), delong(good[:, 1], poor[:, 1], LABELS == 1)
-    assert gain.auc_lo == pytest.approx(closed.low, abs=0.01)
-    assert gain.auc_hi == pytest.approx(closed.high, abs=0.01)
+def test_fewer_than_five_seeds_are_inconclusive_about_a_teacher_and_not_about_files() -> None:
+    good, poor = files([3.0] * 5, 1), files([1.0] * 5, 2)
+    assert compare_trainings(good, poor)["auc"].verdict == "gained"
+    four = compare_trainings(good[:4], poor[:4])["auc"]
+    assert four.verdict == "inconclusive"
+    assert four.p is not None
+    assert four.p < 0.001
+    assert "4 of the 5 seeds needed" in four.text
+    one = compare_trainings(good[:1], poor[:1])["auc"]
+    assert (one.low, one.p, one.verdict) == (None, None, "inconclusive")
+    assert one.difference == pytest.approx(good[0].auc.value - poor[0].auc.value)
+    assert compare_files(good[0], poor[0])["auc"].verdict == "gained"
 
 
-@pytest.mark.slow
-def test_no_gain_is_called_nothing_about_as_often_as_it_should() -> None:
-    nothing = 0
-    for seed in range(40):
-        labels = np.random.default_rng(seed).integers(0, 2, 200)
-        pairs = [[probs_of(labels, 1.0, 1000 * side + 10 * seed + i) for i in range(3)] for side in (1, 2)]
-        nothing += measure_gain(*pairs, labels, bootstrap=200).verdict.startswith("gained nothing")
-    assert nothing >= 34  # 38 expected
+def figure(value: float, components: list[float]) -> Figure:
+    return Figure(value, np.array(components), 0.01)
 
 
-def test_several_seeds_and_groups() -> None:
-    groups = np.repeat(np.arange(100), 4).astype(str)
-    good, poor = ([probs_of(LABELS, skill, 10 + seed) for seed in range(3)] for skill in (2.0, 1.0))
-    gain = measure_gain(good, poor, LABELS, groups)
-    assert gain.num_seeds == 3
-    expected = [evaluate(a, LABELS).accuracy - evaluate(b, LABELS).accuracy for a, b in zip(good, poor, strict=True)]
-    assert gain.accuracy == pytest.approx(np.mean(expected))
-    assert gain.accuracy_p is not None
-    assert gain.accuracy_p >= 2 / 1001
-    assert gain == measure_gain(good, poor, LABELS, groups)
+def test_where_images_share_nothing_it_is_the_t_test_of_the_seeds() -> None:
+    values = [0.03, 0.01, 0.02, 0.05, 0.01]
+    found = seeds_test([figure(value, list(row)) for value, row in zip(values, np.eye(5) / 100, strict=True)])
+    expected = ttest_1samp(values, 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_several_classes_and_several_labels() -> None:
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 3, 150)
-    good, poor = (rng.dirichlet(np.ones(3), 150) * (1 - w) + np.eye(3)[labels] * w for w in (0.5, 0.1))
-    gain = measure_gain([good], [poor], labels)
-    a, b = evaluate(good, labels), evaluate(poor, labels)
-    assert a.auc is not None
-    assert b.auc is not None
-    assert gain.auc == pytest.approx(a.auc - b.auc)
-    truth = np.eye(3)[labels]
+def test_where_seeds_are_alike_it_is_the_test_of_the_groups() -> None:
+    components = [0.01, -0.02, 0.015, -0.005, 0.0]
+    found = seeds_test([figure(0.04, components)] * 5)
+    deviation = math.sqrt(sum(value**2 for value in components))
+    assert found.high - 0.04 == pytest.approx(t.ppf(0.975, 4) * deviation)
+    assert found.p == pytest.approx(2 * t.sf(0.04 / deviation, 4))
+
+
+def test_seeds_and_groups_add_up_by_hand() -> None:
+    # Values .00 .02 .04: s^2 / S = .0004 / 3. Components (1, -1), (1, -1), (0, 0) hundredths: one of three pairs
+    # covaries, by .0002: Cov = .0002 / 3. Together .0002; freedom .0002^2 / (.0004^2 / 9 / 2 + .0002^2 / 9 / 1).
+    found = seeds_test([figure(0.0, [0.01, -0.01]), figure(0.02, [0.01, -0.01]), figure(0.04, [0.0, 0.0])])
+    freedom = 0.0002**2 / (0.0004**2 / 18 + 0.0002**2 / 9)
+    assert found.high - found.difference == pytest.approx(t.ppf(0.975, freedom) * math.sqrt(0.0002))
+
+
+def test_it_is_never_surer_than_the_test_of_the_files_at_hand() -> None:
+    # Components that are opposite in two seeds leave Cov below 0, and values that happen to agree leave s^2 at 0.
+    found = seeds_test([figure(0.02, [0.01, -0.01]), figure(0.02, [0.01, -0.01]), figure(0.02, [-0.01, 0.01])])
+    assert found.high - 0.02 == pytest.approx(t.ppf(0.975, 1) * math.sqrt(2 * (0.01 / 3) ** 2))
+    single_group = seeds_test([figure(0.02, [0.0])] * 5)
+    assert (single_group.difference, math.isnan(single_group.p)) == (pytest.approx(0.02), True)
+
+
+def test_a_network_s_figures_over_seeds() -> None:
+    some = files([1.0, 2.0, 3.0], 4)
+    found = over_seeds(some)["auc"]
+    assert found.difference == pytest.approx(np.mean([one.auc.value for one in some]))
+    own = compare_files(some[1], files([0.0], 5)[0])["auc"]
+    assert own.low is not None
+    assert own.high is not None
+    assert found.high - found.low > own.high - own.low  # seeds this far apart widen what one file's images leave
+    near_one = over_seeds(files([9.0, 5.0], 6))["auc"]
+    assert near_one.high == 1.0
+    assert math.isnan(over_seeds(some[:1])["auc"].low)
+
+
+def test_each_label_of_several_is_tested_by_group() -> None:
+    rng = RNG(3)
+    truth = rng.integers(0, 2, (400, 3)).astype(float)
     truth[:20, 1] = np.nan
-    several = measure_gain([good], [poor], truth, multi_label=True)
-    first, second = (evaluate(p, truth, multi_label=True) for p in (good, poor))
-    assert several.accuracy == pytest.approx(first.accuracy - second.accuracy)
+    noise = [rng.standard_normal((400, 3)) for _ in range(4)]
+    shift = np.array([3.0, 1.0, 1.0])  # only the first label is told better by the first files
+    first = [1 / (1 + np.exp(-(shift * np.nan_to_num(truth) + one))) for one in noise[:2]]
+    second = [1 / (1 + np.exp(-(np.nan_to_num(truth) + one))) for one in noise[2:]]
+    tests = compare_labels(first, second, truth, GROUPS)
+    assert [(one.claim, one.num_seeds, one.num_groups, one.num_comparisons) for one in tests] == [
+        ("file", 2, 100, 3)
+    ] * 3
+    assert [one.verdict for one in tests] == ["gained", "inconclusive", "inconclusive"]
 
 
-def test_an_undefined_gain_is_none() -> None:
-    gain = measure_gain([probs_of(LABELS, 1, 1)], [probs_of(LABELS, 1, 2)], np.zeros(400, int))
-    assert (gain.auc, gain.auc_lo, gain.auc_p) == (None, None, None)
-    assert "accuracy" in gain.verdict
-
-
-def test_holm_over_several_comparisons() -> None:
-    gains = [
-        Gain(num_seeds=1, accuracy=0.1, accuracy_lo=0, accuracy_hi=0.2, accuracy_p=p, auc=None, auc_lo=None,
-             auc_hi=None, auc_p=None)
-        for p in (0.01, 0.04, 0.03)
-    ]  # fmt: skip
-    assert [gain.accuracy_p for gain in correct(gains)] == pytest.approx([0.03, 0.06, 0.06])
-    assert all(gain.auc_p is None for gain in correct(gains))
-
-
-def test_twins_come_in_pairs() -> None:
+def test_trainings_come_in_pairs_on_the_same_images() -> None:
+    some = files([1.0], 1)
     with pytest.raises(InputError, match="got 1 with and 0 without"):
-        measure_gain([probs_of(LABELS, 1, 1)], [], LABELS)
-    assert math.isfinite(measure_gain([probs_of(LABELS, 1, 1)], [probs_of(LABELS, 1, 1)], LABELS).accuracy)
+        compare_trainings(some, [])
+    with pytest.raises(InputError, match="same test images"):
+        compare_trainings(some, files([1.0], 1, 1 - LABELS))
+
+
+def test_an_undefined_auc_is_none() -> None:
+    one_class = np.zeros(40, int)
+    found = compare_trainings(files([1.0] * 5, 1, one_class), files([1.0] * 5, 2, one_class))
+    assert (found["auc"].difference, found["auc"].p, found["auc"].verdict) == (None, None, "inconclusive")
+    assert found["accuracy"].p is not None
+
+
+def simulated(rng: np.random.Generator, num_seeds: int, seed_sd: float) -> list[list[FileFigures]]:
+    """Draw two ways of training, none better: seeds differ in skill, and each way does better on some groups."""
+    groups = np.repeat(np.arange(40), rng.integers(1, 4, 40))
+    labels = rng.integers(0, 2, 40)[groups]
+    hard = rng.normal(0, 0.5, 40)[groups]
+    sides = []
+    for _ in range(2):
+        method = hard + rng.normal(0, 0.3, 40)[groups]
+        side = []
+        for skill in 1.5 + rng.normal(0, seed_sd, num_seeds):
+            second = 1 / (1 + np.exp(-(skill * (labels - 0.5) + method + rng.standard_normal(len(labels)))))
+            side.append(file_figures(np.stack([1 - second, second], 1), labels, groups, threshold=0.5))
+        sides.append(side)
+    return sides
+
+
+def called(tests: list[dict[str, Comparison]], name: str) -> float:
+    """Give the fraction that is called gained or lost; the margin is too small for "equivalent"."""
+    return float(np.mean([one[name].verdict in ("gained", "lost") for one in tests]))
+
+
+@pytest.mark.parametrize("seed_sd", [0.15, 0.6])
+def test_of_1000_trainings_with_a_teacher_that_does_nothing_at_most_7_percent_are_called(seed_sd: float) -> None:
+    rng = RNG(14)
+    tests = [compare_trainings(*simulated(rng, 5, seed_sd), margin=1e-9) for _ in range(1000)]
+    assert called(tests, "auc") <= 0.07
+    assert called(tests, "accuracy") <= 0.07
+    assert called(tests, "auc") >= 0.01  # a test that never calls anything would pass, too
+
+
+def test_of_1000_pairs_of_equally_good_files_at_most_7_percent_are_called() -> None:
+    rng = RNG(15)
+    tests = []
+    for _ in range(1000):
+        (first,), (second,) = simulated(rng, 1, 0.0)
+        tests.append(compare_files(first, second, margin=1e-9))
+    assert called(tests, "auc") <= 0.07
+    assert called(tests, "accuracy") <= 0.07
+    assert called(tests, "auc") >= 0.02

@@ -95,7 +95,7 @@ def _row(
     found: Found | None,
     more: Mapping[str, Any],
 ) -> Row:
-    student, result = one.variant.student, one.evaluation
+    student = one.variant.student
     return Row(
         model=student.model,
         role=student.role,
@@ -109,12 +109,7 @@ def _row(
         device=device.name,
         batch=device.profile.batch,
         threads=device.profile.threads,
-        accuracy=result.accuracy,
-        accuracy_lo=result.accuracy_lo,
-        accuracy_hi=result.accuracy_hi,
-        auc=result.auc,
-        auc_lo=result.auc_lo,
-        auc_hi=result.auc_hi,
+        **_figures(one, more),
         params=student.params,
         macs=student.macs,
         size_bytes=one.variant.file.size_bytes,
@@ -130,6 +125,15 @@ def _row(
         parent=student.model if one.variant.scheme != "fp32" else "",
         details={**_details(ctx, device, one, student, found), **latency_bounds(measurement), **more},
     )
+
+
+def _figures(one: Judged, more: Mapping[str, Any]) -> dict[str, float | None]:
+    """Give accuracy and AUC with their intervals: over seeds where there are several, else those of the file."""
+    names = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
+    if "seeds" not in more:
+        return {name: getattr(one.evaluation, name) for name in names}
+    seeds = more["seeds"]
+    return {name: seeds[name if name.endswith(("_lo", "_hi")) else f"{name}_mean"] for name in names}
 
 
 def _details(ctx: Context, device: Device, one: Judged, student: Student, found: Found | None) -> dict[str, Any]:

@@ -1,22 +1,39 @@
-"""What teaching was worth: every taught student against its twin without a teacher, and against its teachers.
+"""What training with a teacher was worth: every distilled student against its twin without one and its teachers.
 
-Enters: the judged files of a run, all seeds. Leaves: details for the rows, p values corrected over the run (Holm).
+`gains` gives the details that rows show, p values adjusted over the run; the claim about a teacher (over seeds) and
+the one about the files at hand are kept apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tutelage.distill.gain import Gain, correct, label_gains, measure_gain
+from tutelage.distill.gain import compare_labels, compare_trainings, over_seeds
+from tutelage.distill.paired import FIGURES, FileFigures, compare_files, correct, file_figures, mean_figures
+from tutelage.records import Comparison
 
 from .context import Context
 from .evaluate import Judged
 
 Details = dict[str, dict[str, Any]]
+Tests = Mapping[str, Comparison]  # by figure
+
+
+@dataclass(frozen=True)
+class _Seeds:
+    """The files of one network, one a seed, with what the tests need of each."""
+
+    judged: list[Judged]
+    figures: list[FileFigures]
+
+
+# (is a teacher, model, teacher) -> its seeds: a student may have its teacher's architecture, and its name
+Series = dict[tuple[bool, str, str], _Seeds]
 
 
 def gains(ctx: Context, judged: Sequence[Judged]) -> Details:
@@ -27,89 +44,126 @@ def gains(ctx: Context, judged: Sequence[Judged]) -> Details:
     details: Details = {_name(one): {} for one in judged if one.variant.student.seed == ctx.recipe.seed}
     for scheme, runtime in sorted({(one.variant.scheme, one.variant.runtime) for one in judged}):
         here = [one for one in judged if (one.variant.scheme, one.variant.runtime) == (scheme, runtime)]
-        series = _series(here)
+        series = _series(ctx, here)
         for seeds in series.values():
-            if ctx.recipe.seeds > 1 and len(seeds) > 1:
-                details[_name(seeds[0])]["seeds"] = over_seeds(seeds)
+            if ctx.recipe.seeds > 1 and len(seeds.judged) > 1:
+                details[_name(seeds.judged[0])]["seeds"] = seeds_of(seeds.judged, seeds.figures)
         _twins(ctx, series, details)
         _teachers(ctx, series, details)
     return details
 
 
-def over_seeds(seeds: Sequence[Judged]) -> dict[str, Any]:
-    """Give the figures of every seed, with their mean and sample deviation; the row's own file is the first seed's."""
-    found: dict[str, Any] = {"seeds": [one.variant.student.seed for one in seeds]}
-    for name in ("accuracy", "auc"):
-        values = [getattr(one.evaluation, name) for one in seeds]
+def seeds_of(judged: Sequence[Judged], figures: Sequence[FileFigures]) -> dict[str, Any]:
+    """Give the figures of every seed with mean, standard deviation and an interval over seeds and groups.
+
+    The row's `auc` and `accuracy` are the means. Its file, with size, latency, threshold and per-class figures, is the
+    first seed's: `file` has that file's own figures.
+    """
+    first = judged[0]
+    found: dict[str, Any] = {
+        "seeds": [one.variant.student.seed for one in judged],
+        "files": [{"predictions": one.predictions, "threshold": one.threshold} for one in judged],
+        "file": {
+            "seed": first.variant.student.seed,
+            **{f"{name}{end}": getattr(first.evaluation, f"{name}{end}")
+               for name in FIGURES for end in ("", "_lo", "_hi")},
+        },
+    }  # fmt: skip
+    for name, test in over_seeds(figures).items():
+        values = [getattr(one.evaluation, name) for one in judged]
         known = [value for value in values if value is not None]
         found[name] = values
-        found[f"{name}_mean"] = float(np.mean(known)) if known else None
+        found[f"{name}_mean"] = _known(test.difference)
         found[f"{name}_sd"] = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        found |= {f"{name}_lo": _known(test.low), f"{name}_hi": _known(test.high)}
     return found
 
 
-# (is a teacher, model, teacher) -> its seeds: a student may have its teacher's architecture, and its name
-Series = dict[tuple[bool, str, str], list[Judged]]
-
-
-def _series(judged: Sequence[Judged]) -> Series:
+def _series(ctx: Context, judged: Sequence[Judged]) -> Series:
+    groups = ctx.dataset.groups[ctx.dataset.indices("test")]
     found: Series = {}
     for one in sorted(judged, key=lambda one: one.variant.student.seed):
         student = one.variant.student
-        found.setdefault((student.role == "teacher", student.model, student.teacher), []).append(one)
+        seeds = found.setdefault((student.role == "teacher", student.model, student.teacher), _Seeds([], []))
+        seeds.judged.append(one)
+        seeds.figures.append(
+            file_figures(one.probs, one.labels, groups, threshold=one.threshold, multi_label=ctx.dataset.multi_label)
+        )
     return found
 
 
 def _twins(ctx: Context, series: Series, details: Details) -> None:
+    """Test each distilled student against the same student trained without a teacher, seed by seed."""
+    margin = ctx.recipe.measure.margin
     pairs = [
         (seeds, series[False, model, ""])
         for (_, model, teacher), seeds in series.items()
         if teacher and (False, model, "") in series
     ]
-    for (mine, twins), gain in zip(pairs, _corrected(ctx, pairs), strict=True):
-        told: dict[str, Any] = {"verdict": gain.verdict, **gain.to_dict(), "corrected_for": len(pairs)}
+    teachers = _corrected([compare_trainings(mine.figures, twin.figures, margin=margin) for mine, twin in pairs])
+    files = _corrected([_files(mine, twin, margin) for mine, twin in pairs])
+    for (mine, twin), helped, differ in zip(pairs, teachers, files, strict=True):
+        told = {
+            **_told(helped),
+            "file_verdict": _foremost(differ).text,
+            "claims": {
+                "teacher": {name: one.to_dict() for name, one in helped.items()},
+                "file": {name: one.to_dict() for name, one in differ.items()},
+            },
+        }
         if ctx.dataset.multi_label:
-            tests = label_gains(mine[0].probs, twins[0].probs, mine[0].labels)
-            told["per_label"] = {
-                name: {"auc": _known(test.difference), "auc_lo": _known(test.low), "auc_hi": _known(test.high),
-                       "delong_p": _known(test.p)}
-                for name, test in zip(ctx.dataset.class_names, tests, strict=True)
-            }  # fmt: skip
-        details[_name(mine[0])]["gain_over_twin"] = told
+            told["per_label"] = _per_label(ctx, mine, twin)
+        details[_name(mine.judged[0])]["gain_over_twin"] = told
+
+
+def _per_label(ctx: Context, mine: _Seeds, twin: _Seeds) -> dict[str, dict[str, Any]]:
+    first, second = ([one.probs for one in seeds.judged] for seeds in (mine, twin))
+    groups = ctx.dataset.groups[ctx.dataset.indices("test")]
+    tests = compare_labels(first, second, mine.judged[0].labels, groups, margin=ctx.recipe.measure.margin)
+    return {
+        name: {"verdict": test.verdict, "auc": test.difference, "auc_lo": test.low, "auc_hi": test.high,
+               "auc_p": test.p}
+        for name, test in zip(ctx.dataset.class_names, tests, strict=True)
+    }  # fmt: skip
 
 
 def _teachers(ctx: Context, series: Series, details: Details) -> None:
-    """Hold students against each teacher they had: a student's gain over its teacher, mostly below zero."""
+    """Compare students with each teacher they had, as files: mostly the student's figures are the lower ones."""
     pairs, names = [], []
-    for (_, _, taught_by), seeds in series.items():
-        for teacher in taught_by.split("+") if taught_by else ():
+    for (_, _, distilled_by), seeds in series.items():
+        for teacher in distilled_by.split("+") if distilled_by else ():
             found = series.get((True, teacher, ""))
             if found:
-                pairs.append((seeds, found * len(seeds)))
+                pairs.append((seeds, found))
                 names.append(teacher)
-    for (mine, _), teacher, gain in zip(pairs, names, _corrected(ctx, pairs), strict=True):
-        told = {"verdict": gain.verdict, **gain.to_dict(), "corrected_for": len(pairs)}
-        details[_name(mine[0])].setdefault("against_teachers", {})[teacher] = told
+    tests = _corrected([_files(mine, teacher, ctx.recipe.measure.margin) for mine, teacher in pairs])
+    for (mine, _), teacher, differ in zip(pairs, names, tests, strict=True):
+        details[_name(mine.judged[0])].setdefault("against_teachers", {})[teacher] = _told(differ)
 
 
-def _corrected(ctx: Context, pairs: Sequence[tuple[Sequence[Judged], Sequence[Judged]]]) -> list[Gain]:
-    groups = ctx.dataset.groups[ctx.dataset.indices("test")]
-    return correct(
-        [
-            measure_gain(
-                [one.probs for one in first],
-                [one.probs for one in second],
-                first[0].labels,
-                groups,
-                first_thresholds=[one.threshold for one in first],
-                second_thresholds=[one.threshold for one in second],
-                multi_label=ctx.dataset.multi_label,
-                bootstrap=ctx.recipe.measure.bootstrap,
-                seed=ctx.seed("gain"),
-            )
-            for first, second in pairs
-        ]
-    )
+def _files(first: _Seeds, second: _Seeds, margin: float) -> dict[str, Comparison]:
+    """Compare the files of two networks, their means where there are several seeds; a teacher is trained once."""
+    means = [mean_figures(seeds.figures) for seeds in (first, second)]
+    return compare_files(*means, margin=margin, num_seeds=len(first.figures))
+
+
+def _corrected(tests: Sequence[Tests]) -> list[dict[str, Comparison]]:
+    adjusted = iter(correct([one for some in tests for one in some.values()]))
+    return [{name: next(adjusted) for name in some} for some in tests]
+
+
+def _foremost(tests: Tests) -> Comparison:
+    """Choose the figure that a verdict is told by: AUC, or accuracy where AUC is undefined."""
+    return tests["auc"] if tests["auc"].difference is not None else tests["accuracy"]
+
+
+def _told(tests: Tests) -> dict[str, Any]:
+    """Give a comparison as rows hold it: `verdict` in words, `outcome` as one of the four, then the figures."""
+    one = _foremost(tests)
+    found = {"verdict": one.text, "outcome": one.verdict, "num_seeds": one.num_seeds, "num_groups": one.num_groups}
+    for name, test in tests.items():
+        found |= {name: test.difference, f"{name}_lo": test.low, f"{name}_hi": test.high, f"{name}_p": test.p}
+    return {**found, "margin": one.margin, "corrected_for": one.num_comparisons}
 
 
 def _name(one: Judged) -> str:
@@ -117,7 +171,7 @@ def _name(one: Judged) -> str:
 
 
 def details_of(found: Details, one: Judged) -> dict[str, Any]:
-    """Give the details of one judged file; empty for what was not compared."""
+    """Give the details of one evaluated file; empty for what was not compared."""
     return found.get(_name(one), {})
 
 
