@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.records import InputError, Record
 
-from .statistics import auc, average_precision, delong, holm, interval, mcnemar, resample_weights, weighted_auc
+from .statistics import auc, average_precision, interval, resample_weights, weighted_auc
 from .thresholds import choose_threshold, choose_thresholds
 
 __all__ = [
@@ -22,10 +22,7 @@ __all__ = [
     "Evaluation",
     "choose_threshold",
     "choose_thresholds",
-    "delong",
     "evaluate",
-    "holm",
-    "mcnemar",
     "predict_logits",
     "probabilities",
 ]

@@ -1,6 +1,6 @@
-"""Statistics of classifiers: weighted AUC for fast bootstraps, DeLong, McNemar, Holm.
+"""Statistics of classifiers on numpy scores and labels: weighted AUC for fast bootstraps, average precision, Holm.
 
-Enters: numpy scores and labels. Leaves: numbers; an undefined one is nan here and `None` in an `Evaluation`.
+An undefined number is nan here and `None` in an `Evaluation`; paired tests are in `paired` and `gain`.
 """
 
 from __future__ import annotations
@@ -89,51 +89,11 @@ class PairedTest:
     p: float
 
 
-def delong(first: np.ndarray, second: np.ndarray, positive: np.ndarray) -> PairedTest:
-    """Compare two AUCs on the same images (DeLong 1988, by midranks: Sun and Xu 2014); independent images assumed."""
-    positive = np.asarray(positive, bool)
-    if not positive.any() or positive.all():
-        return PairedTest(math.nan, math.nan, math.nan, math.nan)
-    num_pos, num_neg = int(positive.sum()), int((~positive).sum())
-    by_pos, by_neg, areas = [], [], []
-    for scores in (np.asarray(first, np.float64), np.asarray(second, np.float64)):
-        together, apart_pos, apart_neg = midranks(scores), midranks(scores[positive]), midranks(scores[~positive])
-        by_pos.append((together[positive] - apart_pos) / num_neg)
-        by_neg.append(1 - (together[~positive] - apart_neg) / num_pos)
-        areas.append(by_pos[-1].mean())
-    difference = float(areas[0] - areas[1])
-    variance = 0.0
-    for parts, num in ((by_pos, num_pos), (by_neg, num_neg)):
-        if num > 1:
-            variance += float(np.var(parts[0] - parts[1], ddof=1)) / num
-    if variance <= 0:
-        return PairedTest(difference, difference, difference, 1.0 if difference == 0 else 0.0)
-    deviation = math.sqrt(variance)
-    p = math.erfc(abs(difference) / deviation / math.sqrt(2))
-    return PairedTest(difference, difference - 1.959964 * deviation, difference + 1.959964 * deviation, p)
-
-
 def midranks(values: np.ndarray) -> np.ndarray:
     """Rank from 1, ties share the mean of their ranks."""
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts - 1) / 2)[index], np.float64)
-
-
-def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> PairedTest:
-    """Compare two accuracies on the same images: exact binomial p on the images that only one of them got right."""
-    from scipy.stats import binomtest
-
-    first_correct, second_correct = np.asarray(first_correct, bool), np.asarray(second_correct, bool)
-    only_first = int((first_correct & ~second_correct).sum())
-    only_second = int((second_correct & ~first_correct).sum())
-    num = len(first_correct)
-    difference = (only_first - only_second) / num
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-    # Wald interval of a paired difference of proportions.
-    half = 1.959964 * math.sqrt(max(discordant / num - difference**2, 0.0) / num)
-    return PairedTest(difference, difference - half, difference + half, p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
