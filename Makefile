@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast test-slow test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo test test-fast test-slow test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -65,6 +65,10 @@ bench-baseline: $(READY)
 
 bench-compare: $(READY)
 	$(BIN)/python tests/benchmarks/compare.py
+
+# Error rates of the paired tests by simulation: ten minutes, no data.
+bench-verdicts: $(READY)
+	$(BIN)/python tests/benchmarks/verdict_rates.py
 
 bench-repeat: $(READY)
 	$(BIN)/python tests/benchmarks/repeatability.py

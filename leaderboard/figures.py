@@ -1,7 +1,4 @@
-"""Figures that stand in a row's details, as columns of an export: what teaching gained, seeds, explanations.
-
-Enters: a frame with `details` as JSON text. Leaves: the same with these columns before it; what is absent is empty.
-"""
+"""Figures that stand in a row's details, as columns of an export: a teacher's gain, seeds, explanations."""
 
 from __future__ import annotations
 
@@ -18,12 +15,13 @@ _EXPLAINED = ("method", "insertion_auc", "deletion_auc", "road", "sanity_spearma
               "teacher_spearman", "teacher_iou", "fp32_spearman", "fp32_iou")  # fmt: skip
 DETAIL_COLUMNS: dict[str, tuple[str, str]] = {
     "gain": ("gain_over_twin", "verdict"),
+    "gain_file": ("gain_over_twin", "file_verdict"),
     "gain_seeds": ("gain_over_twin", "num_seeds"),
     **{f"seeds_{name}": ("seeds", name) for name in _SEEDS},
     **{f"second_test_{name}": ("second_test", name) for name in ("accuracy", "auc", "auc_lo", "auc_hi")},
     **{f"explained_{name}": ("explanation", name) for name in _EXPLAINED},
 }
-_WORDS = ("gain", "explained_method")
+_WORDS = ("gain", "gain_file", "explained_method")
 
 
 def with_details(found: pd.DataFrame) -> pd.DataFrame:
@@ -47,6 +45,6 @@ def with_details(found: pd.DataFrame) -> pd.DataFrame:
 def _at(details: Mapping[str, Any], section: str, name: str) -> Any:
     values = details.get(section)
     value = values.get(name) if isinstance(values, Mapping) else None
-    if name in ("verdict", "method"):
+    if name in ("verdict", "file_verdict", "method"):
         return value or ""
     return float(value) if isinstance(value, int | float) else None

@@ -81,9 +81,11 @@ def _figures(row: Row) -> list[tuple[str, str]]:
     """List what was measured, with intervals and the device a latency belongs to."""
     device = f" ({row.runtime}, {row.device}, batch {row.batch}, {row.threads} threads)" if row.device else ""
     extra = {name: row.details.get(key) for key, name in _DETAILS.items()}
+    own = _own_figures(row)
     candidates = [
-        ("accuracy", _interval(row.accuracy, row.accuracy_lo, row.accuracy_hi)),
-        ("AUC", _interval(row.auc, row.auc_lo, row.auc_hi)),
+        ("accuracy", _interval(own["accuracy"], own["accuracy_lo"], own["accuracy_hi"])),
+        ("AUC", _interval(own["auc"], own["auc_lo"], own["auc_hi"])),
+        ("mean over seeds", _over_seeds(row)),
         *((name, f"{value:.4f}" if isinstance(value, float) else None) for name, value in extra.items()),
         ("test images", _whole(row.details.get("test_images"))),
         ("parameters", _whole(row.params)),
@@ -97,6 +99,22 @@ def _figures(row: Row) -> list[tuple[str, str]]:
         ("made", row.created or None),
     ]
     return [(name, value) for name, value in candidates if value is not None]
+
+
+def _own_figures(row: Row) -> dict[str, float | None]:
+    """Give the figures of the bundled file: a row of several seeds has their means, and its first seed's file."""
+    names = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
+    own = row.details.get("seeds", {}).get("file")
+    return {name: own[name] if own else getattr(row, name) for name in names}
+
+
+def _over_seeds(row: Row) -> str | None:
+    """Give the means over seeds that the leaderboard shows, where there are several."""
+    seeds = row.details.get("seeds")
+    if not seeds or row.accuracy is None:
+        return None
+    area = "" if row.auc is None else f", AUC {_interval(row.auc, row.auc_lo, row.auc_hi)}"
+    return f"accuracy {_interval(row.accuracy, row.accuracy_lo, row.accuracy_hi)}{area}, {len(seeds['seeds'])} seeds"
 
 
 def _per_class(row: Row) -> list[str]:
@@ -129,10 +147,10 @@ def _parity(parity: Mapping[str, Any]) -> list[str]:
 def _limits(row: Row) -> list[str]:
     """Name the limits that this row's own figures show."""
     limits = []
-    if row.accuracy_lo is not None and row.accuracy_hi is not None:
-        limits.append(
-            f"Its accuracy is known to lie between {row.accuracy_lo:.3f} and {row.accuracy_hi:.3f}, no better."
-        )
+    own = _own_figures(row)
+    low, high = own["accuracy_lo"], own["accuracy_hi"]
+    if low is not None and high is not None:
+        limits.append(f"Its accuracy is known to lie between {low:.3f} and {high:.3f}, no better.")
     if "leaky" in row.split:
         limits.append("Images of one patient or series stand in training and test data: its figures flatter.")
     if row.details.get("validation"):

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from .quantities import share
+from .changes import one_line, set_text, set_value, typed_yaml
+from .quantities import latency_budget, number, share, size_in_bytes
 from .records import DEFAULT_MARGIN, Arch, InputError
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.

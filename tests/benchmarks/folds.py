@@ -24,12 +24,13 @@ from torch import nn
 from tutelage import pipeline
 from tutelage.bench.measure import Job, measure_jobs
 from tutelage.distill.evaluate import evaluate, predict_logits, probabilities
-from tutelage.distill.gain import correct, measure_gain
+from tutelage.distill.gain import compare_trainings
+from tutelage.distill.paired import compare_files, correct, file_figures, mean_figures
 from tutelage.files import write_json
 from tutelage.progress import reporting
 from tutelage.quant.export import export_onnx
 from tutelage.recipe import load_recipe
-from tutelage.records import DeviceProfile, Student
+from tutelage.records import Comparison, DeviceProfile, Student
 from tutelage.stages import networks
 from tutelage.stages.context import Context, open_context
 from tutelage.stages.teach import teach_teacher
@@ -119,7 +120,7 @@ def print_table(found: dict[Name, Kept]) -> None:
 
     Seeds are compared together, each with its own twin; the verdict stands on the line of the first.
     """
-    verdicts = judge_teachers(found)
+    verdicts = compare_twins(found)
     for name, kept in found.items():
         role, model, teacher, seed = name
         probs, labels, groups = kept.pooled()
@@ -138,22 +139,26 @@ def print_table(found: dict[Name, Kept]) -> None:
     print(f"  {PUBLISHED}", flush=True)
 
 
-def judge_teachers(found: dict[Name, Kept]) -> dict[Name, str]:
-    """Say what each teacher was worth to each student: all folds' images and all seeds, Holm-corrected."""
+def compare_twins(found: dict[Name, Kept]) -> dict[Name, str]:
+    """Say what each teacher was worth to each student, on all folds' images and seeds, p values Holm-adjusted.
+
+    With fewer seeds than a claim about a teacher needs, what is told is how the files of these trainings differ.
+    """
     pairs: dict[tuple[str, str, str], list[Name]] = {}
     for name in found:
         if name[2]:
             pairs.setdefault(name[:3], []).append(name)
-    gains = []
+    claims: dict[Name, list[Comparison]] = {}
     for names in pairs.values():
-        twins = [found[(*name[:2], "", name[3])].pooled()[0] for name in names]
-        gains.append(measure_gain([found[name].pooled()[0] for name in names], twins, *found[names[0]].pooled()[1:]))
-    if not gains:
-        return {}
-    corrected = correct(gains)
+        first = [file_figures(*found[name].pooled()) for name in names]
+        second = [file_figures(*found[(*name[:2], "", name[3])].pooled()) for name in names]
+        helped = compare_trainings(first, second).values()
+        differ = compare_files(mean_figures(first), mean_figures(second), num_seeds=len(names)).values()
+        claims[names[0]] = [*helped, *differ]
+    adjusted = iter(correct([one for some in claims.values() for one in some]))
     return {
-        names[0]: f"accuracy {gain.accuracy:+.4f}, {gain.verdict} (seeds: {len(names)})"
-        for names, gain in zip(pairs.values(), corrected, strict=True)
+        name: "; ".join(f"{one.claim}: {one.text}" for one in [next(adjusted) for _ in some])
+        for name, some in claims.items()
     }
 
 

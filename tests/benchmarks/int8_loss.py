@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from tutelage import pipeline
 from tutelage.bench.conversion import size_bytes
-from tutelage.distill.gain import measure_gain
+from tutelage.distill.paired import compare_files, file_figures
 from tutelage.progress import reporting
 from tutelage.recipe import Recipe, load_recipe
-from tutelage.records import InputError
+from tutelage.records import Comparison, InputError
 from tutelage.stages.compress import Variant, compress
 from tutelage.stages.context import open_context
 from tutelage.stages.evaluate import Judged, Threshold, judge
@@ -105,36 +105,31 @@ def add(pooled: Pooled, one: Judged, fp32: Judged, groups: NDArray[np.str_], siz
 def print_table(found: dict[Key, Pooled]) -> None:
     """Print what each int8 file has and loses, in points: what is asked is .5 by quantization alone and .2 by QAT."""
     print(
-        f"  {'student':46} {'runtime':12} {'scheme':9} {'of fp32':>7}  {'accuracy points (95 %)':26}  AUC points (95 %)"
+        f"  {'student':46} {'runtime':12} {'scheme':9} {'of fp32':>7}  {'accuracy points (95 %)':40}  AUC points (95 %)"
     )
     for (model, teacher, runtime, scheme, _), pooled in found.items():
         if scheme == "fp32":
             continue
-        own, floats = ([cut[side]] for cut in pooled.thresholds[:1] for side in (0, 1))
-        gain = measure_gain(
-            [np.concatenate(pooled.int8)],
-            [np.concatenate(pooled.fp32)],
-            np.concatenate(pooled.labels),
-            np.concatenate(pooled.groups),
-            first_thresholds=own,
-            second_thresholds=floats,
-            multi_label=pooled.multi_label,
+        labels, groups = np.concatenate(pooled.labels), np.concatenate(pooled.groups)
+        int8, fp32 = (
+            file_figures(np.concatenate(probs), labels, groups, threshold=threshold, multi_label=pooled.multi_label)
+            for probs, threshold in zip((pooled.int8, pooled.fp32), pooled.thresholds[0], strict=True)
         )
+        tests = compare_files(int8, fp32)
         name = f"{model} from {teacher}" if teacher else model
         print(
             f"  {name[:46]:46} {runtime:12} {scheme:9} {np.mean(pooled.size):7.3f}  "
-            f"{points(gain.accuracy, gain.accuracy_lo, gain.accuracy_hi):26}  "
-            f"{points(gain.auc, gain.auc_lo, gain.auc_hi)}",
+            f"{points(tests['accuracy']):40}  {points(tests['auc'])}",
             flush=True,
         )
 
 
-def points(value: float | None, low: float | None, high: float | None) -> str:
-    """Write a difference in points with its interval; empty where it is undefined."""
-    if value is None:
+def points(test: Comparison) -> str:
+    """Write a difference in points with its interval and verdict; empty where it is undefined."""
+    if test.difference is None:
         return ""
-    bounds = "" if low is None or high is None else f" [{100 * low:+.2f}, {100 * high:+.2f}]"
-    return f"{100 * value:+.2f}{bounds}"
+    bounds = "" if test.low is None or test.high is None else f" [{100 * test.low:+.2f}, {100 * test.high:+.2f}]"
+    return f"{100 * test.difference:+.2f}{bounds} {test.verdict}"
 
 
 if __name__ == "__main__":

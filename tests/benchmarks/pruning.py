@@ -8,8 +8,8 @@ is trained for `--epochs`, and so is a supernet of the space it lies in. The par
 what these networks take in ONNX Runtime becomes the budgets of one search by (error, latency). Then pruned networks and
 the best subnet under each budget, with its inherited weights, are tuned for `--tune` epochs on one schedule, the same
 batches in the same order. The search sees one half of the validation images; figures are taken on the other half and on
-both. All files of all seeds are timed in one interleaved session. Differences are searched minus pruned, with 95 %
-intervals over resampled images (the same for both), seeds averaged. `--keep` holds all that was done, to go on from.
+both. All files of all seeds are timed in one interleaved session. Differences are searched minus pruned by a paired
+test of the files, seeds averaged. `--keep` holds all that was done, to go on from.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from tutelage.bench.measure import measure
+from tutelage.distill.paired import FileFigures, compare_files, file_figures, mean_figures
 from tutelage.quant.export import export_onnx
 from tutelage.quant.prune import Importance, count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx
@@ -40,7 +41,6 @@ from tutelage.search.supernet import build_arch, extract
 from tutelage.stages.teach import CHECKPOINT, fit
 
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -245,8 +245,11 @@ def report(setting: Setting, nets: Sequence[Net]) -> None:
         costs = f"{ms[net.name]:.3f} | {net.macs / 1e6:.2f} | {net.params / 1e6:.2f} | {net.seconds:.0f}"
         print(f"{net.seed} | {net.road} | {budget} | {costs} | {' | '.join(cells)}")
     places = sorted({net.budget_ms for net in nets if net.seed == 0 and net.budget_ms})
-    print("\nsearched minus pruned, means over seeds, unseen images; ms as a ratio; 95 % interval over images")
-    print("budget (seed 0) ms | ms searched / pruned | AUC | interval | error | interval")
+    print(
+        "\nsearched minus pruned, means over seeds, unseen images; ms as a ratio; 95 % intervals over images: how the"
+    )
+    print("files at hand differ, not what another seed would give")
+    print("budget (seed 0) ms | ms searched / pruned | AUC | accuracy")
     roads = {
         road: [sorted((n for n in nets if n.seed == seed and n.road == road), key=lambda n: n.budget_ms)
                for seed in sorted({net.seed for net in nets})]
@@ -255,12 +258,9 @@ def report(setting: Setting, nets: Sequence[Net]) -> None:
     for place_, budget in enumerate(places):
         pairs = [(b[place_], a[place_]) for a, b in zip(roads["pruned"], roads["searched"], strict=True)]
         ratio = float(np.mean([ms[one.name] / ms[other.name] for one, other in pairs]))
-        cells = []
-        for figure in (auc, wrong):
-            value, low, high = difference(
-                figure, [(scores[a.name][:unseen], scores[b.name][:unseen]) for a, b in pairs], labels[:unseen]
-            )
-            cells.append(f"{value:+.4f} | {low:+.4f} to {high:+.4f}")
+        sides = [mean_figures([figures(scores[one.name][:unseen], labels[:unseen]) for one in side])
+                 for side in zip(*pairs, strict=True)]  # fmt: skip
+        cells = [test.text for test in compare_files(sides[0], sides[1], num_seeds=len(pairs)).values()]
         print(f"{budget:.3f} | {ratio:.3f} | {' | '.join(cells)}")
 
 
@@ -272,22 +272,10 @@ def wrong(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return float(((scores > 0) != (labels == 1)).mean())
 
 
-def difference(
-    figure: Callable[[NDArray[np.float64], NDArray[np.int64]], float],
-    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    labels: NDArray[np.int64],
-) -> tuple[float, float, float]:
-    """Give the mean difference of a figure over pairs, and its 95 % interval over images resampled for all alike."""
-
-    def mean(places: NDArray[np.int64]) -> float:
-        drawn = labels[places]
-        return float(np.mean([figure(one[places], drawn) - figure(other[places], drawn) for one, other in pairs]))
-
-    rng = np.random.default_rng(0)
-    num = len(labels)
-    values = [mean(rng.integers(0, num, num)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return mean(np.arange(num)), float(low), float(high)
+def figures(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> FileFigures:
+    """Give AUC and accuracy of scores `(n,)`, positive for the second class, with what a paired test needs."""
+    second = 1 / (1 + np.exp(-scores))
+    return file_figures(np.stack([1 - second, second], 1), labels)
 
 
 if __name__ == "__main__":

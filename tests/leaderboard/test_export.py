@@ -179,24 +179,29 @@ def test_one_row_is_shown_whole_with_what_made_it(demo):
 
 def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
     told = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "auc_p": 0.008, "accuracy": 0.0, "accuracy_p": 1.0}
-    nothing = {"auc": 0.002, "auc_lo": -0.003, "auc_hi": 0.007, "auc_p": 0.41}
+    near = {"auc": 0.002, "auc_lo": -0.003, "auc_hi": 0.007, "auc_p": 0.41}
+    wide = {"auc": 0.098, "auc_lo": -0.02, "auc_hi": 0.21, "auc_p": 0.14}
     rows = [
         Row(model="good", role="student", dataset="d", auc=0.9, details={"gain_over_twin": told}),
-        Row(model="vain", role="student", dataset="d", auc=0.8, details={"gain_over_twin": nothing}),
+        Row(model="vain", role="student", dataset="d", auc=0.8, details={"gain_over_twin": near}),
+        Row(model="wide", role="student", dataset="d", auc=0.8, details={"gain_over_twin": wide}),
+        Row(model="once", role="student", dataset="d", auc=0.8, details={"gain_over_twin": {"auc": 0.03}}),
         Row(model="alone", role="student", dataset="d", auc=0.7),
     ]
     text = printed(rows, 120)
     assert "gain of teacher" in text
-    assert "+0.012 (p 0.008)" in text
-    assert "nothing (+0.002, p 0.41)" in text
+    assert "gained +0.012 (p 0.008)" in text
+    assert "equivalent (+0.002)" in text
+    assert "inconclusive (+0.098, p 0.14)" in text
+    assert "inconclusive (+0.030)" in text  # one seed: no claim about a teacher, and no p
     assert "gain over twin" in export(rows, None, "md")
     records = list(csv.DictReader(io.StringIO(export(rows, None, "csv"))))
-    assert [record["gain_auc"] for record in records] == ["0.012", "0.002", ""]
+    assert [record["gain_auc"] for record in records] == ["0.012", "0.002", "0.098", "0.03", ""]
     store = Store(tmp_path / "leaderboard.db")
     for ending in ("csv", "json"):
         export(rows, tmp_path / f"rows.{ending}", ending)
         store.import_file(tmp_path / f"rows.{ending}")
-    assert store.columns(names=["gain_auc_p"])["gain_auc_p"] == [0.008, 0.41, None] * 2
+    assert store.columns(names=["gain_auc_p"])["gain_auc_p"] == [0.008, 0.41, 0.14, None, None] * 2
 
 
 def test_a_chosen_front_says_how_sure_it_is_and_what_ties():
@@ -240,7 +245,12 @@ def test_a_row_is_told_where_it_stands_and_what_beats_it(tmp_path):
 
 def test_figures_of_the_details_are_columns() -> None:
     details = {
-        "gain_over_twin": {"verdict": "gained +0.020 AUC (+0.010..+0.030, p 0.001)", "num_seeds": 3, "auc": 0.02},
+        "gain_over_twin": {
+            "verdict": "gained +.020 AUC [+.010, +.030], p .001",
+            "file_verdict": "gained +.020 AUC",
+            "num_seeds": 5,
+            "auc": 0.02,
+        },
         "seeds": {"accuracy_mean": 0.8, "accuracy_sd": 0.01},
         "explanation": {"method": "scorecam", "insertion_auc": 0.7, "pointing": None, "fp32_spearman": 0.9},
     }
@@ -249,8 +259,9 @@ def test_figures_of_the_details_are_columns() -> None:
         Row(model="alone", role="student", dataset="d"),
     ]
     taught, alone = csv.DictReader(io.StringIO(export(rows, None, "csv")))
-    assert taught["gain"].startswith("gained +0.020")
-    assert (taught["gain_seeds"], taught["seeds_accuracy_mean"]) == ("3.0", "0.8")
+    assert taught["gain"].startswith("gained +.020")
+    assert (taught["gain_file"], taught["gain_seeds"]) == ("gained +.020 AUC", "5.0")
+    assert taught["seeds_accuracy_mean"] == "0.8"
     assert (taught["explained_insertion_auc"], taught["explained_pointing"]) == ("0.7", "")
     assert taught["explained_fp32_spearman"] == "0.9"
     assert {alone[name] for name in alone if name.startswith(("gain", "seeds_", "explained_", "second_"))} == {""}

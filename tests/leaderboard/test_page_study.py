@@ -69,7 +69,7 @@ def test_a_card_says_what_beats_its_row_and_shows_its_network(open_page, study):
     assert "not on the front; beaten by" in cards.nth(0).inner_text()
     text = cards.nth(1).inner_text()
     assert "gain of teacher" in text
-    assert "nothing: +0.009" in text
+    assert "inconclusive +0.009" in text
     assert "Where its fp32 network looks" in text
     assert cards.nth(1).locator("img").count() == 4
     assert cards.nth(1).locator("svg[role=img] rect").count() == sum(small.arch.d)
