@@ -16,7 +16,7 @@ from tutelage.records import Arch
 from .features import Floats
 from .genetic import rank_order, run_nsga2
 from .objectives import Problem
-from .pool import draw_feasible, new_rows
+from .pool import fill_feasible, new_rows
 from .predict import AccuracyPredictor
 from .space import Genes
 
@@ -64,7 +64,7 @@ def guided_batch(
         shown = problem.space.decode(candidates)
         return {name: mean - _OPTIMISM * std for name, (mean, std) in ((k, models[k].predict(shown)) for k in names)}
 
-    start = np.concatenate([genes[feasible], draw_feasible(problem, _POPULATION // 2, rng, genes)])
+    start = np.concatenate([genes[feasible], fill_feasible(problem, _POPULATION // 2, rng, genes)])
     visited = run_nsga2(problem, guess, start, rng, population=_POPULATION, generations=_GENERATIONS)
     allowed = np.flatnonzero(visited.violation <= 0)
     allowed = allowed[new_rows(visited.genes[allowed], genes)]

@@ -31,9 +31,9 @@ _SUMS: dict[str, tuple[int, int]] = {
     "activations": (2, 1),
     "int8_bytes": (3, 1),
 }
-_PEAK = "peak_activation_bytes"
-COUNTED = (*_SUMS, _PEAK)
-_OPTIONS = {"size_bytes": "--max-size", _PEAK: "--max-peak-activation"}
+PEAK = "peak_activation_bytes"
+COUNTED = (*_SUMS, PEAK)
+_OPTIONS = {"size_bytes": "--max-size", PEAK: "--max-peak-activation"}
 # A given cost is taken as additive when the parts' sum misses it by no more than rounding on this many random archs.
 _NUM_PROBES = 512
 _ADDITIVE_TOLERANCE = 1e-9
@@ -159,7 +159,7 @@ def front_at(
     space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int, cost: Cost | None
 ) -> Floats:
     """Give the exact Pareto front of the named costs over all architectures at input side r, (points, names)."""
-    maximum = np.array([name == _PEAK for name in names])
+    maximum = np.array([name == PEAK for name in names])
     fronts = {0: np.zeros((1, len(names)))}
     for part in parts_at(space, r, names, num_classes, in_channels, cost):
         grown: dict[int, list[Floats]] = {}
@@ -189,7 +189,7 @@ def _shared(before: Sequence[int], after: Sequence[int]) -> list[int]:
 
 def _counted_costs(rows: Genes, tables: Sequence[CostTable], name: str) -> Floats:
     columns = np.ascontiguousarray(rows.T)
-    if name == _PEAK:
+    if name == PEAK:
         peaks = np.stack([table.peaks[table.rows(columns)] for table in tables]).astype(np.float64)
         return np.asarray(4.0 * peaks.max(axis=0))
     place, unit = _SUMS[name]

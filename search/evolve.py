@@ -19,7 +19,7 @@ from tutelage.records import Arch, InputError
 
 from .features import Floats
 from .objectives import COUNTS, Objective, Problem
-from .pool import check_bounds, new_rows
+from .pool import RANDOM_DRAWS, check_bounds, new_rows, remaining
 from .result import (
     Evaluated,
     SearchResult,
@@ -56,7 +56,8 @@ def search(
     """Search a space under upper bounds; `evaluations` counts every scored arch, `initial` ones included.
 
     `initial` archs are scored first, whatever they cost; those that break a bound are marked and never win. All others
-    keep every bound, and none is asked twice. `reference` fixes the hypervolume's corner by objective name.
+    keep every bound, and none is asked twice. A search that finds no more of them ends early and says why in `ended`.
+    `reference` fixes the hypervolume's corner by objective name.
     Raises InfeasibleBudgetError before anything is scored, InputError on a checkpoint of another search.
     """
     space = find_space(space) if isinstance(space, str) else space
@@ -80,7 +81,8 @@ def search(
         history = _history(problem, rows, corner)
         asked = _next(problem, history, wanted, strategy, evaluations, seed)
         if not len(asked.genes):
-            logger.warning("every feasible arch is scored: the search ends after %d of %d", len(rows), evaluations)
+            result = result.model_copy(update={"ended": _why_ended(problem, len(rows))})
+            logger.warning("%s; %d were asked for", result.ended, evaluations)
             break
         archs = space.decode(asked.genes)
         begun = time.perf_counter()
@@ -174,14 +176,27 @@ def _reference(
 def _next(problem: Problem, history: History, wanted: Genes, strategy: str, evaluations: int, seed: int) -> Asked:
     done = len(history.genes)
     if done < len(wanted):
-        return Asked(wanted)
+        return Asked(wanted[done:evaluations])
     chosen = STRATEGIES[strategy]
     size = chosen.first if not (history.batches > 0).any() else chosen.batch
+    size = min(size, evaluations - done)
+    left = remaining(problem, history.genes)
+    if left is not None and len(left) <= size:  # no strategy has a choice
+        return Asked(left)
     rng = np.random.default_rng([seed, done])
     # Matrices of a few hundred rows: two threads of BLAS spend their time waiting for each other (36 s against 13 s for
     # 300 evaluations of the default on two cores), and their number would change the last digits.
     with threadpool_limits(1, user_api="blas"):
-        return chosen.ask(problem, history, min(size, evaluations - done), rng)
+        return chosen.ask(problem, history, size, rng)
+
+
+def _why_ended(problem: Problem, num_evaluated: int) -> str:
+    if problem.listed is not None:
+        return f"the feasible set is exhausted after {num_evaluated} architectures"
+    return (
+        f"no new architecture within the bounds after {num_evaluated}: the search drew up to {RANDOM_DRAWS:,} more "
+        "for the next batch; raise a bound"
+    )
 
 
 def _batch(rows: Sequence[Evaluated], num_wanted: int) -> int:

@@ -65,7 +65,10 @@ def survive(
 
 
 def breed(problem: Problem, genes: Genes, points: Floats, n: int, rng: np.random.Generator) -> Genes:
-    """Make n children of evaluated parents by pymoo's NSGA-II: binary tournaments, crossover, mutation."""
+    """Make up to n children of evaluated parents by pymoo's NSGA-II: binary tournaments, crossover, mutation.
+
+    Fewer, or none, come back where the space around the parents is small: no child equals a parent or another child.
+    """
     from pymoo.core.population import Population
 
     parents = Population.new("X", genes, "F", points, "G", np.zeros((len(genes), 1)))
@@ -75,17 +78,25 @@ def breed(problem: Problem, genes: Genes, points: Floats, n: int, rng: np.random
     algorithm.setup(_as_pymoo(problem, None, []), seed=int(rng.integers(2**31)), termination=("n_gen", 10**6))
     algorithm.tell(infills=algorithm.ask())
     children = algorithm.ask()
+    if children is None:  # pymoo's answer when 100 rounds of mating bring nothing but the parents again
+        return genes[:0]
     return np.asarray(children.get("X"), dtype=np.int64).reshape(-1, problem.space.num_genes)
 
 
 def run_nsga2(
     problem: Problem, guess: Guess, start: Genes, rng: np.random.Generator, *, population: int, generations: int
 ) -> Visited:
-    """Run NSGA-II where expensive objectives are guessed; the best of `start` are the first population."""
+    """Run NSGA-II where expensive objectives are guessed; the best of `start` are the first population.
+
+    Where all feasible architectures are few enough to list, every one is guessed instead.
+    """
     from pymoo.optimize import minimize
 
     seen: list[tuple[Genes, Floats, Floats]] = []
     task = _as_pymoo(problem, guess, seen)
+    if problem.listed is not None:
+        task._evaluate(problem.listed, {})
+        return Visited(*seen[0])
     first = np.unique(start, axis=0)
     out: dict[str, Floats] = {}
     task._evaluate(first, out)

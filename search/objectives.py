@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 
 from tutelage.records import Arch, InputError
 
+from .budget import Cost
 from .counts import count_genes
 from .features import Floats
+from .listing import list_feasible
 from .sample import FeasibleSampler
 from .space import Genes, Space
 
 Direction = Literal["min", "max"]
 Score = Callable[[Sequence[Arch]], NDArray[np.floating]]
+
+# Feasible sets of at most so many architectures are listed, so that their end is known and nothing is drawn in vain.
+LISTED_AT_MOST = 10_000
 
 COUNTS = ("params", "macs", "activations", "peak_activation_bytes", "size_bytes", "int8_bytes")
 
@@ -99,14 +104,28 @@ class Problem:
         """Cheap objectives that are not counts: latency models and what else a caller brings."""
         return tuple(objective for objective in self.objectives if objective.cheap and objective.name not in COUNTS)
 
-    @property
-    def counted_bounds(self) -> dict[str, float]:
-        return {name: bound for name, bound in self.bounds.items() if name in COUNTS}
-
     @cached_property
     def sampler(self) -> FeasibleSampler:
-        """Draw uniformly over the archs that keep the counted bounds; counted once, when first asked for."""
-        return FeasibleSampler(self.space, self.counted_bounds, self.num_classes, self.in_channels)
+        """Draw from the archs that keep all bounds; prepared once, when first asked for."""
+        return FeasibleSampler(self.space, self.bounds, self.num_classes, self.in_channels, self.given_cost)
+
+    @cached_property
+    def listed(self) -> Genes | None:
+        """List all archs that keep the bounds, (n, num_genes); None when they are many."""
+        return list_feasible(
+            self.space, self.bounds, LISTED_AT_MOST, self.num_classes, self.in_channels, self.given_cost
+        )
+
+    @property
+    def given_cost(self) -> Cost | None:
+        """Give the bounded costs that are callables as a function of genes; None where there are none."""
+        bounded = [objective for objective in self.callables if objective.name in self.bounds]
+
+        def cost(genes: Genes) -> dict[str, Floats]:
+            archs = self.space.decode(genes)
+            return {objective.name: objective.evaluate(archs) for objective in bounded}
+
+        return cost if bounded else None
 
     def counts(self, genes: Genes) -> dict[str, Floats]:
         """Give every count of every genotype, (n,) each."""

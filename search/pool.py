@@ -1,6 +1,8 @@
-"""Feasible genotypes that were not asked before. Enters: a problem and the genes asked so far. Leaves: new genes."""
+"""Feasible architectures that were not evaluated before: drawn at random, picked, or all that are left."""
 
 from __future__ import annotations
+
+import logging
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +11,12 @@ from .budget import check_feasible
 from .objectives import Problem
 from .space import Genes
 
-# Rounds of drawing before a space is taken for exhausted (all feasible archs asked) or a latency bound for unmet.
-_ROUNDS = 40
+logger = logging.getLogger(__name__)
+
+# Draws of one batch before a strategy stops: `random`, which takes nothing but draws, and the others, which may breed.
+RANDOM_DRAWS = 200_000
+_FILL_DRAWS = 20_000
+_MUTANT_ROUNDS = 40
 
 
 def new_rows(genes: Genes, asked: Genes) -> NDArray[np.int64]:
@@ -25,6 +31,13 @@ def new_rows(genes: Genes, asked: Genes) -> NDArray[np.int64]:
     return np.array(fresh, dtype=np.int64)
 
 
+def remaining(problem: Problem, asked: Genes) -> Genes | None:
+    """List all feasible archs that are not in `asked`; None where the feasible ones are too many to list."""
+    if problem.listed is None:
+        return None
+    return problem.listed[new_rows(problem.listed, asked)]
+
+
 def pick_new(problem: Problem, genes: Genes, n: int, asked: Genes) -> Genes:
     """Give the first n rows that are new and keep every bound."""
     fresh = genes[new_rows(genes, asked)]
@@ -33,26 +46,45 @@ def pick_new(problem: Problem, genes: Genes, n: int, asked: Genes) -> Genes:
     return fresh[problem.feasible(problem.cheap(fresh))][:n]
 
 
-def draw_feasible(problem: Problem, n: int, rng: np.random.Generator, asked: Genes) -> Genes:
-    """Draw up to n new archs, uniform over those that keep the counted bounds and, by rejection, the others too.
+def draw_feasible(
+    problem: Problem, n: int, rng: np.random.Generator, asked: Genes, max_draws: int = RANDOM_DRAWS
+) -> Genes:
+    """Draw n new archs, each gene uniform over its choices, redrawn until all bounds hold and the arch is new.
 
-    Without counted bounds each gene is uniform, as `ofa` draws. Fewer come back only when the feasible archs run out.
-    When the bounds of cheap callables (latency) reject nearly all, the rest are mutants of the feasible ones found.
-    Raises InfeasibleBudgetError when nothing meets the counted bounds.
+    This is `Space.random` conditioned on the bounds, whatever they are. Fewer come back when the feasible archs run
+    out, or when `max_draws` draws held no more (bounds on costs that are no sums over parts are kept by redrawing).
     """
+    left = remaining(problem, asked)
+    if left is not None:  # the largest log p + Gumbel noise first is drawing without replacement
+        order = np.argsort(-(problem.space.log_probability(left) + rng.gumbel(size=len(left))), kind="stable")
+        return left[order[:n]]
     found = np.zeros((0, problem.space.num_genes), dtype=np.int64)
+    before = problem.sampler.num_draws
+    while len(found) < n and problem.sampler.num_draws - before < max_draws:
+        rest = max_draws - (problem.sampler.num_draws - before)
+        drawn = problem.sampler.draw_within(2 * (n - len(found)), rng, rest)
+        seen = np.concatenate([asked, found])
+        found = np.concatenate([found, drawn[new_rows(drawn, seen)][: n - len(found)]])
+    return found
+
+
+def fill_feasible(problem: Problem, n: int, rng: np.random.Generator, asked: Genes) -> Genes:
+    """Give n new archs as `draw_feasible` does; where draws find too few, mutants of feasible ones make up the number.
+
+    For strategies that need a start or some variety, not a sample: mutants are not distributed as draws are.
+    """
+    found = draw_feasible(problem, n, rng, asked, _FILL_DRAWS)
+    if len(found) == n or problem.listed is not None:
+        return found
+    logger.info("%d of %d draws keep the bounds: the rest are mutants of feasible architectures", len(found), n)
     smallest = problem.space.encode([problem.space.smallest()])
-    for attempt in range(_ROUNDS):
+    known = asked[problem.feasible(problem.cheap(asked))] if len(asked) else asked
+    for _ in range(_MUTANT_ROUNDS):
         if len(found) >= n:
             break
-        if attempt % 2 and (len(found) or attempt > 2):
-            parents = np.concatenate([found, smallest])
-            drawn = problem.space.mutate(parents[rng.integers(0, len(parents), 4 * n)], rng, 0.2)
-        elif problem.counted_bounds:
-            drawn = problem.sampler.draw(2 * n, rng)
-        else:
-            drawn = problem.space.random(2 * n, rng)
-        more = pick_new(problem, drawn, n - len(found), np.concatenate([asked, found]))
+        parents = np.concatenate([found, known, smallest])
+        mutants = problem.space.mutate(parents[rng.integers(0, len(parents), 4 * n)], rng, 0.2)
+        more = pick_new(problem, mutants, n - len(found), np.concatenate([asked, found]))
         found = np.concatenate([found, more])
     return found
 
@@ -70,5 +102,4 @@ def check_bounds(problem: Problem) -> None:
     tried = np.concatenate([smallest, problem.space.neighbours(smallest[0]), some])
     if problem.feasible(problem.cheap(tried)).any():
         return
-    cost = problem.given if problem.callables else None
-    check_feasible(problem.space, problem.bounds, problem.num_classes, problem.in_channels, cost)
+    check_feasible(problem.space, problem.bounds, problem.num_classes, problem.in_channels, problem.given_cost)

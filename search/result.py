@@ -60,6 +60,7 @@ class SearchResult(Record):
     finalist_gains: tuple[float, ...] = ()  # share of the front's hypervolume each finalist added, in order of choice
     reference: dict[str, float] = Field(default_factory=dict)  # the point hypervolume is measured from, natural units
     hypervolume: tuple[tuple[int, float], ...] = ()  # (evaluations so far, hypervolume), after every batch
+    ended: str = ""  # why fewer were scored than asked for
     search_seconds: float = 0.0  # all but the scoring
     scoring_seconds: float = 0.0
 

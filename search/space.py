@@ -189,8 +189,16 @@ class Space:
         ]
 
     def random(self, n: int, rng: np.random.Generator) -> Genes:
-        """Draw n genotypes, each gene uniform over its choices (as `ofa` does: shallow archs are not rarer)."""
+        """Draw n genotypes, each gene uniform over its choices (as `ofa` does: shallow archs are not rarer).
+
+        This is the one measure that "random" means in this package; bounds restrict it and never change it.
+        """
         return self.canonical(rng.integers(0, self.num_choices, size=(n, self.num_genes)))
+
+    def log_probability(self, genes: Genes) -> NDArray[np.float64]:
+        """Give the log probability, (n,), with which `random` draws each architecture."""
+        logs: NDArray[np.float64] = -(self.active(genes) * np.log(self.num_choices)).sum(axis=1)
+        return logs
 
     def mutate(self, genes: Genes, rng: np.random.Generator, probability: float = 0.1) -> Genes:
         """Redraw each gene with the given probability (OFA: 0.1); slots that become active are drawn afresh."""

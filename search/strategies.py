@@ -1,26 +1,26 @@
-"""Who to ask next: random, EEEA, NSGA-II, LINAS, NNI's TPE, and ours, all behind one ask/tell interface.
+"""The strategies: random, EEEA, NSGA-II, LINAS, NNI's TPE, and the default, all behind one ask/tell interface.
 
-`ask(problem, history, n, rng)` gives n genotypes never asked before that keep every bound; what it was told is the
-history. A strategy holds no state of its own, so a search that was interrupted goes on from its record to the same end.
+`ask(problem, history, n, rng)` gives n genotypes never evaluated before that keep every bound, or fewer where there are
+no more; the history holds all that was evaluated. A strategy holds no state of its own, so a search that was
+interrupted goes on from its record to the same end. First batches are drawn as `random` draws, but for the default's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.records import Arch
+from tutelage.records import Arch, InfeasibleBudgetError
 
 from .acquire import EXPLORE, guided_batch, spread_sample
 from .features import Floats
 from .genetic import breed, run_nsga2, survive
 from .nni_tuner import check_tuner, suggest_by_tpe
 from .objectives import Problem
-from .pool import draw_feasible, pick_new
-from .sample import eeea_initial
+from .pool import draw_feasible, fill_feasible, pick_new
 from .space import Genes
 
 
@@ -57,27 +57,31 @@ class Strategy:
 
 
 def ask_random(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
-    """Ask uniformly over the feasible archs."""
+    """Draw every gene uniformly over its choices and redraw until all bounds hold: OFA's random search under bounds.
+
+    Bounds do not change the measure, and nothing else than draws is asked. See `sample` for why not every architecture
+    is equally likely.
+    """
     return Asked(draw_feasible(problem, n, rng, history.genes))
 
 
 def ask_nsga2(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
     """NSGA-II (Deb et al. 2002) on the scored archs themselves: survivors of every batch so far are the parents."""
     if not _ours(history).any():
-        return Asked(draw_feasible(problem, n, rng, history.genes))
+        return Asked(fill_feasible(problem, n, rng, history.genes))
     parents = survive(history.points, history.batches, history.feasible, NSGA2_POPULATION)
     children = breed(problem, history.genes[parents], history.points[parents], 4 * n, rng)
     return Asked(_filled(problem, history, children, n, rng))
 
 
 def ask_eeea(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Asked:
-    """EEEA (Termritthikun et al. 2021): the first genomes are redrawn until params < beta, then NSGA-II."""
+    """EEEA (Termritthikun et al. 2021): the first genomes are redrawn until params <= beta, then NSGA-II.
+
+    beta is the bound on params where there is one, else the paper's 7 M; where the space has nothing that small, only
+    the bounds hold.
+    """
     if not _ours(history).any():
-        beta = problem.bounds.get("params", EEEA_MAX_PARAMS)
-        drawn = eeea_initial(
-            problem.space, n, rng, beta, num_classes=problem.num_classes, in_channels=problem.in_channels
-        )
-        return Asked(_filled(problem, history, drawn, n, rng))
+        return Asked(_filled(problem, history, _below_beta(problem, n, rng, history.genes), n, rng))
     parents = survive(history.points, history.batches, history.feasible, EEEA_POPULATION)
     children = breed(problem, history.genes[parents], history.points[parents], 4 * n, rng)
     return Asked(_filled(problem, history, children, n, rng))
@@ -89,7 +93,7 @@ def ask_linas(problem: Problem, history: History, n: int, rng: np.random.Generat
     The predictor is theirs: support vector regression on one-hot genes, one for each expensive objective.
     """
     if not _ours(history).any():
-        return Asked(draw_feasible(problem, n, rng, history.genes))
+        return Asked(fill_feasible(problem, n, rng, history.genes))
     from sklearn.svm import SVR
 
     codes = np.eye(int(problem.space.num_choices.max()) + 1)
@@ -111,7 +115,7 @@ def ask_linas(problem: Problem, history: History, n: int, rng: np.random.Generat
         shown = one_hot(genes)
         return {name: mid + spread * model.predict(shown) for name, (model, mid, spread) in models.items()}
 
-    start = np.concatenate([history.genes[history.feasible], draw_feasible(problem, n, rng, history.genes)])
+    start = np.concatenate([history.genes[history.feasible], fill_feasible(problem, n, rng, history.genes)])
     visited = run_nsga2(problem, guess, start, rng, population=LINAS_POPULATION, generations=LINAS_GENERATIONS)
     return Asked(_filled(problem, history, visited.best_first(), n, rng))
 
@@ -120,7 +124,7 @@ def ask_tpe(problem: Problem, history: History, n: int, rng: np.random.Generator
     """NNI's TPE tuner (Bergstra et al. 2011), told every scored arch; what it leaves open is drawn feasible."""
     check_tuner()
     if not _ours(history).any():
-        return Asked(draw_feasible(problem, n, rng, history.genes))
+        return Asked(fill_feasible(problem, n, rng, history.genes))
     kept = history.feasible
     wished = suggest_by_tpe(problem, history.genes[kept], history.points[kept], n, rng)
     return Asked(_filled(problem, history, wished, n, rng))
@@ -135,7 +139,7 @@ def ask_guided(problem: Problem, history: History, n: int, rng: np.random.Genera
     )
     if len(genes) == n:
         return Asked(genes, predicted)
-    return Asked(np.concatenate([genes, draw_feasible(problem, n - len(genes), rng, _seen(history, genes))]))
+    return Asked(np.concatenate([genes, fill_feasible(problem, n - len(genes), rng, _seen(history, genes))]))
 
 
 # EEEA as published; LINAS takes 50 a batch, as the recorded runs of the public table did. NSGA-II holds as many but
@@ -157,6 +161,16 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+def _below_beta(problem: Problem, n: int, rng: np.random.Generator, asked: Genes) -> Genes:
+    if "params" in problem.bounds:
+        return draw_feasible(problem, n, rng, asked)
+    small = replace(problem, bounds={**problem.bounds, "params": EEEA_MAX_PARAMS})
+    try:
+        return fill_feasible(small, n, rng, asked)
+    except InfeasibleBudgetError:
+        return asked[:0]
+
+
 def _ours(history: History) -> NDArray[np.bool_]:
     """Say which rows a strategy asked; batch 0 is the caller's."""
     own: NDArray[np.bool_] = history.batches > 0
@@ -171,6 +185,6 @@ def _filled(problem: Problem, history: History, wished: Genes, n: int, rng: np.r
     """Take the first n new feasible ones of the wished, and fill up with feasible draws."""
     chosen = pick_new(problem, wished, n, history.genes)
     if len(chosen) < n:
-        more = draw_feasible(problem, n - len(chosen), rng, _seen(history, chosen))
+        more = fill_feasible(problem, n - len(chosen), rng, _seen(history, chosen))
         chosen = np.concatenate([chosen, more])
     return chosen

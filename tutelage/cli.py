@@ -89,7 +89,13 @@ def search(
     dataset: Annotated[str | None, typer.Option(help="Data set; see `tutelage data list`.")] = None,
     path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
     evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="default, random, eeea, nsga2, linas or nni-tpe.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="default, random (every gene uniform over its choices, redrawn until all bounds hold), eeea, nsga2, "
+            "linas or nni-tpe."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
     supernet_weights: Annotated[
         Path | None, typer.Option(help="Official or own supernet weights to start from.")

@@ -118,6 +118,8 @@ def print_search(searched: Searched, console: Console) -> None:
     console.print(table)
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
+    if found.result.ended:
+        console.print(f"{found.result.ended} (asked for: {found.result.evaluations}).", highlight=False, soft_wrap=True)
     console.print(
         f"{found.broke} of {found.finalists} finalists broke {held} when measured again.\n"
         f"search: {found.folder / 'search.json'}\npicture: {found.folder / 'search-front.png'}",

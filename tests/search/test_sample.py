@@ -1,4 +1,4 @@
-"""Feasible sampling: uniform by chi-square on spaces that can be listed, proven empty budgets, EEEA's redraw rule."""
+"""Feasible sampling: one measure under all bounds, by chi-square; listings by brute force; empty budgets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from tutelage.records import InfeasibleBudgetError, InputError
+from tutelage.search import sample
 from tutelage.search.counts import count_genes
-from tutelage.search.sample import FeasibleSampler, check_feasible, eeea_initial, sample_feasible
+from tutelage.search.listing import list_feasible
+from tutelage.search.sample import FeasibleSampler, check_feasible, sample_feasible
 from tutelage.search.space import SPACES, Genes, Space
 
 Costs = Mapping[str, NDArray[np.float64]]
@@ -54,11 +56,53 @@ def within(space: Space, genes: Genes, bounds: Mapping[str, float]) -> NDArray[n
     return np.all([getattr(counts, name) <= bound for name, bound in bounds.items()], axis=0)
 
 
-def assert_uniform(drawn: Genes, feasible: Genes) -> None:
-    """Chi-square over all feasible archs at the 1e-4 level; the seed is fixed, so a fair sampler passes for good."""
-    rows, counts = np.unique(np.concatenate([feasible, drawn]), axis=0, return_counts=True)
+def assert_random(drawn: Genes, feasible: Genes, space: Space) -> None:
+    """Chi-square against plain draws given the bounds, at the 1e-4 level; seeds are fixed, so it passes for good.
+
+    A plain draw's probability is the product over active genes of 1 / choices. Rare archs are pooled until five of
+    them are expected, as the test needs.
+    """
+    probability = np.exp(space.log_probability(feasible))
+    order = np.argsort(probability, kind="stable")
+    rows, counts = np.unique(np.concatenate([feasible[order], drawn]), axis=0, return_counts=True)
     assert len(rows) == len(feasible), "drew what is not feasible"
-    assert chisquare(counts - 1).pvalue > 1e-4
+    seen = {row.tobytes(): int(count) - 1 for row, count in zip(rows, counts, strict=True)}
+    observed = np.array([seen[row.tobytes()] for row in np.ascontiguousarray(feasible[order])])
+    expected = len(drawn) * probability[order] / probability.sum()
+    pool = np.unique((np.cumsum(expected) // 5).astype(int), return_inverse=True)[1]
+    assert pool.max() >= 5
+    assert chisquare(np.bincount(pool, observed), np.bincount(pool, expected)).pvalue > 1e-4
+
+
+def test_the_measure_adds_up_to_one_over_all_archs() -> None:
+    for space in (mobile(), deep(), residual()):
+        assert np.exp(space.log_probability(every(space))).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("make", [mobile, deep, residual])
+@pytest.mark.parametrize("share", [None, 1.0, 0.05])
+def test_without_a_bound_and_with_any_bound_draws_have_one_measure(
+    make: Callable[[], Space], share: float | None
+) -> None:
+    """No bound, one that never binds, and one that 1 arch in 20 keeps: always plain draws, given the bound."""
+    space = make()
+    genes = every(space)
+    bounds = {} if share is None else medians(space, genes, ["macs"], share)
+    feasible = genes[within(space, genes, bounds)] if bounds else genes
+    drawn = sample_feasible(space, bounds, 4000, np.random.default_rng(12))
+    assert_random(drawn, feasible, space)
+
+
+@pytest.mark.parametrize("make", [deep, residual])
+def test_tables_draw_what_redrawing_draws(make: Callable[[], Space], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tables in use for any bound: were archs counted and not weighed, deep ones would be drawn too often."""
+    monkeypatch.setattr(sample, "_REDRAW_FROM", 1.1)
+    space = make()
+    genes = every(space)
+    bounds = medians(space, genes, ["macs", "params"], 0.4)
+    sampler = FeasibleSampler(space, bounds)
+    assert sampler._plans
+    assert_random(sampler.draw(4000, np.random.default_rng(13)), genes[within(space, genes, bounds)], space)
 
 
 @pytest.mark.slow
@@ -74,14 +118,17 @@ def assert_uniform(drawn: Genes, feasible: Genes) -> None:
         (residual, ["peak_activation_bytes", "size_bytes"], 0.5),
     ],
 )
-def test_draws_are_uniform_over_the_feasible(make: Callable[[], Space], names: list[str], share: float) -> None:
+def test_draws_are_plain_ones_given_the_bounds(
+    make: Callable[[], Space], names: list[str], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "_REDRAW_FROM", 1.1)  # tables, whatever redrawing would cost
     space = make()
     genes = every(space)
     assert len(genes) == space.size()
     bounds = medians(space, genes, names, share)
     feasible = genes[within(space, genes, bounds)]
     assert 5 < len(feasible) < len(genes)
-    assert_uniform(sample_feasible(space, bounds, 40 * len(feasible), np.random.default_rng(1)), feasible)
+    assert_random(sample_feasible(space, bounds, 40 * len(feasible), np.random.default_rng(1)), feasible, space)
 
 
 def kernel_sum(space: Space) -> Callable[[Genes], Costs]:
@@ -101,7 +148,7 @@ def test_a_given_cost_that_adds_up_is_counted_too() -> None:
     bounds = {"latency_ms@toy": 1.35, "macs": float(np.quantile(count_genes(space, genes).macs, 0.5))}
     feasible = genes[within(space, genes, {"macs": bounds["macs"]}) & (cost(genes)["latency_ms@toy"] <= 1.35)]
     sampler = FeasibleSampler(space, bounds, cost=cost)
-    assert_uniform(sampler.draw(40 * len(feasible), np.random.default_rng(2)), feasible)
+    assert_random(sampler.draw(40 * len(feasible), np.random.default_rng(2)), feasible, space)
 
 
 def test_a_given_cost_of_another_form_is_kept_by_rejection() -> None:
@@ -113,10 +160,8 @@ def test_a_given_cost_of_another_form_is_kept_by_rejection() -> None:
         return {"latency_ms@toy": sums(genes)["latency_ms@toy"] ** 2}
 
     feasible = genes[cost(genes)["latency_ms@toy"] <= 1.5]
-    assert_uniform(
-        sample_feasible(space, {"latency_ms@toy": 1.5}, 40 * len(feasible), np.random.default_rng(3), cost=cost),
-        feasible,
-    )
+    drawn = sample_feasible(space, {"latency_ms@toy": 1.5}, 40 * len(feasible), np.random.default_rng(3), cost=cost)
+    assert_random(drawn, feasible, space)
     with pytest.raises(InfeasibleBudgetError, match=r"latency_ms@toy <= 0.5 ms: the smallest found has 1 ms"):
         check_feasible(space, {"latency_ms@toy": 0.5}, cost=cost)
 
@@ -139,11 +184,34 @@ def test_the_smallest_arch_alone_is_drawn_when_it_alone_fits() -> None:
     assert space.decode(genes) == [space.smallest()] * 5
 
 
-def test_no_bounds_is_uniform_over_archs_not_over_genes() -> None:
-    """Deep archs are many: in one stage of `deep` 4 of 6 archs have two blocks, though half the depth genes do."""
-    genes = sample_feasible(deep(), {}, 6000, np.random.default_rng(6))
-    share = genes[:, :5].mean()
-    assert abs(share - 4 / 6) < 0.015  # 30,000 draws: five standard errors are .0136
+def test_a_bound_that_never_binds_leaves_the_depths_of_a_whole_space_alone() -> None:
+    """A third of the stages at each depth. Were every arch as likely, depth 4 would have 6561 / 7371 = .89 of them."""
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
+    for bounds in ({}, {"macs": 1e12}):
+        genes = sample_feasible(space, bounds, 4000, np.random.default_rng(6))
+        deepest = (genes[:, :5] == 2).mean()
+        assert abs(deepest - 1 / 3) < 0.017  # 20,000 draws: five standard errors
+
+
+def test_one_arch_in_two_hundred_is_drawn_by_tables_as_redrawing_would() -> None:
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
+    plain = space.random(200_000, np.random.default_rng(14))
+    macs = count_genes(space, plain).macs
+    bounds = {"macs": float(np.quantile(macs, 0.005))}
+    kept = plain[macs <= bounds["macs"]]
+    sampler = FeasibleSampler(space, bounds)
+    assert sampler._plans
+    drawn = sampler.draw(1000, np.random.default_rng(15))
+    kernels = np.array([3, 5, 7])
+
+    def kernel_sums(genes: Genes) -> NDArray[np.float64]:
+        columns = space.columns("ks")
+        sums = (kernels[genes[:, columns]] * space.active(genes)[:, columns]).sum(axis=1)
+        return np.asarray(sums, dtype=np.float64)
+
+    for figure in (kernel_sums, lambda genes: genes[:, :5].sum(axis=1)):  # a thousand each: five standard errors
+        ours, theirs = figure(drawn), figure(kept)
+        assert abs(ours.mean() - theirs.mean()) < 5 * np.hypot(ours.std(), theirs.std()) / 1000**0.5
 
 
 def test_the_same_seed_draws_the_same() -> None:
@@ -207,20 +275,43 @@ def test_bad_bounds_are_refused(bounds: dict[str, float], told: str) -> None:
         check_feasible(SPACES["ofa_mbv3_w1.0"], bounds)
 
 
-def test_eeea_redraws_until_under_beta() -> None:
-    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
-    genes = eeea_initial(space, 40, np.random.default_rng(9), 5e6)
-    assert genes.shape == (40, space.num_genes)
-    assert (count_genes(space, genes).params < 5e6).all()
-    with pytest.raises(InfeasibleBudgetError, match="params"):
-        eeea_initial(space, 1, np.random.default_rng(9), 1e6)
+@pytest.mark.parametrize("make", [mobile, deep, residual])
+@pytest.mark.parametrize("names", [[], ["macs"], ["macs", "params"], ["peak_activation_bytes", "macs"]])
+def test_a_listing_is_what_brute_force_keeps(make: Callable[[], Space], names: list[str]) -> None:
+    space = make()
+    genes = every(space)
+    bounds = medians(space, genes, names, 0.2)
+    expected = genes[within(space, genes, bounds)] if names else genes
+    listed = list_feasible(space, bounds, len(genes))
+    assert listed is not None
+    np.testing.assert_array_equal(np.unique(listed, axis=0), np.unique(expected, axis=0))
+    assert len(listed) == len(expected)
+    assert list_feasible(space, bounds, len(expected) - 1) is None
 
 
-def test_eeea_is_rejection_from_plain_draws() -> None:
-    """Redrawing keeps the shape of plain random genes: the share of depth choices is that of feasible plain draws."""
-    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
-    plain = space.random(60_000, np.random.default_rng(10))
-    plain = plain[count_genes(space, plain).params < 5e6]
-    drawn = eeea_initial(space, 4000, np.random.default_rng(11), 5e6)
-    # Means of a code in {0, 1, 2} over 4000 draws: five standard errors are at most .07.
-    np.testing.assert_allclose(drawn[:, :5].mean(axis=0), plain[:, :5].mean(axis=0), atol=0.07)
+@pytest.mark.parametrize("power", [1, 2])  # a sum over slots, and a cost of another form
+def test_a_listing_keeps_given_costs(power: int) -> None:
+    space = mobile()
+    genes = every(space)
+    sums = kernel_sum(space)
+
+    def cost(genes: Genes) -> Costs:
+        return {"latency_ms@toy": sums(genes)["latency_ms@toy"] ** power}
+
+    listed = list_feasible(space, {"latency_ms@toy": 1.31}, 5000, cost=cost)
+    assert listed is not None
+    assert len(listed) == (cost(genes)["latency_ms@toy"] <= 1.31).sum()
+
+
+def test_a_whole_space_is_listed_where_a_budget_leaves_a_handful() -> None:
+    """Of 2e19 archs the smallest and some one step away keep the bound; a wide bound leaves too many to list."""
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
+    smallest = space.encode([space.smallest()])
+    macs = float(count_genes(space, smallest).macs[0])
+    near = space.neighbours(smallest[0])
+    listed = list_feasible(space, {"macs": 1.005 * macs}, 100)
+    assert listed is not None
+    assert {row.tobytes() for row in listed} >= {
+        row.tobytes() for row in near[count_genes(space, near).macs <= 1.005 * macs]
+    }
+    assert list_feasible(space, {"macs": 3 * macs}, 10_000) is None
