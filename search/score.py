@@ -37,15 +37,14 @@ class SubnetScore:
 def recalibrate_bn(
     net: nn.Module, batches: Sequence[Tensor], *, forward: Callable[[Tensor], Tensor] | None = None
 ) -> None:
-    """Set the running statistics of batch norm from a few batches of images, as a cumulative average.
+    """Set the running statistics of batch norm to the average over a few batches, each weighted by its images.
 
     Works on any network; on a supernet it serves the active subnet. The network's modes are left as they were.
     `forward` stands in for `net(batch)`: it finds the network in training mode and must move the statistics.
-    Raises `InputError` when there is no batch, or one of a single image (batch norm at one pixel has no variance).
+    A batch of one image joins its neighbour, for batch norm at one pixel has no variance of one value. Raises
+    `InputError` when there are fewer than two images in all.
     """
-    if not batches or min(len(batch) for batch in batches) < 2:
-        sizes = [len(batch) for batch in batches]
-        raise InputError(f"calibration batches of sizes {sizes}: give at least one, of at least 2 images each")
+    batches = _joined(batches)
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     modes = {module: module.training for module in net.modules()}
     momenta = [norm.momentum for norm in norms]
@@ -56,15 +55,31 @@ def recalibrate_bn(
     net.training = forward is not None or net.training
     try:
         with torch.no_grad():
-            for seen, batch in enumerate(batches):
+            seen = 0
+            for batch in batches:
+                seen += len(batch)
                 for norm in norms:
-                    norm.momentum = 1 / (seen + 1)  # a cumulative average: every batch weighs the same
+                    norm.momentum = len(batch) / seen  # a cumulative average in which every image weighs the same
                 (forward or net)(batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+
+
+def _joined(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Join batches of one image to the batch before (the first to the one after)."""
+    if sum(len(batch) for batch in batches) < 2:
+        sizes = [len(batch) for batch in batches]
+        raise InputError(f"calibration batches of sizes {sizes}: give at least 2 images")
+    joined: list[Tensor] = []
+    for batch in batches:
+        if joined and (len(batch) == 1 or len(joined[-1]) == 1):
+            joined[-1] = torch.cat([joined[-1], batch])
+        elif len(batch):
+            joined.append(batch)
+    return joined
 
 
 def score_subnets(

@@ -31,18 +31,31 @@ def test_scores_of_known_logits():
     assert (many.error, many.auc) == (0.0, 1.0)
 
 
-def test_recalibration_averages_the_statistics_of_the_batches():
+def test_recalibration_averages_batches_by_their_images():
     norm = nn.BatchNorm2d(2)
-    a, b = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4) + 1
-    recalibrate_bn(nn.Sequential(norm, nn.Dropout(0.5)), [a, b])
-    means = [x.mean((0, 2, 3)) for x in (a, b)]
-    variances = [x.transpose(0, 1).flatten(1).var(1) for x in (a, b)]
-    torch.testing.assert_close(norm.running_mean, sum(means) / 2)
-    torch.testing.assert_close(norm.running_var, sum(variances) / 2)
+    a, b, c = (torch.randn(n, 2, 4, 4) + shift for n, shift in ((6, 0.0), (6, 1.0), (2, 9.0)))
+    recalibrate_bn(nn.Sequential(norm, nn.Dropout(0.5)), [a, b, c])
+    torch.testing.assert_close(norm.running_mean, torch.cat([a, b, c]).mean((0, 2, 3)))
+    variances = [x.transpose(0, 1).flatten(1).var(1) for x in (a, b, c)]
+    torch.testing.assert_close(norm.running_var, (6 * variances[0] + 6 * variances[1] + 2 * variances[2]) / 14)
     assert norm.momentum == 0.1
     assert norm.training
-    with pytest.raises(InputError, match="at least 2"):
-        recalibrate_bn(norm, [a[:1]])
+
+
+@pytest.mark.parametrize("sizes", [(4, 1), (1, 4), (1, 1, 1), (1, 1, 0, 3), (5, 1, 1)])
+def test_a_calibration_batch_of_one_image_joins_its_neighbour(sizes):
+    """At one pixel batch norm of one image has no variance, and torch refuses it."""
+    images = torch.randn(sum(sizes), 2, 1, 1)
+    norm = nn.BatchNorm2d(2)
+    recalibrate_bn(norm, list(torch.split(images, list(sizes))))
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
+    assert (norm.running_var > 0).all()
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (0, 1, 0)])
+def test_fewer_than_two_calibration_images_are_refused(sizes):
+    with pytest.raises(InputError, match="at least 2 images"):
+        recalibrate_bn(nn.BatchNorm2d(2), [torch.randn(n, 2, 4, 4) for n in sizes])
 
 
 def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
@@ -51,7 +64,7 @@ def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
     net = build_supernet(space, 3, in_channels=1)
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(30, 1, 40, 40, generator=generator), torch.arange(30) % 3
-    calibration = [torch.randn(16, 1, 40, 40, generator=generator)]
+    calibration = [torch.randn(n, 1, 40, 40, generator=generator) for n in (16, 1)]
     archs = [space.smallest(), *space.decode(space.random(1, np.random.default_rng(2)))]
     seen: list[int] = []
     scores = score_subnets(
