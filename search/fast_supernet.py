@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tutelage.records import Arch
 
 from .depthwise import depthwise
-from .elastic import set_active
 
 # Gives (weight, bias) of a normalisation and the tensor; leaves the normalised tensor.
 _Norm = Callable[[Tensor, nn.BatchNorm2d], Tensor]
@@ -43,16 +42,14 @@ def forward_subnet(net: nn.Module, arch: Arch, images: Tensor, *, track: bool = 
     """Compute the logits (batch, classes) of one subnet on images (batch, channels, side, side) without touching state.
 
     In training mode batch norm uses the statistics of the batch; running statistics move only with `track`. In eval
-    mode the running statistics are used. `bf16` computes all but depthwise convolutions in bfloat16. Networks without
-    an elastic kernel (ResNet50D) go the package's own way.
+    mode the running statistics are used. `bf16` computes all but depthwise convolutions in bfloat16.
     """
-    if not hasattr(net, "first_conv"):
-        set_active(net, arch)
-        logits: Tensor = net(images)
-        return logits
     x = images.contiguous(memory_format=torch.channels_last)
+    elastic, norm = cast(Any, net), _norm(net.training, track)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-        return cast(Any, net).classifier(features(net, arch, x, _norm(net.training, track)))  # type: ignore[no-any-return]
+        if arch.w:
+            return elastic.classifier(resnet_features(elastic, arch, x, norm))  # type: ignore[no-any-return]
+        return elastic.classifier(features(elastic, arch, x, norm))  # type: ignore[no-any-return]
 
 
 def features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
@@ -68,6 +65,20 @@ def features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
         x = x.mean((2, 3), keepdim=True)
         return _conv_layer(net.feature_mix_layer, x, norm).flatten(1)
     return _conv_layer(net.feature_mix_layer, x, norm).mean((2, 3))
+
+
+def resnet_features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
+    """Compute what the classifier of a ResNet50D sees: (batch, features)."""
+    inner, out = net.input_stem[0].out_channel_list[arch.w[0]], net.input_stem[2].out_channel_list[arch.w[1]]
+    x = _dynamic_conv(net.input_stem[0], x, inner, norm)
+    if arch.d[0]:  # the stem's residual block is there or not
+        x = x + _dynamic_conv(net.input_stem[1].conv, x, inner, norm)
+    x = net.max_pooling(_dynamic_conv(net.input_stem[2], x, out, norm))
+    for slots, depth, width in zip(net.grouped_block_index, arch.d[1:], arch.w[2:], strict=True):
+        for index in slots[: len(slots) - max(net.depth_list) + depth]:
+            block = net.blocks[index]
+            x = _bottleneck(block, x, block.out_channel_list[width], arch.e[index], norm)
+    return x.mean((2, 3))
 
 
 def active_kernel(conv: Any, channels: int, kernel: int) -> Tensor:
@@ -117,6 +128,31 @@ def _conv_layer(layer: Any, x: Tensor, norm: _Norm) -> Tensor:
     if layer.use_bn:
         x = norm(x, layer.bn)
     return _ACTIVATIONS[layer.act_func](x)
+
+
+def _dynamic_conv(layer: Any, x: Tensor, channels: int, norm: _Norm) -> Tensor:
+    weight = layer.conv.conv.weight[:channels, : x.shape[1]]
+    return _ACTIVATIONS[layer.act_func](
+        norm(F.conv2d(x, weight, None, layer.stride, weight.shape[-1] // 2), layer.bn.bn)
+    )
+
+
+def _bottleneck(block: Any, x: Tensor, channels: int, expand: float, norm: _Norm) -> Tensor:
+    from ofa.utils import MyNetwork, make_divisible
+
+    act = _ACTIVATIONS[block.act_func]
+    middle = make_divisible(round(channels * expand), MyNetwork.CHANNEL_DIVISIBLE)
+
+    def convolved(part: Any, x: Tensor, channels: int, stride: int = 1) -> Tensor:
+        weight = part.conv.conv.weight[:channels, : x.shape[1]]
+        return norm(F.conv2d(x, weight, None, stride, weight.shape[-1] // 2), part.bn.bn)
+
+    shortcut = x
+    if hasattr(block.downsample, "conv"):
+        shortcut = convolved(block.downsample, block.downsample.avg_pool(x), channels)
+    y = act(convolved(block.conv1, x, middle))
+    y = act(convolved(block.conv2, y, middle, block.stride))
+    return act(convolved(block.conv3, y, channels) + shortcut)
 
 
 def _plain_block(block: Any, x: Tensor, norm: _Norm) -> Tensor:

@@ -37,6 +37,7 @@ def check_tuner() -> None:
 def suggest_by_tpe(problem: Problem, genes: Genes, points: Floats, n: int, rng: np.random.Generator) -> Genes:
     """Give up to n new feasible genotypes, told feasible `genes` (scored, genes) and their `points` to make small."""
     check_tuner()
+    import nni
     from nni.algorithms.hpo.tpe_tuner import TpeTuner
 
     logging.getLogger("nni").setLevel(logging.ERROR)
@@ -54,8 +55,12 @@ def suggest_by_tpe(problem: Problem, genes: Genes, points: Floats, n: int, rng: 
                 for row, value in zip(genes, values, strict=True)
             ]
         )
-        wished = [tuner.generate_parameters(trial) for trial in range(_TRIES)]
-        rows = np.array([[one[str(i)] for i in range(problem.space.num_genes)] for one in wished], dtype=np.int64)
+        wished = []
+        with contextlib.suppress(nni.NoMoreTrialError):  # a small space: it has no combination left to suggest
+            for trial in range(_TRIES):
+                wished.append(tuner.generate_parameters(trial))
+        columns = [str(i) for i in range(problem.space.num_genes)]
+        rows = np.array([[one[i] for i in columns] for one in wished], dtype=np.int64).reshape(-1, len(columns))
         more = pick_new(problem, problem.space.canonical(rows), 1, np.concatenate([genes, found]))
         found = np.concatenate([found, more])
     return found

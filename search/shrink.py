@@ -35,8 +35,9 @@ Method = Literal["sandwich", "random", "progressive"]
 class SupernetSchedule:
     """How a supernet is trained. `lr` is reached after the warm-up and falls to 0 as a cosine.
 
-    `num_random` subnets a step stand between the largest and the smallest (sandwich) or alone (random). Subnets with a
-    soft target weigh it with `kd_ratio` against the labels; the largest weighs a teacher's with `teacher_ratio`.
+    `num_random` subnets a step stand between the largest and the smallest (sandwich) or alone (random); the phases of
+    progressive shrinking have numbers of their own. Subnets with a soft target weigh it with `kd_ratio` against the
+    labels; the largest of a sandwich weighs a teacher's with `teacher_ratio`.
     `bf16=None` takes bfloat16 where the CPU or GPU computes it fast.
     """
 
@@ -59,6 +60,8 @@ class SupernetSchedule:
             raise InputError(f"epochs {self.epochs}, lr {self.lr}, num_random {self.num_random}: give positive numbers")
         if self.method not in get_args(Method):
             raise InputError(f"method {self.method!r}: take one of {', '.join(get_args(Method))}")
+        if self.method == "random" and self.num_random < 1:
+            raise InputError("num_random 0 under method random leaves no subnet to train: give at least 1")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def train_supernet(
     """
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
     signature = {**asdict(schedule), "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
+    signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label}
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, signature)
     total = schedule.epochs * steps_per_epoch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tutelage.records import Arch, InputError
 
 from .fast_supernet import fast_bf16, forward_subnet
+from .reorganise import reorganise
 from .score import resize
 from .space import Space
 
@@ -149,7 +150,7 @@ def choose_archs(space: Space, options: StepOptions, phase: int, side: int, rng:
         middle = space.decode(space.random(options.num_random, rng)) if options.num_random else []
         return [space.largest(), *middle, space.smallest()]
     if options.method == "random":
-        return space.decode(space.random(max(1, options.num_random), rng))
+        return space.decode(space.random(options.num_random, rng))
     choice = PHASES[phase]
     widest = {"ks": choice.kernels, "d": choice.depths, "e": choice.expands, "w": choice.expands}
     low = [max(0, len(g.values) - widest.get(g.field, len(g.values))) for g in space.genes]
@@ -183,19 +184,22 @@ def phase_at(step: int, total_steps: int) -> int:
 
 
 def _enter_phase(state: TrainState, total_steps: int) -> None:
-    """Move on to the phase of this step: keep the full network as teacher, sort channels before widths shrink."""
+    """Move on to the phase of this step: keep the full network as teacher, sort channels wherever widths shrink.
+
+    After a sort the average starts again and the optimiser's moments are empty: both belong to channels as they stood.
+    """
     phase = phase_at(state.step, total_steps)
     if phase == state.phase:
         return
     if state.phase == 0:
         state.teacher = copy.deepcopy(state.net).train()  # batch statistics: its running ones are still young
         state.teacher.requires_grad_(False)
-    if state.phase < 4 <= phase:
-        elastic: Any = state.net
-        elastic.re_organize_middle_weights(expand_ratio_stage=0)
+    opened = PHASES[state.phase].expands
+    if PHASES[phase].expands > opened:
+        reorganise(state.net, opened)
         if state.average is not None:
             state.average = {name: p.detach().clone() for name, p in state.net.named_parameters()}
-        state.optimizer.state.clear()  # moments belong to the channels as they stood
+        state.optimizer.state.clear()
     state.phase = phase
 
 

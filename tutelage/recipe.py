@@ -10,10 +10,10 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from .changes import one_line, set_text, set_value, typed_yaml
 from .quantities import latency_budget, number, share, size_in_bytes
@@ -131,13 +131,21 @@ class SupernetSection(Section):
     epochs: int = Field(8, ge=1)
     lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=2)
-    num_random: int = Field(2, ge=0)
+    num_random: int | None = Field(None, ge=0)  # sandwich, random: default 2; progressive: its phases say how many
     teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also teach the supernet
     weights: Path | None = None  # official or own supernet weights to start from
     bf16: bool | None = None  # default: where the CPU or GPU computes it fast
     ema_decay: float | None = Field(None, ge=0, lt=1)  # of an average of the weights, which is what is left
     warmup_epochs: float = Field(0.5, ge=0)
     clip_norm: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _num_random_has_an_effect(self) -> Self:
+        if self.num_random is not None and self.method == "progressive":
+            raise ValueError(f"num_random = {self.num_random} has no effect under method progressive: set it to null")
+        if self.num_random == 0 and self.method == "random":
+            raise ValueError("num_random = 0 under method random leaves no subnet to train: give at least 1")
+        return self
 
 
 class DeviceSection(Section):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tutelage.records import Arch
 from tutelage.search.evolve import Objective, SearchResult, search
-from tutelage.search.space import SPACES
+from tutelage.search.space import SPACES, Space
 
 SPACE = SPACES["ofa_mbv3_w0.75"].with_resolutions((32,))
 BOUND = 1.8e6
@@ -64,3 +64,15 @@ def test_a_search_cut_short_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert 0 < len(SearchResult.from_json(path).asked) < 60
     again = run("nni-tpe", checkpoint=path)
     assert [row.arch for row in again.asked] == [row.arch for row in whole.asked]
+
+
+@pytest.mark.parametrize("num_feasible", [1, 2, 7, 25, 32])
+def test_it_ends_when_every_feasible_arch_is_evaluated(num_feasible: int) -> None:
+    """Of 32 archs 20 are a first batch, and the tuner then suggests each of the others before it has none left."""
+    narrow = Space("ofa_mbv3_w1.0", "mbv3", (3,), (3,), (2, 3), SPACES["ofa_mbv3_w1.0"].widths, 2, (32,))
+    objectives = [Objective("error", "min", error, cheap=False), Objective("macs")]
+    every = search(narrow, objectives, strategy="random", evaluations=32).asked
+    macs = sorted(row.counted["macs"] for row in every)[num_feasible - 1]
+    result = search(narrow, objectives, {"macs": macs}, strategy="nni-tpe", evaluations=100)
+    assert len({row.arch for row in result.asked}) == len(result.asked) == num_feasible
+    assert result.ended == f"the feasible set is exhausted after {num_feasible} architectures"

@@ -197,3 +197,5 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
 def test_impossible_schedules_are_refused():
     with pytest.raises(InputError, match="epochs 0"):
         SupernetSchedule(epochs=0)
+    with pytest.raises(InputError, match="num_random 0 under method random"):
+        SupernetSchedule(epochs=1, method="random", num_random=0)

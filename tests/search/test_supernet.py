@@ -24,6 +24,7 @@ from tutelage.search.supernet import (
 )
 
 SIDE = 32
+FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -60,7 +61,7 @@ def test_an_extracted_subnet_equals_the_supernet_to_the_bit(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3"])
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3", "ofa_resnet50"])
 def test_our_forward_has_the_packages_outputs_and_gradients(name):
     space = _space(name)
     net = build_supernet(space, 3).double().train()  # in float32 batch norm at one pixel blows rounding up
@@ -81,16 +82,41 @@ def test_our_forward_has_the_packages_outputs_and_gradients(name):
             torch.testing.assert_close(got[key], grad, rtol=0, atol=1e-6 * float(grad.abs().max()) + 1e-12)
 
 
-def test_bfloat16_is_close_and_keeps_gradients_in_float32():
-    space = _space("ofa_mbv3_w1.0")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_is_close_and_keeps_gradients_in_float32(name):
+    space = _space(name)
     net = build_supernet(space, 3).train()
     images = _images(3, 32)
     exact = forward_subnet(net, space.smallest(), images)
     half = forward_subnet(net, space.smallest(), images, bf16=True)
+    assert exact.dtype == torch.float32
     assert half.dtype == torch.bfloat16
     assert nn.functional.cosine_similarity(exact.flatten(), half.float().flatten(), dim=0) > 0.9
     half.float().square().mean().backward()
     assert all(p.grad.dtype == torch.float32 for p in net.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_running_statistics_move_only_where_they_are_tracked(name):
+    """And then as the package moves them."""
+    space = _space(name)
+    net, arch = build_supernet(space, 3).train(), _archs(space)[2]
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+
+    def moved() -> set[str]:
+        return {key for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])}
+
+    forward_subnet(net, arch, _images(3))
+    assert not moved()
+    forward_subnet(net, arch, _images(3), track=True)
+    ours = {key: net.state_dict()[key].clone() for key in moved()}
+    assert {key.rsplit(".", 1)[1] for key in ours} == {"running_mean", "running_var"}
+    net.load_state_dict(before)
+    set_active(net, arch)
+    net(_images(3))
+    assert {key for key in moved() if not key.endswith("num_batches_tracked")} == set(ours)
+    for key, tensor in ours.items():
+        torch.testing.assert_close(tensor, net.state_dict()[key], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

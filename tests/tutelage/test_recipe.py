@@ -142,6 +142,14 @@ def test_a_change_that_cannot_be_made_is_one_line(change: str, words: str) -> No
     assert "Value error" not in str(refused.value)
 
 
+def test_a_number_of_subnets_that_a_method_does_not_use_is_refused() -> None:
+    with pytest.raises(InputError, match=r"num_random = 1 has no effect under method progressive: set it to null"):
+        load_recipe("demo", ["supernet.method=progressive"])
+    assert load_recipe("demo", ["supernet.method=progressive", "supernet.num_random=null"]).supernet.num_random is None
+    with pytest.raises(InputError, match="num_random = 0 under method random leaves no subnet"):
+        load_recipe("demo", ["supernet.method=random", "supernet.num_random=0"])
+
+
 def test_options_are_values_not_yaml() -> None:
     recipe = with_options(load_recipe("demo"), {"search.max_params": "3000000", "search.evaluations": 7, "seed": None})
     assert (recipe.search.max_params, recipe.search.evaluations) == ("3000000", 7)

@@ -122,6 +122,7 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
         "budget": budget.to_dict(),
         "search": section.model_dump(mode="json"),
         "seed": ctx.recipe.seed,
+        "version": 2,  # draws under bounds are plain draws given the bounds; calibration weighs images, not batches
     }
     if any(one.int8 for one in read_objectives(ctx.recipe)):
         inputs["quantize"] = ctx.recipe.quantize.model_dump(mode="json")

@@ -20,6 +20,9 @@ from .context import Context, file_hash
 from .networks import WEIGHTS
 from .teach import CHECKPOINT, soft_targets
 
+# Subnets a step besides the largest and the smallest, as in BigNAS, where a recipe does not say.
+NUM_RANDOM = 2
+
 
 @dataclass(frozen=True)
 class Supernet:
@@ -45,16 +48,20 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
     """Train by the recipe's schedule, taught by the largest subnet and by those teachers that the recipe names."""
     section = ctx.recipe.supernet
     space = space_of(ctx)
+    num_random = NUM_RANDOM if section.num_random is None else section.num_random
     named = [teacher for teacher in teachers if teacher.model in section.teachers]
     if len(named) < len(section.teachers):
         raise InputError(f"supernet.teachers {list(section.teachers)} must be names of the recipe's teachers")
-    inputs = {
+    inputs: dict[str, Any] = {
         "data": ctx.data_key,
-        "supernet": section.model_dump(mode="json", exclude={"weights"}),
+        "supernet": {**section.model_dump(mode="json", exclude={"weights"}), "num_random": num_random},
         "weights": file_hash(section.weights),
         "teachers": [teacher.weights.sha256 for teacher in named if teacher.weights],
         "seed": ctx.recipe.seed,
     }
+
+    if section.method == "progressive" or space.family == "resnet50":
+        inputs["version"] = 2  # channels are sorted in each expand phase; bf16 reaches ResNet50D and statistics wait
 
     def work(folder: Path) -> dict[str, Any]:
         net = build_supernet(space, ctx.num_classes, ctx.channels, weights=section.weights, seed=ctx.seed("supernet"))
@@ -74,7 +81,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
                 method=section.method,
                 epochs=section.epochs,
                 lr=section.lr,
-                num_random=section.num_random,
+                num_random=num_random,
                 bf16=section.bf16,
                 ema_decay=section.ema_decay,
                 warmup_epochs=section.warmup_epochs,
