@@ -33,7 +33,7 @@ _SUMS: dict[str, tuple[int, int]] = {
 }
 PEAK = "peak_activation_bytes"
 COUNTED = (*_SUMS, PEAK)
-_OPTIONS = {"size_bytes": "--max-size", PEAK: "--max-peak-activation"}
+_OPTIONS = {"macs": "--max-macs", "params": "--max-params", "size_bytes": "--max-size"}  # of `tutelage search`
 # A given cost is taken as additive when the parts' sum misses it by no more than rounding on this many random archs.
 _NUM_PROBES = 512
 _ADDITIVE_TOLERANCE = 1e-9
@@ -278,7 +278,7 @@ def _descend(
 
 def _message(space: Space, name: str, bound: float, least: float, rest: Mapping[str, float], how: str) -> str:
     kept = " and ".join(f"{other} <= {_amount(other, value)}" for other, value in rest.items())
-    option = _OPTIONS.get(name, "--max-" + name.split("_")[0])
+    option = _OPTIONS.get(name, "--max-latency" if name.startswith("latency") else f"the bound on {name}")
     return (
         f"no architecture of {_where(space)} has {name} <= {_amount(name, bound)}"
         + (f" with {kept}" if kept else "")

@@ -1,8 +1,13 @@
 """Predict the accuracy of an architecture, with an honest uncertainty, from a few hundred scored ones.
 
-Enters: archs and one value each. Leaves: mean and standard deviation for any arch of the space. The model is a Gaussian
-process (Rasmussen & Williams 2006): dot-product kernels plus one Matérn-5/2 over groups of features, each group with
-a scale of its own found by the marginal likelihood; intervals are calibrated by leave-one-out (their eq. 5.12).
+`AccuracyPredictor` is a Gaussian process (Rasmussen & Williams 2006): dot-product kernels plus one Matérn-5/2 over
+groups of features, each group with a scale of its own found by the marginal likelihood.
+
+Its intervals are the posterior's, widened where leave-one-out residuals (their eq. 5.12) are larger than it says. They
+are not conformal and come with no guarantee: hyperparameters and feature scales are those of the fit that saw the
+architecture left out. What they cover was measured on the public ImageNet table (842 subnets, 8 random training sets,
+4 of 400): mean +- 1.645 std holds 91, 92, 88, 90 and 90 % of the unseen after 20, 50, 100, 200 and 400, single sets
+79 to 98 %.
 """
 
 from __future__ import annotations
@@ -49,8 +54,9 @@ class _Fit:
 class AccuracyPredictor:
     """Gaussian process on architectures: `fit(archs, accuracy)`, then `predict(archs) -> mean, std`.
 
-    `accuracy` may be any score in any unit (percent, a share, an error); the same unit comes back. `std` is that of a
-    new measurement, noise included, so `mean ± 1.645 std` holds 90 % of them.
+    `accuracy` may be any score in any unit (percent, a fraction, an error); the same unit comes back. `std` is that of
+    a new measurement, noise included: `mean ± 1.645 std` aims at 90 % of them (the module says what it was seen to
+    cover).
     """
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3) -> None:
@@ -257,7 +263,10 @@ def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
 
 
 def _factorise(groups: tuple[Floats, ...], values: Floats, log_theta: Floats) -> _Fit:
-    """Factor the kernel matrix and learn from leave-one-out residuals how much the intervals must widen."""
+    """Factor the kernel matrix and learn from leave-one-out residuals how much the intervals must widen.
+
+    `log_theta` was fitted on all points, the one left out among them, so the residuals are a little too small.
+    """
     from scipy.linalg import cho_solve
 
     n = len(values)
