@@ -44,6 +44,7 @@ def test_torch_runs_an_exported_program(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_torch_compiled_with_frozen_weights_answers_as_the_network(tmp_path: Path):
     import shutil
 

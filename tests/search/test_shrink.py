@@ -63,7 +63,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.long)])  # slow where the CPU lacks it
 def test_the_sandwich_learns_and_shows_progress(bf16):
     torch.set_num_threads(1)
     net, seen = build_supernet(SPACE, 2, 1), []

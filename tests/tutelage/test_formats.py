@@ -55,6 +55,7 @@ def test_a_network_is_written_as_its_runtime_loads_it(runtime: str, network: nn.
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_nets_and_blocks_of_a_torch_device_are_exported_for_its_batch_and_measured(
     tmp_path: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ):

@@ -24,6 +24,7 @@ distill: {epochs: 1, batch_size: 8}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_teach_one_workspace(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for kind, level in (("dark", 60), ("light", 190)):

@@ -104,7 +104,7 @@ def test_a_runtime_that_cannot_is_left_out_and_said(taught, monkeypatch, caplog)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["litert", "executorch", "ncnn", "torch"])
+@pytest.mark.parametrize("runtime", ["litert", pytest.param("executorch", marks=pytest.mark.long), "ncnn", "torch"])
 def test_rows_of_other_runtimes_are_their_own_files(runtime, taught, caplog) -> None:
     """Each answers as ONNX Runtime does, from the file it loads; int8 stands beside it or is said to be missing."""
     if not find_runtime(runtime).installed() or (runtime == "litert" and not converter_ready()):

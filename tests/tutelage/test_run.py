@@ -189,6 +189,7 @@ def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
     assert Workspace(whole).journal() == before
 
 
+@pytest.mark.long
 def test_a_row_run_again_gives_the_same_digits(whole: Path, tmp_path: Path) -> None:
     row = next(row for row in Store(whole / "leaderboard.db").rows() if row.role == "student" and row.teacher)
     again = [
@@ -222,6 +223,7 @@ def test_a_row_says_how_it_was_made(whole: Path) -> None:
     assert "onnxruntime" in made["device"]
 
 
+@pytest.mark.long
 def test_a_run_killed_five_times_ends_with_the_same_rows(recipe: Path, whole: Path, tmp_path: Path) -> None:
     same_device(whole, tmp_path)
     draw = random.Random(2026)
