@@ -13,7 +13,6 @@ grammar is read by hand. A figure that is empty meets no comparison but `=empty`
 from __future__ import annotations
 
 import difflib
-import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from sqlalchemy import ColumnElement, Table, and_, false, func, not_, or_
 from tutelage.quantities import KINDS, amount
 from tutelage.records import InputError, Row
 
+from . import clauses
 from .schema import GAINS, gains_of
 
 _TEXT = ("row_id", "model", "role", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device")
@@ -35,10 +35,6 @@ _TOKEN = re.compile(
 )
 _CLOSING = (("symbol", ")"), ("symbol", ","))
 _SIGNS = ("<", "<=", ">", ">=", "=", "==", "!=", "~")
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    **{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
-    **{"=": operator.eq, "==": operator.eq, "!=": operator.ne},
-}
 # A filter is a line; deep nesting is a mistake or an attack on the stack.
 _MAX_DEPTH = 50
 # SQLite takes expressions of depth 1,000 and 32,766 values; a list of values is one test.
@@ -67,8 +63,6 @@ GRAMMAR = {
 _BARE = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
 _ALL_UNITS = tuple({unit.lower() for kind in KINDS.values() for unit in kind.units if unit})
 _EMPTY = object()
-# Both sides fold the same letters: SQLite's lower() knows ASCII alone.
-_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 @dataclass(frozen=True)
@@ -273,24 +267,24 @@ def _test(column: str, sign: str, value: Any) -> Filter:
         wanted = sign != "!="
 
         def empty(table: Table) -> ColumnElement[bool]:
-            found = table.c[column].is_(None) if column in NUMBER_COLUMNS else table.c[column] == ""
+            found = clauses.empty(table.c[column], is_number=column in NUMBER_COLUMNS)
             return found if wanted else not_(found)
 
         return Filter("", empty, lambda row: (_value_of(row, column) in (None, "")) == wanted)
     if sign == "~":
-        needle = str(value).translate(_ASCII_LOWER)
+        needle = clauses.folded(str(value))
         return Filter(
             "",
-            lambda table: func.lower(table.c[column]).contains(needle, autoescape=True),
-            lambda row: needle in str(_value_of(row, column)).translate(_ASCII_LOWER),
+            lambda table: clauses.contains(table.c[column], str(value)),
+            lambda row: needle in clauses.folded(str(_value_of(row, column))),
         )
-    compare = _OPERATORS[sign]
+    compare = clauses.OPERATORS[sign]
 
     def keeps(row: Row) -> bool:
         found = _value_of(row, column)
         return found is not None and bool(compare(found, value))
 
-    return Filter("", lambda table: compare(table.c[column], value), keeps)
+    return Filter("", lambda table: clauses.compare(table.c[column], sign, value), keeps)
 
 
 def _one_of(column: str, values: Sequence[Any]) -> Filter:
@@ -300,7 +294,7 @@ def _one_of(column: str, values: Sequence[Any]) -> Filter:
     absent = _test(column, "=", _EMPTY) if len(known) < len(values) else None
 
     def clause(table: Table) -> ColumnElement[bool]:
-        found = table.c[column].in_(known)
+        found = clauses.one_of(table.c[column], known)
         return found if absent is None else or_(found, absent.clause(table))
 
     return Filter(

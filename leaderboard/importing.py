@@ -10,12 +10,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
 
 from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
+from .engines import copied
 from .filters import number
 from .schema import GAINS
 from .ties import LATENCY_BOUNDS
@@ -53,9 +55,11 @@ def mark_imported(row: Row, origin: str) -> Row:
 def _read_store(path: Path) -> tuple[list[Row], list[Measurement]]:
     from .store import Store
 
-    other = Store(path, read_only=True)
-    rows = [mark_imported(row, path.name) for row in other.rows()]
-    return rows, other.measurements(sorted({row.measurement for row in rows if row.measurement}))
+    with TemporaryDirectory() as folder:
+        # A copy, so that a store of an older version is read, too, and left as it is.
+        other = Store(copied(path, Path(folder, path.name)))
+        rows = [mark_imported(row, path.name) for row in other.rows()]
+        return rows, other.measurements(sorted({row.measurement for row in rows if row.measurement}))
 
 
 def _json_records(path: Path) -> list[dict[str, Any]]:

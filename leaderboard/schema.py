@@ -1,19 +1,21 @@
 """The tables of the store and how an older store becomes a current one.
 
-Enters: a connection inside a write transaction. Leaves: the tables of `SCHEMA_VERSION`, append-only by trigger.
+`prepare` makes the tables of `SCHEMA_VERSION`, append-only by trigger, inside a write transaction.
 Version 1 had the tables alone; version 2 forbids UPDATE and DELETE and indexes what filters ask for; version 3 has
-what a teacher was worth (`gain_...`) as columns, read from the details of the rows that are there.
+what a teacher was worth (`gain_...`) as columns, read from the details of the rows that are there; version 4 keeps
+several states of a row under one id, the latest of which `is_current`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Double,
     ForeignKey,
@@ -30,10 +32,11 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.schema import CreateTable
 
 from tutelage.records import InputError, utc_now
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # The gain over the same student without a teacher: a column, and the names it has had in `details["gain_over_twin"]`.
 GAINS = {
@@ -67,7 +70,7 @@ rows = Table(
     "rows",
     metadata,
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("row_id", String(32), nullable=False, unique=True),
+    Column("row_id", String(32), nullable=False),
     *(Column(name, Text, nullable=False) for name in ("model", "role")),
     Column("arch", Text),
     *(
@@ -84,24 +87,43 @@ rows = Table(
     *(Column(name, Text, nullable=False) for name in ("created", "source")),
     Column("measurement", String(32), ForeignKey("measurements.id")),  # NULL: no raw samples
     *(Column(name, Double) for name in GAINS),
+    Column("state", String(16)),  # how far the row of a run is (`records.STATES`); NULL: not of a run, or of version 3
     # Last: SQLite reads what stands before a long text without walking through it.
     *(Column(name, Text, nullable=False) for name in ("twin", "parent", "details")),
 )
 
+# Rows of which a newer one of the same id is there: they are kept, and not shown.
+superseded = Table(
+    "superseded",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), ForeignKey("rows.number"), primary_key=True),
+)
+
 _INDEXES = (
+    Index("rows_by_id", rows.c.row_id),
     Index("rows_by_dataset_device", rows.c.dataset, rows.c.device),
     Index("rows_by_model", rows.c.model),
     Index("rows_by_latency", rows.c.latency_p50_ms),
 )
 
 
-def prepare(connection: Connection) -> None:
-    """Create or migrate the tables; raise InputError for a store that a newer version wrote."""
+def is_current() -> ColumnElement[bool]:
+    """Select the latest row of each id."""
+    return rows.c.number.not_in(select(superseded.c.number))
+
+
+def prepare(connection: Connection, migrate: bool) -> None:
+    """Create or migrate the tables; raise InputError for a newer version's, and an older one's without `migrate`."""
     found = version_of(connection)
     if found > SCHEMA_VERSION:
         raise InputError(
             f"the leaderboard has schema version {found}, this version of tutelage knows {SCHEMA_VERSION}: "
             "use the newer tutelage that wrote it, or another --workspace"
+        )
+    if 0 < found < SCHEMA_VERSION and not migrate:
+        raise InputError(
+            f"the shared leaderboard has schema version {found}, this version of tutelage writes {SCHEMA_VERSION}: "
+            "`tutelage leaderboard migrate` brings it up to date for everybody; older versions then cannot open it"
         )
     for version in range(found + 1, SCHEMA_VERSION + 1):
         _STEPS[version](connection)
@@ -119,7 +141,7 @@ def version_of(connection: Connection) -> int:
 
 
 def _tables(connection: Connection) -> None:
-    for table in (versions, measurements, rows):
+    for table in (versions, measurements, rows, superseded):
         table.create(connection, checkfirst=True)
         for index in list(table.indexes):
             index.drop(connection, checkfirst=True)  # they belong to version 2
@@ -131,13 +153,14 @@ def gains_of(details: Mapping[str, Any]) -> dict[str, float | None]:
     if not isinstance(told, Mapping):
         return dict.fromkeys(GAINS)
     found = {column: next((told[name] for name in names if name in told), None) for column, names in GAINS.items()}
-    return {name: float(value) if isinstance(value, int | float) else None for name, value in found.items()}
+    return {name: float(value) if isinstance(value, int | float) and value == value else None  # NaN is absent
+            for name, value in found.items()}  # fmt: skip
 
 
 def _append_only(connection: Connection) -> None:
     for index in _INDEXES:
         index.create(connection, checkfirst=True)
-    _forbid_changes(connection)
+    _forbid_changes(connection, ("rows", "measurements"))
 
 
 def _gain_columns(connection: Connection) -> None:
@@ -155,7 +178,34 @@ def _gain_columns(connection: Connection) -> None:
             update(rows).where(rows.c.row_id == bindparam("of_row")).values({name: bindparam(name) for name in GAINS})
         )
         connection.execute(change, changes)
-        _forbid_changes(connection)
+        _forbid_changes(connection, ("rows",))
+
+
+def _states_of_rows(connection: Connection) -> None:
+    """Let an id stand in several rows, and keep beside them which are superseded."""
+    if "state" not in {column["name"] for column in inspect(connection).get_columns("rows")}:
+        connection.exec_driver_sql("ALTER TABLE rows ADD COLUMN state VARCHAR(16)")
+    if connection.dialect.name == "postgresql":
+        for unique in inspect(connection).get_unique_constraints("rows"):
+            connection.exec_driver_sql(f'ALTER TABLE rows DROP CONSTRAINT "{unique["name"]}"')
+    elif any(origin == "u" for *_, origin, _ in connection.exec_driver_sql("PRAGMA index_list(rows)")):
+        _rebuild_rows(connection)
+    for index in _INDEXES:
+        index.create(connection, checkfirst=True)
+    superseded.create(connection, checkfirst=True)
+    _forbid_changes(connection, ("rows", "superseded"))
+
+
+def _rebuild_rows(connection: Connection) -> None:
+    """Copy the rows into a table of today's form: SQLite cannot drop a constraint. Triggers go with the old table."""
+    aside = MetaData()
+    measurements.to_metadata(aside)
+    new = rows.to_metadata(aside, name="rows_new")
+    connection.execute(CreateTable(new))
+    names = [column.name for column in rows.c]
+    connection.execute(insert(new).from_select(names, select(*(rows.c[name] for name in names))))
+    connection.exec_driver_sql("DROP TABLE rows")
+    connection.exec_driver_sql("ALTER TABLE rows_new RENAME TO rows")
 
 
 def _allow_changes(connection: Connection) -> None:
@@ -165,20 +215,20 @@ def _allow_changes(connection: Connection) -> None:
         connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
 
 
-def _forbid_changes(connection: Connection) -> None:
+def _forbid_changes(connection: Connection, tables: Sequence[str]) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(
             "CREATE OR REPLACE FUNCTION leaderboard_append_only() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION 'the leaderboard is append-only'; END $$"
         )
-        for table in ("rows", "measurements"):
+        for table in tables:
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_append_only ON {table}")
             connection.exec_driver_sql(
                 f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION leaderboard_append_only()"
             )
         return
-    for table in ("rows", "measurements"):
+    for table in tables:
         for act in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(
                 f"CREATE TRIGGER IF NOT EXISTS {table}_no_{act.lower()} BEFORE {act} ON {table} "
@@ -186,4 +236,4 @@ def _forbid_changes(connection: Connection) -> None:
             )
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _tables, 2: _append_only, 3: _gain_columns}
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _tables, 2: _append_only, 3: _gain_columns, 4: _states_of_rows}

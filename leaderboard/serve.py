@@ -77,8 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n", with_body)
 
     def _version(self) -> str:
-        """Name the state of an append-only store: rows are only ever added."""
-        return f"rows-{self.store.count()}"
+        """Name the state of an append-only store: rows are only ever added, newer ones of the same id, too."""
+        return f"rows-{self.store.version()}"
 
     def _send(self, status: HTTPStatus, kind: str, text: str, with_body: bool) -> None:
         body = text.encode()

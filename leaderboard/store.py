@@ -1,27 +1,24 @@
 """The store: every row that was ever measured, in SQLite (WAL) or, for a team, PostgreSQL. Append-only.
 
-Enters: rows and the measurements with their raw samples. Leaves: rows by filter, as records or as a frame. A row is
-named by `Row.key`, the hash of what it says; one that is there already is left alone, so writers never collide.
+A row is named by `Row.key`; one that is there already is left alone, so writers never collide. A row of a run that goes
+on says how far it is, and is superseded, not changed, when it is further: readers see the latest of each id.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Double, Engine, Select, case, cast, create_engine, event, func, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Double, Select, case, cast, func, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
-from tutelage.records import InputError, Measurement, Row
+from tutelage.records import STATES, InputError, Measurement, Row
 
 from . import schema
+from .engines import open_engine, told_plainly
 from .filters import parse
 from .pareto import GROUP
 from .ties import LATENCY_BOUNDS
@@ -29,10 +26,10 @@ from .ties import LATENCY_BOUNDS
 if TYPE_CHECKING:
     import pandas as pd
 
-# A writer waits this long for the others; eight of them committing row by row stay far below.
-BUSY_SECONDS = 60
 # Ids looked up in one statement: SQLite takes at most 32,766 values.
 _CHUNK = 500
+# Columns that repeat what the details say, and the order in which rows came.
+_NOT_OF_A_ROW = ("number", "row_id", "state", *schema.GAINS)
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
 _WRITE_LOCK = 0x7475746C
 
@@ -40,13 +37,18 @@ _WRITE_LOCK = 0x7475746C
 class Store:
     """The leaderboard of a workspace: `Store(path)` for SQLite, `Store("postgresql://...")` for a shared server."""
 
-    def __init__(self, place: str | Path, *, read_only: bool = False) -> None:
+    def __init__(self, place: str | Path, *, read_only: bool = False, migrate: bool = False) -> None:
+        """Open a store: to be read as it is, or for writing, when an empty one gets its tables.
+
+        An older schema of one's own file is migrated; a team's server is where the team says so (`migrate`), because
+        colleagues' older versions can then not open it.
+        """
         self.place = str(place)
         self.read_only = read_only
-        self._engine = _open(place, read_only)
+        self._engine = open_engine(place, read_only)
         if not read_only:
             with self._write() as connection:
-                schema.prepare(connection)
+                schema.prepare(connection, migrate or connection.dialect.name == "sqlite")
         else:
             with self._read() as connection:
                 _check_readable(connection, self.name)
@@ -57,12 +59,15 @@ class Store:
         return make_url(self.place).render_as_string(hide_password=True) if "://" in self.place else self.place
 
     def add(self, rows: Sequence[Row], measurements: Sequence[Measurement] = ()) -> int:
-        """File rows and their measurements in one transaction; return how many rows were new."""
+        """File rows and their measurements in one transaction; return how many rows were new, or newer.
+
+        A row that says how far it is (`details["state"]`) supersedes the one of its id that is not further.
+        """
         samples = [_measurement_values(measurement) for measurement in measurements]
         values = [_row_values(row) for row in rows]
         with self._write() as connection:
             _insert_missing(connection, schema.measurements, samples, "id")
-            return _insert_missing(connection, schema.rows, values, "row_id")
+            return _insert_newer(connection, values)
 
     def rows(
         self, filter: str | None = None, *, limit: int | None = None, ids: Sequence[str] | None = None
@@ -76,7 +81,8 @@ class Store:
     def row(self, row_id: str) -> Row:
         """Give one row by its id or the unambiguous beginning of it."""
         table = schema.rows
-        query = select(table).where(table.c.row_id.startswith(row_id, autoescape=True)).limit(2)
+        beginning = func.substr(table.c.row_id, 1, len(row_id)) == row_id.lower()
+        query = select(table).where(beginning, schema.is_current()).limit(2)
         with self._read() as connection:
             found = connection.execute(query).mappings().all()
         if not row_id or len(found) != 1:
@@ -96,7 +102,7 @@ class Store:
         """Give columns as lists, oldest row first: of the rows that a filter keeps, or of those with these ids."""
         table = schema.rows
         if names is None:
-            names = [*(column.name for column in table.c if column.name != "number"), *LATENCY_BOUNDS]
+            names = [*(column.name for column in table.c if column.name not in ("number", "state")), *LATENCY_BOUNDS]
         query = self._query([self._column(name) for name in names], filter, None)
         chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
         with self._read() as connection:
@@ -142,7 +148,19 @@ class Store:
 
     def count(self) -> int:
         with self._read() as connection:
-            return int(connection.execute(select(func.count()).select_from(schema.rows)).scalar_one())
+            found = select(func.count()).select_from(schema.rows).where(schema.is_current())
+            return int(connection.execute(found).scalar_one())
+
+    def unfinished(self, filter: str | None = None) -> int:
+        """Count the rows of a filter whose run goes on, or was stopped: figures of theirs are still to come."""
+        query = self._query([schema.rows.c.number], filter, None).where(schema.rows.c.state.in_(STATES[:-1]))
+        with self._read() as connection:
+            return len(connection.execute(query).all())
+
+    def version(self) -> int:
+        """Give a number that grows with every row that is filed, a newer one of the same id included."""
+        with self._read() as connection:
+            return int(connection.execute(select(func.max(schema.rows.c.number))).scalar() or 0)
 
     def import_file(self, path: Path) -> int:
         """Add other people's results (CSV, JSON, timm's results.csv, a leaderboard.db), marked as imported."""
@@ -175,14 +193,14 @@ class Store:
         return case((at > 0, cast(func.substr(details, at + len(key), 32), Double))).label(name)
 
     def _query(self, columns: list[Any], filter: str | None, limit: int | None) -> Select[Any]:
-        query = select(*columns).order_by(schema.rows.c.number)
+        query = select(*columns).where(schema.is_current()).order_by(schema.rows.c.number)
         if filter:
             query = query.where(parse(filter).clause(schema.rows))
         return query if limit is None else query.limit(limit)
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with _told_plainly(self.name), self._engine.connect() as connection:
+        with told_plainly(self.name, writes=False), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -190,127 +208,70 @@ class Store:
         if self.read_only:
             raise InputError(f"{self.name} was opened to be read only")
         writer = self._engine.execution_options(write=True)
-        with _told_plainly(self.name), writer.begin() as connection:
+        with told_plainly(self.name, writes=True), writer.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
             yield connection
 
 
-def _open(place: str | Path, read_only: bool) -> Engine:
-    text = str(place)
-    if "://" in text and not text.startswith("sqlite:"):
-        return _open_server(text)
-    path = Path(text.removeprefix("sqlite:///")).expanduser().absolute()
-    if read_only and not path.is_file():
-        raise InputError(f"there is no leaderboard at {path}: run a recipe first, or name another --workspace")
-    if not path.parent.is_dir():
-        raise InputError(f"the folder of {path} does not exist: make it, or name another --workspace")
-    uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-
-    # No pool: opening a file is cheap, and a connection that lived through a fork would corrupt the database.
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        if not read_only:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=FULL")  # a committed row outlives a power cut, too
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A writer takes its lock at once: two that began by reading would deadlock when both want to write.
-        writes = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _open_server(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "postgresql":
-            raise InputError(f"{parsed.render_as_string()} is neither a file nor a postgresql:// URL")
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_pre_ping=True)
-    except ArgumentError as error:
-        raise InputError(f"the database URL cannot be read ({error}): postgresql://USER@HOST/NAME") from error
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise InputError(f"PostgreSQL needs a driver ({error}): pip install 'psycopg[binary]'") from error
-
-
 def _check_readable(connection: Connection, name: str) -> None:
     found = schema.version_of(connection)
+    if found == 0:
+        raise InputError(f"{name} holds no leaderboard yet: run a recipe first, or name another --workspace")
     if found != schema.SCHEMA_VERSION:
         raise InputError(
             f"{name} has schema version {found}, this version of tutelage reads {schema.SCHEMA_VERSION}: "
-            "open it once for writing and it is migrated"
-            if found < schema.SCHEMA_VERSION
-            else "use a newer tutelage"
+            + (
+                "`tutelage leaderboard migrate` brings it up to date; older versions then cannot open it"
+                if found < schema.SCHEMA_VERSION
+                else "use the newer tutelage that wrote it"
+            )
         )
-
-
-@contextmanager
-def _told_plainly(name: str) -> Iterator[None]:
-    """Turn a driver's error into one line that names the store and the remedy."""
-    try:
-        yield
-    except IntegrityError as error:
-        if "FOREIGN KEY" in str(error.orig).upper():
-            raise InputError(
-                f"{name}: a row names a measurement that is not there; nothing was written: "
-                "pass its Measurement in the same add()"
-            ) from error
-        raise
-    except DBAPIError as error:
-        reason = str(error.orig).strip().split("\n")[0]
-        raise InputError(f"{name}: {reason}; nothing of this write was kept. {_remedy(reason)}") from error
-    except SQLAlchemyError as error:
-        raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
-
-
-def _remedy(reason: str) -> str:
-    remedies = {
-        "full": "Free space on that disk and run again: finished stages are not done twice",
-        "disk I/O error": "Check the disk and its free space, then run again",
-        "not a database": "Name another file: this one was not made by tutelage",
-        "malformed": "Restore it from a copy; `tutelage leaderboard import` merges what others have",
-        "readonly": "Make the file and its folder writable, or name another --workspace",
-        "unable to open": "Make the file and its folder writable, or name another --workspace",
-        "locked": "Another program holds it: close that one and run again",
-        "append-only": "Rows are never changed or deleted: add a new one",
-    }
-    return next((remedy for word, remedy in remedies.items() if word in reason), "Check that the server is up")
 
 
 def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping[str, Any]], key: str) -> int:
     """Insert what is not there yet and count it: writers take turns, so what was looked up stays true."""
-    statement: Any = sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql  # a quarter of the start-up time, for a team's server alone
-
-        statement = postgresql.insert(table).on_conflict_do_nothing(index_elements=[key])
-    first: dict[str, Mapping[str, Any]] = {}
-    for value in values:
-        first.setdefault(value[key], value)
-    unique = list(first.values())
+    unique = {value[key]: value for value in reversed(values)}  # of equal ids the first
     num_added = 0
-    for start in range(0, len(unique), _CHUNK):
-        chunk = unique[start : start + _CHUNK]
-        wanted = select(table.c[key]).where(table.c[key].in_([value[key] for value in chunk]))
-        there = set(connection.execute(wanted).scalars())
-        missing = [value for value in chunk if value[key] not in there]
+    for ids in _chunks(list(reversed(unique))):
+        there = set(connection.execute(select(table.c[key]).where(table.c[key].in_(ids))).scalars())
+        missing = [unique[one] for one in ids if one not in there]
         if missing:
-            connection.execute(statement, missing)
+            connection.execute(insert(table), missing)
         num_added += len(missing)
     return num_added
+
+
+def _insert_newer(connection: Connection, values: Sequence[Mapping[str, Any]]) -> int:
+    """Insert rows that are not there, or not as far; what a newer one supersedes stays in the table, unseen."""
+    latest: dict[str, Mapping[str, Any]] = {}
+    for value in values:
+        if value["row_id"] not in latest or _supersedes(value, latest[value["row_id"]]):
+            latest[value["row_id"]] = value
+    table, num_added = schema.rows, 0
+    for ids in _chunks(list(latest)):
+        named = select(table.c.number, table.c.row_id).where(table.c.row_id.in_(ids), schema.is_current())
+        numbers = {row_id: number for number, row_id in connection.execute(named)}
+        stated = [row_id for row_id in numbers if latest[row_id]["state"] is not None]
+        there = select(table).where(table.c.number.in_([numbers[row_id] for row_id in stated]))
+        old = {one["row_id"]: dict(one) for one in connection.execute(there).mappings()} if stated else {}
+        newer = [row_id for row_id in stated if _supersedes(latest[row_id], old[row_id])]
+        if newer:
+            connection.execute(insert(schema.superseded), [{"number": numbers[row_id]} for row_id in newer])
+        chosen = [latest[row_id] for row_id in ids if row_id not in numbers or row_id in newer]
+        if chosen:
+            connection.execute(insert(table), chosen)
+        num_added += len(chosen)
+    return num_added
+
+
+def _supersedes(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Say whether a row of the same id is as far as the other, or further, and says something else."""
+    if new["state"] is None or old["state"] is None:
+        return False  # the id is the hash of all that the row says
+    return STATES.index(new["state"]) >= STATES.index(old["state"]) and any(
+        value != old[name] for name, value in new.items() if name != "created"
+    )
 
 
 def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:
@@ -318,12 +279,26 @@ def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _row_values(row: Row) -> dict[str, Any]:
+    """Give a row's columns; raise InputError for what no database of ours can hold."""
     values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
-    values["row_id"] = row.key
     values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
     values["measurement"] = row.measurement or None
     values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)
-    return values | schema.gains_of(row.details)
+    values["state"] = row.details.get("state") if row.details.get("state") in STATES else None
+    for name, value in values.items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError(f"row {row.model!r}: {name} is {value}: a count has at most 63 bits")
+        if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+            raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
+    return values | {"row_id": row.key} | schema.gains_of(row.details)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _measurement_values(measurement: Measurement) -> dict[str, Any]:
@@ -332,7 +307,7 @@ def _measurement_values(measurement: Measurement) -> dict[str, Any]:
 
 
 def _to_row(found: Mapping[Any, Any]) -> Row:
-    values = {name: value for name, value in found.items() if name not in ("number", "row_id", *schema.GAINS)}
+    values = {name: value for name, value in found.items() if name not in _NOT_OF_A_ROW}
     values["arch"] = None if values["arch"] is None else json.loads(values["arch"])
     values["measurement"] = values["measurement"] or ""
     values["details"] = json.loads(values["details"])

@@ -5,18 +5,20 @@ Enters: a recipe and a workspace. Leaves: rows on the leaderboard, a page, a plo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from tutelage.leaderboard.store import Store
 from tutelage.progress import Report
 from tutelage.recipe import Recipe
-from tutelage.records import InputError, Student
-from tutelage.stages.board import Published, publish
+from tutelage.records import InputError, Measurement, Student
+from tutelage.stages.board import Published, file_rows, publish
 from tutelage.stages.compress import compress
 from tutelage.stages.context import Context, open_context
 from tutelage.stages.device import Device, check_rows, name_device, open_device
-from tutelage.stages.evaluate import judge
+from tutelage.stages.evaluate import Judged, judge
 from tutelage.stages.explain import explain_all
+from tutelage.stages.gains import gains
 from tutelage.stages.measure import measure_all
 from tutelage.stages.objectives import weighed_devices
 from tutelage.stages.pruned import check_pruned, teach_pruned
@@ -37,6 +39,9 @@ class Prepared:
     teachers: tuple[Student, ...]
 
 
+Begin = Callable[[Prepared], None]
+
+
 @dataclass(frozen=True)
 class Searched(Prepared):
     """What a run knows after its search: enough to teach the winners."""
@@ -52,12 +57,16 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
     """
     check_rows(workspace, recipe.devices)
     with workspace.locked():
-        prepared = _prepare(recipe, workspace, report, threads)
+        # Opened first: a store that cannot be written is told before anything is trained.
+        scoring = _Scoring(Store(workspace.store))
+        prepared = _prepare(recipe, workspace, report, threads, scoring.begin)
+        ctx = replace(prepared.ctx, trained=scoring.trained)
+        prepared = replace(prepared, ctx=ctx)
         students = _distill(prepared)
         searched = prepared if isinstance(prepared, Searched) else None
-        baselines = teach_baselines(prepared.ctx, searched.supernet if searched else None, prepared.teachers)
-        pruned = teach_pruned(prepared.ctx, [*students, *baselines], prepared.teachers)
-        return searched, _score(prepared, searched, [*prepared.teachers, *students, *baselines, *pruned])
+        baselines = teach_baselines(ctx, searched.supernet if searched else None, prepared.teachers)
+        teach_pruned(ctx, [*students, *baselines], prepared.teachers)
+        return searched, scoring.finish(searched.found if searched else None)
 
 
 def search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
@@ -75,17 +84,24 @@ def distill(recipe: Recipe, workspace: Workspace, report: Report, threads: int) 
         return _distill(_prepare(recipe, workspace, report, threads))
 
 
-def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Prepared:
+def _nothing(_: Prepared) -> None:
+    """Do nothing when the teachers are trained: a search alone files no rows."""
+
+
+def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Prepared:
+    """Open images and devices, train the teachers, tell `begin` of them, and search where the recipe has a space."""
     if not recipe.students:
-        return _search(recipe, workspace, report, threads)
+        return _search(recipe, workspace, report, threads, begin)
     ctx = open_context(recipe, workspace, report, threads)
     named_students(ctx)  # names and methods that cannot be used are told before a teacher is trained
     check_pruned(ctx)
     devices = tuple(name_device(workspace, section) for section in recipe.devices)
-    return Prepared(ctx, devices, tuple(teach_teacher(ctx, section) for section in recipe.teachers))
+    prepared = Prepared(ctx, devices, tuple(teach_teacher(ctx, section) for section in recipe.teachers))
+    begin(prepared)
+    return prepared
 
 
-def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
+def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     check_counted(ctx, space)
@@ -99,6 +115,7 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) 
     weighed = weighed_devices(ctx, space, devices)
     check_budget(ctx, space, weighed)
     teachers = tuple(teach_teacher(ctx, section) for section in recipe.teachers)
+    begin(Prepared(ctx, devices, teachers))
     supernet = train_the_supernet(ctx, teachers)
     return Searched(ctx, devices, teachers, supernet, search_winners(ctx, supernet, weighed))
 
@@ -109,20 +126,64 @@ def _distill(prepared: Prepared) -> list[Student]:
     return teach_named(prepared.ctx, prepared.teachers)
 
 
-def _score(prepared: Prepared, searched: Searched | None, networks: Sequence[Student]) -> Published:
-    """Judge every network in every form, but measure and explain each network's first seed alone."""
-    ctx = prepared.ctx
-    runtimes = sorted({device.profile.runtime for device in prepared.devices})
-    variants = [
-        variant
-        for student in networks
-        for variant in (
-            *compress(ctx, student, runtimes),
-            *teach_rounding(ctx, student, runtimes, prepared.teachers),
+class _Scoring:
+    """The rows of a run as they come: a network is evaluated when it is trained, all are measured together at the end.
+
+    Every network is evaluated in every form and seed; its first seed alone is measured, explained and shown.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._prepared: Prepared | None = None
+        self._judged: list[Judged] = []
+
+    def begin(self, prepared: Prepared) -> None:
+        """Take what the run knows before its students, and evaluate the teachers."""
+        self._prepared = prepared
+        for teacher in prepared.teachers:
+            self.trained([teacher])
+
+    def trained(self, seeds: Sequence[Student]) -> None:
+        """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
+        prepared = self._run
+        ctx, runtimes = prepared.ctx, sorted({device.profile.runtime for device in prepared.devices})
+        variants = [
+            variant
+            for student in seeds
+            for variant in (
+                *compress(ctx, student, runtimes),
+                *teach_rounding(ctx, student, runtimes, prepared.teachers),
+            )
+        ]
+        judged = [judge(ctx, variant) for variant in variants]
+        self._judged += judged
+        worth = gains(ctx, judged)  # of one network: its figures over the seeds
+        file_rows(ctx, self._store, prepared.devices, judged, {}, worth, state="evaluated")
+
+    def finish(self, found: Found | None) -> Published:
+        """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
+        prepared, judged = self._run, self._judged
+        ctx = prepared.ctx
+        shown = [one.variant for one in judged if one.variant.student.seed == ctx.recipe.seed]
+        worth = gains(ctx, judged)
+        measured: dict[str, dict[str, Measurement]] = {}
+        for device in prepared.devices:
+            measured[device.name] = measure_all(ctx, device, shown)
+            file_rows(ctx, self._store, [device], judged, measured, worth, state="measured", found=found)
+        rows = file_rows(
+            ctx,
+            self._store,
+            prepared.devices,
+            judged,
+            measured,
+            worth,
+            state="complete",
+            found=found,
+            explained=explain_all(ctx, shown),
         )
-    ]
-    judged = [judge(ctx, variant) for variant in variants]
-    shown = [variant for variant in variants if variant.student.seed == ctx.recipe.seed]
-    measured = {device.name: measure_all(ctx, device, shown) for device in prepared.devices}
-    explained = explain_all(ctx, shown)
-    return publish(ctx, prepared.devices, judged, measured, searched.found if searched else None, explained)
+        return publish(ctx, rows, found)
+
+    @property
+    def _run(self) -> Prepared:
+        assert self._prepared is not None, "a network was trained before the run began"
+        return self._prepared

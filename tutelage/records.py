@@ -242,6 +242,16 @@ class Student(Record):
         return self.arch if self.pruned is None else None
 
 
+# How far the row of a run is: evaluated on the test split, measured on its device, compared and explained.
+STATES = ("evaluated", "measured", "complete")
+_FIGURES = (
+    *("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi"),
+    *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj"),
+)
+# What of a row's details says what the row is of; the rest are figures.
+_IDENTITY = ("manifest", "versions", "python", "cpu", "side_px", "imported_from")
+
+
 class Row(Record):
     """One line of the leaderboard. A figure that was not measured is `None`, never 0."""
 
@@ -279,10 +289,32 @@ class Row(Record):
     parent: str = ""  # model name of the fp32 network this row was compressed from
     details: dict[str, Any] = Field(default_factory=dict)  # per-class figures, predicted costs, data manifest, versions
 
+    @field_validator(*_FIGURES)
+    @classmethod
+    def _as_databases_keep_it(cls, value: float | None) -> float | None:
+        """Read NaN as not measured and -0 as 0: SQLite keeps neither, and to PostgreSQL NaN is the greatest number."""
+        if value is None or math.isnan(value):
+            return None
+        return abs(value) if value == 0 else value
+
     @property
     def key(self) -> str:
-        """The id without the time: what makes two rows the same result."""
-        return content_id({name: value for name, value in self.to_dict().items() if name != "created"})
+        """The id: what makes two rows the same result, whenever it was made.
+
+        A row of a run (it says how far it is, `details["state"]`) is named by what it is of: network and file by their
+        hashes, recipe, data, device, versions. Its figures come one after the other and keep the id. Any other row is
+        named by all that it says.
+        """
+        values = {name: value for name, value in self.to_dict().items() if name != "created"}
+        if self.details.get("state") not in STATES:
+            return content_id(values)
+        made = values["details"].get("how", {})
+        weights = (made.get("network") or {}).get("weights") or {}
+        hashes = [(made.get("file") or {}).get("sha256"), weights.get("sha256")]
+        later = (*_FIGURES, "measurement", "twin", "details")
+        of = {name: value for name, value in values.items() if name not in later}
+        said = {name: values["details"].get(name) for name in _IDENTITY}
+        return content_id({**of, **said, "recipe_values": made.get("recipe"), "hashes": hashes})
 
 
 def _resnet_slots(depth: Sequence[int]) -> tuple[list[bool], list[int]]:

@@ -170,6 +170,9 @@ def print_board(
         return store.columns(names=NEEDED_COLUMNS, ids=ids)
 
     show_table(found, console, objectives=objectives, ties=ties, limit=limit, more=more)
+    if unfinished := store.unfinished(filter):
+        told = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
+        console.print(told, highlight=False, soft_wrap=True)
 
 
 def print_row(

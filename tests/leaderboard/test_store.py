@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tutelage.cli import app
 from tutelage.leaderboard.schema import SCHEMA_VERSION
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Measurement, Row
@@ -137,7 +139,7 @@ def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
     assert Store(path).columns(names=["model"]) == {"model": ["old"]}
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (SCHEMA_VERSION,)
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (4,)
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (6,)
 
 
 def test_version_2_is_migrated_and_its_gains_become_columns(tmp_path):
@@ -148,11 +150,12 @@ def test_version_2_is_migrated_and_its_gains_become_columns(tmp_path):
     taught = Row(model="taught", role="student", dataset="d", details={"gain_over_twin": told})
     alone = Row(model="alone", role="student", dataset="d")
     Store(path).add([taught, alone])
-    # Make it what version 2 was: no such columns, and no word of version 3.
+    # Make it what version 2 was: no such columns, and no word of later versions.
     with sqlite3.connect(path) as connection:
         for name in GAINS:
             connection.execute(f"ALTER TABLE rows DROP COLUMN {name}")
-        connection.execute("DELETE FROM schema_version WHERE version = 3")
+        connection.execute("ALTER TABLE rows DROP COLUMN state")
+        connection.execute("DELETE FROM schema_version WHERE version >= 3")
     store = Store(path)
     assert store.rows() == [taught, alone]
     gained = store.columns(names=["gain_auc", "gain_auc_lo", "gain_auc_p", "gain_accuracy"])
@@ -176,13 +179,15 @@ def test_columns_and_details_are_read_by_id_and_peers_by_ground(tmp_path, demo):
     assert peers == [row.key for row in rows if (row.dataset, row.device) == (rows[0].dataset, rows[0].device)]
 
 
-def test_a_store_of_a_newer_version_is_refused(tmp_path):
+def test_a_store_of_a_newer_version_is_refused_by_readers_and_writers(tmp_path):
     path = tmp_path / "leaderboard.db"
     Store(path)
     with sqlite3.connect(path) as connection:
         connection.execute("INSERT INTO schema_version VALUES (99, 'tomorrow')")
-    with pytest.raises(InputError, match="schema version 99"):
-        Store(path)
+    for options in ({}, {"read_only": True}, {"migrate": True}):
+        with pytest.raises(InputError, match=r"schema version 99.*newer tutelage that wrote it") as caught:
+            Store(path, **options)
+        assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_leaderboard_is_told_in_one_line(tmp_path):
@@ -291,3 +296,154 @@ def test_merging_another_workspace_brings_its_samples_marked_as_imported(tmp_pat
     assert {row.source for row in ours.rows()} == {"imported"}
     assert isinstance(ours.measurement(demo[0][0].measurement), Measurement)
     assert ours.import_file(tmp_path / "theirs.db") == 10  # another origin is told apart
+
+
+def run_row(state: str, **figures: float) -> Row:
+    made = {
+        "recipe": {"name": "tiny"},
+        "file": {"path": f"artifacts/{state}/m.onnx", "sha256": "f" * 64},
+        "network": {"weights": {"path": "w", "sha256": "w" * 64}},
+    }
+    return Row(model="m", role="student", dataset="d", details={"state": state, "how": made}, **figures)
+
+
+def test_a_row_of_a_run_keeps_its_id_while_its_figures_come(tmp_path):
+    store = Store(tmp_path / "leaderboard.db")
+    evaluated, measured = run_row("evaluated", auc=0.9), run_row("measured", auc=0.9, latency_p50_ms=2.0)
+    complete = measured.model_copy(
+        update={"details": {**measured.details, "state": "complete", "gain_over_twin": {"auc": 0.1}}, "twin": "m"}
+    )
+    assert evaluated.key == measured.key == complete.key
+    other = evaluated.model_copy(update={"details": {**evaluated.details, "manifest": "other images"}})
+    assert other.key != evaluated.key
+    versions = [store.version()]
+    for row in (evaluated, measured, complete):
+        assert store.add([row]) == 1
+        assert store.rows() == [row]
+        assert store.count() == 1
+        assert store.unfinished("role=student") == (0 if row is complete else 1)
+        assert store.row(row.key) == row
+        assert store.columns(names=("row_id",), ids=[row.key]) == {"row_id": [row.key]}
+        versions.append(store.version())
+    assert versions == sorted(set(versions)), "a page that is served would not see the newer row"
+    # A run that goes on files its rows anew from the first figure: a complete row is not taken back.
+    assert store.add([evaluated, measured, complete]) == 0
+    assert store.rows() == [complete]
+    again = complete.model_copy(update={"latency_p50_ms": 3.0})
+    assert store.add([again, again]) == 1  # measured again: the later figures stand
+    assert store.rows() == [again]
+    with sqlite3.connect(tmp_path / "leaderboard.db") as connection:
+        assert connection.execute("SELECT count(*) FROM rows").fetchone() == (4,), "something was deleted"
+
+
+def test_a_store_of_version_3_keeps_its_rows_and_ids(tmp_path, demo):
+    path = tmp_path / "leaderboard.db"
+    store = Store(path)
+    store.add(demo[0][:20], demo[1][:20])
+    text = sqlite3.connect(path).execute("SELECT sql FROM sqlite_master WHERE name = 'rows'").fetchone()[0]
+    with sqlite3.connect(path) as connection:  # as version 3 made it
+        connection.execute("DROP TABLE superseded")
+        connection.execute("ALTER TABLE rows RENAME TO current")
+        connection.execute(text.replace("row_id VARCHAR(32) NOT NULL", "row_id VARCHAR(32) NOT NULL UNIQUE"))
+        connection.execute("INSERT INTO rows SELECT * FROM current")
+        connection.execute("DROP TABLE current")
+        connection.execute("ALTER TABLE rows DROP COLUMN state")
+        connection.execute("DELETE FROM schema_version WHERE version = 4")
+    before = path.read_bytes()
+    page = str(tmp_path / "page.html")
+    for verb in (["show"], ["show", "abc"], ["build", "--out", page], ["export"], ["compare", "a", "b"], ["serve"]):
+        with pytest.raises(InputError, match=r"schema version 3.*leaderboard migrate"):
+            app(["leaderboard", *verb, "--workspace", str(tmp_path)], standalone_mode=False)
+        assert path.read_bytes() == before, f"{verb[0]} changed a store of an older version"
+    imported = Store(tmp_path / "mine.db")
+    assert imported.import_file(path) == 20  # another's older store is read from a copy
+    assert path.read_bytes() == before
+    app(["leaderboard", "migrate", "--workspace", str(tmp_path)], standalone_mode=False)
+    assert Store(path, read_only=True).rows() == demo[0][:20]
+    store = Store(path)
+    assert store.add([run_row("evaluated")]) == store.add([run_row("complete")]) == 1
+    assert store.count() == 21
+    for table in ("rows", "superseded", "measurements"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"), sqlite3.connect(path) as connection:
+            connection.execute(f"DELETE FROM {table}")
+    assert integrity(path) == "ok"
+
+
+def test_a_reader_does_not_wait_for_a_writer(tmp_path):
+    path = tmp_path / "leaderboard.db"
+    Store(path).add([Row(model="m", role="student", dataset="d")])
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN EXCLUSIVE")
+    reader = Store(path, read_only=True)  # would wait for BUSY_SECONDS and fail
+    assert reader.count() == 1
+    writer.close()
+
+
+# Ends without closing, while another connection is open, so that nobody folds the log into the file.
+KILLED = """
+import os, sqlite3, sys
+from tutelage.leaderboard.store import Store
+from tutelage.records import Row
+held = sqlite3.connect(sys.argv[1])
+held.execute("SELECT * FROM rows").fetchone()
+Store(sys.argv[1]).add([Row(model="b", role="student", dataset="d")])
+os._exit(0)
+"""
+
+# Reads a store as somebody who may write neither to it nor to its folder.
+READER = """
+import encodings.idna, os, sys
+from tutelage.leaderboard.export import export
+from tutelage.leaderboard.serve import make_server
+from tutelage.leaderboard.store import Store
+if os.geteuid() == 0:
+    os.seteuid(65534)
+try:
+    open(sys.argv[1], "ab")
+    sys.exit("the file can be written")
+except PermissionError:
+    pass
+store = Store(sys.argv[1], read_only=True)
+make_server(sys.argv[1]).server_close()
+print([row.model for row in store.rows("dataset=d")], store.count())
+"""
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_read_only_folder_can_be_read_to_the_last_row(log):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        path = folder / "leaderboard.db"
+        Store(path).add([Row(model="a", role="student", dataset="d")])
+        if log:  # what a killed writer leaves: rows that are in the log alone
+            subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True)
+            assert path.with_name("leaderboard.db-wal").stat().st_size > 0
+            path.with_name("leaderboard.db-shm").unlink()
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        done = subprocess.run([sys.executable, "-c", READER, str(path)], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == ("['a', 'b'] 2" if log else "['a'] 1"), done.stderr
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+        folder.chmod(0o755)
+
+
+def test_what_no_database_of_ours_holds_is_refused_alike(tmp_path):
+    store = Store(tmp_path / "leaderboard.db")
+    for row, words in (
+        (Row(model="a\0b", role="student", dataset="d"), "NUL"),
+        (Row(model="\ud800", role="student", dataset="d"), "surrogate"),
+        (Row(model="m", role="student", dataset="d", params=2**63), "63 bits"),
+    ):
+        with pytest.raises(InputError, match=words):
+            store.add([row])
+    assert store.count() == 0
+
+
+def test_a_figure_that_is_no_number_was_not_measured(tmp_path):
+    row = Row(model="m", role="student", dataset="d", auc=float("nan"))
+    assert row.auc is None
+    store = Store(tmp_path / "leaderboard.db")
+    store.add([row])
+    assert store.columns(names=("row_id",))["row_id"] == [store.rows()[0].key]

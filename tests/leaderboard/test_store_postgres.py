@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 WRITER = """
 import sys
+from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
 store = Store(sys.argv[1])
@@ -130,3 +132,143 @@ def test_a_server_that_is_away_is_told_in_one_line_without_the_password():
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "server is up" in str(caught.value)
+
+
+# Names that a locale, LIKE, a quote or another alphabet would treat in its own way.
+NAMES = (
+    *("Ärzte", "ärzte", "Arzte", "arzte", "ARZTE", "zebra", "Zebra", "_under", "un_der", "under", "50%", "50", "5000"),
+    *("back\\slash", "back/slash", "it's", 'say "so"', "a b", "a-b", "ab"),
+    *("é", "e\u0301", "ß", "SS", "İstanbul", "日本", "😀"),
+)
+NUMBERS = (None, 0.0, -0.0, 0.1, 0.1 + 0.2, 0.3, 1e-300, 1.0, 1e300, float("inf"), float("nan"))
+COUNTS = (None, 0, 1, 2, 3, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1)
+
+
+def odd_rows() -> list[Row]:
+    return [
+        Row(
+            model=name,
+            role="student",
+            dataset="d",
+            teacher="" if place % 3 else "vit",
+            auc=NUMBERS[place % len(NUMBERS)],
+            energy_mj=NUMBERS[(place * 7 + 3) % len(NUMBERS)],
+            params=COUNTS[place % len(COUNTS)],
+            batch=(None, 1, 2, 3)[place % 4],
+            seed=place,
+            details={"gain_over_twin": {"auc": (None, 0.01, float("nan"), -0.01)[place % 4]}},
+        )
+        for place, name in enumerate(NAMES)
+    ]
+
+
+def odd_filters() -> list[str]:
+    quoted = [f'"{name}"' if '"' not in name else f"'{name}'" for name in NAMES]
+    texts = [f"model{sign}{name}" for name in quoted for sign in ("~", "=", "!=", "<", "<=", ">", ">=")]
+    texts += [f"model~{part}" for part in ("ä", "Ä", "RZTE", "_", "%", "'\\'", "/", "ss", "I", "''", "' '")]
+    values = (
+        "-1",
+        "0",
+        "0.1",
+        "0.3",
+        "1",
+        "1.5",
+        "2",
+        "2.5",
+        "9007199254740992",
+        "9223372036854775807",
+        "1e18",
+        "1e30",
+    )
+    signs = ("<", "<=", ">", ">=", "=", "!=")
+    numbers = [
+        f"{column}{sign}{value}"
+        for column in ("auc", "energy_mj", "params", "batch", "gain_auc")
+        for sign in signs
+        for value in values
+    ]
+    empty = [f"{column}{sign}empty" for column in ("auc", "params", "teacher", "gain_auc") for sign in ("=", "!=")]
+    many = ", ".join(str(number) for number in range(1500))
+    lists = [
+        f"model in ({', '.join(quoted)})",
+        f"seed in ({many})",
+        "batch in (1, 2.5, empty, 1e30)",
+        "params in (2.5)",
+    ]
+    nested = ["not auc>0.1", "not (params<2.5 or model~ä)", "not batch in (1, empty)", "auc>=0 and not energy_mj<1"]
+    return [*texts, *numbers, *empty, *lists, *nested]
+
+
+def test_every_filter_selects_the_same_in_sqlite_postgresql_and_python(url, tmp_path):
+    server, file = Store(url), Store(tmp_path / "leaderboard.db")
+    rows = odd_rows()
+    assert server.add(rows) == file.add(rows) == len(rows)
+    everything = ("model", "auc", "energy_mj", "params", "batch", "seed", "gain_auc", "row_id")
+    assert server.columns(names=everything) == file.columns(names=everything)
+    assert file.columns(names=("row_id",))["row_id"] == [row.key for row in file.rows()] == [row.key for row in rows]
+    selected = set()
+    for wanted in odd_filters():
+        expected = [row.model for row in rows if parse(wanted).keeps(row)]
+        assert file.columns(wanted, ("model",))["model"] == expected, f"SQLite: {wanted}"
+        assert server.columns(wanted, ("model",))["model"] == expected, f"PostgreSQL: {wanted}"
+        selected.add(tuple(expected))
+    assert len(selected) > 100, "the filters select too little that differs to say anything"
+    for store in (server, file):
+        assert store.row(rows[0].key[:9].upper()).model == rows[0].model
+        for wildcard in ("%", "_" * 16, rows[0].key[:4] + "%"):
+            with pytest.raises(InputError, match="no row"):
+                store.row(wildcard)
+    assert server.frame("auc>=0").equals(file.frame("auc>=0"))
+    server.close()
+
+
+def test_the_test_of_odd_names_runs_where_the_locale_would_sort_otherwise(url):
+    """The server's own order of these names is not the order of their bytes, so a clause without "C" would differ."""
+    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
+    with engine.connect() as connection:
+        names = text('SELECT x FROM unnest(cast(:names AS text[])) AS x ORDER BY x COLLATE "und-x-icu"')
+        found = list(connection.execute(names, {"names": list(NAMES)}).scalars())
+    assert found != sorted(NAMES, key=str.encode)
+    engine.dispose()
+
+
+def test_a_reader_of_the_server_changes_nothing_and_creates_nothing(url):
+    with pytest.raises(InputError, match="holds no leaderboard yet"):
+        Store(url, read_only=True)
+    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")).scalar() == 0
+    writer = Store(url)
+    writer.add([Row(model="m", role="student", dataset="d")])
+    reader = Store(url, read_only=True)
+    assert reader.count() == 1
+    with reader._read() as connection, pytest.raises(Exception, match="read-only transaction"):
+        connection.execute(text("CREATE TABLE mine (x int)"))
+    for store in (reader, writer):
+        store.close()
+    engine.dispose()
+
+
+def test_a_teams_schema_is_migrated_only_where_that_is_asked_for(url):
+    Store(url).close()
+    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
+    with engine.begin() as connection:  # as version 3 left it
+        connection.execute(text("DROP TABLE superseded"))
+        connection.execute(text("ALTER TABLE rows ADD CONSTRAINT rows_row_id_key UNIQUE (row_id)"))
+        connection.execute(text("DROP INDEX rows_by_id"))
+        connection.execute(text("ALTER TABLE rows DROP COLUMN state"))
+        connection.execute(text("DELETE FROM schema_version WHERE version = 4"))
+    for options in ({"read_only": True}, {}):
+        with pytest.raises(InputError, match=r"schema version 3.*leaderboard migrate") as caught:
+            Store(url, **options)
+        assert "\n" not in str(caught.value)
+    store = Store(url, migrate=True)
+    first = Row(model="m", role="student", dataset="d", details={"state": "evaluated"})
+    assert store.add([first]) == 1
+    complete = first.model_copy(update={"auc": 0.5, "details": {"state": "complete"}})
+    assert store.add([complete]) == 1
+    assert store.rows() == [complete]
+    with pytest.raises(Exception, match="append-only"), engine.begin() as connection:
+        connection.execute(text("DELETE FROM superseded"))
+    engine.dispose()
+    store.close()

@@ -1,4 +1,4 @@
-"""Turn judged and measured variants into rows, file them, and draw the page, the plot and the table."""
+"""Turn evaluated and measured variants into rows, file them as they come, and draw the page, the plot and the table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tutelage.records import Measurement, Row, Student, utc_now
 from .context import Context
 from .device import Device
 from .evaluate import Judged
-from .gains import details_of, gains
+from .gains import Details, details_of
 from .search import Found
 from .search_pictures import draw_search
 
@@ -37,32 +37,40 @@ class Published:
     table: Path
 
 
-def publish(
+def file_rows(
     ctx: Context,
+    store: Store,
     devices: Sequence[Device],
     judged: Sequence[Judged],
     measured: Mapping[str, Mapping[str, Measurement]],
-    found: Found | None,
-    explained: Mapping[str, dict[str, Any]],
-) -> Published:
-    """File a row for every variant of the first seed on every device of its runtime, then draw what the rows show.
+    worth: Details,
+    *,
+    state: str,
+    found: Found | None = None,
+    explained: Mapping[str, dict[str, Any]] | None = None,
+) -> list[Row]:
+    """File a row for every variant of the first seed on every device of its runtime; `judged` holds all their seeds.
 
-    `found` is None where nothing was searched; `explained` holds details by the hash of a variant's file.
+    state: how far the rows are (`records.STATES`); a later state supersedes an earlier one of the same row. `found` is
+    None where nothing was searched; `worth` is what `gains` gave; `explained` holds details by the hash of a file.
     """
     rows, measurements = [], []
-    worth = gains(ctx, judged)
     shown = [one for one in judged if one.variant.student.seed == ctx.recipe.seed]
     for device in devices:
         for one in shown:
             if one.variant.runtime != device.profile.runtime:
                 continue
-            measurement = measured[device.name].get(one.variant.file.sha256)
+            measurement = measured.get(device.name, {}).get(one.variant.file.sha256)
             if measurement is not None:
                 measurements.append(measurement)
-            more = {**details_of(worth, one), **explained.get(one.variant.file.sha256, {})}
+            more = {"state": state, **details_of(worth, one), **(explained or {}).get(one.variant.file.sha256, {})}
             rows.append(_row(ctx, device, one, _twin(one, shown), measurement, found, more))
-    store = Store(ctx.workspace.store)
     store.add(rows, measurements)
+    return rows
+
+
+def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published:
+    """Draw what the rows of a run show: the page, the plots and the table."""
     folder = ctx.workspace.path / "runs" / ctx.recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     title = ctx.recipe.title or ctx.recipe.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class Context:
     dataset: Dataset
     report: Report
     threads: int
+    # Told of each network when its seeds are trained, so that a run files its rows while it goes on.
+    trained: Callable[[Sequence[Student]], None] = lambda seeds: None
 
     @property
     def num_classes(self) -> int:

@@ -18,8 +18,7 @@ from tutelage.records import Artifact, InputError, Pruned, Student
 
 from . import networks
 from .context import Context
-from .students import choices
-from .teach import teach_student
+from .students import choices, teach_seeds
 
 WINNERS = "winners"
 # Labelled images whose gradients weigh the channels for `taylor`: a few dozen rank them as thousands do (Molchanov).
@@ -53,11 +52,8 @@ def teach_pruned(ctx: Context, taught: Sequence[Student], teachers: Sequence[Stu
                 continue
             student, weights = _cut(ctx, section, parent)
             start = partial(networks.load, ctx, student.model_copy(update={"weights": weights}))
-            tuned += [
-                teach_student(ctx, student, start, weights.sha256, choice, repeat)
-                for choice in choices(ctx, teachers)
-                for repeat in range(ctx.recipe.seeds)
-            ]
+            for choice in choices(ctx, teachers):
+                tuned += teach_seeds(ctx, student, start, weights.sha256, choice)
     return tuned
 
 

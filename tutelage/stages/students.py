@@ -42,7 +42,7 @@ def teach_named(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
             start = partial(_from_file, ctx, student, section.weights)
         key = file_hash(section.weights) or "fresh"
         for choice in choices(ctx, teachers):
-            taught += _repeated(ctx, student, start, key, choice)
+            taught += teach_seeds(ctx, student, start, key, choice)
     return taught
 
 
@@ -83,14 +83,14 @@ def teach_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[
         for choice in ((), tuple(teachers)) if teachers else ((),):
             if supernet is None or name not in PRESETS:
                 student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
-                taught += _repeated(ctx, student, None, "fresh", choice)
+                taught += teach_seeds(ctx, student, None, "fresh", choice)
                 continue
             arch = preset_arch(ctx, supernet, name)
             student = Student(model=name, role="baseline", arch=arch)
             if arch.space == supernet.space.name:
                 taught += _from_supernet(ctx, supernet, student, choice)
             else:
-                taught += _repeated(ctx, student, None, "fresh", choice)
+                taught += teach_seeds(ctx, student, None, "fresh", choice)
     return taught
 
 
@@ -117,7 +117,7 @@ def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: S
     arch = student.arch
     if arch is None:
         raise InputError(f"{student.model} is not an architecture of {supernet.space.name}")
-    return _repeated(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
+    return teach_seeds(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
 
 
 def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
@@ -126,8 +126,10 @@ def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
     return model
 
 
-def _repeated(
+def teach_seeds(
     ctx: Context, student: Student, start: Callable[[], nn.Module] | None, start_key: str, choice: Sequence[Student]
 ) -> list[Student]:
-    """Train one student by one choice of teachers with each of the recipe's seeds."""
-    return [teach_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
+    """Train one student by one choice of teachers with each of the recipe's seeds, and tell the run of them."""
+    seeds = [teach_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
+    ctx.trained(seeds)
+    return seeds

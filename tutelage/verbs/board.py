@@ -39,7 +39,7 @@ def board_show(
     from tutelage import terminal
     from tutelage.leaderboard.store import Store
 
-    store = Store(terminal.database(workspace))
+    store = Store(terminal.database(workspace), read_only=True)
     if row is not None:
         terminal.print_row(store.row(row), store, how, Console(), as_json, front)
         return
@@ -67,7 +67,7 @@ def board_build(
     from tutelage.leaderboard.report import build_page
     from tutelage.leaderboard.store import Store
 
-    store = Store(terminal.database(workspace))
+    store = Store(terminal.database(workspace), read_only=True)
     found = store.frame(filter_, columns=PAGE_COLUMNS)
     build_page(found, out, title, details=store.details)
     # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
@@ -92,6 +92,20 @@ def board_import(
     print(f"{Store(Workspace(workspace).store).import_file(file)} new rows from {file}")
 
 
+@app.command("migrate")
+def board_migrate(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Bring the leaderboard of an older version up to date; older versions of tutelage then cannot open it.
+
+    Example: [bold]tutelage leaderboard migrate[/]
+    """
+    from tutelage import terminal
+    from tutelage.leaderboard.schema import SCHEMA_VERSION
+    from tutelage.leaderboard.store import Store
+
+    store = Store(terminal.database(workspace), migrate=True)
+    print(f"{store.name} has schema version {SCHEMA_VERSION}")
+
+
 @app.command("compare")
 def board_compare(
     first: Annotated[str, typer.Argument(help="A row's id; its first digits do.")],
@@ -107,7 +121,7 @@ def board_compare(
     from tutelage.leaderboard.store import Store
     from tutelage.paired import paired_tests
 
-    store = Store(terminal.database(workspace))
+    store = Store(terminal.database(workspace), read_only=True)
     rows = (store.row(first), store.row(second))
     show_comparison(*rows, Console(), tests=paired_tests(*rows, workspace))
 
@@ -147,5 +161,5 @@ def board_export(
     from tutelage.leaderboard.export import export
     from tutelage.leaderboard.store import Store
 
-    text = export(Store(terminal.database(workspace)).frame(filter_), out, format_)
+    text = export(Store(terminal.database(workspace), read_only=True).frame(filter_), out, format_)
     print(text if out is None else f"wrote {out}")

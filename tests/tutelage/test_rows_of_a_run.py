@@ -1,0 +1,156 @@
+"""Rows of a run as they come: one that stops leaves what it evaluated, the next one completes those rows."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tutelage import pipeline
+from tutelage.leaderboard.export import export
+from tutelage.leaderboard.serve import make_server
+from tutelage.leaderboard.store import Store
+from tutelage.progress import silent
+from tutelage.recipe import load_recipe
+from tutelage.records import InputError, Row, UnsteadyDeviceError
+from tutelage.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+RECIPE = {
+    "name": "small",
+    "data": {"dataset": "phantom", "size": 32, "limit": 120, "augment_variants": 1},
+    "teachers": [{"name": "resnet10t", "epochs": 1, "batch_size": 32}],
+    "students": [{"name": "mobilenetv3_small_050"}],
+    "devices": [{"name": "host-ort", "runtime": "onnxruntime"}],
+    "distill": {"epochs": 1, "batch_size": 32},
+    "quantize": {"method": "minmax", "calibration_images": 8},
+    "measure": {"bootstrap": 100, "tolerance": 0.99},  # a test must not hang on how busy the machine is
+}
+# The teacher in fp32 and the student alone and distilled, each in fp32 and int8.
+NUM_ROWS = 6
+
+
+def recipe_file(folder: Path, **changes: object) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return path
+
+
+def rows_of(workspace: Path) -> list[Row]:
+    """Read what is there, which may be no store yet."""
+    try:
+        return Store(workspace / "leaderboard.db", read_only=True).rows()
+    except InputError:
+        return []
+
+
+def states(rows: list[Row]) -> set[str]:
+    return {row.details["state"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Row], list[str]]:
+    """A run that trained and evaluated everything and could not measure: workspace, recipe, rows, versions seen."""
+    workspace, recipe = tmp_path_factory.mktemp("stopped"), recipe_file(tmp_path_factory.mktemp("recipe"))
+    seen: list[str] = []
+    filed = pipeline.file_rows
+
+    def noted(*arguments: object, **options: object) -> list[Row]:
+        rows = filed(*arguments, **options)  # type: ignore[arg-type]
+        seen.append(f"{len(Store(workspace / 'leaderboard.db', read_only=True).rows())} {options['state']}")
+        return rows
+
+    def unsteady(*_: object) -> None:
+        raise UnsteadyDeviceError("the device was busy")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "file_rows", noted)
+        patch.setattr(pipeline, "measure_all", unsteady)
+        with pytest.raises(UnsteadyDeviceError):
+            pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
+    return workspace, recipe, Store(workspace / "leaderboard.db", read_only=True).rows(), seen
+
+
+def test_every_network_has_its_rows_as_soon_as_it_is_evaluated(
+    stopped: tuple[Path, Path, list[Row], list[str]],
+) -> None:
+    _, _, rows, seen = stopped
+    assert seen == ["2 evaluated", "4 evaluated", "6 evaluated"]
+    assert states(rows) == {"evaluated"}
+    for row in rows:
+        assert row.accuracy is not None
+        assert row.latency_p50_ms is None
+
+
+def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
+    stopped: tuple[Path, Path, list[Row], list[str]],
+) -> None:
+    workspace, recipe, before, _ = stopped
+    server = make_server(workspace / "leaderboard.db")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+
+    def ask(path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+    try:
+        version, table = ask("/version"), ask("/rows.csv")
+        assert all(row.key in table for row in before)
+        _, published = pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
+        assert ask("/version") != version, "the page would not load again"
+        assert ask("/rows.csv").count("\n") == 1 + NUM_ROWS
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    store = Store(workspace / "leaderboard.db", read_only=True)
+    after = store.rows()
+    assert [row.key for row in after] == [row.key for row in before] == [row.key for row in published.rows]
+    assert states(after) == {"complete"}
+    assert all(row.latency_p50_ms and row.measurement for row in after)
+    for row, was in zip(after, before, strict=True):
+        assert (row.accuracy, row.auc) == (was.accuracy, was.auc)
+        assert ("gain_over_twin" in row.details) == (bool(row.teacher) and row.role == "student")
+    # Once more: nothing is new, and nothing is taken back on the way.
+    version = str(store.version())
+    pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
+    assert str(store.version()) == version
+    assert export(store.frame(), None, "csv").count("\n") == 1 + NUM_ROWS
+
+
+@pytest.mark.long
+def test_a_killed_run_leaves_its_rows_and_the_next_one_takes_their_place(tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    command = [sys.executable, "-m", "tutelage", "run", str(recipe_file(tmp_path)), "--workspace", str(workspace)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    left: list[Row] = []
+    deadline = time.monotonic() + 300
+    while not left and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        if rows_of(workspace):
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            left = rows_of(workspace)
+        time.sleep(0.02)
+    assert left, "no row came"
+    assert len(left) < NUM_ROWS
+    assert states(left) == {"evaluated"}
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    rows = Store(workspace / "leaderboard.db", read_only=True).rows()
+    assert len(rows) == NUM_ROWS
+    assert states(rows) == {"complete"}
+    assert {row.key for row in left} < {row.key for row in rows}
+    shown = subprocess.run(
+        [sys.executable, "-m", "tutelage", "leaderboard", "show", "--workspace", str(workspace)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "goes on, or was stopped" not in shown.stdout
