@@ -13,6 +13,11 @@ from typing import Any, Callable, Sequence  # noqa: UP035 - other hosts may have
 
 import numpy as np
 
+if __package__:
+    from .graph import holds_int8
+else:  # beside the runner, on a host that may have no such package
+    from graph import holds_int8  # type: ignore[import-not-found,no-redef]
+
 Run = Callable[[Any], Any]
 
 
@@ -47,8 +52,7 @@ class Onnxruntime:
         if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
             raise ValueError(f"{self.provider} does not start here: is there a CUDA device with its libraries?")
         name = session.get_inputs()[0].name
-        quantized = _holds(path, b"QuantizeLinear")
-        return lambda images: session.run(None, {name: images})[0], "int8" if quantized else "fp32"
+        return lambda images: session.run(None, {name: images})[0], "int8" if holds_int8(path) else "fp32"
 
 
 # What OpenVINO is told for a precision; of an int8 model, what is not quantized stays f32.
@@ -84,7 +88,7 @@ class Openvino:
         request = compiled.create_infer_request()
         told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         effective = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}.get(told, told)
-        if any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()):
+        if holds_int8(path):
             effective = "int8"
         return lambda images: request.infer([images], share_inputs=True, share_outputs=True)[0], effective
 
@@ -106,7 +110,8 @@ class Torch:
         import torch
 
         torch.set_num_threads(threads)
-        module: Any = load_program(path).module()
+        program = load_program(path)
+        module: Any = program.module()
         kind = {"fp32": None, "bf16": torch.bfloat16}
         if precision not in kind:
             raise ValueError(f"torch runs {', '.join(kind)}, not {precision}")
@@ -124,7 +129,7 @@ class Torch:
             with torch.inference_mode(), cast:
                 return module(torch.from_numpy(images).contiguous(memory_format=layout)).float().numpy()
 
-        return run, precision
+        return run, "int8" if holds_int8(path, program) else precision
 
 
 # Names of what a `.pt2` archive holds as pickled objects, and the switch that keeps all else to tensors.
@@ -149,10 +154,6 @@ def load_program(path: str) -> Any:
             del os.environ[_TENSORS_ONLY]
         else:
             os.environ[_TENSORS_ONLY] = before
-
-
-# ExecuTorch's programs do not say whether they are quantized; those of this project carry a method of this name.
-INT8_MARK = "tutelage_int8"
 
 
 class Executorch:
@@ -182,7 +183,7 @@ class Executorch:
         def run(images: Any) -> Any:
             return method.execute([torch.from_numpy(images)])[0].numpy()
 
-        return run, "int8" if INT8_MARK in program.method_names else "fp32"
+        return run, "int8" if holds_int8(path, program) else "fp32"
 
 
 class Litert:
@@ -220,8 +221,7 @@ class Litert:
                 out = (out.astype(np.float32) - leave["quantization"][1]) * leave["quantization"][0]
             return out
 
-        quantized = any(detail["dtype"] == np.int8 for detail in interpreter.get_tensor_details())
-        return run, "int8" if quantized else "fp32"
+        return run, "int8" if holds_int8(path, interpreter) else "fp32"
 
 
 class Ncnn:
@@ -255,7 +255,7 @@ class Ncnn:
                 extractor.input(entry, ncnn.Mat(images[0]).clone())  # ncnn may write into its input
                 return np.array(extractor.extract(leave)[1])[None]
 
-        return run, precision
+        return run, "int8" if holds_int8(path) else precision
 
 
 class Anchor:
@@ -303,8 +303,3 @@ def open_model(runtime: str, path: str, shape: Sequence[int] | None, threads: in
     adapter.prepare()
     run, effective = adapter.load(path, shape, threads, precision)
     return run, effective
-
-
-def _holds(path: str, word: bytes) -> bool:
-    with open(path, "rb") as file:
-        return word in file.read()

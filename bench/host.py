@@ -8,7 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .runner import processor
+from .runner import processor, quiet_cores
+
+__all__ = [
+    "available_cores", "busy_warning", "describe_host", "load_average", "others_busy", "processor", "quiet_cores",
+    "thread_budget", "thread_environment",
+]  # fmt: skip
 
 # Instruction sets that decide how fast a quantized or bf16 network runs.
 _TELLING_FLAGS = (
@@ -107,22 +112,6 @@ def busy_warning(seconds: float = 0.3) -> str | None:
     if busy <= BUSY_SHARE * cores:
         return None
     return f"the host is busy: other processes use {busy:.1f} of {cores} cores; times will be noisy and training slower"
-
-
-def quiet_cores(num: int, seconds: float = 0.2) -> list[int] | None:
-    """Choose the `num` least busy cores to pin measurements to; `None` where the system cannot pin."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    import psutil
-
-    allowed = sorted(os.sched_getaffinity(0))
-    if num >= len(allowed):
-        return allowed
-    busy = psutil.cpu_percent(interval=seconds, percpu=True)
-    if max(allowed) >= len(busy):  # a container may number its cores otherwise than /proc/stat lists them
-        return allowed[-num:]
-    # Of equally quiet cores the last ones: systems tend to put interrupts on the first.
-    return sorted(sorted(allowed, key=lambda core: (busy[core], -core))[:num])
 
 
 def _own_seconds() -> float:

@@ -1,12 +1,15 @@
 """The process that runs models and times them: Python, numpy and one runtime are all it needs, here or on another host
-(with `adapters.py` beside it).
+(with `adapters.py` and `graph.py` beside it).
 
-Enters: one JSON job on the first line of standard input, then one JSON request a line. Leaves: one JSON answer a line
-on standard output. Between requests it waits blocked on standard input, so an idle runner costs no processor time;
-when the input ends (the parent is gone, the connection is lost) it ends too.
+It reads one JSON job from the first line of standard input, then one JSON request a line, and answers each with one
+JSON line on standard output. Between requests it waits blocked on standard input, so an idle runner costs no processor
+time; when the input ends (the parent is gone, the connection is lost) it ends too.
 
-    job       {"runtime", "threads", "precision", "cores": [..]|null, "models": [{"path", "shape": [b, c, h, w]}, ..]}
-              with "idle": seconds, the runner kills itself when it hears nothing for so long
+    job       {"runtime", "threads", "precision", "cores": [..]|null, "environment": {name: value},
+               "models": [{"path", "shape": [b, c, h, w]}, ..]}
+              with "idle": seconds, the runner kills itself when it hears nothing for so long;
+              with "keeper": true, a parent process of its own stops it between requests, see `keep`;
+              with "choose_cores": number, it answers {"cores": [..]}, the quietest ones here, and ends
     requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s} | {"do": "copy", "model": i}
               {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"}
               any request may carry "limit": seconds after which the runner kills itself
@@ -21,25 +24,22 @@ import json
 import os
 import platform
 import signal
+import statistics
+import subprocess
 import sys
 import time
-from typing import Any, Callable, Iterator  # noqa: UP035 - other hosts may have Python 3.8
+from itertools import chain
+from typing import Any, Callable, Iterator, TextIO  # noqa: UP035 - other hosts may have Python 3.8
 
-import numpy as np
-
-if __package__:
-    from .adapters import ADAPTERS, Run, open_model
-else:  # started as a program, on a host that may have no such package
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from adapters import ADAPTERS, Run, open_model  # type: ignore[import-not-found,no-redef]
-
-__all__ = ["ADAPTERS", "memory", "open_model", "processor", "serve"]
+Run = Callable[[Any], Any]
 
 # A runtime that hangs while it is loaded is ended after so long: on a loaded or slow host a second or two become many.
 START_SECONDS = 120.0
 # Warm-up ends when two neighbouring windows of this many inferences agree within the tolerance.
 WARM_WINDOW = 5
 WARM_TOLERANCE = 0.05
+# A keeper gives its runner's own watchdog so long to go off first, and a runner whose input has ended to end.
+_GRACE_SECONDS = 10.0
 
 
 def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> None:
@@ -47,12 +47,17 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
     _watchdog(START_SECONDS)
     job = json.loads(next(lines))
     _follow_parent(job.get("parent"))
+    if job.get("choose_cores"):
+        answer({"cores": quiet_cores(job["choose_cores"])})
+        return
+    # Before numpy and the runtime are imported: their thread pools read the environment and inherit the cores then.
+    os.environ.update(job.get("environment") or {})
     if job.get("cores") and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a core that this host lacks: run unpinned
             os.sched_setaffinity(0, job["cores"])
     models: list[Any] = [None] * len(job["models"])
     try:
-        adapter = ADAPTERS[job["runtime"]]()
+        adapter = _adapters()[job["runtime"]]()
         version = adapter.prepare()
     except Exception as error:  # noqa: BLE001 - every failure of a runtime must reach the parent as an answer
         answer({"error": f"{type(error).__name__}: {error}"})
@@ -69,6 +74,54 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
         except Exception as error:  # noqa: BLE001
             answer({"error": f"{type(error).__name__}: {error}"})
         _watchdog(job.get("idle"))
+
+
+def keep(first: str, lines: Iterator[str], out: TextIO) -> int:
+    """Start a runner as a child, stop it (SIGSTOP) between its requests, pass the lines on; returns its exit code.
+
+    A runner on another host is out of reach of the signals that stop a local one while others are measured. The kernel
+    ends the child with its keeper, even while it is stopped; the keeper's own watchdog covers a line that is dead.
+    """
+    job = json.loads(first)
+    child = subprocess.Popen(
+        [sys.executable, "-I", os.path.abspath(__file__)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **job["environment"]},
+    )  # fmt: skip
+    assert child.stdin is not None
+    assert child.stdout is not None
+    lines = chain([json.dumps({**job, "keeper": False, "parent": os.getpid()}) + "\n"], lines)
+    with contextlib.suppress(BrokenPipeError):  # it ended: its exit code says how
+        for line in lines:
+            _watchdog(json.loads(line).get("limit", START_SECONDS) + _GRACE_SECONDS)
+            child.send_signal(signal.SIGCONT)
+            child.stdin.write(line.encode())
+            child.stdin.flush()
+            reply = child.stdout.readline()
+            if not reply:
+                break
+            child.send_signal(signal.SIGSTOP)
+            out.write(reply.decode())
+            out.flush()
+            _watchdog(job.get("idle"))
+    _watchdog(_GRACE_SECONDS)
+    child.send_signal(signal.SIGCONT)
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+    return child.wait()
+
+
+def quiet_cores(num: int, seconds: float = 0.2) -> list[int] | None:
+    """Choose the `num` least busy cores of this host to pin measurements to; `None` where the system cannot pin."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    if num >= len(allowed):
+        return allowed
+    busy = _busy_cores(seconds)
+    if not set(allowed) <= set(busy):  # a container may number its cores otherwise than /proc/stat lists them
+        return allowed[-num:]
+    # Of equally quiet cores the last ones: systems tend to put interrupts on the first.
+    return sorted(sorted(allowed, key=lambda core: (busy[core], -core))[:num])
 
 
 def processor() -> str:
@@ -107,7 +160,7 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
     if what == "load":
         start = time.perf_counter_ns()
         run, effective = adapter.load(spec["path"], tuple(spec["shape"]), job["threads"], job["precision"])
-        images = np.random.default_rng(0).standard_normal(spec["shape"], dtype=np.float32)
+        images = _images(spec["shape"])
         run(images)  # the first inference belongs to loading: runtimes allocate and pack in it
         models[index] = ([run], images)
         return {"load_ms": (time.perf_counter_ns() - start) / 1e6, "effective": effective}
@@ -128,6 +181,45 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
     raise ValueError(f"unknown request {what}")
 
 
+def _adapters() -> dict[str, Callable[[], Any]]:
+    """Import the adapters beside this file, and with them numpy: not before the job has set the environment."""
+    if __package__:
+        from .adapters import ADAPTERS
+    else:  # started as a program, on a host that may have no such package
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+        from adapters import ADAPTERS  # type: ignore[import-not-found,no-redef]
+    return ADAPTERS  # type: ignore[no-any-return,unused-ignore]
+
+
+def _images(shape: Any) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def _busy_cores(seconds: float) -> dict[int, float]:
+    """Give the fraction of the next `seconds` that each core of this host was busy; empty where Linux does not say."""
+    before = _core_ticks()
+    time.sleep(seconds)
+    busy = {}
+    for core, ticks in _core_ticks().items():
+        passed = [now - then for now, then in zip(ticks, before.get(core, ticks))]  # noqa: B905 - Python 3.8
+        idle = sum(passed[3:5])  # idle and waiting for a disk
+        busy[core] = 1 - idle / sum(passed) if sum(passed) > 0 else 0.0
+    return busy
+
+
+def _core_ticks() -> dict[int, list[int]]:
+    """Read what each core has spent in ticks: user, nice, system, idle, iowait, irq, softirq, steal."""
+    ticks = {}
+    with contextlib.suppress(OSError), open("/proc/stat") as lines:
+        for line in lines:
+            name, *numbers = line.split()
+            if name.startswith("cpu") and name[3:].isdigit():
+                ticks[int(name[3:])] = [int(number) for number in numbers[:8]]  # guests are in user time already
+    return ticks
+
+
 def _times(run: Run, images: Any, repeats: int) -> list[float]:
     clock = time.perf_counter_ns
     samples = []
@@ -141,9 +233,9 @@ def _times(run: Run, images: Any, repeats: int) -> list[float]:
 def _warm(run: Run, images: Any, seconds: float) -> dict[str, Any]:
     """Run until two neighbouring windows agree, or until the time is over; returns the last window's median."""
     end = time.perf_counter() + seconds
-    last = float(np.median(_times(run, images, WARM_WINDOW)))
+    last = statistics.median(_times(run, images, WARM_WINDOW))
     while time.perf_counter() < end:
-        now = float(np.median(_times(run, images, WARM_WINDOW)))
+        now = statistics.median(_times(run, images, WARM_WINDOW))
         if abs(now - last) <= WARM_TOLERANCE * last:
             return {"ms": now, "steady": True}
         last = now
@@ -170,7 +262,19 @@ def main() -> None:
     """Speak JSON on the real standard output, and send whatever a runtime prints there to standard error."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    serve(iter(sys.stdin.readline, ""), lambda reply: print(json.dumps(reply), file=out, flush=True))
+    _watchdog(START_SECONDS)
+    lines = iter(sys.stdin.readline, "")
+    first = next(lines, "")
+    if not first:
+        return
+    if json.loads(first).get("keeper") and sys.platform.startswith("linux") and sys.executable:
+        code = keep(first, lines, out)
+        if code < 0:  # end as it ended, so that the parent can say how
+            with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+                signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        sys.exit(code)
+    serve(chain([first], lines), lambda reply: print(json.dumps(reply), file=out, flush=True))
 
 
 if __name__ == "__main__":

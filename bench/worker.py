@@ -1,7 +1,8 @@
 """One runner process and the talk with it: start, ask, stop. Local by default; `argv` may reach another host.
 
-A worker answers one request at a time and sleeps between them; on Linux it is also stopped (SIGSTOP), so that no
-thread pool of an idle runtime takes time from the one that is measured.
+A worker answers one request at a time and sleeps between them; on Linux it is also stopped (SIGSTOP), here by this
+process and elsewhere by a keeper (`runner.keep`), so that no thread pool of an idle runtime takes time from the one
+that is measured. All runners of a session are pinned to the same cores of their host.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import Any, Self
 
 from tutelage.records import InputError
 
-from .host import thread_environment
+from .host import quiet_cores, thread_environment
 from .runner import START_SECONDS
 
 RUNNER = Path(__file__).with_name("runner.py")
 # What must lie in one folder for the runner to start.
-RUNNER_FILES = (RUNNER, RUNNER.with_name("adapters.py"))
+RUNNER_FILES = (RUNNER, RUNNER.with_name("adapters.py"), RUNNER.with_name("graph.py"))
 # A runner elsewhere ends itself after so long without a word; loading the models of a session takes minutes.
 IDLE_SECONDS = 1800.0
 
@@ -56,9 +57,12 @@ class Worker:
         precision: str,
         cores: Sequence[int] | None = None,
         argv: Sequence[str] | None = None,
+        choose_cores: int | None = None,
     ) -> None:
+        """Start it. With `choose_cores` it answers that many quiet cores of its host and ends, see `choose_cores`."""
         local = argv is None
-        self.version, self.rss, self.cpu = "", None, ""
+        environment = thread_environment(threads)
+        self.version, self.rss, self.cpu, self.pid = "", None, "", 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._unread = b""
         self._stops = local and hasattr(signal, "SIGSTOP") and sys.platform.startswith("linux")
@@ -68,7 +72,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, **thread_environment(threads)},
+            env={**os.environ, **environment} if local else None,
         )
         self._send(
             {
@@ -76,6 +80,9 @@ class Worker:
                 "threads": threads,
                 "precision": precision,
                 "cores": list(cores) if cores else None,
+                "choose_cores": choose_cores,
+                "environment": environment,  # neither ssh nor docker pass on what this process has
+                "keeper": not local and choose_cores is None,
                 "models": [{"path": model.path, "shape": list(model.shape)} for model in models],
                 "parent": os.getpid() if local else None,
                 "idle": None if local else IDLE_SECONDS,
@@ -89,8 +96,9 @@ class Worker:
         self.stop()
 
     def greet(self, timeout: float = START_SECONDS) -> None:
-        """Wait until the runtime is loaded; fills `version`, `rss` (bytes, before any model) and `cpu`."""
+        """Wait until the runtime is loaded; fills `version`, `rss` (bytes, before any model), `cpu` and `pid` there."""
         reply = self._receive(timeout)
+        self.pid = reply["pid"]
         self.version, self.rss, self.cpu = reply["version"], reply["rss"], reply["cpu"]
 
     def ask(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
@@ -101,6 +109,11 @@ class Worker:
         reply = self._receive(timeout + 5)
         self.rest()
         return reply
+
+    def chosen_cores(self, timeout: float = START_SECONDS) -> list[int] | None:
+        """Wait for the cores that it was started to choose; `None` where that host cannot pin."""
+        cores: list[int] | None = self._receive(timeout)["cores"]
+        return cores
 
     def wake(self) -> None:
         """Let a stopped local process go on."""
@@ -184,18 +197,27 @@ def launch_local(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[Mo
     return None, list(models)
 
 
+def choose_cores(num: int, launcher: Launcher) -> list[int] | None:
+    """Choose the `num` least busy cores of the host that the launcher reaches; `None` where it cannot pin."""
+    if launcher is launch_local:
+        return quiet_cores(num)
+    argv, _ = launcher([])
+    with Worker("", [], threads=num, precision="fp32", argv=argv, choose_cores=num) as worker:
+        return worker.chosen_cores()
+
+
 def start_workers(
     groups: Sequence[tuple[str, Sequence[ModelFile]]],
     *,
     threads: int,
     precision: str,
-    cores: Sequence[int] | None,
     launcher: Launcher = launch_local,
     at_once: int = 2,
 ) -> list[Worker]:
     """Start one worker a group `(runtime, models)`, a few at once; on a failure those started are stopped."""
     workers: list[Worker] = []
     try:
+        cores = choose_cores(threads, launcher)
         for start in range(0, len(groups), at_once):
             for runtime, models in groups[start : start + at_once]:
                 argv, seen = launcher(models)

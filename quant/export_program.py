@@ -19,7 +19,7 @@ from tutelage.records import InputError
 from .files import write_whole
 from .normalise import normalise
 
-# ExecuTorch's runner reads the precision off this method's presence (bench/adapters.py has the same word).
+# ExecuTorch's runner reads the precision off this method's presence (bench/graph.py has the same word).
 INT8_MARK = "tutelage_int8"
 
 

@@ -16,13 +16,16 @@ import pytest
 
 from tutelage.bench import worker as worker_module
 from tutelage.bench.anchors import AnchorNet, anchor_onnx
-from tutelage.bench.host import describe_host
+from tutelage.bench.host import describe_host, thread_environment
 from tutelage.bench.measure import Job, measure, measure_jobs
+from tutelage.bench.offline import measure_throughput
 from tutelage.bench.remote import check_template, open_launcher
-from tutelage.bench.worker import ModelFile, Worker, WorkerError
+from tutelage.bench.worker import ModelFile, Worker, WorkerError, start_workers, stop_workers
 from tutelage.records import DeviceProfile, InputError
 
 SHAPE = (32, 20, 20)
+# Behind a launcher that is not ssh: another process here, as docker or adb would start one.
+BOX = DeviceProfile(name="box", runtime="onnxruntime", command=f"env OMP_NUM_THREADS=7 {sys.executable} {{runner}}")
 SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
 
 
@@ -62,8 +65,32 @@ class Far:
         return [*self.runners(), *self.temporary.glob("tmp.*")]
 
     def lines(self) -> list[int]:
-        """List the processes of sshd that hold a line to a runner."""
-        return [int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in self.runners()]
+        """List the processes of sshd that hold a line to a runner; between them stands the runner's keeper."""
+        runners = self.runners()
+        return [parent for parent in map(parent_of, runners) if parent not in runners]
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def state_of(pid: int) -> str:
+    """Give the state of a process: S sleeps, T is stopped, R runs."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Give the environment that a process was started with."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def stops(pid: int) -> bool:
+    """Say whether a process is stopped within a moment."""
+    end = time.monotonic() + 10
+    while state_of(pid) != "T" and time.monotonic() < end:
+        time.sleep(0.01)
+    return state_of(pid) == "T"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +114,7 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
         "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
         "KbdInteractiveAuthentication": "no", "UsePAM": "no", "PermitRootLogin": "yes",
-        "SetEnv": f"TUTELAGE_PYTHON={python} TMPDIR={temporary}",
+        "SetEnv": f"TUTELAGE_PYTHON={python} TMPDIR={temporary} OMP_NUM_THREADS=7",
     }  # fmt: skip
     (folder / "config").write_text("\n".join(f"{key} {value}" for key, value in settings.items()))
     if os.geteuid() == 0:
@@ -151,6 +178,30 @@ def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Pat
     assert len(result.samples_ms) >= 40
     assert result.runtime_version
     assert result.peak_rss_bytes > result.runtime_rss_bytes
+    assert not far.left()
+
+
+@pytest.mark.slow
+def test_runners_there_have_their_threads_and_cores_and_are_stopped_between_turns(
+    far: Far, device: DeviceProfile, models: dict[str, Path]
+):
+    groups = [("onnxruntime", [ModelFile(str(models["net"]), (1, *SHAPE))]), ("anchor", [ModelFile("48", (1,))])]
+    with open_launcher(device, ssh=far.ssh) as launcher:
+        workers = start_workers(groups, threads=1, precision="fp32", launcher=launcher)
+        try:
+            pids = [worker.pid for worker in workers]
+            assert len(far.runners()) == 2 * len(pids)  # each with its keeper
+            for pid in pids:
+                assert parent_of(pid) in far.runners()
+                assert thread_environment(1).items() <= environment_of(pid).items()  # that host says 7
+                assert stops(pid)
+            assert len({frozenset(os.sched_getaffinity(pid)) for pid in pids}) == 1
+            assert len(os.sched_getaffinity(pids[0])) == 1  # as many as threads, the same ones for all
+            assert "\nThreads:\t1\n" in Path(f"/proc/{pids[1]}/status").read_text()  # numpy took one alone
+            workers[0].ask({"do": "load", "model": 0})
+            assert all(map(stops, pids))
+        finally:
+            stop_workers(workers)
     assert not far.left()
 
 
@@ -311,6 +362,44 @@ def a_small_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def test_runners_behind_a_template_have_their_threads_and_are_stopped():
+    with open_launcher(BOX) as launcher:
+        workers = start_workers([("anchor", [])], threads=1, precision="fp32", launcher=launcher)
+        try:
+            assert environment_of(workers[0].pid)["OMP_NUM_THREADS"] == "1"
+            assert stops(workers[0].pid)
+        finally:
+            stop_workers(workers)
+
+
+def test_a_stopped_runner_elsewhere_ends_with_its_keeper():
+    with (
+        open_launcher(BOX) as launcher,
+        Worker("anchor", [], threads=1, precision="fp32", argv=launcher([])[0]) as worker,
+    ):
+        worker.greet()
+        assert stops(worker.pid)
+        keeper = parent_of(worker.pid)
+        os.kill(keeper, 9)
+        end = time.monotonic() + 10
+        while Path(f"/proc/{worker.pid}").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not Path(f"/proc/{worker.pid}").exists()
+
+
+def test_another_processor_than_the_profiles_is_refused(models: dict[str, Path]):
+    other = BOX.model_copy(update={"cpu_model": "Another CPU"})
+    message = f"box is a 'Another CPU', what answers for it has a '{describe_host()['cpu_model']}'"
+    for attempt in (
+        lambda: measure(models, other, SHAPE, **SHORT),
+        lambda: measure_throughput(models["net"], other, SHAPE, batches=(1,)),
+    ):
+        with pytest.raises(InputError) as caught:
+            attempt()
+        assert message in str(caught.value)
+
+
+@pytest.mark.slow
 def test_a_command_template_starts_the_runner(models: dict[str, Path]):
     device = DeviceProfile(name="box", runtime="onnxruntime", command=f"env X={{folder}} {sys.executable} {{runner}}")
     result = measure(models, device, SHAPE, **SHORT)["net"]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench import adapters
+from tutelage.bench import adapters, runner
 from tutelage.bench.anchors import ANCHORS, anchor_files, anchor_onnx
+from tutelage.bench.host import thread_environment
 from tutelage.bench.worker import RUNNER, ModelFile, Worker, WorkerError
 
 
@@ -67,6 +68,37 @@ def test_a_runner_ends_when_its_input_ends():
     process.stdin.close()
     assert process.wait(timeout=10) == 0
     process.stdout.close()
+
+
+def test_the_environment_of_the_job_is_set_before_numpy_is_imported():
+    """OpenBLAS starts its threads when numpy is imported: seven would be as many as this host has cores."""
+    process = subprocess.Popen(
+        [sys.executable, str(RUNNER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "7"},
+    )  # fmt: skip
+    job = {"runtime": "anchor", "threads": 1, "precision": "fp32", "models": [], "environment": thread_environment(1)}
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(job).encode() + b"\n")
+    process.stdin.flush()
+    assert b"version" in process.stdout.readline()
+    assert "\nThreads:\t1\n" in Path(f"/proc/{process.pid}/status").read_text()
+    process.stdin.close()
+    assert process.wait(timeout=10) == 0
+    process.stdout.close()
+
+
+def test_the_least_busy_cores_are_chosen_and_the_last_of_equals(monkeypatch: pytest.MonkeyPatch):
+    before = {core: [100, 0, 0, 1000, 0, 0, 0, 0] for core in range(4)}
+    idle = {0: 20, 1: 19, 2: 2, 3: 19}  # of 20 ticks
+    after = {core: [100 + 20 - idle[core], 0, 0, 1000 + idle[core], 0, 0, 0, 0] for core in idle}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for num, chosen in ((1, [0]), (2, [0, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])):
+        snapshots = iter((before, after))
+        monkeypatch.setattr(runner, "_core_ticks", lambda snapshots=snapshots: next(snapshots))
+        assert runner.quiet_cores(num, seconds=0) == chosen
+    monkeypatch.setattr(runner, "_core_ticks", lambda: {0: before[0]})  # numbered otherwise: the last ones
+    assert runner.quiet_cores(2, seconds=0) == [2, 3]
 
 
 def test_a_stopped_runner_dies_with_its_parent(model: ModelFile):
