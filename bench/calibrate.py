@@ -26,7 +26,6 @@ from .features import count_features, design
 from .latency import LatencyModel
 from .measure import Job, Progress, TimedJobs, measure_jobs
 from .runtimes import find_runtime
-from .worker import launch_local
 
 Floats = NDArray[np.float64]
 ExportArch = Callable[[Arch, Path], object]
@@ -101,6 +100,7 @@ def calibrate(
         clock.lend(time.monotonic() - clock.start)
         blocks = files.blocks(specs)
         log_ms: list[dict[str, float]] = []
+        first: TimedJobs | None = None
         while True:
             begun = time.monotonic()
             jobs = [files.net(pool[index], f"net {index}") for index in chosen] + held + (blocks if not log_ms else [])
@@ -109,8 +109,10 @@ def calibrate(
                 clock.seconds += max(0.0, clock.seconds / 2 - clock.left())
             # Networks loaded first were seen 2 % slower than the rest: each session loads them in another order.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
-            timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress)
-            if not log_ms:
+            # Labels are on the first session's scale, as its block table and its anchors are.
+            anchor_ms = first.anchor_ms if first else None
+            timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress, anchor_ms)
+            if first is None:
                 first = timed
                 table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
             log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
@@ -318,19 +320,9 @@ def _session(
     anchor_ms: float | None = None,
 ) -> TimedJobs:
     """Measure every job once more, freshly loaded; its steadiness is judged over the sessions, not in this one."""
-    if profile.host != "local" or profile.command:
-        from .remote import open_launcher
-
-        with open_launcher(profile) as launcher:
-            return measure_jobs(
-                jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
-                tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, launcher=launcher,
-                copied_load_ms=_COPIED_LOAD_MS,
-            )  # fmt: skip
     return measure_jobs(
         jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
-        tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, launcher=launch_local,
-        copied_load_ms=_COPIED_LOAD_MS,
+        tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, copied_load_ms=_COPIED_LOAD_MS,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from .profiles import (
     user_folder,
     write_profile,
 )
+from .remote import check_reachable, launcher_of
 from .runtimes import find_runtime
 
 __all__ = [
@@ -113,11 +114,8 @@ def make_profile(
 
 def _reach(profile: DeviceProfile) -> None:
     """Refuse a device that cannot be reached, or has no such runtime, before minutes go into exporting for it."""
-    if profile.host != "local" or profile.command:
-        from .remote import open_launcher
-
-        with open_launcher(profile):
-            pass
+    with launcher_of(profile):
+        pass
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,8 @@ class DeviceCheck:
     """What measuring a device again showed: the drift of its scale, and how far the model's predictions are off."""
 
     profile: DeviceProfile
-    drift: float  # anchors now over anchors then, minus 1
-    error: float  # mean relative error of the predictions on freshly measured nets, at the scale of then
+    drift: float | None  # anchors now over anchors then, minus 1; None: no anchors were measured then
+    error: float  # mean relative error of the predictions on freshly measured nets, at the scale of then if it is known
     covered: float  # share of fresh nets inside their 90 % interval
     holds: bool
 
@@ -145,8 +143,10 @@ def check_profile(
 ) -> DeviceCheck:
     """Measure some other nets and compare with the predictions. The profile holds if the scale and the errors do.
 
-    Errors may be three times the model's own (at least 5 %) before the profile is said not to hold.
+    Errors may be three times the model's own (at least 5 %) before the profile is said not to hold. Where the model has
+    no anchors, the drift is unknown and part of the errors.
     """
+    check_reachable(profile)
     model = load_latency_model(profile, folder)
     rng = np.random.default_rng(seed)
     covered_space = space.with_resolutions(profile.resolutions)
@@ -156,8 +156,9 @@ def check_profile(
         anchor_ms=model.anchor_ms, kept=kept,
     )  # fmt: skip
     mean, low, high = model.predict(archs)
-    drift = timed.anchor_ms / model.anchor_ms - 1 if model.anchor_ms else 0.0
+    drift = timed.anchor_ms / model.anchor_ms - 1 if model.anchor_ms else None
     error = float(np.mean(np.abs(mean / measured - 1)))
     covered = float(np.mean((low <= measured) & (measured <= high)))
-    holds = abs(drift) <= max_drift and error <= max(0.05, 3 * (profile.model_error or 0.0))
+    steady = drift is None or abs(drift) <= max_drift
+    holds = steady and error <= max(0.05, 3 * (profile.model_error or 0.0))
     return DeviceCheck(profile, drift, error, covered, holds)

@@ -1,5 +1,7 @@
 """Device profiles from measurements that someone made elsewhere: a CSV or JSON file of architectures and milliseconds.
 
+Such a device is unreachable unless its host is given: it is predicted, and never measured on this machine in its place.
+
 CSV: a header, a column `arch` with the field's JSON (`ks`, `e`, `d`, `r`, `space`) and a column `ms` (or `latency_ms`).
 JSON: a list of objects with the same two keys; the arch may be an object, or its keys may stand beside `ms`.
 """
@@ -16,12 +18,13 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from tutelage.records import Arch, DeviceProfile, InputError, bounded_text, parsed_json, utc_now
+from tutelage.records import UNREACHABLE, Arch, DeviceProfile, InputError, bounded_text, parsed_json, utc_now
 from tutelage.search.counts import count
 from tutelage.search.space import find_space
 
 from .latency import LatencyModel, check_latencies
 from .profiles import check_name, make_checked, write_profile
+from .runner import processor
 
 _ARCH_KEYS = ("space", "ks", "e", "d", "r", "w")
 _MS_KEYS = ("ms", "latency_ms")
@@ -42,10 +45,13 @@ def import_profile(
     num_classes: int = 1000,
     in_channels: int = 3,
     space: str = "",
+    host: str = UNREACHABLE,
+    command: str = "",
 ) -> DeviceProfile:
     """Fit a latency model on a file of measurements, write the profile into `folder` and return it.
 
-    `space` names the space of archs that do not say. Raises InputError naming the line and the remedy.
+    `space` names the space of archs that do not say. `host` or `command` say how the device is reached from here;
+    `local` means that this machine is the one that was measured. Raises InputError naming the line and the remedy.
     """
     check_name(name)
     archs, latency_ms = read_measurements(path, space)
@@ -58,6 +64,9 @@ def import_profile(
             "threads": threads,
             "batch": batch,
             "precision": precision,
+            "host": "local" if command and host == UNREACHABLE else host,
+            "command": command,
+            "cpu_model": processor() if host == "local" else "",
             "latency_model": f"{name}.latency.json",
             "spaces": model.spaces,
             "resolutions": model.resolutions,

@@ -9,6 +9,7 @@ the measurement is tried again, at most five times, and then refused.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,8 @@ from .anchors import NUM_ANCHORS, STREAMING, anchor_files, anchor_names
 from .conversion import size_bytes
 from .drift import typical_log_ms
 from .energy import EnergyMeter, find_meter
-from .host import load_average, quiet_cores
+from .host import load_average
+from .remote import check_processor, check_reachable, launcher_of
 from .runtimes import find_runtime
 from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
 
@@ -94,22 +96,15 @@ def measure(
     """Measure model files on a device, single-stream at the profile's batch, threads and precision.
 
     `input_shape` is `(channels, height, width)`; each model gives at least `samples` samples over `rounds` rounds and
-    at least `min_seconds` of inference. `anchor_ms` puts `anchored_ms` on the scale of an earlier session.
-    Raises InputError for what cannot be run, UnsteadyDeviceError if five tries were not steady.
+    at least `min_seconds` of inference. `anchor_ms`, what the anchor nets took in an earlier session, puts
+    `anchored_ms` on that session's scale and tells the drift since; without it the drift is unknown.
+    Raises InputError for what cannot be run or reached, UnsteadyDeviceError if five tries were not steady.
     """
     shape = (device.batch, *input_shape)
     jobs = [Job(name, Path(path), shape) for name, path in models.items()]
-    if launcher is None and (device.host != "local" or device.command):
-        from .remote import open_launcher
-
-        with open_launcher(device, workdir) as remote:
-            return measure_jobs(
-                jobs, device, rounds=rounds, samples=samples, min_seconds=min_seconds, tolerance=tolerance,
-                anchor_ms=anchor_ms, progress=progress, workdir=workdir, seed=seed, launcher=remote,
-            ).measurements  # fmt: skip
     return measure_jobs(
         jobs, device, rounds=rounds, samples=samples, min_seconds=min_seconds, tolerance=tolerance,
-        anchor_ms=anchor_ms, progress=progress, workdir=workdir, seed=seed, launcher=launcher or launch_local,
+        anchor_ms=anchor_ms, progress=progress, workdir=workdir, seed=seed, launcher=launcher,
     ).measurements  # fmt: skip
 
 
@@ -126,26 +121,51 @@ def measure_jobs(
     progress: Progress | None = None,
     workdir: Path | None = None,
     seed: int = 0,
-    launcher: Launcher = launch_local,
+    launcher: Launcher | None = None,
     copied_load_ms: float = COPIED_LOAD_MS,
 ) -> TimedJobs:
     """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds.
 
-    copied_load_ms: a small model that loads within this time is loaded `COPIES` times.
+    copied_load_ms: a small model that loads within this time is loaded `COPIES` times. launcher: a way to the device
+    that is open already; default: the profile's.
     """
+    check_reachable(device)
+    with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as found:
+        return _measure_jobs(
+            jobs, device, found, rounds=max(MIN_ROUNDS, rounds), samples=samples, min_seconds=min_seconds,
+            max_round_seconds=max_round_seconds, tolerance=tolerance, anchor_ms=anchor_ms, progress=progress,
+            workdir=workdir, seed=seed, copied_load_ms=copied_load_ms,
+        )  # fmt: skip
+
+
+def _measure_jobs(
+    jobs: Sequence[Job],
+    device: DeviceProfile,
+    launcher: Launcher,
+    *,
+    rounds: int,
+    samples: int,
+    min_seconds: float,
+    max_round_seconds: float,
+    tolerance: float,
+    anchor_ms: float | None,
+    progress: Progress | None,
+    workdir: Path | None,
+    seed: int,
+    copied_load_ms: float,
+) -> TimedJobs:
     runtime = find_runtime(device.runtime)
     local = launcher is launch_local
     for job in jobs:
         runtime.check(device.precision, job.path, here=local)
-    rounds = max(MIN_ROUNDS, rounds)
     before = load_average() if local else None
     with tempfile.TemporaryDirectory(dir=workdir, prefix="anchors-") as folder:
         seats, groups = _seat(jobs, runtime.name, runtime.anchors, Path(folder))
         workers = start_workers(
-            groups, threads=device.threads, precision=device.precision, launcher=launcher,
-            cores=quiet_cores(device.threads) if local else None,
+            groups, threads=device.threads, precision=device.precision, launcher=launcher
         )  # fmt: skip
         try:
+            check_processor(device, workers[0].cpu, "what answers for it")
             session = _Session([job.name for job in jobs], seats, workers, progress)
             session.load(runtime.load_seconds)
             alone = [len(groups[seat.worker][1]) == 1 for seat in seats[: len(jobs)]]
@@ -160,7 +180,7 @@ def measure_jobs(
             stop_workers(workers)
     effects = _effects(log_ms, session.when, judged)
     here = float(np.exp(effects[-len(STREAMING) :].mean()))  # these anchors' geometric mean
-    scale = (anchor_ms or here) / here
+    scale = anchor_ms / here if anchor_ms else 1.0
     measurements = {
         job.name: Measurement(
             device=device.name,
@@ -178,6 +198,7 @@ def measure_jobs(
             energy_mj=energy[index] / job.shape[0] if energy else None,
             host_load_before=before,
             host_load_after=load_average() if local else None,
+            drift=here / anchor_ms - 1 if anchor_ms else None,
             created=utc_now(),
         )
         for index, job in enumerate(jobs)

@@ -10,8 +10,8 @@ import numpy as np
 
 from tutelage.records import DeviceProfile, InputError
 
-from .host import quiet_cores
 from .measure import WARM_SECONDS, Progress
+from .remote import check_processor, check_reachable, launcher_of
 from .runtimes import find_runtime
 from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
 
@@ -37,15 +37,13 @@ def measure_throughput(
     """
     if not batches or min(batches) < 1:
         raise InputError(f"batch sizes {list(batches)}: give one or more, each 1 or larger")
-    if launcher is None and (device.host != "local" or device.command):
-        from .remote import open_launcher
-
-        with open_launcher(device) as remote:
+    if launcher is None:
+        with launcher_of(device) as found:
             return measure_throughput(
                 model, device, input_shape, batches=batches, seconds=seconds, progress=progress, seed=seed,
-                launcher=remote,
+                launcher=found,
             )  # fmt: skip
-    launcher = launcher or launch_local
+    check_reachable(device)
     local = launcher is launch_local
     find_runtime(device.runtime).check(device.precision, model, here=local)
     files = [ModelFile(str(model), (batch, *input_shape)) for batch in batches]
@@ -53,10 +51,10 @@ def measure_throughput(
         [(device.runtime, files)],
         threads=device.threads,
         precision=device.precision,
-        cores=quiet_cores(device.threads) if local else None,
         launcher=launcher,
     )
     try:
+        check_processor(device, workers[0].cpu, "what answers for it")
         return _take_turns(workers[0], model, batches, seconds, progress, np.random.default_rng(seed))
     except WorkerError as error:
         raise InputError(f"cannot measure {model.name}: {error}") from error

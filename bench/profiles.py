@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from tutelage.files import write_text
-from tutelage.records import DeviceProfile, InputError, bounded_text, parsed_yaml
+from tutelage.records import UNREACHABLE, DeviceProfile, InputError, bounded_text, parsed_yaml
 
 from .latency import LatencyModel
 from .runtimes import find_runtime
@@ -37,7 +37,7 @@ _COMMENTS = {
     "precision": "what is asked of the runtime for fp32 models: fp32, bf16, fp16 or int8",
     "effective_precision": "what the runtime said it computes in",
     "cpu_model": "the processor that was measured",
-    "host": "local, or USER@HOST reached by ssh",
+    "host": "local, USER@HOST reached by ssh, or unreachable: predicted from its latency model, never measured",
     "command": "a launcher for what ssh does not reach; {runner} and {folder} are filled in",
     "latency_model": "file beside this one; empty: no predictions, only measurements",
     "spaces": "search spaces the latency model covers",
@@ -120,7 +120,18 @@ def read_profile(path: Path) -> DeviceProfile:
         raise InputError(
             f"{path}: name is {profile.name!r}, but the file is named {Path(path).stem!r}: make them equal"
         )
+    if _from_elsewhere(profile):
+        return profile.model_copy(update={"host": UNREACHABLE})
     return profile
+
+
+def _from_elsewhere(profile: DeviceProfile) -> bool:
+    """Recognise a profile of imported measurements that was written as `local`, before a profile said otherwise.
+
+    Its latency model was fitted, but nothing was measured: no processor, no runtime's version, no steadiness.
+    """
+    measured = profile.cpu_model or profile.runtime_version or profile.steadiness is not None
+    return profile.local and bool(profile.latency_model) and not measured
 
 
 def make_checked(values: Mapping[str, Any]) -> DeviceProfile:

@@ -1,4 +1,6 @@
-"""Measure on another host: by ssh, or by a command template for what ssh does not reach (adb, docker, a queue).
+"""Reach a device, and refuse one that is not here: `launcher_of` is the only way to a runner of a device.
+
+Another host is reached by ssh, or by a command template for what ssh does not reach (adb, docker, a queue).
 
 The runner and the model files are copied into a fresh folder there, and the runner speaks its JSON over the
 connection's standard input and output. When the connection ends, the runner's input ends and so does the runner; a
@@ -19,8 +21,9 @@ from string import Formatter
 from tutelage.records import DeviceProfile, InputError
 
 from .conversion import parts
+from .runner import processor
 from .runtimes import find_runtime
-from .worker import RUNNER, RUNNER_FILES, Launcher, ModelFile
+from .worker import RUNNER, RUNNER_FILES, Launcher, ModelFile, launch_local
 
 CONNECT_SECONDS = 15
 COPY_SECONDS = 300
@@ -30,6 +33,38 @@ SSH_OPTIONS = (
     "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
 )  # fmt: skip
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*")
+
+
+def check_reachable(device: DeviceProfile) -> None:
+    """Refuse a device whose models cannot be run from here, and one that is said to be here but is another machine."""
+    if not device.reachable:
+        raise InputError(
+            f"device {device.name} cannot be reached from here (host: {device.host}), and nothing is measured in its "
+            "place: it has predictions only; to measure it, write `host: USER@HOST` into its profile, or `host: local` "
+            "and this machine's cpu_model if it is this machine"
+        )
+    if device.local:
+        check_processor(device, processor(), "this machine")
+
+
+def check_processor(device: DeviceProfile, found: str, where: str) -> None:
+    """Refuse figures of another processor than the profile's: they would be filed under the wrong device."""
+    if device.cpu_model and found != device.cpu_model:
+        raise InputError(
+            f"device {device.name} is a {device.cpu_model!r}, {where} has a {found!r}: measure it there, add this "
+            f"one under another name, or write `host: unreachable` into the profile, so that {device.name} is predicted"
+        )
+
+
+@contextlib.contextmanager
+def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[Launcher]:
+    """Give what starts runners on a device, here or elsewhere. Raises InputError for one that cannot be reached."""
+    check_reachable(device)
+    if device.local:
+        yield launch_local
+        return
+    with open_launcher(device, workdir) as launcher:
+        yield launcher
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from tutelage.bench.convert import CONVERTERS, convert
 from tutelage.bench.measure import measure
 from tutelage.bench.offline import measure_throughput
 from tutelage.bench.preprocess import time_preprocessing
-from tutelage.bench.profiles import find_profile, list_profiles
+from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.bench.programs import program_shape
+from tutelage.bench.remote import check_reachable
 from tutelage.bench.runtimes import find_runtime
 from tutelage.progress import Report
 from tutelage.quant.files import read_graph
@@ -94,14 +95,21 @@ def bench_file(
     normalising are timed, apart from the inference.
     """
     must_exist(model)
-    profile, _ = find_profile(device, workspace.path)
+    profile, folder = find_profile(device, workspace.path)
+    check_reachable(profile)
+    if images is not None and not profile.local:
+        raise InputError(
+            f"--images are timed on this machine, and device {profile.name} is {profile.command or profile.host}: "
+            "leave them out, or time them there"
+        )
     shape = input_shape(model, side)
     model = converted(model, profile, shape, workspace.path / "cache" / "converted")
 
     def tell(text: str, done: int, total: int) -> None:
         report(f"{text} on {profile.name}", done, total)
 
-    found = figures(measure({model.name: model}, profile, shape, progress=tell)[model.name])
+    anchor_ms = load_latency_model(profile, folder).anchor_ms if profile.latency_model else None
+    found = figures(measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=tell)[model.name])
     found["size_bytes"] = size_bytes(model)
     if offline:
         rates = measure_throughput(model, profile, shape, batches=offline, progress=tell)
@@ -135,6 +143,7 @@ def figures(found: Measurement) -> dict[str, Any]:
         "p90_ms": found.p90_ms,
         "p99_ms": found.p99_ms,
         "anchored_ms": found.anchored_ms,
+        "drift": found.drift,
         "load_ms": found.load_ms,
         "peak_rss_bytes": found.peak_rss_bytes,
         "runtime_rss_bytes": found.runtime_rss_bytes,

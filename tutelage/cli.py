@@ -128,7 +128,7 @@ def search(
     with terminal.run_setting(workspace) as setting, leading():
         searched = pipeline.search(chosen, *setting)
     if as_json:
-        print(json.dumps(searched.found.result.to_dict()))
+        print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
         return
     terminal.print_search(searched, Console())
 

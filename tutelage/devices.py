@@ -12,12 +12,13 @@ import numpy as np
 from tutelage.bench.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.imported import import_profile
 from tutelage.bench.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.bench.remote import check_reachable
 from tutelage.bench.runtimes import find_runtime
 from tutelage.files import whole_file
 from tutelage.formats import FREE_BATCH, Shape, export_network
 from tutelage.progress import Report
 from tutelage.quant.ptq import quantize_onnx
-from tutelage.records import Arch, DeviceProfile, InputError, content_id
+from tutelage.records import UNREACHABLE, Arch, DeviceProfile, InputError, content_id
 from tutelage.search.counts import BlockSpec
 from tutelage.search.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
@@ -47,6 +48,7 @@ class DeviceRequest:
     tolerance: float = 0.05
     ssh: str = ""
     command: str = ""
+    here: bool = False  # measurements that are imported were made on this machine
 
 
 def add_device(
@@ -66,6 +68,12 @@ def add_device(
         raise InputError(
             f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
         )
+    if request.here and from_measurements is None:
+        raise InputError(
+            "--here says where the times of --from-measurements were taken: give the file, or leave it out"
+        )
+    if request.here and (request.ssh or request.command):
+        raise InputError("--here and --ssh or --command are both given: the device is this machine or another one")
     if from_measurements is None:
         return measure_device(workspace, report, request)
     return import_profile(
@@ -79,6 +87,8 @@ def add_device(
         num_classes=request.num_classes,
         in_channels=request.channels,
         space=request.space.name,
+        host="local" if request.here else request.ssh or UNREACHABLE,
+        command=request.command,
     )
 
 
@@ -127,6 +137,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
 def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck:
     """Measure some other subnets on a known device and say whether its predictions still hold."""
     profile, folder = find_profile(name, workspace.path)
+    check_reachable(profile)
     model = load_latency_model(profile, folder)
     exports = workspace.path / "cache" / "exports"
     batch = 1 if find_runtime(profile.runtime).exported == FREE_BATCH else profile.batch

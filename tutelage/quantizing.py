@@ -11,12 +11,13 @@ import numpy as np
 from tutelage.alone import input_shape, must_exist
 from tutelage.bench.measure import measure
 from tutelage.bench.profiles import find_profile
+from tutelage.bench.remote import check_reachable
 from tutelage.progress import Report
 from tutelage.quant.ptq import QuantReport
 from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
 from tutelage.recipe import Recipe
-from tutelage.records import InputError
+from tutelage.records import InputError, Measurement
 from tutelage.stages.compress import calibration_images, quantize_for, scorer
 from tutelage.stages.context import Context, open_context
 from tutelage.workspace import Workspace
@@ -63,12 +64,13 @@ def quantize_file(
     val, score = images.numpy(), scorer(ctx, labels.numpy())
     clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
     report("quantize", 0, 1)
-    made = quantize_for(ctx, runtime, model, out, calibration, val, score, latency=clock)
+    latency = _anchored(clock) if clock is not None else None
+    made = quantize_for(ctx, runtime, model, out, calibration, val, score, latency=latency)
     report("quantize", 1, 1)
     figures = _figures(model, made, val, score, threads)
     if clock is not None:
         measured = clock({"fp32": model, "int8": out})
-        figures |= {"fp32_p50_ms": measured["fp32"], "int8_p50_ms": measured["int8"]}
+        figures |= {f"{name}_p50_ms": measured[name].p50_ms for name in ("fp32", "int8")}
     if picture is not None:
         method = "minmax" if recipe.quantize.method == "auto" else recipe.quantize.method
         noise = sensitivity(model, calibration, val[:_PICTURE_IMAGES], method=method, threads=threads)
@@ -79,16 +81,17 @@ def quantize_file(
 
 def _clock(
     ctx: Context, device: str, runtime: str, shape: tuple[int, int, int]
-) -> Callable[[Mapping[str, Path]], dict[str, float]]:
-    """Give a function that measures files together on a device, as the recipe measures: name -> p50 in milliseconds."""
+) -> Callable[[Mapping[str, Path]], dict[str, Measurement]]:
+    """Give a function that measures files together on a device, as the recipe measures."""
     profile, _ = find_profile(device, ctx.workspace.path)
+    check_reachable(profile)
     if profile.runtime != runtime:
         raise InputError(
             f"device {device} runs {profile.runtime}, the file is for {runtime}: name another device or another suffix"
         )
 
-    def clock(files: Mapping[str, Path]) -> dict[str, float]:
-        found = measure(
+    def clock(files: Mapping[str, Path]) -> dict[str, Measurement]:
+        return measure(
             files,
             profile,
             shape,
@@ -96,9 +99,19 @@ def _clock(
             tolerance=ctx.recipe.measure.tolerance,
             progress=lambda text, done, total: ctx.report(f"measure on {device}", done, total),
         )
-        return {name: measurement.p50_ms for name, measurement in found.items()}
 
     return clock
+
+
+def _anchored(
+    clock: Callable[[Mapping[str, Path]], dict[str, Measurement]],
+) -> Callable[[Mapping[str, Path]], dict[str, float]]:
+    """Give milliseconds without the host's drift, by which files of one session are compared."""
+
+    def latency(files: Mapping[str, Path]) -> dict[str, float]:
+        return {name: value.anchored_ms or value.p50_ms for name, value in clock(files).items()}
+
+    return latency
 
 
 def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], float], threads: int) -> dict[str, Any]:

@@ -32,6 +32,9 @@ from .record import content_id as content_id
 Role = Literal["teacher", "student", "baseline"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
+# The host of a device that cannot be reached from here: its latency is predicted, never measured.
+UNREACHABLE = "unreachable"
+
 # ResNet50D space of OFA: blocks of a stage that are always there, before the elastic depth {0, 1, 2} is added.
 _RESNET_BASE_DEPTH = (2, 2, 4, 2)
 _RESNET_MAX_EXTRA = 2
@@ -135,7 +138,7 @@ class DeviceProfile(Record):
     precision: Precision = "fp32"
     effective_precision: str = ""
     cpu_model: str = ""
-    host: str = "local"  # "local", or USER@HOST for a device reached by ssh
+    host: str = "local"  # "local", USER@HOST for a device reached by ssh, or UNREACHABLE
     command: str = ""  # a launcher template for what ssh does not reach
     latency_model: str = ""  # file beside the profile, empty when none was fitted
     spaces: tuple[str, ...] = ()
@@ -143,6 +146,16 @@ class DeviceProfile(Record):
     steadiness: float | None = None  # repeat-to-repeat difference of medians, a share
     model_error: float | None = None  # held-out MAPE of the latency model, a share
     created: str = ""
+
+    @property
+    def reachable(self) -> bool:
+        """Say whether models can be run on the device from here; if not, its figures are predictions."""
+        return self.host != UNREACHABLE
+
+    @property
+    def local(self) -> bool:
+        """Say whether the device is said to be this machine."""
+        return self.host == "local" and not self.command
 
 
 class Measurement(Record):
@@ -156,7 +169,9 @@ class Measurement(Record):
     precision: str
     effective_precision: str
     samples_ms: tuple[float, ...]
-    anchored_ms: float | None = None  # median after the host's drift was taken out by the anchor nets
+    anchored_ms: float | None = (
+        None  # median without the host's drift; on the latency model's scale where `drift` is known
+    )
     peak_rss_bytes: int | None = None  # the whole process
     runtime_rss_bytes: int | None = None  # the process before the model was loaded
     load_ms: float | None = None
@@ -164,7 +179,13 @@ class Measurement(Record):
     throughput: dict[int, float] = Field(default_factory=dict)  # batch size -> images/s
     host_load_before: float | None = None
     host_load_after: float | None = None
+    drift: float | None = None  # anchor nets' time now over the time when the profile was made, minus 1; None: unknown
     created: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Leave an unknown drift out: measurements filed before there was the field keep their ids."""
+        data = super().to_dict()
+        return data if self.drift is not None else {key: value for key, value in data.items() if key != "drift"}
 
     @field_validator("samples_ms")
     @classmethod

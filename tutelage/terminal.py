@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tutelage.pipeline import Searched
     from tutelage.reproduce import Agreement
     from tutelage.stages.board import Published
+    from tutelage.stages.search import Found
 
 Setting = tuple[Workspace, Report, int]
 
@@ -101,18 +102,25 @@ def print_rows_of_run(rows: Sequence[Row], console: Console) -> None:
 
 
 def print_search(searched: Searched, console: Console) -> None:
-    """Print the winners, scored, counted, measured and predicted apart, and how many finalists broke a budget."""
+    """Print the winners, scored, counted, measured and predicted apart, and how many finalists broke a budget.
+
+    Measured is without the host's drift, as predictions are; the raw median stands beside it.
+    """
     from tutelage.search.counts import count
 
     found, devices = searched.found, searched.found.devices
     table = Table(title=f"Winners of the search in {searched.supernet.space.name}")
     scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
-    times = [f"{device.name} measured / predicted ms" for device in devices]
+    times = [f"{device.name} {what}" for device in devices for what in ("predicted ms", "measured ms", "raw p50 ms")]
     for column in ("winner", f"validation {scored}", "parameters", "MACs", *times):
         table.add_column(column)
     costs = count([winner.arch for winner in found.winners], searched.ctx.num_classes, searched.ctx.channels)
     for winner, params, macs in zip(found.winners, costs.params, costs.macs, strict=True):
-        times = [f"{winner.measured_ms[d.name]:.3f} / {winner.predicted_ms[d.name]:.3f}" for d in devices]
+        times = [
+            f"{values[device.name]:.3f}" if device.name in values else "not measured"
+            for device in devices
+            for values in (winner.predicted_ms, winner.measured_ms, winner.p50_ms)
+        ]
         counted = [in_units(int(number), "") for number in (params, macs)]
         table.add_row(winner.name, f"{winner.error:.4f}", *counted, *times)
     console.print(table)
@@ -120,12 +128,35 @@ def print_search(searched: Searched, console: Console) -> None:
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
     if found.result.ended:
         console.print(f"{found.result.ended} (asked for: {found.result.evaluations}).", highlight=False, soft_wrap=True)
+    for line in _verified(found, held):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(
-        f"{found.broke} of {found.finalists} finalists broke {held} when measured again.\n"
         f"search: {found.folder / 'search.json'}\npicture: {found.folder / 'search-front.png'}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _verified(found: Found, held: str) -> list[str]:
+    """Say in words what was measured of the finalists, and what was predicted in its place."""
+    lines = []
+    if any(device.reachable for device in found.devices) or not found.devices:
+        lines.append(f"{found.broke} of {found.finalists} finalists broke {held} when measured again.")
+    for device in found.devices:
+        if not device.reachable:
+            lines.append(f"{device.name} cannot be reached from here: its latencies are predicted, not measured.")
+            continue
+        known = [winner.drift[device.name] for winner in found.winners if device.name in winner.drift]
+        paces = [drift for drift in known if drift is not None]
+        if paces:
+            lines.append(f"{device.name} ran {_pace(sum(paces) / len(paces))} than when its profile was made.")
+        else:
+            lines.append(f"{device.name}: drift unknown, no anchor nets were measured with its profile.")
+    return lines
+
+
+def _pace(drift: float) -> str:
+    return f"{abs(drift):.1%} {'slower' if drift > 0 else 'faster'}"
 
 
 def print_students(students: Sequence[Student], workspace: Path, console: Console) -> None:
@@ -236,7 +267,8 @@ def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = 
         print(json.dumps(figures))
         return
     for name, value in figures.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else "not measured" if value is None else str(value)
+        absent = "unknown" if name == "drift" else "not measured"
+        shown = f"{value:.4g}" if isinstance(value, float) else absent if value is None else str(value)
         console.print(f"{name:24} {shown}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -254,6 +286,13 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
     error = (
         f"the model is off by {profile.model_error:.1%} on nets left out; " if profile.model_error is not None else ""
     )
+    if not profile.reachable:
+        console.print(
+            f"{profile.name} cannot be reached from here: it is predicted, never measured. Where it can be, give "
+            "--ssh, --command or --here, or edit `host` in the profile",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         f"{steady}{error}took {seconds // 60:.0f} min {seconds % 60:.0f} s\n"
         f"written: {folder / profile.name}.yaml, edit it freely; "
@@ -263,16 +302,20 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
     )
 
 
-def print_drift(name: str, holds: bool, drift: float, error: float, console: Console) -> None:
+def print_drift(name: str, holds: bool, drift: float | None, error: float, console: Console) -> None:
     """Say in words what a check found."""
-    pace = f"{abs(drift):.1%} {'slower' if drift > 0 else 'faster'} than when the profile was made"
+    pace = (
+        "Drift unknown: no anchor nets were measured with the profile"
+        if drift is None
+        else f"The anchor nets run {_pace(drift)} than when the profile was made"
+    )
     verdict = (
         f"{name} holds: its predictions are off by {error:.1%}"
         if holds
         else f"{name} does not hold: its predictions are off by {error:.1%}; quiet the host and check again, or "
         f"`tutelage device remove {name}` and add it anew"
     )
-    console.print(f"The anchor nets run {pace}. {verdict}.", highlight=False, soft_wrap=True)
+    console.print(f"{pace}. {verdict}.", highlight=False, soft_wrap=True)
 
 
 def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
@@ -284,11 +327,12 @@ def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Conso
         console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
         return
     table = Table(title="Device profiles")
-    for column in ("name", "runtime", "threads", "batch", "precision", "sides px", "model error", "folder"):
+    for column in ("name", "host", "runtime", "threads", "batch", "precision", "sides px", "model error", "folder"):
         table.add_column(column)
     for profile, folder in profiles:
         table.add_row(
             profile.name,
+            profile.command or profile.host,
             f"{profile.runtime} {profile.runtime_version}",
             str(profile.threads),
             str(profile.batch),

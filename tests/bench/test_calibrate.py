@@ -100,6 +100,29 @@ def test_goes_on_with_the_nets_it_knows_least_where_the_error_is_not_small(monke
     assert laboratory.sessions[0][:3] != laboratory.sessions[1][:3]  # loaded in another order
 
 
+def test_labels_are_on_the_scale_of_the_anchors_that_the_model_keeps(monkeypatch: pytest.MonkeyPatch):
+    """The host is 30 % slower from the second session on, nets and anchors alike: the anchors tell."""
+    laboratory = _Laboratory(0.001)
+
+    def session(
+        jobs: list[Job], profile: DeviceProfile, seconds: float, seed: int, progress: object, anchor_ms: float | None
+    ) -> TimedJobs:
+        here = 1.3 if laboratory.sessions else 1.0
+        pace = here * (anchor_ms / here if anchor_ms else 1.0)
+        timed = _Laboratory.session(laboratory, jobs)
+        shifted = {
+            name: value.model_copy(update={"anchored_ms": value.anchored_ms * pace})
+            for name, value in timed.measurements.items()
+        }
+        return TimedJobs(shifted, 0.0, here, 1, "a processor")
+
+    monkeypatch.setattr(laboratory, "session", session)
+    found = fit(laboratory, monkeypatch, num_nets=8, max_nets=8)
+    assert found.model.anchor_ms == 1.0
+    true_ms = count(found.nets).macs / 1e7 + 0.2
+    np.testing.assert_allclose(found.net_ms, true_ms, rtol=0.01)
+
+
 def test_the_time_of_held_out_nets_is_not_the_models(monkeypatch: pytest.MonkeyPatch):
     clock = {"now": 100.0}
     monkeypatch.setattr(module.time, "monotonic", lambda: clock["now"])

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.bench import device as device_module
 from tutelage.bench import profiles
+from tutelage.bench.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.device import (
     block_table_specs,
     check_profile,
@@ -20,8 +22,12 @@ from tutelage.bench.device import (
     remove_profile,
     write_profile,
 )
+from tutelage.bench.host import describe_host
 from tutelage.bench.imported import import_profile
-from tutelage.records import DeviceProfile, InputError
+from tutelage.bench.measure import Job, TimedJobs, measure, measure_jobs
+from tutelage.bench.offline import measure_throughput
+from tutelage.bench.worker import launch_local
+from tutelage.records import Arch, DeviceProfile, InputError
 from tutelage.search.counts import count
 from tutelage.search.space import SPACES
 
@@ -199,6 +205,97 @@ def write_csv(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def _elsewhere(profile: DeviceProfile, folder: Path) -> list[Callable[[], object]]:
+    """List every way to measure on a profile."""
+
+    def export(*_: object) -> None:
+        raise AssertionError("something was exported for a device out of reach")
+
+    net = folder / "net.onnx"
+    net.write_bytes(anchor_onnx(ANCHORS[0]))
+    shape = (ANCHORS[0].channels, ANCHORS[0].side, ANCHORS[0].side)
+    return [
+        lambda: measure({"net": net}, profile, shape),
+        lambda: measure({"net": net}, profile, shape, launcher=launch_local),
+        lambda: measure_jobs([Job("net", net, (1, *shape))], profile),
+        lambda: measure_throughput(net, profile, shape),
+        lambda: measure_throughput(net, profile, shape, launcher=launch_local),
+        lambda: check_profile(profile, folder, space=SPACE, export=export),
+    ]
+
+
+def test_imported_measurements_make_a_device_out_of_reach_that_nothing_measures_here(
+    write_csv: Callable[..., Path], tmp_path: Path
+):
+    profile = import_profile("phone", write_csv(), runtime="onnxruntime", folder=tmp_path)
+    assert not profile.reachable
+    assert read_profile(tmp_path / "phone.yaml") == profile
+    for attempt in _elsewhere(profile, tmp_path):
+        with pytest.raises(InputError, match=r"phone cannot be reached from here \(host: unreachable\)"):
+            attempt()
+
+
+def test_an_old_profile_of_imported_measurements_is_out_of_reach_and_a_measured_one_is_not(tmp_path: Path):
+    """As they were written before a profile said so: `host: local`, and nothing that measuring fills in."""
+    written = "name: phone\nruntime: litert\nhost: local\nlatency_model: phone.latency.json\nmodel_error: 0.05\n"
+    path = tmp_path / "phone.yaml"
+    for added, reachable in (
+        ("", False),
+        ("cpu_model: This one\n", True),
+        ("steadiness: 0.0\n", True),
+        ("runtime_version: '1.2'\n", True),
+    ):
+        path.write_text(written + added)
+        assert read_profile(path).reachable is reachable
+    path.write_text(written.replace("host: local", "host: me@there"))
+    assert read_profile(path).host == "me@there"
+    path.write_text("name: phone\nruntime: litert\n")  # by hand, without a latency model: measured here
+    assert read_profile(path).local
+
+
+def test_who_imports_says_how_the_device_is_reached(write_csv: Callable[..., Path], tmp_path: Path):
+    here = import_profile("here", write_csv(), runtime="onnxruntime", folder=tmp_path, host="local")
+    assert here.cpu_model == describe_host()["cpu_model"]
+    assert read_profile(tmp_path / "here.yaml").local
+    there = import_profile("there", write_csv(), runtime="onnxruntime", folder=tmp_path, host="me@there")
+    assert (there.host, read_profile(tmp_path / "there.yaml").reachable) == ("me@there", True)
+    box = import_profile("box", write_csv(), runtime="onnxruntime", folder=tmp_path, command="docker run {runner}")
+    assert (box.host, box.reachable, box.local) == ("local", True, False)
+
+
+def test_a_local_profile_of_another_processor_is_refused_before_anything_is_measured(
+    write_csv: Callable[..., Path], tmp_path: Path
+):
+    imported = import_profile("copied", write_csv(), runtime="onnxruntime", folder=tmp_path)
+    profile = imported.model_copy(update={"host": "local", "cpu_model": "Another CPU"})
+    for attempt in _elsewhere(profile, tmp_path):
+        with pytest.raises(InputError, match=r"copied is a 'Another CPU', this machine has a '.*write `host: unreach"):
+            attempt()
+
+
+@pytest.mark.parametrize(("anchor_ms", "drift", "holds"), [(None, None, True), (2.0, 0.05, True), (1.0, 1.1, False)])
+def test_a_check_without_anchors_knows_no_drift(
+    write_csv: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    anchor_ms: float | None,
+    drift: float | None,
+    holds: bool,
+):
+    profile = import_profile("box", write_csv(), runtime="onnxruntime", folder=tmp_path, host="local")
+    model = load_latency_model(profile, tmp_path)
+    model.anchor_ms = anchor_ms
+    model.save(tmp_path / profile.latency_model)
+
+    def measured(profile: DeviceProfile, archs: list[Arch], **_: object) -> tuple[TimedJobs, np.ndarray]:
+        return TimedJobs({}, 0.0, 2.1, 1, "a processor"), model.predict(archs)[0]
+
+    monkeypatch.setattr(device_module, "measure_nets", measured)
+    found = check_profile(profile, tmp_path, space=SPACE, export=lambda *_: None)
+    assert found.drift == (None if drift is None else pytest.approx(drift))
+    assert found.holds is holds
 
 
 def test_measurements_from_elsewhere_make_a_profile(write_csv: Callable[..., Path], tmp_path: Path):

@@ -74,6 +74,10 @@ def test_anchor_ms_sets_the_scale(models: dict[str, Path]):
     plain = measure(one, device, (32, 20, 20), **short)["shallow"]
     scaled = measure(one, device, (32, 20, 20), anchor_ms=1000.0, **short)["shallow"]
     assert scaled.anchored_ms > 100 * plain.anchored_ms  # the anchors take well under 10 ms here
+    assert plain.drift is None  # without the anchors of an earlier session nothing is known of it
+    assert "drift" not in plain.to_dict()
+    assert -1 < scaled.drift < -0.99
+    assert scaled.anchored_ms == pytest.approx(scaled.p50_ms / (1 + scaled.drift), rel=0.5)
 
 
 def test_what_is_not_steady_is_refused_after_five_tries(models: dict[str, Path]):

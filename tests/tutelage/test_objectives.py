@@ -116,7 +116,7 @@ def boxed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Space]:
         table.write_text(json.dumps(rows))
         import_profile(
             name, table, runtime="onnxruntime", folder=workspace.path / "devices", precision=precision,
-            num_classes=ctx.num_classes, in_channels=ctx.channels,
+            num_classes=ctx.num_classes, in_channels=ctx.channels, host="local",
         )  # fmt: skip
     return ctx, space
 

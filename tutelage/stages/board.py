@@ -86,10 +86,10 @@ def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None
     """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
     if found is not None:
         draw_search(found.result, folder)
-    guessed = [row for row in rows if "predicted_ms" in row.details and row.scheme == "fp32" and row.latency_p50_ms]
+    guessed = [row.details for row in rows if {"predicted_ms", "anchored_ms"} <= set(row.details)]
     if guessed:
-        predicted = [row.details["predicted_ms"][1] for row in guessed]
-        predicted_plot(predicted, [row.latency_p50_ms or 0.0 for row in guessed], folder / "latency-predicted.png")
+        predicted = [details["predicted_ms"][1] for details in guessed]
+        predicted_plot(predicted, [details["anchored_ms"] for details in guessed], folder / "latency-predicted.png")
     if any(row.twin for row in rows):
         arrows_plot(rows, folder / "teaching-and-int8.png")
 
@@ -131,7 +131,12 @@ def _row(
         measurement=measurement.id if measurement else "",
         twin=twin.variant.student.model if twin else "",
         parent=student.model if one.variant.scheme != "fp32" else "",
-        details={**_details(ctx, device, one, student, found), **latency_bounds(measurement), **more},
+        details={
+            **_details(ctx, device, one, student, found),
+            **_latency_details(device, one, measurement),
+            **latency_bounds(measurement),
+            **more,
+        },
     )
 
 
@@ -180,12 +185,28 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
         details["second_test"] = one.second.to_dict()
     if student.pruned is not None:
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
-    if student.subnet is not None and (predicted := device.predicted_ms(student.subnet)) is not None:
-        details["predicted_ms"] = [round(value, 4) for value in predicted]
     if student.role == "student" and found is not None:
         details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
+    return details
+
+
+def _latency_details(device: Device, one: Judged, measurement: Measurement | None) -> dict[str, Any]:
+    """Say what is predicted (low, mean, high) and, beside the raw percentiles, measured on the prediction's scale.
+
+    A latency model speaks of the files that it was made of: an fp32 profile predicts fp32 files alone.
+    """
+    details: dict[str, Any] = {}
+    student, integer = one.variant.student, one.variant.scheme != "fp32"
+    same = (device.profile.precision == "int8") == integer
+    if same and student.subnet is not None and (predicted := device.predicted_ms(student.subnet)) is not None:
+        details["predicted_ms"] = [round(value, 4) for value in predicted]
+    if measurement is not None and measurement.anchored_ms is not None:
+        details["anchored_ms"] = round(measurement.anchored_ms, 4)
+        details["drift"] = "unknown" if measurement.drift is None else round(measurement.drift, 4)
+    if not device.reachable:
+        details["latency"] = "predicted, not measured: the device cannot be reached from here"
     return details
 
 

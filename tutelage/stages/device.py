@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tutelage.bench.latency import LatencyModel
 from tutelage.bench.profiles import list_profiles, load_latency_model, write_profile
+from tutelage.bench.remote import check_reachable
 from tutelage.bench.runner import processor
 from tutelage.bench.runtimes import find_runtime
 from tutelage.devices import DeviceRequest, measure_device
@@ -40,6 +41,16 @@ class Device:
         return self.profile.name
 
     @property
+    def reachable(self) -> bool:
+        """Say whether files are measured on it; what cannot be reached from here is predicted."""
+        return self.profile.reachable
+
+    @property
+    def anchor_ms(self) -> float | None:
+        """Give what the anchor nets took when the latency model was made; None: the drift since then is unknown."""
+        return self.latency.anchor_ms if self.latency is not None else None
+
+    @property
     def model(self) -> LatencyModel:
         """Give the latency model; a device that was only named has none."""
         if self.latency is None:
@@ -64,15 +75,22 @@ def open_device(
     *,
     tolerance: float = 0.05,
     precision: str = "fp32",
+    twin_of: DeviceProfile | None = None,
 ) -> Device:
     """Find the device's profile, or measure it now; then read the recipe's latency budget on it.
 
     precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
+    twin_of: another profile of the same device, which says where it is.
     """
     known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
     if section.name in known:
         profile, folder = known[section.name]
         _check_same(section, profile)
+    elif twin_of is not None and not twin_of.reachable:
+        raise InputError(
+            f"device {twin_of.name} cannot be reached from here, so {section.name} cannot be measured: import it "
+            f"by `tutelage device add {section.name} --precision {precision} --from-measurements FILE`"
+        )
     else:
         folder = workspace.path / "devices"
         request = DeviceRequest(
@@ -86,6 +104,8 @@ def open_device(
             precision=precision,
             minutes=section.minutes,
             tolerance=tolerance,
+            ssh=twin_of.host if twin_of is not None and twin_of.host != "local" else "",
+            command=twin_of.command if twin_of is not None else "",
         )
         profile = measure_device(workspace, report, request)
     missing = set(space.resolutions) - set(profile.resolutions)
@@ -116,14 +136,17 @@ def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
 
 
 def name_device(workspace: Workspace, section: DeviceSection) -> Device:
-    """Open a device that rows are measured on and nothing is predicted for: a new one is only written down."""
+    """Open a device that rows are measured on: a new one is only written down.
+
+    Nothing is predicted for it, unless it cannot be reached: then its latency model says what it covers.
+    """
     if section.max_latency is not None:
         raise InputError(f"device {section.name}: max_latency bounds a search, and this recipe names its students")
     known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
     if section.name in known:
         profile, folder = known[section.name]
         _check_same(section, profile)
-        return Device(profile, folder, None)
+        return Device(profile, folder, None if profile.reachable else load_latency_model(profile, folder))
     runtime = find_runtime(section.runtime)
     runtime.check("fp32")
     folder = workspace.path / "devices"
@@ -156,6 +179,9 @@ def _extremes(space: Space) -> Sequence[Arch]:
 
 
 def _check_same(section: DeviceSection, profile: DeviceProfile) -> None:
+    """Refuse a profile of another device than the recipe's, and one that says `local` but is of another machine."""
+    if profile.reachable:
+        check_reachable(profile)
     for field in ("runtime", "threads", "batch"):
         asked, has = getattr(section, field), getattr(profile, field)
         if asked != has:

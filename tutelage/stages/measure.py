@@ -1,4 +1,7 @@
-"""Measure every file on every device of the recipe, all files of a device in turns within one session."""
+"""Measure every file on every device of the recipe, all files of a device in turns within one session.
+
+A device that cannot be reached from here has no measurements: its rows show predictions, in their own place.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from .device import Device
 
 
 def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> dict[str, Measurement]:
-    """Give the measurement of each variant of the device's runtime, by the variant's file hash."""
+    """Give the measurement of each variant of the device's runtime, by the variant's file hash; none out of reach."""
+    if not device.reachable:
+        ctx.report(f"{device.name} cannot be reached from here: predicted, not measured", 1, 1)
+        return {}
     mine = [variant for variant in variants if variant.runtime == device.profile.runtime]
     inputs = {
         "device": device.profile.to_dict(),
@@ -24,6 +30,7 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
         "sides": sorted({ctx.side(variant.student) for variant in mine}),
         "channels": ctx.channels,
         "samples": ctx.recipe.measure.samples,
+        "anchor_ms": device.anchor_ms,
     }
 
     def work(folder: Path) -> dict[str, Any]:
@@ -39,6 +46,7 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
                 (ctx.channels, side, side),
                 samples=ctx.recipe.measure.samples,
                 tolerance=ctx.recipe.measure.tolerance,
+                anchor_ms=device.anchor_ms,
                 progress=lambda text, done, total: ctx.report(f"measure on {device.name}", done, total),
             )
         write_json(folder / "measurements.json", {sha: value.to_dict() for sha, value in found.items()})

@@ -92,8 +92,14 @@ def weighed_devices(ctx: Context, space: Space, devices: Sequence[Device]) -> tu
         tolerance = ctx.recipe.measure.tolerance
         twin = open_device(
             ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report,
-            tolerance=tolerance, precision=INT8,
+            tolerance=tolerance, precision=INT8, twin_of=device.profile,
         )  # fmt: skip
+        if (twin.profile.host, twin.profile.command) != (device.profile.host, device.profile.command):
+            raise InputError(
+                f"device {twin.name} is on host {twin.profile.command or twin.profile.host}, {device.name} on "
+                f"{device.profile.command or device.profile.host}: `tutelage device remove {twin.name}`, and it is "
+                "measured where it is"
+            )
         if twin.profile.precision != INT8:
             raise InputError(
                 f"device {twin.name} is a profile at {twin.profile.precision}: `tutelage device remove {twin.name}`, "

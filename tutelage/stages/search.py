@@ -37,19 +37,30 @@ from .objectives import (
 from .search_pictures import draw_search
 from .supernet import Supernet
 
+# What is kept of a finalist's measurement; the second is on the scale of the latency model's predictions.
+_FIGURES = ("p50_ms", "anchored_ms", "drift")
 # Finalists are measured three to a winner: published searches miss 1 in 4 latency budgets when measured again.
 FINALISTS_PER_WINNER = 3
 
 
 @dataclass(frozen=True)
 class Winner:
-    """An architecture that kept every budget when it was measured again, with its validation figures."""
+    """An architecture that kept every budget when it was measured again, with its validation figures.
+
+    Latencies are by device. `measured_ms` is without the host's drift, the quantity that `predicted_ms` speaks of and
+    budgets are held on; `p50_ms` is the raw median of the same samples. A device out of reach is in neither.
+    """
 
     name: str
     arch: Arch
     error: float
     measured_ms: dict[str, float]
+    p50_ms: dict[str, float]
     predicted_ms: dict[str, float]
+    drift: dict[str, float | None]  # of the device since its profile was made; None: unknown
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "arch": self.arch.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,16 @@ class Found:
     result: SearchResult
     folder: Path
     devices: tuple[Device, ...] = ()  # whose latency was weighed; one at int8 has a profile of its own
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what verifying the finalists came to, measured and predicted apart, as JSON-able values."""
+        return {
+            "winners": [winner.to_dict() for winner in self.winners],
+            "finalists": self.finalists,
+            "broke_budget": self.broke,
+            "measured_on": [device.name for device in self.devices if device.reachable],
+            "predicted_on": [device.name for device in self.devices if not device.reachable],
+        }
 
 
 def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
@@ -113,7 +134,7 @@ def presets_in(space: Space) -> dict[str, Arch]:
 
 
 def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> Found:
-    """Run the strategy, measure the finalists on every device, and pick the winners by validation error."""
+    """Run the strategy, measure the finalists on every device in reach, and pick the winners by validation error."""
     section = ctx.recipe.search
     budget = budget_of(ctx, devices)
     inputs = {
@@ -136,7 +157,9 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
     stage = ctx.workspace.stage(f"search {supernet.space.name}", inputs, work)
     result = SearchResult.from_json(stage.folder / "search.json")
     verified = ctx.workspace.stage(
-        "measure finalists", {"search": stage.key}, lambda folder: _verify(ctx, supernet, devices, result, folder)
+        "measure finalists",
+        {"search": stage.key, "figures": list(_FIGURES)},
+        lambda folder: _verify(ctx, supernet, devices, result, folder),
     )
     return _pick(ctx, result, devices, budget, verified.result, stage.folder)
 
@@ -165,14 +188,18 @@ def _search(ctx: Context, supernet: Supernet, devices: Sequence[Device], folder:
 def _verify(
     ctx: Context, supernet: Supernet, devices: Sequence[Device], result: SearchResult, folder: Path
 ) -> dict[str, Any]:
-    """Measure the finalists, with their inherited weights, on every device: p50 in ms by device and arch id.
+    """Measure the finalists, with their inherited weights, on every device in reach: figures by device and arch id.
 
-    On a device that is weighed at int8 the files are quantized, as the students' will be.
+    On a device that is weighed at int8 the files are quantized, as the students' will be. What is compared with a
+    prediction or a budget is `anchored_ms`, on the scale of the anchors that the latency model was made with.
     """
     net = supernet.load(ctx)
-    measured: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, dict[str, float | None]]] = {}
     converted = ctx.workspace.path / "cache" / "converted"
     for device in devices:
+        if not device.reachable:
+            ctx.report(f"finalists on {device.name}: predicted, not measured", 1, 1)
+            continue
         by_side: dict[int, dict[str, Path]] = {}
         for arch in _finalists(result):
             if device.profile.precision == INT8:
@@ -190,11 +217,12 @@ def _verify(
                 (ctx.channels, side, side),
                 samples=ctx.recipe.measure.samples,
                 tolerance=ctx.recipe.measure.tolerance,
+                anchor_ms=device.anchor_ms,
                 progress=lambda text, done, total: ctx.report("measure finalists", done, total),
             )
             for arch_id, value in found.items():
-                measured.setdefault(device.name, {})[arch_id] = value.p50_ms
-    return {"measured_ms": measured}
+                measured.setdefault(device.name, {})[arch_id] = {name: getattr(value, name) for name in _FIGURES}
+    return {"measured": measured}
 
 
 def _pick(
@@ -205,16 +233,19 @@ def _pick(
     verified: dict[str, Any],
     folder: Path,
 ) -> Found:
-    measured = verified["measured_ms"]
+    measured: dict[str, dict[str, dict[str, Any]]] = verified["measured"]
     predicted = {device.name: _mean_latency(device)(_finalists(result)) for device in devices}
     kept, broke = [], 0
     for place_, arch in enumerate(_finalists(result)):
-        times = {name: values[arch.id] for name, values in measured.items()}
-        if any(times[name] > bound for name, bound in budget.latency_ms.items()):
+        p50, times, drift = (
+            {name: values[arch.id][figure] for name, values in measured.items()} for figure in _FIGURES
+        )
+        # A device out of reach is not in `times`: the search held its budget on the end of the predicted interval.
+        if any(times[name] > bound for name, bound in budget.latency_ms.items() if name in times):
             broke += 1
             continue
         guess = {name: float(values[place_]) for name, values in predicted.items()}
-        kept.append(Winner(f"ofa-{arch.id[:6]}", arch, _error(result, arch), times, guess))
+        kept.append(Winner(f"ofa-{arch.id[:6]}", arch, _error(result, arch), times, p50, guess, drift))
     if not kept:
         raise InfeasibleBudgetError(
             f"all {broke} finalists break the latency budget when measured again "

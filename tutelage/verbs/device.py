@@ -30,10 +30,14 @@ def device_add(
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
     minutes: Annotated[float, typer.Option(help="How long it may take; more measures again until it is sure.")] = 3.0,
     from_measurements: Annotated[
-        Path | None, typer.Option(help="CSV (arch, ms) or JSON that someone measured elsewhere: nothing is run here.")
+        Path | None,
+        typer.Option(help="CSV (arch, ms) or JSON measured elsewhere: predicted, never run here."),
     ] = None,
     ssh: Annotated[str, typer.Option(help="USER@HOST of a device reached by ssh.")] = "",
     command: Annotated[str, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = "",
+    here: Annotated[
+        bool, typer.Option("--here", help="The times of --from-measurements are this machine's: it can be measured.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +53,7 @@ def device_add(
 
     where = find_space(space).with_resolutions(tuple(side or (64,)))
     request = DeviceRequest(
-        name, runtime, where, classes, channels, threads, batch, precision, minutes, ssh=ssh, command=command
+        name, runtime, where, classes, channels, threads, batch, precision, minutes, ssh=ssh, command=command, here=here
     )
     begun = time.monotonic()
     with terminal.run_setting(workspace) as (place, report, _):
