@@ -6,12 +6,11 @@ Enters paths; leaves ONNX graphs, bounded text and hashes. No model file is ever
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tutelage.files import whole_file
 from tutelage.records import InputError
 
 # A manifest or label file of a bundle is a few kB; a file of this size was not written by us.
@@ -32,22 +31,13 @@ def sha256_of(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside in the same folder, flush to the disk, rename: a reader sees the old file or the whole new one."""
+    """Write a file whole or not at all, its folder with it; raise InputError where that cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with whole_file(path) as aside:
+            aside.write_bytes(content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def read_bounded(path: Path, limit: int = MAX_TEXT_BYTES) -> str:

@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from tutelage import pipeline
+from tutelage.bundling import bundle_row
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.serve import make_server
 from tutelage.leaderboard.store import Store
+from tutelage.paired import paired_tests
 from tutelage.progress import silent
 from tutelage.recipe import load_recipe
 from tutelage.records import InputError, Row, UnsteadyDeviceError
@@ -125,6 +127,17 @@ def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
     pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
     assert str(store.version()) == version
     assert export(store.frame(), None, "csv").count("\n") == 1 + NUM_ROWS
+
+
+def test_older_rows_are_bundled_and_compared_after_starting_over(
+    stopped: tuple[Path, Path, list[Row], list[str]], tmp_path: Path
+) -> None:
+    workspace, _, rows, _ = stopped
+    teacher, student = (next(row for row in rows if row.role == role) for role in ("teacher", "student"))
+    Workspace(workspace).start_over("small")
+    made = bundle_row(student, Workspace(workspace), silent, 1, out=tmp_path / "bundle")
+    assert (made.folder / "model.onnx").is_file()
+    assert paired_tests(teacher, student, workspace)
 
 
 @pytest.mark.long
