@@ -274,9 +274,9 @@ def doctor(as_json: JsonOption = False) -> None:
 
     Example: [bold]tutelage doctor[/]
     """
-    from tutelage import terminal
+    from tutelage import inventory
 
-    terminal.print_doctor(Console(), as_json)
+    inventory.print_doctor(Console(), as_json)
 
 
 def main() -> None:

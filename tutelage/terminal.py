@@ -21,7 +21,6 @@ from tutelage.records import DeviceProfile, InputError, Row, Student
 from tutelage.workspace import Workspace, shared_store
 
 if TYPE_CHECKING:
-    from tutelage.distill.check import DataReport
     from tutelage.distill.explain import ExplanationFigures
     from tutelage.leaderboard.store import Store
     from tutelage.pipeline import Searched
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 Setting = tuple[Workspace, Report, int]
 
-PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
 
 
@@ -342,59 +340,6 @@ def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Conso
             str(folder),
         )
     console.print(table)
-
-
-def print_datasets(datasets: Mapping[str, Any], console: Console, as_json: bool = False) -> None:
-    lines = {name: (getattr(entry, "__doc__", None) or "").strip().split("\n")[0] for name, entry in datasets.items()}
-    if as_json:
-        print(json.dumps(lines))
-        return
-    for name, line in lines.items():
-        console.print(f"{name:20} {line}", highlight=False, soft_wrap=True)
-
-
-def print_data_report(report: DataReport, console: Console, as_json: bool = False) -> None:
-    """Print what a data folder holds, and what is wrong with it."""
-    if as_json:
-        print(json.dumps(report.to_dict()))
-        return
-    lines = [f"{report.path}: {report.kind}, {report.num_images} images, {report.num_groups} groups"]
-    for title, counts in (("class", report.class_counts), ("split", report.split_counts), ("size", report.sizes)):
-        lines += [f"  {title} {name}: {number}" for name, number in counts.items()]
-    lines += [f"  unreadable: {name}" for name in report.unreadable]
-    lines += [f"  the same image: {' = '.join(names)}" for names in report.duplicates]
-    lines += [f"  in several splits: {name}" for name in report.leaking_groups]
-    lines += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-
-def print_doctor(console: Console, as_json: bool = False) -> None:
-    """Print what this host is and has: runtimes, converters, pruners, energy counters."""
-    from tutelage.bench.energy import find_meter
-    from tutelage.bench.host import describe_host
-    from tutelage.bench.litert import describe_converter
-    from tutelage.bench.runtimes import RUNTIMES
-
-    facts: dict[str, Any] = dict(describe_host())
-    for name, runtime in RUNTIMES.items():
-        facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
-    facts["converter of litert"] = describe_converter()
-    for package, extra in PRUNERS.items():
-        facts[f"pruner {package}"] = _version_or_remedy(package, extra)
-    facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
-    if not as_json:
-        facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")
-        facts["cpu_flags"] = ", ".join(facts["cpu_flags"])
-    print_figures(facts, console, as_json)
-
-
-def _version_or_remedy(package: str, extra: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return f"absent: pip install 'tutelage[{extra}]'"
 
 
 def _interval(row: Row, name: str) -> str:

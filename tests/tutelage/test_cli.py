@@ -194,7 +194,7 @@ def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
     poor = Row(model="poor", role="student", auc=0.8, latency_p50_ms=2, size_bytes=20, **common)  # type: ignore[arg-type]
     Store(tmp_path / "leaderboard.db").add([good, poor])
     assert "good fp32" in tutelage("leaderboard", "show", poor.key, "-w", str(tmp_path)).stdout
-    assert "No row beats it" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
+    assert "No row dominates it" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
     board = tutelage("leaderboard", "show", "--front", "latency_p50_ms,auc", "--ties", "0.01", "-w", str(tmp_path))
     assert "* sure" in board.stdout
     told(tutelage("leaderboard", "show", "--ties", "0.01", "-w", str(tmp_path)), 2, "--front")

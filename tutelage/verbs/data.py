@@ -18,10 +18,10 @@ def data_list(as_json: JsonOption = False) -> None:
 
     Example: [bold]tutelage data list[/]
     """
-    from tutelage import terminal
+    from tutelage import inventory
     from tutelage.distill.data import DATASETS
 
-    terminal.print_datasets(DATASETS, Console(), as_json)
+    inventory.print_datasets(DATASETS, Console(), as_json)
 
 
 @app.command("check")
@@ -30,7 +30,7 @@ def data_check(path: Path, as_json: JsonOption = False) -> None:
 
     Example: [bold]tutelage data check xrays/[/]
     """
-    from tutelage import terminal
+    from tutelage import inventory
     from tutelage.distill.check import check_path
 
-    terminal.print_data_report(check_path(path), Console(), as_json)
+    inventory.print_data_report(check_path(path), Console(), as_json)
