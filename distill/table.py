@@ -57,21 +57,38 @@ def list_table(request: Request) -> Listing:
 
 
 def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV's header and rows (a byte-order mark and blank lines are dropped); a short row is an error."""
+    """Read a CSV's header and rows (a byte-order mark and blank lines are dropped).
+
+    Every row has the cells of the header: one that is cut off, or holds a comma that is not quoted, would put a value
+    under another column's name, and is an InputError with its line. Empty cells at the end may be too many.
+    """
     if not file.is_file():
         raise InputError(f"no table at {file}")
+    rows: list[list[str]] = []
     try:
         with file.open(newline="", encoding="utf-8-sig") as handle:
-            lines = [row for row in csv.reader(handle) if row]
+            reader = csv.reader(handle)
+            for row in reader:
+                if row and rows:
+                    row = _fitted(row, len(rows[0]), file, reader.line_num)
+                rows += [row] if row else []
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} is not a CSV in UTF-8: {error}") from None
-    if len(lines) < 2:
+    if len(rows) < 2:
         raise InputError(f"{file} holds no rows")
-    width = min(len(lines[0]), 4)
-    for number, row in enumerate(lines[1:], 2):
-        if len(row) < width:
-            raise InputError(f"{file}, line {number}: {len(row)} columns, needs at least {width}")
-    return lines[0], lines[1:]
+    return rows[0], rows[1:]
+
+
+def _fitted(row: list[str], width: int, file: Path, line: int) -> list[str]:
+    """Drop empty cells beyond the header; refuse a row of another length."""
+    while len(row) > width and not row[-1]:
+        row = row[:-1]
+    if len(row) != width:
+        raise InputError(
+            f"{file}, line {line}: {len(row)} cells, and the header has {width}; "
+            + ("quote a cell that holds a comma" if len(row) > width else "the row is cut off")
+        )
+    return row
 
 
 def keep_present(listing: Listing) -> Listing:

@@ -86,8 +86,8 @@ def show_table(
     if not len(found["dataset"]):
         console.print("The leaderboard holds no such row.")
         return
-    marks = _marks(found, objectives, ties)
-    order = _order(found)[:limit]
+    order, marks = ranked(found, objectives, ties)
+    order = order[:limit]
     marked = [marks[place].startswith("*") for place in order]
     shown = _shown(found, order, more)
     shown["on_front"] = [marks[place] for place in order]
@@ -106,6 +106,11 @@ def show_table(
         table.add_row(*(Text(cells[name][place]) for name in names), style="bold green" if is_marked else "")
     console.print(table)
     console.print(Text(_footer(found, len(order), names, objectives, ties), style="dim"))
+
+
+def ranked(found: Columns, objectives: Sequence[str] | None, ties: str) -> tuple[list[int], list[str]]:
+    """Give the places of rows, best first, and of each row by its place its mark: `*` on the front, how sure, a tie."""
+    return _order(found), _marks(found, objectives, ties)
 
 
 def _marks(found: Columns, objectives: Sequence[str] | None, ties: str) -> list[str]:

@@ -10,11 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
-# What every room may use: the types that cross rooms, and files that are whole or absent. Neither knows the package.
-LEAVES = ("tutelage.records", "tutelage.files")
-# Rooms know these alone, but for this: latency features are counts of blocks, a table without torch; filters take the
-# units that the options of the command line take.
-ALLOWED = {"bench": {"tutelage.search.space", "tutelage.search.counts"}, "leaderboard": {"tutelage.quantities"}}
+# What every room may use: the types that cross rooms, quantities with units, and files that are whole or absent. None
+# of them knows the package.
+LEAVES = ("tutelage.records", "tutelage.quantities", "tutelage.files")
+# Rooms know these alone, but for this: latency features are counts of blocks, a table without torch.
+ALLOWED = {"bench": {"tutelage.search.space", "tutelage.search.counts"}}
 # The one training loop reads top to bottom, and is longer for it.
 TRAINING_LOOP = 135
 

@@ -23,7 +23,7 @@ from tutelage.quant.files import read_graph
 from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
 from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student, content_id, parsed_json
 from tutelage.search.space import SPACES
-from tutelage.stages.context import open_context
+from tutelage.stages.context import check_weights, open_context
 from tutelage.stages.students import choices
 from tutelage.stages.teach import teach_student, teach_teacher
 from tutelage.workspace import Workspace
@@ -44,7 +44,14 @@ def named_devices(
             raise InputError(
                 f"no device {name!r}: known are {', '.join(sections) or 'none'}; `tutelage device add {name}` makes it"
             )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--device {twice[0]} is given twice: name each device once")
     chosen = [sections[name] for name in names] or list(recipe.devices)
+    if (max_latency is not None or risk is not None) and not chosen:
+        raise InputError(
+            f"--{'max-latency' if max_latency is not None else 'risk'} needs a device and recipe {recipe.name} has "
+            "none: name one, e.g. --device host-ort"
+        )
     if risk is not None and not 0 < risk < 0.5:
         raise InputError(f"risk is {risk}: give the odds of breaking the budget, above 0 and below 0.5, e.g. 0.05")
     given = {"max_latency": max_latency, "risk": risk}
@@ -54,12 +61,17 @@ def named_devices(
 
 def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
     """Teach one architecture, given as the field's JSON, from fresh weights with the recipe's teachers and schedule."""
+    check_weights(recipe)
+    arch = read_arch(path)
     with workspace.locked():
         ctx = open_context(recipe, workspace, report, threads)
-        arch = read_arch(path)
         teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
         student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
-        return [teach_student(ctx, student, None, "fresh", choice) for choice in choices(ctx, teachers)]
+        return [
+            teach_student(ctx, student, None, "fresh", choice, repeat)
+            for choice in choices(ctx, teachers)
+            for repeat in range(recipe.seeds)
+        ]
 
 
 def read_arch(path: Path) -> Arch:

@@ -21,7 +21,7 @@ from tutelage.leaderboard.best import best_student
 from tutelage.leaderboard.store import Store
 from tutelage.progress import Report
 from tutelage.quant.bundle import Bundle, Preprocess, run_file, write_bundle
-from tutelage.recipe import Recipe, with_options
+from tutelage.recipe import Recipe, with_changes
 from tutelage.records import Artifact, InputError, Row, Student
 from tutelage.stages import networks
 from tutelage.stages.context import Context, file_hash, open_context
@@ -47,9 +47,7 @@ def bundle_row(
     Raises InputError for an imported row, or where its file, weights or images are no longer those it was made of.
     """
     recipe, network, file = _made_of(row)
-    if wrong := [change for change in changes if "=" not in change]:
-        raise InputError(f"--set {wrong[0]!r}: write key=value, e.g. --set data.path=images/")
-    recipe = with_options(recipe, dict(change.partition("=")[::2] for change in changes))
+    recipe = with_changes(recipe, changes)
     report("bundle", 0, 3)
     model = workspace.path / file.path
     if not model.is_file() or file_hash(model) != file.sha256:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
+from tutelage.outputs import check_folder, check_output
 from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceError
 from tutelage.verbs import board, bundle, data, device
 from tutelage.verbs.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
@@ -23,6 +27,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(bundle.app, name="bundle")
 
 EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
+# What typer raises for a wrong option; it carries a click of its own, or uses the one that is installed.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
@@ -122,7 +128,9 @@ def search(
     options |= {"search.strategy": strategy}
     options |= {"seed": seed, "supernet.weights": supernet_weights}
     base = load_recipe(recipe, set_ or ())
-    chosen = with_options(base, options, alone.named_devices(base, device or (), max_latency, workspace, risk))
+    devices = alone.named_devices(base, device or (), max_latency, workspace, risk)
+    chosen = with_options(base, options, devices)
+    terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():
@@ -194,6 +202,9 @@ def quantize(
 
     options: dict[str, object] = {"quantize.method": method, "quantize.calibration_images": images}
     chosen = with_options(load_recipe(recipe, set_ or ()), options | {"quantize.max_drop": max_drop})
+    check_output(out, "--out", suffixes=(".onnx", ".xml"), apart_from={"the model that is read": model})
+    if picture is not None:
+        check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from={"the model": model, "--out": out})
     with terminal.run_setting(workspace) as setting:
         figures = quantizing.quantize_file(chosen, *setting, model=model, out=out, device=device, picture=picture)
     terminal.print_figures(figures, Console(), as_json)
@@ -205,9 +216,13 @@ def bench(
         Path, typer.Argument(help="An .onnx (converted for the device if need be), .xml, .tflite, .pt2, .pte.")
     ],
     device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
-    side: Annotated[int | None, typer.Option(help="Input side in pixels, where the file leaves it open.")] = None,
+    side: Annotated[
+        int | None, typer.Option(min=1, max=8192, help="Input side in pixels, where the file leaves it open.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Measure throughput over batch sizes too.")] = False,
-    batch: Annotated[list[int] | None, typer.Option(help="Batch size of --offline; repeatable.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, max=65536, help="Batch size of --offline; repeatable.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of image files: time their pre-processing too.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
@@ -244,6 +259,7 @@ def explain(
     from tutelage.recipe import load_recipe
 
     chosen = load_recipe(recipe, set_ or ())
+    check_folder(out, "--out")
     with terminal.run_setting(workspace) as setting:
         figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out)
     terminal.print_explanations(figures, out, Console(), as_json)
@@ -261,8 +277,10 @@ def reproduce(
     Example: [bold]tutelage reproduce 8576a5ae[/]
     """
     from tutelage import terminal
+    from tutelage.reproduce import check_place
     from tutelage.reproduce import reproduce as run_again
 
+    check_place(workspace, into)
     with terminal.run_setting(into) as (place, report, threads):
         agreement = run_again(row, workspace, place, report, threads)
     terminal.print_agreement(agreement, Console(), as_json)
@@ -284,19 +302,51 @@ def main() -> None:
     _quiet_threads()
     _tidy_when_terminated()
     codes = {InputError: EXIT_BAD_INPUT, InfeasibleBudgetError: EXIT_INFEASIBLE, UnsteadyDeviceError: EXIT_UNSTEADY}
+    stopped = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
     try:
-        app(standalone_mode=True)
+        _refuse_bytes(sys.argv[1:])
+        code = app(standalone_mode=False, prog_name="tutelage")
     except tuple(codes) as error:
-        print(f"tutelage: {error}", file=sys.stderr)
-        sys.exit(codes[type(error)])
-    except (KeyboardInterrupt, SystemExit) as stop:  # typer turns Ctrl-C into its exit code
-        stopped = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
-        code = EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code
-        if not isinstance(code, int) or code not in stopped:
+        _told(str(error), codes[type(error)])
+    except _USAGE_ERROR as error:
+        _tell_usage(error)
+    except OSError as error:  # a disk that is full, a file that may not be read or written
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        again = "the same command" if "--fresh" not in sys.argv else "the command without --fresh"
-        print(f"tutelage: {stopped[code]}; {again} goes on where it was", file=sys.stderr)
-        sys.exit(code)
+        _told(f"{error.filename or 'the disk'}: {error.strerror}", EXIT_BAD_INPUT)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code
+        if code not in stopped:
+            raise
+    if code in stopped:  # typer turns Ctrl-C into its exit code
+        _told(f"{stopped[code]}; the same command goes on where it was", code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(text: str, code: int) -> NoReturn:
+    print("tutelage: " + " ".join(text.splitlines()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _tell_usage(error: Exception) -> NoReturn:
+    """Say in one line which option or argument is wrong; where nothing was given, the help was printed already."""
+    context, message = getattr(error, "ctx", None), getattr(error, "format_message", lambda: str(error))()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        sys.exit(EXIT_BAD_INPUT)
+    verb = context.command_path if context is not None else "tutelage"
+    if isinstance(error.__cause__, ValidationError):  # typer leaves the value out
+        message += f", got {error.__cause__.errors()[0]['input']!r}"
+    _told(f"{' '.join(message.split()).removesuffix('.')}. See `{verb} --help`.", EXIT_BAD_INPUT)
+
+
+def _refuse_bytes(arguments: Sequence[str]) -> None:
+    """Refuse an argument that is not UTF-8: it could neither be hashed into a stage nor written into a file."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{argument!r} is not UTF-8: rename the file, or write the text in UTF-8") from None
 
 
 def _tidy_when_terminated() -> None:

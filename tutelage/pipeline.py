@@ -14,7 +14,7 @@ from tutelage.recipe import Recipe
 from tutelage.records import InputError, Measurement, Student
 from tutelage.stages.board import Published, file_rows, publish
 from tutelage.stages.compress import compress
-from tutelage.stages.context import Context, open_context
+from tutelage.stages.context import Context, check_weights, open_context
 from tutelage.stages.device import Device, check_rows, name_device, open_device
 from tutelage.stages.evaluate import Judged, judge
 from tutelage.stages.explain import explain_all
@@ -55,6 +55,11 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
 
     A recipe that names its students has no supernet and no search: `None` stands for them.
     """
+    if not recipe.devices:
+        raise InputError(
+            f"recipe {recipe.name} has no device, and a run measures on one: add e.g. --set devices.0.name=host-ort, "
+            "or stop before with `tutelage distill`"
+        )
     check_rows(workspace, recipe.devices)
     with workspace.locked():
         # Opened first: a store that cannot be written is told before anything is trained.
@@ -90,6 +95,7 @@ def _nothing(_: Prepared) -> None:
 
 def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Prepared:
     """Open images and devices, train the teachers, tell `begin` of them, and search where the recipe has a space."""
+    check_weights(recipe)
     if not recipe.students:
         return _search(recipe, workspace, report, threads, begin)
     ctx = open_context(recipe, workspace, report, threads)
@@ -102,6 +108,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int,
 
 
 def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
+    check_weights(recipe)
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     check_counted(ctx, space)

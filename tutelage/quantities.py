@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .records import InputError
+from .inputs import InputError
 
 _NUMBER = re.compile(r"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]{1,5}))?[ \t]*([a-zA-Zµ%]*)[ \t]*")
 

@@ -294,6 +294,17 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{origin}: {explain_validation(error, Recipe, data)}") from None
 
 
+def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Apply `section.key=value` changes to a recipe that was read before."""
+    data = recipe.model_dump(mode="json")
+    for change in changes:
+        set_text(data, Recipe, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"--set: {explain_validation(error, Recipe, data)}") from None
+
+
 def with_options(recipe: Recipe, options: Mapping[str, object], devices: Sequence[DeviceSection] = ()) -> Recipe:
     """Apply the options of a verb (`section.key` -> value; None is not given) and the devices that it names."""
     data = recipe.model_dump(mode="json")

@@ -6,8 +6,9 @@ Rooms import this module and no other of `tutelage`; what `comparison`, `inputs`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -29,6 +30,8 @@ from .record import ID_DIGITS as ID_DIGITS
 from .record import Record as Record
 from .record import content_id as content_id
 
+# numpy's numbers are registered as real ones; so typed, a comparison is not narrowed to what `Real` promises.
+_ANY_NUMBER: Any = Real
 Role = Literal["teacher", "student", "baseline"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
@@ -65,8 +68,14 @@ class Arch(Record):
     @model_validator(mode="before")
     @classmethod
     def _canonical(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping | Arch):
+            raise ValueError(f"an architecture is a mapping of space, ks, e, d and r, not {data!r}")
         data = dict(data)
-        depth = [int(value) for value in data.get("d", ())]
+        for key in ("ks", "e", "d", "w"):
+            values = data.get(key)
+            if values is not None and not _are_numbers(values):
+                raise ValueError(f"{key} is a list of numbers, not {values!r}")
+        depth = [int(value) for value in data.get("d") or ()]
         if str(data.get("space", "")).startswith("ofa_resnet50"):
             active, data["d"] = _resnet_slots(depth)
         else:
@@ -336,6 +345,13 @@ class Row(Record):
         of = {name: value for name, value in values.items() if name not in later}
         said = {name: values["details"].get(name) for name in _IDENTITY}
         return content_id({**of, **said, "recipe_values": made.get("recipe"), "hashes": hashes})
+
+
+def _are_numbers(values: Any) -> bool:
+    """Say whether this is a list of numbers of the size that genes have."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, _ANY_NUMBER) and not isinstance(value, bool) and -1e9 < value < 1e9 for value in values
+    )
 
 
 def _resnet_slots(depth: Sequence[int]) -> tuple[list[bool], list[int]]:

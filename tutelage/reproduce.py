@@ -59,6 +59,12 @@ def how_made(row: Row) -> dict[str, Any]:
     }
 
 
+def check_place(origin: Path, into: Path) -> None:
+    """Refuse to run again in the workspace of the row: its stages are done there, so nothing would be run."""
+    if origin.expanduser().resolve() == into.expanduser().resolve():
+        raise InputError(f"--into {str(into)!r} is the row's own workspace, where all is done: name another folder")
+
+
 def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
     """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from tutelage.workspace import Workspace, shared_store
 
 if TYPE_CHECKING:
     from tutelage.distill.explain import ExplanationFigures
-    from tutelage.leaderboard.store import Store
     from tutelage.pipeline import Searched
+    from tutelage.recipe import DeviceSection
     from tutelage.reproduce import Agreement
     from tutelage.stages.board import Published
     from tutelage.stages.search import Found
@@ -48,6 +49,18 @@ def run_setting(path: Path) -> Iterator[Setting]:
         console.print(f"note: {warning}", highlight=False)
     with workspace.locked(), reporting(console) as report:
         yield workspace, report, cores()
+
+
+def note_budget(max_latency: str | None, risk: float | None, devices: Sequence[DeviceSection] | None) -> None:
+    """Say on standard error which of the recipe's devices a budget without --device holds on; None: they were named."""
+    given = [f"--max-latency {max_latency}"] if max_latency is not None else []
+    given += [f"--risk {risk:g}"] if risk is not None else []
+    if devices is not None and given:
+        names = ", ".join(section.name for section in devices)
+        print(
+            f"note: {' and '.join(given)} holds on the recipe's devices: {names}; --device names others",
+            file=sys.stderr,
+        )
 
 
 def cores() -> int:
@@ -179,50 +192,6 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     from tutelage.leaderboard.terminal import show_table
 
     show_table(rows, console)
-
-
-def print_board(
-    store: Store, filter: str | None, console: Console, as_json: bool, front: str | None, ties: str, limit: int
-) -> None:
-    """Print the rows of a store that a filter keeps; only the columns that are shown are read."""
-    from tutelage.leaderboard.terminal import NEEDED_COLUMNS, columns_to_rank, show_table
-
-    if as_json:
-        print(json.dumps([{"row_id": row.key, **row.to_dict()} for row in store.rows(filter)]))
-        return
-    if ties and not front:
-        raise InputError("--ties belongs to a front: name its figures too, e.g. --front latency_p50_ms,auc")
-    objectives = [name.strip() for name in front.split(",") if name.strip()] if front else None
-    found = store.columns(filter, columns_to_rank(objectives))
-
-    def more(ids: list[str]) -> dict[str, list[Any]]:
-        return store.columns(names=NEEDED_COLUMNS, ids=ids)
-
-    show_table(found, console, objectives=objectives, ties=ties, limit=limit, more=more)
-    if unfinished := store.unfinished(filter):
-        told = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
-        console.print(told, highlight=False, soft_wrap=True)
-
-
-def print_row(
-    row: Row, store: Store, how: bool, console: Console, as_json: bool = False, front: str | None = None
-) -> None:
-    """Print one row whole and where it stands among its peers, or what made it."""
-    from tutelage.leaderboard.standing import show_standing, standing_of
-    from tutelage.leaderboard.terminal import show_row
-
-    if how:
-        from tutelage.reproduce import how_made
-
-        print_figures(how_made(row), console, as_json)
-        return
-    objectives = [name.strip() for name in front.split(",") if name.strip()] if front else None
-    if as_json:
-        standing = standing_of(store, row, objectives)
-        print(json.dumps({"row_id": row.key, **row.to_dict(), "standing": standing.to_dict()}))
-        return
-    show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
-    show_standing(standing_of(store, row, objectives), console)
 
 
 def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: bool = False) -> None:

@@ -154,8 +154,11 @@ class Workspace:
 
 
 def shared_store() -> str:
-    """Give the URL of a team's PostgreSQL leaderboard, from the environment; empty where none is set."""
-    return os.environ.get("TUTELAGE_STORE", "")
+    """Give the URL of a team's PostgreSQL leaderboard, from TUTELAGE_STORE; empty where none is set."""
+    url = os.environ.get("TUTELAGE_STORE", "").strip()
+    if url and not url.startswith(("postgresql://", "postgresql+", "sqlite:///")):
+        raise InputError("TUTELAGE_STORE is no postgresql:// URL: write postgresql://USER@HOST/NAME, or unset it")
+    return url
 
 
 class _Lock:

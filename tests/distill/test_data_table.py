@@ -60,6 +60,13 @@ def test_several_labels_joined_or_in_columns(tmp_path: Path) -> None:
         ("path,class", "pictures/0.png,a", {}, r"no column 'label'; it has path, class"),
         ("path,x", "pictures/0.png,nan", {"label_columns": ["x"]}, r"line 2: x is 'nan': labels must be 0 or 1"),
         ("path,label,split", "pictures/0.png,a,dev", {}, r"split 'dev' is not train, val or test"),
+        (
+            "path,age,sex,view,date,label",
+            "pictures/0.png,50,F,PA",
+            {},
+            r"line 2: 4 cells, and the header has 6; .*cut off",
+        ),
+        ("path,label", "\npictures/0.png,a,b", {}, r"line 3: 3 cells, and the header has 2; quote a cell"),
         ("path,label", "pictures/absent.png,b", {}, r"absent\.png is listed and not there"),
     ],
 )
@@ -139,3 +146,9 @@ def test_a_kill_leaves_no_half_made_cache(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.images, load_dataset("table", path=table, size=64).images)
     (home,) = (tmp_path / "cache").iterdir()
     assert [folder.name.startswith(".partial") for folder in home.iterdir()] == [False]
+
+
+def test_empty_cells_beyond_the_header_are_no_fault(tmp_path: Path) -> None:
+    names = _pictures(tmp_path, 24)
+    table = _table(tmp_path, "path,label", [f"{name},{'ab'[n % 2]},," for n, name in enumerate(names)])
+    assert load_dataset("table", path=table, size=16).class_names == ("a", "b")

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from tutelage.leaderboard.importing import read_file
+from tutelage.leaderboard.schema import GAINS
+from tutelage.leaderboard.store import Store
 from tutelage.records import InputError
 
 
@@ -55,15 +57,26 @@ def test_json_may_be_a_list_or_hold_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.csv", "model,role,dataset,auc\nm,student,d,nan\n", "row 2: auc is 'nan'"),
-        ("a.csv", "model,role,dataset,auc\nm,student,d,81.5\n", "auc is '81.5'"),
-        ("a.csv", "model,role,dataset,latency_p50_ms\nm,student,d,0\n", "latency_p50_ms is '0'"),
+        ("a.csv", "model,role,dataset,auc\nm,student,d,nan\n", "line 2: auc is 'nan'"),
+        ("a.csv", "model,role,dataset,auc\nm,student,d,81.5\n", "auc is 81.5"),
+        ("a.csv", "model,role,dataset,latency_p50_ms\nm,student,d,0\n", "latency_p50_ms is 0.0"),
         ("a.csv", "model,role,dataset,auc\nm,student,d,good\n", "auc"),
         ("a.csv", "model,role,dataset\nm,pupil,d\n", "role"),
         ("a.csv", "model,role,dataset\nm,student\n", "line 2"),
         ("a.csv", "model,role,dataset\nm,student,d,more\n", "line 2"),
         ("a.csv", "model,role,dataset,arch\nm,student,d,{\n", "arch is not JSON"),
+        ("a.csv", "model,role,dataset,auc\nm,student,d,.9\n\n'n,student,d\n", "line 4: 3 cells, and the head has 4"),
+        ("a.csv", "model,role,dataset,model\nm,student,d,n\n", "column 'model' 2 times"),
+        ("a.csv", ",model,role,dataset\n0,m,student,d\n", "column '' 1 times"),
+        ("a.csv", "model,role,dataset,details\nm,student,d,[1]\n", r"details is \[1\]"),
         ("results-x.csv", "model,top1,param_count\nm,high,3\n", "line 2"),
+        ("results-x.csv", "model,top1,param_count\nm,0.698,11.7\nn,0.719,3.5\n", "percentages"),
+        (
+            "results-x.csv",
+            "model,top1,param_count\nm,69.8,11689512\n",
+            "line 2: param_count is '11689512': give millions",
+        ),
+        ("results-x.csv", "model,top1,param_count,gmacs\nm,69.8,11.7,inf\n", "line 2: gmacs is 'inf'"),
         ("a.json", "{", "not JSON"),
         ("a.json", "[1]", "list of rows"),
         ("a.txt", "", "cannot import"),
@@ -78,3 +91,87 @@ def test_odd_input_is_named_with_its_line(tmp_path, name, text, words):
 def test_an_absent_file_is_told(tmp_path):
     with pytest.raises(InputError, match="not a file"):
         read_file(tmp_path / "none.csv")
+
+
+# What no column takes, as JSON has it; what a column does take is left out below.
+ODD = [5, -1, 0, 1.5, True, "word", "nan", float("inf"), 1e300, 2**70, [1], {"a": 1}, "a\0b", "\ud800"]
+FRACTIONS = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
+WHOLE = ["batch", "threads", "params", "macs", "size_bytes", "peak_rss_bytes"]
+REAL = ["latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj"]
+TEXT = ["model", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device", "created", "twin", "parent"]
+TAKEN: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(FRACTIONS, (0,)),
+    **dict.fromkeys(WHOLE, (5,)),
+    **dict.fromkeys(REAL, (5, 1.5, 1e300, 2**70)),
+    **dict.fromkeys(TEXT, ("word", "nan")),
+    **dict.fromkeys(GAINS, (5, -1, 0, 1.5, 1e300, 2**70)),
+    "seed": (5, -1, 0),
+    "details": ({"a": 1},),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*FRACTIONS, *WHOLE, *REAL, *TEXT, *GAINS, "seed", "arch", "role", "source", "details"]
+)
+def test_a_value_of_a_wrong_type_is_refused_in_every_column(tmp_path, name):
+    record = {"model": "m", "role": "student", "dataset": "d"}
+    for value in ODD:
+        path = written(tmp_path, "rows.json", json.dumps([record, {**record, name: value}]))
+        if any(value is one or (type(value) is type(one) and value == one) for one in TAKEN.get(name, ())):
+            Store(tmp_path / "leaderboard.db").import_file(path)  # and the database takes it
+            continue
+        with pytest.raises(InputError, match=rf"rows\.json, row 2: .*({name}|holds a NUL)") as caught:
+            read_file(path)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "5",
+        "[1]",
+        '"a"',
+        "{}",
+        '{"d": 5}',
+        '{"space": "ofa_mbv3_w1.0", "d": [null], "r": 32}',
+        '{"space": "ofa_mbv3_w1.0", "d": [2, 2, 2, 2, 2], "ks": 5, "r": 32}',
+        '{"space": "ofa_mbv3_w1.0", "d": ["2"], "r": 32}',
+        '{"space": "ofa_resnet50", "d": 1, "r": 32}',
+        '{"space": 5, "d": [2], "r": 32}',
+        '{"space": "ofa_mbv3_w1.0", "d": [1e999], "r": 32}',
+    ],
+)
+def test_what_is_no_architecture_is_refused(tmp_path, arch):
+    quoted = arch.replace('"', '""')
+    for name, text in (
+        ("a.json", f'[{{"model": "m", "role": "student", "dataset": "d", "arch": {arch}}}]'),
+        ("a.csv", f'model,role,dataset,arch\nm,student,d,"{quoted}"\n'),
+    ):
+        with pytest.raises(InputError, match=r"(row 1|line 2): arch") as caught:
+            read_file(written(tmp_path, name, text))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        ("auc,auc_lo,auc_hi", ".8,.95,.7"),
+        ("accuracy,accuracy_lo", ".8,.9"),
+        ("latency_p50_ms,latency_p99_ms", "2,1"),
+        ("latency_p90_ms,latency_p99_ms", "2,-5"),
+    ],
+)
+def test_bounds_in_the_wrong_order_are_refused(tmp_path, names, values):
+    with pytest.raises(InputError, match=r"line 2: .*(swapped|leave it empty)"):
+        read_file(written(tmp_path, "a.csv", f"model,role,dataset,{names}\nm,student,d,{values}\n"))
+
+
+def test_what_is_undefined_in_details_becomes_null_and_deep_nesting_is_refused(tmp_path):
+    record = {"model": "m", "role": "student", "dataset": "d"}
+    ((row,), _) = read_file(written(tmp_path, "a.json", json.dumps([{**record, "details": {"ece": float("nan")}}])))
+    assert row.details["ece"] is None
+    deep = "[" * 200 + "]" * 200
+    path = written(tmp_path, "b.json", json.dumps([record])[:-2] + f', "details": {{"a": {deep}}}}}]')
+    with pytest.raises(InputError, match="nested more than"):
+        read_file(path)

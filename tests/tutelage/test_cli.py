@@ -1,60 +1,17 @@
 """The command line as a user meets it: wrong input is one line with a remedy and the right exit code."""
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
-import numpy as np
 import pytest
-from PIL import Image
 
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def tutelage(*arguments: str) -> Done:
-    """Call the very entry point of the command, in this process: importing torch anew for each call takes seconds."""
-    from tutelage.cli import main
-
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["tutelage", *arguments]):
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def told(done: Done, code: int, *words: str) -> None:
-    """Expect an exit code and one line, no traceback, that holds the words."""
-    assert done.returncode == code, (done.returncode, done.stderr[-2000:])
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("tutelage: ")]
-    assert len(lines) == 1, done.stderr
-    for word in words:
-        assert word in lines[0], lines[0]
-
-
-def image_folder(root: Path, classes: tuple[str, ...] = ("a", "b"), num: int = 12) -> Path:
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for i in range(num):
-            Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(root / name / f"{name}{i}.png")
-    return root
+sys.path.insert(0, str(Path(__file__).parent))
+from command import Done, image_folder, told, tutelage
 
 
 def test_the_command_runs_as_a_module() -> None:
@@ -198,3 +155,63 @@ def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
     board = tutelage("leaderboard", "show", "--front", "latency_p50_ms,auc", "--ties", "0.01", "-w", str(tmp_path))
     assert "* sure" in board.stdout
     told(tutelage("leaderboard", "show", "--ties", "0.01", "-w", str(tmp_path)), 2, "--front")
+
+
+def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path) -> None:
+    from tutelage.leaderboard.store import Store
+    from tutelage.records import Row
+
+    common = {"role": "student", "dataset": "d", "device": "box", "batch": 1, "threads": 1}
+    figures = {"poor": (0.7, 9, 30), "good": (0.9, 2, 10), "quick": (0.8, 1, 20)}
+    rows = [
+        Row.model_validate({"model": name, "auc": auc, "latency_p50_ms": ms, "size_bytes": size, **common})
+        for name, (auc, ms, size) in figures.items()
+    ]
+    Store(tmp_path / "leaderboard.db").add(rows)
+
+    def shown(*options: str) -> dict[str, tuple[bool, str | None]]:
+        told = json.loads(tutelage("leaderboard", "show", "--json", *options, "-w", str(tmp_path)).stdout)
+        assert {row["row_id"]: row["model"] for row in told}.items() <= {row.key: row.model for row in rows}.items()
+        return {row["model"]: (row["on_front"], row.get("front")) for row in told}
+
+    assert {name: on_front for name, (on_front, _) in shown().items()} == {"good": True, "quick": True, "poor": False}
+    assert list(shown("--limit", "2")) == ["good", "quick"]  # best first, as in the table
+    assert shown("--front", "latency_p50_ms", "--limit", "3") == {
+        "good": (False, None),
+        "quick": (True, "sure"),
+        "poor": (False, None),
+    }
+    assert list(shown("--filter", "latency_p50_ms>1 ms", "--limit", "1")) == ["good"]
+
+
+def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
+    from tutelage.recipe import load_recipe
+
+    name = load_recipe("demo").devices[0].name
+    arguments = ["search", "--max-latency", "5ms", "--supernet-weights", "absent.pth", "-w", str(tmp_path)]
+    done = tutelage(*arguments)
+    assert done.returncode == 2
+    assert f"--max-latency 5ms holds on the recipe's devices: {name}" in done.stderr
+    assert "holds on" not in tutelage(*arguments, "--device", name).stderr
+
+
+def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage import alone
+    from tutelage.recipe import load_recipe
+    from tutelage.search.space import SPACES
+    from tutelage.workspace import Workspace
+
+    (tmp_path / "arch.json").write_text(
+        json.dumps(SPACES["ofa_mbv3_w1.0"].with_resolutions((64,)).smallest().to_dict())
+    )
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(alone, "teach_teacher", lambda ctx, section: None)
+    monkeypatch.setattr(alone, "choices", lambda ctx, teachers: [(), ("t",)])
+    monkeypatch.setattr(
+        alone, "teach_student", lambda ctx, student, start, key, choice, repeat: asked.append((len(choice), repeat))
+    )
+    recipe = load_recipe("demo", ["seeds=3", "data.limit=40"])
+    alone.teach_file(recipe, Workspace(tmp_path / "w"), lambda *_: None, 1, path=tmp_path / "arch.json")
+    assert asked == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]

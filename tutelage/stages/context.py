@@ -18,7 +18,7 @@ from tutelage.distill.loader import Loader, tensors
 from tutelage.distill.train import TrainSchedule
 from tutelage.progress import Report
 from tutelage.recipe import Recipe, TrainSection
-from tutelage.records import Student
+from tutelage.records import InputError, Student
 from tutelage.workspace import Workspace
 
 
@@ -122,10 +122,26 @@ def schedule_of(section: TrainSection) -> TrainSchedule:
     return TrainSchedule(**{name: getattr(section, name) for name in names})
 
 
+def check_weights(recipe: Recipe) -> None:
+    """Refuse, before anything is trained, a recipe whose files of weights are not there."""
+    sections = (*recipe.teachers, *recipe.students, *(() if recipe.students else (recipe.supernet,)))
+    for section in sections:
+        if section.weights is not None:
+            check_file(section.weights)
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError where a file of weights that a recipe names is absent or a folder."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise InputError(f"the file of weights {str(path)!r} {what}: correct `weights` in the recipe or the option")
+
+
 def file_hash(path: Path | None) -> str:
     """Hash a file that is an input of a stage; no file is the empty string."""
     if path is None:
         return ""
+    check_file(path)
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):

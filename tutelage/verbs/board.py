@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tutelage.outputs import check_output
 from tutelage.records import InputError
 
 from .options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
@@ -25,7 +26,9 @@ def board_show(
         str,
         typer.Option(help="Differences that do not count for --front: 0.005 (quality) or auc=0.005,size_bytes=50kB"),
     ] = "",
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 200,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most rows to print; default: 200, and all of them as JSON.")
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,16 +39,19 @@ def board_show(
 
     Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq' --front latency_p50_ms,auc[/]
     """
-    from tutelage import terminal
+    from tutelage import board, terminal
     from tutelage.leaderboard.store import Store
 
     store = Store(terminal.database(workspace), read_only=True)
     if row is not None:
-        terminal.print_row(store.row(row), store, how, Console(), as_json, front)
+        given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--front": front if how else None}
+        if unused := [name for name, value in given.items() if value]:
+            raise InputError(f"{', '.join(unused)} has no effect on one row{' and --how' if how else ''}: leave it out")
+        board.print_row(store.row(row), store, how, Console(), as_json, front)
         return
     if how:
         raise InputError("--how is asked of one row: give its id, the first column of the table")
-    terminal.print_board(store, filter_, Console(), as_json, front, ties, limit)
+    board.print_board(store, filter_, Console(), as_json, front, ties, limit)
 
 
 @app.command("build")
@@ -68,13 +74,15 @@ def board_build(
     from tutelage.leaderboard.store import Store
 
     store = Store(terminal.database(workspace), read_only=True)
+    check_output(out, "--out", suffixes=(".html", ".htm"))
+    picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     found = store.frame(filter_, columns=PAGE_COLUMNS)
     build_page(found, out, title, details=store.details)
     # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
-    pareto_plot(drawn, out.with_suffix(".png"), title=title)
+    pareto_plot(drawn, picture, title=title)
     share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
-    print(f"{len(found)} rows: {out} and {out.with_suffix('.png')}{share}")
+    print(f"{len(found)} rows: {out} and {picture}{share}")
 
 
 @app.command("import")
@@ -128,7 +136,7 @@ def board_compare(
 
 @app.command("serve")
 def board_serve(
-    port: Annotated[int, typer.Option(help="Port of 127.0.0.1; 0 takes any free one.")] = 8642,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")] = 8642,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the page on this machine alone, read-only; it follows a run that goes on. Ctrl-C ends it.
@@ -161,5 +169,7 @@ def board_export(
     from tutelage.leaderboard.export import export
     from tutelage.leaderboard.store import Store
 
+    if out is not None:
+        check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
     text = export(Store(terminal.database(workspace), read_only=True).frame(filter_), out, format_)
     print(text if out is None else f"wrote {out}")

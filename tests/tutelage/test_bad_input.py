@@ -1,0 +1,232 @@
+"""Wrong values for every verb and option: exit code 2 and one line that names the value, never a traceback.
+
+Each line is refused before anything is trained or measured, so that the table runs in seconds.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tutelage.leaderboard.store import Store
+from tutelage.records import Row
+
+sys.path.insert(0, str(Path(__file__).parent))
+from command import image_folder, told, tutelage
+
+# command line -> words of the one line; {w} is a workspace with a row, {e} an empty one, {t} a folder of odd files
+LINES: list[tuple[str, str]] = [
+    # an option that is no option, a value of a wrong type
+    ("nothing", "nothing"),
+    ("run", "recipe"),
+    ("run demo --nothing", "--nothing"),
+    ("run demo extra", "extra"),
+    ("search --evals many", "many"),
+    ("search --evals 1.5", "1.5"),
+    ("search --seed x", "'x'"),
+    ("search --risk x", "'x'"),
+    ("explain --images 0", "0"),
+    ("leaderboard show --limit 0 -w {w}", "0"),
+    ("leaderboard serve --port 99999 -w {w}", "99999"),
+    ("leaderboard serve --port -1 -w {w}", "-1"),
+    ("leaderboard serve --port x -w {w}", "'x'"),
+    ("bench {t}/m.onnx --device d --side 0 -w {e}", "0"),
+    ("bench {t}/m.onnx --device d --batch 0 -w {e}", "0"),
+    ("bench {t}/m.onnx --device d --side 99999 -w {e}", "99999"),
+    # recipes and --set
+    ("run '' -w {e}", "no recipe ''"),
+    ("run {t} -w {e}", "no recipe"),
+    ("run {t}/list.yaml -w {e}", "list.yaml"),
+    ("run {t}/words.yaml -w {e}", "words.yaml"),
+    ("run {t}/twice.yaml -w {e}", "'epochs' is given twice"),
+    ("run {t}/section.yaml -w {e}", "data"),
+    ("run {t}/bytes.yaml -w {e}", "bytes.yaml"),
+    ("run {t}/empty.yaml -w {e}", "empty.yaml"),
+    ("run demo --set seed.x.y=3 -w {e}", "seed is 0"),
+    ("run demo --set seed=-1 -w {e}", "-1"),
+    ("run demo --set distill.lr=.nan -w {e}", "nan"),
+    ("run demo --set x -w {e}", "'x'"),
+    ("run demo --set devices=[] -w {e}", "has no device"),
+    ("run demo --set 'devices=[{{name: a}}, {{name: a}}]' -w {e}", "'a' is named twice"),
+    ("run demo --set data.dataset=nothing -w {e}", "nothing"),
+    ("run demo --set data.dataset=folder --set data.path={t}/absent -w {e}", "absent"),
+    ("run demo --set data.dataset=table --set data.path={t}/images -w {e}", "is a folder"),
+    ("run demo --set data.dataset=folder --set data.path={t}/m.onnx -w {e}", "m.onnx"),
+    ("run demo --set teachers.0.weights={t}/absent.pth -w {e}", "absent.pth"),
+    ("run demo --set teachers.0.weights={t} -w {e}", "is a folder"),
+    ("run pneumoniamnist --set students.0.weights={t}/absent.pth -w {e}", "absent.pth"),
+    ("distill --set teachers.0.weights=/nowhere/1e3 -w {e}", "/nowhere/1e3"),
+    ("explain --set teachers.0.weights=/nowhere/x -w {e}", "/nowhere/x"),
+    # budgets, devices, spaces
+    ("search --max-latency 5 -w {e}", "'5'"),
+    ("search --max-latency 5MB -w {e}", "'5MB'"),
+    ("search --max-latency -5ms -w {e}", "'-5ms'"),
+    ("search --max-latency nan -w {e}", "'nan'"),
+    ("search --max-latency '' -w {e}", "''"),
+    ("search --max-latency 5ms --set devices=[] -w {e}", "needs a device"),
+    ("search --risk .1 --set devices=[] -w {e}", "needs a device"),
+    ("search --max-params 0 -w {e}", "'0'"),
+    ("search --max-params 3MB -w {e}", "'3MB'"),
+    ("search --max-params '' -w {e}", "''"),
+    ("search --max-macs 1e999 -w {e}", "'1e999'"),
+    ("search --max-macs '[1]' -w {e}", "'[1]'"),
+    ("search --max-size 8M -w {e}", "'8M'"),
+    ("search --evals 0 -w {e}", "evaluations = 0"),
+    ("search --evals -3 -w {e}", "-3"),
+    ("search --seed -1 -w {e}", "-1"),
+    ("search --seed 99999999999999999999 -w {e}", "99999999999999999999"),
+    ("search --risk .9 -w {e}", "0.9"),
+    ("search --risk nan -w {e}", "nan"),
+    ("search --risk -1 -w {e}", "-1"),
+    ("search --strategy '' -w {e}", "''"),
+    ("search --space nothing --set devices=[] -w {e}", "nothing"),
+    ("search --dataset '{{a: 1}}' -w {e}", "{a: 1}"),
+    ("search --dataset folder --path 2024 -w {e}", "2024"),
+    ("search --dataset folder --path 'images #1' -w {e}", "images #1"),
+    ("search --dataset folder --path {t}/ünïcode -w {e}", "ünïcode"),
+    ("search --supernet-weights {t}/absent.pth -w {e}", "absent.pth"),
+    ("search --supernet-weights {t} -w {e}", "is a folder"),
+    ("search --device nothing -w {e}", "nothing"),
+    ("search --device host-ort-64px --device host-ort-64px -w {e}", "given twice"),
+    ("search --recipe nothing -w {e}", "nothing"),
+    ("search --recipe pneumoniamnist --set students=[{{name: resnet18}}] -w {e}", "resnet18"),
+    ("search -w {t}/m.onnx/x", "m.onnx"),
+    # files that are read or written
+    ("distill --arch {t}/absent.json -w {e}", "absent.json"),
+    ("distill --arch {t} -w {e}", "{t}"),
+    ("distill --arch {t}/five.json -w {e}", "five.json"),
+    ("distill --arch {t}/odd-arch.json -w {e}", "odd-arch.json"),
+    ("quantize {t}/absent.onnx --out {t}/o.onnx -w {e}", "absent.onnx"),
+    ("quantize {t}/m.onnx --out {t}/m.onnx -w {e}", "overwritten"),
+    ("quantize {t}/m.onnx --out {t}/../t/m.onnx -w {e}", "overwritten"),
+    ("quantize {t}/m.onnx --out {t}/o.png -w {e}", "o.png"),
+    ("quantize {t}/m.onnx --out {t}/o.onnx --picture {t}/o.onnx -w {e}", ".png"),
+    ("quantize {t}/m.onnx --out {t}/o.onnx --images 0 -w {e}", "0"),
+    ("quantize {t}/m.onnx --out {t}/o.onnx --max-drop -1 -w {e}", "-1"),
+    ("quantize {t}/m.onnx --out {t}/o.onnx --max-drop nan -w {e}", "nan"),
+    ("quantize {t}/m.onnx --out {t}/o.onnx --method x -w {e}", "'x'"),
+    ("quantize {t}/m.onnx -w {e}", "--out"),
+    ("bench {t}/absent.onnx --device d -w {e}", "absent.onnx"),
+    ("bench {t} --device d -w {e}", "{t}"),
+    ("bench {t}/m.onnx --device nothing -w {e}", "nothing"),
+    ("explain --method x -w {e}", "'x'"),
+    ("explain --out {t}/m.onnx -w {e}", "m.onnx"),
+    ("explain --out {t}/m.onnx/deep -w {e}", "m.onnx"),
+    ("data check {t}/absent", "absent"),
+    # the leaderboard
+    ("leaderboard show -w {t}/images", "no leaderboard"),
+    ("leaderboard show zzz -w {w}", "zzz"),
+    ("leaderboard show '' -w {w}", "''"),
+    ("leaderboard show --how -w {w}", "--how"),
+    ("leaderboard show {r} --filter auc>0 -w {w}", "--filter has no effect"),
+    ("leaderboard show {r} --limit 3 -w {w}", "--limit has no effect"),
+    ("leaderboard show --filter 'latency_p50_ms<5MB' -w {w}", "5MB"),
+    ("leaderboard show --filter constructor=1 -w {w}", "constructor"),
+    ("leaderboard show --filter 'auc<' --json -w {w}", "auc"),
+    ("leaderboard show --front nothing -w {w}", "nothing"),
+    ("leaderboard show --front , -w {w}", "','"),
+    ("leaderboard show --front nothing --json -w {w}", "nothing"),
+    ("leaderboard show --ties x --front auc,size_bytes -w {w}", "x"),
+    ("leaderboard show --ties .1 --json -w {w}", "--ties"),
+    ("leaderboard build --out {t}/x.png -w {w}", "x.png"),
+    ("leaderboard build --out {t} -w {w}", ".html"),
+    ("leaderboard build --out {t}/m.onnx/x.html -w {w}", "m.onnx"),
+    ("leaderboard build --out {t}/nowhere/x.html -w {w}", "x.html"),
+    ("leaderboard build --filter x=1 --out {t}/x.html -w {w}", "'x'"),
+    ("leaderboard export --format yaml -w {w}", "yaml"),
+    ("leaderboard export --format parquet -w {w}", "parquet"),
+    ("leaderboard export --out {w}/leaderboard.db -w {w}", "overwritten"),
+    ("leaderboard export --out {t} -w {w}", "is a folder"),
+    ("leaderboard export --out {t}/nowhere/x.csv -w {w}", "x.csv"),
+    ("leaderboard import {t}/absent.csv -w {e}", "absent.csv"),
+    ("leaderboard import {t} -w {e}", "{t}"),
+    ("leaderboard import {t}/five.json -w {e}", "five.json"),
+    ("leaderboard import {t}/rows.json -w {e}", "arch"),
+    ("leaderboard compare {r} zzz -w {w}", "zzz"),
+    ("reproduce {r} --into {w} -w {w}", "own workspace"),
+    ("reproduce {r} --into {t}/../w -w {w}", "own workspace"),
+    ("reproduce zzz --into {e} -w {w}", "zzz"),
+    ("reproduce {r} --into {t}/m.onnx -w {w}", "m.onnx"),
+    ("bundle zzz --out {e}/b -w {w}", "zzz"),
+    ("bundle {r} --out {t}/m.onnx -w {w}", "{r}"),
+    ("bundle check {t}/absent", "absent"),
+    ("bundle check {t}/m.onnx", "m.onnx"),
+    # devices
+    ("device show nothing -w {e}", "nothing"),
+    ("device remove nothing -w {e}", "nothing"),
+    ("device check nothing -w {e}", "nothing"),
+    ("device add 'a b' -w {e}", "a b"),
+    ("device add ../x -w {e}", "../x"),
+    ("device add d --runtime nothing -w {e}", "nothing"),
+    ("device add d --threads 0 -w {e}", "0"),
+    ("device add d --threads -1 -w {e}", "-1"),
+    ("device add d --batch 0 -w {e}", "0"),
+    ("device add d --precision fp8 -w {e}", "fp8"),
+    ("device add d --space nothing -w {e}", "nothing"),
+    ("device add d --side 0 -w {e}", "0"),
+    ("device add d --side -64 -w {e}", "-64"),
+    ("device add d --channels 0 -w {e}", "0"),
+    ("device add d --classes 0 -w {e}", "0"),
+    ("device add d --minutes 0 -w {e}", "0"),
+    ("device add d --minutes nan -w {e}", "nan"),
+    ("device add d --from-measurements {t}/absent.csv -w {e}", "absent.csv"),
+    ("device add d --from-measurements {t} -w {e}", "{t}"),
+    ("device add d --from-measurements {t}/five.json -w {e}", "five.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("bad")
+    odd, board = root / "t", root / "w"
+    odd.mkdir()
+    board.mkdir()
+    row = Row(model="m", role="student", dataset="d", auc=0.9, size_bytes=10)
+    Store(board / "leaderboard.db").add([row])
+    image_folder(odd / "images", num=2)
+    files = {
+        "m.onnx": "no model",
+        "list.yaml": "- a\n",
+        "words.yaml": "just words",
+        "empty.yaml": "",
+        "twice.yaml": "name: x\ndistill: {epochs: 3, epochs: 4}\n",
+        "section.yaml": yaml.safe_dump({"name": "x", "data": ["a", "b"]}),
+        "five.json": "5",
+        "odd-arch.json": '{"space": "ofa_mbv3_w1.0", "d": 5, "r": 64}',
+        "rows.json": '[{"model": "m", "role": "student", "dataset": "d", "arch": 5}]',
+    }
+    for name, text in files.items():
+        (odd / name).write_text(text)
+    (odd / "bytes.yaml").write_bytes(b"\xff\xfe\x00name")
+    return {"t": str(odd), "w": str(board), "e": str(root / "e"), "r": row.key[:8]}
+
+
+@pytest.mark.parametrize(("line", "words"), LINES, ids=lambda text: text)
+def test_bad_input_is_one_line(
+    line: str, words: str, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a default output would land here
+    told(
+        tutelage(*shlex.split(line.format(**places))), 2, words.replace("{t}", places["t"]).replace("{r}", places["r"])
+    )
+    assert not list(Path(places["e"]).glob("artifacts/*")), "something was trained first"
+
+
+def test_a_line_longer_than_a_file_name_and_bytes_that_are_no_text() -> None:
+    told(tutelage("run", "x" * 5000), 2, "xxx")
+    told(tutelage("run", os.fsdecode(b"\xff.yaml")), 2, "UTF-8")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mydb", "mysql://a/b", "postgresql://u@h:port/x", "postgresql:/h/x", "postgresql://u:p@h:99999999/x", "http://x"],
+)
+def test_a_malformed_url_of_the_store_is_one_line(
+    url: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_STORE", url)
+    told(tutelage("leaderboard", "show", "-w", places["w"]), 2, "postgresql://")
+    told(tutelage("leaderboard", "import", f"{places['t']}/five.json", "-w", places["e"]), 2)
