@@ -1,7 +1,7 @@
-"""A bundle: the folder a person deploys. The model, how to feed it, what it answers, how well, and every file's hash.
+"""A bundle: the folder a person deploys. The model, how to feed it, what its outputs mean, and every file's hash.
 
-Enters a model file that was evaluated and the row of its figures; leaves a folder that `load_bundle` accepts only while
-every byte is as it was written. Nothing in it is ever unpickled, and nothing it names may lie outside it.
+`write_bundle` makes one of a model file that was evaluated and the row of its figures, `load_bundle` accepts it only
+while every byte is as it was written. Nothing in it is ever unpickled, and nothing it names may lie outside it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pydantic import Field, ValidationError
 from tutelage.files import sync, sync_tree
 from tutelage.records import InputError, Record, Row
 
+from . import predict_script
 from .calibration import Array
 from .card import model_card
 from .files import read_graph
 from .manifest import COMPANION, MANIFEST, RUNTIMES, checked_manifest, parsed, to_json, write_manifest
-from .predict_script import predict_script
 from .run import run_onnx, run_openvino
 
 __all__ = ["MANIFEST", "Bundle", "Parity", "Preprocess", "Thresholds", "compare", "load_bundle", "write_bundle"]
@@ -119,9 +119,7 @@ def write_bundle(
         "thresholds.json": to_json(cuts.to_dict()),
         "parity.json": to_json(parity.to_dict()),
         "MODEL_CARD.md": model_card(row, labels, parity.to_dict(), cuts.to_dict(), data, notes),
-        "predict.py": predict_script(
-            runtime, f"model{model.suffix}", preprocess.fit, preprocess.channels, len(labels), multi_label
-        ),
+        "predict.py": Path(predict_script.__file__).read_text(encoding="utf-8"),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

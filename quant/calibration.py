@@ -1,7 +1,7 @@
-"""Choose the images a quantizer sees, and name them by number and hash.
+"""Draw images of a split by class, and check and hash those that a quantizer is calibrated on.
 
-Enters labels and a `numpy.random.Generator`; leaves indices in ascending order. Calibration images come from the
-training or validation split, never from test.
+Splits are often sorted by class, so their first images are of one class: whoever needs a few images draws them here.
+Calibration images come from the training or validation split, never from test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tutelage.records import InputError
 Array = npt.NDArray[np.float32]
 
 
-def draw_calibration(
+def draw_by_class(
     images: Sized | None, labels: npt.ArrayLike, n: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Draw `n` indices with as nearly equal numbers of each class as the data allows, in ascending order.
@@ -29,7 +29,7 @@ def draw_calibration(
     if images is not None and len(images) != len(targets):
         raise InputError(f"{len(images)} images and {len(targets)} labels; give one label an image")
     if n < 1 or len(targets) == 0:
-        raise InputError(f"cannot draw {n} calibration images from {len(targets)}; give at least one image")
+        raise InputError(f"cannot draw {n} images from {len(targets)}; give at least one image")
     classes = _classes(targets)
     queues = [rng.permutation(np.flatnonzero(classes == value)) for value in np.unique(classes)]
     # Round-robin over the classes: a class that runs out leaves its share to the others.

@@ -1,7 +1,7 @@
 """Export a network to ONNX, the form that every runtime of this project starts from.
 
-Enters an `nn.Module` and the shape of its input; leaves one .onnx file, written whole or not at all, and a report of
-how far its outputs are from the network's. BN is folded and the operators are the runtimes' own (normalise.py).
+The file is written whole or not at all, and compared with the network. BN is folded and the operators are the
+runtimes' own (normalise.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 # HardSwish needs 14, LayerNormalization 17; 17 is read by every runtime of the last three years.
 OPSET = 17
-# A larger difference from the torch network, as a share of its largest output, means that the export went wrong.
+# A larger difference from the torch network, as a fraction of its largest output, means that the export went wrong.
 MAX_RELATIVE_DIFFERENCE = 1e-3
 
 
@@ -61,7 +61,7 @@ def export_onnx(
     shape = _checked_shape(input_shape)
     network = normalise(model)
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    content = _export_bytes(network, example, dynamic_batch)
+    content = export_bytes(network, example, dynamic_batch)
     write_whole(path, content)
     report = ExportReport(
         path=path,
@@ -85,7 +85,7 @@ def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int, int]:
     return shape[0], shape[1], shape[2], shape[3]
 
 
-def _export_bytes(network: nn.Module, example: torch.Tensor, dynamic_batch: bool) -> bytes:
+def export_bytes(network: nn.Module, example: torch.Tensor, dynamic_batch: bool) -> bytes:
     """Trace and serialise. The tracing exporter takes .3 s for a small subnet, the `torch.export` one 6-9 s."""
     axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}} if dynamic_batch else None
     try:

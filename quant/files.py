@@ -86,6 +86,13 @@ def check_external_data(model: Any, path: Path) -> None:
                 raise InputError(f"{path}: tensor {tensor.name} reads {entry.value}, which is missing; copy it too")
 
 
+def onnx_bytes(path: Path) -> int:
+    """Count the bytes of an ONNX model on disk: its file and the files beside it that hold its weights."""
+    tensors = _tensors(read_graph(path).graph)
+    beside: set[str] = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in beside)))
+
+
 def is_quantized(model: Any) -> bool:
     """Tell whether an ONNX graph holds operators on integers or QDQ pairs."""
     return any(node.op_type in _INTEGER_OPERATORS or node.op_type.startswith("QLinear") for node in model.graph.node)

@@ -1,10 +1,10 @@
 """Hard-swish and hard-sigmoid on integers, exactly and almost for nothing.
 
-Enters a prepared float graph and activation ranges, then the QDQ graph made of them; leaves one whose gates are clipped
-integers. ONNX Runtime has no integer kernel for either function: left alone, each carries a tensor to float and back,
-an eighth of a small student's time at 224 px. But hard-sigmoid(x) = clip(x + 3, 0, 6) / 6 is the integers of x read
-with another zero point, once x starts at -3; and since both functions are flat below -3, a range that starts there
-loses nothing and has finer steps.
+`gate_ranges` prepares a float graph's activation ranges, `fold_gates` turns the gates of the QDQ graph made with them
+into clipped integers. ONNX Runtime has no integer kernel for either function: left alone, each carries a tensor to
+float and back, an eighth of a small student's time at 224 px. But hard-sigmoid(x) = clip(x + 3, 0, 6) / 6 is the
+integers of x read with another zero point, once x starts at -3; and since both functions are flat below -3, a range
+that starts there loses nothing and has finer steps.
 """
 
 from __future__ import annotations
@@ -55,10 +55,18 @@ def gate_ranges(graph: Path, ranges: Mapping[str, tuple[float, float]]) -> dict[
         if any(user is None or user.op_type != "Mul" or gate not in user.input for user in others):
             continue  # somebody else needs the values below the gate
         start, width = _start_and_width(node)
-        high = max(ranges[name][1] if others else min(ranges[name][1], width - start), _LEAST_HIGH)
-        zero = max(1, int(LEVELS * start / (high + start)))
-        changed[name] = (-start, start * (LEVELS - zero) / zero)
+        changed[name] = gate_range(start, np.inf if others else width, ranges[name][1])
     return changed
+
+
+def gate_range(start: float, width: float, high: float) -> tuple[float, float]:
+    """Give the range of a gate's input whose highest value is `high`: from -start, with 0 on a whole level.
+
+    It ends where the slope of that width does; width is infinite where the values themselves are needed too.
+    """
+    high = max(min(high, width - start), _LEAST_HIGH)
+    zero = max(1, int(LEVELS * start / (high + start)))
+    return -start, start * (LEVELS - zero) / zero
 
 
 def fold_gates(model: Any) -> int:

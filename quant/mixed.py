@@ -1,7 +1,4 @@
-"""Mixed precision: keep in float what holds a network within an allowed loss, at the least measured latency.
-
-Enters a float .onnx file, calibration and validation data and `max_drop` points; leaves an int8 file and its report.
-"""
+"""Mixed precision: keep in float the layers that hold a network within an allowed loss, at the least latency."""
 
 from __future__ import annotations
 
@@ -28,8 +25,6 @@ log = logging.getLogger(__name__)
 Score = Callable[[Array], float]
 # Files by name -> milliseconds by the same names, all measured in one session so that they may be compared.
 Latency = Callable[[Mapping[str, Path]], Mapping[str, float]]
-# Images that rank the layers; the decision itself is made on all validation images.
-_RANKING_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -77,9 +72,11 @@ def quantize_mixed(
     method: Method = "minmax",
     threads: int = 1,
     latency: Latency | None = None,
+    ranking: npt.ArrayLike | None = None,
 ) -> tuple[QuantReport, Sensitivity | None]:
     """Quantize all but the layers that keep `score` within `max_drop` points of fp32's while they are in float.
 
+    ranking: the images that rank the layers, some tens of all classes (default: all of `validation`).
     score: logits (n, classes) on `validation` (n, c, h, w) -> accuracy or AUC in 0..1; one point is .01. Layers are
     freed in the order of their noise, their number found by bisection. With `latency`, other orders are tried too (the
     most noise a weight; from the front; from the back: float layers that lie together cost no conversions), and the
@@ -99,7 +96,8 @@ def quantize_mixed(
         trials = _Trials(graph, ranges, held_out, score, target, threads, Path(folder))
         best = trials.file([], "all")
         if not trials.holds(best):
-            noise = sensitivity(fp32_path, images, held_out[:_RANKING_IMAGES], method=method, threads=threads)
+            rank = held_out if ranking is None else ranking
+            noise = sensitivity(fp32_path, images, rank, method=method, threads=threads)
             choices = {
                 name: found
                 for name, order in _orders(noise, latency is not None).items()

@@ -1,6 +1,6 @@
-"""Quantize an ONNX network to int8 after training, for OpenVINO: NNCF's static scheme, IR out.
+"""Quantize an ONNX network to int8 for OpenVINO by NNCF's static scheme: NAME.xml with NAME.bin beside it.
 
-Enters a float .onnx file and calibration images; leaves NAME.xml with NAME.bin beside it and a QuantReport.
+Activation ranges are calibrated, or learnt by training (`qat.py`) where training has seen the tensor.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,11 @@ from tutelage.records import InputError
 
 from .calibration import Array, calibration_hash, checked_calibration
 from .compact_ir import save_ir
-from .files import is_quantized, read_graph, sha256_of
+from .files import is_quantized, onnx_bytes, read_graph, sha256_of
 from .ptq import QuantReport
+from .ranges import whole_batches
 from .run import first_line, require, run_openvino
+from .saturation import weight_bits
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +49,20 @@ def quantize_openvino(
     transformer: bool | None = None,
     fast_bias_correction: bool = True,
     control: Control | None = None,
+    learnt: Mapping[str, tuple[float, float]] | None = None,
 ) -> QuantReport:
     """Write the int8 IR of `fp32_path` to `out_path` (.xml, with .bin beside it).
 
     calibration: normalised float32 images (n, c, h, w). transformer: tell NNCF that the network is a ViT
     (default: whether it holds a softmax, as attention does). The full bias correction (`fast_bias_correction=False`) is
     slower and now and then better. control: return operators to float, the worst first, until a score on validation
-    images holds (NNCF's accuracy-aware algorithm). size_bytes counts both files.
+    images holds (NNCF's accuracy-aware algorithm). learnt: ranges of tensors by their ONNX names that training saw:
+    they go into the file as they are, and NNCF corrects no bias. size_bytes counts both files.
     """
     require("nncf")
     require("openvino")
     import nncf
+    from nncf.quantization.advanced_parameters import OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Estimators
 
     fp32_path, out_path = Path(fp32_path), Path(out_path)
@@ -70,18 +75,21 @@ def quantize_openvino(
     if transformer is None:
         transformer = any(node.op_type == "Softmax" for node in graph.graph.node)
     model = _convert(fp32_path)
-    several = method == "minmax" and model.input(0).partial_shape[0].is_dynamic
-    step = _CALIBRATION_BATCH if several else 1
-    batches = [images[start : start + step] for start in range(0, len(images), step)]
+    batch = model.input(0).partial_shape[0]
+    fixed = None if batch.is_dynamic else batch.get_length()
+    batches = list(whole_batches(images, fixed, _CALIBRATION_BATCH if method == "minmax" else 1))
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    advanced = nncf.AdvancedQuantizationParameters(
+        activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX,
+        overflow_fix=OverflowFix.ENABLE if weight_bits() == 7 else OverflowFix.FIRST_LAYER,
+        disable_bias_correction=learnt is not None,
+    )
     options: dict[str, Any] = {
         "preset": nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
         "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
         "subset_size": len(batches),
         "fast_bias_correction": fast_bias_correction,
-        "advanced_quantization_parameters" if control else "advanced_parameters": nncf.AdvancedQuantizationParameters(
-            activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX
-        ),
+        "advanced_quantization_parameters" if control else "advanced_parameters": advanced,
     }
     dataset = nncf.Dataset(batches)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars are not ours to show
@@ -91,18 +99,45 @@ def quantize_openvino(
             quantized = nncf.quantize_with_accuracy_control(
                 model,
                 dataset,
-                nncf.Dataset(control.batches()),
+                nncf.Dataset(control.batches(fixed)),
                 control.validate,
                 max_drop=control.max_drop / 100,
                 drop_type=nncf.DropType.ABSOLUTE,
                 **options,
             )
+    num_learnt = set_ranges(quantized, learnt) if learnt else 0
     save_ir(quantized, out_path)
     if control is not None:
-        control.check(fp32_path, out_path)
+        try:
+            control.check(fp32_path, out_path)
+        except InputError:
+            for refused in (out_path, out_path.with_suffix(".bin")):
+                refused.unlink(missing_ok=True)
+            raise
     done = _report(fp32_path, out_path, images, method, mixed=control is not None and not _all_integer(quantized))
+    if learnt:
+        done = done.model_copy(update={"scheme": "int8-qat", "num_learnt": num_learnt})
     log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
     return done
+
+
+def set_ranges(model: Any, learnt: Mapping[str, tuple[float, float]]) -> int:
+    """Put learnt ranges into the FakeQuantize operators that read those tensors, in place; count them."""
+    from openvino.op import Constant
+
+    number = 0
+    for operator in model.get_ops():
+        if operator.get_type_name() != "FakeQuantize":
+            continue
+        held = next((learnt[name] for name in operator.input_value(0).get_names() if name in learnt), None)
+        if held is None:
+            continue
+        number += 1
+        for place, value in zip((1, 2, 3, 4), (*held, *held), strict=True):
+            shape = operator.input_value(place).get_node().get_output_shape(0)
+            constant = Constant(np.full(tuple(shape), value, np.float32))
+            operator.input(place).replace_source_output(constant.output(0))
+    return number
 
 
 def _convert(path: Path) -> Any:
@@ -126,11 +161,9 @@ class Control:
     score: Callable[[Array], float]
     max_drop: float
 
-    def batches(self) -> list[Array]:
-        """Cut the images into batches of one size; the last one is filled with the first images again."""
-        num = len(self.validation)
-        size = min(_BATCH, num)
-        return [self.validation[np.arange(start, start + size) % num] for start in range(0, num, size)]
+    def batches(self, fixed: int | None = None) -> list[Array]:
+        """Split the images into batches of one size (the model's where it is `fixed`), the last one filled up."""
+        return list(whole_batches(self.validation, fixed or min(_BATCH, len(self.validation)), _BATCH))
 
     def validate(self, compiled: Any, batches: Iterable[Array]) -> tuple[float, list[list[Array]]]:
         """Score a compiled model, as NNCF calls for it, and give the logits of each batch, by which it ranks operators.
@@ -172,12 +205,13 @@ def _report(fp32_path: Path, out_path: Path, images: Array, method: str, *, mixe
         method=method,
         per_channel=True,
         weight_type="int8",
+        weight_bits=weight_bits(),
         activation_type="uint8",
         num_calibration=len(images),
         calibration_sha256=calibration_hash(images),
         sha256=sha256_of(out_path.with_suffix(".bin")),
         size_bytes=ir_bytes(out_path),
-        fp32_bytes=fp32_path.stat().st_size,
+        fp32_bytes=onnx_bytes(fp32_path),
         num_quantized=sum(operator.get_type_name() == "FakeQuantize" for operator in operators),
     )
 

@@ -1,80 +1,170 @@
-"""The program that goes into a bundle: it needs the runtime and numpy, and Pillow only for image files.
+#!/usr/bin/env python3
+"""Classify images with the model of this bundle.
 
-Enters the runtime, the model's file name, how images become its input and how classes are called; leaves the text of
-predict.py, in which only what this bundle needs stands.
+    python predict.py scan1.png scan2.jpg          image files: 8-bit gray or RGB, of any size
+    python predict.py images.npy                   an array: uint8 (n, height, width, channels), the model's size
+    python predict.py --threads 4 scan1.png
+
+One JSON line is printed for each image: its file, the labels that are called, the probability and the logit of every
+class. It needs Python 3.10, numpy and the bundle's runtime (onnxruntime or openvino), and Pillow for image files; the
+package that made the bundle is not needed. A bundle one file of which was changed is refused.
+
+It lies beside the model and reads from the bundle's own files how pixels become the model's input (preprocess.json),
+what the classes are called (labels.json) and from which probability on a class is called (thresholds.json).
 """
 
 from __future__ import annotations
 
-_OPEN = {
-    "onnxruntime": 'net = onnxruntime.InferenceSession(HERE / "{model}", providers=["CPUExecutionProvider"])\n',
-    # The batch is fixed at 1: with a free batch OpenVINO 2026.4 answers wrongly for one image of an int8 network.
-    "openvino": (
-        'net = openvino.Core().read_model(HERE / "{model}")\n'
-        "net.reshape([1, C, H, W])\n"
-        'net = openvino.compile_model(net, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})\n'
-    ),
-}
-_RUN = {
-    "onnxruntime": "net.run(None, {net.get_inputs()[0].name: np.ascontiguousarray(image[None])})[0][0]",
-    "openvino": "net(np.ascontiguousarray(image[None]))[0][0]",
-}
-# As in training: a JPEG that is squashed is decoded small at once; crop and pad are one cut of a square around the
-# middle, where what lies outside the image is black.
-_BEFORE = {
-    "squash": "    image.draft(None, (2 * W, 2 * H))\n",
-    "square": "    (w, h), s = image.size, {side}(image.size)\n    x, y = int((w - s) / 2), int((h - s) / 2)\n",
-}
-_CUT = {"squash": "", "square": ".crop((x, y, x + s, y + s))"}
-_SOFTMAX, _SIGMOID = "np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()", "1 / (1 + np.exp(-logits))"
-# Several labels are decided by a threshold each, two classes by the second one's, more classes by the largest.
-_LABELS = {
-    "several": '[name for name, prob, cut in zip(NAMES, probs, CUTS["values"]) if prob >= cut]',
-    "two": '[NAMES[int(probs[1] >= CUTS["values"][1])]]',
-    "more": "[NAMES[probs.argmax()]]",
-}
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
-_SCRIPT = '''"""python predict.py IMAGE.png ... IMAGES.npy ... -> JSON lines; .npy: uint8 (n, h, w, channels)."""
-import hashlib, json, pathlib, sys
-import numpy as np, {runtime}
-HERE = pathlib.Path(__file__).resolve().parent
-FILES, HOW, NAMES, CUTS = (json.loads((HERE / f"{{name}}.json").read_text("utf-8"))
-                           for name in ("manifest", "preprocess", "labels", "thresholds"))
-for name, entry in FILES["files"].items():
-    if hashlib.sha256((HERE / name).read_bytes()).hexdigest() != entry["sha256"]:
-        sys.exit(f"{{name}} was changed: refused")
-H, W, C = HOW["height"], HOW["width"], HOW["channels"]
-{opening}def read(path):
-    if path.endswith(".npy"):
-        return np.load(path, allow_pickle=False)
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+# Pixels of more than 8 bits, or with transparency, would be changed without a word by a conversion.
+READABLE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+
+Run = Callable[[Any], Any]
+
+
+def main() -> None:
+    """Print a JSON line for every image of the files that are named."""
+    parser = argparse.ArgumentParser(description="Classify images with the model of this bundle.")
+    parser.add_argument("files", nargs="+", help="image files, or .npy: uint8 pixels (n, height, width, channels)")
+    parser.add_argument("--threads", type=int, default=1, help="threads the runtime may use (default: 1)")
+    options = parser.parse_args()
+    manifest = read_json("manifest.json")
+    check_files(manifest)
+    how, names, decision = (read_json(f"{name}.json") for name in ("preprocess", "labels", "thresholds"))
+    run = open_model(manifest, how, options.threads)
+    for file in options.files:
+        for pixels in read_pixels(file, how):
+            logits = run(normalise(pixels, how))
+            probabilities = to_probabilities(logits, decision["multi_label"])
+            line = {
+                "file": file,
+                "labels": called(probabilities, names, decision),
+                "probabilities": probabilities.tolist(),
+                "logits": logits.tolist(),
+            }
+            print(json.dumps(line))
+
+
+def read_json(name: str) -> Any:
+    """Read one of the bundle's own files."""
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
+
+
+def check_files(manifest: Any) -> None:
+    """Stop unless every file of the bundle has the hash that its manifest names."""
+    for name, entry in manifest["files"].items():
+        path = HERE / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            sys.exit(f"{name} was changed: refused")
+
+
+def open_model(manifest: Any, how: Any, threads: int) -> Run:
+    """Open the model; give a function from one normalised image (channels, height, width) to its logits."""
+    model = HERE / manifest["model"]
+    if manifest["runtime"] == "openvino":
+        return open_openvino(model, [1, how["channels"], how["height"], how["width"]], threads)
+    return open_onnxruntime(model, threads)
+
+
+def open_onnxruntime(model: Path, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    size = session.get_inputs()[0].shape[0]
+    batch = size if isinstance(size, int) else 1  # a file whose batch is fixed is given the image so many times
+    return lambda image: session.run(None, {name: np.repeat(image[None], batch, axis=0)})[0][0]
+
+
+def open_openvino(model: Path, shape: list[int], threads: int) -> Run:
+    import openvino
+
+    network = openvino.Core().read_model(str(model))
+    # With a free batch OpenVINO 2026.4 computes wrong outputs for one image of an int8 network: fix it at 1.
+    network.reshape(shape)
+    # Left alone, OpenVINO computes float layers in bf16 on processors that have it.
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
+    compiled = openvino.compile_model(network, "CPU", config)
+    return lambda image: compiled(np.ascontiguousarray(image[None]))[0][0]
+
+
+def read_pixels(file: str, how: Any) -> Iterator[Any]:
+    """Yield the images of a file as uint8 (height, width, channels), of the model's size."""
+    shape = (how["height"], how["width"], how["channels"])
+    if not file.endswith(".npy"):
+        yield np.asarray(read_image(file, how)).reshape(shape)
+        return
+    try:
+        images = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{file} cannot be read as an array: {error}")
+    if images.dtype != np.uint8 or images.shape[-3:] != shape:
+        sys.exit(f"{file}: {images.dtype} of shape {images.shape}: give uint8 (n, {shape[0]}, {shape[1]}, {shape[2]})")
+    yield from images.reshape(-1, *shape)
+
+
+def read_image(file: str, how: Any) -> Any:
+    """Read a picture and resize it as the training images were."""
     from PIL import Image
-    image = Image.open(path)
-    if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr") or "transparency" in image.info:
-        sys.exit(f"{{path}}: mode {{image.mode}}: give 8-bit gray or RGB without alpha")
-{before}    return np.asarray(image.convert("{mode}"){cut}.resize((W, H), Image.BILINEAR, reducing_gap=2.0))
-for path in sys.argv[1:]:
-    pixels = read(path).reshape(-1, H, W, C).astype(np.float32) / 255
-    for image in ((pixels - np.float32(HOW["mean"])) / np.float32(HOW["std"])).transpose(0, 3, 1, 2):
-        logits = {run}
-        probs = {probs}
-        called = {labels}
-        print(json.dumps(dict(file=path, labels=called, probabilities=probs.tolist(), logits=logits.tolist())))
-'''
+
+    try:
+        image = Image.open(file)
+        if how["fit"] == "squash":
+            image.draft(None, (2 * how["width"], 2 * how["height"]))  # a large JPEG is decoded small, as in training
+    except OSError as error:
+        sys.exit(f"{file} cannot be read as an image: {error}")
+    if image.mode not in READABLE_MODES or "transparency" in image.info:
+        sys.exit(f"{file}: mode {image.mode}: give 8-bit gray or RGB without alpha")
+    box = None if how["fit"] == "squash" else square(image.size, how["fit"])
+    image = image.convert("RGB" if how["channels"] == 3 else "L")
+    if box is not None:
+        image = image.crop(box)  # what lies outside the image is black
+    return image.resize((how["width"], how["height"]), Image.BILINEAR, reducing_gap=2.0)
 
 
-def predict_script(
-    runtime: str, model: str, fit: str, channels: int, num_labels: int, multi_label: bool = False
-) -> str:
-    """Write predict.py for `onnxruntime` (model.onnx) or `openvino` (model.xml or model.onnx)."""
-    called = "several" if multi_label else "two" if num_labels == 2 else "more"
-    shape = "squash" if fit == "squash" else "square"
-    return _SCRIPT.format(
-        runtime=runtime,
-        opening=_OPEN[runtime].format(model=model),
-        before=_BEFORE[shape].format(side="min" if fit == "crop" else "max") if shape == "square" else _BEFORE[shape],
-        mode="RGB" if channels == 3 else "L",
-        cut=_CUT[shape],
-        run=_RUN[runtime],
-        probs=_SIGMOID if multi_label else _SOFTMAX,
-        labels=_LABELS[called],
-    )
+def square(size: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
+    """Give the square around the middle of an image: inside it for `crop`, around it for `pad`."""
+    width, height = size
+    side = min(size) if fit == "crop" else max(size)
+    left, top = int((width - side) / 2), int((height - side) / 2)
+    return left, top, left + side, top + side
+
+
+def normalise(pixels: Any, how: Any) -> Any:
+    """Scale uint8 (height, width, channels) as in training: float32 (channels, height, width)."""
+    scaled = (pixels.astype(np.float32) / 255 - np.float32(how["mean"])) / np.float32(how["std"])
+    return scaled.transpose(2, 0, 1)
+
+
+def to_probabilities(logits: Any, multi_label: bool) -> Any:
+    """Give a probability for each label of its own, or probabilities of the classes that sum to 1."""
+    if multi_label:
+        return 1 / (1 + np.exp(-logits))
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def called(probabilities: Any, names: list[str], decision: Any) -> list[str]:
+    """Name what is called: each label, or the second of two classes, from its threshold on; else the likeliest."""
+    thresholds = decision["values"]
+    if decision["multi_label"]:
+        return [name for name, value, least in zip(names, probabilities, thresholds, strict=True) if value >= least]
+    if len(names) == 2:
+        return [names[int(probabilities[1] >= thresholds[1])]]
+    return [names[int(probabilities.argmax())]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,10 @@
-"""Quantize an ONNX network to int8 after training, for ONNX Runtime: static, QDQ, weights per channel.
+"""Quantize an ONNX network to int8 for ONNX Runtime: static, QDQ, weights per channel.
 
-Enters a float .onnx file and calibration images; leaves an int8 .onnx file and a QuantReport that says how it was made.
+Activation ranges are calibrated, or learnt by training (`qat.py`) where training has seen the tensor.
 
 Left out because they did not pay: cross-layer equalisation (Nagel et al., ICCV 2019, eq. 6-11) evens out what
 per-channel weights already do, and needs ReLU in the place of ReLU6. On a MobileNetV2 trained on PneumoniaMNIST (28 px,
-524 validation images, one seed) int8's error as a share of the logits' variance was .052 / .042 / .065 (min-max,
+524 validation images, one seed) int8's error as a fraction of the logits' variance was .052 / .042 / .065 (min-max,
 percentile, entropy), with ReLU .074 / .048 / .079, equalised besides .076 / .052 / .147; in OpenVINO .076, .087, .083.
 ReLU alone changed 3.6 % of the answers. Bias correction was tried for ONNX Runtime without a gain; NNCF does its own.
 """
@@ -24,11 +24,12 @@ from pydantic import Field
 from tutelage.records import InputError, Record
 
 from .calibration import Array, calibration_hash, checked_calibration
-from .files import is_quantized, read_graph, sha256_of, write_whole
+from .files import is_quantized, onnx_bytes, read_graph, sha256_of, write_whole
 from .gates import fold_gates, free_outputs, gate_ranges, shorten_names, split_hard_swish
 from .placement import OPERATORS, count_operators, float_stem
 from .ranges import METHODS, PERCENTILE, Method, collect, write_ranges
 from .run import onnx_session, require
+from .saturation import weight_bits
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class QuantReport(Record):
     method: str
     per_channel: bool
     weight_type: str
+    weight_bits: int = 8  # 7 where this processor's kernels overflow with 8, see saturation.py
     activation_type: str
     num_calibration: int
     calibration_sha256: str
@@ -54,10 +56,11 @@ class QuantReport(Record):
     excluded: tuple[str, ...] = ()  # operators kept in float on purpose, by name
     stem: tuple[str, ...] = ()  # the operators that read the image, where float is faster for them (placement.py)
     trials: dict[str, float] = Field(default_factory=dict)  # method -> its figure on validation, where one was chosen
+    num_learnt: int = 0  # activations whose range in the file is the one that training saw
 
     @property
     def size_ratio(self) -> float:
-        """Bytes on disk as a share of the fp32 file's."""
+        """Bytes on disk as a fraction of the fp32 file's."""
         return self.size_bytes / self.fp32_bytes
 
 
@@ -72,10 +75,12 @@ def quantize_onnx(
     exclude: Sequence[str] = (),
     activation_type: str = "",
     threads: int = 1,
+    learnt: Mapping[str, tuple[float, float]] | None = None,
 ) -> QuantReport:
     """Write the int8 form of `fp32_path` to `out_path`; the same inputs give the same bytes.
 
-    calibration: normalised float32 images (n, c, h, w). exclude: names of operators that stay in float.
+    calibration: normalised float32 images (n, c, h, w). exclude: names of operators that stay in float. learnt: ranges
+    of tensors by name that training saw (`learnt.py`): they go into the file as they are; the others are calibrated.
     activation_type: uint8 or int8; the default is what is fast here (on x86 signed activations are 1.7-4 times slower).
     Raises InputError for a model that is quantized already, no images, or an operator onnxruntime does not know.
     """
@@ -90,13 +95,15 @@ def quantize_onnx(
         histograms = collect(graph, images, threads=threads)
         ranges = {name: values.range(method, percentile) for name, values in histograms.items()}
         content = quantize_graph(
-            graph, ranges, per_channel=per_channel, exclude=exclude, activation_type=activation_type
+            graph, ranges, per_channel=per_channel, exclude=exclude, activation_type=activation_type, learnt=learnt
         )
     write_whole(out_path, content)
     done = report(
         fp32_path, out_path, images, method=method, per_channel=per_channel, activation_type=activation_type,
         exclude=exclude,
     )  # fmt: skip
+    if learnt:
+        done = done.model_copy(update={"scheme": "int8-qat", "num_learnt": len(learnt.keys() & histograms.keys())})
     log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
     return done
 
@@ -136,10 +143,12 @@ def quantize_graph(
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     activation_type: str = "uint8",
+    learnt: Mapping[str, tuple[float, float]] | None = None,
 ) -> bytes:
     """Insert QDQ pairs into a prepared graph by given activation ranges; give the file's content.
 
     exclude: names of operators left in float; only: where given, the names of all operators that are quantized.
+    learnt: ranges that are not to be touched. Weights have the bits that this processor multiplies exactly.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -154,7 +163,8 @@ def quantize_graph(
         raise InputError(f"{graph.name} has no operator named {unknown[0]}; see the names in the sensitivity report")
     with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
         cache, out = Path(folder) / "ranges.json", Path(folder) / "int8.onnx"
-        write_ranges(cache, gate_ranges(graph, ranges) if activation_type == "uint8" else ranges)
+        final = gate_ranges(graph, ranges) if activation_type == "uint8" else dict(ranges)
+        write_ranges(cache, final | {name: held for name, held in (learnt or {}).items() if name in ranges})
         quantize_static(
             str(graph),
             str(out),
@@ -163,6 +173,7 @@ def quantize_graph(
             per_channel=per_channel,
             activation_type=kinds[activation_type],
             weight_type=QuantType.QInt8,
+            reduce_range=weight_bits() == 7,
             nodes_to_exclude=[*exclude, *stem],
             nodes_to_quantize=list(only),
             calibration_cache_path=cache,
@@ -198,12 +209,13 @@ def report(
         method=method,
         per_channel=per_channel,
         weight_type="int8",
+        weight_bits=weight_bits(),
         activation_type=activation_type,
         num_calibration=len(calibration),
         calibration_sha256=calibration_hash(calibration),
         sha256=sha256_of(out_path),
         size_bytes=out_path.stat().st_size,
-        fp32_bytes=fp32_path.stat().st_size,
+        fp32_bytes=onnx_bytes(fp32_path),
         num_quantized=integer,
         float_operators=floating,
         excluded=tuple(exclude),

@@ -1,7 +1,7 @@
 """Find the range of every activation of an ONNX network over calibration images.
 
-Enters a float graph and images (n, c, h, w); leaves one (low, high) a tensor by min-max, percentile or entropy. Images
-pass in small batches, so memory does not grow with their number, and one pass serves all methods. onnxruntime's own
+A range is (low, high) by min-max, percentile or entropy. Images pass in small batches, so memory does not grow with
+their number, and one pass serves all methods. onnxruntime's own
 calibrators keep all activations of all images, and their entropy has as many bins as levels, which makes it min-max.
 """
 
@@ -50,11 +50,11 @@ class Histogram:
         return self._entropy()
 
     def _percentile(self, percentile: float) -> tuple[float, float]:
-        share = np.cumsum(self.counts) / self.counts.sum()
+        fraction = np.cumsum(self.counts) / self.counts.sum()
         tail = (1 - percentile / 100) / 2
         width = (self.high - self.low) / len(self.counts)
-        left = int(np.searchsorted(share, tail, side="right"))
-        right = int(np.searchsorted(share, 1 - tail, side="left"))
+        left = int(np.searchsorted(fraction, tail, side="right"))
+        right = int(np.searchsorted(fraction, 1 - tail, side="left"))
         return self.low + left * width, self.low + (right + 1) * width
 
     def _entropy(self) -> tuple[float, float]:
@@ -140,15 +140,24 @@ def _open_with_all_outputs(graph: Path, threads: int) -> tuple[Any, list[str], s
 
 def _activations(session: Any, names: list[str], entry: str, images: Array) -> Iterator[dict[str, Array]]:
     """Yield every named tensor for a few images at a time; constants and empty tensors are left out."""
-    size = session.get_inputs()[0].shape[0]
-    step = size if isinstance(size, int) else _BATCH
-    for start in range(0, len(images) - len(images) % step if isinstance(size, int) else len(images), step):
-        batch = images[start : start + step]
+    for batch in whole_batches(images, session.get_inputs()[0].shape[0], _BATCH):
         found = session.run(names, {entry: batch})
         yield {
             entry: batch,
             **{name: np.atleast_1d(value) for name, value in zip(names, found, strict=True) if value.size},
         }
+
+
+def whole_batches(images: Array, size: object, otherwise: int) -> Iterator[Array]:
+    """Yield images in batches of a graph's fixed `size`, or of `otherwise` where it is free (a name or None).
+
+    A last batch that is short of a fixed size is filled with the first images again, so that none is left out.
+    """
+    fixed = size if isinstance(size, int) and size > 0 else 0
+    step = fixed or otherwise
+    for start in range(0, len(images), step):
+        stop = start + step if fixed else min(start + step, len(images))
+        yield images[np.arange(start, stop) % len(images)]
 
 
 def _keep(

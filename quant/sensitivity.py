@@ -1,8 +1,7 @@
-"""Find which layers an int8 network loses its answers in, in one pass.
+"""Find the layers whose rounding changes an int8 network's outputs most, in one pass.
 
-Enters a float .onnx file, calibration images and images to judge by; leaves, for each layer with weights, how much
-noise its own rounding makes. Every layer gets a twin with rounded input and weights beside it in one graph; both read
-the same float activations, which are computed once for all layers.
+The figure of a layer with weights is the noise that its own rounding makes. Every layer gets a twin with rounded input
+and weights beside it in one graph; both read the same float activations, which are computed once for all layers.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from .calibration import Array, checked_calibration
 from .files import read_graph, write_whole
 from .placement import float_stem, weighted_layers
 from .ptq import check_float, prepared
-from .ranges import Method, collect
+from .ranges import Method, collect, whole_batches
+from .saturation import WEIGHT_STEPS, weight_bits
 
 _BATCH = 16
 _LEVELS = 255
@@ -96,7 +96,7 @@ def draw_sensitivity(
     axes.set_yticks(range(len(worst)), [layer.name.strip("/") for layer in worst], fontsize=7)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel("noise from the layer's own rounding (share of its output's power)")
+    axes.set_xlabel("noise from the layer's own rounding (fraction of its output's power)")
     title = f"{report.model.name}: the {len(worst)} most sensitive of {len(report.layers)} layers"
     axes.set_title(title + (", hatched: kept in fp32" if kept else ""), fontsize=9)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,12 +121,8 @@ def _noises(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
-    step = entry.shape[0] if isinstance(entry.shape[0], int) else _BATCH
     sums = np.zeros((len(names), 2))
-    for start in range(0, len(images), step):
-        batch = images[start : start + step]
-        if len(batch) < step and isinstance(entry.shape[0], int):
-            break  # the file takes whole batches alone
+    for batch in whole_batches(images, entry.shape[0], _BATCH):
         found = session.run(None, {entry.name: batch})
         sums += len(batch) * np.array([float(value) for value in found]).reshape(len(names), 2)
     return {name: float(error / max(power, 1e-20)) for name, (error, power) in zip(names, sums, strict=True)}
@@ -185,7 +181,7 @@ def _channel_axis(node: Any) -> int:
 
 
 def rounded(weight: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
-    """Round weights to -127..127 steps of each output channel's own largest value."""
+    """Round weights to the steps of each output channel's own largest value that the int8 file has."""
     others = tuple(place for place in range(weight.ndim) if place != axis % weight.ndim)
-    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / 127
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / WEIGHT_STEPS[weight_bits()]
     return np.asarray(np.rint(weight / scale) * scale, dtype=np.float32)

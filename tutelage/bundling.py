@@ -1,7 +1,4 @@
-"""From a row of the leaderboard to a folder that is deployed: the file it was measured on, and what is known of it.
-
-Enters a row's id, or a recipe whose best student by validation is meant. Leaves a bundle that answers as evaluated.
-"""
+"""From a row of the leaderboard to a folder that is deployed: the file it was measured on, and what is known of it."""
 
 from __future__ import annotations
 
@@ -65,14 +62,13 @@ def bundle_row(
     report("bundle", 2, 3)
     mean, std = NORMALISATION[ctx.channels]
     fit = recipe.data.options.get("fit", "squash")
-    threshold = row.details.get("threshold")
     made = write_bundle(
         out,
         model,
         row,
         preprocess=Preprocess(height=side, width=side, channels=ctx.channels, mean=mean, std=std, fit=fit),
         labels=ctx.dataset.class_names,
-        thresholds=None if threshold is None else (1 - threshold, threshold),
+        thresholds=_class_thresholds(row),
         validation=images.numpy(),
         reference_logits=reference.numpy(),
         evaluated_difference=difference,
@@ -111,6 +107,16 @@ def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
         raise InputError(
             f"row {row.key[:8]} {where}: run its recipe ({row.recipe or 'unknown'}) here; finished stages are kept"
         ) from None
+
+
+def _class_thresholds(row: Row) -> tuple[float, ...] | None:
+    """Give one threshold a class of what the row was evaluated with: a number for two classes, one a label, or none."""
+    threshold = row.details.get("threshold")
+    if threshold is None:
+        return None
+    if isinstance(threshold, list | tuple):
+        return tuple(float(value) for value in threshold)
+    return 1 - threshold, threshold
 
 
 def _evaluated_difference(ctx: Context, row: Row, model: Path, images: torch.Tensor) -> float:

@@ -16,7 +16,7 @@ from tutelage.records import InputError
 from tutelage.stages import networks
 from tutelage.stages.compress import compress
 from tutelage.stages.context import open_context
-from tutelage.stages.explain import even, kinds
+from tutelage.stages.explain import EXPLAINED, kinds
 from tutelage.stages.teach import teach_teacher
 from tutelage.workspace import Workspace
 
@@ -43,9 +43,9 @@ def explain_recipe(
     mine = [one for one in students if one.model == students[0].model and one.seed == recipe.seed]
     student = mine[-1]
     side = ctx.side(student)
-    images, labels = ctx.split("val", side)
-    chosen = even(labels, num_images)
-    classes = kinds(labels)[chosen].clamp(min=0)
+    chosen = ctx.draw("val", num_images, EXPLAINED)
+    images, labels = ctx.split("val", side, chosen)
+    classes = kinds(labels).clamp(min=0)
     net = networks.load(ctx, student)
     int8 = next(
         ctx.workspace.path / variant.file.path
@@ -62,11 +62,9 @@ def explain_recipe(
         models[f"{student.model} int8"] = Explained(net, answer)
     masks = None
     if ctx.dataset.masks is not None and side == ctx.size:
-        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen.numpy()]
+        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
     report(f"explain by {method}", 0, 1)
     multi_label = ctx.dataset.multi_label
-    figures = compare(
-        models, images[chosen], classes, method=method, masks=masks, pictures=out, multi_label=multi_label
-    )
+    figures = compare(models, images, classes, method=method, masks=masks, pictures=out, multi_label=multi_label)
     report(f"explain by {method}", 1, 1)
     return figures

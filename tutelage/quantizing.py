@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,17 +14,16 @@ from tutelage.bench.profiles import find_profile
 from tutelage.bench.remote import check_reachable
 from tutelage.progress import Report
 from tutelage.quant.ptq import QuantReport
+from tutelage.quant.ranges import Method
 from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
 from tutelage.recipe import Recipe
 from tutelage.records import InputError, Measurement
-from tutelage.stages.compress import calibration_images, quantize_for, scorer
+from tutelage.stages.compress import calibration_images, quantize_for, validation
 from tutelage.stages.context import Context, open_context
 from tutelage.workspace import Workspace
 
 _RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
-# Images that show where the noise is: the picture is the same for more.
-_PICTURE_IMAGES = 64
 
 
 def quantize_file(
@@ -60,20 +59,19 @@ def quantize_file(
             "and are square: give another --recipe, or --set data.channels=..."
         )
     calibration = calibration_images(ctx, side)
-    images, labels = ctx.split("val", side)
-    val, score = images.numpy(), scorer(ctx, labels.numpy())
+    val = validation(ctx, side)
     clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
     report("quantize", 0, 1)
     latency = _anchored(clock) if clock is not None else None
-    made = quantize_for(ctx, runtime, model, out, calibration, val, score, latency=latency)
+    made = quantize_for(ctx, runtime, model, out, calibration, val, latency=latency)
     report("quantize", 1, 1)
-    figures = _figures(model, made, val, score, threads)
+    figures = _figures(model, made, val.images, val.score, threads)
     if clock is not None:
         measured = clock({"fp32": model, "int8": out})
         figures |= {f"{name}_p50_ms": measured[name].p50_ms for name in ("fp32", "int8")}
     if picture is not None:
-        method = "minmax" if recipe.quantize.method == "auto" else recipe.quantize.method
-        noise = sensitivity(model, calibration, val[:_PICTURE_IMAGES], method=method, threads=threads)
+        method = cast(Method, made.method)  # the one that was used, chosen or given
+        noise = sensitivity(model, calibration, val.ranking, method=method, threads=threads)
         draw_sensitivity(noise, picture, kept=made.excluded)
         figures |= {"picture": str(picture), "noisiest_layer": noise.worst()[0].name}
     return figures
@@ -126,12 +124,13 @@ def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], fl
         "calibration_sha256": made.calibration_sha256,
         "size_bytes": made.size_bytes,
         "fp32_bytes": made.fp32_bytes,
-        "share_of_fp32_bytes": made.size_ratio,
+        "fraction_of_fp32_bytes": made.size_ratio,
         "validation_images": len(val),
         "fp32_score": score(before),
         "int8_score": score(after),
         "same_top1": float((before.argmax(1) == after.argmax(1)).mean()),
         "largest_difference": float(np.abs(before - after).max()),
         "mean_difference": float(np.abs(before - after).mean()),
+        "weight_bits": made.weight_bits,
         "float_layers": ", ".join(made.excluded) or "none",
     }

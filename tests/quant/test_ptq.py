@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.quant.calibration import calibration_hash, draw_calibration
+from tutelage.quant.calibration import calibration_hash, draw_by_class
 from tutelage.quant.openvino_ptq import quantize_openvino
 from tutelage.quant.ptq import quantize_onnx
 from tutelage.quant.run import run_onnx, run_openvino
@@ -20,7 +20,7 @@ def _accuracy(logits, labels) -> float:
 
 @pytest.fixture(scope="module")
 def calibration(digits):
-    chosen = draw_calibration(digits.images, digits.labels, 64, np.random.default_rng(0))
+    chosen = draw_by_class(digits.images, digits.labels, 64, np.random.default_rng(0))
     return digits.images[chosen]
 
 
@@ -149,19 +149,19 @@ def test_an_operator_the_runtime_does_not_know_is_named(calibration, tmp_path) -
 
 def test_calibration_is_drawn_by_class() -> None:
     labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
-    chosen = draw_calibration(None, labels, 15, np.random.default_rng(0))
+    chosen = draw_by_class(None, labels, 15, np.random.default_rng(0))
     assert np.bincount(labels[chosen]).tolist() == [6, 6, 3]  # class 2 has 3, the others share the other 12
     assert (np.diff(chosen) > 0).all()
-    again = draw_calibration(None, labels, 15, np.random.default_rng(0))
+    again = draw_by_class(None, labels, 15, np.random.default_rng(0))
     assert chosen.tolist() == again.tolist()
-    assert len(draw_calibration(None, labels, 500, np.random.default_rng(0))) == 100
+    assert len(draw_by_class(None, labels, 500, np.random.default_rng(0))) == 100
 
 
 def test_calibration_of_many_labels_takes_the_rarest() -> None:
     labels = np.zeros((30, 2), np.float32)
     labels[:20, 0] = 1
     labels[18:20, 1] = 1  # two images carry both labels: they count for the rarer
-    chosen = draw_calibration(None, labels, 6, np.random.default_rng(0))
+    chosen = draw_by_class(None, labels, 6, np.random.default_rng(0))
     assert {18, 19} <= set(chosen.tolist())
     assert (chosen < 18).sum() == 2
     assert (chosen >= 20).sum() == 2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch import nn
 from tutelage.bench.conversion import size_bytes
 from tutelage.bench.runtimes import find_runtime
 from tutelage.distill.evaluate import evaluate, probabilities
-from tutelage.quant.calibration import draw_calibration
 from tutelage.quant.choose import quantize_best
 from tutelage.quant.export import export_onnx
 from tutelage.quant.mixed import Latency, quantize_mixed
 from tutelage.quant.openvino_ptq import Control, quantize_openvino
 from tutelage.quant.ptq import QuantReport, quantize_onnx
+from tutelage.quant.ranges import Method
+from tutelage.quant.saturation import weight_bits
 from tutelage.records import Artifact, InputError, Student
 
 from . import networks
@@ -32,8 +34,21 @@ from .runtime_files import answers, int8_file, runtime_file
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
+Ranges = Mapping[str, tuple[float, float]]
 # Validation images that choose a calibration method: the difference of logits is steady long before accuracy is.
 _CHOOSING_IMAGES = 512
+# Validation images that rank layers by their noise; what is kept is decided on all of them.
+_RANKING_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What int8's choices are made on: all validation images (n, c, h, w), their score, and draws of them by class."""
+
+    images: Floats
+    score: Callable[[Floats], float]
+    choosing: Floats
+    ranking: Floats
 
 
 @dataclass(frozen=True)
@@ -86,35 +101,32 @@ def float_files(
         try:
             files[runtime] = runtime_file(ctx, runtime, network, onnx, ctx.side(student))
         except InputError as error:
-            _left_out(ctx, f"no row of {student.model} for {runtime}: {error}")
+            left_out(ctx, f"no row of {student.model} for {runtime}: {error}")
     return files
 
 
 def quantized(
-    ctx: Context, student: Student, network: nn.Module, files: Mapping[str, Path], scheme: str = ""
+    ctx: Context, student: Student, network: nn.Module, files: Mapping[str, Path], learnt: Ranges | None = None
 ) -> list[dict[str, Any]]:
-    """Quantize each runtime's fp32 file beside it; `scheme` names the rows where it is not the quantizer's own."""
+    """Quantize each runtime's fp32 file beside it, with the activation ranges that QAT has `learnt` where it did."""
     side = ctx.side(student)
-    calibration = calibration_images(ctx, side)
-    val_images, val_labels = ctx.split("val", side)
-    val, score = val_images.numpy(), scorer(ctx, val_labels.numpy())
+    calibration, val = calibration_images(ctx, side), validation(ctx, side)
     variants = []
     for runtime, fp32 in files.items():
         try:
             if fp32.suffix == ".onnx":
                 out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
-                report = quantize_for(ctx, runtime, fp32, out, calibration, val, score)
-                own, made = report.scheme, told(report)
+                report = quantize_for(ctx, runtime, fp32, out, calibration, val, learnt=learnt)
+                scheme, made = report.scheme, told(report)
             else:
+                _check_method(ctx, runtime)
                 out, made = int8_file(ctx, runtime, network, fp32, side, calibration)
-                own = "int8-ptq"
-                _check_drop(ctx, runtime, fp32, out, val, score)
+                scheme = "int8-ptq"
+                _check_drop(ctx, runtime, fp32, out, val)
         except InputError as error:
-            _left_out(ctx, f"no int8 row of {student.model} for {runtime}: {error}")
+            left_out(ctx, f"no int8 row of {student.model} for {runtime}: {error}")
             continue
-        variants.append(
-            {"scheme": scheme or own, "runtime": runtime, "file": filed(ctx, out).to_dict(), "quantization": made}
-        )
+        variants.append({"scheme": scheme, "runtime": runtime, "file": filed(ctx, out).to_dict(), "quantization": made})
     return variants
 
 
@@ -124,36 +136,69 @@ def quantize_for(
     fp32: Path,
     out: Path,
     calibration: Floats,
-    val: Floats,
-    score: Callable[[Floats], float],
+    val: Validation,
     latency: Latency | None = None,
+    learnt: Ranges | None = None,
 ) -> QuantReport:
     """Quantize as the recipe says, by the scheme that is fast on `runtime`; choices are made on validation images.
 
-    latency: measures files, so that of several choices of float layers the fastest is kept (ONNX Runtime).
+    latency: measures files, so that of several choices of float layers the fastest is kept (ONNX Runtime). learnt: the
+    ranges that QAT saw: nothing is chosen, and a loss beyond `max_drop` is refused.
     """
     section = ctx.recipe.quantize
+    if learnt is not None:
+        write = quantize_openvino if runtime == "openvino" else quantize_onnx
+        report = write(fp32, out, calibration, learnt=learnt)
+        _check_drop(ctx, runtime, fp32, out, val)
+        return report
     if runtime == "openvino":
-        control = None if section.max_drop is None else Control(val, score, section.max_drop)
+        _check_method(ctx, runtime)
+        control = None if section.max_drop is None else Control(val.images, val.score, section.max_drop)
         return quantize_openvino(fp32, out, calibration, control=control)
     if section.max_drop is not None:
-        method = "minmax" if section.method == "auto" else section.method
-        report, _ = quantize_mixed(
-            fp32, out, calibration, val, score,
-            max_drop=section.max_drop, method=method, threads=ctx.threads, latency=latency,
-        )  # fmt: skip
-        return report
+        return _held(ctx, fp32, out, calibration, val, section.max_drop, latency)
     if section.method == "auto":
-        return quantize_best(fp32, out, calibration, val[:_CHOOSING_IMAGES], threads=ctx.threads)
+        return quantize_best(fp32, out, calibration, val.choosing, threads=ctx.threads)
     return quantize_onnx(fp32, out, calibration, method=section.method, threads=ctx.threads)
+
+
+def _held(
+    ctx: Context, fp32: Path, out: Path, calibration: Floats, val: Validation, max_drop: float, latency: Latency | None
+) -> QuantReport:
+    """Choose the method where the recipe leaves it open, then return layers to float until the loss is held."""
+    method, trials = ctx.recipe.quantize.method, dict[str, float]()
+    if method == "auto":
+        with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
+            best = quantize_best(fp32, Path(folder) / "plain.onnx", calibration, val.choosing, threads=ctx.threads)
+        method, trials = cast(Method, best.method), best.trials
+    report, _ = quantize_mixed(
+        fp32, out, calibration, val.images, val.score,
+        max_drop=max_drop, method=method, threads=ctx.threads, latency=latency, ranking=val.ranking,
+    )  # fmt: skip
+    return report.model_copy(update={"trials": trials})
+
+
+def _check_method(ctx: Context, runtime: str) -> None:
+    """Refuse ONNX Runtime's methods for a runtime whose quantizer has the extremes alone."""
+    if (method := ctx.recipe.quantize.method) not in ("auto", "minmax"):
+        raise InputError(
+            f"quantize.method {method} is for onnxruntime, {runtime} has minmax alone: give auto or minmax"
+        )
 
 
 def calibration_images(ctx: Context, side: int) -> Floats:
     """Draw the recipe's number of training images, by class: normalised float32 (n, c, side, side)."""
-    labels = ctx.dataset.labels[ctx.dataset.indices("train")]
-    rng = np.random.default_rng(ctx.seed("calibration"))
-    drawn = draw_calibration(None, labels, ctx.recipe.quantize.calibration_images, rng)
+    drawn = ctx.draw("train", ctx.recipe.quantize.calibration_images, "calibration")
     return np.asarray(ctx.split("train", side, drawn)[0].numpy(), dtype=np.float32)
+
+
+def validation(ctx: Context, side: int) -> Validation:
+    """Give the validation images and the draws of them that int8's choices are made on."""
+    images, labels = ctx.split("val", side)
+    choosing = ctx.draw("val", _CHOOSING_IMAGES, "choosing a calibration method")
+    ranking = ctx.draw("val", _RANKING_IMAGES, "ranking layers")
+    values = images.numpy()
+    return Validation(values, scorer(ctx, labels.numpy()), values[choosing], values[ranking])
 
 
 def scorer(ctx: Context, labels: NDArray[Any]) -> Callable[[Floats], float]:
@@ -161,7 +206,7 @@ def scorer(ctx: Context, labels: NDArray[Any]) -> Callable[[Floats], float]:
 
     def score(logits: Floats) -> float:
         probs = probabilities(torch.from_numpy(np.ascontiguousarray(logits)), ctx.dataset.multi_label)
-        found = evaluate(probs, labels[: len(logits)], multi_label=ctx.dataset.multi_label, bootstrap=0)
+        found = evaluate(probs, labels, multi_label=ctx.dataset.multi_label, bootstrap=0)
         return float((found.auc if ctx.dataset.multi_label else found.accuracy) or 0.0)
 
     return score
@@ -178,6 +223,7 @@ def inputs_of(ctx: Context, student: Student, runtimes: Sequence[str]) -> dict[s
         "versions": {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
         | {name: find_runtime(name).version() for name in runtimes if name not in ("onnxruntime", "openvino")},
         "seed": ctx.recipe.seed,
+        "weight_bits": weight_bits(),
     }
 
 
@@ -198,8 +244,8 @@ def read_variants(student: Student, entries: Sequence[dict[str, Any]]) -> list[V
 def told(report: QuantReport) -> dict[str, Any]:
     """Give what a row says of its quantization."""
     names = (
-        "method", "num_calibration", "calibration_sha256", "activation_type", "weight_type", "per_channel",
-        "float_operators", "excluded", "stem", "trials", "size_ratio",
+        "method", "num_calibration", "calibration_sha256", "activation_type", "weight_type", "weight_bits",
+        "per_channel", "float_operators", "excluded", "stem", "trials", "size_ratio", "num_quantized", "num_learnt",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 
@@ -211,21 +257,20 @@ def filed(ctx: Context, path: Path) -> Artifact:
     )
 
 
-def _check_drop(
-    ctx: Context, runtime: str, fp32: Path, int8: Path, val: Floats, score: Callable[[Floats], float]
-) -> None:
+def _check_drop(ctx: Context, runtime: str, fp32: Path, int8: Path, val: Validation) -> None:
     """Refuse an int8 file that loses more than the recipe allows, where no layer can go back to float."""
     allowed = ctx.recipe.quantize.max_drop
     if allowed is None:
         return
-    before, after = (score(answers(runtime, path, val, ctx.threads)) for path in (fp32, int8))
+    before, after = (val.score(answers(runtime, path, val.images, ctx.threads)) for path in (fp32, int8))
     if 100 * (before - after) > allowed + 1e-9:
         raise InputError(
-            f"int8 loses {100 * (before - after):.2f} points on validation, more than max_drop {allowed}, and layers "
-            f"are not returned to float for {runtime}"
+            f"int8 loses {100 * (before - after):.2f} points on validation, more than max_drop {allowed}, and no layer "
+            f"goes back to float here ({runtime})"
         )
 
 
-def _left_out(ctx: Context, reason: str) -> None:
+def left_out(ctx: Context, reason: str) -> None:
+    """Say why a row is missing, in the log and where the run is followed."""
     log.warning("%s", reason)
     ctx.report(reason, 1, 1)

@@ -17,6 +17,7 @@ from tutelage.distill.data import Dataset, load_dataset
 from tutelage.distill.loader import Loader, tensors
 from tutelage.distill.train import TrainSchedule
 from tutelage.progress import Report
+from tutelage.quant.calibration import draw_by_class
 from tutelage.recipe import Recipe, TrainSection
 from tutelage.records import InputError, Student
 from tutelage.workspace import Workspace
@@ -80,6 +81,14 @@ class Context:
             drop_last=True,
             seed=seed,
         )
+
+    def draw(self, name: str, number: int, purpose: str) -> NDArray[np.int64]:
+        """Draw `number` positions in a split by class, ascending, the same ones for the same purpose and seed.
+
+        Splits may be sorted by class: a choice that is made on the first images of one is made on one class.
+        """
+        labels = self.dataset.labels[self.dataset.indices(name)]
+        return draw_by_class(None, labels, number, np.random.default_rng(self.seed(purpose)))
 
     def split(
         self, name: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None

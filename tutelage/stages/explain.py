@@ -24,6 +24,8 @@ from .context import Context
 from .evaluate import answer
 
 Maps = NDArray[np.float32]
+# What validation images are drawn for, here and by the verb `explain`: both show the same ones.
+EXPLAINED = "images to explain"
 
 
 def explain_all(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
@@ -71,6 +73,7 @@ def explain_network(
         "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
         "int8": [[variant.runtime, variant.file.sha256] for variant in int8],
         "explain": section.model_dump(mode="json"),
+        "images": ctx.draw("val", section.images, EXPLAINED).tolist(),
         "seed": ctx.recipe.seed,
     }
     taught = f" from {student.teacher}" if student.teacher else ""
@@ -120,25 +123,16 @@ def _told(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: s
 
 def _images(ctx: Context, student: Student) -> tuple[Tensor, Tensor, NDArray[np.uint8] | None]:
     """Choose the validation images, the class each is explained for, and the lesions where the data has them."""
-    labels = torch.from_numpy(ctx.dataset.labels[ctx.dataset.indices("val")])
-    chosen = even(labels, ctx.recipe.explain.images)
-    images, _ = ctx.split("val", ctx.side(student), chosen.numpy())
+    chosen = ctx.draw("val", ctx.recipe.explain.images, EXPLAINED)
+    images, labels = ctx.split("val", ctx.side(student), chosen)
     masks = None
     if ctx.dataset.masks is not None and ctx.side(student) == ctx.size:
-        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen.numpy()]
-    return images, kinds(labels)[chosen].clamp(min=0), masks
-
-
-def even(labels: Tensor, number: int) -> Tensor:
-    """Choose the first images of each class (of several labels: of each image's first) in turn, `number` in all."""
-    found = kinds(labels)
-    places = [torch.nonzero(found == value).flatten() for value in sorted(set(found.tolist()), reverse=labels.ndim > 1)]
-    order = [int(place[i]) for i in range(len(found)) for place in places if i < len(place)]
-    return torch.tensor(sorted(order[:number]))
+        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
+    return images, kinds(labels).clamp(min=0), masks
 
 
 def kinds(labels: Tensor) -> Tensor:
-    """Give the class of each image `(n,)`; of several labels the first that holds, -1 where none does."""
+    """Give the class of each image `(n,)`; where an image may have more than one, its first, or -1 for none."""
     if labels.ndim == 1:
         return labels
     holds = labels.nan_to_num(0.0) > 0.5

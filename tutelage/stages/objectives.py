@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.devices import INT8_RUNTIMES
-from tutelage.quant.calibration import draw_calibration
+from tutelage.quant.calibration import draw_by_class
 from tutelage.quant.export import export_onnx
 from tutelage.quant.ptq import quantize_onnx
 from tutelage.quant.run import run_onnx
@@ -164,7 +164,7 @@ def scorer(ctx: Context, supernet: Supernet) -> Score:
 def calibration_places(ctx: Context, images: Tensor, labels: Tensor) -> NDArray[np.int64]:
     """Draw the images a quantizer sees during the search, by class, as many as the recipe quantizes with."""
     rng = np.random.default_rng(ctx.seed("calibration"))
-    return draw_calibration(images, labels.numpy(), ctx.recipe.quantize.calibration_images, rng)
+    return draw_by_class(images, labels.numpy(), ctx.recipe.quantize.calibration_images, rng)
 
 
 def export_int8(ctx: Context, net: torch.nn.Module, side: int, seen: Tensor, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tutelage.quant.calibration import draw_calibration
+from tutelage.quant.calibration import draw_by_class
 from tutelage.quant.cut import cut_shapes
 from tutelage.quant.prune import macs, prune_to, require_pruner
 from tutelage.recipe import PrunedSection
@@ -97,5 +97,5 @@ def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student
 
 def _labelled(ctx: Context, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     labels = ctx.dataset.labels[ctx.dataset.indices("train")]
-    drawn = draw_calibration(None, labels, _TAYLOR_IMAGES, np.random.default_rng(ctx.seed("taylor")))
+    drawn = draw_by_class(None, labels, _TAYLOR_IMAGES, np.random.default_rng(ctx.seed("taylor")))
     return ctx.split("train", side, drawn)

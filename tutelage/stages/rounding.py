@@ -1,4 +1,4 @@
-"""Teach students to bear rounding: quantization-aware training by the same teachers, then the usual int8 files."""
+"""Quantization-aware training of students under the teachers they have, and int8 files with the ranges it learnt."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.quant.export import export_onnx
+from tutelage.quant.learnt import export_learnt
 from tutelage.quant.qat import finish_qat, prepare_qat
 from tutelage.records import Student
 
 from . import networks
-from .compress import Variant, calibration_images, float_files, inputs_of, quantized, read_variants
+from .compress import Variant, calibration_images, float_files, inputs_of, left_out, quantized, read_variants
 from .context import Context
 from .teach import CHECKPOINT, fit
 
-SCHEME = "int8-qat"
+# Whose quantizers take activation ranges as they are.
+_RUNTIMES = ("onnxruntime", "openvino")
 
 
 def teach_rounding(
     ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]
 ) -> list[Variant]:
-    """Train a taught student on under int8 rounding for the recipe's `qat_epochs`, and quantize what comes out.
+    """Train a student on under int8 rounding for the recipe's `qat_epochs`, and write its int8 files.
 
-    It starts from the student's own weights and is taught by those of `teachers` that taught it, with the students'
-    schedule but its own learning rate. Nothing is done where the recipe asks for no such epochs, and for teachers.
+    It starts from the student's own weights and has those of `teachers` that distilled it, with the students' schedule
+    but its own learning rate. The files round activations in the ranges that training saw. Nothing is done where the
+    recipe asks for no such epochs, and for teachers; runtimes that take no ranges are left out and said.
     """
     section = ctx.recipe.quantize
     if section.qat_epochs == 0 or student.role == "teacher":
@@ -48,10 +50,14 @@ def teach_rounding(
             seeds=seeds, what="teach rounding to", rounding=True,
         )  # fmt: skip
         trained, plain = folder / "model.qat.onnx", finish_qat(network)
-        export_onnx(plain, trained, (1, ctx.channels, side, side))
+        learnt = export_learnt(network, trained, (1, ctx.channels, side, side))
         validation = {"accuracy": result.val_accuracy, "auc": result.val_auc}
-        files = float_files(ctx, student, plain, trained, runtimes)
-        variants = quantized(ctx, student, plain, files, SCHEME)
+        for runtime in runtimes:
+            if runtime not in _RUNTIMES:
+                left_out(ctx, f"no int8-qat row of {student.model} for {runtime}: its quantizer takes no learnt ranges")
+        takers = [runtime for runtime in runtimes if runtime in _RUNTIMES]
+        files = float_files(ctx, student, plain, trained, takers)
+        variants = quantized(ctx, student, plain, files, learnt)
         for variant in variants:
             variant["quantization"] |= {"qat_epochs": section.qat_epochs, "qat_lr": section.qat_lr}
         return {"variants": variants, "simulated": validation}
