@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast test-slow test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -44,6 +44,19 @@ NUM ?= 100
 mutants: $(READY)
 	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/run.py $(FILES) --num $(NUM)
+
+# The lowest versions that pyproject.toml allows, in an environment of their own: what each dependency is used for.
+LOWEST_ENV ?= .venv-lowest
+LOWEST_TESTS := tests/quant/test_ptq.py tests/quant/test_export.py tests/quant/test_qat.py tests/quant/test_prune.py \
+  tests/distill/test_teachers.py tests/distill/test_losses.py tests/distill/test_data_xray.py tests/distill/test_data_medmnist.py \
+  tests/search/test_strategies.py tests/search/test_score.py tests/bench/test_runtimes.py tests/leaderboard/test_store.py \
+  tests/leaderboard/test_export.py tests/leaderboard/test_plots.py tests/tutelage/test_recipe.py tests/tutelage/test_terminal.py
+
+test-lowest: $(READY)
+	$(BIN)/uv venv -q --clear --python "$$($(BIN)/python -c 'import sys; print(sys._base_executable)')" $(LOWEST_ENV)
+	$(BIN)/uv pip install -q --python $(LOWEST_ENV)/bin/python --resolution lowest-direct -e '.[litert,ncnn,prune,medmnist,xray,postgres]'
+	$(BIN)/uv pip install -q --python $(LOWEST_ENV)/bin/python -c constraints.txt pytest pytest-timeout pytest-xdist hypothesis
+	OMP_NUM_THREADS=1 $(LOWEST_ENV)/bin/python -m pytest $(LOWEST_TESTS) -m 'not slow' -q -n auto --maxprocesses 8 --dist loadfile
 
 # Type checkers do not know setuptools' package-dir mapping: show them the house as it is when installed.
 types:
@@ -122,4 +135,4 @@ bench-int8-loss: $(READY)
 	$(BIN)/python tests/benchmarks/int8_loss.py --data $(DATA)/cxr3
 
 clean:
-	rm -rf $(VENV) $(NNI_ENV) .types build dist *.egg-info
+	rm -rf $(VENV) $(NNI_ENV) $(LOWEST_ENV) .types build dist *.egg-info
