@@ -123,15 +123,14 @@ def read_image(file: str, how: Any) -> Any:
         image = Image.open(file)
         if how["fit"] == "squash":
             image.draft(None, (2 * how["width"], 2 * how["height"]))  # a large JPEG is decoded small, as in training
+        if image.mode not in READABLE_MODES or "transparency" in image.info:
+            sys.exit(f"{file}: mode {image.mode}: give 8-bit gray or RGB without alpha")
+        shaped = image.convert("RGB" if how["channels"] == 3 else "L")
     except OSError as error:
         sys.exit(f"{file} cannot be read as an image: {error}")
-    if image.mode not in READABLE_MODES or "transparency" in image.info:
-        sys.exit(f"{file}: mode {image.mode}: give 8-bit gray or RGB without alpha")
-    box = None if how["fit"] == "squash" else square(image.size, how["fit"])
-    image = image.convert("RGB" if how["channels"] == 3 else "L")
-    if box is not None:
-        image = image.crop(box)  # what lies outside the image is black
-    return image.resize((how["width"], how["height"]), Image.BILINEAR, reducing_gap=2.0)
+    if how["fit"] != "squash":
+        shaped = shaped.crop(square(image.size, how["fit"]))  # what lies outside the image is black
+    return shaped.resize((how["width"], how["height"]), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def square(size: tuple[int, int], fit: str) -> tuple[int, int, int, int]:

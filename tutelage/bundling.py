@@ -68,7 +68,7 @@ def bundle_row(
         row,
         preprocess=Preprocess(height=side, width=side, channels=ctx.channels, mean=mean, std=std, fit=fit),
         labels=ctx.dataset.class_names,
-        thresholds=_class_thresholds(row),
+        thresholds=class_thresholds(row),
         validation=images.numpy(),
         reference_logits=reference.numpy(),
         evaluated_difference=difference,
@@ -109,7 +109,7 @@ def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
         ) from None
 
 
-def _class_thresholds(row: Row) -> tuple[float, ...] | None:
+def class_thresholds(row: Row) -> tuple[float, ...] | None:
     """Give one threshold a class of what the row was evaluated with: a number for two classes, one a label, or none."""
     threshold = row.details.get("threshold")
     if threshold is None:

@@ -5,12 +5,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import numpy_helper
+from torch import nn
 
 from tutelage.quant.calibration import calibration_hash, draw_by_class
+from tutelage.quant.export import export_onnx
 from tutelage.quant.openvino_ptq import quantize_openvino
 from tutelage.quant.ptq import quantize_onnx
 from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.quant.sensitivity import sensitivity
 from tutelage.records import InputError
 
 
@@ -52,9 +58,6 @@ def test_openvino_int8_keeps_accuracy(digits, calibration, tmp_path) -> None:
 
 
 def test_every_convolution_is_int8_per_channel(digits, calibration, tmp_path) -> None:
-    import onnx
-    from onnx import numpy_helper
-
     report = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", calibration)
     graph = onnx.load(tmp_path / "int8.onnx").graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -91,9 +94,6 @@ def test_nothing_is_printed(digits, calibration, tmp_path, capsys) -> None:
 @pytest.mark.slow
 def test_constant_channels_are_quantized(digits, calibration, tmp_path) -> None:
     """A dead filter has the range [0, 0] and a constant image a single value: no NaN, no division by zero."""
-    import onnx
-    from onnx import numpy_helper
-
     model = onnx.load(digits.fp32)
     weight = max((t for t in model.graph.initializer if len(t.dims) == 4), key=lambda t: t.dims[0])
     values = numpy_helper.to_array(weight).copy()
@@ -127,7 +127,6 @@ def test_bad_input_is_one_line(digits, calibration, tmp_path: Path) -> None:
 
 
 def test_an_operator_the_runtime_does_not_know_is_named(calibration, tmp_path) -> None:
-    import onnx
     from onnx import TensorProto, helper
 
     node = helper.make_node("Frobnicate", ["input"], ["logits"], domain="acme")
@@ -165,3 +164,54 @@ def test_calibration_of_many_labels_takes_the_rarest() -> None:
     assert {18, 19} <= set(chosen.tolist())
     assert (chosen < 18).sum() == 2
     assert (chosen >= 20).sum() == 2
+
+
+def test_the_file_computes_what_its_integers_say(digits, tmp_path) -> None:
+    """With the kernels of this processor as without them: where products overflow, the outputs were far away."""
+    made = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", digits.images[:32])
+    images = digits.val_images[:100]
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(str(made.path), options, providers=["CPUExecutionProvider"])
+    exact = plain.run(None, {"input": images})[0]
+    rounding = np.abs(exact - digits.logits[:100]).mean()
+    assert np.abs(run_onnx(made.path, images) - exact).mean() < 0.5 * rounding
+    openvino = quantize_openvino(digits.fp32, tmp_path / "int8.xml", digits.images[:32])
+    assert np.abs(run_openvino(openvino.path, images) - digits.logits[:100]).mean() < 5 * rounding
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_weights_have_the_bits_that_the_processor_multiplies(saturates, digits, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tutelage.quant.saturation.products_saturate", lambda: saturates)
+    made = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", digits.images[:8])
+    weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(made.path).graph.initializer]
+    largest = max(int(np.abs(values.astype(np.int32)).max()) for values in weights if values.dtype == np.int8)
+    assert (made.weight_bits, largest) == ((7, 64) if saturates else (8, 127))
+
+
+@pytest.mark.parametrize("num", [3, 8, 13])
+def test_a_file_of_a_fixed_batch_is_calibrated_with_any_number_of_images(num, digits, tmp_path) -> None:
+    """Fewer images than the batch, just as many, and a rest: none is left out, and none is missing."""
+    small = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    export_onnx(small, tmp_path / "fixed.onnx", (8, 3, 32, 32), dynamic_batch=False)
+    export_onnx(small, tmp_path / "free.onnx", (8, 3, 32, 32))
+    images = digits.images[:num]
+    for write, suffix, run in ((quantize_onnx, "onnx", run_onnx), (quantize_openvino, "xml", run_openvino)):
+        fixed, free = (write(tmp_path / f"{name}.onnx", tmp_path / f"{name}.int8.{suffix}", images)
+                       for name in ("fixed", "free"))  # fmt: skip
+        assert fixed.num_calibration == num
+        np.testing.assert_allclose(
+            run(fixed.path, digits.val_images[:16]), run(free.path, digits.val_images[:16]), atol=1e-4
+        )
+    noise = sensitivity(tmp_path / "fixed.onnx", images, images)
+    assert [layer.noise for layer in noise.layers] == pytest.approx(
+        [layer.noise for layer in sensitivity(tmp_path / "free.onnx", images, images).layers], rel=0.2
+    )
+
+
+def test_fp32_bytes_count_the_weights_beside_the_file(digits, tmp_path) -> None:
+    model = onnx.load(digits.fp32)
+    onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, location="split.data", size_threshold=100)
+    made = quantize_onnx(tmp_path / "split.onnx", tmp_path / "int8.onnx", digits.images[:8])
+    assert made.fp32_bytes == sum((tmp_path / name).stat().st_size for name in ("split.onnx", "split.data"))
+    assert made.size_ratio == pytest.approx(made.size_bytes / digits.fp32.stat().st_size, rel=0.1)

@@ -109,7 +109,6 @@ def test_the_file_has_the_scales_that_training_saw(digits, trained, tmp_path) ->
     }  # fmt: skip
     own = [value for value in found if np.isclose(value, learnt, rtol=1e-5).any()]
     # A folded gate's output is its input's integers read with another scale: the function's own, not a range.
-    print(len(own), len(found))
     assert len(own) >= 0.95 * len(found)
     plain = quantize_onnx(tmp_path / "trained.onnx", tmp_path / "ptq.onnx", digits.images[:64])
     assert plain.num_learnt == 0

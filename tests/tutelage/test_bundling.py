@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tutelage.bundling import bundle_row, row_of
+from tutelage.bundling import bundle_row, class_thresholds, row_of
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 from tutelage.workspace import Workspace
@@ -29,6 +29,14 @@ def test_a_recipe_without_students_names_the_remedy(tmp_path: Path) -> None:
 def test_a_row_without_its_file_is_refused(source: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         bundle_row(_row("a", 0.9, 0.9, 1.0, source=source), Workspace(tmp_path), lambda *_: None, 1, out=tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(None, None), (0.3, (0.7, 0.3)), ([0.1, 0.2, 0.9], (0.1, 0.2, 0.9))]
+)
+def test_every_class_has_the_threshold_it_was_evaluated_with(threshold: object, expected: object) -> None:
+    row = Row(model="a", role="student", recipe="r", dataset="d", details={"threshold": threshold})
+    assert class_thresholds(row) == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize("words", [["8576a5ae"], ["--recipe", "demo"], ["make", "8576a5ae"]])

@@ -1,5 +1,8 @@
 """The four papers' recipes, each run whole on small made pictures that lie on disk exactly as the real set does."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -10,8 +13,10 @@ import pytest
 from PIL import Image
 
 from tutelage import pipeline
+from tutelage.bundling import bundle_row
 from tutelage.distill.chest import CHESTXRAY14_LABELS
 from tutelage.distill.data import check_path
+from tutelage.distill.images import decode
 from tutelage.recipe import Recipe, load_recipe
 from tutelage.records import InputError, Row
 from tutelage.stages.context import open_context
@@ -117,7 +122,35 @@ def run(name: str, root: Path, workspace: Path, *changes: str) -> dict[tuple[str
     recipe = load_recipe(name, [f"data.path={root}", *SMALL, *changes])
     _, published = pipeline.run(recipe, Workspace(workspace), lambda text, done, total: None, 1)
     assert (workspace / "runs" / name / "report.html").is_file()
+    check_bundle(next(row for row in published.rows if row.role == "student" and row.scheme != "fp32"), root, workspace)
     return {(row.model, row.teacher, row.scheme): row for row in published.rows if row.runtime == "onnxruntime"}
+
+
+def check_bundle(row: Row, root: Path, workspace: Path) -> None:
+    """Bundle a row of a run and let its predict.py classify two pictures, as who deploys it would."""
+    made = bundle_row(row, Workspace(workspace), lambda *_: None, 1, out=workspace / "bundle")
+    how = made.preprocess
+    pictures = [path for path in sorted(root.rglob("*")) if path.suffix in (".png", ".jpg", ".jpeg")][:2]
+    command = [sys.executable, str(made.folder / "predict.py"), *map(str, pictures)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    pixels = np.stack([decode(path, how.height, how.channels, fit=how.fit)[0] for path in pictures]) / 255
+    pixels = pixels.reshape(2, how.height, how.width, how.channels)
+    images = ((pixels - np.array(how.mean)) / np.array(how.std)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose([line["logits"] for line in lines], made.run(images), atol=1e-3)
+    threshold = row.details["threshold"]
+    if made.thresholds.multi_label:
+        assert list(made.thresholds.values) == pytest.approx(list(threshold))
+    for line in lines:
+        probabilities = dict(zip(made.labels, line["probabilities"], strict=True))
+        if made.thresholds.multi_label:
+            cuts = dict(zip(made.labels, threshold, strict=True))
+            assert line["labels"] == [name for name in made.labels if probabilities[name] >= cuts[name]]
+        elif threshold is None:
+            assert line["labels"] == [max(probabilities, key=probabilities.__getitem__)]
+        else:
+            assert line["labels"] == [made.labels[int(line["probabilities"][1] >= threshold)]]
 
 
 @pytest.mark.slow

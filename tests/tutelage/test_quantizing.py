@@ -1,4 +1,4 @@
-"""int8 in a run: rows say how they were made, students taught under rounding stand beside; the verb obeys."""
+"""int8 in a run: rows say how they were made, students of QAT stand beside; choices see all classes; the verb obeys."""
 
 import json
 from pathlib import Path
@@ -6,21 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 from tutelage.bench.litert import converter_ready
 from tutelage.bench.runtimes import find_runtime
 from tutelage.cli import app
+from tutelage.quant.export import export_onnx
 from tutelage.quant.files import is_quantized, read_graph
 from tutelage.quant.run import run_onnx
 from tutelage.quantizing import quantize_file
 from tutelage.recipe import DeviceSection, Recipe
 from tutelage.records import Arch, InputError, Student
-from tutelage.stages.compress import calibration_images, compress
+from tutelage.stages.compress import calibration_images, compress, quantize_for, validation
 from tutelage.stages.context import Context, open_context
 from tutelage.stages.device import name_device
 from tutelage.stages.evaluate import answer
+from tutelage.stages.explain import _images
 from tutelage.stages.measure import measure_all
 from tutelage.stages.rounding import teach_rounding
 from tutelage.stages.teach import teach_student, teach_teacher
@@ -64,6 +67,8 @@ def test_rows_say_how_they_were_made_and_rounding_is_taught_by_the_teacher(taugh
     (rounded,) = teach_rounding(ctx, student, ["onnxruntime"], [teacher])
     assert rounded.scheme == "int8-qat"
     assert rounded.quantization["qat_epochs"] == 1
+    assert rounded.quantization["num_learnt"] > 50  # the ranges that training saw are the file's
+    assert int8.quantization["num_learnt"] == 0
     paths = [ctx.workspace.path / one.file.path for one in (fp32, int8, rounded)]
     assert [is_quantized(read_graph(path)) for path in paths] == [False, True, True]
     images = ctx.split("val", 32)[0].numpy()
@@ -221,3 +226,63 @@ def test_the_command_line_holds_the_loss_and_measures_both_files(taught, tmp_pat
     lost = CliRunner().invoke(app, [*command, "--device", "nowhere"])
     assert isinstance(lost.exception, InputError)
     assert "nowhere" in str(lost.exception)
+
+
+@pytest.fixture(scope="module")
+def sorted_by_class(tmp_path_factory) -> Context:
+    """Open three classes of pictures whose split is sorted by class, as folders are read."""
+    root = tmp_path_factory.mktemp("folders")
+    rng = np.random.default_rng(0)
+    for kind, name in enumerate(("a", "b", "c")):
+        (root / name).mkdir()
+        for number in range(40):
+            pixels = rng.integers(0, 60, (16, 16)).astype(np.uint8) + np.uint8(80 * kind)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    data = {"dataset": "folder", "path": str(root), "size": 16, "channels": 1, "augment": "none", "val_share": 0.3}
+    recipe = Recipe.model_validate({"name": "sorted", "data": data, "explain": {"images": 6}})
+    return open_context(recipe, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
+
+
+def test_choices_see_every_class_of_a_sorted_split(sorted_by_class, monkeypatch) -> None:
+    """The first images of this split are of one class: none of the draws may be a prefix."""
+    ctx = sorted_by_class
+    labels = ctx.dataset.labels[ctx.dataset.indices("val")]
+    assert len(set(labels[:9].tolist())) == 1  # what a prefix would have seen
+    monkeypatch.setattr("tutelage.stages.compress._CHOOSING_IMAGES", 9)
+    monkeypatch.setattr("tutelage.stages.compress._RANKING_IMAGES", 6)
+    val = validation(ctx, 16)
+    images = ctx.split("val", 16)[0].numpy()
+    for drawn, each in ((val.choosing, 3), (val.ranking, 2)):
+        places = [int(np.flatnonzero((images == one).all(axis=(1, 2, 3)))[0]) for one in drawn]
+        assert np.bincount(labels[places]).tolist() == [each] * 3
+    explained = _images(ctx, Student(model="small", role="student", arch=ARCH.model_copy(update={"r": 16})))[1]
+    assert np.bincount(explained.numpy()).tolist() == [2, 2, 2]
+    assert ctx.draw("val", 9, "one").tolist() == ctx.draw("val", 9, "one").tolist()
+    assert ctx.draw("val", 9, "one").tolist() != ctx.draw("val", 9, "other").tolist()
+
+
+def _changed(ctx: Context, **section: object) -> Context:
+    quantize = ctx.recipe.quantize.model_copy(update=section)
+    return Context(ctx.recipe.model_copy(update={"quantize": quantize}), ctx.workspace, ctx.dataset, _quiet, 1)
+
+
+def test_a_held_loss_still_chooses_the_method(sorted_by_class, tmp_path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    export_onnx(net, tmp_path / "net.onnx", (1, 1, 16, 16))
+    ctx = _changed(sorted_by_class, method="auto", max_drop=100.0, calibration_images=24)
+    calibration, val = calibration_images(ctx, 16), validation(ctx, 16)
+    made = quantize_for(ctx, "onnxruntime", tmp_path / "net.onnx", tmp_path / "int8.onnx", calibration, val)
+    assert set(made.trials) == {"minmax", "percentile", "entropy"}
+    assert made.method == max(made.trials, key=made.trials.__getitem__)
+    given = _changed(ctx, method="percentile")
+    with pytest.raises(InputError, match="percentile is for onnxruntime, openvino has minmax alone"):
+        quantize_for(given, "openvino", tmp_path / "net.onnx", tmp_path / "int8.xml", calibration, val)
+
+
+@pytest.mark.slow
+def test_qat_is_not_put_through_another_runtime_s_calibration(taught, caplog) -> None:
+    ctx, teacher, student = taught
+    found = teach_rounding(ctx, student, ["onnxruntime", "litert"], [teacher])
+    assert {one.runtime for one in found} == {"onnxruntime"}
+    assert "no int8-qat row of small for litert: its quantizer takes no learnt ranges" in caplog.text
