@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tutelage.quant.mixed import quantize_mixed
 from tutelage.quant.ptq import quantize_onnx
 from tutelage.quant.run import run_onnx
+from tutelage.quant.saturation import WEIGHT_STEPS, weight_bits
 from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
 from tutelage.records import InputError
 
@@ -110,7 +111,7 @@ def test_noise_is_what_rounding_alone_does(tmp_path) -> None:
     (layer,) = sensitivity(tmp_path / "m.onnx", images, images).layers
     x, step = -images, (images.max() - images.min()) / 255
     rounded_x = np.rint(x / step) * step
-    scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+    scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / WEIGHT_STEPS[weight_bits()]
     rounded_w = np.rint(weight / scale) * scale
     exact, rough = (np.einsum("oc,nchw->nohw", w[:, :, 0, 0], v) for w, v in ((weight, x), (rounded_w, rounded_x)))
     assert layer.noise == pytest.approx(np.square(rough - exact).mean() / np.square(exact).mean(), rel=0.05)

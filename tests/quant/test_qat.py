@@ -115,7 +115,7 @@ def test_the_file_has_the_scales_that_training_saw(digits, trained, tmp_path) ->
     assert plain.scheme == "int8-ptq"
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_what_was_trained_is_what_is_deployed(runtime, digits, trained, tmp_path) -> None:
     """The deployed file is nearer to the network that was trained than the same weights quantized afterwards."""
     ranges = export_learnt(trained, tmp_path / "trained.onnx", (1, 3, 32, 32))

@@ -97,7 +97,7 @@ def test_a_runtime_that_cannot_is_left_out_and_said(taught, monkeypatch, caplog)
     ctx, _, student = taught
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "nncf" else find(name, *a))
-    changed = RECIPE.quantize.model_copy(update={"method": "percentile"})
+    changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
     other = Context(RECIPE.model_copy(update={"quantize": changed}), ctx.workspace, ctx.dataset, _quiet, 1)
     found = compress(other, student, ["onnxruntime", "openvino"])
     assert [(one.scheme, one.runtime) for one in found] == [
