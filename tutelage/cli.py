@@ -195,7 +195,7 @@ def quantize(
     """Quantize an ONNX model to int8, calibrated on the recipe's training images, and compare it on validation.
 
     Example: [bold]tutelage quantize student.onnx --out student.int8.onnx --max-drop 0.5 --device host-ort-64px[/]
-    Training under rounding needs the student: [bold]tutelage run demo --set quantize.qat_epochs=3[/]
+    Quantization-aware training needs the student: [bold]tutelage run demo --set quantize.qat_epochs=3[/]
     """
     from tutelage import quantizing, terminal
     from tutelage.recipe import load_recipe, with_options

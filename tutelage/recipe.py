@@ -205,7 +205,7 @@ class DistillSection(TrainSection):
 
 
 class QuantizeSection(Section):
-    """How networks become int8: after training, and for students also by training under rounding (int8-qat rows)."""
+    """How networks become int8: after training, and for students also by QAT (int8-qat rows)."""
 
     # ONNX Runtime's ranges; auto: the method whose logits are nearest to fp32's on validation images.
     method: Literal["auto", "minmax", "percentile", "entropy"] = "auto"

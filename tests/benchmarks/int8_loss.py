@@ -1,4 +1,4 @@
-"""What int8 costs a recipe's students, by itself and after training under rounding: `make bench-int8-loss`.
+"""What int8 costs a recipe's students, after training and by quantization-aware training: `make bench-int8-loss`.
 
 Enters: a recipe, a folder of data. Leaves: a line a student, runtime and scheme: its share of the fp32 bytes, and what
 accuracy and AUC lose against the fp32 file of the same student, with 95 % intervals over groups. Where the recipe has
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the file or folder of the recipe's data set")
     parser.add_argument("--workspace", type=Path, default=Path("folds-workspace"))
     parser.add_argument("--by", choices=("image", "group"), default="group", help="what a fold keeps together")
-    parser.add_argument("--qat", type=int, default=2, help="epochs of training under rounding; 0: none (default: 2)")
+    parser.add_argument("--qat", type=int, default=2, help="epochs of quantization-aware training; 0: none (default: 2)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
     asked = parser.parse_args()
     changes = [*asked.changes, f"data.path={asked.data}", f"quantize.qat_epochs={asked.qat}"]
