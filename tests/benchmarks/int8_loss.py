@@ -53,7 +53,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the file or folder of the recipe's data set")
     parser.add_argument("--workspace", type=Path, default=Path("folds-workspace"))
     parser.add_argument("--by", choices=("image", "group"), default="group", help="what a fold keeps together")
-    parser.add_argument("--qat", type=int, default=2, help="epochs of quantization-aware training; 0: none (default: 2)")
+    parser.add_argument(
+        "--qat", type=int, default=2, help="epochs of quantization-aware training; 0: none (default: 2)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
     asked = parser.parse_args()
     changes = [*asked.changes, f"data.path={asked.data}", f"quantize.qat_epochs={asked.qat}"]
