@@ -79,7 +79,7 @@ def calibrate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure and fit until the leave-one-out error is known to be small, or until the time is over.
+    """Measure and fit until the held-out error is known to be small, or until the time is over.
 
     Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
     four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without

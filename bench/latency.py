@@ -3,7 +3,11 @@
 The model is linear in the features of `features.py`, fitted on relative error: Bayesian ridge regression in which each
 group of features (whole net, stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not
 overfit and fifty use what the stages tell. Noise is Student's t, so that one slow outlier does not bend the fit.
-Intervals are scaled by leave-one-out errors (conformal calibration).
+Intervals are cross-conformal (Vovk 2015): their half-width is a quantile of held-out errors in predicted standard
+deviations, and each of those errors, like the model's stated one, comes from a fit that did not see the net, with
+hyperparameters of its own. That guarantees no coverage for few nets, so it was measured: on GPU latencies of OFA
+subnets (six tables, features of counts, four random training sets each, 400 unseen nets) 90 % intervals held 81, 94
+and 92 % after 10, 20 and 50 nets; from twenty on no set held less than 82 %, but of ten nets one held 18 %.
 """
 
 from __future__ import annotations
@@ -37,8 +41,8 @@ _REACH = 1.25
 # Degrees of freedom of the noise: slow outliers are common on devices, and one must not bend the fit.
 _TAIL = 4.0
 _ROBUST_SWEEPS = 4
-# Weight, in nets, of the noise's own interval beside the leave-one-out one: ten errors alone give no 90 % quantile.
-_PRIOR_NETS = 10.0
+# Up to so many nets each is held out alone, from more on a tenth of them at a time.
+_FOLDS = 10
 
 
 class _Fit(Protocol):
@@ -61,7 +65,7 @@ class _FitEither:
 
 
 class LatencyModel:
-    """A fitted latency model of one device. `error` is its leave-one-out mean relative error, a share."""
+    """A fitted latency model of one device. `error` is its mean relative error on nets held out of the fit."""
 
     fit = _FitEither()
 
@@ -105,12 +109,8 @@ class LatencyModel:
         self._spread = spread
         design, target = self._design(features), latency / self._scale
         width_of = _column_groups(groups)
-        trust = np.ones(len(target))
-        for _ in range(_ROBUST_SWEEPS):
-            widths, self._noise = _most_evident(design, target, trust, width_of)
-            precision = _precision(widths, width_of)
-            self._weights, self._covariance, trust = _solve(design, target, self._noise, precision, trust, sweeps=1)
-        errors, scores = _leave_one_out(design, target, self._noise, precision, trust)
+        self._weights, self._covariance, self._noise = _robust_fit(design, target, width_of)
+        errors, scores = _held_out(design, target, width_of)
         self.error = float(np.mean(errors))
         self.error_se = float(np.std(errors, ddof=1) / math.sqrt(len(errors)))
         self._stretch = _stretch(scores)
@@ -259,30 +259,50 @@ def _precision(widths: Floats, width_of: NDArray[np.int64]) -> Floats:
     return np.concatenate([[1.0], 1.0 / share])
 
 
-def _most_evident(design: Floats, target: Floats, trust: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, float]:
-    """Find the groups' prior widths and the relative noise of the highest evidence (type-II maximum a posteriori)."""
+def _robust_fit(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats, float]:
+    """Fit hyperparameters and weights in turns under Student's t noise; returns weights, covariance, relative noise."""
+    trust, log_parameters = np.ones(len(target)), None
+    for _ in range(_ROBUST_SWEEPS):
+        log_parameters = _most_evident(design, target, trust, width_of, log_parameters)
+        noise = float(np.exp(log_parameters[-1]))
+        precision = _precision(np.exp(log_parameters[:-1]), width_of)
+        weights, covariance, trust = _solve(design, target, noise, precision, trust, sweeps=1)
+    return weights, covariance, noise
+
+
+def _most_evident(
+    design: Floats, target: Floats, trust: Floats, width_of: NDArray[np.int64], start: Floats | None
+) -> Floats:
+    """Find the logs of the groups' prior widths and of the relative noise of the highest evidence.
+
+    Type-II maximum a posteriori, searched from `start` (the sweep before) where there is one.
+    """
     from scipy.optimize import minimize
 
     num_groups = int(width_of.max()) + 1
 
-    def cost(log_parameters: Floats) -> float:
+    def cost(log_parameters: Floats) -> tuple[float, Floats]:
         log_widths, log_noise = log_parameters[:-1], log_parameters[-1]
         precision = _precision(np.exp(log_widths), width_of)
         noise = (np.exp(log_noise) * target) ** 2 / trust
-        system = design.T @ (design / noise[:, None]) + np.diag(precision)
-        factor = np.linalg.cholesky(system)
-        rotated = np.linalg.solve(factor, design.T @ (target / noise))
-        misfit = float((target**2 / noise).sum() - rotated @ rotated)
-        log_volume = float(2 * np.log(np.diag(factor)).sum() - np.log(precision).sum() + np.log(noise).sum())
-        prior = (((log_widths - _LOG_WIDTH) / _LOG_WIDTH_SD) ** 2).sum() + (
-            (log_noise - _LOG_NOISE) / _LOG_NOISE_SD
-        ) ** 2
-        return 0.5 * (misfit + log_volume + float(prior))
+        covariance = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(precision))
+        weights = covariance @ (design.T @ (target / noise))
+        misfit = float(((target - design @ weights) ** 2 / noise).sum() + precision @ weights**2)
+        log_volume = -float(np.linalg.slogdet(covariance)[1] + np.log(precision).sum() - np.log(noise).sum())
+        offset = np.append((log_widths - _LOG_WIDTH) / _LOG_WIDTH_SD, (log_noise - _LOG_NOISE) / _LOG_NOISE_SD)
+        # Weights minimise the misfit, so only what stands in it directly changes it to first order.
+        known = precision * (weights**2 + np.diag(covariance))
+        slope = offset / np.append(np.full(num_groups, _LOG_WIDTH_SD), _LOG_NOISE_SD)
+        slope[:-1] += np.bincount(width_of[1:], 1 - known[1:], num_groups)
+        seen = len(precision) - float(precision @ np.diag(covariance))
+        slope[-1] += len(target) - seen - float(((target - design @ weights) ** 2 / noise).sum())
+        return 0.5 * (misfit + log_volume + float(offset @ offset)), slope
 
-    start = np.array([_LOG_WIDTH] * num_groups + [_LOG_NOISE + 1])
+    if start is None:
+        start = np.array([_LOG_WIDTH] * num_groups + [_LOG_NOISE + 1])
     bounds = [(-9.0, 3.0)] * num_groups + [(-7.0, 0.0)]
-    found = minimize(cost, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
-    return np.exp(found.x[:-1]), float(np.exp(found.x[-1]))
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
+    return np.asarray(found.x, dtype=np.float64)
 
 
 def _solve(
@@ -301,27 +321,30 @@ def _solve(
     return weights, covariance, trust
 
 
-def _leave_one_out(
-    design: Floats, target: Floats, noise: float, precision: Floats, trust: Floats
-) -> tuple[Floats, Floats]:
-    """Predict each net from the others: the relative errors, and the errors in predicted deviations."""
+def _held_out(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Predict each net by a fit on others, hyperparameters included: relative errors, errors in predicted deviations.
+
+    Only the centres and scales of the features, which know no latency, are those of all nets.
+    """
     errors, scores = np.empty(len(target)), np.empty(len(target))
-    for left in range(len(target)):
-        rest = np.arange(len(target)) != left
-        weights, covariance, _ = _solve(design[rest], target[rest], noise, precision, trust[rest], sweeps=3)
-        row = design[left]
-        error = abs(float(target[left] - row @ weights))
-        deviation = math.sqrt(float(row @ covariance @ row) + (noise * max(float(row @ weights), 1e-6)) ** 2)
-        errors[left], scores[left] = error / target[left], error / deviation
+    fold = np.arange(len(target)) % _FOLDS  # nets come in order of choice, the extremes first: spread them
+    for out in range(fold.max() + 1):
+        rest, left = fold != out, fold == out
+        weights, covariance, noise = _robust_fit(design[rest], target[rest], width_of)
+        mean = np.maximum(design[left] @ weights, 1e-6)
+        variance = np.einsum("ij,jk,ik->i", design[left], covariance, design[left]) + (noise * mean) ** 2
+        errors[left] = np.abs(target[left] - mean) / target[left]
+        scores[left] = np.abs(target[left] - mean) / np.sqrt(variance)
     return errors, scores
 
 
 def _stretch(scores: Floats) -> float:
-    """Give the interval's half-width in deviations: the leave-one-out quantile, for few nets drawn to the noise's."""
-    num = len(scores)
-    level = min(1.0, math.ceil((num + 1) * COVERAGE) / num)
-    empirical = float(np.quantile(scores, level))
-    return (num * empirical + _PRIOR_NETS * _quantile(COVERAGE)) / (num + _PRIOR_NETS)
+    """Give the interval's half-width in deviations: the conformal quantile of held-out scores.
+
+    Of fewer than nine nets there is none at 90 %; the largest score stands for it.
+    """
+    rank = min(len(scores), math.ceil((len(scores) + 1) * COVERAGE))
+    return float(np.sort(scores)[rank - 1])
 
 
 def _quantile(coverage: float) -> float:

@@ -43,7 +43,7 @@ _COMMENTS = {
     "spaces": "search spaces the latency model covers",
     "resolutions": "input sides in pixels it covers",
     "steadiness": "to what share the nets' times are known, 95 % of them within it (0.02 is 2 %)",
-    "model_error": "leave-one-out mean error of the latency model, a share",
+    "model_error": "mean relative error of the latency model on nets held out of its fit, a fraction",
     "created": "when it was measured; `tutelage device check` says whether it still holds",
 }
 

@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tutelage.bench import latency
 from tutelage.bench.features import block_features, choose_archs, count_features, design
 from tutelage.bench.latency import LatencyModel
 from tutelage.records import Arch, InputError
@@ -94,6 +95,75 @@ def test_leave_one_out_error_is_near_the_held_out_error(table: dict[str, float])
         covered.append(((low <= truth) & (truth <= high)).mean())
     assert np.mean(stated) == pytest.approx(np.mean(held_out), rel=0.25)
     assert 0.83 <= np.mean(covered) <= 0.97
+
+
+def test_a_held_out_error_comes_from_a_fit_that_did_not_see_the_net():
+    """Whatever the held-out net took, what the others predict for it is the same, hyperparameters included."""
+    rng = np.random.default_rng(1)
+    columns = rng.standard_normal((12, 3))
+    latencies = 1 + 0.1 * columns @ np.array([1.0, 0.5, 0.2]) + 0.02 * rng.standard_normal(12)
+    features = np.hstack([np.ones((12, 1)), columns])
+    groups = np.array([-1, 0, 0, 1])
+    errors, scores = latency._held_out(features, latencies, groups)
+    odd = latencies.copy()
+    odd[3] *= 1.5
+    again, _ = latency._held_out(features, odd, groups)
+    rest = np.arange(12) != 3
+    weights, covariance, noise = latency._robust_fit(features[rest], latencies[rest], groups)
+    mean = float(features[3] @ weights)
+    assert errors[3] == pytest.approx(abs(latencies[3] - mean) / latencies[3])
+    assert again[3] == pytest.approx(abs(odd[3] - mean) / odd[3])
+    spread = np.sqrt(features[3] @ covariance @ features[3] + (noise * mean) ** 2)
+    assert scores[3] == pytest.approx(abs(latencies[3] - mean) / spread)
+    assert latency._robust_fit(features, latencies, groups)[2] != pytest.approx(
+        noise, rel=1e-3
+    )  # the whole fit differs
+
+
+def test_the_gradient_of_the_evidence_is_its_slope(monkeypatch: pytest.MonkeyPatch):
+    from scipy import optimize
+
+    caught = {}
+
+    def keep(cost, start, **_):  # type: ignore[no-untyped-def]
+        caught["cost"] = cost
+        return optimize.OptimizeResult(x=start)
+
+    monkeypatch.setattr(optimize, "minimize", keep)
+    rng = np.random.default_rng(0)
+    features = np.hstack([np.ones((12, 1)), rng.standard_normal((12, 5))])
+    latencies, trust = rng.uniform(1, 2, 12), rng.uniform(0.5, 1.2, 12)
+    start = latency._most_evident(features, latencies, trust, np.array([-1, 0, 1, 1, 2, 2]), None)
+    for at in (start, start + rng.standard_normal(4)):
+        for i, step in enumerate(1e-5 * np.eye(4)):
+            slope = (caught["cost"](at + step)[0] - caught["cost"](at - step)[0]) / 2e-5
+            assert caught["cost"](at)[1][i] == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(("num", "rank"), [(5, 5), (8, 8), (9, 9), (10, 10), (19, 18), (20, 19), (50, 46)])
+def test_the_half_width_is_the_conformal_quantile(num: int, rank: int):
+    """The ceil(.9 (n + 1))-th smallest score, or the largest where there are too few."""
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, num + 1))
+    assert latency._stretch(scores) == rank
+
+
+@pytest.mark.slow
+def test_ten_nets_of_the_public_table_know_their_error(data_dir: Path, tables: ModuleType):
+    """With hyperparameters that had seen the nets left out, the stated error was half of the true one."""
+    archs, times = tables.read_table(data_dir)
+    found = []
+    for seed, ms in enumerate(times.values()):
+        for draws in range(2):
+            order = np.random.default_rng([seed, draws]).permutation(len(archs))
+            train, test = order[:10], order[10:410]
+            model = LatencyModel.fit([archs[i] for i in train], ms[train])
+            mean, low, high = model.predict([archs[i] for i in test])
+            found.append(
+                (model.error, np.abs(mean / ms[test] - 1).mean(), ((low <= ms[test]) & (ms[test] <= high)).mean())
+            )
+    stated, true, covered = np.mean(found, axis=0)
+    assert stated == pytest.approx(true, rel=0.35)
+    assert covered >= 0.75
 
 
 def test_block_features_sum_the_table_and_count_features_count(table: dict[str, float]):
