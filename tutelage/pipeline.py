@@ -12,6 +12,7 @@ from tutelage.leaderboard.store import Store
 from tutelage.progress import Report
 from tutelage.recipe import Recipe
 from tutelage.records import InputError, Measurement, Student
+from tutelage.search.space import find_space
 from tutelage.stages.board import Published, file_rows, publish
 from tutelage.stages.compress import compress
 from tutelage.stages.context import Context, check_weights, open_context
@@ -109,6 +110,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int,
 
 def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
     check_weights(recipe)
+    find_space(recipe.supernet.space)  # a name that nobody knows is told before the images are read
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     check_counted(ctx, space)
