@@ -1,9 +1,8 @@
 """Take a host's drift out of interleaved times, at the pace at which it happens.
 
-Enters: log times (models, rounds) and the moment of each turn. Leaves: each model's typical log time. A host drifts
-within seconds, not from round to round only: other tenants of the shared cache and memory slow every network that
-streams its weights, for some turns, by up to 30 %, while a model that fits the inner cache does not notice. So the
-drift is read off the turns nearest in time, of models of the same kind.
+A host drifts within seconds, not from round to round only: other tenants of the shared cache and memory slow every
+network that streams its weights, for some turns, by up to 30 %, while a model that fits the inner cache does not
+notice. So the drift is read off the turns nearest in time, of models of the same kind.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ def typical_log_ms(log_ms: Floats, when: Ints) -> Floats:
     for _ in range(_SWEEPS):
         residual = (log_ms - typical[:, None]).ravel()[order]
         drift = np.empty_like(residual)
-        drift[order] = _neighbour_medians(residual)
+        drift[order] = neighbour_medians(residual)
         typical = np.median(log_ms - drift.reshape(log_ms.shape), axis=1)
     return typical
 
 
-def _neighbour_medians(values: Floats) -> Floats:
+def neighbour_medians(values: Floats) -> Floats:
     """Give the median of the values beside each one, itself left out; near the ends of those there are."""
     reach = min(_NEIGHBOURS, len(values) - 1)
     if reach < 1:

@@ -1,8 +1,9 @@
 """The drift of a host: what all models show at a time is taken out, at the pace of turns; one model's own is not."""
 
 import numpy as np
+import pytest
 
-from tutelage.bench.drift import typical_log_ms
+from tutelage.bench.drift import neighbour_medians, typical_log_ms
 from tutelage.bench.measure import polish
 
 MODELS = np.log(np.array([0.5, 1.0, 2.0, 4.0, 0.7, 1.5, 3.0, 0.9]))
@@ -44,3 +45,13 @@ def test_a_model_of_its_own_is_not_bent_by_the_others():
 def test_one_model_alone_and_one_round_give_its_median():
     assert typical_log_ms(np.array([[1.0, 2.0, 9.0]]), np.array([[0, 1, 2]])).shape == (1,)
     np.testing.assert_array_equal(typical_log_ms(np.array([[1.5]]), np.array([[0]])), [1.5])
+
+
+@pytest.mark.parametrize("num", range(1, 14))
+def test_the_drift_of_a_turn_is_the_median_of_at_most_five_neighbours_on_each_side(num: int):
+    """A second implementation, by lists; one turn alone has no neighbours, and no drift."""
+    values = np.random.default_rng(num).standard_normal(num)
+    found = neighbour_medians(values)
+    for place in range(num):
+        beside = [*values[max(0, place - 5) : place], *values[place + 1 : place + 6]]
+        assert found[place] == pytest.approx(np.median(beside) if beside else 0.0)
