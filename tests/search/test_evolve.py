@@ -123,6 +123,12 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
         run("random", checkpoint=path, seed=4)
 
 
+def test_a_search_of_infeasible_archs_alone_has_no_finalist() -> None:
+    result = run("random", evaluations=1, initial=[SPACE.largest()])
+    assert [row.feasible for row in result.asked] == [False]
+    assert result.front == result.finalists == ()
+
+
 def test_cut_off_and_foreign_files_are_refused(tmp_path: Path) -> None:
     path = run("random", evaluations=5).to_json(tmp_path / "search.json")
     text = path.read_text()

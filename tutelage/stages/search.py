@@ -156,6 +156,11 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
 
     stage = ctx.workspace.stage(f"search {supernet.space.name}", inputs, work)
     result = SearchResult.from_json(stage.folder / "search.json")
+    if not result.finalists:
+        raise InfeasibleBudgetError(
+            f"none of the {len(result.asked)} architectures that were scored keeps every bound: "
+            f"raise --evals (now {section.evaluations}) or a bound"
+        )
     verified = ctx.workspace.stage(
         "measure finalists",
         {"search": stage.key, "figures": list(_FIGURES)},
@@ -168,7 +173,7 @@ def _search(ctx: Context, supernet: Supernet, devices: Sequence[Device], folder:
     section = ctx.recipe.search
     space = supernet.space
     objectives = objectives_of(ctx, devices, scorer(ctx, supernet))
-    initial = [*presets_in(space).values(), space.smallest(), space.largest()]
+    initial = [space.smallest(), *presets_in(space).values(), space.largest()]  # a short search gets the first of them
     return evolve.search(
         space,
         objectives,
