@@ -6,6 +6,7 @@ Enters: rows. Leaves: a frame with the columns of the design in their order, the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,8 +149,17 @@ def _to_json(found: pd.DataFrame) -> str:
     records = found.astype(object).where(pd.notna(found), None).to_dict("records")
     for record in records:
         record["arch"] = json.loads(record["arch"]) if record["arch"] else None
-        record["details"] = json.loads(record["details"]) if record["details"] else {}
-    return json.dumps(records, indent=1, ensure_ascii=False, default=_plain_number) + "\n"
+        record["details"] = finite(json.loads(record["details"])) if record["details"] else {}
+    return json.dumps(records, indent=1, ensure_ascii=False, default=_plain_number, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Write None for the numbers that JSON cannot say: NaN and infinity, which stand for what is undefined."""
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain_number(value: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from tutelage.records import Row, utc_now
 
-from .export import COLUMNS, EXTRA_COLUMNS, FIGURE_COLUMNS, WHOLE_COLUMNS, frame
+from .export import COLUMNS, EXTRA_COLUMNS, FIGURE_COLUMNS, WHOLE_COLUMNS, finite, frame
 from .filters import GRAMMAR, TEXT_COLUMNS
 from .gained import GAIN_COLUMNS, gain_verdict
 
@@ -96,16 +95,8 @@ def _shown(text: str) -> str:
     body = json.loads(text) if text else {}
     kept = {name: value for name, value in body.items() if name not in _UNSHOWN}
     if any(word in text for word in ("NaN", "Infinity")):
-        kept = _finite(kept)
+        kept = finite(kept)
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _coded(column: pd.Series[Any]) -> dict[str, Any]:

@@ -85,7 +85,9 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
     from tutelage import terminal
 
     store = Store(terminal.database(workspace.path), read_only=True)
-    if row_id:
+    if row_id is not None:
+        if filter is not None:
+            raise InputError("--filter has no effect where a row is named: leave one of both out")
         return store.row(row_id)
     best = best_student(row for row in store.rows(filter) if row.recipe == recipe)
     if best is None:

@@ -280,3 +280,9 @@ def test_a_narrow_terminal_still_tells_students_of_different_teachers_apart():
         1
     ] * 3
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_json_holds_null_for_what_details_leave_undefined():
+    row = Row(model="m", role="student", dataset="d", details={"ece": float("nan"), "kept": [1.5, float("inf")]})
+    (told,) = json.loads(export([row], None, "json"), parse_constant=pytest.fail)
+    assert told["details"] == {"ece": None, "kept": [1.5, None]}

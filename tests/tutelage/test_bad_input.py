@@ -174,6 +174,10 @@ LINES: list[tuple[str, str]] = [
     ("device add d --minutes nan -w {e}", "nan"),
     ("device add d --from-measurements {t}/absent.csv -w {e}", "absent.csv"),
     ("device add d --from-measurements {t} -w {e}", "{t}"),
+    ("device add d --from-measurements {t}/five.json --side 64 -w {e}", "--side has no effect"),
+    ("device add d --from-measurements {t}/five.json --minutes 3 -w {e}", "--minutes has no effect"),
+    ("bundle {r} --filter auc>0 --out {e}/b -w {w}", "--filter has no effect"),
+    ("bundle '' --out {e}/b -w {w}", "''"),
     ("device add d --from-measurements {t}/five.json -w {e}", "five.json"),
 ]
 

@@ -10,7 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tutelage.records import InputError
+
 from .options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+
+DEFAULT_MINUTES = 3.0
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
 
@@ -28,7 +32,9 @@ def device_add(
     side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
-    minutes: Annotated[float, typer.Option(help="How long it may take; more measures again until it is sure.")] = 3.0,
+    minutes: Annotated[
+        float | None, typer.Option(help="How long it may take, default 3; more measures again until it is sure.")
+    ] = None,
     from_measurements: Annotated[
         Path | None,
         typer.Option(help="CSV (arch, ms) or JSON measured elsewhere: predicted, never run here."),
@@ -51,9 +57,23 @@ def device_add(
     from tutelage.devices import DeviceRequest, add_device
     from tutelage.search.space import find_space
 
+    unused = [option for option, value in (("--side", side), ("--minutes", minutes)) if value is not None]
+    if from_measurements is not None and unused:
+        raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
     where = find_space(space).with_resolutions(tuple(side or (64,)))
     request = DeviceRequest(
-        name, runtime, where, classes, channels, threads, batch, precision, minutes, ssh=ssh, command=command, here=here
+        name,
+        runtime,
+        where,
+        classes,
+        channels,
+        threads,
+        batch,
+        precision,
+        DEFAULT_MINUTES if minutes is None else minutes,
+        ssh=ssh,
+        command=command,
+        here=here,
     )
     begun = time.monotonic()
     with terminal.run_setting(workspace) as (place, report, _):
