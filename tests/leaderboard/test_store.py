@@ -327,7 +327,7 @@ def test_a_row_of_a_run_keeps_its_id_while_its_figures_come(tmp_path):
         versions.append(store.version())
     assert versions == sorted(set(versions)), "a page that is served would not see the newer row"
     # A run that goes on files its rows anew from the first figure: a complete row is not taken back.
-    assert store.add([evaluated, measured, complete]) == 0
+    assert [store.add([row]) for row in (evaluated, measured, complete)] == [0, 0, 0]
     assert store.rows() == [complete]
     again = complete.model_copy(update={"latency_p50_ms": 3.0})
     assert store.add([again, again]) == 1  # measured again: the later figures stand

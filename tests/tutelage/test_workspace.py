@@ -207,8 +207,11 @@ def test_a_start_over_that_is_stopped_goes_on_in_its_own_attempt(tmp_path: Path)
 
 def test_the_holder_of_a_workspace_may_lock_it_again_and_releases_it_once(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    with workspace.locked(), workspace.for_recipe("any").locked():
-        pass
+    with workspace.locked():
+        with workspace.for_recipe("any").locked():
+            pass
+        with pytest.raises(InputError, match="in use"), Workspace(tmp_path).locked():
+            pass
     with Workspace(tmp_path).locked():
         pass
 
