@@ -1,27 +1,155 @@
-"""Which student of a run is the best: validation data choose, the test split has no say.
+"""Which student is the best: the one rule that `run`, `search`, `bundle` and the page share (`choose`, `best_student`).
 
-Enters: rows. Leaves: one of them. The page chooses by the same rule (`champions` in page_front.js).
+Validation data choose, the test split has no say. Among the files that are equivalent to the best of them the cheapest
+is taken, so that int8 is preferred to fp32 of the same quality, and a student without a teacher to its distilled twin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from tutelage.records import Row
+import numpy as np
+
+from tutelage.records import DEFAULT_MARGIN, Comparison, Row
+
+from .pareto import QUALITY
+from .ties import span
+
+# Tests the first row less the second on the same images, one comparison a figure; empty where that is impossible.
+PairTest = Callable[[Row, Row], Sequence[Comparison]]
+
+# Two files of one architecture and scheme differ by some bytes of names and scales.
+SIZE_TOLERANCE = 0.01
 
 
-def best_student(rows: Iterable[Row]) -> Row | None:
-    """Give the measured student of the highest validation AUC, or None where there is no student.
+@dataclass(frozen=True)
+class Candidate:
+    """What the rule looks at; `latency_ms` are the ends between which the median may lie, None where unmeasured."""
 
-    AUC (accuracy where there is none) counts to three digits: some hundred images tell no finer. Of equals the one of
-    fewest parameters wins, at int8 before float, then the exact figure; never the measured time, which among twins of
-    one architecture is noise.
+    quality: float
+    size_bytes: float | None
+    latency_ms: tuple[float, float] | None
+    is_distilled: bool = False
+
+
+def choose(
+    candidates: Sequence[Candidate], is_equivalent: Callable[[int, int], bool | None], margin: float = DEFAULT_MARGIN
+) -> int:
+    """Give the place of the best candidate; there must be one.
+
+    Of those equivalent to the highest quality: the fewest bytes (1 % is a tie), then the lowest latency (spans that
+    meet are a tie), then the control before the distilled. `is_equivalent(place, best)` is a paired test's verdict, or
+    None where there is no test: then the qualities must be within `margin`. With no equivalent the best itself stays.
     """
-    students = [row for row in rows if row.role == "student" and row.source == "measured"]
-    return max(students, key=_merit, default=None)
+    if not candidates:
+        raise ValueError("no candidate to choose of")
+    everyone = range(len(candidates))
+    top = max(candidate.quality for candidate in candidates)
+    best = _cheapest(candidates, [place for place in everyone if candidates[place].quality == top])[0]
+    kept = []
+    for place in everyone:
+        verdict = True if place == best else is_equivalent(place, best)
+        # Figures come in decimals: .964 and .954 are .01 apart, whatever the last bit says.
+        near = top - candidates[place].quality <= margin + 1e-9
+        if near if verdict is None else verdict:
+            kept.append(place)
+    return _cheapest(candidates, kept)[0]
 
 
-def _merit(row: Row) -> tuple[float, float, bool, float]:
-    figures = row.details.get("validation", {})
-    quality = float(figures.get("auc") or figures.get("accuracy") or 0.0)
-    return round(quality, 3), -(row.params or float("inf")), row.scheme.startswith("int8"), quality
+def best_student(
+    rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN
+) -> Row | None:
+    """Give the best deployable student, or None where there is none; `test` compares rows on validation images.
+
+    Deployable is a student that was measured here and whose file is on record. Rows of other data than the newest, and
+    of other devices than the first of those, do not compete: neither qualities nor latencies could be compared.
+    """
+    return next(iter(best_students(rows, test, margin=margin)), None)
+
+
+def best_students(
+    rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN
+) -> list[Row]:
+    """Give the best deployable student on each device, newest data first, then devices in the order of their rows."""
+    chosen = []
+    for students in _grounds([row for row in rows if is_deployable(row)]):
+        figure = quality_of(students)
+        if figure is None:
+            continue
+        known = [row for row in students if validation(row, figure) is not None]
+        candidates = [_candidate(row, figure) for row in known]
+        chosen.append(known[choose(candidates, _verdicts(known, figure, test), margin)])
+    return chosen
+
+
+def best_teacher(rows: Iterable[Row]) -> Row | None:
+    """Give the teacher of the highest validation figure, as it was trained (fp32) where such a row is there."""
+    teachers = [row for row in rows if row.role == "teacher" and row.source == "measured"]
+    plain = [row for row in teachers if row.scheme == "fp32"] or teachers
+    figure = quality_of(plain)
+    return max(plain, key=lambda row: validation(row, figure) or 0.0) if figure else next(iter(plain), None)
+
+
+def is_deployable(row: Row) -> bool:
+    """Say whether a row is a student's that was measured here, with the file that a bundle would hold on record."""
+    made = row.details.get("how")
+    return row.role == "student" and row.source == "measured" and isinstance(made, dict) and bool(made.get("file"))
+
+
+def quality_of(rows: Sequence[Row]) -> str | None:
+    """Name the figure that chooses: AUC where every row has it on validation, else accuracy; None for neither."""
+    whole = [name for name in QUALITY if rows and all(validation(row, name) is not None for row in rows)]
+    some = [name for name in QUALITY if any(validation(row, name) is not None for row in rows)]
+    return next(iter([*whole, *some]), None)
+
+
+def validation(row: Row, figure: str) -> float | None:
+    """Give a row's figure on the validation split."""
+    figures = row.details.get("validation")
+    value = figures.get(figure) if isinstance(figures, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _grounds(rows: Sequence[Row]) -> list[list[Row]]:
+    """Group rows that were evaluated on the same images and measured on the same device, newest data first."""
+    newest: dict[tuple[Any, ...], str] = {}
+    grounds: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        data = (row.dataset, row.split, row.details.get("manifest"))
+        newest[data] = max(newest.get(data, ""), row.created)
+        grounds.setdefault((data, row.device, row.batch, row.threads), []).append(row)
+    return [grounds[key] for key in sorted(grounds, key=lambda key: newest[key[0]], reverse=True)]
+
+
+def _candidate(row: Row, figure: str) -> Candidate:
+    latency = None
+    if row.latency_p50_ms is not None:
+        ends = [np.array([row.details.get(f"latency_p50_ms_{end}", np.nan)], np.float64) for end in ("lo", "hi")]
+        low, high = span("latency_p50_ms", np.array([row.latency_p50_ms]), *ends)
+        latency = (float(low[0]), float(high[0]))
+    size = None if row.size_bytes is None else float(row.size_bytes)
+    return Candidate(validation(row, figure) or 0.0, size, latency, bool(row.teacher))
+
+
+def _verdicts(rows: Sequence[Row], figure: str, test: PairTest | None) -> Callable[[int, int], bool | None]:
+    def is_equivalent(place: int, best: int) -> bool | None:
+        tests = test(rows[place], rows[best]) if test is not None else ()
+        return next((one.verdict == "equivalent" for one in tests if one.figure == figure), None)
+
+    return is_equivalent
+
+
+def _cheapest(candidates: Sequence[Candidate], places: Sequence[int]) -> list[int]:
+    """Sort places of candidates that are as good as each other, the one to take first."""
+    sizes = [candidates[place].size_bytes for place in places]
+    fewest = min((size for size in sizes if size is not None), default=None)
+    if fewest is not None:
+        small = fewest * (1 + SIZE_TOLERANCE)
+        places = [place for place, size in zip(places, sizes, strict=True) if size is not None and size <= small]
+    known = [latency for place in places if (latency := candidates[place].latency_ms) is not None]
+    if known:
+        quickest = min(known, key=sum)
+        places = [place for place in places if (latency := candidates[place].latency_ms) and latency[0] <= quickest[1]]
+    return sorted(places, key=lambda place: (candidates[place].is_distilled, -candidates[place].quality, place))

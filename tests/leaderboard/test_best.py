@@ -1,32 +1,116 @@
-"""The best student is chosen on validation data, the same way each time."""
+"""The best student is chosen on validation data, by one rule: equivalent in quality, then fewest bytes, latency, control."""
 
-from tutelage.leaderboard.best import best_student
-from tutelage.records import Row
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tutelage.leaderboard.best import Candidate, best_student, best_students, best_teacher, choose
+from tutelage.records import Comparison, Row
 
-def _row(model: str, auc: float | None, accuracy: float, params: int, **other: object) -> Row:
-    """A row whose test accuracy runs the other way (1 - validation's), and whose time says nothing."""
-    details = {"validation": {"auc": auc, "accuracy": accuracy}}
-    fields = {"role": "student", "dataset": "d", "details": details, "latency_p50_ms": 1 - accuracy, **other}
-    return Row(model=model, params=params, accuracy=1 - accuracy, **fields)
-
-
-def test_validation_chooses_and_of_equals_the_smallest_at_int8_then_the_exact_figure() -> None:
-    rows = [
-        _row("a", 0.9, 0.9, 1), _row("b", 0.95, 0.8, 20), _row("c", 0.9499, 0.85, 5), _row("d", 0.9501, 0.85, 5),
-        _row("int8", 0.9498, 0.85, 5, scheme="int8-ptq"), _row("int8 too", 0.9496, 0.85, 5, scheme="int8-ptq"),
-        _row("e", 0.94, 0.99, 1), _row("teacher", 0.99, 0.99, 1, role="teacher"),
-        _row("imported", 0.99, 0.9, 1, source="imported"),
-    ]  # fmt: skip
-    for _ in range(len(rows)):
-        rows = [*rows[1:], rows[0]]  # whatever their order
-        best = best_student(rows)
-        assert best is not None
-        assert best.model == "int8"
+FILE = {"how": {"file": {"path": "artifacts/model.onnx", "sha256": "0"}}, "manifest": "m"}
 
 
-def test_without_auc_accuracy_chooses_and_without_students_nobody() -> None:
-    best = best_student([_row("a", None, 0.7, 1), _row("b", None, 0.8, 2)])
-    assert best is not None
-    assert best.model == "b"
-    assert best_student([_row("teacher", 0.9, 0.9, 1, role="teacher")]) is None
+def student(model, auc, size=100, latency=1.0, teacher="", **more):
+    """A row whose test AUC runs the other way: it must have no say."""
+    details = {**FILE, "validation": {"auc": auc, "accuracy": auc}, **more.pop("details", {})}
+    fields = {"role": "student", "dataset": "d", "auc": 1 - auc, "device": "x", **more}
+    return Row(model=model, teacher=teacher, size_bytes=size, latency_p50_ms=latency, details=details, **fields)
+
+
+def compared(verdict, figure="auc"):
+    """A comparison whose interval makes the verdict what it is called."""
+    low, high = {"equivalent": (-0.002, 0.001), "inconclusive": (-0.03, 0.02), "lost": (-0.05, -0.02)}[verdict]
+    p = 0.001 if verdict == "lost" else 0.5
+    return Comparison(
+        claim="file", figure=figure, difference=(low + high) / 2, low=low, high=high, p=p,
+        margin=0.01, num_seeds=1, num_groups=50,
+    )  # fmt: skip
+
+
+def test_int8_of_the_same_quality_wins_over_fp32_three_times_its_size():
+    rows = [student("fp32", 0.9640, 300), student("int8", 0.9637, 100, scheme="int8-ptq")]
+    assert best_student(rows).model == "int8"
+    assert best_student(rows, lambda first, second: [compared("equivalent")]).model == "int8"
+    # A test that cannot say so, or says otherwise, outweighs two figures that happen to be near.
+    for verdict in ("inconclusive", "lost"):
+        assert best_student(rows, lambda first, second, verdict=verdict: [compared(verdict)]).model == "fp32"
+    assert best_student(rows, lambda first, second: [compared("lost", "accuracy")]).model == "int8"
+
+
+def test_a_control_that_is_better_wins_over_the_distilled():
+    rows = [student("distilled", 0.941, 50, 0.5, teacher="t"), student("control", 0.964, 100, 1.0)]
+    assert best_student(rows).model == "control"
+
+
+def test_of_equal_bytes_the_control_wins_within_the_margin_and_loses_beyond_it():
+    rows = [student("distilled", 0.970, teacher="t", latency=0.99), student("control", 0.964)]
+    assert best_student(rows).model == "control"  # 1 % of latency and some bytes are no difference
+    assert best_student([rows[0], student("control", 0.964, 101)]).model == "control"
+    assert best_student([rows[0], student("control", 0.95)]).model == "distilled"
+    assert best_student(rows, margin=0.005).model == "distilled"
+
+
+def test_the_margin_itself_still_is_equivalent():
+    assert best_student([student("fp32", 0.964, 300), student("int8", 0.954, 100)]).model == "int8"
+
+
+def test_after_bytes_the_latency_decides_unless_it_is_a_tie():
+    rows = [student("slow", 0.96, latency=1.2), student("quick", 0.955, latency=1.0, teacher="t")]
+    assert best_student(rows).model == "quick"
+    wide = {"latency_p50_ms_lo": 0.9, "latency_p50_ms_hi": 1.3}
+    assert best_student([rows[0], student("quick", 0.955, teacher="t", details=wide)]).model == "slow"
+
+
+def test_only_what_can_be_deployed_competes():
+    good = student("good", 0.9)
+    others = [
+        student("no file", 0.99, details={"how": {}}),
+        student("imported", 0.99, source="imported"),
+        student("teacher", 0.99, role="teacher"),
+        student("baseline", 0.99, role="baseline"),
+        student("not validated", 0.99, details={"validation": {}}),
+    ]
+    assert best_student([*others, good]).model == "good"
+    assert best_student(others) is None
+
+
+def test_rows_of_older_data_and_of_other_devices_do_not_compete():
+    old = student("old data", 0.99, created="2026-01-01T00:00:00Z", details={"manifest": "old"})
+    here = student("here", 0.90, created="2026-02-01T00:00:00Z")
+    there = student("there", 0.90, 10, device="y", created="2026-02-01T00:00:01Z")
+    assert best_student([old, here, there]).model == "here"
+    assert [row.model for row in best_students([old, here, there])] == ["here", "there", "old data"]
+
+
+def test_without_auc_accuracy_chooses():
+    rows = [student(name, auc, details={"validation": {"accuracy": auc}}) for name, auc in (("a", 0.7), ("b", 0.8))]
+    assert best_student(rows).model == "b"
+
+
+def test_the_best_teacher_is_the_one_as_trained():
+    rows = [student(name, auc, role="teacher", scheme=scheme) for name, auc, scheme in
+            (("a", 0.8, "fp32"), ("b", 0.9, "fp32"), ("b8", 0.95, "int8-ptq"))]  # fmt: skip
+    assert best_teacher(rows).model == "b"
+    assert best_teacher([student("s", 0.9)]) is None
+
+
+figures = st.tuples(st.integers(0, 30), st.integers(1, 4), st.integers(1, 4), st.booleans())
+
+
+@given(drawn=st.lists(figures, min_size=1, max_size=8), seed=st.randoms())
+@settings(max_examples=100, deadline=None)
+def test_the_choice_is_within_the_margin_and_no_order_changes_what_it_costs(drawn, seed):
+    candidates = [Candidate(0.9 + q / 1000, size, (ms, ms), taught) for q, size, ms, taught in drawn]
+    chosen = candidates[choose(candidates, lambda place, best: None)]
+    near = [one for one in candidates if max(c.quality for c in candidates) - one.quality <= 0.01 + 1e-9]
+    key = [(one.size_bytes, one.latency_ms, one.is_distilled, -one.quality) for one in near]
+    assert (chosen.size_bytes, chosen.latency_ms, chosen.is_distilled, -chosen.quality) == min(key)
+    seed.shuffle(candidates)
+    assert candidates[choose(candidates, lambda place, best: None)] == chosen
+    best = choose(candidates, lambda place, best: False)
+    assert candidates[best].quality == max(one.quality for one in candidates)
+
+
+def test_there_must_be_a_candidate():
+    with pytest.raises(ValueError, match="no candidate"):
+        choose([], lambda place, best: None)
