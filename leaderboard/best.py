@@ -58,9 +58,7 @@ def choose(
     return _cheapest(candidates, kept)[0]
 
 
-def best_student(
-    rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN
-) -> Row | None:
+def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN) -> Row | None:
     """Give the best deployable student, or None where there is none; `test` compares rows on validation images.
 
     Deployable is a student that was measured here and whose file is on record. Rows of other data than the newest, and
@@ -69,9 +67,7 @@ def best_student(
     return next(iter(best_students(rows, test, margin=margin)), None)
 
 
-def best_students(
-    rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN
-) -> list[Row]:
+def best_students(rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN) -> list[Row]:
     """Give the best deployable student on each device, newest data first, then devices in the order of their rows."""
     chosen = []
     for students in _grounds([row for row in rows if is_deployable(row)]):

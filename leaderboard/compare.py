@@ -1,7 +1,4 @@
-"""Two rows side by side: figures, differences, and what a paired test says of them.
-
-Enters: two rows and, where their predictions are at hand, the tests' numbers. Leaves: a table on a rich console.
-"""
+"""Two rows side by side: figures, differences, and the verdicts of the paired tests (`show_comparison`)."""
 
 from __future__ import annotations
 
@@ -9,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tutelage.records import Comparison, Row
 
 from . import pareto
 from .export import HEADINGS, plain
+from .ties import span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ class Difference:
     first: float | None
     second: float | None
     change: str
-    verdict: str  # "better", "worse", "same" or "": the second against the first
+    verdict: str  # "better", "worse", "same" or "" (a tie, or not tested): the second against the first
     note: str
 
 
@@ -54,7 +54,10 @@ def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> li
             note = "other device"
         else:
             change, verdict = _change(name, a, b)
-            note = _note(name, first, second, tests)
+            if name in pareto.QUALITY:
+                verdict, note = _tested(name, verdict, tests)
+            elif verdict != "same" and _is_tie(name, first, second):
+                verdict, note = "", "a tie: within what the measurements can tell"
         found.append(Difference(name, a, b, change, verdict, note))
     return found
 
@@ -98,13 +101,21 @@ def _change(name: str, a: float, b: float) -> tuple[str, str]:
     return (f"{a / b:.2f} x less" if b < a else f"{b / a:.2f} x more"), verdict
 
 
-def _note(name: str, first: Row, second: Row, tests: Sequence[Comparison]) -> str:
+def _tested(name: str, verdict: str, tests: Sequence[Comparison]) -> tuple[str, str]:
+    """Give the verdict on a quality: by the paired test alone, never by whether two intervals overlap."""
     for test in tests:
         if test.figure == name:
-            return test.text
-    bounds = [getattr(row, f"{name}_{end}", None) for row in (first, second) for end in ("lo", "hi")]
-    known = [float(bound) for bound in bounds if bound is not None]
-    if len(known) < len(bounds):
-        return ""
-    meet = known[0] <= known[3] and known[2] <= known[1]
-    return "95 % intervals overlap" if meet else "95 % intervals do not meet"
+            return {"gained": "better", "lost": "worse"}.get(test.verdict, ""), test.text
+    return ("same" if verdict == "same" else ""), "not tested"
+
+
+def _is_tie(name: str, first: Row, second: Row) -> bool:
+    """Say whether the spans of a cost meet; a count has none, so that any difference counts."""
+    ends = []
+    for row in (first, second):
+        values, low, high = (
+            pareto.figures([row], f"{name}{end}") if not end or name == "latency_p50_ms" else np.array([np.nan])
+            for end in ("", "_lo", "_hi")
+        )
+        ends.append(span(name, values, low, high))
+    return bool(ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1])

@@ -54,8 +54,7 @@ function makeChart(holder, slot, hooks) {
   // Where a row stands in this chart, in words.
   chart.verdict = (i) => {
     const verdict = chart.verdicts?.get(i);
-    const words = { sure: "on it for sure", maybe: "on it, maybe", no: "not on it" };
-    return verdict ? `front of ${FIGURES[chart.against].label}: ${words[verdict]}` : "";
+    return verdict ? `${FIGURES[chart.against].label}: ${FRONT_WORDS[verdict]}` : "";
   };
 
   // What moves with the pointer: the ring, the row's relatives, the pins.

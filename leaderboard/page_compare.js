@@ -3,36 +3,35 @@
 
 const SHOWN_FACTS = ["auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes"];
 
-// What the page is for, in one line: the chosen student against the best teacher.
+// What the page is for, in one line: the best student by validation against the best teacher.
 function drawHeadline(state, group, hooks) {
   const section = document.getElementById("headline");
   section.replaceChildren();
-  const { student, teacher } = champions(group, state.quality);
-  const a = teacher.best, b = student.best;
-  section.hidden = b === undefined;
-  if (b === undefined) return;
-  const chosen = student.isValidated ? "Best student by validation" : `Student of the highest ${FIGURES[state.quality].label}`;
-  const both = node("button", { type: "button", class: "no-print" }, a === undefined ? "Pin it" : "Compare the two");
-  both.addEventListener("click", () => hooks.pinBoth(a === undefined ? [b] : [a, b]));
-  section.append(node("header", {}, node("p", {}, `${chosen}: `, node("strong", {}, title(b)), a === undefined ? "" : " against teacher ", a === undefined ? "" : node("strong", {}, title(a))), both));
+  const [b, a] = headlineOf(group) || [-1, -1];
+  section.hidden = b < 0;
+  if (b < 0) return;
+  const both = node("button", { type: "button", class: "no-print" }, a < 0 ? "Pin it" : "Compare the two");
+  both.addEventListener("click", () => hooks.pinBoth(a < 0 ? [b] : [a, b]));
+  section.append(node("header", {}, node("p", {}, "Best student by validation: ", node("strong", {}, title(b)), a < 0 ? "" : " against teacher ", a < 0 ? "" : node("strong", {}, title(a))), both));
   section.append(node("div", { class: "tiles" }, headlineTiles(state.quality, a, b)));
+  section.append(node("p", { class: "hint" }, "Of the students equivalent to the best on validation images: the smallest file, then the fastest, then the control before the distilled."));
 }
 
 function headlineTiles(quality, a, b) {
   const tiles = [];
   const tile = (big, what, small, kind = "") => tiles.push(node("div", { class: `tile ${kind}` }, node("b", {}, big), node("span", { class: "what" }, what), node("span", { class: "small" }, small)));
-  const va = a === undefined ? null : figure(quality, a), vb = figure(quality, b), ib = interval(quality, b);
-  const own = `${show(quality, vb)}${ib ? ` (${show(quality, ib[0])} to ${show(quality, ib[1])})` : ""}`;
-  if (va === null) tile(show(quality, vb), FIGURES[quality].label, ib ? `${show(quality, ib[0])} to ${show(quality, ib[1])}` : "");
-  else {
-    const ia = interval(quality, a), meet = ia && ib && ia[0] <= ib[1] && ib[0] <= ia[1];
-    tile(signed(vb - va), FIGURES[quality].label, `${own} against ${show(quality, va)}${ia && ib ? (meet ? "; intervals overlap" : "; intervals apart") : ""}`, meet ? "" : vb < va ? "worse" : "better");
+  const va = a < 0 ? null : figure(quality, a), vb = figure(quality, b), bounds = interval(quality, b);
+  if (vb !== null && va === null) tile(show(quality, vb), FIGURES[quality].label, bounds ? `${show(quality, bounds[0])} to ${show(quality, bounds[1])}` : "");
+  else if (vb !== null) {
+    const test = testOf(a, b, quality);
+    tile(signed(vb - va), FIGURES[quality].label, `${show(quality, vb)} against ${show(quality, va)}; ${testWords(test)}`, VERDICT_CLASS[test?.verdict] || "");
   }
   for (const [name, less, more] of [["latency_p50_ms", "faster", "slower"], ["size_bytes", "smaller", "larger"], ["energy_mj", "less energy", "more energy"]]) {
-    const mine = figure(name, b), theirs = a === undefined ? null : figure(name, a);
+    const mine = figure(name, b), theirs = a < 0 ? null : figure(name, a);
     if (mine === null) continue;
     if (theirs === null) tile(show(name, mine, true), FIGURES[name].label, "");
-    else tile(`${ratio(Math.max(mine, theirs) / Math.min(mine, theirs))}×`, mine <= theirs ? less : more, `${show(name, mine, true)} against ${show(name, theirs, true)}`, mine <= theirs ? "better" : "worse");
+    else if (isTie(name, a, b)) tile("same", FIGURES[name].label, `${show(name, mine, true)} against ${show(name, theirs, true)}`);
+    else tile(`${ratio(Math.max(mine, theirs) / Math.min(mine, theirs))}×`, mine < theirs ? less : more, `${show(name, mine, true)} against ${show(name, theirs, true)}`, mine < theirs ? "better" : "worse");
   }
   const gain = gainOf(b);
   if (gain) tile(isDecided(gain) ? signed(gain.value) : gain.verdict, isDecided(gain) ? "by its teacher" : "gain of its teacher", `${signed(gain.value)} ${gain.name === "gain_auc" ? "AUC" : "accuracy"} over the same student alone, ${pWords(gain.p)}`, gainKind(gain));
@@ -65,8 +64,13 @@ function versus(a, b) {
     body.append(row);
   }
   if (sameGround) body.append(...classRows(a, b));
-  return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body),
-    node("p", { class: "hint" }, "Paired tests on the same images: ", node("code", {}, `tutelage leaderboard compare ${[a, b].map((i) => text("row_id", i).slice(0, 8)).join(" ")}`)));
+  const ids = [a, b].map((i) => text("row_id", i).slice(0, 8)).join(" ");
+  const isTested = sameGround && ["auc", "accuracy"].some((name) => testOf(a, b, name));
+  const told = isTested
+    ? "Verdicts: paired tests of these two files on the same test images, by group, at 5 %; for this pair alone."
+    : isImported(a) || isImported(b) ? "Not tested: the predictions of an imported row are not here." : "Not tested: run ";
+  const command = isTested || isImported(a) || isImported(b) ? null : node("code", {}, `tutelage leaderboard compare ${ids}`);
+  return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body), node("p", { class: "hint" }, told, command));
 }
 
 // Per class, where both rows tell it: the same classes of the same test images.
@@ -83,14 +87,19 @@ function classRows(a, b) {
   return rows;
 }
 
+// A quality is better or worse where the paired test says so, a cost where it differs by more than a tie.
 function verdict(name, a, b, va, vb) {
-  const better = (vb - va) * FIGURES[name].better;
   const isCost = FIGURES[name].better < 0;
   const difference = vb === va ? "same" : isCost ? (vb < va ? `${threeDigits(va / vb)} × less` : `${threeDigits(vb / va)} × more`) : `${vb > va ? "+" : "−"}${(Math.abs(vb - va) * 100).toFixed(1)} points`;
-  const ia = interval(name, a), ib = interval(name, b);
-  const note = ia && ib ? (ia[0] <= ib[1] && ib[0] <= ia[1] ? "95 % intervals overlap" : "95 % intervals apart") : "";
-  const kind = note.includes("overlap") ? "" : better > 0 ? "better" : better < 0 ? "worse" : "";
-  return [node("td", { class: `figure ${kind}` }, `${difference}${better > 0 ? " ▲" : better < 0 ? " ▼" : ""}`), node("td", { class: "quiet" }, note)];
+  const test = isCost ? undefined : testOf(a, b, name);
+  const note = !isCost ? testWords(test) : vb !== va && isTie(name, a, b) ? "a tie: within what the measurements can tell" : "";
+  const kind = isCost ? (isTie(name, a, b) ? "" : vb < va ? "better" : "worse") : VERDICT_CLASS[test?.verdict] || "";
+  return [node("td", { class: `figure ${kind}` }, `${difference}${{ better: " ▲", worse: " ▼" }[kind] || ""}`), node("td", { class: "quiet" }, note)];
+}
+// Spans that meet: the figures cannot be told apart.
+function isTie(name, a, b) {
+  const [one, other] = [span(name, a), span(name, b)];
+  return one[0] <= other[1] && other[0] <= one[1];
 }
 
 function pinCard(i, n, state, hooks) {
@@ -115,17 +124,20 @@ function pinCard(i, n, state, hooks) {
   return card;
 }
 
-// On which of the drawn fronts a row is, how surely, and what beats it.
+// One word for one thing, here and beside the charts: what the intervals leave possible.
+const FRONT_WORDS = { sure: "on the front for sure", maybe: "maybe on the front", no: "not on the front" };
+
+// On which of the drawn fronts a row is, how surely, and what dominates it.
 function standing(i, state) {
   const peers = peersOf(i), list = node("dl", { class: "facts" });
   for (const cost of new Set(state.axes.map(({ x }) => x))) {
     const verdict = verdictsOf(peers, cost, state.quality).get(i);
     if (verdict === undefined) continue;
     const beaters = beatersOf(i, peers, cost, state.quality);
-    const told = { sure: "on the front for sure", maybe: beaters.length ? "within its interval of the front" : "on the front, maybe", no: "not on the front" }[verdict];
+    const told = FRONT_WORDS[verdict];
     const best = beaters.slice(0, 2).map((j) => `${title(j)} (${show(state.quality, figure(state.quality, j))}, ${show(cost, figure(cost, j), true)})`);
     const others = beaters.length > 2 ? ` and ${beaters.length - 2} more` : "";
-    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, told, best.length ? `; beaten by ${best.join(", ")}${others}` : ""));
+    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, told, best.length ? `; dominated by ${best.join(", ")}${others}` : ""));
   }
   return list.childElementCount ? [node("h3", {}, "Fronts"), list] : [];
 }

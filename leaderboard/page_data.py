@@ -1,7 +1,6 @@
-"""What the page knows of the rows: columns of JSON, and the details of single rows as far as they fit.
+"""What the page knows of the rows: columns of JSON, verdicts, and the details of single rows as far as they fit.
 
-Enters: rows. Leaves: the text of the page's data element; from `_PACK_BYTES` on it is gzip in base64, which browsers
-unpack themselves.
+`embedded` gives the text of the page's data element; from `_PACK_BYTES` on it is gzip in base64, which browsers unpack.
 """
 
 from __future__ import annotations
@@ -14,18 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.records import Row, utc_now
+from tutelage.records import Comparison, Row, utc_now
 
 from .export import COLUMNS, EXTRA_COLUMNS, FIGURE_COLUMNS, WHOLE_COLUMNS, finite, frame
 from .filters import GRAMMAR, TEXT_COLUMNS
 from .gained import GAIN_COLUMNS, gain_verdict
+from .ties import RESOLUTIONS, TOLERANCES
+from .verdicts import Verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Details = Callable[[list[str]], Mapping[str, str]]
 
-FRONT = "no comparable row is at least as good in AUC (else accuracy), median latency and size, and better in one"
+FRONT = (
+    "no comparable row is at least as good in AUC (else accuracy), median latency and size, and better in one by more "
+    "than a tie (.0005 of quality, 5 % of latency)"
+)
 # What a store's frame must hold for the page.
 PAGE_COLUMNS = tuple(name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in ("on_front", "details", "measurement"))
 # Six significant digits are beyond any measurement here and halve the file.
@@ -40,7 +44,9 @@ _CHUNK = 200
 _PACK_BYTES = 2_000_000
 
 
-def embedded(rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | None) -> tuple[str, bool]:
+def embedded(
+    rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | None, verdicts: Verdicts | None = None
+) -> tuple[str, bool]:
     """Give the text of the data element and whether it is packed."""
     import pandas as pd
 
@@ -53,6 +59,8 @@ def embedded(rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | N
         "figures": {name: values for name, values in numbers.items() if values is not None},
         "archs": _coded(found["arch"]),
         "on_front": found["on_front"].astype(int).tolist(),
+        "ties": {"resolutions": dict(RESOLUTIONS), "tolerances": dict(TOLERANCES)},
+        **_decided(found, verdicts or Verdicts()),
     }
     told = found[list(GAIN_COLUMNS)].itertuples(index=False, name=None)
     columns["words"]["gain_verdict"] = _coded(pd.Series([gain_verdict(values) for values in told], dtype=object))
@@ -62,6 +70,26 @@ def embedded(rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | N
     if len(text) < _PACK_BYTES:
         return _embeddable(text), False
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=3, mtime=0)).decode(), True
+
+
+def _decided(found: pd.DataFrame, verdicts: Verdicts) -> dict[str, Any]:
+    """Write verdicts by the rows' places: headlines, the tested file of each row (-1: none) and the tests of pairs."""
+    ids = found["row_id"].tolist()
+    places = {row_id: place for place, row_id in enumerate(ids)}
+    headlines = [
+        [places[one.student], places.get(one.teacher, -1)] for one in verdicts.headlines if one.student in places
+    ]
+    pairs = {
+        f"{first},{second}": {one.figure: _test(one) for one in tests}
+        for (first, second), tests in verdicts.pairs.items()
+    }
+    files = [verdicts.files.get(row_id, -1) for row_id in ids] if verdicts.files else []
+    return {"headlines": headlines, "files": files, "pairs": pairs}
+
+
+def _test(one: Comparison) -> list[Any]:
+    numbers = (one.difference, one.low, one.high, one.p, one.margin)
+    return [one.verdict, *(None if number is None else float(f"{number:.4g}") for number in numbers)]
 
 
 def _details(found: pd.DataFrame, details: Details | None) -> dict[int, str]:

@@ -1,7 +1,7 @@
-"""The page: one HTML file with table, charts and data inside, that loads nothing from anywhere.
+"""The page: one HTML file with table, charts and data inside, that loads nothing from anywhere (`build_page`).
 
-Enters: rows. Leaves: a file. The parts lie beside this module (page.html, page.css, page*.js) and are joined here; the
-data (`page_data`) stand in a script element that is never executed, so a name from a user is never markup.
+The parts lie beside this module (page.html, page.css, page*.js) and are joined here; the data (`page_data`) stand in a
+script element that is never executed, so a name from a user is never markup.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tutelage.records import InputError, Row
 from .export import export
 from .page_data import FRONT, Details, embedded
 from .terminal import show_table
+from .verdicts import Verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,19 +46,28 @@ def build_page(
     title: str = "Tutelage leaderboard",
     *,
     details: Details | None = None,
+    verdicts: Verdicts | None = None,
 ) -> None:
     """Write the page: whole or not at all.
 
     `rows` may be a store's frame of `page_data.PAGE_COLUMNS`, which is quicker for many; `details` (`Store.details`)
-    is then asked for what the cards show of single rows.
+    is then asked for what the cards show of single rows. `verdicts` (`verdicts.decide`) are the best students and the
+    paired tests: a page without them names no best student and says of every pair that it was not tested.
     """
     try:
-        write_text(path, page_text(rows, title, details=details))
+        write_text(path, page_text(rows, title, details=details, verdicts=verdicts))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
 
 
-def page_text(rows: Sequence[Row] | pd.DataFrame, title: str, *, live: str = "", details: Details | None = None) -> str:
+def page_text(
+    rows: Sequence[Row] | pd.DataFrame,
+    title: str,
+    *,
+    live: str = "",
+    details: Details | None = None,
+    verdicts: Verdicts | None = None,
+) -> str:
     """Put the page together; `live` is the version a server of the page answers with, empty for a file."""
     folder = files(__package__)
     style = (folder / "page.css").read_text(encoding="utf-8")
@@ -76,7 +86,7 @@ def page_text(rows: Sequence[Row] | pd.DataFrame, title: str, *, live: str = "",
             "form-action 'none'",
         ]
     )
-    data, packed = embedded(rows, live, details)
+    data, packed = embedded(rows, live, details, verdicts)
     parts = {
         "@PACKED@": "gzip" if packed else "",
         "@CSP@": policy,

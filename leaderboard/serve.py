@@ -1,7 +1,6 @@
-"""Serve the page on this machine, read-only, and let it refresh itself while a run goes on.
+"""Serve the page on this machine, read-only, and let it refresh itself while a run goes on (`make_server`).
 
-Enters: the place of a store. Leaves: a server on 127.0.0.1 that knows three names and no files: `/`, `/version`,
-`/rows.csv`. It opens the store for reading alone.
+The server on 127.0.0.1 knows three names and no files: `/`, `/version`, `/rows.csv`. It opens the store for reading.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from .export import export
 from .page_data import PAGE_COLUMNS
 from .report import page_text
 from .store import Store
+from .verdicts import Decide, decide, decided_ids
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,19 @@ LOCAL = "127.0.0.1"
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
-def make_server(place: str | Path, *, port: int = 0, title: str = "Tutelage leaderboard") -> ThreadingHTTPServer:
-    """Bind to a port of 127.0.0.1 (0: any free one); the caller runs `serve_forever()` and `server_close()`."""
+def make_server(
+    place: str | Path, *, port: int = 0, title: str = "Tutelage leaderboard", decide: Decide = decide
+) -> ThreadingHTTPServer:
+    """Bind to a port of 127.0.0.1 (0: any free one); the caller runs `serve_forever()` and `server_close()`.
+
+    decide: gives the verdicts that each page shows; by default without paired tests.
+    """
     store = Store(place, read_only=True)
 
     class Handler(_Handler):
         pass
 
-    Handler.store, Handler.title = store, title
+    Handler.store, Handler.title, Handler.decide = store, title, staticmethod(decide)
     try:
         return ThreadingHTTPServer((LOCAL, port), Handler)
     except OSError as error:
@@ -44,6 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     store: Store
     title: str
+    decide: Decide
     server_version = "tutelage"
     sys_version = ""
 
@@ -65,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
                 # The version first: a row that comes in meanwhile makes the page load once more, not once too few.
                 version = self._version()
                 found = self.store.frame(columns=PAGE_COLUMNS)
-                page = page_text(found, self.title, live=version, details=self.store.details)
+                verdicts = self.decide(self.store.rows(ids=decided_ids(found)))
+                page = page_text(found, self.title, live=version, details=self.store.details, verdicts=verdicts)
                 self._send(HTTPStatus.OK, "text/html", page, with_body)
             elif path == "/version":
                 self._send(HTTPStatus.OK, "text/plain", self._version(), with_body)

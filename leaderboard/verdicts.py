@@ -6,18 +6,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tutelage.records import Comparison, Row
 
 from . import pareto
 from .best import PairTest, best_students, best_teacher
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Decide = Callable[[Sequence[Row]], "Verdicts"]
+
 # Files of one data set that are tested against each other: 60 give 1,770 pairs, a quarter of a megabyte of page.
 MOST_TESTED = 60
+# Rows that a best student is chosen of: their details are read, those on fronts first, then by quality.
+MOST_DECIDED = 2_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,15 @@ def decide(rows: Sequence[Row], on_validation: PairTest | None = None, on_test: 
             if found := tuple(on_test(a[0], b[0])):
                 pairs[first, second] = found
     return Verdicts(headlines, files, pairs)
+
+
+def decided_ids(found: pd.DataFrame) -> list[str]:
+    """Name the rows of a store's frame that `decide` should see: all, or MOST_DECIDED of them."""
+    if len(found) <= MOST_DECIDED:
+        return list(found["row_id"])
+    quality = found["auc"].fillna(found["accuracy"]).to_numpy(dtype=np.float64, na_value=-np.inf)
+    order = np.lexsort((-quality, ~np.array(pareto.on_front(found)), (found["source"] != "measured").to_numpy()))
+    return list(found["row_id"].iloc[order[:MOST_DECIDED]])
 
 
 def _headlines(rows: Sequence[Row], on_validation: PairTest | None) -> tuple[Headline, ...]:

@@ -16,6 +16,7 @@ from tutelage.distill.evaluate import predict_logits, probabilities
 from tutelage.distill.loader import NORMALISATION
 from tutelage.leaderboard.best import best_student
 from tutelage.leaderboard.store import Store
+from tutelage.paired import RowFigures
 from tutelage.progress import Report
 from tutelage.quant.bundle import Bundle, Preprocess, run_file, write_bundle
 from tutelage.recipe import Recipe, with_changes
@@ -89,7 +90,8 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
         if filter is not None:
             raise InputError("--filter has no effect where a row is named: leave one of both out")
         return store.row(row_id)
-    best = best_student(row for row in store.rows(filter) if row.recipe == recipe)
+    students = (row for row in store.rows(filter) if row.recipe == recipe)
+    best = best_student(students, RowFigures(workspace.path, "val").compare)
     if best is None:
         raise InputError(f"no student of recipe {recipe!r} is on the leaderboard: `tutelage run {recipe}` makes some")
     return best

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tutelage.distill.paired import FileFigures, compare_files, correct, file_figures, mean_figures
+from tutelage.leaderboard.verdicts import Verdicts, decide
 from tutelage.records import DEFAULT_MARGIN, Comparison, Row
 
 Split = Literal["test", "val"]
@@ -76,3 +77,8 @@ def files_of(row: Row) -> list[dict[str, Any]]:
 def paired_tests(first: Row, second: Row, workspace: Path, *, margin: float = DEFAULT_MARGIN) -> list[Comparison]:
     """Test the second row less the first, as `leaderboard compare` prints it; empty where they cannot be compared."""
     return RowFigures(workspace).compare(second, first, margin=margin)
+
+
+def page_verdicts(rows: Sequence[Row], workspace: Path) -> Verdicts:
+    """Choose the best students by tests on validation images, and test the rows' files in pairs on test images."""
+    return decide(rows, RowFigures(workspace, "val").compare, RowFigures(workspace).compare)

@@ -84,22 +84,23 @@ def database(path: Path) -> str | Path:
 
 def print_run(searched: Searched | None, published: Published, console: Console) -> None:
     """End a run: the table, what the search and the teachers were worth, and where the files lie."""
-    from tutelage.leaderboard.best import best_student
-
     print_rows_of_run(published.rows, console)
     if searched is not None:
         print_search(searched, console)
-    best = best_student(row for row in published.rows if row.scheme == "fp32")
-    assert best is not None  # a run makes students, or fails
-    taught = f"taught by {best.teacher}" if best.teacher else "without a teacher"
-    console.print(
-        f"Best student by validation: {best.model} {taught}: test accuracy {_interval(best, 'accuracy')}, "
-        f"AUC {_interval(best, 'auc')}, {in_units(best.params or 0, '')} parameters",
-        highlight=False,
-        soft_wrap=True,
-    )
+    rows = {row.key: row for row in published.rows}
+    for headline in published.verdicts.headlines:
+        console.print(_best_words(rows[headline.student]), highlight=False, soft_wrap=True)
     for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+
+
+def _best_words(best: Row) -> str:
+    trained = f"distilled from {best.teacher}" if best.teacher else "without a teacher"
+    latency = "" if best.latency_p50_ms is None else f", {best.latency_p50_ms:.3g} ms on {best.device}"
+    return (
+        f"Best student by validation: {best.model} {best.scheme} {trained}: test accuracy "
+        f"{_interval(best, 'accuracy')}, AUC {_interval(best, 'auc')}, {in_units(best.size_bytes or 0, 'B')}{latency}"
+    )
 
 
 def print_rows_of_run(rows: Sequence[Row], console: Console) -> None:
@@ -117,6 +118,7 @@ def print_search(searched: Searched, console: Console) -> None:
 
     Measured is without the host's drift, as predictions are; the raw median stands beside it.
     """
+    from tutelage.leaderboard.best import Candidate, choose
     from tutelage.search.counts import count
 
     found, devices = searched.found, searched.found.devices
@@ -135,6 +137,13 @@ def print_search(searched: Searched, console: Console) -> None:
         counted = [in_units(int(number), "") for number in (params, macs)]
         table.add_row(winner.name, f"{winner.error:.4f}", *counted, *times)
     console.print(table)
+    candidates = []
+    for winner, params in zip(found.winners, costs.params, strict=True):
+        ms = winner.measured_ms.get(devices[0].name) if devices else None
+        candidates.append(Candidate(1 - winner.error, 4.0 * int(params), None if ms is None else (ms, ms * 1.05)))
+    if candidates:
+        best = found.winners[choose(candidates, lambda place, best: None)]
+        console.print(f"Best winner by validation, before its training: {best.name}", highlight=False)
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
     if found.result.ended:

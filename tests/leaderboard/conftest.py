@@ -132,9 +132,9 @@ def open_page(browser, tmp_path):
     """Open the page of some rows; at the end no error was logged and no request was made."""
     seen, pages = [], []
 
-    def open_it(rows, width=1300, theme="light", link=""):
+    def open_it(rows, width=1300, theme="light", link="", verdicts=None):
         file = tmp_path / "page.html"
-        build_page(rows, file, "Pneumonia on two devices")
+        build_page(rows, file, "Pneumonia on two devices", verdicts=verdicts)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
         page.on("console", lambda message: seen.append(message.text))
         page.on("pageerror", lambda error: seen.append(str(error)))

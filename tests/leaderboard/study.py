@@ -6,7 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from tutelage.records import Arch, Row
+from tutelage.leaderboard.verdicts import Verdicts, decide
+from tutelage.records import Arch, Comparison, Row
 
 DENSE, DEIT = "densenet121", "deit_tiny_patch16_224"
 BOTH = f"{DENSE}+{DEIT}"
@@ -55,6 +56,7 @@ def study_rows() -> list[Row]:
             low, high = auc - plain[0] + plain[1], auc - plain[0] + plain[2]
             alone.setdefault((model, scheme), auc)
             details = _details(rng, auc, accuracy, scheme)
+            details["predictions"] = f"artifacts/{model}-{teacher}-{scheme}.npz"
             if teacher:
                 details["gain_over_twin"] = _gain(auc - alone[model, scheme], rng)
             rows.append(
@@ -79,6 +81,22 @@ def study_rows() -> list[Row]:
                 )
             )
     return rows
+
+
+def study_verdicts(rows: list[Row]) -> Verdicts:
+    """Choose and test as a page of a run does; the tests' intervals are .004 wide to either side."""
+
+    def on_test(first: Row, second: Row) -> tuple[Comparison, ...]:
+        return tuple(
+            Comparison(
+                claim="file", figure=figure, difference=value, low=value - 0.004, high=value + 0.004,
+                p=float(np.exp(-((value / 0.002) ** 2) / 2)), margin=0.01, num_seeds=1, num_groups=600,
+            )
+            for figure in ("auc", "accuracy")
+            for value in [getattr(first, figure) - getattr(second, figure)]
+        )  # fmt: skip
+
+    return decide(rows, None, on_test)
 
 
 def _gain(value: float, rng: np.random.Generator) -> dict[str, float]:
@@ -110,7 +128,11 @@ def _details(rng: np.random.Generator, auc: float, accuracy: float, scheme: str)
         **{"balanced_accuracy": accuracy - 0.03, "f1": accuracy + 0.04, "brier": 0.1, "ece": 0.07},
         "confusion": [[150, 84], [10, 380]],
         "manifest": "9f2c41d07be1a3aa",
-        "how": {"command": "tutelage run pneumoniamnist", "recipe": {"data": {"path": "/home/someone/data"}}},
+        "how": {
+            "command": "tutelage run pneumoniamnist",
+            "recipe": {"data": {"path": "/home/someone/data"}},
+            "file": {"path": "m"},
+        },
         "versions": {"torch": "2.10", "onnxruntime": "1.25"},
         "python": "3.11",
         "explanation": {"method": "gradcam", "num_images": 6, "insertion_auc": 0.81, "deletion_auc": 0.22},

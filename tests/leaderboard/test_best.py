@@ -1,4 +1,4 @@
-"""The best student is chosen on validation data, by one rule: equivalent in quality, then fewest bytes, latency, control."""
+"""The best student is chosen on validation data by one rule: equivalent, then bytes, latency, control first."""
 
 import pytest
 from hypothesis import given, settings

@@ -15,6 +15,8 @@ from tutelage.leaderboard.export import export
 from tutelage.leaderboard.plots import pareto_plot
 from tutelage.leaderboard.report import build_page
 from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.verdicts import Verdicts
+from tutelage.paired import page_verdicts
 from tutelage.records import Measurement, Row, Student, utc_now
 
 from .context import Context
@@ -35,6 +37,7 @@ class Published:
     report: Path
     plot: Path
     table: Path
+    verdicts: Verdicts  # the best students, and the paired tests
 
 
 def file_rows(
@@ -76,10 +79,11 @@ def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published
     title = ctx.recipe.title or ctx.recipe.name
     report, plot, table = folder / "report.html", folder / "pareto.png", folder / "leaderboard.csv"
     _draw_curves(rows, found, folder)
-    build_page(rows, report, title)
+    verdicts = page_verdicts(rows, ctx.workspace.path)
+    build_page(rows, report, title, verdicts=verdicts)
     pareto_plot(rows, plot, title=title)
     export(rows, table, "csv")
-    return Published(tuple(rows), report, plot, table)
+    return Published(tuple(rows), report, plot, table, verdicts)
 
 
 def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None:

@@ -72,12 +72,15 @@ def board_build(
     from tutelage.leaderboard.plots import chosen_ids, pareto_plot
     from tutelage.leaderboard.report import build_page
     from tutelage.leaderboard.store import Store
+    from tutelage.leaderboard.verdicts import decided_ids
+    from tutelage.paired import page_verdicts
 
     store = Store(terminal.database(workspace), read_only=True)
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     found = store.frame(filter_, columns=PAGE_COLUMNS)
-    build_page(found, out, title, details=store.details)
+    verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
+    build_page(found, out, title, details=store.details, verdicts=verdicts)
     # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
     pareto_plot(drawn, picture, title=title)
@@ -145,8 +148,9 @@ def board_serve(
     """
     from tutelage import terminal
     from tutelage.leaderboard.serve import make_server
+    from tutelage.paired import page_verdicts
 
-    server = make_server(terminal.database(workspace), port=port)
+    server = make_server(terminal.database(workspace), port=port, decide=lambda rows: page_verdicts(rows, workspace))
     print(f"http://{server.server_address[0]!s}:{server.server_address[1]}/", flush=True)
     try:
         server.serve_forever()
