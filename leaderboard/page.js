@@ -109,7 +109,7 @@ function refresh(tableOnly = false) {
 function legend(group) {
   const kinds = Object.keys(KINDS).filter((kind) => group.some((i) => kindOf(i) === kind));
   const items = kinds.map((kind) => node("li", {}, swatch(kind, false), KINDS[kind][0]));
-  if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("taught") ? "taught" : kinds[0], true), "full: int8"));
+  if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("taught") ? "taught" : kinds[0], true), "filled: int8"));
   items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M1,13H6V8H11V3H15", fill: "none", stroke: "var(--front)", "stroke-width": 1.8 })), "Pareto front"));
   if (state.whiskers !== "none" && group.some((i) => interval(state.quality, i)))
     items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M0,3H16V13H0z", class: "doubt" }), drawn("path", { d: "M0,13H16", class: "floor" })), "where the front could be (95 %)"));

@@ -52,7 +52,7 @@ function drawCompare(state, hooks) {
 
 function versus(a, b) {
   const sameGround = PLACES[a] === PLACES[b], sameRig = RIGS[a] === RIGS[b];
-  const head = node("tr", {}, node("th", { scope: "col" }, "figure"), node("th", { scope: "col", class: "figure a-ink" }, "A"), node("th", { scope: "col", class: "figure b-ink" }, "B"), node("th", { scope: "col", class: "figure" }, "B against A"), node("th", { scope: "col" }, ""));
+  const head = node("tr", {}, node("th", { scope: "col" }, "figure"), node("th", { scope: "col", class: "figure a-ink" }, "A"), node("th", { scope: "col", class: "figure b-ink" }, "B"), node("th", { scope: "col", class: "figure" }, "B against A"));
   const body = node("tbody");
   for (const name of SHOWN_FACTS) {
     const va = figure(name, a), vb = figure(name, b);
@@ -60,7 +60,7 @@ function versus(a, b) {
     const isCost = FIGURES[name].better < 0, measuredThere = /latency|energy|rss/.test(name);
     const fair = sameGround || isCost, comparable = va !== null && vb !== null && fair && (sameRig || !measuredThere);
     const row = node("tr", {}, node("th", { scope: "row" }, heading(name)), node("td", { class: "figure" }, show(name, va)), node("td", { class: "figure" }, show(name, vb)));
-    row.append(...(comparable ? verdict(name, a, b, va, vb) : [node("td", {}), node("td", { class: "quiet" }, va === null || vb === null ? "" : measuredThere ? "another device" : "another data set")]));
+    row.append(...(comparable ? verdict(name, a, b, va, vb) : [node("td", { class: "figure" }, node("span", { class: "verdict" }, va === null || vb === null ? "" : measuredThere ? "another device" : "another data set"))]));
     body.append(row);
   }
   if (sameGround) body.append(...classRows(a, b));
@@ -82,7 +82,7 @@ function classRows(a, b) {
     for (const one of ["auc", "sensitivity"]) {
       const va = mine[name][one] ?? null, vb = theirs[name][one] ?? null;
       if (va === null || vb === null) continue;
-      rows.push(node("tr", {}, node("th", { scope: "row" }, `${one === "auc" ? "AUC" : one}, ${name}`), node("td", { class: "figure" }, va.toFixed(3)), node("td", { class: "figure" }, vb.toFixed(3)), node("td", { class: "figure" }, va === vb ? "same" : `${signed((vb - va) * 100, 1)} points`), node("td", {})));
+      rows.push(node("tr", {}, node("th", { scope: "row" }, `${one === "auc" ? "AUC" : one}, ${name}`), node("td", { class: "figure" }, va.toFixed(3)), node("td", { class: "figure" }, vb.toFixed(3)), node("td", { class: "figure" }, va === vb ? "same" : `${signed((vb - va) * 100, 1)} points`)));
     }
   return rows;
 }
@@ -94,7 +94,7 @@ function verdict(name, a, b, va, vb) {
   const test = isCost ? undefined : testOf(a, b, name);
   const note = !isCost ? testWords(test) : vb !== va && isTie(name, a, b) ? "a tie: within what the measurements can tell" : "";
   const kind = isCost ? (isTie(name, a, b) ? "" : vb < va ? "better" : "worse") : VERDICT_CLASS[test?.verdict] || "";
-  return [node("td", { class: `figure ${kind}` }, `${difference}${{ better: " ▲", worse: " ▼" }[kind] || ""}`), node("td", { class: "quiet" }, note)];
+  return [node("td", { class: "figure" }, node("span", { class: kind }, `${difference}${{ better: " ▲", worse: " ▼" }[kind] || ""}`), note ? node("span", { class: "verdict" }, note) : null)];
 }
 // Spans that meet: the figures cannot be told apart.
 function isTie(name, a, b) {
@@ -103,7 +103,7 @@ function isTie(name, a, b) {
 }
 
 function pinCard(i, n, state, hooks) {
-  const close = node("button", { type: "button", class: "ghost no-print", "aria-label": `Let ${text("model", i)} go` }, "Let go");
+  const close = node("button", { type: "button", class: "ghost no-print", "aria-label": `Unpin ${text("model", i)}` }, "Unpin");
   close.addEventListener("click", () => hooks.pin(i));
   const card = node("article", { class: `card pin ${"ab"[n]}` }, node("header", {}, node("h3", {}, node("span", { class: `${"ab"[n]}-ink` }, `${"AB"[n]} `), title(i)), close), facts(i, true));
   card.append(...standing(i, state));
@@ -137,7 +137,7 @@ function standing(i, state) {
     const told = FRONT_WORDS[verdict];
     const best = beaters.slice(0, 2).map((j) => `${title(j)} (${show(state.quality, figure(state.quality, j))}, ${show(cost, figure(cost, j), true)})`);
     const others = beaters.length > 2 ? ` and ${beaters.length - 2} more` : "";
-    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, told, best.length ? `; dominated by ${best.join(", ")}${others}` : ""));
+    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, told, best.length ? `; by the figures dominated by ${best.join(", ")}${others}` : ""));
   }
   return list.childElementCount ? [node("h3", {}, "Fronts"), list] : [];
 }
@@ -145,7 +145,7 @@ function standing(i, state) {
 function facts(i, long) {
   const list = node("dl", { class: "facts" });
   const add = (what, value) => { if (value) list.append(node("dt", {}, what), node("dd", {}, value)); };
-  const kind = text("role", i) === "student" ? (text("teacher", i) ? `student of ${text("teacher", i)}` : "student, no teacher") : text("role", i);
+  const kind = text("role", i) === "student" ? (text("teacher", i) ? `student of ${text("teacher", i)}` : "student without a teacher") : text("role", i);
   add("what", [kind, text("scheme", i)].filter(Boolean).join(" · "));
   add("where", [text("dataset", i), rigOf(i), text("runtime", i)].filter(Boolean).join(" · "));
   for (const name of long ? SHOWN_FACTS : SHOWN_FACTS.filter((one) => !/p90|rss/.test(one))) {

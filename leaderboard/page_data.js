@@ -32,8 +32,8 @@ const LABELS = { model: "model", dataset: "data set", on_front: "front", row_id:
 const KINDS = {
   teacher: ["teacher", "square"],
   baseline: ["baseline", "triangle"],
-  taught: ["student, taught", "circle"],
-  alone: ["student, alone", "diamond"],
+  taught: ["student, distilled", "circle"],
+  alone: ["student without a teacher (control)", "diamond"],
   imported: ["imported", "plus"],
 };
 
