@@ -93,7 +93,9 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
     students = (row for row in store.rows(filter) if row.recipe == recipe)
     best = best_student(students, RowFigures(workspace.path, "val").compare)
     if best is None:
-        raise InputError(f"no student of recipe {recipe!r} is on the leaderboard: `tutelage run {recipe}` makes some")
+        raise InputError(
+            f"no student of recipe {recipe!r} with its file is on the leaderboard: `tutelage run {recipe}` makes some"
+        )
     return best
 
 

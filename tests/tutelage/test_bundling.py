@@ -19,7 +19,14 @@ def _row(model: str, auc: float | None, accuracy: float, ms: float, **other: obj
 
 def test_a_recipe_without_students_names_the_remedy(tmp_path: Path) -> None:
     store = Store(tmp_path / "leaderboard.db")
-    store.add([_row("teacher", 0.9, 0.9, 1.0, role="teacher"), _row("elsewhere", 0.9, 0.9, 1.0, recipe="other")])
+    made = {"validation": {"auc": 0.9}, "how": {"file": {"path": "model.onnx"}}}
+    rows = [
+        _row("teacher", 0.9, 0.9, 1.0, role="teacher"),
+        _row("no file", 0.9, 0.9, 1.0),
+        _row("elsewhere", 0.9, 0.9, 1.0, recipe="other", details=made),
+        _row("without a file", 0.99, 0.9, 1.0, recipe="other"),
+    ]
+    store.add(rows)
     with pytest.raises(InputError, match=r"no student of recipe 'r' .* `tutelage run r`"):
         row_of(Workspace(tmp_path), None, "r", None)
     assert row_of(Workspace(tmp_path), None, "other", None).model == "elsewhere"
