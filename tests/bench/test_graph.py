@@ -135,6 +135,52 @@ def test_ncnn_says_int8_in_a_layers_parameters(tmp_path: Path, layer: str, integ
     assert holds_int8(str(path)) is integer
 
 
+def _tflite(kind: str, scale: float | None, operator: str) -> bytes:
+    """Build a LiteRT model of one operator on a tensor (1, 4) of a type, with a scale or as plain numbers."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name: str, kind: str, scale: float | None) -> Any:
+        made = schema.TensorT()
+        made.name, made.shape, made.buffer = name, np.array([1, 4], np.int32), 0
+        made.type = getattr(schema.TensorType, kind)
+        if scale is not None:
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale = np.array([scale], np.float32)
+            made.quantization.zeroPoint = np.zeros(1, np.int64)
+        return made
+
+    code, step, graph, model = schema.OperatorCodeT(), schema.OperatorT(), schema.SubGraphT(), schema.ModelT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, operator)
+    code.version = 1
+    out = ("FLOAT32", None) if operator == "CAST" else (kind, scale)
+    graph.tensors = [tensor("x", kind, scale), tensor("y", *out)]
+    step.opcodeIndex, step.inputs, step.outputs = 0, np.array([0], np.int32), np.array([1], np.int32)
+    graph.inputs, graph.outputs, graph.operators = step.inputs, step.outputs, [step]
+    model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], [schema.BufferT()]
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "operator", "precision"),
+    [
+        ("FLOAT32", None, "RELU", "fp32"),
+        ("INT8", 0.1, "RELU", "int8"),
+        ("UINT8", 0.1, "RELU", "int8"),
+        ("UINT8", None, "CAST", "fp32"),  # an image that comes as bytes
+    ],
+)
+def test_litert_is_read_by_its_tensors(
+    tmp_path: Path, kind: str, scale: float | None, operator: str, precision: str
+) -> None:
+    pytest.importorskip("ai_edge_litert.schema_py_generated", reason="LiteRT is not installed")
+    path = tmp_path / "net.tflite"
+    path.write_bytes(_tflite(kind, scale, operator))
+    assert RUNTIMES["litert"].load(path, 1, "fp32", (1, 4)).effective_precision == precision
+
+
 @pytest.mark.slow
 def test_a_program_of_pytorch_is_read_by_its_operators(tmp_path: Path):
     import torch

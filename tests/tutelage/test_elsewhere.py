@@ -197,7 +197,12 @@ def test_rows_of_a_device_out_of_reach_have_no_measurement(
         raise AssertionError("measured")
 
     monkeypatch.setattr(measure_stage, "measure", refuse)
-    assert measure_all(ctx, devices[0], []) == {}
+    student = SimpleNamespace(arch=ARCHS[0])
+    file = SimpleNamespace(sha256="0" * 64, path="net.onnx")
+    variant: Any = SimpleNamespace(student=student, scheme="fp32", runtime="onnxruntime", file=file)
+    assert measure_all(ctx, devices[0], [variant]) == {}
+    with pytest.raises(AssertionError, match="measured"):
+        measure_all(ctx, devices[1], [variant])
 
 
 def test_a_rows_details_keep_predicted_and_measured_apart(devices: tuple[Device, ...]) -> None:
