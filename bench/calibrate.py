@@ -84,8 +84,7 @@ def calibrate(
     Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
     four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without
     `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them,
-    in time of their own: their share of a session is not counted as the model's.
-    Converted files (LiteRT, ncnn) are kept in the folder `kept`.
+    in time of their own, not counted as the model's. Converted files (LiteRT, ncnn) are kept in the folder `kept`.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
     clock = _Clock(minutes * 60, time.monotonic())
@@ -107,9 +106,8 @@ def calibrate(
             files.convert()
             if not log_ms:  # some formats take minutes to make: half of the time is for measuring all the same
                 clock.seconds += max(0.0, clock.seconds / 2 - clock.left())
-            # Networks loaded first were seen 2 % slower than the rest: each session loads them in another order.
+            # Loaded first, nets were seen 2 % slower: each session has another order, and the first one's anchor scale.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
-            # Labels are on the first session's scale, as its block table and its anchors are.
             anchor_ms = first.anchor_ms if first else None
             timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress, anchor_ms)
             if first is None:
