@@ -16,6 +16,7 @@ from tutelage.records import InputError
 from .cache import Decoded, decode_all
 from .dataset import SPLITS, Dataset, Listing, Request, manifest_hash, split_column
 from .lc25000 import group_near_duplicates
+from .slices import group_slices, nearest_across
 from .splits import drop_straddlers, limit_images, make_splits, merge_groups, one_hot, straddling_groups
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,13 @@ def assemble(listing: Listing, request: Request) -> Dataset:
     if listing.missing:
         notes.append(f"{len(listing.missing)} listed files are not there and were left out")
         skipped = (*skipped, *listing.missing)
-    groups = merge_groups(listing.groups, decoded.digests)
+    groups = listing.groups
+    if listing.slices is not None:
+        sequences = np.array([listing.class_names[label] for label in listing.labels])
+        groups = group_slices(decoded.images, sequences, listing.slices, listing.block)
+        across = nearest_across(decoded.images, groups)
+        notes.append(f"{across:.1%} of the slices have their nearest neighbour (32 px) in another block")
+    groups = merge_groups(groups, decoded.digests)
     if listing.near_duplicates is not None:
         # Of several labels an image, copies may lack one: they are looked for among all images.
         kinds = np.zeros(len(listing.paths), dtype=np.int64) if listing.multi_label else listing.labels

@@ -1,13 +1,13 @@
 """Checkpoints of a training: one folder an epoch, whole or not there, from which the same bits go on.
 
-Enters: modules, an optimiser, plain JSON state. Leaves: safetensors, JSON, and a torch file
-readable with `weights_only=True`.
+A folder holds safetensors, JSON, and a torch file that is read with `weights_only=True`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tutelage.files import sync, sync_tree
+from tutelage.records import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +64,29 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> Saved | None:
-    """Read the newest whole checkpoint; one of another training (another fingerprint) is not used, and that is said."""
-    from safetensors.torch import load_file
+    """Read the newest whole checkpoint; one of another training (another fingerprint) is not used, and that is said.
 
+    Raises `InputError` for one that cannot be read.
+    """
     whole = sorted(path for path in folder.glob(f"{_PREFIX}*") if path.suffix != ".part")
     for path in reversed(whole):
-        state = json.loads((path / "state.json").read_text())
-        if state.get("fingerprint") != fingerprint:
-            logger.warning("%s is a checkpoint of another training (model, schedule, teacher or seed): not used", path)
-            continue
-        weights = {file.stem: dict(load_file(file)) for file in path.glob("*.safetensors")}
-        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-        return Saved(weights, optimizer, state)
+        try:
+            saved = _read(path, fingerprint)
+        except (OSError, ValueError, LookupError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"{path} is no whole checkpoint ({reason}): delete it to start again") from error
+        if saved is not None:
+            return saved
+        logger.warning("%s is a checkpoint of another training (model, schedule, teacher, data or seed): unused", path)
     return None
+
+
+def _read(path: Path, fingerprint: str) -> Saved | None:
+    from safetensors.torch import load_file
+
+    state = json.loads((path / "state.json").read_text())
+    if state.get("fingerprint") != fingerprint:
+        return None
+    weights = {file.stem: dict(load_file(file)) for file in path.glob("*.safetensors")}
+    optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    return Saved(weights, optimizer, state)

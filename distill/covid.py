@@ -1,7 +1,4 @@
-"""COVID collections: COVID-QU-Ex chest X-rays and SARS-CoV-2 CT slices, as they lie on disk.
-
-Enters: the folder a person downloaded. Leaves: a `Listing`. Layouts: FACTS section 7.
-"""
+"""COVID collections: list COVID-QU-Ex chest X-rays and SARS-CoV-2 CT slices as they lie on disk."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ _COVID_QU_EX_SPLITS = {"Train": "train", "Val": "val", "Test": "test"}
 
 SARS_COV_2_CLASSES = ("COVID", "non-COVID")
 
-# Slices of one patient have neighbouring numbers, some 20 a patient; a block this long cuts at most one patient at
-# each end. Our choice: the set does not say who a slice belongs to.
+# Slices of one patient have neighbouring numbers, some 21 a patient, and the set does not say whose a slice is. Blocks
+# of 25 to 75 leave room for the next patient's first slice wherever a cut is sought. Our choice.
 DEFAULT_BLOCK = 50
 
 
@@ -61,7 +58,11 @@ def list_covid_qu_ex(request: Request) -> Listing:
 
 
 def list_sars_cov_2_ct(request: Request) -> Listing:
-    """List SARS-CoV-2 CT, grouped by blocks of neighbouring slice numbers (option `block`, slices a block)."""
+    """List SARS-CoV-2 CT, grouped by blocks of neighbouring slices (option `block`, slices a block).
+
+    The blocks given here are of equal length; once the pictures are decoded, their ends move to where the pixels say
+    that one patient ends and the next begins (`slices.py`).
+    """
     root = request.where()
     block = int(request.option("block", DEFAULT_BLOCK, ("block", "fit")))
     if block < 1:
@@ -69,6 +70,7 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
     paths: list[Path] = []
     labels: list[int] = []
     groups: list[str] = []
+    numbers: list[int] = []
     for label, class_name in enumerate(SARS_COV_2_CLASSES):
         folder = root / class_name
         numbered = [(path, re.search(r"\((\d+)\)", path.name)) for path in folder.glob("*") if is_image(path)]
@@ -80,6 +82,7 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
         for number, path in sorted((int(found[1]), path) for path, found in numbered if found):
             paths.append(path)
             labels.append(label)
+            numbers.append(number)
             groups.append(f"{class_name}/block{(number - 1) // block:04d}")
     return Listing(
         root=root,
@@ -88,5 +91,7 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
         class_names=SARS_COV_2_CLASSES,
         groups=np.array(groups, dtype=np.str_),
         splits=np.full(len(paths), "", dtype="<U5"),
-        notes=(f"patients are not named: grouped by blocks of {block} neighbouring slices",),
+        slices=np.array(numbers, dtype=np.int64),
+        block=block,
+        notes=(f"patients are not named: blocks of about {block} neighbouring slices, cut where the pixels change",),
     )

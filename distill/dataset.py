@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tutelage.records import ID_DIGITS, InputError
 
 SPLITS = ("train", "val", "test")
 EXTRA = "extra"  # a second test split, where a set has one
+
+_HASHED_IMAGES = 256  # whose pixels tell one data set from another decoded in another way
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,21 @@ class Dataset:
         if len(self.splits[split]) == 0:
             raise InputError(f"split {split!r} of data set {self.name} holds no image: raise its share or the limit")
         return self.splits[split]
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash what training sees: the manifest, every label, the splits, and the pixels of images spread over all.
+
+        The manifest names files, labels, groups and splits; the pixels tell how files were decoded (size, channels,
+        the option `fit`), which changes all of them.
+        """
+        digest = hashlib.sha256(f"{self.manifest}{self.images.shape}{self.class_names}{self.leaky}".encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        for name in sorted(self.splits):
+            digest.update(name.encode() + np.ascontiguousarray(self.splits[name]).tobytes())
+        for index in np.unique(np.linspace(0, len(self.images) - 1, _HASHED_IMAGES).astype(np.int64)):
+            digest.update(np.ascontiguousarray(self.images[index]).tobytes())
+        return digest.hexdigest()[:ID_DIGITS]
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Count the images of each class (each positive label) in one split."""
@@ -123,7 +141,8 @@ class Listing:
 
     `splits` holds "train", "val", "test", "extra" (a second test) or "" (not said); `labels` as in `Dataset`.
     `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels, asks that pictures
-    whose signatures differ by no more are put in one group.
+    whose signatures differ by no more are put in one group. With `slices` (each image's number in its sequence, its
+    class folder) groups become blocks of about `block` neighbours, cut by their pixels.
     """
 
     root: Path
@@ -135,6 +154,8 @@ class Listing:
     multi_label: bool = False
     missing: tuple[str, ...] = ()
     near_duplicates: float | None = None
+    slices: NDArray[np.int64] | None = None
+    block: int = 0
     notes: tuple[str, ...] = ()
 
     def take(self, chosen: NDArray[Any]) -> Listing:
@@ -149,6 +170,8 @@ class Listing:
             multi_label=self.multi_label,
             missing=self.missing,
             near_duplicates=self.near_duplicates,
+            slices=self.slices[chosen] if self.slices is not None else None,
+            block=self.block,
             notes=self.notes,
         )
 

@@ -1,6 +1,6 @@
-"""Losses of what is inside: relations between images, attention maps, hints; pure functions with shapes and sources.
+"""Losses of features: relations between images, attention maps, hints; pure functions with their sources.
 
-Enters: embeddings `(batch, features)` or maps `(batch, channels, h, w)` of student and teacher. Leaves: a scalar.
+Embeddings are `(batch, features)`, maps `(batch, channels, h, w)`, of student and teacher.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Batches for training: uint8 images in memory, shuffled by (seed, epoch), augmented and normalised batch by batch.
 
-Enters: a `Dataset` and a split. Leaves: float32 batches `(b, c, r, r)`, the same bits for the same (seed, epoch).
+`Loader` gives float32 batches `(b, c, r, r)`, the same bits for the same (seed, epoch); `tensors` a whole split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage.records import InputError
+from tutelage.records import InputError, content_id
 
 from .augment import POLICIES, Policy, augment
 from .dataset import Dataset
@@ -94,6 +95,13 @@ class Loader:
     def num_images(self) -> int:
         return len(self.indices)
 
+    @property
+    def identity(self) -> str:
+        """Hash all that the batches depend on: images, split, augmentation, order and batch size."""
+        look = images_id(self.dataset, self.policy, self.resolution)
+        order = [self.batch_size, self.shuffle, self.seed, self.drop_last, self.augment_variants]
+        return content_id([look, self.split, self.indices.tolist(), order])
+
     def aug_seed(self, epoch: int) -> int:
         """Tell the augmentation seed of an epoch; 0 where nothing is augmented, so that caches are shared."""
         if self.policy == POLICIES["none"]:
@@ -124,6 +132,13 @@ class Loader:
         images = normalise(augment(images, indices, seeds, self.policy))
         labels = torch.from_numpy(self.dataset.labels[indices]).to(self.device)
         return LoadedBatch(images, labels, torch.from_numpy(indices), torch.from_numpy(seeds))
+
+
+def images_id(dataset: Dataset, augment: str | Policy, resolution: int | None = None) -> str:
+    """Hash what decides how an (image index, augmentation seed) looks in a batch: the name of a cache of outputs."""
+    policy = POLICIES[augment] if isinstance(augment, str) else augment
+    side = resolution or dataset.size
+    return content_id([dataset.identity, asdict(policy), side, NORMALISATION[dataset.channels]])
 
 
 def tensors(

@@ -1,17 +1,10 @@
-"""Losses of logits: hard labels, softened teachers, and their cousins, as pure functions with shapes and sources.
+"""Losses of logits: against hard labels and against a teacher's softened outputs, as pure functions with their sources.
 
-Enters: logits `(batch, classes)` of student and teacher, labels `(batch,)` or `(batch, labels)`. Leaves: a scalar.
-Every soft loss here is the soft term alone, without alpha: `train` weighs it against the hard term.
-
-Open, of the medical papers beside the four recipes: SSD-KD's self-supervised relations and CRCKD's memory bank, ACID's
-choice of batches by learnability, and SimKD's reuse of the teacher's classifier. EFCM's first stage (features alone,
-no labels) is `method: fitnet` with `alpha: 0`; KD-OCT is `method: kd` between two timm names.
+Logits are `(batch, classes)`, labels `(batch,)` or `(batch, labels)`. Every soft loss is the soft term alone: `train`
+weighs it against the hard term.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -136,93 +129,16 @@ def _standardise(logits: Tensor, eps: float) -> Tensor:
     return (logits - logits.mean(1, keepdim=True)) / (eps + logits.std(1, keepdim=True))
 
 
-SoftLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A soft loss by name: how to call it, what it needs, and the class count under which it teaches nothing."""
-
-    name: str
-    soft: SoftLoss | None  # (student logits, teacher logits, labels, temperature) -> scalar; None for feature losses
-    source: str
-    multi_label: SoftLoss | None = None
-    min_classes: int = 2
-    reason: str = ""
-    needs_labels: bool = False  # one true class an image: not with mixup
-    features: bool = False  # taught from inside a live teacher: cached soft targets are not enough
-
-
-def _table(*losses: Loss) -> dict[str, Loss]:
-    return {loss.name: loss for loss in losses}
-
-
-LOSSES: dict[str, Loss] = _table(
-    Loss(
-        "kd",
-        lambda s, t, y, T: soft_kd(s, t, T),
-        "Hinton et al., 2015",
-        multi_label=lambda s, t, y, T: multi_label_kd(s, t, T),
-    ),
-    Loss(
-        "soft_mse",
-        lambda s, t, y, T: soft_mse(s, t, T),
-        "replication of arXiv 2305.06244",
-        multi_label=lambda s, t, y, T: multi_label_soft_mse(s, t, T),
-    ),
-    Loss(
-        "dkd",
-        lambda s, t, y, T: dkd(s, t, y, T),
-        "Zhao et al., CVPR 2022",
-        needs_labels=True,
-        min_classes=3,
-        reason="its non-target term is a distribution over one class: its gradient is 0",
-    ),
-    Loss(
-        "dist",
-        lambda s, t, y, T: dist(s, t, T),
-        "Huang et al., NeurIPS 2022",
-        min_classes=3,
-        reason="the correlation of two probabilities that sum to 1 is always +1 or -1: its inter term has no gradient",
-    ),
-    Loss(
-        "logitstd",
-        lambda s, t, y, T: logit_std(s, t, T),
-        "Sun et al., CVPR 2024",
-        min_classes=3,
-        reason="two standardised logits are always +-.707: the loss does not depend on the student",
-    ),
-    Loss("rkd", None, "Park et al., CVPR 2019", features=True),
-    Loss("at", None, "Zagoruyko and Komodakis, ICLR 2017", features=True),
-    Loss("fitnet", None, "Romero et al., ICLR 2015", features=True),
-    Loss("spkd", None, "Tung and Mori, ICCV 2019", features=True),
-    Loss("crckd", None, "after Xing et al., MICCAI 2021", features=True, needs_labels=True),
-)
-
-
-def find_loss(method: str, num_classes: int, multi_label: bool = False) -> Loss:
-    """Look a method up; one that teaches nothing at this class count, or knows no multi-label form, is refused."""
-    if method not in LOSSES:
-        raise InputError(f"unknown distillation method {method!r}: give one of {', '.join(LOSSES)}")
-    loss = LOSSES[method]
-    if num_classes < loss.min_classes and not multi_label:
-        raise InputError(
-            f"method {method!r} needs at least {loss.min_classes} classes, got {num_classes}: {loss.reason}; use 'kd'"
-        )
-    if multi_label and loss.multi_label is None and (not loss.features or loss.needs_labels):
-        raise InputError(f"method {method!r} is defined for one label an image: use 'kd' or 'soft_mse' for several")
-    return loss
-
-
 def balanced_weights(labels: Tensor, num_classes: int, multi_label: bool = False) -> tuple[float, ...]:
-    """Weigh classes by n / (classes x count), or give each label's neg / pos; a class with no image is an error."""
+    """Weigh classes by n / (classes x count), or give each label's neg / pos; a class with no image, or a label
+    that is always or never there, is an error."""
     if multi_label:
-        positive = (labels == 1).sum(0)
-        negative = (labels == 0).sum(0)
-        counts, weights = positive, negative / positive
-    else:
-        counts = torch.bincount(labels, minlength=num_classes)
-        weights = len(labels) / (num_classes * counts)
+        positive, negative = (labels == 1).sum(0), (labels == 0).sum(0)
+        for kind, counts in (("positive", positive), ("negative", negative)):
+            if int(counts.min()) == 0:
+                raise InputError(f"label {int(counts.argmin())} has no {kind} training image: it cannot be weighted")
+        return tuple((negative / positive).tolist())
+    counts = torch.bincount(labels, minlength=num_classes)
     if int(counts.min()) == 0:
         raise InputError(f"class {int(counts.argmin())} has no training image: it cannot be weighted or learned")
-    return tuple(weights.tolist())
+    return tuple((len(labels) / (num_classes * counts)).tolist())

@@ -1,7 +1,7 @@
 """Procedural axial chest-CT slices with known lesions: data for demos and tests, drawn from a seed, no download.
 
-Enters: how many slices, their side in pixels, a seed. Leaves: a `Dataset` of four classes with a lesion mask an image.
-Drawn in Hounsfield units (HU) with soft-edged ellipses and point-stamped vessels, then shown in a fixed window.
+A `Dataset` of four classes with a lesion mask an image, drawn in Hounsfield units (HU) with soft-edged ellipses and
+point-stamped vessels, then shown in a fixed window.
 Every image has its own child seed, so image i of a set does not depend on how many were asked for.
 """
 
@@ -80,12 +80,18 @@ def load_phantom(request: Request) -> Dataset:
     )
 
 
-def draw_slice(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """Draw image `index` of the set with this seed: pixels and mask `(size, size)`, and the class."""
-    patient, slice_number = divmod(index, SLICES_PER_PATIENT)
+def draw_slice(
+    index: int, size: int, seed: int, per_patient: int = SLICES_PER_PATIENT
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    """Draw image `index` of the set with this seed: pixels and mask `(size, size)`, and the class.
+
+    `per_patient` neighbouring slices show one patient, the same stretch of the lungs however many they are.
+    """
+    patient, slice_number = divmod(index, per_patient)
     anatomy = _draw_patient(np.random.default_rng([seed, 0, patient]), patient)
     rng = np.random.default_rng([seed, 1, index])
-    level = float(np.clip(anatomy.level + 0.22 * slice_number + rng.uniform(-0.05, 0.05), -1, 1))
+    travel = 0.22 * slice_number * SLICES_PER_PATIENT / per_patient
+    level = float(np.clip(anatomy.level + travel + rng.uniform(-0.05, 0.05), -1, 1))
     u, v = _body_frame(anatomy, size)
     lungs, hu = _draw_chest(anatomy, level, u, v, size)
     vessels = _draw_vessels(anatomy, level, rng, u, v, size)

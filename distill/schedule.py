@@ -1,7 +1,4 @@
-"""What a training is told: the schedule, the distillation, and the learning rate that follows from them.
-
-Enters: plain numbers. Leaves: frozen records and pure functions of the step and the history.
-"""
+"""How a training goes: the schedule, the distillation, and the learning rate that follows from them."""
 
 from __future__ import annotations
 
@@ -47,6 +44,10 @@ class TrainSchedule:
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.lr > 0:
             raise InputError(f"a schedule needs epochs >= 1 and lr > 0, got {self.epochs} and {self.lr}")
+        if self.warmup_epochs > self.epochs:
+            raise InputError(
+                f"warmup_epochs: {self.warmup_epochs:g} of {self.epochs} epochs never reach lr: give at most epochs"
+            )
         if self.optimizer not in ("adamw", "adam", "sgd"):
             raise InputError(f"unknown optimizer {self.optimizer!r}: give adamw, adam or sgd")
         if self.decay not in ("cosine", "step", "plateau", "constant"):
@@ -55,22 +56,28 @@ class TrainSchedule:
 
 @dataclass(frozen=True)
 class KDConfig:
-    """How to be taught: alpha x hard loss + (1 - alpha) x soft loss of `method` at `temperature`."""
+    """How to distil: alpha x hard loss + (1 - alpha) x weight x soft loss of `method` at `temperature`.
+
+    A `temperature` or `weight` of None is the method's own, its paper's (`methods.py`).
+    """
 
     alpha: float = 0.5
-    temperature: float = 4.0
+    temperature: float | None = None
     method: str = "kd"
     combine: Combine = "mean"  # several teachers
-    weight: float = 1.0  # of the soft term, on top of 1 - alpha: feature losses differ by orders of magnitude
-    options: dict[str, Any] = field(default_factory=dict)  # feature methods: teacher_layers, student_layers, ...
+    weight: float | None = None  # of the soft term, on top of 1 - alpha: feature losses differ by orders of magnitude
+    options: dict[str, Any] = field(default_factory=dict)  # of the method, see `Loss.options` in methods.py
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1 or not self.temperature > 0:
-            raise InputError(f"alpha must lie in 0..1 and temperature above 0, got {self.alpha}, {self.temperature}")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha must lie in 0..1, got {self.alpha}")
+        for name, value in (("temperature", self.temperature), ("weight", self.weight)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0, got {value}")
 
 
-def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[float] = ()) -> float:
-    """Give lr / peak lr at a fractional epoch; `values` are the validation figures of the epochs before (plateau)."""
+def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[tuple[float, ...]] = ()) -> float:
+    """Give lr / peak lr at a fractional epoch; `values` rank the epochs before, by validation (plateau)."""
     if epoch < schedule.warmup_epochs:
         # A floor of 1 %: the very first step would otherwise learn nothing.
         return max(0.01, epoch / schedule.warmup_epochs)
@@ -84,8 +91,9 @@ def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[float] = (
     return 1.0
 
 
-def _num_plateaus(values: Sequence[float], patience: int) -> int:
-    best, waited, plateaus = -math.inf, 0, 0
+def _num_plateaus(values: Sequence[tuple[float, ...]], patience: int) -> int:
+    best: tuple[float, ...] = ()  # less than any
+    waited, plateaus = 0, 0
     for value in values:
         if value > best:
             best, waited = value, 0

@@ -181,6 +181,15 @@ def weights_id(net: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def tensors_id(*tensors: Tensor) -> str:
+    """Hash the shapes and every value of some tensors."""
+    digest = hashlib.sha256()
+    for value in tensors:
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
 def _as_int64(values: Any) -> np.ndarray:
     array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     return array.astype(np.uint64).view(np.int64) if array.dtype.kind == "u" else array.astype(np.int64)

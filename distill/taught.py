@@ -1,8 +1,4 @@
-"""The soft term of a training: teachers, how they are combined, and the method that compares student with teacher.
-
-Enters: teachers (live or cached), a `KDConfig`, an example image. Leaves: a scalar loss a batch, and the projectors
-that a feature method trains along with the student.
-"""
+"""The soft term of a training: teachers, how they are combined, and the method that compares student with teacher."""
 
 from __future__ import annotations
 
@@ -17,13 +13,11 @@ from tutelage.records import InputError
 
 from .feature_losses import attention_transfer, category_relation, hint, rkd, similarity_preserving
 from .features import Layer, Taps, Trace, last_layer, stage_layers, trace
-from .losses import LOSSES, find_loss, multi_label_kd, soft_kd
+from .losses import multi_label_kd, soft_kd
+from .methods import LOGITS_TEMPERATURE, LOSSES, Numbers, check_distillation
 from .mixing import Mix
 from .schedule import KDConfig
 from .soft import SoftTargets, combine_logits, resize
-
-# Feature methods know these options of `KDConfig`; anything else is a typing error that would go unnoticed.
-_OPTIONS = ("teacher_layers", "student_layers", "logits_weight", "mean_teacher")
 
 
 class LabelledBatch(Protocol):
@@ -50,25 +44,34 @@ class Taught:
         example: Tensor,
         student_example: Tensor,
         multi_label: bool,
+        num_classes: int,
+        mixing: bool = False,
     ) -> None:
-        """Prepare: `example` and `student_example` are one image `(1, c, r, r)` as teachers and student see it."""
-        unknown = [name for name in kd.options if name not in _OPTIONS]
-        if unknown:
-            raise InputError(f"unknown distillation option {unknown[0]!r}: give one of {', '.join(_OPTIONS)}")
+        """Prepare: `example` and `student_example` are one image `(1, c, r, r)` as teachers and student see it.
+
+        `num_classes` is the student's number of outputs. `mixing`: batches are mixed (mixup, cutmix).
+        """
         given = [teachers] if isinstance(teachers, SoftTargets | nn.Module) else list(teachers)
         self.targets = [
             one if isinstance(one, SoftTargets) else SoftTargets(one, multi_label=multi_label) for one in given
         ]
         for target in self.targets:
             target.to(example.device)
+        num_teachers = sum(len(target.teachers) for target in self.targets)
+        self.loss = check_distillation(kd, num_classes, multi_label, num_teachers=num_teachers, mixing=mixing)
         self.kd = kd
+        self.weight = self.loss.weight if kd.weight is None else kd.weight
+        self.temperature = kd.temperature or self.loss.temperature or LOGITS_TEMPERATURE
+        self.numbers: Numbers = {name: kd.options.get(name, default) for name, default in self.loss.numbers.items()}
+        self.logits_weight = float(kd.options.get("logits_weight", 0.0))
         self.multi_label = multi_label
         self.mean_teacher: nn.Module | None = None
         if "mean_teacher" in kd.options:
             self.mean_teacher = copy.deepcopy(student).requires_grad_(False)
         self.inside: FeatureMethod | None = None
-        if kd.method in LOSSES and LOSSES[kd.method].features:
-            self.inside = FeatureMethod(kd, student, self._live(example, student_example), student_example)
+        if self.loss.features:
+            live = self._live(example, student_example)
+            self.inside = FeatureMethod(kd, self.numbers, student, live, student_example)
 
     @property
     def projectors(self) -> nn.ModuleList:
@@ -76,24 +79,21 @@ class Taught:
         return self.inside.projectors if self.inside else nn.ModuleList()
 
     def soft(self, student: Tensor, batch: LabelledBatch, mix: Mix, student_images: Tensor) -> Tensor:
-        """Give the soft loss of one batch of student logits `(batch, classes)`; call it right after the forward."""
-        classes, temperature = student.shape[1], self.kd.temperature
-        loss = find_loss(self.kd.method, classes, self.multi_label)
-        if mix.active and loss.needs_labels:
-            raise InputError(f"{self.kd.method} needs one true class an image: turn mixup and cutmix off")
+        """Give the soft term of one batch of student logits `(batch, classes)`, times its weight; it is a scalar.
+
+        Call it right after the forward. The logits that a feature method compares too weigh `logits_weight` alone.
+        """
         if self.inside is not None:
-            images = mix.images(batch.images)
-            total = self.inside.loss(images, student_images, batch.labels)
-            logits_weight = float(self.kd.options.get("logits_weight", 0.0))
-            if logits_weight == 0:
-                return total
+            features = self.weight * self.inside.loss(mix.images(batch.images), student_images, batch.labels)
+            if self.logits_weight == 0:
+                return features
             form: Any = multi_label_kd if self.multi_label else soft_kd
-            teacher = self._teacher(batch, mix, student_images, classes)
-            again: Tensor = form(student, teacher, temperature)
-            return total + logits_weight * again
-        method = loss.multi_label if self.multi_label else loss.soft
-        assert method is not None, "find_loss refuses methods without this form"
-        return method(student, self._teacher(batch, mix, student_images, classes), batch.labels, temperature)
+            again: Tensor = form(student, self._teacher(batch, mix, student_images, student.shape[1]), self.temperature)
+            return features + self.logits_weight * again
+        method = self.loss.multi_label if self.multi_label else self.loss.soft
+        assert method is not None, "check_distillation refuses methods without this form"
+        teacher = self._teacher(batch, mix, student_images, student.shape[1])
+        return self.weight * method(student, teacher, batch.labels, self.temperature, self.numbers)
 
     def close(self) -> None:
         """Take the hooks of a feature method off."""
@@ -121,11 +121,10 @@ class Taught:
                 f"the teacher knows {knows} classes and the student {classes}: train a teacher on this data"
             )
         if parts:
-            temperature = self.kd.temperature
             all_logits = torch.cat(parts)
-            combined = combine_logits(all_logits, batch.labels, temperature, self.kd.combine, self.multi_label)
-            return mix.logits(combined, temperature, self.multi_label)
-        assert self.mean_teacher is not None, "a student without teachers is not taught"
+            combined = combine_logits(all_logits, batch.labels, self.temperature, self.kd.combine, self.multi_label)
+            return mix.logits(combined, self.temperature, self.multi_label)
+        assert self.mean_teacher is not None, "a student without teachers is not distilled"
         with torch.no_grad():
             logits: Tensor = self.mean_teacher.eval()(student_images).float()
         return logits
@@ -151,11 +150,13 @@ class FeatureMethod:
     def __init__(
         self,
         kd: KDConfig,
+        numbers: Numbers,
         student: nn.Module,
         teachers: Sequence[tuple[nn.Module, Tensor, int | None, bool]],
         example: Tensor,
     ) -> None:
         self.kd = kd
+        self._numbers = numbers
         self.projectors = nn.ModuleList()
         self._teachers = teachers
         own = trace(student, example)
@@ -193,9 +194,9 @@ class FeatureMethod:
         assert taps.embedding is not None
         ours, theirs = self._student.embedding.float(), taps.embedding.float()
         if self.kd.method == "rkd":
-            return rkd(ours, theirs)
-        if self.kd.method == "crckd":
-            return category_relation(projectors[0](ours), theirs, labels)
+            return rkd(ours, theirs, **self._numbers)
+        if self.kd.method == "category_relation":
+            return category_relation(projectors[0](ours), theirs, labels, **self._numbers)
         mine, given = self._student.maps, taps.maps
         values = []
         for i, (own, other) in enumerate(pairs):
@@ -210,7 +211,7 @@ class FeatureMethod:
 
     def _pair(self, own: Trace, theirs: Trace) -> tuple[tuple[Layer, Layer], ...]:
         named = (self.kd.options.get("student_layers"), self.kd.options.get("teacher_layers"))
-        if self.kd.method in ("rkd", "crckd"):
+        if not LOSSES[self.kd.method].layers:
             return ()
         if self.kd.method in ("spkd", "fitnet") and named == (None, None):
             return ((last_layer(own), last_layer(theirs)),)
@@ -223,7 +224,7 @@ class FeatureMethod:
         return tuple(zip(ours, others, strict=True))
 
     def _projector(self, own: Trace, theirs: Trace, pairs: Sequence[tuple[Layer, Layer]]) -> nn.ModuleList:
-        if self.kd.method == "crckd":
+        if self.kd.method == "category_relation":
             same = own.embedding_size == theirs.embedding_size
             return nn.ModuleList([nn.Identity() if same else nn.Linear(own.embedding_size, theirs.embedding_size)])
         if self.kd.method == "fitnet":

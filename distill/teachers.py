@@ -1,33 +1,35 @@
-"""Teachers: the networks of the papers by their names, and any other network of timm.
-
-Enters: a name, the class count, channels and image size, optionally a weights file. Leaves: a plain `nn.Module`.
-"""
+"""Build a network by its paper's or its timm name, for any class count, channels and image size: `build_teacher`."""
 
 from __future__ import annotations
 
 import difflib
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage.records import InputError
 
 from .nasnet import build_nasnet_mobile
-
-logger = logging.getLogger(__name__)
+from .weights import first_conv_name, load_weights
 
 NASNET_MOBILE = "nasnetamobile"
 # Fewer patches a side than this leave attention nothing to attend to: at 64 px a patch of 16 gives 4 x 4 tokens.
 _MIN_PATCHES = 7
 # Below this a CNN made for 224 px (five halvings) ends on less than 2 x 2 cells: its stem keeps stride 1.
 _SMALL_IMAGE = 48
-
-
+# What timm would take among the options, past everything that checks weights, classes and channels.
+_WEIGHTS = "give a weights file as `weights`"
+_NOT_OPTIONS = {
+    "pretrained": _WEIGHTS,
+    "pretrained_cfg": _WEIGHTS,
+    "pretrained_cfg_overlay": _WEIGHTS,
+    "checkpoint_path": _WEIGHTS,
+    "cache_dir": _WEIGHTS,
+    "in_chans": "`data.channels` says how many channels there are",
+}
 # Networks made for 224 px manage half of that; smaller sizes are tried once.
 _CHECKED_BELOW = 112
 
@@ -74,9 +76,19 @@ TEACHERS: dict[str, Teacher] = _table(
 
 
 def timm_name(name: str) -> str:
-    """Translate a paper's name to timm's; a timm name passes through, an unknown one is refused with the nearest."""
+    """Translate a paper's name to timm's; a timm name passes through, an unknown one is refused with the nearest.
+
+    A tag (`densenet121.ra_in1k`) names pretrained weights, as some of timm's older names do (`..._in21k`): nothing is
+    downloaded here, so such a name is refused, since it would stand for random weights.
+    """
     import timm
 
+    plain = _without_weights(name)
+    if plain != name:
+        raise InputError(
+            f"{name!r} names pretrained weights, and nothing is downloaded: write {plain!r}, and give their file as "
+            "`weights`"
+        )
     papers = {key.lower().replace("-", ""): teacher.timm_name for key, teacher in TEACHERS.items()}
     found = papers.get(name.lower().replace("-", ""), name)
     if found == NASNET_MOBILE or timm.is_model(found):
@@ -84,6 +96,15 @@ def timm_name(name: str) -> str:
     near = difflib.get_close_matches(name, [*TEACHERS, *timm.list_models()], n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"unknown teacher {name!r}: give a paper's name ({', '.join(TEACHERS)}) or a timm name{hint}")
+
+
+def _without_weights(name: str) -> str:
+    """Give the architecture's name of a timm name that promises weights: by its tag, or as timm's alias of a tag."""
+    import timm
+    from timm.models import get_deprecated_models
+
+    base, dot, _ = (get_deprecated_models().get(name) or name).partition(".")
+    return base if dot and timm.is_model(base) else name
 
 
 def build_teacher(
@@ -99,16 +120,17 @@ def build_teacher(
 
     `resolution` adapts it to small images unless `options` say otherwise: a ViT gets `img_size` and the largest
     `patch_size` that leaves 7 x 7 patches, a CNN below 48 px gets a stem of stride 1 (`stem_stride=2` keeps it).
-    Other `options` go to timm as they are (`drop_rate=.1`, `depth=6`, `embed_dim=192`, ...).
+    Other `options` go to timm as they are (`drop_rate=.1`, `depth=6`, `embed_dim=192`, ...), but for those that this
+    function decides or that would load weights unchecked.
     """
     found = timm_name(name)
+    for option, remedy in _NOT_OPTIONS.items():
+        if option in options:
+            raise InputError(f"{name}: {option} is no option of a network here: {remedy}")
     stem_stride = options.pop("stem_stride", None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if found == NASNET_MOBILE:
-            net = build_nasnet_mobile(num_classes, in_channels, **options)
-        else:
-            net = _build_timm(found, num_classes, in_channels, resolution, options)
+        net: nn.Module = _build(found, num_classes, in_channels, resolution, options)
     if stem_stride is None and resolution is not None and resolution < _SMALL_IMAGE and not _takes_image_size(net):
         stem_stride = 1
     if stem_stride is not None:
@@ -132,10 +154,10 @@ def _check_size(net: nn.Module, name: str, in_channels: int, resolution: int) ->
         net.train()
 
 
-def _build_timm(name: str, num_classes: int, in_channels: int, resolution: int | None, options: dict[str, Any]) -> Any:
+def _build(name: str, num_classes: int, in_channels: int, resolution: int | None, options: dict[str, Any]) -> Any:
     import timm
 
-    if resolution is not None and "img_size" not in options:
+    if resolution is not None and "img_size" not in options and name != NASNET_MOBILE:
         with torch.device("meta"):
             shape = timm.create_model(name, pretrained=False)
         if _takes_image_size(shape):
@@ -143,6 +165,8 @@ def _build_timm(name: str, num_classes: int, in_channels: int, resolution: int |
             if "vision_transformer" in type(shape).__module__ and "patch_size" not in options:
                 options["patch_size"] = small_patch(resolution, shape.patch_embed.patch_size[0])
     try:
+        if name == NASNET_MOBILE:
+            return build_nasnet_mobile(num_classes, in_channels, **options)
         return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         raise InputError(f"timm cannot build {name} with {options}: {error}; change the teacher's options") from error
@@ -160,79 +184,5 @@ def _takes_image_size(net: nn.Module) -> bool:
 
 
 def _set_stem_stride(net: nn.Module, stride: int) -> None:
-    first: Any = net.get_submodule(_first_conv_name(net))
+    first: Any = net.get_submodule(first_conv_name(net))
     first.stride = (stride, stride)
-
-
-def _first_conv_name(net: nn.Module) -> str:
-    named = getattr(net, "default_cfg", {}).get("first_conv")
-    if isinstance(named, str):
-        return named
-    return str(next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors from a safetensors file, or from a torch file with `weights_only=True`: nothing is unpickled."""
-    if not path.is_file():
-        raise InputError(f"no weights file at {path}: give a .safetensors or a torch state-dict file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is not a readable weights file ({first_line}): save a plain state dict") from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict):
-        raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: save model.state_dict()")
-    tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise InputError(f"{path} holds no tensors: save model.state_dict()")
-    return tensors
-
-
-def load_weights(net: nn.Module, path: Path) -> tuple[str, ...]:
-    """Load a weights file and return the names that kept their fresh values: only a classifier of other classes may.
-
-    Position embeddings are resized by timm's own filter; a first convolution of other channels is adapted (RGB weights
-    are summed for gray). Any other missing or misfit tensor is an error that names it.
-    """
-    state = read_weights(path)
-    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        state = dict(convert(state, net))
-    own = net.state_dict()
-    classifier = _classifier_names(net)
-    first = _first_conv_name(net) + ".weight"
-    if first in state and first in own and state[first].shape != own[first].shape:
-        from timm.models import adapt_input_conv
-
-        state[first] = adapt_input_conv(own[first].shape[1], state[first])
-    fresh, misfit = [], []
-    for name, value in own.items():
-        if name in state and state[name].shape == value.shape:
-            continue
-        if name.startswith(classifier):
-            fresh.append(name)
-        elif not name.endswith("num_batches_tracked"):
-            misfit.append(name)
-        state.pop(name, None)
-    if misfit:
-        raise InputError(
-            f"{path} does not fit {type(net).__name__}: {len(misfit)} tensors missing or of another shape, first "
-            f"{misfit[0]}; check the teacher's name, size and options"
-        )
-    net.load_state_dict({name: state.get(name, value) for name, value in own.items()})
-    if fresh:
-        logger.warning("%s has a classifier for other classes; it starts fresh: %s", path, ", ".join(fresh))
-    return tuple(fresh)
-
-
-def _classifier_names(net: nn.Module) -> tuple[str, ...]:
-    named = getattr(net, "default_cfg", {}).get("classifier", ())
-    names = (named,) if isinstance(named, str) else tuple(named or ())
-    return tuple(f"{name}." for name in names) or ("classifier.",)

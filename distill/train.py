@@ -1,7 +1,6 @@
 """One training loop for teachers and students: hard labels, softened teachers, best epoch by validation.
 
-Enters: a model, batches, validation tensors, a schedule, perhaps teachers. Leaves: the model with its best epoch's
-weights and the history. Runs on CPU or one GPU as it is, and on several by `accelerate launch`.
+It runs on the CPU or one GPU as it is, and on several by `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -25,10 +24,20 @@ from .evaluate import evaluate, predict_logits, probabilities
 from .losses import hard_loss
 from .mixing import draw_mix
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
-from .soft import SoftTargets, resize, weights_id
+from .soft import SoftTargets, resize, tensors_id, weights_id
 from .taught import LabelledBatch, Taught
+from .weights import load_exactly
 
-__all__ = ["Batches", "KDConfig", "LabelledBatch", "TrainResult", "TrainSchedule", "predict_logits", "train"]
+__all__ = [
+    "Batches",
+    "KDConfig",
+    "LabelledBatch",
+    "TrainResult",
+    "TrainSchedule",
+    "predict_logits",
+    "train",
+    "validate",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +45,14 @@ Progress = Callable[[str, int, int], None]
 
 
 class Batches(Protocol):
-    """A source of batches: the same for the same epoch number, every time."""
+    """A source of batches: the same for the same epoch number, every time.
 
+    `identity` hashes all that they depend on (images, split, augmentation, order): checkpoints of other data are not
+    taken up. It is read only where there is a checkpoint.
+    """
+
+    @property
+    def identity(self) -> str: ...
     def __len__(self) -> int: ...
     def epoch(self, k: int, /) -> Iterable[LabelledBatch]: ...
 
@@ -49,11 +64,11 @@ class TrainResult:
     best_epoch: int
     history: list[
         dict[str, Any]
-    ]  # one dict an epoch: epoch, loss, hard, soft, lr, val_loss, val_accuracy, val_auc, seconds
+    ]  # one dict an epoch: epoch, loss, hard, soft (weighted), lr, val_loss, val_accuracy, val_auc, seconds
     val_auc: float | None
     val_accuracy: float
     stopped_early: bool = False
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all epochs' training, those before a stop too; validation is left out
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,18 +130,22 @@ def train(
         own_example = example if resolution is None else resize(example, resolution)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # projectors start from it
-            taught = Taught(teachers, kd, model, example, own_example, multi_label)
+            mixing = schedule.mixup > 0 or schedule.cutmix > 0
+            num_classes = _num_outputs(model, own_example)
+            taught = Taught(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
     projectors = taught.projectors if taught else nn.ModuleList()
     optimizer = build_optimizer([model, projectors], schedule)
     ema = copy.deepcopy(model).requires_grad_(False) if schedule.ema_decay else None
     weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
 
-    fingerprint = _fingerprint(model, schedule, taught, seed, resolution)
+    fingerprint = ""
+    if checkpoint is not None:
+        fingerprint = _fingerprint(model, schedule, taught, seed, resolution, loader.identity, val, multi_label)
     parts = _parts(model, ema, taught)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
-    started, num_batches = time.monotonic(), len(loader)
+    num_batches = len(loader)
 
     for epoch in range(len(run.history), schedule.epochs):
         if _out_of_patience(run, schedule):
@@ -134,7 +153,7 @@ def train(
         # Dropout and mixup depend on (seed, epoch, process) alone: a resumed epoch draws what the first try drew.
         torch.manual_seed(int(np.random.SeedSequence([seed, epoch, accelerator.process_index]).generate_state(1)[0]))
         rng = np.random.default_rng([seed, epoch, accelerator.process_index, 1])
-        values = [run.rank(record)[0] for record in run.history]
+        values = [run.rank(record) for record in run.history]
         wrapped.train()
         sums, count, began = np.zeros(3), 0, time.monotonic()
         for step, batch in enumerate(loader.epoch(epoch)):
@@ -161,7 +180,7 @@ def train(
                 focal_gamma=schedule.focal_gamma,
             )
             soft = taught.soft(logits, mine, mix, images) if taught else hard.new_zeros(())
-            loss = taught.kd.alpha * hard + (1 - taught.kd.alpha) * taught.kd.weight * soft if taught else hard
+            loss = taught.kd.alpha * hard + (1 - taught.kd.alpha) * soft if taught else hard
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             if ranks > 1:
@@ -204,7 +223,7 @@ def train(
         val_auc=best["val_auc"],
         val_accuracy=best["val_accuracy"],
         stopped_early=len(run.history) < schedule.epochs,
-        seconds=time.monotonic() - started,
+        seconds=sum(record["seconds"] for record in run.history),
         notes=notes,
     )
 
@@ -240,18 +259,21 @@ def _mean(sums: np.ndarray, count: int, accelerator: Any) -> list[float]:
 
 
 def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, accelerator: Any) -> dict[str, Any]:
-    """Score the main process's model; the other processes are told, since their batch norms differ."""
+    """Score the main process's model and send its figures to the other processes, whose batch norms differ."""
     from accelerate.utils import broadcast_object_list
 
-    told: list[Any] = [None]
-    if accelerator.is_main_process:
-        logits = predict_logits(model, images)
-        loss = hard_loss(logits, labels.cpu(), multi_label=multi_label)
-        figures = evaluate(probabilities(logits.nan_to_num(0.0)), labels, multi_label=multi_label, bootstrap=0)
-        told = [{"val_loss": float(loss.nan_to_num(1e9)), "val_accuracy": figures.accuracy, "val_auc": figures.auc}]
+    figures = [validate(model, images, labels, multi_label) if accelerator.is_main_process else None]
     if accelerator.num_processes > 1:
-        broadcast_object_list(told)
-    return dict(told[0])
+        broadcast_object_list(figures)
+    return dict(figures[0] or {})
+
+
+def validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool) -> dict[str, Any]:
+    """Score a model on `(n, c, r, r)`: its val_loss, val_accuracy and val_auc (None where it is undefined)."""
+    logits = predict_logits(model, images)
+    loss = hard_loss(logits, labels.cpu(), multi_label=multi_label)
+    figures = evaluate(probabilities(logits.nan_to_num(0.0)), labels, multi_label=multi_label, bootstrap=0)
+    return {"val_loss": float(loss.nan_to_num(1e9)), "val_accuracy": figures.accuracy, "val_auc": figures.auc}
 
 
 def _from_main(weights: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor]:
@@ -272,17 +294,33 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
             own[name].copy_(new[name])
 
 
+@torch.no_grad()
+def _num_outputs(model: nn.Module, example: Tensor) -> int:
+    was_training = model.training
+    outputs: Tensor = model.eval()(example)
+    model.train(was_training)
+    return outputs.shape[1]
+
+
 def _out_of_patience(run: _Run, schedule: TrainSchedule) -> bool:
     return schedule.patience is not None and len(run.history) - 1 - run.best_epoch >= schedule.patience > 0
 
 
 def _fingerprint(
-    model: nn.Module, schedule: TrainSchedule, taught: Taught | None, seed: int, resolution: int | None
+    model: nn.Module,
+    schedule: TrainSchedule,
+    taught: Taught | None,
+    seed: int,
+    resolution: int | None,
+    data: str,
+    val: tuple[Tensor, Tensor],
+    multi_label: bool,
 ) -> str:
-    """Name this training: a checkpoint of any other must not be taken up."""
+    """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in taught.targets for name in target.ids] if taught else []
-    kd = asdict(taught.kd) if taught else None
-    return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution])
+    kd = [asdict(taught.kd), taught.weight, taught.temperature, dict(taught.numbers)] if taught else None
+    images = [data, tensors_id(*val), multi_label]
+    return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution, images])
 
 
 def _parts(model: nn.Module, ema: nn.Module | None, taught: Taught | None) -> dict[str, nn.Module]:
@@ -312,7 +350,7 @@ def _resume(
     if saved is None:
         return _Run()
     for name, module in parts.items():
-        module.load_state_dict(saved.weights[name])
+        load_exactly(module, saved.weights.get(name, {}), f"{folder}/{name}")
     optimizer.load_state_dict(saved.optimizer)
     logger.info("%s: going on after epoch %d", folder, len(saved.state["history"]))
     return _Run(saved.state["history"], saved.weights["best"], int(saved.state["best_epoch"]))

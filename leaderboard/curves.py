@@ -168,14 +168,17 @@ def reliability_plot(
 
 def _steps(group: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Find the pairs to join: twin -> taught student (both fp32), fp32 parent -> int8."""
-    # A twin, its student and their int8 files may share a model name: teacher and scheme tell them apart.
-    plain = {(row.model, row.teacher, row.seed): row for row in group if "int8" not in row.scheme}
+    # A teacher, a twin, its student and their int8 files may share a model name: role, teacher and scheme tell them
+    # apart.
+    plain = {
+        (row.role != "teacher", row.model, row.teacher, row.seed): row for row in group if "int8" not in row.scheme
+    }
     pairs = []
     for row in group:
         if row.parent:
-            start = plain.get((row.parent, row.teacher, row.seed))
+            start = plain.get((row.role != "teacher", row.parent, row.teacher, row.seed))
         else:
-            start = plain.get((row.twin, "", row.seed)) if row.twin else None
+            start = plain.get((True, row.twin, "", row.seed)) if row.twin else None
         if start is not None:
             pairs.append((start, row))
     return pairs

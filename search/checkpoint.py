@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.files import whole_file
 from tutelage.records import InputError
@@ -57,19 +57,24 @@ def load_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) ->
         key = different[0]
         was, now = numbers["signature"].get(key), wanted[key]
         raise InputError(f"{path} was trained with {key} = {was!r}, now it is {now!r}: delete it to start again")
-    _restore(state, tensors)
+    try:
+        _restore(state, tensors)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not hold this training's tensors ({reason}): delete it to start again") from None
     state.step, state.phase, state.log = numbers["step"], numbers["phase"], numbers["log"]
     return True
 
 
 def _restore(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    state.net.load_state_dict(_under("net/", tensors))
+    # Past the `ofa` networks' own load_state_dict, which keeps what it has where a tensor is missing.
+    nn.Module.load_state_dict(state.net, _under("net/", tensors))
     if state.average is not None:
         state.average = {name: tensors[f"average/{name}"] for name in state.average}
     frozen = _under("teacher/", tensors)
     if frozen:
         state.teacher = copy.deepcopy(state.net)
-        state.teacher.load_state_dict(frozen)
+        nn.Module.load_state_dict(state.teacher, frozen)
         state.teacher.requires_grad_(False)
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _under("optimizer/", tensors).items():

@@ -80,10 +80,13 @@ def train_supernet(
     *,
     seed: int = 0,
     checkpoint: Path | None = None,
+    data_id: str = "",
     multi_label: bool = False,
     progress: Progress | None = None,
 ) -> TrainLog:
     """Train all subnets of `net` together; `batches(epoch)` gives the same batches for the same epoch.
+
+    `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused.
 
     Images larger than a subnet's side are resized, so the resolution gene is trained too. With `checkpoint` each epoch
     is saved (safetensors + JSON) and a later call with the same arguments goes on from there to the same bits. Running
@@ -91,7 +94,7 @@ def train_supernet(
     """
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
     signature = {**asdict(schedule), "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
-    signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label}
+    signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label, "data": data_id}
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, signature)
     total = schedule.epochs * steps_per_epoch

@@ -81,7 +81,9 @@ def _current_names(found: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor
             re.sub(r"bn\.", "bn.bn.", new),
             re.sub(r"conv\.weight$", "conv.conv.weight", new),
         ]
-        renamed[next((candidate for candidate in candidates if candidate in own), new)] = tensor
+        current = next((candidate for candidate in candidates if candidate in own), new)
+        # Two of the file's names for one tensor: the second stays as it is, to be refused as surplus.
+        renamed[name if current in renamed else current] = tensor
     return renamed
 
 

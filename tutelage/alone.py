@@ -24,7 +24,7 @@ from tutelage.recipe import MAX_RECIPE_BYTES, DeviceSection, Recipe
 from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student, content_id, parsed_json
 from tutelage.search.space import SPACES
 from tutelage.stages.context import check_weights, open_context
-from tutelage.stages.students import choices
+from tutelage.stages.students import check_training, choices
 from tutelage.stages.teach import teach_student, teach_teacher
 from tutelage.workspace import Workspace
 
@@ -65,6 +65,7 @@ def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: in
     arch = read_arch(path)
     with workspace.locked():
         ctx = open_context(recipe, workspace, report, threads)
+        check_training(ctx)
         teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
         student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
         return [

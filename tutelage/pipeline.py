@@ -25,7 +25,7 @@ from tutelage.stages.objectives import weighed_devices
 from tutelage.stages.pruned import check_pruned, teach_pruned
 from tutelage.stages.rounding import teach_rounding
 from tutelage.stages.search import Found, check_budget, check_counted, search_winners
-from tutelage.stages.students import named_students, teach_baselines, teach_named, teach_winners
+from tutelage.stages.students import check_training, teach_baselines, teach_named, teach_winners
 from tutelage.stages.supernet import Supernet, space_of, train_the_supernet
 from tutelage.stages.teach import teach_teacher
 from tutelage.workspace import Workspace
@@ -100,7 +100,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int,
     if not recipe.students:
         return _search(recipe, workspace, report, threads, begin)
     ctx = open_context(recipe, workspace, report, threads)
-    named_students(ctx)  # names and methods that cannot be used are told before a teacher is trained
+    check_training(ctx)
     check_pruned(ctx)
     devices = tuple(name_device(workspace, section) for section in recipe.devices)
     prepared = Prepared(ctx, devices, tuple(teach_teacher(ctx, section) for section in recipe.teachers))
@@ -113,6 +113,7 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, 
     find_space(recipe.supernet.space)  # a name that nobody knows is told before the images are read
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
+    check_training(ctx)
     check_counted(ctx, space)
     check_pruned(ctx)
     devices = tuple(

@@ -1,7 +1,4 @@
-"""What a run is: a YAML file read once into a frozen model. Defaults live here; an unknown key is an error.
-
-Enters: a path or the name of a built-in recipe, and `key=value` changes. Leaves: a Recipe.
-"""
+"""What a run is: a YAML file read once into a frozen `Recipe`. Defaults live here; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -10,10 +7,19 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .changes import one_line, set_text, set_value, typed_yaml
 from .quantities import latency_budget, number, share, size_in_bytes
@@ -43,6 +49,20 @@ class Section(BaseModel):
         return value
 
 
+# What `build_teacher` takes from the recipe's other keys.
+_NOT_OPTIONS = ("name", "num_classes", "in_channels", "resolution", "weights", "seed")
+
+
+def _of_the_network(options: dict[str, Any]) -> dict[str, Any]:
+    for name in _NOT_OPTIONS:
+        if name in options:
+            raise ValueError(f"{name} is no option of a network: a key of the recipe, or the data, decides it")
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_of_the_network)]
+
+
 class DataSection(Section):
     """Which images, at which size, split how."""
 
@@ -61,6 +81,14 @@ class DataSection(Section):
     augment: Literal["none", "light", "medical", "flip", "chexpert"] = "light"
     augment_variants: int = Field(4, ge=1)  # augmentations of an image that recur, so that teachers are asked once
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> DataSection:
+        if self.fold is None and self.folds != type(self).model_fields["folds"].default:
+            raise ValueError(f"folds: {self.folds} has no effect without a fold: give fold, or leave folds out")
+        if self.fold is not None and self.test_share != type(self).model_fields["test_share"].default:
+            raise ValueError(f"test_share: {self.test_share} has no effect beside fold: {self.fold}: leave one out")
+        return self
 
 
 class TrainSection(Section):
@@ -86,8 +114,15 @@ class TrainSection(Section):
 
 class TeacherSection(TrainSection):
     name: str
-    weights: Path | None = None  # a file with trained weights: then it is loaded, and trained only if epochs are asked
-    options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model
+    epochs: int = Field(10, ge=0)  # 0: the weights file is used as it is
+    weights: Path | None = None  # a file with trained weights to start from
+    options: Options = Field(default_factory=dict)  # passed to timm's create_model
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> TeacherSection:
+        if self.epochs == 0 and self.weights is None:
+            raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or epochs of at least 1")
+        return self
 
 
 class StudentSection(Section):
@@ -97,7 +132,14 @@ class StudentSection(Section):
     arch: Arch | None = None  # genes found elsewhere, e.g. in a row of the leaderboard; its r gives way to data.size
     title: str = ""  # how rows call it, where options make it another network than the name says
     weights: Path | None = None  # a file with trained weights to start from
-    options: dict[str, Any] = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
+    epochs: Literal[0] | None = None  # None: the schedule of `distill`; 0: the weights file is used as it is
+    options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> StudentSection:
+        if self.epochs == 0 and self.weights is None:
+            raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or leave epochs out")
+        return self
 
 
 class PrunedSection(Section):
@@ -196,12 +238,12 @@ class SearchSection(Section):
 
 class DistillSection(TrainSection):
     alpha: float = Field(0.5, ge=0, le=1)  # weight of the hard labels
-    temperature: float = Field(4.0, gt=0)
     method: str = "kd"
-    soft_weight: float = Field(1.0, gt=0)  # of the soft term, on top of 1 - alpha: feature losses differ in size
+    temperature: float | None = Field(None, gt=0)  # None: the method's own; refused where it reads none
+    soft_weight: float | None = Field(None, gt=0)  # of the soft term, on top of 1 - alpha; None: the method's paper's
     combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
     taught_by: Literal["each", "together", "both"] = "both"  # each teacher alone, all as one, or both; always also none
-    options: dict[str, Any] = Field(default_factory=dict)  # of the method: teacher_layers, student_layers, ...
+    options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
 
 
 class QuantizeSection(Section):
@@ -256,13 +298,13 @@ class Recipe(Section):
     measure: MeasureSection = MeasureSection()
     explain: ExplainSection = ExplainSection()
 
-    @field_validator("devices")
+    @field_validator("teachers", "students", "devices")
     @classmethod
-    def _devices_once(cls, value: tuple[DeviceSection, ...]) -> tuple[DeviceSection, ...]:
-        names = [section.name for section in value]
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [getattr(section, "title", "") or section.name for section in value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"device {twice!r} is named twice: name each once")
+            raise ValueError(f"{twice!r} is named twice, and rows could not tell them apart: name each once")
         return value
 
 
@@ -328,6 +370,8 @@ def explain_validation(error: ValidationError, model: type[BaseModel], data: Any
         word = str(first["loc"][-1])
         return f"unknown key {place!r}{_nearest(word, known)}; known here: {', '.join(known)}"
     message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict) and first["type"] == "value_error" and first["loc"][-1:] != ("options",):
+        return f"{place}: {message}" if place else message  # two keys that do not go together
     return f"{place} = {_brief.repr(first['input'])}: {message[0].lower()}{message[1:]}"
 
 

@@ -87,4 +87,4 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
 
 
 def _name(row: Row) -> tuple[str, ...]:
-    return (row.model, row.teacher, row.scheme, row.runtime, row.device)
+    return (row.role, row.model, row.teacher, row.scheme, row.runtime, row.device)

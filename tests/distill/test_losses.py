@@ -10,17 +10,16 @@ from torch.nn import functional as F
 
 from tutelage.distill.feature_losses import attention_transfer, category_relation, hint, rkd, similarity_preserving
 from tutelage.distill.losses import (
-    LOSSES,
     balanced_weights,
     dist,
     dkd,
-    find_loss,
     hard_loss,
     logit_std,
     multi_label_kd,
     soft_kd,
     soft_mse,
 )
+from tutelage.distill.methods import LOSSES, find_loss
 from tutelage.records import InputError
 
 G = torch.Generator().manual_seed(0)
@@ -111,7 +110,7 @@ def test_unknown_labels_are_left_out() -> None:
 def test_a_refused_method_really_teaches_nothing_at_two_classes(name: str) -> None:
     with pytest.raises(InputError, match="needs at least 3 classes, got 2"):
         find_loss(name, 2)
-    soft = LOSSES[name].soft
+    soft, numbers = LOSSES[name].soft, LOSSES[name].numbers
     assert soft is not None
     student = S[:, :2].clone().requires_grad_()
     if name == "dkd":
@@ -119,12 +118,12 @@ def test_a_refused_method_really_teaches_nothing_at_two_classes(name: str) -> No
     elif name == "dist":
         loss = dist(student, T[:, :2], gamma=0.0)
     else:
-        loss = soft(student, T[:, :2], TWO, 2.0)
+        loss = soft(student, T[:, :2], TWO, 2.0, numbers)
     loss.backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
     assert float(student.grad.abs().max()) < 1e-6
     three = S[:, :3].clone().requires_grad_()
-    soft(three, T[:, :3], TWO, 2.0).backward()  # type: ignore[no-untyped-call]
+    soft(three, T[:, :3], TWO, 2.0, numbers).backward()  # type: ignore[no-untyped-call]
     assert three.grad is not None
     assert float(three.grad.abs().max()) > 1e-4
 
@@ -132,7 +131,7 @@ def test_a_refused_method_really_teaches_nothing_at_two_classes(name: str) -> No
 def test_methods_that_are_not_known_or_not_for_several_labels() -> None:
     with pytest.raises(InputError, match="unknown distillation method 'magic'"):
         find_loss("magic", 3)
-    for name in ("dkd", "dist", "logitstd", "crckd"):
+    for name in ("dkd", "dist", "logitstd", "category_relation"):
         with pytest.raises(InputError, match="one label an image"):
             find_loss(name, 14, multi_label=True)
     assert find_loss("at", 14, multi_label=True).features
@@ -142,6 +141,10 @@ def test_class_weights_by_hand() -> None:
     assert balanced_weights(torch.tensor([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
     several = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, float("nan")]])
     assert balanced_weights(several, 2, multi_label=True) == pytest.approx((2.0, 1.0))
+    for column, kind in ((torch.zeros(3), "positive"), (torch.ones(3), "negative")):
+        labels = torch.stack([several[:, 0], column], dim=1)
+        with pytest.raises(InputError, match=f"label 1 has no {kind} training image"):
+            balanced_weights(labels, 2, multi_label=True)
     with pytest.raises(InputError, match="class 2 has no training image"):
         balanced_weights(torch.tensor([0, 1, 1]), 3)
 

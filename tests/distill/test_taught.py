@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.distill.features import Taps, as_map, last_layer, stage_layers, trace
-from tutelage.distill.losses import LOSSES
+from tutelage.distill.methods import LOSSES
 from tutelage.distill.schedule import KDConfig, TrainSchedule
 from tutelage.distill.teachers import build_teacher
 from tutelage.distill.train import train
@@ -33,6 +33,10 @@ class Noise:
     def __init__(self) -> None:
         g = torch.Generator().manual_seed(0)
         self.images, self.labels = torch.randn(8, 1, 32, 32, generator=g), torch.arange(8) % 3
+
+    @property
+    def identity(self) -> str:
+        return "eight images of noise"
 
     def __len__(self) -> int:
         return 2
@@ -157,7 +161,7 @@ class Breaking(Noise):
 
 def test_a_student_is_taught_by_its_own_average() -> None:
     data, student = Noise(), small_cnn()
-    kd = KDConfig(method="crckd", options={"mean_teacher": 0.9, "logits_weight": 1.0})
+    kd = KDConfig(method="category_relation", options={"mean_teacher": 0.9, "logits_weight": 1.0})
     result = train(student, data, (data.images, data.labels), TrainSchedule(epochs=2), kd=kd)
     assert result.history[-1]["soft"] > 0
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.distill.mixing import Mix, draw_mix
 from tutelage.distill.schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
-from tutelage.distill.soft import SoftTargets
+from tutelage.distill.soft import SoftTargets, tensors_id
 from tutelage.distill.train import TrainResult, train
 from tutelage.records import InputError
 
@@ -41,6 +42,10 @@ class Blobs:
         for i, label in enumerate(self.labels.tolist()):
             self.images[i, :, :, label * 4 : label * 4 + 4] += shift
         self.batch_size = batch_size
+
+    @property
+    def identity(self) -> str:
+        return tensors_id(self.images, self.labels)
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -150,6 +155,48 @@ def test_a_checkpoint_of_another_training_is_said(tmp_path: Path, caplog: pytest
     assert result.history[1]["lr"] == pytest.approx(0.02 * lr_factor(other, 1 + 5 / 6))
 
 
+@pytest.mark.parametrize("part", ["images", "labels", "validation"])
+def test_a_checkpoint_of_other_data_is_not_taken_up(tmp_path: Path, part: str) -> None:
+    """One image, one label, or one image that the epochs are chosen by: the training starts again."""
+    train(toy(), Blobs(), held_out(), replace(SCHEDULE, epochs=1), checkpoint=tmp_path)
+    blobs, val = Blobs(), held_out()
+    if part == "images":
+        blobs.images[90] += 1
+    elif part == "labels":
+        blobs.labels[90] = 1 - blobs.labels[90]
+    else:
+        val[0][5] += 1
+    changed, fresh = toy(), toy()
+    expected = train(fresh, blobs, val, SCHEDULE)
+    # Half-trained on other data: what is left in the folder must not show.
+    with pytest.raises(KeyboardInterrupt):
+        train(toy(), Stopping(2), held_out(), SCHEDULE, checkpoint=tmp_path)
+    got = train(changed, blobs, val, SCHEDULE, checkpoint=tmp_path)
+    assert timeless(got) == timeless(expected)
+    assert same_bits(changed, fresh)
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+    for name in ("state.json", "model.safetensors"):
+        with pytest.raises(KeyboardInterrupt):
+            train(toy(), Stopping(2), held_out(), SCHEDULE, checkpoint=tmp_path)
+        (tmp_path / "epoch-00002" / name).write_bytes(b"{")
+        with pytest.raises(InputError, match=r"epoch-00002 is no whole checkpoint .*delete it") as caught:
+            train(toy(), Blobs(), held_out(), SCHEDULE, checkpoint=tmp_path)
+        assert "\n" not in str(caught.value)
+        shutil.rmtree(tmp_path / "epoch-00002")
+
+
+def test_the_time_of_a_stopped_training_counts(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(toy(), Stopping(3), held_out(), SCHEDULE, checkpoint=tmp_path)
+    state = tmp_path / "epoch-00003" / "state.json"
+    saved = json.loads(state.read_text())
+    saved["history"][0]["seconds"] = 1000.0
+    state.write_text(json.dumps(saved))
+    assert train(toy(), Blobs(), held_out(), SCHEDULE, checkpoint=tmp_path).seconds > 1000
+
+
 def test_the_cache_changes_nothing(tmp_path: Path) -> None:
     teacher, students = toy(seed=5), [toy(seed=1), toy(seed=1), toy(seed=1)]
     kept = SoftTargets(teacher, tmp_path)
@@ -250,8 +297,10 @@ def test_learning_rates_by_hand() -> None:
     step = TrainSchedule(epochs=100, warmup_epochs=0, decay="step")
     assert [lr_factor(step, e) for e in (0, 49, 50, 75)] == pytest.approx([1, 1, 0.1, 0.01])
     plateau = TrainSchedule(epochs=100, warmup_epochs=0, decay="plateau", plateau_patience=2)
-    assert lr_factor(plateau, 9, [0.5, 0.6, 0.6, 0.6]) == 1
-    assert lr_factor(plateau, 9, [0.5, 0.6, 0.6, 0.6, 0.6]) == pytest.approx(0.1)
+    assert lr_factor(plateau, 9, [(0.5,), (0.6,), (0.6,), (0.6,)]) == 1
+    assert lr_factor(plateau, 9, [(0.5,), (0.6,), (0.6,), (0.6,), (0.6,)]) == pytest.approx(0.1)
+    # An undefined AUC (-1, first of the rank) is no plateau while the accuracy behind it rises.
+    assert lr_factor(plateau, 9, [(-1.0, 0.1 * epoch) for epoch in range(8)]) == 1
 
 
 def test_vectors_are_not_decayed() -> None:

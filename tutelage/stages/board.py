@@ -170,6 +170,7 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
         "ece": result.ece,
         "confusion": result.confusion,
         "manifest": ctx.dataset.manifest,
+        "data_notes": list(ctx.dataset.notes),
         "how": {
             "command": ctx.recipe.command or f"tutelage run {ctx.recipe.name}",
             "recipe": ctx.recipe.model_dump(mode="json"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tutelage.distill.weights import load_exactly
 from tutelage.progress import silent
 from tutelage.quant.qat import prepare_qat
 from tutelage.recipe import Recipe
@@ -31,7 +32,7 @@ def follow(recipe: Recipe, workspace: Path, threads: int) -> bool:
     for training, weights in told():
         ctx = ctx or open_context(recipe, Workspace(workspace), silent, threads)
         model = _build(ctx, training)
-        model.load_state_dict(weights)
+        load_exactly(model, weights, "what the leader sent")
         fit(
             ctx,
             training.student,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tutelage.distill.teachers import build_teacher
+from tutelage.distill.weights import load_exactly
 from tutelage.quant.cut import cut_to
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.counts import count
@@ -39,7 +40,7 @@ def load(ctx: Context, student: Student) -> nn.Module:
     if file_hash(path) != student.weights.sha256:
         raise InputError(f"{path} is not the file that was written (its hash differs): delete its folder and run again")
     model = build(ctx, student)
-    model.load_state_dict(load_file(path))
+    load_exactly(model, load_file(path), str(path))
     return model.eval()
 
 

@@ -1,24 +1,30 @@
-"""Teach the students by each teacher, by all together and by none, and the baselines beside them."""
+"""Train the students with each teacher, with all together and with none, and the baselines beside them."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from tutelage.distill.losses import find_loss
-from tutelage.distill.teachers import load_weights, timm_name
+from tutelage.distill.methods import check_distillation, find_loss
+from tutelage.distill.schedule import TrainSchedule
+from tutelage.distill.teachers import timm_name
+from tutelage.distill.weights import load_weights
 from tutelage.records import Arch, InputError, Student
 from tutelage.search.space import PRESETS, SPACES, place
 from tutelage.search.supernet import extract
 
 from . import networks
-from .context import Context, file_hash
+from .context import Context, file_hash, schedule_of
 from .search import Winner
 from .supernet import Supernet
-from .teach import teach_student
+from .teach import kd_of, take_student, teach_student
+
+log = logging.getLogger(__name__)
 
 
 def teach_winners(
@@ -38,6 +44,9 @@ def teach_named(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
     taught = []
     for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
         start: Callable[[], nn.Module] | None = None
+        if section.weights is not None and section.epochs == 0:
+            taught.append(take_student(ctx, student, section.weights))
+            continue
         if section.weights is not None:
             start = partial(_from_file, ctx, student, section.weights)
         key = file_hash(section.weights) or "fresh"
@@ -46,12 +55,45 @@ def teach_named(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
     return taught
 
 
-def named_students(ctx: Context) -> list[Student]:
-    """Give the records of the students that a recipe names; a name that nobody knows is an error, before any training.
+def check_training(ctx: Context) -> None:
+    """Refuse, before any training, unknown networks and options without effect."""
+    recipe = ctx.recipe
+    names = [teacher.name for teacher in recipe.teachers]
+    for name in names:
+        timm_name(name)
+    for name in () if recipe.students else recipe.supernet.teachers:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise InputError(f"supernet.teachers: {name!r} is none of the recipe's teachers ({known})")
+    named_students(ctx)
+    for name in recipe.baselines:
+        if name not in PRESETS:
+            timm_name(name)
+    for name, schedule in (*((teacher.name, teacher) for teacher in recipe.teachers), ("distill", recipe.distill)):
+        if schedule.epochs > 0:
+            schedule_of(schedule)  # what the training loop cannot do is refused here
+        too_short = (schedule.patience or math.inf) <= TrainSchedule.plateau_patience + 1
+        if schedule.decay == "plateau" and too_short:
+            log.warning(
+                "%s: patience %d ends a training before its plateau of %d epochs lowers the learning rate",
+                name, schedule.patience, TrainSchedule.plateau_patience,
+            )  # fmt: skip
+    if not recipe.teachers:
+        find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
+        return
+    # Baselines are distilled by all teachers, students as `taught_by` says.
+    together = recipe.baselines or recipe.distill.taught_by != "each"
+    check_distillation(
+        kd_of(recipe.distill),
+        ctx.num_classes,
+        ctx.dataset.multi_label,
+        num_teachers=len(recipe.teachers) if together else 1,
+        mixing=recipe.distill.mixup > 0 or recipe.distill.cutmix > 0,
+    )
 
-    A distillation method that teaches nothing at this class count is refused here too.
-    """
-    find_loss(ctx.recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
+
+def named_students(ctx: Context) -> list[Student]:
+    """Give the records of the students that a recipe names; a name that nobody knows is an error."""
     named = [
         (_named(ctx, section.name, section.options, section.arch), section.title) for section in ctx.recipe.students
     ]

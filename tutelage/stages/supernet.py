@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tutelage.distill.weights import load_exactly
 from tutelage.records import InputError, Student
 from tutelage.search.shrink import SupernetSchedule, train_supernet
 from tutelage.search.space import Space, find_space
@@ -34,7 +35,7 @@ class Supernet:
 
     def load(self, ctx: Context) -> nn.Module:
         net = build_supernet(self.space, ctx.num_classes, ctx.channels)
-        net.load_state_dict(load_file(self.weights))
+        load_exactly(net, load_file(self.weights), str(self.weights))
         return net.eval()
 
 
@@ -66,7 +67,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
     def work(folder: Path) -> dict[str, Any]:
         net = build_supernet(space, ctx.num_classes, ctx.channels, weights=section.weights, seed=ctx.seed("supernet"))
         loader = ctx.loader(section.batch_size, seed=ctx.seed("supernet batches"), resolution=max(space.resolutions))
-        soft = soft_targets(ctx, named) if named else None
+        soft = soft_targets(ctx, named, loader.resolution) if named else None
 
         def batches(epoch: int) -> Iterable[Batch]:
             for batch in loader.epoch(epoch):
@@ -89,6 +90,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
             ),
             seed=ctx.seed("supernet training"),
             checkpoint=folder / CHECKPOINT,
+            data_id=loader.identity,
             multi_label=ctx.dataset.multi_label,
             progress=lambda text, done, total: ctx.report("train supernet", done, total),
         )

@@ -1,4 +1,7 @@
-"""Train networks: the teachers, the winners with and without teachers, and the baselines. One stage a network."""
+"""Train networks: the teachers, the winners with and without teachers, and the baselines. One stage a network.
+
+Networks whose recipe says `epochs: 0` are not trained: their weights file is filed and validated as it is.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.distill.loader import images_id
 from tutelage.distill.losses import balanced_weights
 from tutelage.distill.soft import SoftTargets
 from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import KDConfig, TrainResult, TrainSchedule, train
-from tutelage.recipe import TeacherSection, TrainSection
-from tutelage.records import Student, content_id
+from tutelage.distill.train import KDConfig, TrainResult, TrainSchedule, train, validate
+from tutelage.distill.weights import load_weights
+from tutelage.recipe import DistillSection, TeacherSection, TrainSection
+from tutelage.records import Student
 from tutelage.search.quick import quicken, unquicken
 
 from . import networks
@@ -50,13 +55,31 @@ def teach_teacher(ctx: Context, section: TeacherSection) -> Student:
             ctx.num_classes,
             ctx.channels,
             resolution=ctx.size,
-            weights=section.weights,
             seed=seed,
             **section.options,
         )
+        if section.weights is not None:
+            load_weights(model, section.weights, fresh_head=section.epochs > 0)
+        if section.epochs == 0:
+            return _filed_as_it_is(ctx, student, model, folder)
         return _fit(ctx, student, model, section, (), folder, seeds=(seed, ctx.seed("batches")))
 
     return networks.record(ctx.workspace.stage(f"teacher {section.name}", inputs, work).result)
+
+
+def take_student(ctx: Context, student: Student, weights: Path) -> Student:
+    """File and validate a student as its weights file has it: no training, no teacher, one row whatever the seeds."""
+    student = student.model_copy(
+        update={"recipe": ctx.recipe.name, "dataset": ctx.dataset.name, "seed": ctx.recipe.seed}
+    )
+    inputs = {"data": ctx.data_key, "student": student.to_dict(), "weights": file_hash(weights), "epochs": 0}
+
+    def work(folder: Path) -> dict[str, Any]:
+        model = networks.build(ctx, student)
+        load_weights(model, weights, fresh_head=False)
+        return _filed_as_it_is(ctx, student, model, folder)
+
+    return networks.record(ctx.workspace.stage(f"student {student.model} as it is", inputs, work).result)
 
 
 def teach_student(
@@ -100,12 +123,28 @@ def teach_student(
     return networks.record(ctx.workspace.stage(name, inputs, work).result)
 
 
-def soft_targets(ctx: Context, teachers: Sequence[Student]) -> SoftTargets:
-    """Wrap teachers so that their pass over an (image, augmentation) is paid once for all students of a workspace."""
+def kd_of(section: DistillSection) -> KDConfig:
+    """Turn a recipe's distillation into the loop's own: model code never sees the config."""
+    return KDConfig(
+        alpha=section.alpha,
+        temperature=section.temperature,
+        method=section.method,
+        combine=section.combine,
+        weight=section.soft_weight,
+        options=section.options,
+    )
+
+
+def soft_targets(ctx: Context, teachers: Sequence[Student], resolution: int | None = None) -> SoftTargets:
+    """Wrap teachers so that their pass over an (image, augmentation) is paid once for all students of a workspace.
+
+    `resolution` is that of the batches they are asked about (None: the data's size): what a batch of another size
+    shows a teacher differs, so it has a cache of its own.
+    """
     return SoftTargets(
         [networks.load(ctx, teacher) for teacher in teachers],
         ctx.workspace.path / "cache" / "soft-targets",
-        data_id=content_id(ctx.data_key),
+        data_id=images_id(ctx.dataset, ctx.recipe.data.augment, resolution),
         multi_label=ctx.dataset.multi_label,
         resolution=ctx.size,
     )
@@ -123,12 +162,32 @@ def _fit(
 ) -> dict[str, Any]:
     """Train one network by a section of the recipe and file it; `seeds` are the training's and the batches'."""
     result = fit(ctx, student, model, section, teachers, folder / CHECKPOINT, seeds=seeds)
-    best = {"accuracy": result.val_accuracy} | ({"auc": result.val_auc} if result.val_auc is not None else {})
+    return _filed(ctx, student, model, folder, result.val_accuracy, result.val_auc, result.notes)
+
+
+def _filed_as_it_is(ctx: Context, student: Student, model: nn.Module, folder: Path) -> dict[str, Any]:
+    images, labels = ctx.split("val", ctx.side(student))
+    figures = validate(model, images, labels, ctx.dataset.multi_label)
+    notes = ("weights used as they are, not trained here",)
+    return _filed(ctx, student, model, folder, figures["val_accuracy"], figures["val_auc"], notes)
+
+
+def _filed(
+    ctx: Context,
+    student: Student,
+    model: nn.Module,
+    folder: Path,
+    accuracy: float,
+    auc: float | None,
+    notes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Write a network's weights into its stage's folder and give its record, with its validation figures."""
+    best = {"accuracy": accuracy} | ({"auc": auc} if auc is not None else {})
     filed = student.model_copy(
         update={
             "weights": networks.file_weights(ctx, model, folder),
             "validation": best,
-            "notes": result.notes,
+            "notes": notes,
             **networks.costs(ctx, student),
         }
     )
@@ -156,24 +215,13 @@ def fit(
     title = student.model if not teachers else f"{student.model} from {student.teacher}"
     if student.seed != ctx.recipe.seed:
         title += f", seed {student.seed}"
-    kd = None
-    if teachers:
-        distill = ctx.recipe.distill
-        kd = KDConfig(
-            alpha=distill.alpha,
-            temperature=distill.temperature,
-            method=distill.method,
-            combine=distill.combine,
-            weight=distill.soft_weight,
-            options=distill.options,
-        )
     result = train(
         quicken(model),
         ctx.loader(section.batch_size, seed=seeds[1]),
         ctx.split("val", ctx.side(student)),
         _schedule(ctx, section),
         teachers=[soft_targets(ctx, teachers)] if teachers else (),
-        kd=kd,
+        kd=kd_of(ctx.recipe.distill) if teachers else None,
         seed=seeds[0],
         checkpoint=checkpoint,
         multi_label=ctx.dataset.multi_label,
