@@ -20,6 +20,7 @@ def print_board(
     store: Store, filter: str | None, console: Console, as_json: bool, front: str | None, ties: str, limit: int | None
 ) -> None:
     """Print the rows of a store that a filter keeps; only the columns that are shown are read."""
+    from tutelage.leaderboard.export import finite
     from tutelage.leaderboard.terminal import NEEDED_COLUMNS, columns_to_rank, ranked, show_table
 
     if ties and not front:
@@ -34,7 +35,7 @@ def print_board(
             {"row_id": found["row_id"][place], **rows[place].to_dict(), **_standing_on_front(marks[place])}
             for place in order[:limit]
         ]
-        print(json.dumps(told))
+        print(json.dumps(finite(told)))
         return
 
     def more(ids: list[str]) -> dict[str, list[Any]]:
@@ -66,6 +67,7 @@ def print_row(
     row: Row, store: Store, how: bool, console: Console, as_json: bool = False, front: str | None = None
 ) -> None:
     """Print one row whole and where it stands among its peers, or what made it."""
+    from tutelage.leaderboard.export import finite
     from tutelage.leaderboard.standing import show_standing, standing_of
     from tutelage.leaderboard.terminal import show_row
 
@@ -77,7 +79,7 @@ def print_row(
     objectives = _objectives(front)
     if as_json:
         standing = standing_of(store, row, objectives)
-        print(json.dumps({"row_id": row.key, **row.to_dict(), "standing": standing.to_dict()}))
+        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), "standing": standing.to_dict()})))
         return
     show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
     show_standing(standing_of(store, row, objectives), console)

@@ -162,15 +162,17 @@ def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path)
     from tutelage.records import Row
 
     common = {"role": "student", "dataset": "d", "device": "box", "batch": 1, "threads": 1}
+    undefined = {"details": {"ece": float("nan")}}
     figures = {"poor": (0.7, 9, 30), "good": (0.9, 2, 10), "quick": (0.8, 1, 20)}
     rows = [
-        Row.model_validate({"model": name, "auc": auc, "latency_p50_ms": ms, "size_bytes": size, **common})
+        Row.model_validate({"model": name, "auc": auc, "latency_p50_ms": ms, "size_bytes": size, **common, **undefined})
         for name, (auc, ms, size) in figures.items()
     ]
     Store(tmp_path / "leaderboard.db").add(rows)
 
     def shown(*options: str) -> dict[str, tuple[bool, str | None]]:
-        told = json.loads(tutelage("leaderboard", "show", "--json", *options, "-w", str(tmp_path)).stdout)
+        out = tutelage("leaderboard", "show", "--json", *options, "-w", str(tmp_path)).stdout
+        told = json.loads(out, parse_constant=pytest.fail)
         assert {row["row_id"]: row["model"] for row in told}.items() <= {row.key: row.model for row in rows}.items()
         return {row["model"]: (row["on_front"], row.get("front")) for row in told}
 
@@ -182,6 +184,8 @@ def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path)
         "poor": (False, None),
     }
     assert list(shown("--filter", "latency_p50_ms>1 ms", "--limit", "1")) == ["good"]
+    one = tutelage("leaderboard", "show", rows[0].key, "--json", "-w", str(tmp_path)).stdout
+    assert json.loads(one, parse_constant=pytest.fail)["details"]["ece"] is None
 
 
 def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
