@@ -47,7 +47,7 @@ mutants: $(READY)
 
 # The lowest versions that pyproject.toml allows, in an environment of their own: what each dependency is used for.
 LOWEST_ENV ?= .venv-lowest
-LOWEST_TESTS := tests/quant/test_ptq.py tests/quant/test_export.py tests/quant/test_qat.py tests/quant/test_prune.py \
+LOWEST_TESTS := tests/quant/test_ptq.py tests/quant/test_qat.py tests/quant/test_prune.py \
   tests/distill/test_teachers.py tests/distill/test_losses.py tests/distill/test_data_xray.py tests/distill/test_data_medmnist.py \
   tests/search/test_strategies.py tests/search/test_score.py tests/bench/test_runtimes.py tests/leaderboard/test_store.py \
   tests/leaderboard/test_export.py tests/leaderboard/test_plots.py tests/tutelage/test_recipe.py tests/tutelage/test_terminal.py
