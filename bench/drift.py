@@ -45,3 +45,31 @@ def neighbour_medians(values: Floats) -> Floats:
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).copy()
     windows[:, reach] = np.nan
     return np.asarray(np.nanmedian(windows, axis=1))
+
+
+def polish(log_ms: Floats, sweeps: int = 10) -> Floats:
+    """Take the rounds' common drift out of `log_ms (models, rounds)`: Tukey's two-way median polish.
+
+    Returns the models' effects `(models,)`, i.e. each model's typical log time in a typical round.
+    """
+    residual = log_ms.copy()
+    models = np.zeros(len(residual))
+    drift = np.zeros(residual.shape[1])
+    for _ in range(sweeps):
+        step = np.median(residual, axis=1)
+        models, residual = models + step, residual - step[:, None]
+        step = np.median(residual, axis=0)
+        drift, residual = drift + step, residual - step
+    return np.asarray(models + np.median(drift))
+
+
+def halves_apart(log_ms: Floats, num_anchors: int) -> Floats:
+    """Say how far each model's polished time differs between the first and the second half of the rounds, as a share.
+
+    Both halves are read relative to their own anchors, as two separate measurements would be.
+    """
+    middle = log_ms.shape[1] // 2
+    first, second = polish(log_ms[:, :middle]), polish(log_ms[:, middle:])
+    num = len(log_ms) - num_anchors
+    change = (second - second[num:].mean()) - (first - first[num:].mean())
+    return np.asarray(np.abs(np.expm1(change[:num])))

@@ -24,7 +24,7 @@ from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDev
 
 from .anchors import NUM_ANCHORS, STREAMING, anchor_files, anchor_names
 from .conversion import size_bytes
-from .drift import typical_log_ms
+from .drift import halves_apart, typical_log_ms
 from .energy import EnergyMeter, find_meter
 from .host import load_average
 from .remote import check_processor, check_reachable, launcher_of
@@ -219,34 +219,6 @@ def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:
         if kind.any():
             effects[kind] = typical_log_ms(log_ms[kind], when[kind])
     return effects
-
-
-def polish(log_ms: Floats, sweeps: int = 10) -> Floats:
-    """Take the rounds' common drift out of `log_ms (models, rounds)`: Tukey's two-way median polish.
-
-    Returns the models' effects `(models,)`, i.e. each model's typical log time in a typical round.
-    """
-    residual = log_ms.copy()
-    models = np.zeros(len(residual))
-    drift = np.zeros(residual.shape[1])
-    for _ in range(sweeps):
-        step = np.median(residual, axis=1)
-        models, residual = models + step, residual - step[:, None]
-        step = np.median(residual, axis=0)
-        drift, residual = drift + step, residual - step
-    return np.asarray(models + np.median(drift))
-
-
-def halves_apart(log_ms: Floats, num_anchors: int) -> Floats:
-    """Say how far each model's polished time differs between the first and the second half of the rounds, as a share.
-
-    Both halves are read relative to their own anchors, as two separate measurements would be.
-    """
-    middle = log_ms.shape[1] // 2
-    first, second = polish(log_ms[:, :middle]), polish(log_ms[:, middle:])
-    num = len(log_ms) - num_anchors
-    change = (second - second[num:].mean()) - (first - first[num:].mean())
-    return np.asarray(np.abs(np.expm1(change[:num])))
 
 
 @dataclass(frozen=True)

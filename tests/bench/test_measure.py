@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tutelage.bench.anchors import AnchorNet, anchor_onnx
-from tutelage.bench.measure import halves_apart, measure, polish
+from tutelage.bench.drift import halves_apart, polish
+from tutelage.bench.measure import measure
 from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
 
 
