@@ -319,7 +319,8 @@ def main() -> None:
         if code not in stopped:
             raise
     if code in stopped:  # typer turns Ctrl-C into its exit code
-        _told(f"{stopped[code]}; the same command goes on where it was", code)
+        command = "the same command without --fresh" if "--fresh" in sys.argv[1:] else "the same command"
+        _told(f"{stopped[code]}; {command} goes on where it was", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
