@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -146,13 +146,13 @@ def _placed(tree: Path, file: str) -> Path:
 
 def _import_what_the_tests_import(tree: Path, tests: Sequence[str]) -> float:
     """Run the tests unchanged in a child, import here the libraries that it imported, and give the seconds it took."""
-    listing, start = tree / "modules.pickle", time.monotonic()
+    listing, start = tree / "modules.json", time.monotonic()
     pid = _start(tree, tests, listing)
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"{', '.join(tests)} fail without any mutant: mend them first")
     seconds = time.monotonic() - start
-    for name in pickle.loads(listing.read_bytes()):
+    for name in json.loads(listing.read_text()):
         try:
             importlib.import_module(name)
         except Exception:  # noqa: BLE001  (a module that cannot be imported by name alone is imported by the tests)
@@ -179,7 +179,7 @@ def _start(tree: Path, tests: Sequence[str], listing: Path | None = None) -> int
         code = _pytest(tests)
         if listing is not None:
             own = ("tutelage", "tests", "conftest", "test_", "__main__", "mutate")
-            listing.write_bytes(pickle.dumps([name for name in sys.modules if not name.startswith(own)]))
+            listing.write_text(json.dumps([name for name in sys.modules if not name.startswith(own)]))
     finally:
         os._exit(code)
 
