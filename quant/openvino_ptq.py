@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,10 +61,6 @@ def quantize_openvino(
     """
     require("nncf")
     require("openvino")
-    import nncf
-    from nncf.quantization.advanced_parameters import OverflowFix
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Estimators
-
     fp32_path, out_path = Path(fp32_path), Path(out_path)
     if out_path.suffix != ".xml":
         raise InputError(f"an OpenVINO model is written to a .xml path, got {out_path}")
@@ -79,32 +75,11 @@ def quantize_openvino(
     fixed = None if batch.is_dynamic else batch.get_length()
     batches = list(whole_batches(images, fixed, _CALIBRATION_BATCH if method == "minmax" else 1))
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    advanced = nncf.AdvancedQuantizationParameters(
-        activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX,
-        overflow_fix=OverflowFix.ENABLE if weight_bits() == 7 else OverflowFix.FIRST_LAYER,
-        disable_bias_correction=learnt is not None,
-    )
-    options: dict[str, Any] = {
-        "preset": nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
-        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
-        "subset_size": len(batches),
+    options = {
+        **_options(method, preset, transformer, learnt is not None),
         "fast_bias_correction": fast_bias_correction,
-        "advanced_quantization_parameters" if control else "advanced_parameters": advanced,
     }
-    dataset = nncf.Dataset(batches)
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars are not ours to show
-        if control is None:
-            quantized = nncf.quantize(model, dataset, **options)
-        else:
-            quantized = nncf.quantize_with_accuracy_control(
-                model,
-                dataset,
-                nncf.Dataset(control.batches(fixed)),
-                control.validate,
-                max_drop=control.max_drop / 100,
-                drop_type=nncf.DropType.ABSOLUTE,
-                **options,
-            )
+    quantized = _quantized(model, batches, options, control, fixed)
     num_learnt = set_ranges(quantized, learnt) if learnt else 0
     save_ir(quantized, out_path)
     if control is not None:
@@ -119,6 +94,46 @@ def quantize_openvino(
         done = done.model_copy(update={"scheme": "int8-qat", "num_learnt": num_learnt})
     log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
     return done
+
+
+def _options(method: Method, preset: Preset, transformer: bool, is_learnt: bool) -> dict[str, Any]:
+    """Say in NNCF's words how to quantize; its advanced parameters have another name where a control is given."""
+    import nncf
+    from nncf.quantization.advanced_parameters import OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Estimators
+
+    return {
+        "preset": nncf.QuantizationPreset.MIXED if preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
+        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
+        "advanced": nncf.AdvancedQuantizationParameters(
+            activations_range_estimator_params=Estimators.MINMAX if method == "minmax" else Estimators.MEAN_MINMAX,
+            overflow_fix=OverflowFix.ENABLE if weight_bits() == 7 else OverflowFix.FIRST_LAYER,
+            disable_bias_correction=is_learnt,
+        ),
+    }
+
+
+def _quantized(
+    model: Any, batches: Sequence[Array], options: dict[str, Any], control: Control | None, fixed: int | None
+) -> Any:
+    """Run NNCF, with accuracy control where it is given; `fixed` is the batch that the model takes, if one alone."""
+    import nncf
+
+    advanced, dataset = options.pop("advanced"), nncf.Dataset(batches)
+    options["subset_size"] = len(batches)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars are not ours to show
+        if control is None:
+            return nncf.quantize(model, dataset, advanced_parameters=advanced, **options)
+        return nncf.quantize_with_accuracy_control(
+            model,
+            dataset,
+            nncf.Dataset(control.batches(fixed)),
+            control.validate,
+            max_drop=control.max_drop / 100,
+            drop_type=nncf.DropType.ABSOLUTE,
+            advanced_quantization_parameters=advanced,
+            **options,
+        )
 
 
 def set_ranges(model: Any, learnt: Mapping[str, tuple[float, float]]) -> int:
