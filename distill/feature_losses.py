@@ -92,7 +92,8 @@ def category_relation(
 
 
 def _centroids(points: Tensor, member: Tensor) -> Tensor:
-    return F.normalize(member.T @ points / member.sum(0)[:, None], dim=1)
+    """Give the unit vectors (classes, features) along the mean of each class's points, which is along their sum."""
+    return F.normalize(member.T @ points, dim=1)
 
 
 def _coarser(a: Tensor, b: Tensor) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from tutelage.distill.losses import (
     hard_loss,
     logit_std,
     multi_label_kd,
+    multi_label_soft_mse,
     soft_kd,
     soft_mse,
 )
@@ -61,7 +63,27 @@ def test_soft_mse_by_hand() -> None:
     assert float(soft_mse(student, teacher, 2.0)) == pytest.approx(4 * 0.25**2)
 
 
-@pytest.mark.parametrize("loss", [soft_kd, soft_mse, multi_label_kd, dist, logit_std])
+def test_multi_label_soft_mse_is_two_class_mse_of_each_label() -> None:
+    # Of a pair (p, 1 - p) both entries differ by as much: the mean over two classes is the one over labels.
+    pairs_s, pairs_t = (torch.stack([z, torch.zeros_like(z)], -1).reshape(-1, 2) for z in (S, T))
+    for temperature in (1.0, 3.0):
+        assert torch.allclose(multi_label_soft_mse(S, T, temperature), soft_mse(pairs_s, pairs_t, temperature))
+
+
+def test_defaults_are_the_papers() -> None:
+    for loss, temperature in (
+        (soft_kd, 4.0), (multi_label_kd, 4.0), (dist, 4.0), (soft_mse, 2.0), (multi_label_soft_mse, 2.0),
+        (logit_std, 2.0),
+    ):  # fmt: skip
+        assert torch.equal(loss(S, T), loss(S, T, temperature))  # type: ignore[operator]
+    assert torch.equal(dkd(S, T, Y), dkd(S, T, Y, 4.0, alpha=1.0, beta=8.0))
+    assert torch.equal(dist(S, T), dist(S, T, beta=1.0, gamma=1.0))
+    assert torch.equal(rkd(S, T), rkd(S, T, distance_weight=25.0, angle_weight=50.0))
+    usual = category_relation(S, T, Y)
+    assert torch.equal(usual, category_relation(S, T, Y, temperature=0.1, relation_weight=1.0))
+
+
+@pytest.mark.parametrize("loss", [soft_kd, soft_mse, multi_label_kd, multi_label_soft_mse, dist, logit_std])
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(loss: Any) -> None:
     student = T.clone().requires_grad_()
     value = loss(student, T)
@@ -75,8 +97,10 @@ def test_dkd_splits_kd() -> None:
     # KL(t || s) = TCKD + (1 - p_target) NCKD (eq. 5), image by image.
     for i in range(len(S)):
         s, t, y = S[i : i + 1], T[i : i + 1], Y[i : i + 1]
-        rest = 1 - float((t / 2).softmax(1)[0, y])
-        assert float(dkd(s, t, y, 2.0, alpha=1, beta=rest)) == pytest.approx(float(soft_kd(s, t, 2.0)))
+        for temperature in (2.0, 3.0):
+            rest = 1 - float((t / temperature).softmax(1)[0, y])
+            whole = float(soft_kd(s, t, temperature))
+            assert float(dkd(s, t, y, temperature, alpha=1, beta=rest)) == pytest.approx(whole)
 
 
 def test_hard_losses() -> None:
@@ -88,6 +112,51 @@ def test_hard_losses() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     tiny = hard_loss(S, Y, focal_gamma=1e-12, class_weights=weights)
     assert torch.allclose(tiny, F.cross_entropy(S, Y, weight=weights))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5])
+def test_the_focal_loss_of_soft_labels_is_its_definition(gamma: float) -> None:
+    """-(sum over classes of y (1 - p)^gamma log p), with y smoothed and classes weighted, by loops."""
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    mixed = F.one_hot(Y, 4).double() * 0.7 + F.one_hot(Y.flip(0), 4).double() * 0.3
+    for labels, target in ((mixed, mixed), (Y, F.one_hot(Y, 4).double())):
+        for smoothing in (0.0, 0.2):
+            total = weighted = mass = 0.0
+            for logits, row in zip(S.tolist(), target.tolist(), strict=True):
+                norm = sum(math.exp(z) for z in logits)
+                for z, y, weight in zip(logits, row, weights.tolist(), strict=True):
+                    y, p = y * (1 - smoothing) + smoothing / 4, math.exp(z) / norm
+                    term = -y * (1 - p) ** gamma * math.log(p)
+                    total, weighted, mass = total + term, weighted + weight * term, mass + weight * y
+            plain = hard_loss(S, labels, label_smoothing=smoothing, focal_gamma=gamma)
+            assert float(plain) == pytest.approx(total / len(S))
+            if gamma > 0:  # torch's cross-entropy has another mean for weighted class probabilities
+                heavy = hard_loss(S, labels, label_smoothing=smoothing, focal_gamma=gamma, class_weights=weights)
+                assert float(heavy) == pytest.approx(weighted / mass)
+
+
+def test_the_binary_loss_is_its_definition() -> None:
+    """Smoothed to s / 2 and 1 - s / 2, positives weighted, focal by the label itself, by loops."""
+    labels, weights = (T > 0).double(), torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    for smoothing, gamma in ((0.0, 0.0), (0.2, 0.0), (0.0, 1.0), (0.2, 3.0)):
+        total = 0.0
+        for logits, row in zip(S.tolist(), labels.tolist(), strict=True):
+            for z, y, weight in zip(logits, row, weights.tolist(), strict=True):
+                p = 1 / (1 + math.exp(-z))
+                smooth = y * (1 - smoothing) + smoothing / 2
+                loss = -(weight * smooth * math.log(p) + (1 - smooth) * math.log(1 - p))
+                total += loss * (1 - p if y else p) ** gamma
+        found = hard_loss(
+            S, labels, multi_label=True, label_smoothing=smoothing, class_weights=weights, focal_gamma=gamma
+        )
+        assert float(found) == pytest.approx(total / S.numel())
+    nothing_known = hard_loss(S, torch.full_like(S, math.nan), multi_label=True)
+    assert float(nothing_known) == 0
+
+
+def test_options_of_the_hard_loss_are_named() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        hard_loss(S, Y, True)  # type: ignore[misc]
 
 
 def test_unknown_labels_are_left_out() -> None:
@@ -156,6 +225,7 @@ def test_rkd_sees_relations_only() -> None:
     assert float(rkd(points, torch.randn(5, 3, generator=G))) > 0.1
     with pytest.raises(InputError, match="at least 3 images"):
         rkd(points[:2], points[:2])
+    assert float(rkd(points[:3], points[:3])) == 0
 
 
 def test_attention_and_similarity_by_hand() -> None:
@@ -174,7 +244,11 @@ def test_maps_of_other_grids_meet_on_the_coarser_one() -> None:
     small = F.adaptive_avg_pool2d(large, 4)
     assert float(hint(large, small)) == pytest.approx(0, abs=1e-12)
     assert math.isfinite(float(attention_transfer(large, torch.randn(2, 7, 4, 4, generator=G))))
-    with pytest.raises(InputError, match="needs a projector"):
+    wide, tall = torch.randn(2, 3, 4, 8, generator=G), torch.randn(2, 3, 8, 6, generator=G)
+    pooled = [F.adaptive_avg_pool2d(maps, (4, 6)) for maps in (wide, tall)]
+    assert float(hint(wide, tall)) == pytest.approx(float((pooled[0] - pooled[1]).square().mean()))
+    assert float(hint(tall, wide)) == pytest.approx(float(hint(wide, tall)))
+    with pytest.raises(InputError, match="needs a projector: student has 3 channels, teacher 5"):
         hint(large, torch.randn(2, 5, 4, 4))
 
 
@@ -188,6 +262,31 @@ def test_category_relation_by_hand() -> None:
     # Class numbers may leave gaps in a batch.
     gap = category_relation(eye, eye, torch.tensor([0, 5]), temperature=1.0)
     assert float(gap) == pytest.approx(float(value))
+
+
+def test_category_relation_is_its_definition() -> None:
+    """Both terms by loops over images and classes, numpy's linear algebra beside torch's."""
+    labels = [0, 2, 5, 2, 0, 0]  # three of six numbers occur
+    s, t = (values.numpy() / np.linalg.norm(values.numpy(), axis=1, keepdims=True) for values in (S, T))
+
+    def log_softmax(values: list[float]) -> list[float]:
+        total = math.log(sum(math.exp(value) for value in values))
+        return [value - total for value in values]
+
+    def to_centroids(points: np.ndarray, i: int, temperature: float) -> list[float]:
+        means = [points[[k for k in range(6) if labels[k] == label]].mean(0) for label in (0, 2, 5)]
+        return log_softmax([float(points[i] @ mean) / float(np.linalg.norm(mean)) / temperature for mean in means])
+
+    for temperature, relation_weight in ((0.5, 1.0), (2.0, 3.0)):
+        contrast = relation = 0.0
+        for i in range(6):
+            row = log_softmax([float(s[i] @ t[j]) / temperature for j in range(6)])
+            contrast -= float(np.mean([row[j] for j in range(6) if labels[j] == labels[i]])) / 6
+            of_s, of_t = to_centroids(s, i, temperature), to_centroids(t, i, temperature)
+            relation += sum(math.exp(b) * (b - a) for a, b in zip(of_s, of_t, strict=True)) / 6
+        assert relation > 1e-3
+        found = category_relation(S, T, torch.tensor(labels), temperature, relation_weight)
+        assert float(found) == pytest.approx(contrast + relation_weight * relation)
 
 
 def _outputs(value: Tensor) -> dict[str, dict[str, Tensor]]:

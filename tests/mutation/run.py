@@ -29,12 +29,13 @@ MIN_SCORE = 0.85
 # A file and the tests that are its own.
 TARGETS: dict[str, tuple[str, ...]] = {
     "distill/losses.py": ("tests/distill/test_losses.py",),
-    "distill/feature_losses.py": ("tests/distill/test_losses.py", "tests/distill/test_taught.py"),
+    "distill/feature_losses.py": ("tests/distill/test_losses.py",),
+    "distill/methods.py": ("tests/distill/test_losses.py", "tests/distill/test_methods.py"),
     "distill/statistics.py": ("tests/distill/test_evaluate.py", "tests/distill/test_paired.py"),
     "distill/paired.py": ("tests/distill/test_paired.py",),
     "distill/gain.py": ("tests/distill/test_gain.py",),
     "distill/thresholds.py": ("tests/distill/test_thresholds.py",),
-    "distill/splits.py": ("tests/distill/test_data_folders.py", "tests/distill/test_data_collections.py"),
+    "distill/splits.py": ("tests/distill/test_splits.py",),
     "leaderboard/pareto.py": ("tests/leaderboard/test_pareto.py", "tests/leaderboard/test_intervals.py"),
     "leaderboard/best.py": ("tests/leaderboard/test_best.py",),
     "leaderboard/filters.py": ("tests/leaderboard/test_filters.py",),
@@ -44,8 +45,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "bench/latency.py": ("tests/bench/test_latency.py",),
     "bench/drift.py": ("tests/bench/test_drift.py",),
     "quant/gates.py": ("tests/quant/test_gates.py",),
+    "quant/ranges.py": ("tests/quant/test_ranges.py",),
     "tutelage/workspace.py": ("tests/tutelage/test_workspace.py",),
 }
+# Of these, tests that are marked slow or long would run for minutes a mutant.
+QUICK_TESTS_ALONE = ("search/counts.py", "search/predict.py", "bench/latency.py")
 
 
 @dataclass
@@ -97,7 +101,8 @@ def _explained() -> set[tuple[str, str, str]]:
 
 
 def _score(file: str, mutants: Sequence[Mutant], jobs: int, explained: set[tuple[str, str, str]]) -> Score:
-    tests = TARGETS[file]
+    tests = [str(ROOT / test) for test in TARGETS[file]]
+    tests += ["-m", "not slow and not long"] if file in QUICK_TESTS_ALONE else []
     with tempfile.TemporaryDirectory() as scratch:
         trees = [_copy_of_the_package(Path(scratch) / str(job)) for job in range(jobs)]
         seconds = _import_what_the_tests_import(trees[0], tests)
@@ -150,7 +155,7 @@ def _import_what_the_tests_import(tree: Path, tests: Sequence[str]) -> float:
     pid = _start(tree, tests, listing)
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"{', '.join(tests)} fail without any mutant: mend them first")
+        sys.exit(f"{' '.join(tests)} fail without any mutant: mend them first")
     seconds = time.monotonic() - start
     for name in json.loads(listing.read_text()):
         try:
@@ -188,7 +193,7 @@ def _pytest(tests: Sequence[str]) -> int:
     import pytest
 
     quiet = ["-x", "-q", "-n", "0", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--no-header"]
-    return int(pytest.main([*quiet, *(str(ROOT / test) for test in tests)]))
+    return int(pytest.main([*quiet, *tests]))
 
 
 if __name__ == "__main__":
