@@ -147,21 +147,25 @@ def _what_runs(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
-            for arg in [
-                *node.args.args,
-                *node.args.kwonlyargs,
-                *node.args.posonlyargs,
-                node.args.vararg,
-                node.args.kwarg,
-            ]:
-                if arg is not None:
-                    arg.annotation = None
+            node.args = _plain(node.args)
         elif isinstance(node, ast.AnnAssign) and node.value is not None and not isinstance(node.target, ast.Name):
             node.annotation = ast.Constant(0)
+        elif isinstance(node, ast.keyword) and node.arg in _GUARDS:
+            node.value = ast.Constant(0)
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [statement for statement in body if not _is_docstring(statement)] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.dump(tree)
+
+
+def _plain(args: ast.arguments) -> ast.arguments:
+    """Give parameters without annotations; whether they may be named only is a guard, too."""
+    named = [*args.posonlyargs, *args.args, *args.kwonlyargs]
+    for arg in [*named, args.vararg, args.kwarg]:
+        if arg is not None:
+            arg.annotation = None
+    defaults = [*args.defaults, *(value for value in args.kw_defaults if value is not None)]
+    return ast.arguments([], named, args.vararg, [], [], args.kwarg, defaults)
 
 
 def _first_difference(source: str, text: str) -> tuple[int, str, str]:
