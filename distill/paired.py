@@ -191,7 +191,7 @@ def t_test(difference: float, variance: float, freedom: float) -> PairedTest:
     """Test a difference of known standard error by Student's t: its 95 % interval and two-sided p, nan if undefined."""
     from scipy.stats import t
 
-    if not (math.isfinite(difference) and variance > 0 and freedom > 0):
+    if not (math.isfinite(difference) and variance > 0):
         return PairedTest(difference, math.nan, math.nan, math.nan)
     deviation = math.sqrt(variance)
     half = float(t.ppf(0.975, freedom)) * deviation

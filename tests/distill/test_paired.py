@@ -8,7 +8,16 @@ from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 from tutelage.distill.evaluate import evaluate
-from tutelage.distill.paired import compare_files, correct, file_figures, group_variance, mean_figures
+from tutelage.distill.paired import (
+    compare_figures,
+    compare_files,
+    correct,
+    figure_of_label,
+    file_figures,
+    group_variance,
+    mean_figures,
+    t_test,
+)
 from tutelage.records import Comparison, InputError
 
 RNG = np.random.default_rng
@@ -44,8 +53,9 @@ def test_without_groups_the_variance_is_delongs_by_brute_force() -> None:
 def test_values_are_those_of_the_evaluation() -> None:
     rng = RNG(3)
     labels = rng.integers(0, 3, 150)
-    probs = rng.dirichlet(np.ones(3), 150) * 0.5 + np.eye(3)[labels] * 0.5
+    probs = rng.dirichlet(np.ones(3), 150) * 0.8 + np.eye(3)[labels] * 0.2
     several, whole = file_figures(probs, labels), evaluate(probs, labels, bootstrap=0)
+    assert several.auc.value < 0.95
     assert (several.auc.value, several.accuracy.value) == pytest.approx((whole.auc, whole.accuracy))
     truth = np.eye(3)[labels]
     truth[:20, 1] = np.nan
@@ -56,6 +66,94 @@ def test_values_are_those_of_the_evaluation() -> None:
     two = drawn(labels % 2, 1.0, rng)
     accuracy = file_figures(two, labels % 2, threshold=0.6).accuracy.value
     assert accuracy == pytest.approx(evaluate(two, labels % 2, threshold=0.6, bootstrap=0).accuracy)
+
+
+def test_of_two_classes_the_second_column_decides() -> None:
+    labels = RNG(1).integers(0, 2, 40)
+    probs = drawn(labels, 1.0, RNG(2))
+    noise = np.stack([RNG(3).random(40), probs[:, 1]], 1)
+    assert file_figures(noise, labels).auc.value == file_figures(probs, labels).auc.value
+    level = float(probs[:, 1].max())  # a score that is the threshold is a positive
+    assert file_figures(probs, labels == 1, threshold=[level]).accuracy.value == pytest.approx(
+        ((probs[:, 1] == level) == labels).mean()
+    )
+
+
+def test_by_group_the_variance_of_an_auc_is_obuchowskis_by_brute_force() -> None:
+    """Each of five groups holds both classes: Var = S10 / m + S01 / n + 2 S11 / (m n), Obuchowski (1997)."""
+    rng = RNG(6)
+    groups = np.concatenate([np.repeat(np.arange(5), 2), rng.integers(0, 5, 30)])
+    labels = np.concatenate([np.tile([0, 1], 5), rng.integers(0, 2, 30)])
+    probs = drawn(labels, 1.0, rng)
+    pairs = kernel(probs[:, 1], labels == 1)
+    area, (m, n) = pairs.mean(), pairs.shape
+    of_pos, of_neg = groups[labels == 1], groups[labels == 0]
+    by_pos = np.array([(pairs.mean(1)[of_pos == group] - area).sum() for group in range(5)])
+    by_neg = np.array([(pairs.mean(0)[of_neg == group] - area).sum() for group in range(5)])
+    variance = 5 / 4 * (np.square(by_pos).sum() / m**2 + np.square(by_neg).sum() / n**2 + 2 * by_pos @ by_neg / (m * n))
+    found = file_figures(probs, labels, groups.astype(str))
+    assert found.num_groups == 5
+    assert found.auc.resolution == 0.5 / 5
+    assert group_variance(found.auc.components, 0) == pytest.approx((variance, 4))
+
+
+@pytest.mark.parametrize("num_groups", [2, 5])
+def test_by_groups_of_one_size_the_variance_of_accuracy_is_that_of_their_mean(num_groups: int) -> None:
+    right = RNG(num_groups).random((num_groups, 6)) < np.linspace(0.3, 0.9, num_groups)[:, None]
+    found = file_figures(np.eye(2)[right.ravel().astype(int)], np.ones(6 * num_groups), np.arange(6 * num_groups) // 6)
+    assert found.accuracy.value == pytest.approx(right.mean())
+    assert found.accuracy.resolution == 1 / (6 * num_groups)
+    expected = right.mean(1).var(ddof=1) / num_groups
+    assert group_variance(found.accuracy.components, 0) == pytest.approx((expected, num_groups - 1))
+
+
+def test_a_label_of_several_has_the_auc_of_its_known_images_and_a_component_for_every_group() -> None:
+    rng = RNG(4)
+    labels = rng.integers(0, 2, 60).astype(float)
+    scores = rng.random(60) + 0.3 * labels
+    groups = np.arange(60) // 3
+    labels[57:] = np.nan  # nothing is known of the last group
+    found = figure_of_label(scores, labels, groups)
+    assert found.value == pytest.approx(roc_auc_score(labels[:57], scores[:57]))
+    assert (len(found.components), found.components[-1]) == (20, 0)
+    for one, by in ((found, groups), (figure_of_label(scores, labels), None)):
+        whole = file_figures(scores[:, None], labels[:, None], by, multi_label=True)
+        assert whole.auc.value == pytest.approx(one.value)
+        assert whole.auc.components == pytest.approx(one.components)
+    assert len(figure_of_label(scores, labels).components) == 60
+
+
+def test_a_label_without_a_threshold_is_predicted_from_a_half_and_unknown_labels_do_not_count() -> None:
+    labels = np.array([[1.0, np.nan], [0.0, np.nan], [1.0, 0.0]])
+    probs = np.array([[0.5, 0.9], [0.6, 0.9], [0.4, 0.1]])
+    found = file_figures(probs, labels, multi_label=True)
+    assert found.accuracy.value == 0.5  # right: .5 for 1, .1 for 0
+    # Components are what each image adds to the mean of 4 known labels, times sqrt(3 / 2).
+    assert found.accuracy.components == pytest.approx(np.array([0.5, -0.5, 0.0]) / 4 * math.sqrt(1.5))
+    only = np.where(np.arange(6).reshape(3, 2) == 5, labels, np.nan)
+    assert file_figures(probs, only, multi_label=True).accuracy.value == 1.0
+    unknown = file_figures(probs, np.full((3, 2), np.nan), multi_label=True)
+    assert (math.isnan(unknown.accuracy.value), math.isnan(unknown.auc.value)) == (True, True)
+    assert len(unknown.accuracy.components) == len(unknown.auc.components) == 3
+
+
+def test_one_image_of_a_class_is_enough_for_an_auc_and_none_is_not() -> None:
+    scores = np.array([0.9, 0.2, 0.4, 0.7])
+    assert figure_of_label(scores, np.array([1, 1, 0, 1])).value == pytest.approx(2 / 3)
+    assert figure_of_label(scores, np.array([0, 0, 0, 1])).value == pytest.approx(2 / 3)
+    for labels in (np.zeros(4), np.ones(4)):
+        found = figure_of_label(scores, labels)
+        assert math.isnan(found.value)
+        assert np.isnan(found.components).tolist() == [True] * 4
+
+
+def test_what_has_no_spread_has_no_test() -> None:
+    assert all(math.isnan(value) for value in group_variance(np.zeros(1), 0.1))
+    assert group_variance(np.zeros(2), 0.1) == (pytest.approx(0.01), 1)
+    assert group_variance(np.array([3e-9, 4e-9]), 0.1) == (pytest.approx(2.5e-17), 1)
+    for found in (t_test(0.1, 0.0, 5), t_test(math.nan, 1.0, 5), t_test(0.1, math.nan, math.nan)):
+        assert [math.isnan(value) for value in (found.low, found.high, found.p)] == [True] * 3
+    assert t_test(-0.1, 0.01, 3).p == pytest.approx(2 * t.sf(1, 3))
 
 
 @pytest.mark.parametrize("figure", ["auc", "accuracy"])
@@ -89,6 +187,11 @@ def test_a_pair_of_other_images_is_refused() -> None:
         compare_files(file_figures(probs, labels), file_figures(probs[::-1], labels[::-1]))
     with pytest.raises(InputError, match="do not belong together"):
         file_figures(probs, labels, groups[1:])
+    for few in ((probs, labels[1:]), (probs[:0], labels[:0])):
+        with pytest.raises(InputError, match="do not belong together"):
+            file_figures(*few)
+    with pytest.raises(InputError, match="same test images"):
+        mean_figures([])
 
 
 def test_files_that_never_differ_are_equivalent_only_where_one_image_is_less_than_the_margin() -> None:
@@ -110,6 +213,10 @@ def test_what_is_undefined_is_none_and_inconclusive() -> None:
     single = compare_files(file_figures(a, labels, ["x"] * 30), file_figures(b, labels, ["x"] * 30))["accuracy"]
     assert (single.low, single.p, single.verdict) == (None, None, "inconclusive")
     assert single.difference == found["accuracy"].difference
+    assert (found["accuracy"].num_seeds, found["accuracy"].num_groups, found["accuracy"].claim) == (1, 30, "file")
+    one = file_figures(a, labels).accuracy
+    assert compare_figures("accuracy", one, one, margin=0.1).num_seeds == 1
+    assert [(one.p, one.num_comparisons) for one in correct([found["auc"]] * 2)] == [(None, 2)] * 2
 
 
 def test_a_mean_over_seeds_is_a_mean_of_values_and_of_components() -> None:
