@@ -86,6 +86,33 @@ def test_it_is_never_surer_than_the_test_of_the_files_at_hand() -> None:
     assert (single_group.difference, math.isnan(single_group.p)) == (pytest.approx(0.02), True)
 
 
+def test_a_negative_covariance_over_images_takes_nothing_off_what_the_seeds_vary() -> None:
+    values = [0.01, 0.09, 0.04, 0.06]
+    components = [[0.01, -0.01], [-0.01, 0.01], [0.01, -0.01], [-0.01, 0.01]]
+    found = seeds_test([figure(value, row) for value, row in zip(values, components, strict=True)])
+    assert (found.low, found.high) == pytest.approx(tuple(ttest_1samp(values, 0).confidence_interval()))
+
+
+def test_the_covariance_is_the_mean_over_pairs_of_seeds() -> None:
+    # Four seeds, each pair with x . y = .0002: Cov = .0002; values .00 .02 .04 .06: s^2 / S = .002 / 3 / 4.
+    found = seeds_test([figure(value, [0.01, -0.01]) for value in (0.0, 0.02, 0.04, 0.06)])
+    of_seeds, of_groups = 0.002 / 12, 0.0002
+    freedom = (of_seeds + of_groups) ** 2 / (of_seeds**2 / 3 + of_groups**2 / 1)
+    half = t.ppf(0.975, freedom) * math.sqrt(of_seeds + of_groups)
+    assert (found.low, found.high) == pytest.approx((0.03 - half, 0.03 + half))
+
+
+def test_where_both_variances_are_equal_the_groups_degrees_of_freedom_count() -> None:
+    # x . y = 0: the seeds' variance is d^2 / 4 and the files' (3^2 + 4^2) / 4, in 64ths, equal for d = 5.
+    found = seeds_test([figure(0.0, [3 / 64, 0.0, 0.0]), figure(5 / 64, [0.0, 4 / 64, 0.0])])
+    assert found.high - found.difference == pytest.approx(t.ppf(0.975, 2) * 2.5 / 64)
+
+
+def test_seeds_that_saw_other_images_have_no_mean() -> None:
+    with pytest.raises(InputError, match="same test images"):
+        over_seeds([*files([1.0], 1), *files([1.0], 1, 1 - LABELS)])
+
+
 def test_a_network_s_figures_over_seeds() -> None:
     some = files([1.0, 2.0, 3.0], 4)
     found = over_seeds(some)["auc"]
@@ -96,6 +123,7 @@ def test_a_network_s_figures_over_seeds() -> None:
     assert found.high - found.low > own.high - own.low  # seeds this far apart widen what one file's images leave
     near_one = over_seeds(files([9.0, 5.0], 6))["auc"]
     assert near_one.high == 1.0
+    assert over_seeds(files([-9.0, -5.0], 6))["auc"].low == 0.0
     assert math.isnan(over_seeds(some[:1])["auc"].low)
 
 
