@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 from sklearn import metrics
 
+from tutelage.distill import statistics
 from tutelage.distill.evaluate import evaluate, predict_logits, probabilities
-from tutelage.distill.statistics import auc, average_precision, holm, interval, resample_weights, weighted_auc
+from tutelage.distill.statistics import auc, average_precision, holm, interval, midranks, resample_weights, weighted_auc
 from tutelage.records import InputError
 
 RNG = np.random.default_rng
@@ -46,12 +48,37 @@ def test_a_weight_is_a_repetition() -> None:
         assert area == pytest.approx(metrics.roc_auc_score(labels[again], probs[again, 1]))
 
 
+@pytest.mark.parametrize("block", [1, 100])
+def test_blocks_of_resamples_change_no_auc(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    probs, labels = two_class(30)
+    weights = resample_weights(None, 30, 11, RNG(1))
+    whole = weighted_auc(probs[:, 1], labels == 1, weights)
+    monkeypatch.setattr(statistics, "_BLOCK", block)
+    assert np.array_equal(weighted_auc(probs[:, 1], labels == 1, weights), whole)
+
+
+def test_the_smallest_auc_is_of_one_pair_and_without_images_there_is_none() -> None:
+    assert auc(np.array([0.2, 0.1]), np.array([True, False])) == 1.0
+    assert weighted_auc(np.array([0.2, 0.1]), np.array([True, False]), np.full((1, 2), 0.5)) == [1.0]
+    assert math.isnan(auc(np.array([0.2]), np.array([True])))
+    assert math.isnan(auc(np.zeros(0), np.zeros(0, bool)))
+
+
+@given(st.lists(st.integers(0, 5), max_size=20))
+@settings(max_examples=50, deadline=None)
+def test_midranks_are_scipys(values: list[int]) -> None:
+    assert midranks(np.array(values, float)).tolist() == rankdata(values).tolist()
+
+
 def test_groups_are_drawn_whole() -> None:
     groups = np.array(["a", "a", "b", "c", "c", "c"])
     weights = resample_weights(groups, 6, 100, RNG(0))
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 3] == weights[:, 5]).all()
     assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+    # Each image counts once a resample on average; the mean of 100 draws has a standard deviation below .1.
+    assert np.abs(weights.mean(0) - 1).max() < 0.4
+    assert np.abs(resample_weights(None, 6, 100, RNG(0)).mean(0) - 1).max() < 0.4
 
 
 def test_figures_agree_with_scikit_learn() -> None:
@@ -156,6 +183,13 @@ def test_same_seed_same_interval_and_round_trip() -> None:
 
 def test_interval_of_mostly_undefined_values() -> None:
     assert all(math.isnan(edge) for edge in interval(np.array([0.5, np.nan, np.nan])))
+    assert all(math.isnan(edge) for edge in interval(np.array([0.5, np.nan])))
+    assert interval(np.array([0.5] * 6 + [np.nan] * 4)) == (0.5, 0.5)
+
+
+def test_an_interval_leaves_out_the_same_fraction_at_both_ends() -> None:
+    assert interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
+    assert interval(np.arange(101.0), 0.8) == pytest.approx((10, 90))
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_a_label_without_a_threshold_is_predicted_from_a_half_and_unknown_labels
     unknown = file_figures(probs, np.full((3, 2), np.nan), multi_label=True)
     assert (math.isnan(unknown.accuracy.value), math.isnan(unknown.auc.value)) == (True, True)
     assert len(unknown.accuracy.components) == len(unknown.auc.components) == 3
+    assert math.isnan(unknown.accuracy.resolution)
 
 
 def test_one_image_of_a_class_is_enough_for_an_auc_and_none_is_not() -> None:
@@ -222,6 +223,7 @@ def test_what_is_undefined_is_none_and_inconclusive() -> None:
 def test_a_mean_over_seeds_is_a_mean_of_values_and_of_components() -> None:
     labels = RNG(0).integers(0, 2, 60)
     files = [file_figures(drawn(labels, 1.0, RNG(seed)), labels) for seed in range(3)]
+    assert mean_figures(files[:1]).auc.value == files[0].auc.value
     mean = mean_figures(files)
     assert mean.auc.value == pytest.approx(np.mean([one.auc.value for one in files]))
     assert mean.accuracy.components == pytest.approx(np.mean([one.accuracy.components for one in files], axis=0))
