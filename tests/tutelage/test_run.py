@@ -55,6 +55,7 @@ MEASURED = (
     "measurement",
     "created",
 )
+MEASURED_DETAILS = ("anchored_ms", "drift", "latency_p50_ms_lo", "latency_p50_ms_hi")
 TIMEOUT_S = 500
 
 
@@ -73,6 +74,7 @@ def figures(workspace: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     found = {}
     for row in rows:
         data = {name: value for name, value in row.to_dict().items() if name not in MEASURED}
+        data["details"] = {name: value for name, value in row.details.items() if name not in MEASURED_DETAILS}
         found[(row.model, row.teacher, row.scheme)] = data
     assert len(found) == len(rows)
     return found
