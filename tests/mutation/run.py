@@ -44,7 +44,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "search/predict.py": ("tests/search/test_predict.py",),
     "bench/latency.py": ("tests/bench/test_latency.py",),
     "bench/drift.py": ("tests/bench/test_drift.py",),
-    "quant/gates.py": ("tests/quant/test_gates.py",),
+    "quant/gates.py": ("tests/quant/test_gates_by_hand.py",),
     "quant/ranges.py": ("tests/quant/test_ranges.py",),
     "tutelage/workspace.py": ("tests/tutelage/test_workspace.py",),
 }

@@ -90,6 +90,81 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
     assert error / std == pytest.approx(model._fit.weights[4] / np.sqrt(precision[4, 4]), rel=1e-6)
 
 
+def test_intervals_widen_by_what_leaving_one_out_shows() -> None:
+    """By n refits: the 90 % quantile of |error| / std over a normal's, calmed by 30 points that are as stated."""
+    rng = np.random.default_rng(2)
+    groups = (rng.standard_normal((12, 3)), rng.standard_normal((12, 2)))
+    # Scales, height, dots, noise: with this little noise the residuals are far larger than the posterior says.
+    log_theta = np.log([0.3, 0.2, 0.5, 0.4, 0.3, 1e-3])
+    kernel = predictor_module._kernel(groups, groups, log_theta)
+    for values, grows in ((5 * rng.standard_normal(12), True), (0.01 * rng.standard_normal(12), False)):
+        scores = []
+        for out in range(12):
+            rest = np.arange(12) != out
+            solved = np.linalg.solve(kernel[np.ix_(rest, rest)] + 1e-3 * np.eye(11), kernel[rest, out])
+            variance = kernel[out, out] + 1e-3 - solved @ kernel[rest, out]
+            scores.append(abs(values[out] - solved @ values[rest]) / np.sqrt(variance))
+        seen = float(np.quantile(scores, 0.9)) / 1.6448536269514722
+        expected = (12 * seen + 30) / (12 + 30)
+        assert (expected > 1.5) == grows
+        found = predictor_module._factorise(groups, values, log_theta)
+        assert found.widen == pytest.approx(max(1.0, expected))
+        np.testing.assert_array_equal(found.log_theta, log_theta)
+
+
+def test_the_kernel_is_its_formula() -> None:
+    """1 + Matern-5/2 of the groups' scaled distances + dot products, each group by its mean over columns."""
+    rng = np.random.default_rng(3)
+    left = (rng.standard_normal((4, 3)), rng.standard_normal((4, 2)))
+    right = (rng.standard_normal((5, 3)), rng.standard_normal((5, 2)))
+    theta = np.array([0.3, 0.2, 0.5, 0.4, 0.7, 0.1])
+    found = predictor_module._kernel(left, right, np.log(theta))
+    for i in range(4):
+        for j in range(5):
+            means = [(((a[i] - b[j]) ** 2).mean(), (a[i] * b[j]).mean()) for a, b in zip(left, right, strict=True)]
+            root = np.sqrt(5 * (0.3 * means[0][0] + 0.2 * means[1][0]))
+            matern = 0.5 * (1 + root + root**2 / 3) * np.exp(-root)
+            assert found[i, j] == pytest.approx(1 + matern + 0.4 * means[0][1] + 0.7 * means[1][1])
+    own = predictor_module._kernel(left, left, np.log(theta))
+    np.testing.assert_allclose(predictor_module._diagonal(left, np.log(theta)), np.diag(own), rtol=1e-7)
+
+
+def test_many_are_predicted_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    archs = some_archs(20)
+    model = AccuracyPredictor().fit(archs[:12], depth_score(archs[:12]))
+    whole = model.predict(archs)
+    monkeypatch.setattr(predictor_module, "_CHUNK", 7)
+    for one, two in zip(whole, model.predict(archs), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-7)
+    assert [len(part) for part in model.predict([])] == [0, 0]
+
+
+def test_equal_scores_are_predicted_as_they_are() -> None:
+    archs = some_archs(8)
+    mean, std = AccuracyPredictor().fit(archs[:5], [71.5] * 5).predict(archs)
+    np.testing.assert_allclose(mean, 71.5)
+    assert ((std > 0) & np.isfinite(std)).all()
+
+
+def test_scores_in_another_unit_come_back_in_it() -> None:
+    archs = some_archs(16)
+    values = depth_score(archs[:10])
+    percent, ratio = (AccuracyPredictor().fit(archs[:10], scale * values + 5).predict(archs) for scale in (1.0, 0.01))
+    np.testing.assert_allclose(ratio[0] - 5, 0.01 * (percent[0] - 5), rtol=1e-6)
+    np.testing.assert_allclose(ratio[1], 0.01 * percent[1], rtol=1e-6)
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    archs = some_archs(6)
+    path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["header"] = np.array(str(arrays["header"]).replace('"format": 2', '"format": 1'))
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="has predictor format 1, not 2: fit and save it again"):
+        AccuracyPredictor.load(path)
+
+
 def test_gradient_of_the_likelihood_is_its_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     from scipy import optimize
 
