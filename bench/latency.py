@@ -266,7 +266,7 @@ def _robust_fit(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> 
         log_parameters = _most_evident(design, target, trust, width_of, log_parameters)
         noise = float(np.exp(log_parameters[-1]))
         precision = _precision(np.exp(log_parameters[:-1]), width_of)
-        weights, covariance, trust = _solve(design, target, noise, precision, trust, sweeps=1)
+        weights, covariance, trust = _solve(design, target, noise, precision, trust)
     return weights, covariance, noise
 
 
@@ -306,19 +306,17 @@ def _most_evident(
 
 
 def _solve(
-    design: Floats, target: Floats, noise: float, precision: Floats, trust: Floats, sweeps: int
+    design: Floats, target: Floats, noise: float, precision: Floats, trust: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Fit the weights under Student's t noise, relative to the target; returns weights, covariance and trusts.
 
     Student's t is a mixture of Gaussians: a net's trust is the expected precision of its own (the E step of EM).
     """
-    for _ in range(sweeps):
-        variance = (noise * target) ** 2 / trust
-        covariance = np.asarray(np.linalg.inv(design.T @ (design / variance[:, None]) + np.diag(precision)))
-        weights = covariance @ (design.T @ (target / variance))
-        scores = (target - design @ weights) / (noise * target)
-        trust = (_TAIL + 1) / (_TAIL + scores**2)
-    return weights, covariance, trust
+    variance = (noise * target) ** 2 / trust
+    covariance = np.asarray(np.linalg.inv(design.T @ (design / variance[:, None]) + np.diag(precision)))
+    weights = covariance @ (design.T @ (target / variance))
+    scores = (target - design @ weights) / (noise * target)
+    return weights, covariance, (_TAIL + 1) / (_TAIL + scores**2)
 
 
 def _held_out(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats]:

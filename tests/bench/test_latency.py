@@ -147,6 +147,74 @@ def test_the_half_width_is_the_conformal_quantile(num: int, rank: int):
     assert latency._stretch(scores) == rank
 
 
+def test_weights_are_ridge_regression_of_trusted_nets():
+    """As least squares of stacked rows: each net over its deviation, each weight over its prior's."""
+    rng = np.random.default_rng(4)
+    features, latencies = rng.standard_normal((9, 3)), rng.uniform(1, 2, 9)
+    precision, trust = np.array([1.0, 4.0, 9.0]), rng.uniform(0.5, 1.2, 9)
+    weights, covariance, again = latency._solve(features, latencies, 0.1, precision, trust)
+    deviation = 0.1 * latencies / np.sqrt(trust)
+    rows = np.vstack([features / deviation[:, None], np.diag(np.sqrt(precision))])
+    expected = np.linalg.lstsq(rows, np.append(latencies / deviation, np.zeros(3)), rcond=None)[0]
+    np.testing.assert_allclose(weights, expected)
+    np.testing.assert_allclose(covariance @ rows.T @ rows, np.eye(3), atol=1e-9)
+    # Student's t with 4 degrees of freedom: a net two of its deviations off counts 5 / (4 + 2^2).
+    scores = (latencies - features @ expected) / (0.1 * latencies)
+    np.testing.assert_allclose(again, 5 / (4 + scores**2))
+
+
+def test_the_prior_variance_of_a_group_is_divided_among_its_columns():
+    groups = latency._column_groups(["total", "stage", "stage", "total", "stage"])
+    assert groups.tolist() == [-1, 0, 1, 1, 0, 1]
+    found = latency._precision(np.array([0.5, 3.0]), groups)
+    np.testing.assert_allclose(found, [1, 2 / 0.25, 3 / 9, 3 / 9, 2 / 0.25, 3 / 9])
+
+
+def test_the_interval_is_the_stretched_deviation_of_the_posterior():
+    from scipy.stats import t
+
+    train, test = draw(12), draw(5, seed=3)
+    ms = np.linspace(2, 4, 12) * np.random.default_rng(0).uniform(0.9, 1.1, 12)
+    model = LatencyModel.fit(train, ms)
+    features, groups = count_features(train, 1000, 3)
+    spread = features.std(axis=0)
+    used = spread > 1e-9 * np.abs(features.mean(axis=0))
+
+    def columns(values: np.ndarray) -> np.ndarray:
+        scaled = np.where(used, (values - features.mean(axis=0)) / np.where(used, spread, 1), 0)
+        return np.hstack([np.ones((len(values), 1)), scaled])
+
+    width_of = latency._column_groups(groups)
+    target = ms / ms.mean()
+    weights, covariance, noise = latency._robust_fit(columns(features), target, width_of)
+    errors, scores = latency._held_out(columns(features), target, width_of)
+    new = columns(count_features(test, 1000, 3)[0])
+    mean = new @ weights
+    deviation = np.sqrt(np.diag(new @ covariance @ new.T) + (noise * mean) ** 2)
+    for coverage in (0.5, 0.9):
+        half = deviation * np.sort(scores)[11] * t.ppf((1 + coverage) / 2, 4) / t.ppf(0.95, 4)  # of twelve, the largest
+        found, low, high = model.predict(test, coverage)
+        np.testing.assert_allclose(found, mean * ms.mean(), rtol=1e-6)
+        np.testing.assert_allclose(high, (mean + half) * ms.mean(), rtol=1e-6)
+        np.testing.assert_allclose(low, np.maximum((mean - half) * ms.mean(), 0), rtol=1e-6)
+    assert model.error == pytest.approx(errors.mean())
+    assert model.error_se == pytest.approx(np.sqrt(errors.var(ddof=1) / 12))
+
+
+def test_a_model_on_counts_reaches_beyond_three_sizes_by_a_quarter():
+    archs = [arch.replace(r=r) for arch, r in zip(draw(9), (64, 96, 128) * 3, strict=True)]
+    model = LatencyModel.fit(archs, np.linspace(1, 2, 9))
+    assert [r for r in range(40, 200) if model.covers(archs[0].replace(r=r))] == list(range(52, 161))
+    two = LatencyModel.fit([arch for arch in archs if arch.r < 128], np.linspace(1, 2, 6))
+    assert [r for r in range(40, 200) if two.covers(archs[0].replace(r=r))] == [64, 96]
+    assert not model.covers(archs[0].replace(space="ofa_mbv3_w1.2"))
+    assert [len(values) for values in model.predict([])] == [0, 0, 0]
+    for coverage in (0.0, 1.0, 1.5):
+        with pytest.raises(InputError, match="coverage must lie between 0 and 1"):
+            model.predict(archs, coverage)
+    assert model.spaces == ("ofa_mbv3_w1.0",)
+
+
 @pytest.mark.slow
 def test_ten_nets_of_the_public_table_know_their_error(data_dir: Path, tables: ModuleType):
     """With hyperparameters that had seen the nets left out, the stated error was half of the true one."""
