@@ -55,7 +55,11 @@ QUICK_TESTS_ALONE = (
 )
 # Other tests that are left out, as `pytest -k` takes them: simulations, the page's script, locks and full disks. A
 # mutant that these alone would notice counts as a survivor.
-LEFT_OUT = {"distill/gain.py": "of_1000", "leaderboard/clauses.py": "on_the_page or folder or full_disk"}
+LEFT_OUT = {
+    "distill/gain.py": "of_1000",
+    "leaderboard/clauses.py": "on_the_page or folder or full_disk",
+    "tutelage/workspace.py": "verbs_that_write or second_run or stage_that_is_killed",
+}
 
 
 @dataclass

@@ -13,7 +13,7 @@ from tutelage import cli
 from tutelage.cli import app
 from tutelage.files import whole_file, write_json
 from tutelage.leaderboard.store import Store
-from tutelage.records import InputError
+from tutelage.records import InputError, content_id
 from tutelage.workspace import Stage, Workspace
 
 
@@ -203,6 +203,79 @@ def test_a_start_over_that_is_stopped_goes_on_in_its_own_attempt(tmp_path: Path)
     student = stage("student", lambda folder: {"run": len((folder / "checkpoint").read_text())})
     assert student.result == {"run": 4}
     assert [json.loads((one.folder / "done.json").read_text())["result"] for one in before] == [{"run": 1}] * 2
+
+
+def test_a_stage_is_known_by_its_name_its_inputs_and_nothing_else(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    stage = workspace.stage("train", {"lr": 0.1, "epochs": 3}, lambda folder: {"pair": (1, 2)})
+    assert stage.key == content_id({"stage": "train", "inputs": {"epochs": 3, "lr": 0.1}, "layout": 1})
+    assert (stage.name, stage.folder) == ("train", tmp_path / "artifacts" / stage.key)
+    assert stage.result == {"pair": [1, 2]}  # as it is read back
+    assert json.loads((stage.folder / "inputs.json").read_text())["inputs"] == {"lr": 0.1, "epochs": 3}
+    assert json.loads((stage.folder / "inputs.json").read_text())["stage"] == "train"
+    done = json.loads((stage.folder / "done.json").read_text())
+    assert (done["stage"], done["result"]) == ("train", {"pair": [1, 2]})
+    other = workspace.stage("test", {"lr": 0.1, "epochs": 3}, lambda folder: {})
+    assert other.key != stage.key
+    events = workspace.journal()
+    assert [(event["event"], event["stage"], event["key"]) for event in events] == [
+        ("start", "train", stage.key), ("done", "train", stage.key),
+        ("start", "test", other.key), ("done", "test", other.key),
+    ]  # fmt: skip
+    assert events[0]["time"] <= done["finished"] <= events[1]["time"]
+    assert workspace.relative(stage.folder / "a.onnx") == f"artifacts/{stage.key}/a.onnx"
+    assert Workspace(tmp_path / "new" / "deep").journal() == []
+
+
+def test_attempts_are_counted_over_all_recipes(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / ".removed.1").mkdir()  # of a start over that was killed
+    keys = []
+    for recipe, attempt in (("a", 1), ("b", 2), ("a", 3), ("a", 4)):
+        workspace.start_over(recipe)
+        seen = workspace.for_recipe(recipe)
+        assert (seen.attempt, workspace.attempt) == (attempt, 0)
+        keys.append(seen.stage("train", {}, lambda folder: {}).key)
+    assert [key.partition("-")[2] for key in keys] == ["1", "2", "3", "4"]
+    assert workspace.for_recipe("c").attempt == 0
+    assert not list(tmp_path.glob(".removed*"))
+    # Of attempts that are done, a recipe takes the first that is not older than its own.
+    assert workspace.for_recipe("b").stage("train", {}, lambda folder: {}).key == keys[1]
+    workspace.for_recipe("b").stage("eval", {}, lambda folder: {"by": "b"})
+    workspace.for_recipe("a").stage("eval", {}, lambda folder: {"by": "a"})
+    assert workspace.for_recipe("b").stage("eval", {}, lambda folder: {}).result == {"by": "b"}
+    assert workspace.stage("eval", {}, lambda folder: {}).result == {"by": "b"}
+
+
+def test_where_the_leaderboard_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUTELAGE_STORE", raising=False)
+    workspace = Workspace(tmp_path)
+    assert workspace.store == tmp_path / "leaderboard.db"
+    for url in ("postgresql://me@host/name", "postgresql+psycopg://host/name", "sqlite:///file.db"):
+        monkeypatch.setenv("TUTELAGE_STORE", f" {url} ")
+        assert workspace.store == url
+    for url in ("mysql://host/name", "host/name"):
+        monkeypatch.setenv("TUTELAGE_STORE", url)
+        with pytest.raises(InputError, match="TUTELAGE_STORE is no postgresql:// URL"):
+            _ = workspace.store
+
+
+def test_a_workspace_may_lie_under_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Workspace(Path("~/work")).path == Workspace(Path("work")).path == tmp_path / "work"
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["workspace.json"]
+    assert json.loads((tmp_path / "work" / "workspace.json").read_text())["layout"] == 1
+
+
+def test_a_result_that_cannot_be_read_names_its_remedy(tmp_path: Path) -> None:
+    stage = Workspace(tmp_path).stage("train", {}, lambda folder: {})
+    (stage.folder / "done.json").write_text("{")
+    with pytest.raises(InputError, match=r"done\.json cannot be read .*delete its folder and the stage is done again"):
+        Workspace(tmp_path).stage("train", {}, lambda folder: {})
+    write_json(tmp_path / "workspace.json", {"layout": 0})
+    with pytest.raises(InputError, match="layout 0, this version of tutelage reads 1"):
+        Workspace(tmp_path)
 
 
 def test_the_holder_of_a_workspace_may_lock_it_again_and_releases_it_once(tmp_path: Path) -> None:
