@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.leaderboard.best import Candidate, best_student, best_students, best_teacher, choose
+from tutelage.leaderboard.best import Candidate, best_student, best_students, best_teacher, choose, quality_of
 from tutelage.records import Comparison, Row
 
 FILE = {"how": {"file": {"path": "artifacts/model.onnx", "sha256": "0"}}, "manifest": "m"}
@@ -114,3 +114,52 @@ def test_the_choice_is_within_the_margin_and_no_order_changes_what_it_costs(draw
 def test_there_must_be_a_candidate():
     with pytest.raises(ValueError, match="no candidate"):
         choose([], lambda place, best: None)
+
+
+def validated(**figures):
+    return student("m", 0.5, details={"validation": figures})
+
+
+def test_the_figure_that_every_row_has_chooses_before_one_that_some_have():
+    assert quality_of([validated(auc=0.9, accuracy=0.8), validated(accuracy=0.7)]) == "accuracy"
+    assert quality_of([validated(auc=0.9, accuracy=0.8), validated(auc=0.7)]) == "auc"
+    assert quality_of([validated(auc=0.9), validated()]) == "auc"
+    assert quality_of([validated(auc="high"), validated(accuracy=None)]) is None
+    assert quality_of([]) is None
+    assert quality_of([student("m", 0.5, details={"validation": "none"})]) is None
+
+
+def test_a_best_teacher_without_fp32_or_without_validation():
+    quantised = [student(name, auc, role="teacher", scheme="int8-ptq") for name, auc in (("a", 0.8), ("b", 0.9))]
+    assert best_teacher(quantised).model == "b"
+    assert best_teacher([student("i", 0.95, role="teacher", source="imported"), *quantised]).model == "b"
+    bare = [student(name, 0.5, role="teacher", details={"validation": {}}) for name in ("first", "second")]
+    assert best_teacher(bare).model == "first"
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [
+        ([Candidate(0.9, None, None), Candidate(0.9, 100, None)], 1),  # a size that is known comes first,
+        ([Candidate(0.9, 100, None), Candidate(0.9, 100, (1, 2))], 1),  # and a latency
+        ([Candidate(0.9, 101, (1, 1)), Candidate(0.9, 100, (2, 2))], 0),  # 1 % of bytes is a tie,
+        ([Candidate(0.9, 101.5, (1, 1)), Candidate(0.9, 100, (2, 2))], 1),  # more is not
+        ([Candidate(0.9, 100, (1, 2), True), Candidate(0.9, 100, (2, 3))], 1),  # spans that meet are a tie
+        ([Candidate(0.9, 100, (1, 2), True), Candidate(0.9, 100, (2.1, 3))], 0),
+        ([Candidate(0.9, 100, None), Candidate(0.901, 100, None)], 1),  # of what costs the same, the better,
+        ([Candidate(0.9, 100, None), Candidate(0.9, 100, None)], 0),  # then the first
+    ],
+)
+def test_which_cost_decides(candidates, expected):
+    assert choose(candidates, lambda place, best: True) == expected
+
+
+def test_others_are_compared_with_the_cheapest_of_the_best():
+    asked = []
+    candidates = [Candidate(0.9, 300, None), Candidate(0.9, 100, None), Candidate(0.8, 50, None)]
+    assert choose(candidates, lambda place, best: asked.append((place, best)) or False) == 1
+    assert asked == [(0, 1), (2, 1)]
+
+
+def test_how_a_file_was_made_must_be_on_record():
+    assert best_student([student("m", 0.9, details={"how": "by hand"})]) is None

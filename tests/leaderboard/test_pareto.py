@@ -72,6 +72,16 @@ def test_an_empty_figure_never_wins():
     assert pareto.front([], ("auc",)) == []
 
 
+def test_a_column_that_is_absent_is_empty_in_every_row():
+    rows = [row(0.9, 1.0), row(0.8, 2.0)]
+    columns = {name: values for name, values in columns_of(rows).items() if name != "latency_p50_ms"}
+    for some in (columns, frame(rows).drop(columns="latency_p50_ms")):
+        assert pareto.front(some, ("auc",)) == [True, False]
+        assert pareto.front(some, ("auc", "latency_p50_ms")) == [False, False]
+        assert pareto.front_with_intervals(some, ("auc", "latency_p50_ms")) == ["no", "no"]
+    assert pareto.front(frame(rows)[:0], ("auc",)) == []
+
+
 def test_the_default_front_uses_what_a_group_has():
     no_device = [Row(model=name, role="student", dataset="d", accuracy=acc) for name, acc in (("a", 0.8), ("b", 0.9))]
     assert pareto.on_front(no_device) == [False, True]
@@ -86,6 +96,8 @@ def test_directions_may_be_turned_and_unknown_objectives_are_refused():
     assert pareto.front(rows, ("auc", "latency_p50_ms:max")) == [True, True]
     assert pareto.front(rows, {"auc": "min"}) == [False, True]
     assert pareto.parse_objectives("latency_p50_ms, auc") == {"latency_p50_ms": "min", "auc": "max"}
+    assert pareto.parse_objectives("auc:min,latency_p50_ms:max") == {"auc": "min", "latency_p50_ms": "max"}
+    assert pareto.front(rows, ("auc:min", "latency_p50_ms")) == [True, True]
     for wrong in ("speed", "auc:up", ""):
         with pytest.raises(InputError):
             pareto.parse_objectives(wrong)
@@ -210,6 +222,10 @@ def test_a_dominated_row_names_what_dominates_it_and_by_how_much():
     assert [reason.by for reason in reasons] == [2, 1]
     assert reasons[0].gains == pytest.approx({"auc": 0.06, "latency_p50_ms": 1.0})
     assert pareto.dominated_by(rows, 2, ("auc", "latency_p50_ms")) == []
+    assert pareto.dominated_by([row(None, 2.0), *rows], 0, ("auc", "latency_p50_ms")) == []
+    # Those on the front come first, whatever their latency: .95 at .9 ms is dominated by .96 at .8 ms.
+    more = [row(0.9, 2.0), row(0.95, 0.9), row(0.96, 0.8), row(0.97, 1.5)]
+    assert [reason.by for reason in pareto.dominated_by(more, 0, ("latency_p50_ms", "auc"))] == [2, 3, 1]
 
 
 def test_hypervolume_of_a_stair_is_the_sum_of_its_steps():
