@@ -134,6 +134,10 @@ def test_two_gates_are_folded_apart_and_the_rest_keeps_its_order() -> None:
     levels = LEVELS.astype(np.float64)
     expected = np.clip(levels / 120, 0, 1) + np.clip(levels / 200, 0, 1)
     np.testing.assert_allclose(_run(model, {"levels": LEVELS}), expected, atol=1e-6)
+    # One that cannot be folded does not keep the next from it.
+    constants["a_z"] = np.uint8(61)
+    mixed = _model(nodes, {"levels": TensorProto.UINT8}, ["sum"], {k: np.array(v) for k, v in constants.items()})
+    assert fold_gates(mixed) == 1
 
 
 @pytest.mark.parametrize(
