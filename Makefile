@@ -35,7 +35,7 @@ NNI_ENV ?= .venv-nni
 
 test-nni: $(READY)
 	test -x $(NNI_ENV)/bin/python || $(PY) -m venv $(NNI_ENV)
-	grep -v '^filelock==' constraints.txt | $(BIN)/uv pip install -q --python $(NNI_ENV)/bin/python -c - -e '.[nni]' pytest pytest-timeout
+	grep -v '^filelock==' constraints.txt | $(BIN)/uv pip install -q --python $(NNI_ENV)/bin/python -c - -e '.[nni]' pytest pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(NNI_ENV)/bin/python -m pytest tests/nni -q
 
 # Which changes of a file its own tests notice: FILES="bench/drift.py" NUM=50; all files take about an hour.
