@@ -38,7 +38,7 @@ test-nni: $(READY)
 	grep -v '^filelock==' constraints.txt | $(BIN)/uv pip install -q --python $(NNI_ENV)/bin/python -c - -e '.[nni]' pytest pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(NNI_ENV)/bin/python -m pytest tests/nni -q
 
-# Which changes of a file its own tests notice: FILES="bench/drift.py" NUM=50; all files take about an hour.
+# Which changes of a file its own tests notice: FILES="bench/protocol/drift.py" NUM=50; all files take about an hour.
 FILES ?=
 NUM ?= 100
 mutants: $(READY)
@@ -61,7 +61,7 @@ test-lowest: $(READY)
 # Type checkers do not know setuptools' package-dir mapping: show them the house as it is when installed.
 types:
 	rm -rf .types && mkdir -p .types/tutelage
-	for f in tutelage/*.py tutelage/py.typed tutelage/recipes tutelage/stages tutelage/verbs; do ln -s ../../$$f .types/tutelage/; done
+	for f in tutelage/*.py tutelage/py.typed tutelage/recipes tutelage/pipeline tutelage/cli; do ln -s ../../$$f .types/tutelage/; done
 	for room in $(ROOMS); do ln -s ../../$$room .types/tutelage/$$room; done
 
 check: $(READY) types

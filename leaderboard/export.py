@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.files import whole_file
+from tutelage.leaderboard.store.schema import GAINS, gains_of
+from tutelage.leaderboard.terminal.gained import GAIN_COLUMNS, gain_words, is_absent
 from tutelage.records import InputError, Row
 
 from . import pareto
 from .figures import with_details
-from .gained import GAIN_COLUMNS, gain_words, is_absent
-from .schema import GAINS, gains_of
 from .ties import LATENCY_BOUNDS
 
 if TYPE_CHECKING:

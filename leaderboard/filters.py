@@ -20,11 +20,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, false, func, not_, or_
 
+from tutelage.leaderboard.store.schema import GAINS, gains_of
 from tutelage.quantities import KINDS, amount
 from tutelage.records import InputError, Row
 
 from . import clauses
-from .schema import GAINS, gains_of
 
 _TEXT = ("row_id", "model", "role", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device")
 TEXT_COLUMNS = (*_TEXT, "created", "source", "twin", "parent")

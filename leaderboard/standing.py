@@ -15,7 +15,7 @@ from .ties import LATENCY_BOUNDS, RESOLUTIONS, TOLERANCES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .store import Store
+    from tutelage.leaderboard.store import Store
 
 # More rows than these are counted, not listed.
 _LISTED = 8

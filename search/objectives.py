@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import Arch, InputError
+from tutelage.search.costs.budget import Cost
+from tutelage.search.costs.counts import count_genes
+from tutelage.search.costs.listing import list_feasible
+from tutelage.search.samplers.sample import FeasibleSampler
+from tutelage.search.spaces.space import Genes, Space
 
-from .budget import Cost
-from .counts import count_genes
-from .features import Floats
-from .listing import list_feasible
-from .sample import FeasibleSampler
-from .space import Genes, Space
+from .encoding import Floats
 
 Direction = Literal["min", "max"]
 Score = Callable[[Sequence[Arch]], NDArray[np.floating]]

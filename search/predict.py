@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from tutelage.files import whole_file
 from tutelage.records import Arch, InputError
 
-from .features import Fields, Floats, choices_of, featurise, fields_of
+from .encoding import Fields, Floats, choices_of, featurise, fields_of
 
 # Rows predicted at once: 10,000 x 400 training points x 8 bytes are 32 MB a kernel matrix.
 _CHUNK = 10_000

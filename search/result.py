@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from tutelage.files import write_text
 from tutelage.records import Arch, InputError, Record, bounded_text, parsed_json
 
-from .features import Floats
+from .encoding import Floats
 
 FORMAT = "tutelage-search-1"
 

@@ -44,4 +44,4 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _no_refusal_for_a_busy_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let halves of a measurement differ as they may: a test that refuses a device says its own tolerance."""
-    monkeypatch.setattr("tutelage.bench.measure.TOLERANCE", 10.0)
+    monkeypatch.setattr("tutelage.bench.protocol.measure.TOLERANCE", 10.0)

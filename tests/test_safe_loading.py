@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from tutelage.bench.imported import read_measurements
-from tutelage.bench.latency import LatencyModel
-from tutelage.bench.profiles import read_profile
-from tutelage.leaderboard.importing import read_file
-from tutelage.recipe import load_recipe
+from tutelage.bench.devices.imported import read_measurements
+from tutelage.bench.devices.profiles import read_profile
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.leaderboard.store.importing import read_file
+from tutelage.pipeline.recipe import load_recipe
 from tutelage.records import MAX_TEXT_BYTES, InputError, bounded_text, parsed_json, parsed_yaml
 from tutelage.search.result import SearchResult
 
@@ -81,7 +81,7 @@ class _Trap:
 def test_a_pickle_in_weights_and_arrays_is_refused_and_not_run(tmp_path: Path) -> None:
     import torch
 
-    from tutelage.distill.teachers import build_teacher
+    from tutelage.distill.teachers.zoo import build_teacher
 
     torch.save({"weight": _Trap(tmp_path / "ran")}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"w\.pth"):
@@ -102,9 +102,9 @@ def test_a_pickle_in_a_program_is_refused_and_not_run(place: str, tmp_path: Path
     import torch
     from torch import nn
 
-    from tutelage.alone import input_shape
-    from tutelage.bench.runtimes import find_runtime
-    from tutelage.quant.export_program import export_pt2
+    from tutelage.bench.runtimes.registry import find_runtime
+    from tutelage.pipeline.operations.single_stage import input_shape
+    from tutelage.quant.export.programs import export_pt2
 
     trap = io.BytesIO()
     torch.save((_Trap(tmp_path / "ran"),), trap)

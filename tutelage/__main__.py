@@ -1,5 +1,5 @@
 """`python -m tutelage` is the command line."""
 
-from tutelage.cli import main
+from tutelage.cli.app import main
 
 main()

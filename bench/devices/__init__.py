@@ -1,1 +1,1 @@
-"""Device profiles that come with the package."""
+"""Device profiles: the catalogue, how one is made by measuring or imported, and how one is checked."""

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench import calibrate as module
-from tutelage.bench.calibrate import calibrate, combine_sessions
-from tutelage.bench.measure import Job, TimedJobs
+from tutelage.bench.latency import calibrate as module
+from tutelage.bench.latency.calibrate import calibrate, combine_sessions
+from tutelage.bench.protocol.measure import Job, TimedJobs
 from tutelage.records import Arch, DeviceProfile, Measurement, UnsteadyDeviceError
-from tutelage.search.counts import BlockSpec, count
-from tutelage.search.space import SPACES
+from tutelage.search.costs.counts import BlockSpec, count
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
 

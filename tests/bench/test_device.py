@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench import device as device_module
-from tutelage.bench import profiles
-from tutelage.bench.anchors import ANCHORS, anchor_onnx
-from tutelage.bench.device import (
+from tutelage.bench.devices import device as device_module
+from tutelage.bench.devices import profiles
+from tutelage.bench.devices.device import (
     block_table_specs,
     check_profile,
     find_profile,
@@ -22,14 +21,15 @@ from tutelage.bench.device import (
     remove_profile,
     write_profile,
 )
-from tutelage.bench.host import describe_host
-from tutelage.bench.imported import import_profile
-from tutelage.bench.measure import Job, TimedJobs, measure, measure_jobs
-from tutelage.bench.offline import measure_throughput
-from tutelage.bench.worker import launch_local
+from tutelage.bench.devices.imported import import_profile
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.protocol.host import describe_host
+from tutelage.bench.protocol.measure import Job, TimedJobs, measure, measure_jobs
+from tutelage.bench.protocol.offline import measure_throughput
+from tutelage.bench.protocol.worker import launch_local
 from tutelage.records import Arch, DeviceProfile, InputError
-from tutelage.search.counts import count
-from tutelage.search.space import SPACES
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((28,))
 
@@ -49,7 +49,7 @@ def test_the_block_table_of_the_mobilenet_space_has_93_entries():
 def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
     import torch
 
-    from tutelage.quant.export import export_onnx
+    from tutelage.quant.export.onnx_export import export_onnx
     from tutelage.search.supernet import build_arch, build_block
 
     torch.set_num_threads(1)

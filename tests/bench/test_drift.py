@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tutelage.bench.drift import neighbour_medians, polish, typical_log_ms
+from tutelage.bench.protocol.drift import neighbour_medians, polish, typical_log_ms
 
 MODELS = np.log(np.array([0.5, 1.0, 2.0, 4.0, 0.7, 1.5, 3.0, 0.9]))
 

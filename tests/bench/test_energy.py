@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.bench.energy import find_meter
+from tutelage.bench.protocol.energy import find_meter
 
 
 @pytest.fixture

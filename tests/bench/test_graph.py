@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tutelage.bench.anchors import ANCHORS, anchor_onnx, streaming_onnx
-from tutelage.bench.graph import holds_int8, onnx_operators
-from tutelage.bench.runtimes import RUNTIMES
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx, streaming_onnx
+from tutelage.bench.runtimes.graph import holds_int8, onnx_operators
+from tutelage.bench.runtimes.registry import RUNTIMES
 from tutelage.quant.files import is_quantized, read_graph
 
 SHAPE = [1, 3, 8, 8]

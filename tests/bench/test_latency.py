@@ -7,12 +7,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tutelage.bench import latency
-from tutelage.bench.features import block_features, choose_archs, count_features, design
-from tutelage.bench.latency import LatencyModel
+from tutelage.bench.latency import model as latency
+from tutelage.bench.latency.features import block_features, choose_archs, count_features, design
+from tutelage.bench.latency.model import LatencyModel
 from tutelage.records import Arch, InputError
-from tutelage.search.counts import block_specs
-from tutelage.search.space import SPACES
+from tutelage.search.costs.counts import block_specs
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
 

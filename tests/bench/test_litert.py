@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench import litert
-from tutelage.bench.conversion import Conversion, size_bytes
-from tutelage.bench.convert import convert
-from tutelage.bench.runtimes import RUNTIMES, find_runtime
+from tutelage.bench.runtimes import litert
+from tutelage.bench.runtimes.conversion import Conversion, size_bytes
+from tutelage.bench.runtimes.convert import convert
+from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.records import InputError
 
 SHAPE = (1, 3, 32, 32)
@@ -16,7 +16,8 @@ needs_litert = pytest.mark.skipif(
     not RUNTIMES["litert"].installed(), reason="LiteRT is not installed: pip install 'tutelage[litert]'"
 )
 needs_converter = pytest.mark.skipif(
-    not litert.converter_ready(), reason="the LiteRT converter's environment is not made: tutelage.bench.litert"
+    not litert.converter_ready(),
+    reason="the LiteRT converter's environment is not made yet",
 )
 needs_ncnn = pytest.mark.skipif(not RUNTIMES["ncnn"].installed(), reason="ncnn is not installed")
 
@@ -27,7 +28,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from torch import nn
 
-    from tutelage.quant.export import export_onnx
+    from tutelage.quant.export.onnx_export import export_onnx
 
     class Squeeze(nn.Module):
         def __init__(self) -> None:

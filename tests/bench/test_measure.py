@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench.anchors import AnchorNet, anchor_onnx
-from tutelage.bench.drift import halves_apart, polish
-from tutelage.bench.measure import measure
+from tutelage.bench.protocol.anchors import AnchorNet, anchor_onnx
+from tutelage.bench.protocol.drift import halves_apart, polish
+from tutelage.bench.protocol.measure import measure
 from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tutelage.bench.anchors import ANCHORS, anchor_onnx
-from tutelage.bench.offline import measure_throughput, take_turns
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.protocol.offline import measure_throughput, take_turns
 from tutelage.records import DeviceProfile, InputError
 
 ANCHOR = ANCHORS[2]

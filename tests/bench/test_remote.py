@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.bench import worker as worker_module
-from tutelage.bench.anchors import AnchorNet, anchor_onnx
-from tutelage.bench.host import describe_host, thread_environment
-from tutelage.bench.measure import Job, measure, measure_jobs
-from tutelage.bench.offline import measure_throughput
-from tutelage.bench.remote import check_template, open_launcher
-from tutelage.bench.worker import ModelFile, Worker, WorkerError, start_workers, stop_workers
+from tutelage.bench.protocol import worker as worker_module
+from tutelage.bench.protocol.anchors import AnchorNet, anchor_onnx
+from tutelage.bench.protocol.host import describe_host, thread_environment
+from tutelage.bench.protocol.measure import Job, measure, measure_jobs
+from tutelage.bench.protocol.offline import measure_throughput
+from tutelage.bench.protocol.remote import check_template, open_launcher
+from tutelage.bench.protocol.worker import ModelFile, Worker, WorkerError, start_workers, stop_workers
 from tutelage.records import DeviceProfile, InputError
 
 SHAPE = (32, 20, 20)
@@ -343,7 +343,7 @@ def test_a_full_disk_there_is_told(far: Far, device: DeviceProfile, models: dict
 
 
 def test_a_file_that_arrives_in_part_is_told(far: Far, device: DeviceProfile, models: dict[str, Path]):
-    from tutelage.bench.remote import SSH_OPTIONS, _copy
+    from tutelage.bench.protocol.remote import SSH_OPTIONS, _copy
 
     with pytest.raises(InputError, match=r"No space left|disk full"):
         _copy([*far.ssh, *SSH_OPTIONS], device.host, models["net"], "/dev/full")

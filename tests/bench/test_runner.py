@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench import adapters, runner
-from tutelage.bench.anchors import ANCHORS, anchor_files, anchor_onnx
-from tutelage.bench.host import thread_environment
-from tutelage.bench.worker import RUNNER, ModelFile, Worker, WorkerError
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_files, anchor_onnx
+from tutelage.bench.protocol.host import thread_environment
+from tutelage.bench.protocol.worker import RUNNER, ModelFile, Worker, WorkerError
+from tutelage.bench.runtimes import adapters, runner
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_least_busy_cores_are_chosen_and_the_last_of_equals(monkeypatch: pyt
 def test_a_stopped_runner_dies_with_its_parent(model: ModelFile):
     # The parent starts a worker, stops it and dies without a word; the kernel must end the worker.
     code = (
-        "import os, sys; from tutelage.bench.worker import *\n"
+        "import os, sys; from tutelage.bench.protocol.worker import *\n"
         "w = Worker('anchor', [], threads=1, precision='fp32')\n"
         "w.greet(); w.rest(); print(w._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.bench.anchors import ANCHORS, anchor_onnx
-from tutelage.bench.host import available_cores, busy_warning, describe_host, thread_budget
-from tutelage.bench.runtimes import RUNTIMES, find_runtime
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.protocol.host import available_cores, busy_warning, describe_host, thread_budget
+from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.records import InputError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tutelage.bench.spread import NUM_BLOCKS, latency_bounds, median_interval
+from tutelage.bench.protocol.spread import NUM_BLOCKS, latency_bounds, median_interval
 from tutelage.records import Measurement
 
 

@@ -22,12 +22,12 @@ import numpy as np
 from latency_host import export, export_block
 from search_strategies import Surrogate, read_table
 
-from tutelage.bench.calibrate import calibrate, combine_sessions, measure_nets
-from tutelage.bench.latency import LatencyModel
+from tutelage.bench.latency.calibrate import calibrate, combine_sessions, measure_nets
+from tutelage.bench.latency.model import LatencyModel
 from tutelage.records import Arch, DeviceProfile
-from tutelage.search.counts import count
-from tutelage.search.evolve import Objective, search
-from tutelage.search.space import Space, find_space
+from tutelage.search.costs.counts import count
+from tutelage.search.loop import Objective, search
+from tutelage.search.spaces.space import Space, find_space
 
 SPACE = "ofa_mbv3_w1.0"
 # The FLOPs budget: this share of the way from the smallest to the largest subnet.
@@ -103,7 +103,7 @@ def draw(fronts: list[dict[str, Any]], path: Path, note: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from tutelage.leaderboard.plots import STYLE
+    from tutelage.leaderboard.plots.front import STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(fronts), figsize=(2.35 * len(fronts), 3.1), sharey=True, squeeze=False)

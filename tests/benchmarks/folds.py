@@ -21,21 +21,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tutelage import pipeline
-from tutelage.bench.measure import Job, measure_jobs
-from tutelage.distill.evaluate import evaluate, predict_logits, probabilities
-from tutelage.distill.gain import compare_trainings
-from tutelage.distill.paired import compare_files, correct, file_figures, mean_figures
+from tutelage.bench.protocol.measure import Job, measure_jobs
+from tutelage.cli.output import cores
+from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
+from tutelage.distill.evaluation.gain import compare_trainings
+from tutelage.distill.evaluation.paired import compare_files, correct, file_figures, mean_figures
 from tutelage.files import write_json
+from tutelage.pipeline import networks
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import reporting
-from tutelage.quant.export import export_onnx
-from tutelage.recipe import load_recipe
+from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import Comparison, DeviceProfile, Student
-from tutelage.stages import networks
-from tutelage.stages.context import Context, open_context
-from tutelage.stages.teach import teach_teacher
-from tutelage.terminal import cores
-from tutelage.workspace import Workspace
 
 # Ozturk et al., Computers in Biology and Medicine 121 (2020): the mean of five folds by image.
 PUBLISHED = "DarkCovidNet, as published: mean 0.8702, 1,167,586 parameters at 256 px, folds by image"

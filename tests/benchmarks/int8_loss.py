@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage import pipeline
-from tutelage.bench.conversion import size_bytes
-from tutelage.distill.paired import compare_files, file_figures
+from tutelage.bench.runtimes.conversion import size_bytes
+from tutelage.cli.output import cores
+from tutelage.distill.evaluation.paired import compare_files, file_figures
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.context import open_context
+from tutelage.pipeline.recipe import Recipe, load_recipe
+from tutelage.pipeline.stages.compress import Variant, compress
+from tutelage.pipeline.stages.evaluate import Judged, Threshold, judge
+from tutelage.pipeline.stages.qat import teach_rounding
+from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import reporting
-from tutelage.recipe import Recipe, load_recipe
 from tutelage.records import Comparison, InputError
-from tutelage.stages.compress import Variant, compress
-from tutelage.stages.context import open_context
-from tutelage.stages.evaluate import Judged, Threshold, judge
-from tutelage.stages.rounding import teach_rounding
-from tutelage.stages.teach import teach_teacher
-from tutelage.terminal import cores
-from tutelage.workspace import Workspace
 
 RUNTIMES = ("onnxruntime", "openvino")
 

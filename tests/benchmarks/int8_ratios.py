@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.distill.teachers import build_teacher
-from tutelage.quant.export import export_onnx
-from tutelage.quant.openvino_ptq import ir_bytes, quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.openvino_ptq import ir_bytes, quantize_openvino
 from tutelage.quant.run import onnx_session, openvino_model
 from tutelage.records import Arch
-from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
 
 SIDE, CLASSES, CHANNELS = 224, 3, 3

@@ -25,20 +25,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.bench.measure import measure
+from tutelage.bench.protocol.measure import measure
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.device import Device, open_device
+from tutelage.pipeline.objectives import calibration_places, export_int8, objectives_of, scorer, weighed_devices
+from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
+from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.run import run_onnx
-from tutelage.recipe import load_recipe
 from tutelage.records import Arch
-from tutelage.search import evolve
+from tutelage.search import loop as evolve
 from tutelage.search.objectives import Objective
 from tutelage.search.result import SearchResult, hypervolume
-from tutelage.search.score import recalibrate_bn
 from tutelage.search.supernet import extract
-from tutelage.stages.context import Context, open_context
-from tutelage.stages.device import Device, open_device
-from tutelage.stages.objectives import calibration_places, export_int8, objectives_of, scorer, weighed_devices
-from tutelage.stages.supernet import Supernet, space_of, train_the_supernet
-from tutelage.workspace import Workspace
+from tutelage.search.supernet.scoring import recalibrate_bn
 
 DEVICE = "host-ort"
 KINDS = {

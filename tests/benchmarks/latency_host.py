@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from tutelage.bench.calibrate import Calibration, calibrate
-from tutelage.quant.export import export_onnx
+from tutelage.bench.latency.calibrate import Calibration, calibrate
+from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import Arch, DeviceProfile
-from tutelage.search.counts import BlockSpec
-from tutelage.search.space import find_space
+from tutelage.search.costs.counts import BlockSpec
+from tutelage.search.spaces.space import find_space
 from tutelage.search.supernet import build_arch, build_block
 
 CLASSES, CHANNELS = 1000, 3

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from tutelage.bench.features import count_features, design
-from tutelage.bench.latency import LatencyModel
+from tutelage.bench.latency.features import count_features, design
+from tutelage.bench.latency.model import LatencyModel
 from tutelage.records import Arch
 
 GPUS = ("2080ti", "titan_rtx")

@@ -21,7 +21,7 @@ from scipy.stats import kendalltau
 from search_strategies import SPACE, one_hot, read_table
 
 from tutelage.records import Arch
-from tutelage.search.counts import count
+from tutelage.search.costs.counts import count
 from tutelage.search.predict import AccuracyPredictor
 
 Floats = NDArray[np.float64]

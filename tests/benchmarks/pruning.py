@@ -30,15 +30,15 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from tutelage.bench.measure import measure
-from tutelage.distill.paired import FileFigures, compare_files, file_figures, mean_figures
-from tutelage.quant.export import export_onnx
-from tutelage.quant.prune import Importance, count_params, macs, prune, prune_to
+from tutelage.bench.protocol.measure import measure
+from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures, mean_figures
+from tutelage.pipeline.stages.train import CHECKPOINT, fit
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.prune.prune import Importance, count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx
 from tutelage.records import Arch, Student
-from tutelage.search.space import PRESETS, place
+from tutelage.search.spaces.presets import PRESETS, place
 from tutelage.search.supernet import build_arch, extract
-from tutelage.stages.teach import CHECKPOINT, fit
 
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
 

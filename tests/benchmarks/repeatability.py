@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.bench.measure import TOLERANCE, Job, measure_jobs
-from tutelage.quant.export import export_onnx
+from tutelage.bench.protocol.measure import TOLERANCE, Job, measure_jobs
+from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import DeviceProfile, Measurement, UnsteadyDeviceError
-from tutelage.search.space import find_space
+from tutelage.search.spaces.space import find_space
 from tutelage.search.supernet import build_arch
 
 SESSIONS = 10  # refused one after another before the machine is called too busy to tell anything

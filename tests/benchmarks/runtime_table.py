@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.bench.conversion import Conversion, size_bytes
-from tutelage.bench.convert import convert
-from tutelage.bench.litert import quantize_litert
-from tutelage.bench.measure import measure
-from tutelage.bench.runtimes import RUNTIMES, find_runtime
-from tutelage.quant.export import export_onnx
-from tutelage.quant.export_program import export_pt2, export_pte
-from tutelage.quant.openvino_ptq import quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.bench.protocol.measure import measure
+from tutelage.bench.runtimes.conversion import Conversion, size_bytes
+from tutelage.bench.runtimes.convert import convert
+from tutelage.bench.runtimes.litert import quantize_litert
+from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.export.programs import export_pt2, export_pte
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.openvino_ptq import quantize_openvino
 from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
-from tutelage.search.space import PRESETS
+from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_arch
 
 

@@ -25,19 +25,19 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
 from torch import nn
 
-from tutelage.distill.data import load_dataset
-from tutelage.distill.dataset import Dataset
-from tutelage.distill.evaluate import predict_logits
-from tutelage.distill.loader import Loader, tensors
-from tutelage.distill.soft import SoftTargets
-from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import KDConfig, TrainSchedule, train
+from tutelage.distill.data.dataset import Dataset
+from tutelage.distill.data.loader import Loader, tensors
+from tutelage.distill.data.registry import load_dataset
+from tutelage.distill.evaluation.evaluate import predict_logits
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.soft_targets import SoftTargets
+from tutelage.distill.training.train import KDConfig, TrainSchedule, train
 from tutelage.records import Arch
-from tutelage.search.counts import count
-from tutelage.search.score import SubnetScore, score_logits
-from tutelage.search.shrink import Method, SupernetSchedule, train_supernet
-from tutelage.search.space import SPACES, Space
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES, Space
 from tutelage.search.supernet import build_supernet, extract, score_subnets
+from tutelage.search.supernet.scoring import SubnetScore, score_logits
+from tutelage.search.supernet.training import Method, SupernetSchedule, train_supernet
 
 SIDE = 28
 BATCH = 64

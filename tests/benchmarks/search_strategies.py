@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from sklearn.kernel_ridge import KernelRidge
 
 from tutelage.records import Arch
-from tutelage.search.counts import count
-from tutelage.search.evolve import Objective, SearchResult, search
+from tutelage.search.costs.counts import count
+from tutelage.search.loop import Objective, SearchResult, search
 from tutelage.search.result import hypervolume, non_dominated
-from tutelage.search.space import SPACES
-from tutelage.search.strategies import STRATEGIES
+from tutelage.search.samplers.strategies import STRATEGIES
+from tutelage.search.spaces.space import SPACES
 
 Floats = NDArray[np.float64]
 

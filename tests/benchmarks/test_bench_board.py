@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.page_data import PAGE_COLUMNS
-from tutelage.leaderboard.report import build_page
+from tutelage.leaderboard.page.build import build_page
+from tutelage.leaderboard.page.data import PAGE_COLUMNS
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.terminal import NEEDED_COLUMNS, columns_to_rank, show_table
+from tutelage.leaderboard.terminal.table import NEEDED_COLUMNS, columns_to_rank, show_table
 from tutelage.records import Row
 
 NUM_ROWS = 100_000

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tutelage.search import counts
-from tutelage.search.counts import count, count_genes
-from tutelage.search.sample import FeasibleSampler
-from tutelage.search.space import SPACES
+from tutelage.search.costs import counts
+from tutelage.search.costs.counts import count, count_genes
+from tutelage.search.samplers.sample import FeasibleSampler
+from tutelage.search.spaces.space import SPACES
 
 NUM_ARCHS = 100_000
 

@@ -12,12 +12,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from tutelage.distill.evaluate import evaluate
-from tutelage.distill.explain import explain
-from tutelage.distill.schedule import TrainSchedule
-from tutelage.distill.soft import SoftTargets
-from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import train
+from tutelage.distill.evaluation.evaluate import evaluate
+from tutelage.distill.explain.maps import explain
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.schedule import TrainSchedule
+from tutelage.distill.training.soft_targets import SoftTargets
+from tutelage.distill.training.train import train
 
 
 @dataclass

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.quant.export import export_onnx
-from tutelage.quant.normalise import normalise
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.export.normalise import normalise
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.quant.run import onnx_session, openvino_model
 
 SHAPE = (1, 3, 64, 64)

@@ -3,10 +3,10 @@
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tutelage.bench.features import _arch_counts
-from tutelage.bench.latency import LatencyModel
-from tutelage.search.counts import count
-from tutelage.search.space import SPACES
+from tutelage.bench.latency.features import _arch_counts
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
 

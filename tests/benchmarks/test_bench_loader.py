@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tutelage.distill.data import load_dataset
-from tutelage.distill.loader import Loader
-from tutelage.distill.phantom import draw_slice
+from tutelage.distill.data.loader import Loader
+from tutelage.distill.data.registry import load_dataset
+from tutelage.distill.data.sets.phantom import draw_slice
 
 _NUM_IMAGES, _SIDE, _SIZE, _BATCH, _ROUNDS = 480, 256, 64, 64, 5
 

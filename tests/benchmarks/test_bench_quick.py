@@ -10,10 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tutelage.distill.schedule import TrainSchedule, build_optimizer
-from tutelage.search.quick import quicken
-from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.distill.training.schedule import TrainSchedule, build_optimizer
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
+from tutelage.search.supernet.faster import quicken
 
 ROUNDS = 9
 

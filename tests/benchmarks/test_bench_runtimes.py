@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tutelage.bench.runtimes import RUNTIMES
-from tutelage.quant.export import export_onnx
-from tutelage.search.space import PRESETS
+from tutelage.bench.runtimes.registry import RUNTIMES
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_arch
 
 

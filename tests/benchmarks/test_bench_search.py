@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.search.evolve import Objective, search
-from tutelage.search.space import SPACES
+from tutelage.search.loop import Objective, search
+from tutelage.search.spaces.space import SPACES
 
 PROGRAM = Path(__file__).with_name("search_strategies.py")
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tutelage.distill.schedule import TrainSchedule
-from tutelage.distill.soft import SoftTargets
-from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import train
-from tutelage.search.counts import count
-from tutelage.search.evolve import Objective, search
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.schedule import TrainSchedule
+from tutelage.distill.training.soft_targets import SoftTargets
+from tutelage.distill.training.train import train
+from tutelage.search.costs.counts import count
+from tutelage.search.loop import Objective, search
 from tutelage.search.predict import AccuracyPredictor
-from tutelage.search.space import SPACES
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet, forward_subnet
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))

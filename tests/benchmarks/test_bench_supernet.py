@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.search.space import SPACES
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet, forward_subnet, score_subnets, set_active
 
 BATCH = 64

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tutelage.distill.gain import compare_trainings
-from tutelage.distill.paired import FileFigures, compare_files, file_figures
-from tutelage.distill.statistics import resample_weights, weighted_auc
+from tutelage.distill.evaluation.gain import compare_trainings
+from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures
+from tutelage.distill.evaluation.statistics import resample_weights, weighted_auc
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tutelage.distill.chest import CHESTXRAY14_LABELS
-from tutelage.distill.data import check_path, load_dataset
-from tutelage.distill.lc25000 import group_near_duplicates
-from tutelage.distill.phantom import draw_slice
-from tutelage.distill.slices import nearest_across
+from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.sets.chest import CHESTXRAY14_LABELS
+from tutelage.distill.data.sets.lc25000 import group_near_duplicates
+from tutelage.distill.data.sets.phantom import draw_slice
+from tutelage.distill.data.slices import nearest_across
 from tutelage.records import InputError
 
 

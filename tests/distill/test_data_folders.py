@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.distill.data import DATASETS, check_path, load_dataset
-from tutelage.distill.evaluate import evaluate
-from tutelage.distill.folders import cxr3_group
-from tutelage.distill.images import decode
+from tutelage.distill.data.images import decode
+from tutelage.distill.data.registry import DATASETS, check_path, load_dataset
+from tutelage.distill.data.sets.folders import cxr3_group
+from tutelage.distill.evaluation.evaluate import evaluate
 from tutelage.records import InputError
 
 

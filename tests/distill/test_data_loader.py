@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.distill.augment import POLICIES, Policy, augment, uniforms
-from tutelage.distill.data import Dataset, phantom
-from tutelage.distill.loader import NORMALISATION, Loader, normalise, tensors, to_unit
+from tutelage.distill.data.augment import POLICIES, Policy, augment, uniforms
+from tutelage.distill.data.loader import NORMALISATION, Loader, normalise, tensors, to_unit
+from tutelage.distill.data.registry import Dataset, phantom
 from tutelage.records import InputError
 
 

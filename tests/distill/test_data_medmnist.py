@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.distill.data import check_path, load_dataset
-from tutelage.distill.medmnist import CLASS_NAMES
+from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.sets.medmnist import CLASS_NAMES
 from tutelage.records import InputError
 
 

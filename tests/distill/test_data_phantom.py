@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tutelage.distill.data import phantom
-from tutelage.distill.phantom import CLASSES, SLICES_PER_PATIENT, draw_slice
+from tutelage.distill.data.registry import phantom
+from tutelage.distill.data.sets.phantom import CLASSES, SLICES_PER_PATIENT, draw_slice
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.distill.data import check_path, load_dataset
+from tutelage.distill.data.registry import check_path, load_dataset
 from tutelage.records import InputError
 
 
@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_a_kill_leaves_no_half_made_cache(tmp_path: Path) -> None:
     table = _labelled(tmp_path, 100, 400)
     code = (
-        "from pathlib import Path; from tutelage.distill.data import load_dataset;"
+        "from pathlib import Path; from tutelage.distill.data.registry import load_dataset;"
         f"load_dataset('table', path=Path({str(table)!r}), size=64, cache=Path({str(tmp_path / 'cache')!r}))"
     )
     child = subprocess.Popen([sys.executable, "-c", code])

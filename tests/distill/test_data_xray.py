@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.distill import chest
-from tutelage.distill.data import check_path, load_dataset
-from tutelage.distill.dataset import Listing, Request
+from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.sets import chest
 from tutelage.records import InputError
 
 

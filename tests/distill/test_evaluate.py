@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn import metrics
 
-from tutelage.distill import statistics
-from tutelage.distill.evaluate import evaluate, predict_logits, probabilities
-from tutelage.distill.statistics import auc, average_precision, holm, interval, midranks, resample_weights, weighted_auc
+from tutelage.distill.evaluation import statistics
+from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
+from tutelage.distill.evaluation.statistics import (
+    auc,
+    average_precision,
+    holm,
+    interval,
+    midranks,
+    resample_weights,
+    weighted_auc,
+)
 from tutelage.records import InputError
 
 RNG = np.random.default_rng

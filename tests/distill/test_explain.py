@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tutelage.distill.evaluate import predict_logits
-from tutelage.distill.explain import METHODS, Explained, cam_layer, compare, explain
-from tutelage.distill.faithfulness import (
+from tutelage.distill.evaluation.evaluate import predict_logits
+from tutelage.distill.explain.faithfulness import (
     agreement,
     energy_in_mask,
     insertion_deletion,
@@ -21,9 +20,10 @@ from tutelage.distill.faithfulness import (
     randomised,
     road,
 )
-from tutelage.distill.schedule import TrainSchedule
-from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import train
+from tutelage.distill.explain.maps import METHODS, Explained, cam_layer, compare, explain
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.schedule import TrainSchedule
+from tutelage.distill.training.train import train
 from tutelage.records import InputError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from tutelage.distill.gain import compare_labels, compare_trainings, over_seeds, seeds_test
-from tutelage.distill.paired import Figure, FileFigures, compare_files, file_figures
+from tutelage.distill.evaluation.gain import compare_labels, compare_trainings, over_seeds, seeds_test
+from tutelage.distill.evaluation.paired import Figure, FileFigures, compare_files, file_figures
 from tutelage.records import Comparison, InputError
 
 RNG = np.random.default_rng

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage.distill.feature_losses import attention_transfer, category_relation, hint, rkd, similarity_preserving
-from tutelage.distill.losses import (
+from tutelage.distill.losses.features import attention_transfer, category_relation, hint, rkd, similarity_preserving
+from tutelage.distill.losses.logits import (
     balanced_weights,
     dist,
     dkd,
@@ -21,7 +21,7 @@ from tutelage.distill.losses import (
     soft_kd,
     soft_mse,
 )
-from tutelage.distill.methods import LOSSES, find_loss
+from tutelage.distill.losses.methods import LOSSES, find_loss
 from tutelage.records import InputError
 
 G = torch.Generator().manual_seed(0)

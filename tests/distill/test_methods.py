@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.distill.data import phantom
-from tutelage.distill.loader import Loader
-from tutelage.distill.losses import dist, dkd, hard_loss
-from tutelage.distill.methods import LOSSES, check_distillation, find_loss
-from tutelage.distill.mixing import Mix
-from tutelage.distill.schedule import KDConfig, TrainSchedule
-from tutelage.distill.taught import Taught
-from tutelage.distill.train import train
+from tutelage.distill.data.loader import Loader
+from tutelage.distill.data.registry import phantom
+from tutelage.distill.losses.logits import dist, dkd, hard_loss
+from tutelage.distill.losses.methods import LOSSES, check_distillation, find_loss
+from tutelage.distill.training.mixing import Mix
+from tutelage.distill.training.schedule import KDConfig, TrainSchedule
+from tutelage.distill.training.soft_term import Taught
+from tutelage.distill.training.train import train
 from tutelage.records import InputError
 
 # The papers' weights were chosen on CIFAR: batches of 64, maps of 32, 16 and 8 px.

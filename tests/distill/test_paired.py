@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
-from tutelage.distill.evaluate import evaluate
-from tutelage.distill.paired import (
+from tutelage.distill.evaluation.evaluate import evaluate
+from tutelage.distill.evaluation.paired import (
     compare_figures,
     compare_files,
     correct,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.distill.soft import SoftTargets, combine_logits, resize, weights_id
-from tutelage.distill.soft_store import LogitStore
+from tutelage.distill.training.soft_target_store import LogitStore
+from tutelage.distill.training.soft_targets import SoftTargets, combine_logits, resize, weights_id
 from tutelage.records import InputError
 
 

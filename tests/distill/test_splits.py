@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tutelage.distill.dataset import Request
-from tutelage.distill.splits import (
+from tutelage.distill.data.dataset import Request
+from tutelage.distill.data.splits import (
     assign_groups,
     drop_straddlers,
     limit_images,

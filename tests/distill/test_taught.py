@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.distill.features import Taps, as_map, last_layer, stage_layers, trace
-from tutelage.distill.methods import LOSSES
-from tutelage.distill.schedule import KDConfig, TrainSchedule
-from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import train
+from tutelage.distill.losses.hooks import Taps, as_map, last_layer, stage_layers, trace
+from tutelage.distill.losses.methods import LOSSES
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.schedule import KDConfig, TrainSchedule
+from tutelage.distill.training.train import train
 from tutelage.records import InputError
 
 FEATURE_METHODS = [name for name, loss in LOSSES.items() if loss.features]

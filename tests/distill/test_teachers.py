@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.distill.teachers import TEACHERS, build_teacher, small_patch, timm_name
-from tutelage.distill.weights import load_weights
+from tutelage.distill.teachers.weights import load_weights
+from tutelage.distill.teachers.zoo import TEACHERS, build_teacher, small_patch, timm_name
 from tutelage.records import InputError
 
 # GMACs as published: papers' tables, or timm's benchmark table for the vision transformers. Counters differ by a few %.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from tutelage.distill.thresholds import choose_threshold, choose_thresholds, youden_log_odds
+from tutelage.distill.evaluation.thresholds import choose_threshold, choose_thresholds, youden_log_odds
 from tutelage.records import InputError
 
 RNG = np.random.default_rng

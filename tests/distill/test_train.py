@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.distill.mixing import Mix, draw_mix
-from tutelage.distill.schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
-from tutelage.distill.soft import SoftTargets, tensors_id
-from tutelage.distill.train import TrainResult, train
+from tutelage.distill.training.mixing import Mix, draw_mix
+from tutelage.distill.training.schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
+from tutelage.distill.training.soft_targets import SoftTargets, tensors_id
+from tutelage.distill.training.train import TrainResult, train
 from tutelage.records import InputError
 
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tutelage.distill.teachers import build_teacher, timm_name
-from tutelage.distill.weights import load_exactly, load_weights
+from tutelage.distill.teachers.weights import load_exactly, load_weights
+from tutelage.distill.teachers.zoo import build_teacher, timm_name
 from tutelage.records import InputError
-from tutelage.search.space import PRESETS
+from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_arch
 
 SMALL_VIT: dict[str, Any] = {"embed_dim": 24, "num_heads": 3}

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tutelage.leaderboard.report import build_page
+from tutelage.leaderboard.page.build import build_page
 from tutelage.records import Arch, Measurement, Row
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from tutelage.leaderboard.verdicts import Verdicts, decide
+from tutelage.leaderboard.page.verdicts import Verdicts, decide
 from tutelage.records import Arch, Comparison, Row
 
 DENSE, DEIT = "densenet121", "deit_tiny_patch16_224"

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tutelage.leaderboard.compare import differences, show_comparison
+from tutelage.leaderboard.terminal.compare import differences, show_comparison
 from tutelage.records import Comparison, Row
 
 A = Row(

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from tutelage.leaderboard.export import export, frame, plain
-from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.terminal import show_row, show_table
+from tutelage.leaderboard.store import Store, import_file
+from tutelage.leaderboard.terminal.table import show_row, show_table
 from tutelage.records import InputError, Row
 
 PROMISED = [
@@ -80,7 +80,7 @@ def test_what_is_exported_can_be_imported_and_is_marked(tmp_path, demo, ending):
     path = tmp_path / f"rows.{ending}"
     export(demo[0], path, ending)
     store = Store(tmp_path / "leaderboard.db")
-    assert store.import_file(path) == len(demo[0])
+    assert import_file(store, path) == len(demo[0])
     for ours, theirs in zip(demo[0], store.rows(), strict=True):
         assert theirs.source == "imported"
         assert theirs.details["imported_from"] == path.name
@@ -200,7 +200,7 @@ def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
     store = Store(tmp_path / "leaderboard.db")
     for ending in ("csv", "json"):
         export(rows, tmp_path / f"rows.{ending}", ending)
-        store.import_file(tmp_path / f"rows.{ending}")
+        import_file(store, tmp_path / f"rows.{ending}")
     assert store.columns(names=["gain_auc_p"])["gain_auc_p"] == [0.008, 0.41, 0.14, None, None] * 2
 
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage import leaderboard
+from tutelage.leaderboard import page
 from tutelage.leaderboard.filters import GRAMMAR, NUMBER_COLUMNS, TEXT_COLUMNS, parse
-from tutelage.leaderboard.report import page_text
-from tutelage.leaderboard.schema import GAINS
+from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.store.schema import GAINS
 from tutelage.records import InputError, Row
 
 HERE = Path(__file__).resolve().parent
-PAGE_SCRIPT = Path(leaderboard.__file__).parent / "page_filter.js"
+PAGE_SCRIPT = Path(page.__file__).parent / "page_filter.js"
 CORPUS = json.loads((HERE / "filter_corpus.json").read_text(encoding="utf-8"))
 # What is long is made here: a list of more values than an expression may be deep, and one test too many.
 CASES = [

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tutelage.leaderboard.importing import read_file
-from tutelage.leaderboard.schema import GAINS
-from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.store import Store, import_file
+from tutelage.leaderboard.store.importing import read_file
+from tutelage.leaderboard.store.schema import GAINS
 from tutelage.records import InputError
 
 
@@ -118,7 +118,7 @@ def test_a_value_of_a_wrong_type_is_refused_in_every_column(tmp_path, name):
     for value in ODD:
         path = written(tmp_path, "rows.json", json.dumps([record, {**record, name: value}]))
         if any(value is one or (type(value) is type(one) and value == one) for one in TAKEN.get(name, ())):
-            Store(tmp_path / "leaderboard.db").import_file(path)  # and the database takes it
+            import_file(Store(tmp_path / "leaderboard.db"), path)  # and the database takes it
             continue
         with pytest.raises(InputError, match=rf"rows\.json, row 2: .*({name}|holds a NUL)") as caught:
             read_file(path)

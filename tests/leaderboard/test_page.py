@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.leaderboard import page_data
-from tutelage.leaderboard.report import build_page, page_text
+from tutelage.leaderboard.page import data as page_data
+from tutelage.leaderboard.page.build import build_page, page_text
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from tutelage.leaderboard import curves, pareto
-from tutelage.leaderboard.labels import place_labels
-from tutelage.leaderboard.plots import pareto_plot
-from tutelage.leaderboard.search_plot import _front, search_front_plot
+from tutelage.leaderboard import pareto
+from tutelage.leaderboard.plots import curves
+from tutelage.leaderboard.plots.front import pareto_plot
+from tutelage.leaderboard.plots.labels import place_labels
+from tutelage.leaderboard.plots.search import _front, search_front_plot
 from tutelage.records import InputError, Row
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -81,7 +82,7 @@ def test_nothing_sticks_out_of_a_picture_of_column_width(tmp_path, group, monkey
 
 def test_a_large_leaderboard_is_drawn_by_an_even_share_and_whole_fronts():
     from tutelage.leaderboard.export import frame
-    from tutelage.leaderboard.plots import chosen_ids
+    from tutelage.leaderboard.plots.front import chosen_ids
 
     rng = np.random.default_rng(0)
     rows = [

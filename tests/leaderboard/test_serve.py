@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tutelage.leaderboard.serve import make_server
+from tutelage.leaderboard.page.serve import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 

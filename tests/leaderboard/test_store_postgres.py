@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tutelage.leaderboard.filters import parse
-from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.store import Store, import_file
 from tutelage.records import InputError, Row
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 WRITER = """
 import sys
 from tutelage.leaderboard.filters import parse
-from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.store import Store, import_file
 from tutelage.records import Row
 store = Store(sys.argv[1])
 for start in range(0, 1000, 10):
@@ -95,7 +95,7 @@ def test_rows_come_back_and_filters_agree_with_sqlite(url, tmp_path, demo):
     ):
         assert server.rows(wanted) == file.rows(wanted), wanted
     assert server.frame().equals(file.frame())
-    assert server.merge(file) == len(demo[0]) + 1
+    assert import_file(server, Path(file.place)) == len(demo[0]) + 1
     server.close()
 
 

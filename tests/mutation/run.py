@@ -1,8 +1,9 @@
 """Mutation testing: change a file in a hundred places, one at a time, and count how many changes its own tests notice.
 
-`make mutants` (all files below) or `make mutants FILES="bench/drift.py" NUM=50`. Each mutant runs in a forked process
-whose parent has imported torch and the other libraries, against a copy of the package, so child processes of a test
-see the mutant too. Survivors are printed; one that cannot be noticed is explained in `explained.toml`.
+`make mutants` (all files below) or `make mutants FILES="bench/protocol/drift.py" NUM=50`. Each mutant runs in a
+forked process whose parent has imported torch and the other libraries, against a copy of the package, so child
+processes of a test see the mutant too. Survivors are printed; one that no test can
+notice is explained in `explained.toml`.
 """
 
 from __future__ import annotations
@@ -28,37 +29,37 @@ ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
 MIN_SCORE = 0.85
 # A file and the tests that are its own.
 TARGETS: dict[str, tuple[str, ...]] = {
-    "distill/losses.py": ("tests/distill/test_losses.py",),
-    "distill/feature_losses.py": ("tests/distill/test_losses.py",),
-    "distill/methods.py": ("tests/distill/test_losses.py", "tests/distill/test_methods.py"),
-    "distill/statistics.py": ("tests/distill/test_evaluate.py", "tests/distill/test_paired.py"),
-    "distill/paired.py": ("tests/distill/test_paired.py",),
-    "distill/gain.py": ("tests/distill/test_gain.py",),
-    "distill/thresholds.py": ("tests/distill/test_thresholds.py",),
-    "distill/splits.py": ("tests/distill/test_splits.py",),
+    "distill/losses/logits.py": ("tests/distill/test_losses.py",),
+    "distill/losses/features.py": ("tests/distill/test_losses.py",),
+    "distill/losses/methods.py": ("tests/distill/test_losses.py", "tests/distill/test_methods.py"),
+    "distill/evaluation/statistics.py": ("tests/distill/test_evaluate.py", "tests/distill/test_paired.py"),
+    "distill/evaluation/paired.py": ("tests/distill/test_paired.py",),
+    "distill/evaluation/gain.py": ("tests/distill/test_gain.py",),
+    "distill/evaluation/thresholds.py": ("tests/distill/test_thresholds.py",),
+    "distill/data/splits.py": ("tests/distill/test_splits.py",),
     "leaderboard/pareto.py": ("tests/leaderboard/test_pareto.py", "tests/leaderboard/test_intervals.py"),
     "leaderboard/best.py": ("tests/leaderboard/test_best.py",),
     "leaderboard/filters.py": ("tests/leaderboard/test_filters.py",),
     "leaderboard/clauses.py": ("tests/leaderboard/test_filters.py", "tests/leaderboard/test_store.py"),
-    "search/counts.py": ("tests/search/test_counts.py",),
+    "search/costs/counts.py": ("tests/search/test_counts.py",),
     "search/predict.py": ("tests/search/test_predict.py",),
-    "bench/latency.py": ("tests/bench/test_latency.py",),
-    "bench/drift.py": ("tests/bench/test_drift.py",),
-    "quant/gates.py": ("tests/quant/test_gates_by_hand.py",),
-    "quant/ranges.py": ("tests/quant/test_ranges.py",),
-    "tutelage/workspace.py": ("tests/tutelage/test_workspace.py",),
+    "bench/latency/model.py": ("tests/bench/test_latency.py",),
+    "bench/protocol/drift.py": ("tests/bench/test_drift.py",),
+    "quant/int8/gates.py": ("tests/quant/test_gates_by_hand.py",),
+    "quant/int8/ranges.py": ("tests/quant/test_ranges.py",),
+    "tutelage/pipeline/workspace.py": ("tests/tutelage/test_workspace.py",),
 }
 # Of these, tests that are marked slow or long would run for minutes a mutant.
 QUICK_TESTS_ALONE = (
-    *("search/counts.py", "search/predict.py", "bench/latency.py"),
-    *("distill/statistics.py", "leaderboard/pareto.py", "leaderboard/filters.py", "leaderboard/clauses.py"),
+    *("search/costs/counts.py", "search/predict.py", "bench/latency/model.py"),
+    *("distill/evaluation/statistics.py", "leaderboard/pareto.py", "leaderboard/filters.py", "leaderboard/clauses.py"),
 )
 # Other tests that are left out, as `pytest -k` takes them: simulations, the page's script, locks and full disks. A
 # mutant that these alone would notice counts as a survivor.
 LEFT_OUT = {
-    "distill/gain.py": "of_1000",
+    "distill/evaluation/gain.py": "of_1000",
     "leaderboard/clauses.py": "on_the_page or folder or full_disk",
-    "tutelage/workspace.py": "verbs_that_write or second_run or stage_that_is_killed",
+    "tutelage/pipeline/workspace.py": "verbs_that_write or second_run or stage_that_is_killed",
 }
 
 

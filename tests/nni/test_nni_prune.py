@@ -9,9 +9,10 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from tutelage.quant.prune import count_params, macs, prune, prune_to
+from tutelage.quant.prune.prune import count_params, macs, prune, prune_to
 from tutelage.records import InputError
-from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
 
 SHAPE = (2, 1, 32, 32)

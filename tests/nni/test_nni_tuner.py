@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tutelage.records import Arch
-from tutelage.search.evolve import Objective, SearchResult, search
-from tutelage.search.space import SPACES, Space
+from tutelage.search.loop import Objective, SearchResult, search
+from tutelage.search.spaces.space import SPACES, Space
 
 SPACE = SPACES["ofa_mbv3_w0.75"].with_resolutions((32,))
 BOUND = 1.8e6

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tutelage.quant.export import export_onnx
+from tutelage.quant.export.onnx_export import export_onnx
 
 SIDE = 32
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.alone import input_shape
-from tutelage.quant.bundle import Bundle, Preprocess, load_bundle, write_bundle
-from tutelage.quant.openvino_ptq import quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.pipeline.operations.single_stage import input_shape
+from tutelage.quant.bundle.write import Bundle, Preprocess, load_bundle, write_bundle
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.openvino_ptq import quantize_openvino
 from tutelage.quant.run import run_onnx
 from tutelage.records import InputError, Row
 
@@ -143,7 +143,7 @@ def test_two_classes_are_decided_by_the_threshold(tmp_path) -> None:
     import torch
     from torch import nn
 
-    from tutelage.quant.export import export_onnx
+    from tutelage.quant.export.onnx_export import export_onnx
 
     class Bright(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -222,7 +222,7 @@ def test_predict_reads_pictures_as_training_did(fit, digits, int8, tmp_path) -> 
     """An odd, oblong JPEG and gray, palette and 1-bit PNGs: the pixels are those that the data sets decode to."""
     from PIL import Image
 
-    from tutelage.distill.images import decode
+    from tutelage.distill.data.images import decode
 
     made = _write(digits, int8, tmp_path / "bundle", how=HOW.model_copy(update={"fit": fit}))
     rng = np.random.default_rng(0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tutelage.quant.choose import quantize_best
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.int8.choose import quantize_best
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.quant.run import run_onnx
 from tutelage.records import InputError
 

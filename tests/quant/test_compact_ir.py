@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import nn
 
-from tutelage.quant.compact_ir import save_ir
-from tutelage.quant.export import export_onnx
-from tutelage.quant.openvino_ptq import ir_bytes, quantize_openvino
+from tutelage.quant.export.compact_ir import save_ir
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.int8.openvino_ptq import ir_bytes, quantize_openvino
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32)
 

@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from tutelage.quant.cut import cut_shapes, cut_to
-from tutelage.quant.prune import prune
+from tutelage.quant.prune.prune import prune
+from tutelage.quant.prune.shapes import cut_shapes, cut_to
 from tutelage.records import InputError
-from tutelage.search.space import SPACES
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
 
 SHAPE = (2, 1, 32, 32)

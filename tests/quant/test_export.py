@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from tutelage.quant.export import export_onnx
-from tutelage.quant.normalise import TOLERANCE, largest_difference, normalise
+from tutelage.quant.export.normalise import TOLERANCE, largest_difference, normalise
+from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.records import InputError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.bench.runtimes import RUNTIMES
-from tutelage.quant.export_program import export_pt2, export_pte
+from tutelage.bench.runtimes.registry import RUNTIMES
+from tutelage.quant.export.programs import export_pt2, export_pte
 from tutelage.records import InputError
 
 SHAPE = (1, 3, 16, 16)

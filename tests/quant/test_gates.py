@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tutelage.quant import ptq
-from tutelage.quant.gates import fold_gates, gate_ranges, split_hard_swish
-from tutelage.quant.placement import float_stem
-from tutelage.quant.ptq import prepared, quantize_graph, quantize_onnx
-from tutelage.quant.ranges import collect
+from tutelage.quant.int8 import onnxruntime_ptq as ptq
+from tutelage.quant.int8.gates import fold_gates, gate_ranges, split_hard_swish
+from tutelage.quant.int8.onnxruntime_ptq import prepared, quantize_graph, quantize_onnx
+from tutelage.quant.int8.placement import float_stem
+from tutelage.quant.int8.ranges import collect
 from tutelage.quant.run import run_onnx
 
 

@@ -11,7 +11,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tutelage.quant.gates import fold_gates, free_outputs, gate_range, gate_ranges, shorten_names, split_hard_swish
+from tutelage.quant.int8.gates import (
+    fold_gates,
+    free_outputs,
+    gate_range,
+    gate_ranges,
+    shorten_names,
+    split_hard_swish,
+)
 
 LEVELS = np.arange(256, dtype=np.uint8)
 

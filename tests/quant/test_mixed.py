@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tutelage.quant.mixed import quantize_mixed
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.int8.mixed import quantize_mixed
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.saturation import WEIGHT_STEPS, weight_bits
+from tutelage.quant.int8.sensitivity import draw_sensitivity, sensitivity
 from tutelage.quant.run import run_onnx
-from tutelage.quant.saturation import WEIGHT_STEPS, weight_bits
-from tutelage.quant.sensitivity import draw_sensitivity, sensitivity
 from tutelage.records import InputError
 
 # Scaling one channel of a layer's input up and its weights down leaves the network as it was, but the range of that

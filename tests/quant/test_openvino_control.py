@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.quant.export import export_onnx
-from tutelage.quant.openvino_ptq import Control, quantize_openvino
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.int8.openvino_ptq import Control, quantize_openvino
 from tutelage.quant.run import run_onnx, run_openvino
 
 from .conftest import SIDE, Digits, train

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.quant.export import export_onnx
-from tutelage.quant.prune import count_params, macs, prune, prune_to
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.prune.prune import count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx
 from tutelage.records import InputError
 

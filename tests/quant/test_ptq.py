@@ -11,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
-from tutelage.quant.calibration import calibration_hash, draw_by_class
-from tutelage.quant.export import export_onnx
-from tutelage.quant.openvino_ptq import quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.int8.calibration import calibration_hash, draw_by_class
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.openvino_ptq import quantize_openvino
+from tutelage.quant.int8.sensitivity import sensitivity
 from tutelage.quant.run import run_onnx, run_openvino
-from tutelage.quant.sensitivity import sensitivity
 from tutelage.records import InputError
 
 
@@ -182,7 +182,7 @@ def test_the_file_computes_what_its_integers_say(digits, tmp_path) -> None:
 
 @pytest.mark.parametrize("saturates", [False, True])
 def test_weights_have_the_bits_that_the_processor_multiplies(saturates, digits, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("tutelage.quant.saturation.products_saturate", lambda: saturates)
+    monkeypatch.setattr("tutelage.quant.int8.saturation.products_saturate", lambda: saturates)
     made = quantize_onnx(digits.fp32, tmp_path / "int8.onnx", digits.images[:8])
     weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(made.path).graph.initializer]
     largest = max(int(np.abs(values.astype(np.int32)).max()) for values in weights if values.dtype == np.int8)

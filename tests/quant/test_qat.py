@@ -9,12 +9,12 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from tutelage.quant.learnt import export_learnt
-from tutelage.quant.openvino_ptq import quantize_openvino
-from tutelage.quant.ptq import quantize_onnx
-from tutelage.quant.qat import RoundedLayer, Rounding, finish_qat, fold_batch_norm, prepare_qat, rounded_weight
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.openvino_ptq import quantize_openvino
+from tutelage.quant.int8.qat import RoundedLayer, Rounding, finish_qat, fold_batch_norm, prepare_qat, rounded_weight
+from tutelage.quant.int8.qat_export import export_learnt
+from tutelage.quant.int8.saturation import WEIGHT_STEPS, weight_bits
 from tutelage.quant.run import run_onnx, run_openvino
-from tutelage.quant.saturation import WEIGHT_STEPS, weight_bits
 from tutelage.records import InputError
 
 

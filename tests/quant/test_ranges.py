@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.quantization.calibrate import TensorsData
 
-from tutelage.quant import ranges
-from tutelage.quant.ranges import NUM_BINS, NUM_LEVELS, Histogram, collect, whole_batches, write_ranges
+from tutelage.quant.int8 import ranges
+from tutelage.quant.int8.ranges import NUM_BINS, NUM_LEVELS, Histogram, collect, whole_batches, write_ranges
 from tutelage.records import InputError
 
 RNG = np.random.default_rng

@@ -8,11 +8,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tutelage.records import InputError
-from tutelage.search.shrink import SupernetSchedule, train_supernet
-from tutelage.search.space import SPACES
-from tutelage.search.subnet_step import Batch
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet
-from tutelage.search.weights import load_weights
+from tutelage.search.supernet.step import Batch
+from tutelage.search.supernet.training import SupernetSchedule, train_supernet
+from tutelage.search.supernet.weights import load_weights
 
 SPACE = SPACES["ofa_mbv3_w0.75"].with_resolutions((32,))
 

@@ -20,9 +20,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.records import Arch, InputError
-from tutelage.search.blocks import BlockSpec, block_specs
-from tutelage.search.counts import count, count_genes
-from tutelage.search.space import PRESETS, SPACES
+from tutelage.search.costs.counts import count, count_genes
+from tutelage.search.spaces.blocks import BlockSpec, block_specs
+from tutelage.search.spaces.presets import PRESETS
+from tutelage.search.spaces.space import SPACES
 
 SIDES = (32, 75, 224)  # 75 is odd at every stride: sides must round up as padding makes them
 NUM_CLASSES, IN_CHANNELS = 14, 1

@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tutelage.records import Arch, InfeasibleBudgetError, InputError
-from tutelage.search.counts import count
-from tutelage.search.evolve import Objective, SearchResult, search
+from tutelage.search.costs.counts import count
+from tutelage.search.loop import Objective, SearchResult, search
 from tutelage.search.result import choose_finalists, hypervolume, non_dominated
-from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
 HOST = "latency_ms@host"

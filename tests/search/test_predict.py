@@ -15,9 +15,9 @@ from scipy.stats import kendalltau
 
 from tutelage.records import Arch, InputError
 from tutelage.search import predict as predictor_module
-from tutelage.search.counts import count
+from tutelage.search.costs.counts import count
 from tutelage.search.predict import AccuracyPredictor
-from tutelage.search.space import SPACES
+from tutelage.search.spaces.space import SPACES
 
 Floats = NDArray[np.float64]
 

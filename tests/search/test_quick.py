@@ -8,10 +8,11 @@ import timm
 import torch
 from torch import nn
 
-from tutelage.quant.export import export_onnx
-from tutelage.search.quick import QuickDepthwise, quicken, unquicken
-from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
+from tutelage.search.supernet.faster import QuickDepthwise, quicken, unquicken
 
 
 def _preset() -> nn.Module:

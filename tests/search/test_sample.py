@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from tutelage.records import InfeasibleBudgetError, InputError
-from tutelage.search import sample
-from tutelage.search.counts import count_genes
-from tutelage.search.listing import list_feasible
-from tutelage.search.sample import FeasibleSampler, check_feasible, sample_feasible
-from tutelage.search.space import SPACES, Genes, Space
+from tutelage.search.costs.counts import count_genes
+from tutelage.search.costs.listing import list_feasible
+from tutelage.search.samplers import sample
+from tutelage.search.samplers.sample import FeasibleSampler, check_feasible, sample_feasible
+from tutelage.search.spaces.space import SPACES, Genes, Space
 
 Costs = Mapping[str, NDArray[np.float64]]
 

@@ -7,9 +7,9 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from tutelage.records import InputError
-from tutelage.search.score import mean_auc, resize, score_logits
-from tutelage.search.space import SPACES
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet, extract, recalibrate_bn, score_subnets
+from tutelage.search.supernet.scoring import mean_auc, resize, score_logits
 
 
 def test_auc_agrees_with_scikit_learn_with_ties_and_an_absent_class():

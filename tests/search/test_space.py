@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.records import Arch, InputError
-from tutelage.search.space import PRESETS, SPACES, Space, find_space, place
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES, Space, find_space
 
 seeds = st.integers(0, 2**32 - 1)
 spaces = st.sampled_from(sorted(SPACES))
@@ -219,5 +220,5 @@ def test_unknown_space_offers_the_nearest() -> None:
 
 
 def test_the_tables_need_no_torch() -> None:
-    code = "import tutelage.search.sample, sys; sys.exit('torch' in sys.modules)"
+    code = "import tutelage.search.samplers.sample, sys; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

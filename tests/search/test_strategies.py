@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from tutelage.records import Arch
-from tutelage.search import pool
-from tutelage.search.acquire import _greedy, spread_sample
-from tutelage.search.counts import count
-from tutelage.search.evolve import Objective, SearchResult, search
-from tutelage.search.genetic import breed, rank_order, survive
+from tutelage.search.costs.counts import count
+from tutelage.search.loop import Objective, SearchResult, search
 from tutelage.search.objectives import Problem
-from tutelage.search.pool import draw_feasible, fill_feasible, new_rows
 from tutelage.search.result import hypervolume
-from tutelage.search.space import SPACES, Space
-from tutelage.search.strategies import STRATEGIES
+from tutelage.search.samplers import pool
+from tutelage.search.samplers.acquire import _greedy, spread_sample
+from tutelage.search.samplers.genetic import breed, rank_order, survive
+from tutelage.search.samplers.pool import draw_feasible, fill_feasible, new_rows
+from tutelage.search.samplers.strategies import STRATEGIES
+from tutelage.search.spaces.space import SPACES, Space
 
 OURS = [name for name in STRATEGIES if not name.startswith("nni")]  # those need their extra: tests/nni
 Floats = NDArray[np.float64]

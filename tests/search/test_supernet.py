@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tutelage.records import Arch, InputError
-from tutelage.search.counts import block_specs, count
-from tutelage.search.depthwise import weight_gradient
-from tutelage.search.space import SPACES, Space
+from tutelage.search.costs.counts import block_specs, count
+from tutelage.search.spaces.space import SPACES, Space
 from tutelage.search.supernet import (
     build_arch,
     build_block,
@@ -22,6 +21,7 @@ from tutelage.search.supernet import (
     recalibrate_bn,
     set_active,
 )
+from tutelage.search.supernet.depthwise import weight_gradient
 
 SIDE = 32
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"]

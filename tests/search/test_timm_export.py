@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tutelage.records import InputError
-from tutelage.search.space import PRESETS, SPACES, place
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch, recalibrate_bn, to_timm
 
 

@@ -20,7 +20,7 @@ class Done:
 
 def tutelage(*arguments: str) -> Done:
     """Call the very entry point of the command, in this process: importing torch anew for each call takes seconds."""
-    from tutelage.cli import main
+    from tutelage.cli.app import main
 
     out, err = io.StringIO(), io.StringIO()
     code = 0

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tutelage.bundling import bundle_row, class_thresholds, row_of
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline.operations.bundle import bundle_row, class_thresholds, row_of
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
-from tutelage.workspace import Workspace
 
 
 def _row(model: str, auc: float | None, accuracy: float, ms: float, **other: object) -> Row:
@@ -48,7 +48,7 @@ def test_every_class_has_the_threshold_it_was_evaluated_with(threshold: object, 
 
 @pytest.mark.parametrize("words", [["8576a5ae"], ["--recipe", "demo"], ["make", "8576a5ae"]])
 def test_a_row_or_an_option_is_read_as_make(words: list[str], tmp_path: Path) -> None:
-    from tutelage.cli import app
+    from tutelage.cli.app import app
 
     done = CliRunner().invoke(app, ["bundle", *words, "--workspace", str(tmp_path)])
     assert isinstance(done.exception, InputError)

@@ -98,7 +98,7 @@ def test_a_budget_without_a_unit(tmp_path: Path) -> None:
 
 
 def test_the_strategy_is_ours_unless_named_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
-    from tutelage.recipe import SearchSection
+    from tutelage.pipeline.sections import SearchSection
 
     assert SearchSection().strategy == "default"
     told(tutelage("search", "--strategy", "nsgaa", "-w", str(tmp_path)), 2, "'nsgaa'", "linas")
@@ -189,7 +189,7 @@ def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path)
 
 
 def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
-    from tutelage.recipe import load_recipe
+    from tutelage.pipeline.recipe import load_recipe
 
     name = load_recipe("demo").devices[0].name
     arguments = ["search", "--max-latency", "5ms", "--supernet-weights", "absent.pth", "-w", str(tmp_path)]
@@ -202,10 +202,10 @@ def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
 def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tutelage import alone
-    from tutelage.recipe import load_recipe
-    from tutelage.search.space import SPACES
-    from tutelage.workspace import Workspace
+    from tutelage.pipeline.operations import single_stage as alone
+    from tutelage.pipeline.recipe import load_recipe
+    from tutelage.pipeline.workspace import Workspace
+    from tutelage.search.spaces.space import SPACES
 
     (tmp_path / "arch.json").write_text(
         json.dumps(SPACES["ofa_mbv3_w1.0"].with_resolutions((64,)).smallest().to_dict())

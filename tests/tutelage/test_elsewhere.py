@@ -13,26 +13,27 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from tutelage.alone import bench_file
-from tutelage.bench.imported import import_profile
-from tutelage.devices import DeviceRequest, add_device, check_device
-from tutelage.pipeline import Searched
-from tutelage.quantizing import _clock
-from tutelage.recipe import DeviceSection, Recipe
+from tutelage.bench.devices.imported import import_profile
+from tutelage.cli.output import print_drift, print_figures, print_search
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.device import Device, name_device, open_device
+from tutelage.pipeline.objectives import objectives_of, weighed_devices
+from tutelage.pipeline.operations.devices import DeviceRequest, add_device, check_device
+from tutelage.pipeline.operations.quantize import _clock
+from tutelage.pipeline.operations.single_stage import bench_file
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.run import Searched
+from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.stages import measure as measure_stage
+from tutelage.pipeline.stages import search as search_stage
+from tutelage.pipeline.stages.measure import measure_all
+from tutelage.pipeline.stages.publish import _latency_details
+from tutelage.pipeline.stages.search import _pick, _verify
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError, Measurement
-from tutelage.search import evolve
-from tutelage.search.counts import count
-from tutelage.search.space import SPACES
-from tutelage.stages import measure as measure_stage
-from tutelage.stages import search as search_stage
-from tutelage.stages.board import _latency_details
-from tutelage.stages.context import Context
-from tutelage.stages.device import Device, name_device, open_device
-from tutelage.stages.measure import measure_all
-from tutelage.stages.objectives import objectives_of, weighed_devices
-from tutelage.stages.search import _pick, _verify
-from tutelage.terminal import print_drift, print_figures, print_search
-from tutelage.workspace import Workspace
+from tutelage.search import loop as evolve
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
 CLASSES, CHANNELS = 4, 1
@@ -269,7 +270,7 @@ def test_int8_twins_are_where_their_device_is(
         asked.append(request)
         raise InputError("asked")
 
-    monkeypatch.setattr("tutelage.stages.device.measure_device", measured)
+    monkeypatch.setattr("tutelage.pipeline.device.measure_device", measured)
     weighed = ctx.recipe.search.model_copy(update={"objectives": ("error", "latency_ms@phone:int8")})
     ctx = replace(ctx, recipe=ctx.recipe.model_copy(update={"search": weighed}))
     phone = devices[0]

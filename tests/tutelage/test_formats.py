@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tutelage import devices
-from tutelage.alone import bench_file, input_shape
-from tutelage.bench.calibrate import measure_nets
-from tutelage.bench.measure import measure
-from tutelage.bench.profiles import write_profile
-from tutelage.bench.runtimes import RUNTIMES
-from tutelage.devices import DeviceRequest, measure_device
-from tutelage.formats import network_file
-from tutelage.pipeline import run
+from tutelage.bench.devices.profiles import write_profile
+from tutelage.bench.latency.calibrate import measure_nets
+from tutelage.bench.protocol.measure import measure
+from tutelage.bench.runtimes.registry import RUNTIMES
+from tutelage.pipeline.operations import devices
+from tutelage.pipeline.operations.devices import DeviceRequest, measure_device
+from tutelage.pipeline.operations.single_stage import bench_file, input_shape
+from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.run import run
+from tutelage.pipeline.runtime_files import network_file
+from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.run import run_onnx
-from tutelage.recipe import load_recipe
 from tutelage.records import DeviceProfile, InputError
-from tutelage.search.counts import block_specs
-from tutelage.search.space import SPACES
-from tutelage.workspace import Workspace
+from tutelage.search.costs.counts import block_specs
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((28,))
 SMALLEST = SPACE.smallest()

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tutelage.distill.dataset import Dataset
-from tutelage.distill.evaluate import evaluate
-from tutelage.distill.gain import compare_trainings, over_seeds
-from tutelage.distill.paired import compare_files, file_figures, mean_figures
-from tutelage.paired import RowFigures, files_of, paired_tests
-from tutelage.quant.card import model_card
-from tutelage.recipe import load_recipe
+from tutelage.distill.data.dataset import Dataset
+from tutelage.distill.evaluation.evaluate import evaluate
+from tutelage.distill.evaluation.gain import compare_trainings, over_seeds
+from tutelage.distill.evaluation.paired import compare_files, file_figures, mean_figures
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.operations.paired import RowFigures, files_of, paired_tests
+from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.stages.compress import Variant
+from tutelage.pipeline.stages.evaluate import Judged
+from tutelage.pipeline.stages.gains import details_of, gains
+from tutelage.pipeline.stages.publish import _figures
+from tutelage.pipeline.workspace import Workspace
+from tutelage.quant.bundle.card import model_card
 from tutelage.records import Artifact, Comparison, Row, Student
-from tutelage.stages.board import _figures
-from tutelage.stages.compress import Variant
-from tutelage.stages.context import Context
-from tutelage.stages.evaluate import Judged
-from tutelage.stages.gains import details_of, gains
-from tutelage.workspace import Workspace
 
 NUM = 240
 LABELS = np.random.default_rng(0).integers(0, 2, NUM)

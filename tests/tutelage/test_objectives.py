@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.bench.imported import import_profile
-from tutelage.devices import DeviceRequest, _exporter, measure_device
-from tutelage.quant.files import is_quantized, read_graph
-from tutelage.quant.run import run_onnx
-from tutelage.recipe import DeviceSection, Recipe, with_options
-from tutelage.records import InputError
-from tutelage.search.counts import count
-from tutelage.search.score import recalibrate_bn, score_logits
-from tutelage.search.space import SPACES, Space
-from tutelage.search.supernet import extract
-from tutelage.stages.context import Context, open_context
-from tutelage.stages.device import Device, open_device
-from tutelage.stages.objectives import (
+from tutelage.bench.devices.imported import import_profile
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.device import Device, open_device
+from tutelage.pipeline.objectives import (
     calibration_places,
     export_int8,
     latency_name,
@@ -29,9 +20,19 @@ from tutelage.stages.objectives import (
     scorer,
     weighed_devices,
 )
-from tutelage.stages.search import bounds_of, search_winners
-from tutelage.stages.supernet import Supernet, space_of, train_the_supernet
-from tutelage.workspace import Workspace
+from tutelage.pipeline.operations.devices import DeviceRequest, _exporter, measure_device
+from tutelage.pipeline.recipe import Recipe, with_options
+from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.stages.search import bounds_of, search_winners
+from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
+from tutelage.pipeline.workspace import Workspace
+from tutelage.quant.files import is_quantized, read_graph
+from tutelage.quant.run import run_onnx
+from tutelage.records import InputError
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES, Space
+from tutelage.search.supernet import extract
+from tutelage.search.supernet.scoring import recalibrate_bn, score_logits
 
 
 def _recipe(*objectives: str, **search: Any) -> Recipe:

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from tutelage.leaderboard import verdicts
 from tutelage.leaderboard.export import frame
-from tutelage.leaderboard.page_data import embedded
-from tutelage.leaderboard.verdicts import decide, decided_ids
-from tutelage.paired import RowFigures, page_verdicts, paired_tests
+from tutelage.leaderboard.page import verdicts
+from tutelage.leaderboard.page.data import embedded
+from tutelage.leaderboard.page.verdicts import decide, decided_ids
+from tutelage.pipeline.operations.paired import RowFigures, page_verdicts, paired_tests
 from tutelage.records import Row
 
 NUM = 600

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage import pipeline
-from tutelage.bundling import bundle_row
-from tutelage.distill.chest import CHESTXRAY14_LABELS
-from tutelage.distill.data import check_path
-from tutelage.distill.images import decode
-from tutelage.recipe import Recipe, load_recipe
+from tutelage.distill.data.images import decode
+from tutelage.distill.data.registry import check_path
+from tutelage.distill.data.sets.chest import CHESTXRAY14_LABELS
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.context import open_context
+from tutelage.pipeline.operations.bundle import bundle_row
+from tutelage.pipeline.recipe import Recipe, load_recipe
+from tutelage.pipeline.stages.students import named_students
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
-from tutelage.stages.context import open_context
-from tutelage.stages.students import named_students
-from tutelage.workspace import Workspace
 
 SIDE = 48  # of the files; the runs see 32 px
 # What makes a paper's run a test's: sizes, lengths, and how often is measured. Everything else is the recipe's own.
@@ -34,7 +34,7 @@ SMALL = (
 @pytest.fixture(autouse=True)
 def briskly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warm a model for a moment, not for a second: what is measured here is not looked at."""
-    monkeypatch.setattr("tutelage.bench.measure.WARM_SECONDS", 0.05)
+    monkeypatch.setattr("tutelage.bench.protocol.measure.WARM_SECONDS", 0.05)
 
 
 def save(path: Path, bright: tuple[int, ...], seed: int, colour: bool = False) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.workspace import Workspace
+from tutelage.pipeline.workspace import Workspace
 
 RECIPE = """
 name: two

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tutelage.cli import app
+from tutelage.cli.app import app
 from tutelage.leaderboard.store import Store
-from tutelage.recipe import Recipe, load_recipe
+from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.records import InputError
 
 pytestmark = pytest.mark.skipif(

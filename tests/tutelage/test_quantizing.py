@@ -10,24 +10,25 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from tutelage.bench.litert import converter_ready
-from tutelage.bench.runtimes import find_runtime
-from tutelage.cli import app
-from tutelage.quant.export import export_onnx
+from tutelage.bench.runtimes.litert import converter_ready
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.cli.app import app
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.device import name_device
+from tutelage.pipeline.operations.quantize import quantize_file
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.stages.compress import calibration_images, compress, quantize_for, validation
+from tutelage.pipeline.stages.evaluate import answer
+from tutelage.pipeline.stages.explain import _images
+from tutelage.pipeline.stages.measure import measure_all
+from tutelage.pipeline.stages.qat import teach_rounding
+from tutelage.pipeline.stages.train import teach_student, teach_teacher
+from tutelage.pipeline.workspace import Workspace
+from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.files import is_quantized, read_graph
 from tutelage.quant.run import run_onnx
-from tutelage.quantizing import quantize_file
-from tutelage.recipe import DeviceSection, Recipe
 from tutelage.records import Arch, InputError, Student
-from tutelage.stages.compress import calibration_images, compress, quantize_for, validation
-from tutelage.stages.context import Context, open_context
-from tutelage.stages.device import name_device
-from tutelage.stages.evaluate import answer
-from tutelage.stages.explain import _images
-from tutelage.stages.measure import measure_all
-from tutelage.stages.rounding import teach_rounding
-from tutelage.stages.teach import teach_student, teach_teacher
-from tutelage.workspace import Workspace
 
 ARCH = Arch.from_dict({"space": "ofa_mbv3_w1.0", "ks": [3] * 10, "e": [3] * 10, "d": [2] * 5, "r": 32})
 RECIPE = Recipe.model_validate(
@@ -158,7 +159,7 @@ def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(
     ctx, _, student = taught
     changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
     other = Context(RECIPE.model_copy(update={"quantize": changed}), ctx.workspace, ctx.dataset, _quiet, 1)
-    monkeypatch.setattr("tutelage.stages.networks.load", lambda ctx, student: _Odd().eval())
+    monkeypatch.setattr("tutelage.pipeline.networks.load", lambda ctx, student: _Odd().eval())
     found = compress(other, student, ["onnxruntime", "ncnn"])
     assert {one.runtime for one in found} == {"onnxruntime"}
     assert "no row of small for ncnn:" in caplog.text
@@ -248,8 +249,8 @@ def test_choices_see_every_class_of_a_sorted_split(sorted_by_class, monkeypatch)
     ctx = sorted_by_class
     labels = ctx.dataset.labels[ctx.dataset.indices("val")]
     assert len(set(labels[:9].tolist())) == 1  # what a prefix would have seen
-    monkeypatch.setattr("tutelage.stages.compress._CHOOSING_IMAGES", 9)
-    monkeypatch.setattr("tutelage.stages.compress._RANKING_IMAGES", 6)
+    monkeypatch.setattr("tutelage.pipeline.stages.compress._CHOOSING_IMAGES", 9)
+    monkeypatch.setattr("tutelage.pipeline.stages.compress._RANKING_IMAGES", 6)
     val = validation(ctx, 16)
     images = ctx.split("val", 16)[0].numpy()
     for drawn, each in ((val.choosing, 3), (val.ranking, 2)):

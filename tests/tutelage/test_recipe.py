@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tutelage.recipe import built_in_recipes, load_recipe, with_options
+from tutelage.pipeline.recipe import built_in_recipes, load_recipe, with_options
 from tutelage.records import InputError
 
 

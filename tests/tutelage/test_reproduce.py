@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from tutelage.reproduce import Agreement
-from tutelage.terminal import print_agreement
+from tutelage.cli.output import print_agreement
+from tutelage.pipeline.operations.reproduce import Agreement
 
 
 @pytest.mark.parametrize(

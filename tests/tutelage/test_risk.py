@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.alone import named_devices
-from tutelage.bench.latency import LatencyModel
-from tutelage.devices import DeviceRequest
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.pipeline.device import Device, open_device
+from tutelage.pipeline.objectives import _upper_latency
+from tutelage.pipeline.operations.devices import DeviceRequest
+from tutelage.pipeline.operations.single_stage import named_devices
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
-from tutelage.recipe import DeviceSection, Recipe
 from tutelage.records import DeviceProfile, InputError
-from tutelage.search.counts import count
-from tutelage.search.space import SPACES
-from tutelage.stages.device import Device, open_device
-from tutelage.stages.objectives import _upper_latency
-from tutelage.workspace import Workspace
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
 
@@ -63,7 +64,7 @@ def test_the_minutes_of_a_device_bound_its_measuring(tmp_path: Path, monkeypatch
         asked.append(request)
         raise InputError("asked")
 
-    monkeypatch.setattr("tutelage.stages.device.measure_device", refuse)
+    monkeypatch.setattr("tutelage.pipeline.device.measure_device", refuse)
     section = DeviceSection(name="box", minutes=0.5)
     with pytest.raises(InputError, match="asked"):
         open_device(Workspace(tmp_path), section, SPACE, 2, 1, lambda *_: None)

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tutelage import pipeline
-from tutelage.bundling import bundle_row
 from tutelage.leaderboard.export import export
-from tutelage.leaderboard.serve import make_server
+from tutelage.leaderboard.page.serve import make_server
 from tutelage.leaderboard.store import Store
-from tutelage.paired import paired_tests
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.operations.bundle import bundle_row
+from tutelage.pipeline.operations.paired import paired_tests
+from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.recipe import load_recipe
 from tutelage.records import InputError, Row, UnsteadyDeviceError
-from tutelage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

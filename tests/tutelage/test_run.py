@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tutelage.distill.data import load_dataset
+from tutelage.distill.data.registry import load_dataset
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Row
-from tutelage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -216,7 +216,7 @@ def test_a_row_run_again_gives_the_same_digits(whole: Path, tmp_path: Path) -> N
 
 
 def test_a_row_says_how_it_was_made(whole: Path) -> None:
-    from tutelage.reproduce import how_made
+    from tutelage.pipeline.operations.reproduce import how_made
 
     made = how_made(Store(whole / "leaderboard.db").rows()[0])
     assert made["recipe"] == "tiny"

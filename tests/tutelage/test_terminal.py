@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
+from tutelage.cli.output import MAX_ROWS, print_figures, print_rows_of_run
 from tutelage.records import Row
-from tutelage.terminal import MAX_ROWS, print_figures, print_rows_of_run
 
 
 def _printed(num_models: int) -> str:

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tutelage.distill.teachers import build_teacher
-from tutelage.distill.train import validate
-from tutelage.recipe import Recipe, load_recipe
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.train import validate
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.recipe import Recipe, load_recipe
+from tutelage.pipeline.stages.students import check_training, teach_named
+from tutelage.pipeline.stages.train import soft_targets, teach_teacher
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError
-from tutelage.stages.context import Context, open_context
-from tutelage.stages.students import check_training, teach_named
-from tutelage.stages.teach import soft_targets, teach_teacher
-from tutelage.workspace import Workspace
 
 NET = "mobilenetv3_small_050"
 DATA = {"dataset": "phantom", "size": 32, "limit": 60, "augment": "light", "augment_variants": 1}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tutelage import cli
-from tutelage.cli import app
+from tutelage.cli import app as cli
+from tutelage.cli.app import app
 from tutelage.files import whole_file, write_json
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.records import InputError, content_id
-from tutelage.workspace import Stage, Workspace
 
 
 def test_a_finished_stage_is_not_done_twice(tmp_path: Path) -> None:

@@ -1,0 +1,210 @@
+"""Device profiles on disk: where they lie, how they are read, checked and written.
+
+A profile is a readable, editable YAML file; its latency model lies beside it as JSON. Profiles come from the
+workspace, then the user's folder, then the package: the first of a name wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.files import write_text
+from tutelage.records import UNREACHABLE, DeviceProfile, InputError, bounded_text, parsed_yaml
+
+# A profile is a page of text; anything larger is not one.
+MAX_PROFILE_BYTES = 1_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# What stands beside each field of a written profile.
+_COMMENTS = {
+    "name": "how budgets and rows call this device",
+    "runtime": "what runs the models: onnxruntime, openvino, torch, ...",
+    "runtime_version": "of the runtime when the profile was made",
+    "threads": "threads of one inference; part of the device",
+    "batch": "images of one inference; part of the device, as times of batch 1 and 64 rank networks differently",
+    "precision": "what is asked of the runtime for fp32 models: fp32, bf16, fp16 or int8",
+    "effective_precision": "what the runtime said it computes in",
+    "cpu_model": "the processor that was measured",
+    "host": "local, USER@HOST reached by ssh, or unreachable: predicted from its latency model, never measured",
+    "command": "a launcher for what ssh does not reach; {runner} and {folder} are filled in",
+    "latency_model": "file beside this one; empty: no predictions, only measurements",
+    "spaces": "search spaces the latency model covers",
+    "resolutions": "input sides in pixels it covers",
+    "steadiness": "to what share the nets' times are known, 95 % of them within it (0.02 is 2 %)",
+    "model_error": "mean relative error of the latency model on nets held out of its fit, a fraction",
+    "created": "when it was measured; `tutelage device check` says whether it still holds",
+}
+
+
+def user_folder() -> Path:
+    """Give the folder of the user's own profiles: `TUTELAGE_HOME`/devices, else ~/.config/tutelage/devices."""
+    home = os.environ.get("TUTELAGE_HOME")
+    return (Path(home) if home else Path.home() / ".config" / "tutelage") / "devices"
+
+
+def profile_folders(workspace: Path | None) -> list[Path]:
+    """List the folders profiles are looked for in, the first wins: workspace, user, package."""
+    package = Path(str(importlib.resources.files("tutelage.bench.devices")))
+    return ([Path(workspace) / "devices"] if workspace else []) + [user_folder(), package]
+
+
+def list_profiles(workspace: Path | None) -> list[tuple[DeviceProfile, Path]]:
+    """List the profiles with their folders, each name once. Raises InputError for a broken file."""
+    found: dict[str, tuple[DeviceProfile, Path]] = {}
+    for folder in profile_folders(workspace):
+        for path in sorted(folder.glob("*.yaml")) if folder.is_dir() else []:
+            if path.stem not in found and not path.stem.startswith("template"):
+                found[path.stem] = (read_profile(path), folder)
+    return [found[name] for name in sorted(found)]
+
+
+def find_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path]:
+    """Find a profile by name; returns it and its folder. Raises InputError that lists the known ones."""
+    check_name(name)
+    for folder in profile_folders(workspace):
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return read_profile(path), folder
+    known = sorted({path.stem for folder in profile_folders(workspace) for path in folder.glob("*.yaml")})
+    known = [stem for stem in known if not stem.startswith("template")]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    listed = ", ".join(known) if known else "none yet"
+    raise InputError(f"no device named {name!r}{hint} (known: {listed}): make it with `tutelage device add {name}`")
+
+
+def load_latency_model(profile: DeviceProfile, folder: Path) -> LatencyModel:
+    """Load the latency model beside a profile. Raises InputError where the profile has none."""
+    if not profile.latency_model:
+        raise InputError(
+            f"device {profile.name} has no latency model: make one with `tutelage device add {profile.name}`"
+        )
+    return LatencyModel.load(Path(folder) / profile.latency_model)
+
+
+def read_profile(path: Path) -> DeviceProfile:
+    """Read and check a profile, made or hand-written. Raises InputError naming field, value and what is allowed."""
+    try:
+        data = parsed_yaml(bounded_text(path, MAX_PROFILE_BYTES))
+    except OSError as error:
+        raise InputError(f"cannot read device profile {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path} is not a device profile: it must hold `field: value` lines, at least name and runtime"
+        )
+    for field in data:
+        if field not in DeviceProfile.model_fields:
+            near = difflib.get_close_matches(str(field), DeviceProfile.model_fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(DeviceProfile.model_fields)}"
+            raise InputError(f"{path}: unknown field {field!r}{hint}")
+    try:
+        # An empty YAML value is None: it stands for "not said" and takes the default.
+        profile = make_checked({key: value for key, value in data.items() if value is not None})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if profile.name != Path(path).stem:
+        raise InputError(
+            f"{path}: name is {profile.name!r}, but the file is named {Path(path).stem!r}: make them equal"
+        )
+    if _from_elsewhere(profile):
+        return profile.model_copy(update={"host": UNREACHABLE})
+    return profile
+
+
+def _from_elsewhere(profile: DeviceProfile) -> bool:
+    """Recognise a profile of imported measurements that was written as `local`, before a profile said otherwise.
+
+    Its latency model was fitted, but nothing was measured: no processor, no runtime's version, no steadiness.
+    """
+    measured = profile.cpu_model or profile.runtime_version or profile.steadiness is not None
+    return profile.local and bool(profile.latency_model) and not measured
+
+
+def make_checked(values: Mapping[str, Any]) -> DeviceProfile:
+    """Make a profile of named values. Raises InputError naming field, value and what is allowed."""
+    try:
+        profile = DeviceProfile.from_dict(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "profile"
+        raise InputError(f"{where} is {first['input']!r}: {first['msg']}") from error
+    check_profile_values(profile)
+    return profile
+
+
+def check_profile_values(profile: DeviceProfile) -> None:
+    """Refuse values that are well-typed but make no sense together."""
+    check_name(profile.name)
+    runtime = find_runtime(profile.runtime)
+    if profile.precision not in runtime.precisions:
+        raise InputError(f"precision is {profile.precision!r}; {profile.runtime} runs {', '.join(runtime.precisions)}")
+    if profile.threads > 1024:
+        raise InputError(f"threads is {profile.threads}: give the threads of one inference, 1 to 1024")
+    if profile.host != "local" and profile.command:
+        raise InputError("host and command are both set: give a host for ssh, or a command for another way, not both")
+    if profile.latency_model and Path(profile.latency_model).name != profile.latency_model:
+        raise InputError(f"latency_model is {profile.latency_model!r}: give a file name beside the profile, no folders")
+    for field in ("steadiness", "model_error"):
+        value = getattr(profile, field)
+        if value is not None and not 0 <= value < 10:
+            raise InputError(f"{field} is {value}: it is a share, 0.02 for 2 %")
+    if any(side < 1 for side in profile.resolutions):
+        raise InputError(f"resolutions is {list(profile.resolutions)}: give input sides in pixels, 1 or more")
+
+
+def write_profile(profile: DeviceProfile, folder: Path) -> Path:
+    """Write a profile as commented YAML, whole or not at all; returns its path."""
+    check_profile_values(profile)
+    path = Path(folder) / f"{profile.name}.yaml"
+    lines = ["# A device profile of Tutelage: edit it freely; `tutelage device show` checks it."]
+    for field, value in profile.to_dict().items():
+        lines.append(f"{field}: {_plain(value)}".rstrip() + f"  # {_COMMENTS[field]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write device profile {path}: {error.strerror}; choose another workspace") from error
+    return path
+
+
+def remove_profile(name: str, workspace: Path | None) -> list[Path]:
+    """Remove a profile and its data; returns the files removed. Profiles of the package stay."""
+    profile, folder = find_profile(name, workspace)
+    if folder == profile_folders(None)[-1]:
+        raise InputError(
+            f"device {name} comes with the package and cannot be removed; one of your own of that name hides it"
+        )
+    files = [folder / f"{name}.yaml"]
+    if profile.latency_model:
+        files.append(folder / profile.latency_model)
+    present = [path for path in files if path.is_file()]
+    for path in present:
+        path.unlink()
+    return present
+
+
+def check_name(name: str) -> None:
+    """Refuse device names that could not be file names."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"device name {name!r}: use letters, digits, dots, dashes and underscores, starting with a letter or digit"
+        )
+
+
+def _plain(value: Any) -> str:
+    """Write one value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
+    return text.removesuffix("...").strip()

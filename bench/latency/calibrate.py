@@ -1,0 +1,331 @@
+"""Fit a latency model to a device: blocks once, a few whole nets in several fresh sessions, until the error is small.
+
+Enters: a profile that says how models run, a space, and callables that export an arch or a block to a model file.
+Leaves: the model, the labels it was fitted on and how noisy they are. Every session loads every net anew: the same
+file in another process differs by about 2 % (where its weights lie in memory), and only fresh loads average that out.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.bench.protocol.anchors import NUM_ANCHORS
+from tutelage.bench.protocol.measure import Job, Progress, TimedJobs, measure_jobs
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.records import Arch, DeviceProfile, InputError, UnsteadyDeviceError
+from tutelage.search.costs.counts import BlockSpec, block_specs
+from tutelage.search.spaces.space import Space
+
+from .features import count_features, design
+from .model import LatencyModel
+
+Floats = NDArray[np.float64]
+ExportArch = Callable[[Arch, Path], object]
+ExportBlock = Callable[[BlockSpec, Path], object]
+
+# Block models share processes, so that a hundred of them do not take a hundred times a runtime's memory.
+BLOCKS_A_PROCESS = 24
+# Random archs whose blocks make the table, until this many in a row bring nothing new.
+_ARCHS_WITHOUT_NEWS = 200
+# Candidates from which the nets to measure are chosen, and how many are added where the error is not small yet.
+_POOL = 300
+_STEP = 4
+MIN_SESSIONS, MAX_SESSIONS = 2, 12
+_ROUNDS, _SAMPLES, _MIN_SECONDS = 24, 120, 0.1
+# Copies of a net that loads slowly (OpenVINO: 200 ms) cost as much as timing it, and the next session loads it anew.
+_COPIED_LOAD_MS = 100.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted model and what it was fitted on; `held_out_ms` are the labels of nets that the fit never saw."""
+
+    model: LatencyModel
+    nets: list[Arch]
+    net_ms: Floats
+    held_out_ms: Floats
+    label_noise: float  # standard error of a label, a share: the spread of its sessions over the root of their number
+    unsteadiness: float  # the same of the worst net but 5 %
+    sessions: int
+    seconds: float
+    timed: TimedJobs  # the first session
+    own_seconds: float = 0.0  # without the held-out nets' share, which a device that is only added does not pay
+    held_out_noise: float = math.nan  # as `label_noise`, of the held-out nets alone: no model can do better
+
+
+def calibrate(
+    profile: DeviceProfile,
+    space: Space,
+    *,
+    num_classes: int,
+    in_channels: int,
+    export: ExportArch,
+    export_block: ExportBlock | None,
+    minutes: float = 3.0,
+    num_nets: int = 10,
+    max_nets: int = 10,
+    small_error: float = 0.02,
+    tolerance: float = math.inf,
+    held_out: Sequence[Arch] = (),
+    kept: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure and fit until the held-out error is known to be small, or until the time is over.
+
+    Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
+    four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without
+    `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them,
+    in time of their own, not counted as the model's. Converted files (LiteRT, ncnn) are kept in the folder `kept`.
+    Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
+    """
+    clock = _Clock(minutes * 60, time.monotonic())
+    rng = np.random.default_rng(seed)
+    pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
+    chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
+    specs = block_table_specs(space, num_classes, in_channels) if export_block else []
+    with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
+        expected = len(chosen) + len(held_out) + len(specs)
+        files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, expected, kept)
+        held = [files.net(arch, f"held {index}") for index, arch in enumerate(held_out)]
+        clock.lend(time.monotonic() - clock.start)
+        blocks = files.blocks(specs)
+        log_ms: list[dict[str, float]] = []
+        first: TimedJobs | None = None
+        while True:
+            begun = time.monotonic()
+            jobs = [files.net(pool[index], f"net {index}") for index in chosen] + held + (blocks if not log_ms else [])
+            files.convert()
+            if not log_ms:  # some formats take minutes to make: half of the time is for measuring all the same
+                clock.seconds += max(0.0, clock.seconds / 2 - clock.left())
+            # Loaded first, nets were seen 2 % slower: each session has another order, and the first one's anchor scale.
+            jobs = [jobs[index] for index in rng.permutation(len(jobs))]
+            anchor_ms = first.anchor_ms if first else None
+            timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress, anchor_ms)
+            if first is None:
+                first = timed
+                table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
+            log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
+            took = clock.share(begun, len(held) / (len(jobs) + NUM_ANCHORS))
+            labels, noise = combine_sessions(log_ms)
+            nets, net_ms = [pool[i] for i in chosen], np.array([labels[f"net {i}"] for i in chosen])
+            model = LatencyModel.fit(nets, net_ms, blocks=table, num_classes=num_classes, in_channels=in_channels)
+            unsteadiness = float(np.percentile(list(noise.values()), 95)) if len(log_ms) > 1 else math.inf
+            small = model.error + model.error_se <= small_error and unsteadiness <= tolerance
+            if len(log_ms) >= MIN_SESSIONS:
+                if small or clock.left() < took or len(log_ms) >= MAX_SESSIONS:
+                    break
+                chosen += _unsure(model, pool, chosen, min(_STEP, max_nets - len(chosen)))
+    _check_steady(unsteadiness, tolerance, len(log_ms))
+    held_ms, model.anchor_ms = np.array([labels[job.name] for job in held]), first.anchor_ms
+    seconds = time.monotonic() - clock.start
+    return Calibration(
+        model, nets, net_ms, held_ms, _typical(noise.values()), unsteadiness, len(log_ms), seconds, first,
+        seconds - clock.lent, _typical(noise[job.name] for job in held),
+    )  # fmt: skip
+
+
+@dataclass
+class _Clock:
+    """The seconds a calibration may take, and those that are lent: spent on what does not count as its own."""
+
+    seconds: float
+    start: float
+    lent: float = 0.0
+
+    def left(self) -> float:
+        return self.start + self.seconds + self.lent - time.monotonic()
+
+    def lend(self, seconds: float) -> None:
+        self.lent += max(0.0, seconds)
+
+    def share(self, begun: float, lent: float) -> float:
+        """Lend a share of the time since `begun`; returns the seconds that remain the calibration's own."""
+        took = time.monotonic() - begun
+        self.lend(took * lent)
+        return took * (1 - lent)
+
+
+def _check_steady(unsteadiness: float, tolerance: float, sessions: int) -> None:
+    if unsteadiness > tolerance:
+        raise UnsteadyDeviceError(
+            f"not steady: after {sessions} sessions the nets' times are known to {unsteadiness:.1%} at p95 "
+            f"(allowed {tolerance:.0%}): quiet the host and try again, or give it more minutes"
+        )
+
+
+def _typical(errors: Iterable[float]) -> float:
+    """Give the root mean square of standard errors, nan of none."""
+    squares = [error**2 for error in errors]
+    return math.sqrt(sum(squares) / len(squares)) if squares else math.nan
+
+
+def measure_nets(
+    profile: DeviceProfile,
+    archs: Sequence[Arch],
+    *,
+    in_channels: int,
+    export: ExportArch,
+    anchor_ms: float | None = None,
+    seconds: float = 20.0,
+    kept: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[TimedJobs, Floats]:
+    """Measure whole nets once, in one session; returns it and their times in ms, on the scale of `anchor_ms`."""
+    with tempfile.TemporaryDirectory(prefix="tutelage-nets-") as scratch:
+        files = _Files(Path(scratch), profile, in_channels, export, None, progress, len(archs), kept)
+        jobs = [files.net(arch, f"net {index}") for index, arch in enumerate(archs)]
+        files.convert()
+        timed = _session(jobs, profile, seconds, seed, progress, anchor_ms)
+    return timed, np.array([_ms(timed, job.name) for job in jobs])
+
+
+def combine_sessions(log_ms: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Average each net's log time over the sessions it was in; returns ms and standard errors (shares) by name.
+
+    What all nets of a session have in common is the session's, not theirs: it is taken out by the median.
+    """
+    names = list(dict.fromkeys(name for session in log_ms for name in session))
+    table = np.array([[session.get(name, np.nan) for session in log_ms] for name in names])
+    shift = np.zeros(len(log_ms))
+    for _ in range(20):
+        level = np.nanmean(table - shift, axis=1)
+        shift = np.nanmedian(table - level[:, None], axis=0)
+        shift -= shift.mean()
+    residual = table - shift - level[:, None]
+    count = np.isfinite(table).sum(axis=1)
+    # One pooled spread: two or three sessions of one net say little about its own.
+    freedom = max(1.0, float((count - 1).sum()) * (1 - 1 / len(names)))
+    pooled = math.sqrt(float(np.nansum(residual**2)) / freedom)
+    own = np.sqrt(np.nansum(residual**2, axis=1) / np.maximum(count - 1, 1))
+    errors = np.sqrt((own**2 + pooled**2) / 2) / np.sqrt(count)
+    return dict(zip(names, np.exp(level).tolist(), strict=True)), dict(zip(names, errors.tolist(), strict=True))
+
+
+def block_table_specs(space: Space, num_classes: int, in_channels: int) -> list[BlockSpec]:
+    """List every distinct block of a space at its resolutions: drawn from archs until no new one appears."""
+    rng = np.random.default_rng(0)
+    specs: dict[str, BlockSpec] = {}
+    for side in space.resolutions:
+        here = space.with_resolutions((side,))
+        quiet = 0
+        archs = [here.smallest(), here.largest()]
+        while quiet < _ARCHS_WITHOUT_NEWS:
+            for arch in archs:
+                before = len(specs)
+                for spec in block_specs(arch, num_classes, in_channels):
+                    specs.setdefault(spec.key, spec)
+                quiet = 0 if len(specs) > before else quiet + 1
+            archs = here.decode(here.random(50, rng))
+    return list(specs.values())
+
+
+@dataclass
+class _Files:
+    """The model files of a calibration, each exported once, as the jobs that time them."""
+
+    folder: Path
+    profile: DeviceProfile
+    in_channels: int
+    export: ExportArch
+    export_block: ExportBlock | None
+    progress: Progress | None
+    total: int  # how many are expected, for the progress report
+    kept: Path | None = None  # where conversions are kept for the next time
+    jobs: dict[str, Job] = field(default_factory=dict)
+    unconverted: list[tuple[Path, Job]] = field(default_factory=list)
+
+    def net(self, arch: Arch, name: str) -> Job:
+        """Export a whole net."""
+        if name not in self.jobs:
+            path = self._path()
+            self.export(arch, path)
+            self._add(path, Job(name, path, (self.profile.batch, self.in_channels, arch.r, arch.r)))
+        return self.jobs[name]
+
+    def blocks(self, specs: Sequence[BlockSpec]) -> list[Job]:
+        """Export the table's blocks; they share processes and do not decide about steadiness."""
+        jobs = []
+        for index, spec in enumerate(specs):
+            assert self.export_block is not None
+            path = self._path()
+            self.export_block(spec, path)
+            shape = (self.profile.batch, spec.in_channels, spec.in_hw, spec.in_hw)
+            group = f"blocks {index // BLOCKS_A_PROCESS}"
+            jobs.append(self._add(path, Job(f"block {spec.key}", path, shape, group, judged=False)))
+        return jobs
+
+    def convert(self) -> None:
+        """Bring what was exported since into the runtime's own format, all at once: starting a converter is slow."""
+        if not self.unconverted:
+            return
+        from tutelage.bench.runtimes.conversion import Conversion
+        from tutelage.bench.runtimes.convert import convert
+
+        def done(number: int, total: int) -> None:
+            if self.progress:
+                self.progress("converting", number, total)
+
+        conversions = [Conversion(path, job.path, job.shape) for path, job in self.unconverted]
+        convert(find_runtime(self.profile.runtime), conversions, self.kept, done)
+        self.unconverted.clear()
+
+    def _path(self) -> Path:
+        if self.progress:
+            self.progress("exporting", len(self.jobs), max(self.total, len(self.jobs) + 1))
+        from tutelage.bench.runtimes.convert import CONVERTERS
+
+        suffix = self._suffix()
+        return self.folder / f"model-{len(self.jobs)}{'.onnx' if suffix in CONVERTERS else suffix}"
+
+    def _add(self, exported: Path, job: Job) -> Job:
+        if exported.suffix != self._suffix():
+            job = replace(job, path=exported.with_suffix(self._suffix()))
+            self.unconverted.append((exported, job))
+        self.jobs[job.name] = job
+        return job
+
+    def _suffix(self) -> str:
+        return find_runtime(self.profile.runtime).suffixes[0]
+
+
+def _unsure(model: LatencyModel, pool: Sequence[Arch], chosen: Sequence[int], num: int) -> list[int]:
+    """Choose the nets whose predicted intervals are the widest for their time, well apart from each other."""
+    if num <= 0:
+        return []
+    mean, low, high = model.predict(pool)
+    order = np.argsort(-(high - low) / mean)
+    # The widest few hundred are much alike: take them at a stride through the widest third.
+    fresh = [int(index) for index in order if index not in chosen][: len(pool) // 3]
+    return fresh[:: max(1, len(fresh) // num)][:num]
+
+
+def _session(
+    jobs: Sequence[Job],
+    profile: DeviceProfile,
+    seconds: float,
+    seed: int,
+    progress: Progress | None,
+    anchor_ms: float | None = None,
+) -> TimedJobs:
+    """Measure every job once more, freshly loaded; its steadiness is judged over the sessions, not in this one."""
+    return measure_jobs(
+        jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
+        tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, copied_load_ms=_COPIED_LOAD_MS,
+    )  # fmt: skip
+
+
+def _ms(timed: TimedJobs, name: str) -> float:
+    value = timed.measurements[name].anchored_ms
+    if value is None:
+        raise InputError(f"{name} was not measured")
+    return value

@@ -1,0 +1,121 @@
+"""What a latency model sees of an architecture: block-table sums where blocks were measured, else counts per stage.
+
+Enters: archs. Leaves: an array (archs, features) and, for every column, the group it belongs to; a group's columns
+share one prior in `model.py`. Also the design: which architectures to measure so that few of them tell the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Arch, InputError
+from tutelage.search.costs.counts import BlockSpec, block_specs
+
+Floats = NDArray[np.float64]
+
+# The whole-net counts, in the order of `_spec_totals`.
+TOTALS = ("blocks", "dense", "depthwise", "maps", "params")
+# Ridge of the design: small against a standardised feature's variance of 1, so that the first picks are defined.
+_DESIGN_RIDGE = 0.01
+_DESIGN_NOISE = 0.1
+
+
+def count_features(archs: Sequence[Arch], num_classes: int, in_channels: int) -> tuple[Floats, list[str]]:
+    """Give counts that decide latency where no block was measured.
+
+    At batch 1 on a GPU a launch costs more than its arithmetic, so the number of blocks, per stage, says more than the
+    MACs; at a large batch dense MACs, depthwise MACs and the expanded maps (memory traffic) each have a price of their
+    own. Every total is a group of its own, so that the fit may keep one and drop another.
+    """
+    rows = [_arch_counts(arch, num_classes, in_channels) for arch in archs]
+    num_stages = max((len(arch.d) for arch in archs), default=0) + 1
+    groups = [*TOTALS, "size", "size", *["depth"] * num_stages]
+    return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
+
+
+def block_features(
+    archs: Sequence[Arch], blocks: Mapping[str, float], num_classes: int, in_channels: int, stages: bool = True
+) -> tuple[Floats, list[str]]:
+    """Give the measured block times of each arch in ms, summed over the net and (`stages`) each stage, and counts.
+
+    The counts mend what blocks measured alone cannot show: each call of the runtime has a cost of its own, and a
+    whole net's weights do not stay in the cache as one block's do, the more so the more there are (hence the square;
+    on small images, where weights outweigh the arithmetic, it halves the error).
+    Raises InputError for an arch with a block that is not in the table.
+    """
+    rows = []
+    num_stages = max((len(arch.d) for arch in archs), default=0) + 1
+    for arch in archs:
+        total, num_blocks, params = 0.0, 0.0, 0.0
+        by_stage = np.zeros(num_stages)
+        for spec in block_specs(arch, num_classes, in_channels):
+            key = spec.key
+            if key not in blocks:
+                raise InputError(
+                    f"block {key} of an arch of {arch.space} at {arch.r} px is not in the block table: "
+                    "add the device again for this space and resolution"
+                )
+            total += blocks[key]
+            num_blocks += 1
+            params += _spec_totals(spec)[4]
+            if spec.kind == "block":
+                by_stage[min(spec.stage, num_stages - 1)] += blocks[key]
+        rows.append([total, num_blocks, params, params**2, *(by_stage if stages else ())])
+    groups = ["total", "calls", "params", "params squared", *(["stage"] * num_stages if stages else ())]
+    return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
+
+
+@lru_cache(maxsize=16384)
+def _arch_counts(arch: Arch, num_classes: int, in_channels: int) -> Floats:
+    """Count one arch; searches and fits ask for the same ones again and again."""
+    totals = np.zeros(5)
+    depth = np.zeros(len(arch.d) + 1)
+    for spec in block_specs(arch, num_classes, in_channels):
+        totals += _spec_totals(spec)
+        if spec.kind == "block":
+            depth[min(spec.stage, len(arch.d))] += 1
+    return np.array([*totals, float(arch.r), float(arch.r) ** 2, *depth])
+
+
+@lru_cache(maxsize=65536)
+def _spec_totals(spec: BlockSpec) -> Floats:
+    """Count one block: itself (a stem or head is no block), dense MACs, depthwise MACs, expanded maps, parameters."""
+    depthwise = [layer for layer in spec.layers if layer.kind == "conv" and layer.groups > 1]
+    narrow = sum(layer.macs for layer in depthwise)
+    # What a depthwise layer reads and writes: the expanded maps, the bulk of a block's memory traffic.
+    maps = sum(layer.in_channels * layer.in_hw**2 + layer.activations for layer in depthwise)
+    return np.array([spec.kind == "block", spec.macs - narrow, narrow, maps, spec.params], dtype=np.float64)
+
+
+def design(features: Floats, groups: Sequence[str], num: int, first: Sequence[int] = ()) -> list[int]:
+    """Choose `num` rows by greedy D-optimality: each next one is where a linear model knows least.
+
+    Columns are standardised and share their group's weight. `first` are rows that are taken anyway. Returns row
+    indices, in the order of choice.
+    """
+    scale = features.std(axis=0) * np.sqrt([groups.count(group) for group in groups])
+    used = scale > 0
+    points = (features[:, used] - features[:, used].mean(axis=0)) / scale[used]
+    points = np.hstack([np.ones((len(points), 1)), points])
+    covariance = np.eye(points.shape[1]) / _DESIGN_RIDGE
+    chosen: list[int] = []
+    for step in range(min(num, len(points))):
+        if step < len(first):
+            pick = int(first[step])
+        else:
+            variance = np.einsum("ij,jk,ik->i", points, covariance, points)
+            variance[chosen] = -1
+            pick = int(variance.argmax())
+        chosen.append(pick)
+        gain = covariance @ points[pick]
+        covariance -= np.outer(gain, gain) / (_DESIGN_NOISE + points[pick] @ gain)
+    return chosen
+
+
+def choose_archs(archs: Sequence[Arch], num: int, num_classes: int = 1000, in_channels: int = 3) -> list[int]:
+    """Choose which of the candidate archs to measure for a latency model; returns their indices."""
+    return design(*count_features(archs, num_classes, in_channels), num)

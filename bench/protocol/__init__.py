@@ -1,0 +1,1 @@
+"""The measuring protocol: interleaved runs in worker processes, anchors, drift, remote devices."""

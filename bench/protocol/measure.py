@@ -1,0 +1,380 @@
+"""Measure models on a device so that the numbers can be believed: the protocol of this project.
+
+Every model lives in a process of its own that sleeps while others are measured, as does the parent. In many short
+rounds, each in a new order, every model and a few fixed anchor nets take one turn of a few inferences; input is from
+memory. A drift of the host then hits all alike: a two-way median polish (model x round) takes it out, and the anchors
+carry the scale from one session to the next. Raw samples are kept. The rounds' two halves must agree; if they do not,
+the measurement is tried again, at most five times, and then refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.bench.runtimes.conversion import size_bytes
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDeviceError, utc_now
+
+from .anchors import NUM_ANCHORS, STREAMING, anchor_files, anchor_names
+from .drift import halves_apart, typical_log_ms
+from .energy import EnergyMeter, find_meter
+from .host import load_average
+from .remote import check_processor, check_reachable, launcher_of
+from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
+
+Progress = Callable[[str, int, int], None]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# MLPerf Mobile asks for two results within 5 % in at most five tries; so do we.
+TOLERANCE = 0.05
+MAX_TRIES = 5
+WARM_SECONDS = 1.0
+# Energy counters step every millisecond or so and count the whole package: a model must be busy for much longer.
+ENERGY_SECONDS = 1.0
+# A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
+MAX_REPEATS = 32
+MIN_ROUNDS = 8
+# Inferences of a turn that are not counted: after another model's turn the weights come from memory again, and a net
+# of 1 ms is 30 % slow at first, 2 % after six inferences. That long, but no more than this many.
+SETTLE_MS = 12.0
+MAX_SETTLE = 8
+# Where its weights come to lie makes a small net up to 15 % faster or slower for as long as it is loaded (8 processes
+# of one net: .72 to .85 ms; 4 processes with 8 copies each: .72 to .75). So a model with a process of its own is loaded
+# several times there and the copies take turns; large ones do without (memory), as do those that load slowly.
+COPIES = 4
+COPIED_BYTES = 32 << 20
+COPIED_LOAD_MS = 1500.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to time: its file, its input `(batch, channels, height, width)`, and whom it shares a process with."""
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    group: str = ""  # models of one named group share a process; empty: a process of its own
+    judged: bool = True  # does its steadiness decide whether the measurement stands?
+
+
+@dataclass(frozen=True)
+class TimedJobs:
+    """What a session gave: a measurement a job, and how far the two halves of its rounds were apart (a share)."""
+
+    measurements: dict[str, Measurement]
+    unsteadiness: float
+    anchor_ms: float
+    tries: int
+    cpu_model: str  # of the host that ran them
+
+
+def measure(
+    models: Mapping[str, Path],
+    device: DeviceProfile,
+    input_shape: tuple[int, int, int],
+    *,
+    rounds: int = 30,
+    samples: int = 120,
+    min_seconds: float = 0.3,
+    tolerance: float | None = None,
+    anchor_ms: float | None = None,
+    progress: Progress | None = None,
+    workdir: Path | None = None,
+    seed: int = 0,
+    launcher: Launcher | None = None,
+) -> dict[str, Measurement]:
+    """Measure model files on a device, single-stream at the profile's batch, threads and precision.
+
+    `input_shape` is `(channels, height, width)`; each model gives at least `samples` samples over `rounds` rounds and
+    at least `min_seconds` of inference. `anchor_ms`, what the anchor nets took in an earlier session, puts
+    `anchored_ms` on that session's scale and tells the drift since; without it the drift is unknown.
+    Raises InputError for what cannot be run or reached, UnsteadyDeviceError if five tries were not steady.
+    """
+    shape = (device.batch, *input_shape)
+    jobs = [Job(name, Path(path), shape) for name, path in models.items()]
+    return measure_jobs(
+        jobs, device, rounds=rounds, samples=samples, min_seconds=min_seconds, tolerance=tolerance,
+        anchor_ms=anchor_ms, progress=progress, workdir=workdir, seed=seed, launcher=launcher,
+    ).measurements  # fmt: skip
+
+
+def measure_jobs(
+    jobs: Sequence[Job],
+    device: DeviceProfile,
+    *,
+    rounds: int = 30,
+    samples: int = 120,
+    min_seconds: float = 0.3,
+    max_round_seconds: float = math.inf,
+    tolerance: float | None = None,
+    anchor_ms: float | None = None,
+    progress: Progress | None = None,
+    workdir: Path | None = None,
+    seed: int = 0,
+    launcher: Launcher | None = None,
+    copied_load_ms: float = COPIED_LOAD_MS,
+) -> TimedJobs:
+    """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds.
+
+    copied_load_ms: a small model that loads within this time is loaded `COPIES` times. launcher: a way to the device
+    that is open already; default: the profile's. tolerance: by default `TOLERANCE`.
+    """
+    check_reachable(device)
+    with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as found:
+        return _measure_jobs(
+            jobs, device, found, rounds=max(MIN_ROUNDS, rounds), samples=samples, min_seconds=min_seconds,
+            max_round_seconds=max_round_seconds, anchor_ms=anchor_ms, progress=progress,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
+            workdir=workdir, seed=seed, copied_load_ms=copied_load_ms,
+        )  # fmt: skip
+
+
+def _measure_jobs(
+    jobs: Sequence[Job],
+    device: DeviceProfile,
+    launcher: Launcher,
+    *,
+    rounds: int,
+    samples: int,
+    min_seconds: float,
+    max_round_seconds: float,
+    tolerance: float,
+    anchor_ms: float | None,
+    progress: Progress | None,
+    workdir: Path | None,
+    seed: int,
+    copied_load_ms: float,
+) -> TimedJobs:
+    runtime = find_runtime(device.runtime)
+    local = launcher is launch_local
+    for job in jobs:
+        runtime.check(device.precision, job.path, here=local)
+    before = load_average() if local else None
+    with tempfile.TemporaryDirectory(dir=workdir, prefix="anchors-") as folder:
+        seats, groups = _seat(jobs, runtime.name, runtime.anchors, Path(folder))
+        workers = start_workers(
+            groups, threads=device.threads, precision=device.precision, launcher=launcher
+        )  # fmt: skip
+        try:
+            check_processor(device, workers[0].cpu, "what answers for it")
+            session = _Session([job.name for job in jobs], seats, workers, progress)
+            session.load(runtime.load_seconds)
+            alone = [len(groups[seat.worker][1]) == 1 for seat in seats[: len(jobs)]]
+            small = [own and size_bytes(job.path) <= COPIED_BYTES for own, job in zip(alone, jobs, strict=True)]
+            session.copy([*small, *[True] * NUM_ANCHORS], runtime.load_seconds, copied_load_ms)
+            repeats = session.repeats(rounds, samples, min_seconds)
+            rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
+            judged = [job.judged for job in jobs]
+            log_ms, unsteadiness, tries = session.time_until_steady(judged, rounds, repeats, tolerance, seed)
+            energy = session.energy(len(jobs), find_meter(runtime.name) if local else None)
+        finally:
+            stop_workers(workers)
+    effects = _effects(log_ms, session.when, judged)
+    here = float(np.exp(effects[-len(STREAMING) :].mean()))  # these anchors' geometric mean
+    scale = anchor_ms / here if anchor_ms else 1.0
+    measurements = {
+        job.name: Measurement(
+            device=device.name,
+            runtime=runtime.name,
+            runtime_version=workers[seats[index].worker].version,
+            threads=device.threads,
+            batch=job.shape[0],
+            precision=device.precision,
+            effective_precision=session.effective[index],
+            samples_ms=tuple(session.samples[index]),
+            anchored_ms=float(np.exp(effects[index])) * scale,
+            peak_rss_bytes=session.peak_bytes[index] if alone[index] else None,
+            runtime_rss_bytes=workers[seats[index].worker].rss if alone[index] else None,
+            load_ms=session.load_ms[index],
+            energy_mj=energy[index] / job.shape[0] if energy else None,
+            host_load_before=before,
+            host_load_after=load_average() if local else None,
+            drift=here / anchor_ms - 1 if anchor_ms else None,
+            created=utc_now(),
+        )
+        for index, job in enumerate(jobs)
+    }
+    return TimedJobs(measurements, unsteadiness, here, tries, workers[0].cpu)
+
+
+def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:
+    """Give each model's typical log time; the judged nets and the streaming anchors drift together, small blocks and
+    tiny anchors apart from them.
+
+    What slows a net (weights that stream from a memory others use too) does not touch what fits the inner cache.
+    """
+    tiny = len(log_ms) - len(judged) - len(STREAMING)
+    nets = np.array([*judged, *[False] * tiny, *[True] * len(STREAMING)])
+    effects = np.empty(len(log_ms))
+    for kind in (nets, ~nets):
+        if kind.any():
+            effects[kind] = typical_log_ms(log_ms[kind], when[kind])
+    return effects
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """Where a model sits: the worker's index and the model's index in it."""
+
+    worker: int
+    model: int
+
+
+def _seat(
+    jobs: Sequence[Job], runtime: str, anchor_runtime: str, folder: Path
+) -> tuple[list[_Seat], list[tuple[str, list[ModelFile]]]]:
+    """Give every job a seat in a worker, and the anchors workers of their own, last."""
+    if not jobs:
+        raise InputError("nothing to measure: no model was given")
+    groups: dict[str, list[ModelFile]] = {}
+    order: list[str] = []
+    seats = []
+    for number, job in enumerate(jobs):
+        key = f"group {job.group}" if job.group else f"job {number}"
+        if key not in groups:
+            groups[key] = []
+            order.append(key)
+        seats.append(_Seat(order.index(key), len(groups[key])))
+        groups[key].append(ModelFile(str(job.path), job.shape))
+    anchors = anchor_files(anchor_runtime, folder)
+    # The streaming anchors sleep between their turns as the measured networks do: each in a process of its own.
+    tiny, streaming = anchors[: -len(STREAMING)], anchors[-len(STREAMING) :]
+    seats += [_Seat(len(order), index) for index in range(len(tiny))]
+    seats += [_Seat(len(order) + 1 + index, 0) for index in range(len(streaming))]
+    together = [tiny, *([anchor] for anchor in streaming)]
+    return seats, [(runtime, groups[key]) for key in order] + [(anchor_runtime, models) for models in together]
+
+
+class _Session:
+    """The turns of one measurement: seats in, samples out."""
+
+    def __init__(
+        self, names: Sequence[str], seats: Sequence[_Seat], workers: Sequence[Worker], progress: Progress | None
+    ) -> None:
+        self.names = [*names, *(f"anchor {name}" for name in anchor_names())]
+        self.seats, self.workers = seats, workers
+        self.samples: list[list[float]] = []
+        self.effective: list[str] = []
+        self.load_ms: list[float] = []
+        self.peak_bytes: list[int | None] = []
+        self.when: Ints = np.empty((len(seats), 0), dtype=np.int64)  # the place of each turn in time
+        self._typical: list[float] = []
+        self._progress = progress or (lambda stage, done, total: None)
+
+    def load(self, seconds: float) -> None:
+        """Load each model within so many seconds, and warm it up."""
+        for index, seat in enumerate(self.seats):
+            self._progress("loading", index, len(self.seats))
+            loaded = self._ask(index, {"do": "load", "model": seat.model}, timeout=seconds)
+            self.effective.append(loaded["effective"])
+            self.load_ms.append(loaded["load_ms"])
+            warm = self._ask(index, {"do": "warm", "model": seat.model, "seconds": WARM_SECONDS}, timeout=120)
+            self._typical.append(warm["ms"])
+            self.peak_bytes.append(self._ask(index, {"do": "memory"}, timeout=60)["peak"])
+
+    def copy(self, wanted: Sequence[bool], seconds: float, slowest_ms: float) -> None:
+        """Load models again that load within `slowest_ms`, to be timed in turns with their first copy."""
+        for index, several in enumerate(wanted):
+            self._progress("loading copies", index, len(wanted))
+            if several and self.load_ms[index] <= slowest_ms:
+                for _ in range(COPIES - 1):
+                    self._ask(index, {"do": "copy", "model": self.seats[index].model}, timeout=seconds)
+
+    def repeats(self, rounds: int, samples: int, min_seconds: float) -> list[int]:
+        """Give each model's inferences a turn: enough for the samples and the minimum time over all rounds."""
+        enough = math.ceil(samples / rounds)
+        long = [math.ceil(min_seconds * 1000 / rounds / max(ms, 1e-3)) for ms in self._typical]
+        return [max(enough, min(each, MAX_REPEATS)) for each in long]
+
+    def round_seconds(self, repeats: Sequence[int]) -> float:
+        """Estimate one round: a turn has uncounted first inferences and about a millisecond of talk."""
+        counted = zip(repeats, self._typical, strict=True)
+        return sum(1e-3 + (each + _settle(ms)) * ms / 1000 for each, ms in counted)
+
+    def time_until_steady(
+        self, judged: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
+    ) -> tuple[Floats, float, int]:
+        """Time rounds until their halves agree. Returns the log times `(models, rounds)`, how far apart, the tries.
+
+        A try that is not steady is not thrown away: the next adds as many rounds, and the halves of all are compared.
+        The polish takes medians over rounds, so a burst of load in one try weighs less with every further one.
+        """
+        chosen = np.flatnonzero(np.array(judged))
+        apart = math.inf
+        log_ms = np.empty((len(self.seats), 0))
+        self.when = np.empty((len(self.seats), 0), dtype=np.int64)
+        self.samples = [[] for _ in self.seats]
+        for attempt in range(1, MAX_TRIES + 1):
+            more = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
+            log_ms = np.concatenate([log_ms, more], axis=1)
+            compared = [*range(len(judged)), *range(len(log_ms) - len(STREAMING), len(log_ms))]
+            each = halves_apart(log_ms[compared], len(STREAMING))[chosen]
+            apart = float(np.percentile(each, 95)) if len(each) else 0.0
+            if apart <= tolerance:
+                return log_ms, apart, attempt
+        worst = self.names[int(chosen[int(np.argmax(each))])]
+        raise UnsteadyDeviceError(
+            f"not steady: after {MAX_TRIES} tries the two halves of the rounds still differ by {apart:.1%} at p95 "
+            f"(worst {worst}, {each.max():.1%}; allowed {tolerance:.0%}): quiet the host and try again"
+        )
+
+    def energy(self, num: int, meter: EnergyMeter | None) -> list[float]:
+        """Give the millijoules an inference of each of the first `num` models took, over a busy stretch of its own."""
+        if meter is None:
+            return []
+        found = []
+        for index in range(num):
+            repeats = max(10, math.ceil(ENERGY_SECONDS * 1000 / self._typical[index]))
+            before = meter.read()
+            spent = sum(self._turn(index, repeats))
+            after = meter.read()
+            # The stretch holds the settling inferences too: they take their share by time, uncounted as they are.
+            settled = _settle(self._typical[index]) * spent / repeats
+            found.append(meter.millijoules(before, after) * spent / (spent + settled) / repeats)
+        return found
+
+    def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
+        num = len(self.seats)
+        log_ms = np.empty((num, rounds))
+        when = np.empty((num, rounds), dtype=np.int64)
+        start = self.when.size
+        stage = "measuring" if attempt == 1 else f"measuring, try {attempt}"
+        for turn in range(rounds):
+            self._progress(stage, turn, rounds)
+            for place, index in enumerate(rng.permutation(num)):
+                when[index, turn] = start + turn * num + place
+                times = self._turn(int(index), repeats[index])
+                self.samples[index] += times
+                log_ms[index, turn] = np.log(np.median(times))
+        self._progress(stage, rounds, rounds)
+        self.when = np.concatenate([self.when, when], axis=1)
+        return log_ms
+
+    def _turn(self, index: int, repeats: int) -> list[float]:
+        settle = _settle(self._typical[index])
+        request = {"do": "time", "model": self.seats[index].model, "settle": settle, "repeats": repeats}
+        # A hundred times the expected time is a hang, not noise.
+        limit = max(30.0, 100 * repeats * self._typical[index] / 1000)
+        times: list[float] = self._ask(index, request, timeout=limit)["ms"]
+        return times
+
+    def _ask(self, index: int, request: dict[str, object], timeout: float) -> dict[str, Any]:
+        try:
+            return self.workers[self.seats[index].worker].ask(request, timeout)
+        except WorkerError as error:
+            raise InputError(f"cannot measure {self.names[index]}: {error}") from error
+
+
+def _settle(typical_ms: float) -> int:
+    """Give the uncounted inferences of a turn."""
+    return max(1, min(MAX_SETTLE, math.ceil(SETTLE_MS / max(typical_ms, 1e-3))))

@@ -1,0 +1,206 @@
+"""Reach a device, and refuse one that is not here: `launcher_of` is the only way to a runner of a device.
+
+Another host is reached by ssh, or by a command template for what ssh does not reach (adb, docker, a queue).
+
+The runner and the model files are copied into a fresh folder there, and the runner speaks its JSON over the
+connection's standard input and output. When the connection ends, the runner's input ends and so does the runner; a
+watchdog ends one that hangs. Host keys are checked; passwords and keys are left to ssh and its agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from string import Formatter
+
+from tutelage.bench.runtimes.conversion import parts
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.bench.runtimes.runner import processor
+from tutelage.records import DeviceProfile, InputError
+
+from .worker import RUNNER, RUNNER_FILES, Launcher, ModelFile, launch_local
+
+CONNECT_SECONDS = 15
+COPY_SECONDS = 300
+# BatchMode: ask nothing, as nobody may be there to answer; the alive messages notice a dead line within 30 s.
+SSH_OPTIONS = (
+    "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}",
+    "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
+)  # fmt: skip
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*")
+
+
+def check_reachable(device: DeviceProfile) -> None:
+    """Refuse a device whose models cannot be run from here, and one that is said to be here but is another machine."""
+    if not device.reachable:
+        raise InputError(
+            f"device {device.name} cannot be reached from here (host: {device.host}), and nothing is measured in its "
+            "place: it has predictions only; to measure it, write `host: USER@HOST` into its profile, or `host: local` "
+            "and this machine's cpu_model if it is this machine"
+        )
+    if device.local:
+        check_processor(device, processor(), "this machine")
+
+
+def check_processor(device: DeviceProfile, found: str, where: str) -> None:
+    """Refuse figures of another processor than the profile's: they would be filed under the wrong device."""
+    if device.cpu_model and found != device.cpu_model:
+        raise InputError(
+            f"device {device.name} is a {device.cpu_model!r}, {where} has a {found!r}: measure it there, add this "
+            f"one under another name, or write `host: unreachable` into the profile, so that {device.name} is predicted"
+        )
+
+
+@contextlib.contextmanager
+def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[Launcher]:
+    """Give what starts runners on a device, here or elsewhere. Raises InputError for one that cannot be reached."""
+    check_reachable(device)
+    if device.local:
+        yield launch_local
+        return
+    with open_launcher(device, workdir) as launcher:
+        yield launcher
+
+
+@contextlib.contextmanager
+def open_launcher(
+    device: DeviceProfile, workdir: Path | None = None, ssh: Sequence[str] = ("ssh",)
+) -> Iterator[Launcher]:
+    """Give what starts runners on a device that is not local, and clean up there afterwards.
+
+    `ssh` may name another client or add options (a port, a configuration file).
+    """
+    if device.command:
+        with _open_command(device.command, workdir) as launcher:
+            yield launcher
+    else:
+        with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], find_runtime(device.runtime).module) as launcher:
+            yield launcher
+
+
+@contextlib.contextmanager
+def _open_ssh(host: str, client: list[str], module: str) -> Iterator[Launcher]:
+    if not _HOST.fullmatch(host):
+        raise InputError(f"host {host!r}: give USER@HOST or a host of your ssh configuration")
+    folder = _ssh(client, host, "umask 077; mktemp -d", what="make a folder").decode().strip()
+    if not folder.startswith("/"):
+        raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
+    try:
+        python = _find_python(client, host, module)
+        for file in RUNNER_FILES:
+            _copy(client, host, file, f"{folder}/{file.name}")
+        copied: dict[str, str] = {}
+
+        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
+            seen = []
+            for model in models:
+                seen.append(ModelFile(_send(model.path), model.shape))
+            # exec: no shell stays between ssh and the runner, so that both end together.
+            return [*client, "-T", host, f"exec {python} -I {shlex.quote(folder)}/runner.py"], seen
+
+        def _send(path: str) -> str:
+            if not Path(path).is_file():  # a numpy anchor is named, not stored
+                return path
+            if path not in copied:
+                for part in parts(Path(path)):
+                    _copy(client, host, part, f"{folder}/{len(copied)}{part.suffix}")
+                copied[path] = f"{folder}/{len(copied)}{Path(path).suffix}"
+            return copied[path]
+
+        yield launch
+    finally:
+        # Cleaning up must not hide what went wrong before; a folder in the other's /tmp is the most that can stay.
+        with contextlib.suppress(InputError):
+            _ssh(client, host, f"rm -rf {shlex.quote(folder)}", what="clean up")
+
+
+@contextlib.contextmanager
+def _open_command(template: str, workdir: Path | None) -> Iterator[Launcher]:
+    """Start runners by a template such as `docker run -i --rm -v {folder}:{folder} IMAGE python3 {runner}`."""
+    check_template(template)
+    with tempfile.TemporaryDirectory(dir=workdir, prefix="tutelage-remote-") as scratch:
+        folder = Path(scratch)
+        runner = folder / RUNNER.name
+        for file in RUNNER_FILES:
+            (folder / file.name).write_bytes(file.read_bytes())
+        copied: dict[str, str] = {}
+
+        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
+            seen = []
+            for model in models:
+                if Path(model.path).is_file() and model.path not in copied:
+                    number = len(copied)
+                    for part in parts(Path(model.path)):
+                        (folder / f"{number}{part.suffix}").write_bytes(part.read_bytes())
+                    copied[model.path] = str(folder / f"{number}{Path(model.path).suffix}")
+                seen.append(ModelFile(copied.get(model.path, model.path), model.shape))
+            filled = template.format(runner=shlex.quote(str(runner)), folder=shlex.quote(str(folder)))
+            return shlex.split(filled), seen
+
+        yield launch
+
+
+def check_template(template: str) -> None:
+    """Refuse a launcher template that names what there is not, or lacks the runner."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        words = shlex.split(template)
+    except ValueError as error:
+        raise InputError(f"command {template!r} cannot be read ({error}): quote it as for a shell") from error
+    unknown = fields - {"runner", "folder"}
+    if unknown or "runner" not in fields or not words:
+        raise InputError(
+            f"command {template!r}: it must hold {{runner}} and may hold {{folder}}"
+            + (f", not {', '.join(sorted(f'{{{field}}}' for field in unknown))}" if unknown else "")
+        )
+
+
+def _find_python(client: list[str], host: str, module: str) -> str:
+    """Find a Python with numpy and the runtime there: `TUTELAGE_PYTHON` of that host's environment, then its PATH."""
+    words = f"'import sys, numpy, {module}; print(sys.version_info[:2] >= (3, 8))'"
+    failure = ""
+    for python in ('"$TUTELAGE_PYTHON"', "python3", "python"):
+        # -I as the runner has it: a PYTHONPATH of that host counts in neither.
+        probe = f"test -z {python} || {python} -I -c {words} 2>&1 || true"
+        told = _ssh(client, host, probe, what="look for Python").decode(errors="replace").strip().splitlines()
+        if told[-1:] == ["True"]:
+            return python
+        named = "TUTELAGE_PYTHON" in python and bool(told)
+        if named or (told and told[-1] != "False" and "not found" not in told[-1]):
+            failure = failure or f" ({python.strip(chr(34))} there says: {told[-1].strip()[:200]})"
+        if named:  # what that host's user chose is not passed over in silence
+            break
+    machine = _ssh(client, host, "uname -m", what="ask for its architecture").decode(errors="replace").strip()
+    raise InputError(
+        f"{host} has no Python 3.8 or newer that runs numpy and {module}{failure}: install them there for {machine}, "
+        "or set TUTELAGE_PYTHON there to the Python that has them"
+    )
+
+
+def _copy(client: list[str], host: str, path: Path, target: str) -> None:
+    """Copy a file over ssh's own connection, and check that all of it arrived."""
+    command = f"cat > {shlex.quote(target)} && wc -c < {shlex.quote(target)}"
+    data = path.read_bytes()
+    told = _ssh(client, host, command, what=f"copy {path.name}", data=data, seconds=COPY_SECONDS)
+    if told.strip() != str(len(data)).encode():
+        raise InputError(
+            f"{host} kept {told.decode().strip() or 'nothing'} of {len(data)} bytes of {path.name}: is its disk full?"
+        )
+
+
+def _ssh(client: list[str], host: str, command: str, *, what: str, data: bytes = b"", seconds: float = 60) -> bytes:
+    try:
+        done = subprocess.run([*client, "-T", host, command], input=data, capture_output=True, timeout=seconds)
+    except FileNotFoundError as error:
+        raise InputError(f"no {client[0]} on this host: install an ssh client") from error
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"cannot {what} on {host}: no answer within {seconds:.0f} s") from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise InputError(f"cannot {what} on {host}: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,1 @@
+"""The runtimes a model can be measured on: adapters, formats and converters."""

@@ -1,0 +1,8 @@
+"""Image data: `load_dataset` by name, checks of what lies on disk, splits, caches, augmentation and loaders."""
+
+from .check import DataReport, check_path
+from .dataset import SPLITS, Dataset, Request
+from .registry import DATASETS, load_dataset
+from .sets.phantom import phantom
+
+__all__ = ["DATASETS", "SPLITS", "DataReport", "Dataset", "Request", "check_path", "load_dataset", "phantom"]

@@ -1,0 +1,218 @@
+"""Chest X-ray collections with many labels an image: ChestX-ray14, CheXpert and PadChest, as they lie on disk.
+
+Enters: the folder a person downloaded. Leaves: a multi-label `Listing` grouped by patient. Layouts: FACTS section 7.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tutelage.distill.data.dataset import EXTRA, Listing, Request
+from tutelage.records import InputError
+
+from .table import keep_present, read_csv, word_columns
+
+CHESTXRAY14_LABELS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+
+# The five labels of the CheXpert competition (Irvin et al. 2019).
+CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+UNCERTAIN = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
+
+# PadChest has 174 findings; these are the ones that ChestX-ray14 has too. Our choice: the papers do not list theirs.
+PADCHEST_LABELS = (
+    "atelectasis", "cardiomegaly", "pleural effusion", "infiltrates", "mass", "nodule", "pneumonia", "pneumothorax",
+    "consolidation", "pulmonary edema", "emphysema", "pulmonary fibrosis", "pleural thickening", "hiatal hernia",
+)  # fmt: skip
+PADCHEST_PROJECTIONS = ("PA", "AP", "AP_horizontal")
+
+
+def list_chestxray14(request: Request) -> Listing:
+    """List ChestX-ray14: official test list, patients from the table; val is carved from the rest by patient."""
+    root = _folder(request)
+    request.option("fit", "", ("fit",))
+    table = _one(root, "Data_Entry_2017*.csv")
+    _, rows = read_csv(table)  # the header's bracketed commas shift names: read by position
+    files = {path.name: path for pattern in ("images*/images/*.png", "images*/*.png") for path in root.glob(pattern)}
+    official = dict.fromkeys(_lines(root, "test_list.txt"), "test")
+    official.update(dict.fromkeys(_lines(root, "train_val_list.txt"), "train"))
+    words = []
+    for number, row in enumerate(rows, 2):
+        found = [word.strip() for word in row[1].split("|")]
+        for word in found:
+            if word not in CHESTXRAY14_LABELS and word != "No Finding":
+                raise InputError(f"{table}, line {number}: label {word!r} is not one of ChestX-ray14's 14")
+        words.append(found)
+    unlisted = [row[0] for row in rows if row[0] not in official] if official else []
+    if unlisted:
+        raise InputError(f"{unlisted[0]} ({len(unlisted)} such) is neither in train_val_list.txt nor in test_list.txt")
+    listing = Listing(
+        root=root,
+        paths=tuple(files.get(row[0], root / "images" / row[0]) for row in rows),
+        labels=word_columns(words, CHESTXRAY14_LABELS),
+        class_names=CHESTXRAY14_LABELS,
+        groups=np.array([row[3].strip() for row in rows], dtype=np.str_),
+        splits=np.array([official.get(row[0], "") for row in rows], dtype="<U5"),
+        multi_label=True,
+        notes=() if official else ("no official lists found: test was carved by patient",),
+    )
+    return keep_present(listing)
+
+
+def list_chexpert(request: Request) -> Listing:
+    """List CheXpert. Options: `uncertain` (ones, zeros, ignore), `labels`, `frontal` (leave out lateral views),
+    `valid_as` ("test": the official valid.csv is the test split; "val": it is val, and test is carved from train;
+    "extra": it is a second test split, and val and test are carved from train).
+    """
+    root = _folder(request)
+    known = ("uncertain", "labels", "frontal", "valid_as", "fit")
+    policy = str(request.option("uncertain", "ones", known))
+    if policy not in UNCERTAIN:
+        raise InputError(f"uncertain {policy!r} is not one of {', '.join(UNCERTAIN)}")
+    valid_as = str(request.option("valid_as", "test", known))
+    if valid_as not in ("test", "val", EXTRA):
+        raise InputError(f"valid_as {valid_as!r} is not one of test, val, {EXTRA}")
+    class_names = tuple(request.option("labels", CHEXPERT_LABELS, known))
+    frontal = bool(request.option("frontal", False, known))
+    paths: list[Path] = []
+    values: list[list[float]] = []
+    given: list[str] = []
+    for file, split in (("train.csv", "train"), ("valid.csv", valid_as)):
+        header, rows = read_csv(root / file)
+        absent = [name for name in ("Path", "Frontal/Lateral", *class_names) if name not in header]
+        if absent:
+            raise InputError(f"{root / file} has no column {absent[0]!r}; it has {', '.join(header)}")
+        places = [header.index(name) for name in class_names]
+        side = header.index("Frontal/Lateral")
+        for number, row in enumerate(rows, 2):
+            if frontal and row[side] != "Frontal":
+                continue
+            paths.append(_below(root, row[header.index("Path")]))
+            values.append([_chexpert_value(root / file, number, row[place], policy) for place in places])
+            given.append(split)
+    patients = [re.search(r"patient\d+", path.as_posix()) for path in paths]
+    if None in patients:
+        raise InputError(f"no patientNNNNN in the path {paths[patients.index(None)]}")
+    listing = Listing(
+        root=root,
+        paths=tuple(paths),
+        labels=np.array(values, dtype=np.float32),
+        class_names=class_names,
+        groups=np.array([found[0] for found in patients if found], dtype=np.str_),
+        splits=np.array(given, dtype="<U5"),
+        multi_label=True,
+        notes=(f"uncertain labels: {policy}; blank labels are 0",),
+    )
+    return keep_present(listing)
+
+
+def list_padchest(request: Request) -> Listing:
+    """List PadChest, grouped by patient. Options: `labels` (a list), `projections` (default PA and AP views)."""
+    root = _folder(request)
+    known = ("labels", "projections", "fit")
+    class_names = tuple(request.option("labels", PADCHEST_LABELS, known))
+    projections = tuple(request.option("projections", PADCHEST_PROJECTIONS, known))
+    table = _one(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv")
+    header, rows = read_csv(table)
+    places = {}
+    for name in ("ImageID", "PatientID", "Projection", "Labels"):
+        if name not in header:
+            raise InputError(f"{table} has no column {name!r}")
+        places[name] = header.index(name)
+    folder_at = header.index("ImageDir") if "ImageDir" in header else None
+    paths, words, groups = [], [], []
+    num_unlabelled = 0
+    for number, row in enumerate(rows, 2):
+        if row[places["Projection"]] not in projections:
+            continue
+        text = row[places["Labels"]].strip()
+        if text in ("", "nan"):
+            num_unlabelled += 1
+            continue
+        words.append(_padchest_words(table, number, text))
+        nested = root / row[folder_at] / row[places["ImageID"]] if folder_at is not None else None
+        paths.append(nested if nested is not None and nested.is_file() else root / row[places["ImageID"]])
+        groups.append(row[places["PatientID"]])
+    if not paths:
+        raise InputError(f"{table} has no labelled row of the projections {', '.join(projections)}")
+    if "labels" in request.options:
+        _check_known(table, class_names, words)
+    listing = Listing(
+        root=root,
+        paths=tuple(paths),
+        labels=word_columns(words, class_names),
+        class_names=class_names,
+        groups=np.array(groups, dtype=np.str_),
+        splits=np.full(len(paths), "", dtype="<U5"),
+        multi_label=True,
+        notes=(f"{num_unlabelled} rows without labels were left out",) if num_unlabelled else (),
+    )
+    return keep_present(listing)
+
+
+def _check_known(table: Path, asked: Sequence[str], words: Sequence[Sequence[str]]) -> None:
+    """Refuse a label that no row has: misspelt, it would be a column of zeros."""
+    known = sorted({word for row in words for word in row})
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f"; {len(known)} labels occur"
+            raise InputError(f"label {name!r} is in no row of {table}{hint}")
+
+
+def _padchest_words(table: Path, line: int, text: str) -> list[str]:
+    """Read labels written as a Python list: a literal, never evaluated; blanks around words are stripped."""
+    try:
+        words = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        words = None
+    if not isinstance(words, list):
+        raise InputError(f"{table}, line {line}: Labels {text!r} is not a list of words")
+    return [str(word).strip().lower() for word in words]
+
+
+def _chexpert_value(file: Path, line: int, text: str, policy: str) -> float:
+    if text.strip() == "":
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value == -1.0:
+        return UNCERTAIN[policy]
+    if value in (0.0, 1.0):
+        return value
+    raise InputError(f"{file}, line {line}: label {text!r} is not 1.0, 0.0, -1.0 or blank")
+
+
+def _below(root: Path, listed: str) -> Path:
+    """Resolve a listed path: the table's first folder (`CheXpert-v1.0-small`) is the root, whatever it is called."""
+    inner = listed.split("/", 1)[1] if "/" in listed else listed
+    return root / inner if not (root / listed).is_file() else root / listed
+
+
+def _folder(request: Request) -> Path:
+    root = request.where()
+    if not root.is_dir():
+        raise InputError(f"{root} is a file: data set {request.name} needs its folder")
+    return root
+
+
+def _one(root: Path, pattern: str) -> Path:
+    found = sorted(root.glob(pattern))
+    if not found:
+        raise InputError(f"no {pattern} in {root}: it belongs to this data set")
+    return found[0]
+
+
+def _lines(root: Path, name: str) -> list[str]:
+    file = root / name
+    return [line.strip() for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []

@@ -1,0 +1,1 @@
+"""Accuracy, AUC and their intervals, thresholds, calibration and paired tests."""

@@ -1,0 +1,1 @@
+"""Explanations: class activation maps, figures about them, and their pictures."""

@@ -1,0 +1,1 @@
+"""The training loop, its schedule and checkpoints, and the soft targets of teachers."""

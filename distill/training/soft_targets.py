@@ -1,0 +1,195 @@
+"""Soft targets: what teachers say of a batch, paid once and kept on disk for every later student.
+
+Enters: teachers and batches that know which image and which augmentation seed each row is. Leaves: teacher logits, so
+that every temperature and every loss shares them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tutelage.records import InputError, content_id
+
+from .soft_target_store import LogitStore
+
+logger = logging.getLogger(__name__)
+
+# Change it when the meaning of a stored record changes: caches of another version are rebuilt.
+CACHE_VERSION = 1
+Combine = Literal["mean", "confidence", "best"]
+
+
+class TaughtBatch(Protocol):
+    """What a batch must tell: images `(b, c, r, r)`, and for each row its image index and augmentation seed."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def indices(self) -> Any: ...
+    @property
+    def aug_seeds(self) -> Any: ...
+
+
+class SoftTargets:
+    """Teachers frozen in eval mode, with one append-only cache file each under `cache` (none without it).
+
+    `data_id` names the images and their augmentation (a manifest hash, the recipe's augmentation and normalisation): a
+    cache made of other images is not used. `resolution` is the side the teachers see, resized from the batch's own.
+    Deterministic: a cached answer is the very float32 the teacher gave.
+    """
+
+    def __init__(
+        self,
+        teachers: nn.Module | Sequence[nn.Module],
+        cache: Path | None = None,
+        *,
+        data_id: str = "",
+        resolution: int | None = None,
+        multi_label: bool = False,
+    ) -> None:
+        self.teachers = [teachers] if isinstance(teachers, nn.Module) else list(teachers)
+        if not self.teachers:
+            raise InputError("soft targets need at least one teacher")
+        self.resolution = resolution
+        self.multi_label = multi_label
+        self.num_computed = 0  # images that went through a teacher, summed over teachers
+        for teacher in self.teachers:
+            teacher.eval().requires_grad_(False)
+        self.ids = tuple(weights_id(teacher) for teacher in self.teachers)
+        self._stores: list[LogitStore | None] = [None] * len(self.teachers)
+        if cache is not None:
+            for i, name in enumerate(self.ids):
+                told = {"version": CACHE_VERSION, "teacher": name, "data": data_id, "resolution": resolution}
+                folder = cache / f"{name}-{content_id(told)}"
+                others = [path.name for path in cache.glob(f"{name}-*") if path != folder]
+                if others and not folder.exists():
+                    logger.warning("%s of another data set or version is not used: built anew", ", ".join(others))
+                self._stores[i] = LogitStore(folder, told)
+
+    def logits(self, batch: TaughtBatch) -> Tensor:
+        """Give every teacher's logits `(teachers, batch, classes)`, float32, on the batch's device."""
+        keys = np.stack([_as_int64(batch.indices), _as_int64(batch.aug_seeds)], axis=1)
+        rows = [self._one(i, batch.images, keys) for i in range(len(self.teachers))]
+        shapes = {row.shape for row in rows}
+        if len(shapes) > 1:
+            raise InputError(f"teachers disagree about the classes: {sorted(shape[1] for shape in shapes)} outputs")
+        return torch.stack(rows).to(batch.images.device)
+
+    def __call__(self, batch: TaughtBatch) -> Tensor:
+        """Give the mean probabilities `(batch, classes)` of all teachers at temperature 1."""
+        logits = self.logits(batch)
+        return (logits.sigmoid() if self.multi_label else logits.softmax(2)).mean(0)
+
+    def to(self, device: torch.device) -> SoftTargets:
+        """Move the teachers to a device."""
+        for teacher in self.teachers:
+            teacher.to(device)
+        return self
+
+    def _one(self, i: int, images: Tensor, keys: np.ndarray) -> Tensor:
+        store = self._stores[i]
+        if store is None:
+            return self._forward(i, images)
+        found, values = store.find(keys)
+        if found.all():
+            return torch.from_numpy(values)
+        missing = torch.from_numpy(np.flatnonzero(~found))
+        # Teachers in eval mode treat rows apart: the missing rows alone give the very bits that the whole batch would.
+        fresh = self._forward(i, images if len(missing) == len(images) else images[missing.to(images.device)]).cpu()
+        store.append(keys[missing.numpy()], fresh.numpy())
+        if len(missing) == len(images):
+            return fresh
+        whole = np.empty((len(keys), fresh.shape[1]), np.float32)
+        whole[found], whole[~found] = values[found], fresh.numpy()
+        return torch.from_numpy(whole)
+
+    @torch.no_grad()
+    def _forward(self, i: int, images: Tensor) -> Tensor:
+        self.num_computed += len(images)
+        if self.resolution is not None:
+            images = resize(images, self.resolution)
+        # One row alone goes through other kernels (a matrix times a vector) and comes out different in the last bit.
+        alone = len(images) == 1
+        logits: Tensor = self.teachers[i].eval()(torch.cat([images, images]) if alone else images).float()
+        logits = logits[:1] if alone else logits
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError(f"teacher {i} ({type(self.teachers[i]).__name__}) gives logits that are not finite")
+        return logits
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Resize `(b, c, r, r)` to `side`, bilinear and antialiased; the same tensor when it has that side already."""
+    if images.shape[-1] == side and images.shape[-2] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def combine_logits(
+    logits: Tensor, labels: Tensor, temperature: float, how: Combine = "mean", multi_label: bool = False
+) -> Tensor:
+    """Make one teacher `(batch, classes)` of several `(teachers, batch, classes)`; one alone is given as it is.
+
+    The answer is a logit vector whose softened probabilities are: the mean of theirs (You et al., KDD 2017), their
+    mean weighted by 1 - softmax of each one's loss on the hard label (CA-MKD, Zhang et al., ICASSP 2022, eq. 3), or
+    those of the teacher with the least loss on that sample.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    num = len(logits)
+    if how == "mean":
+        weights = torch.full(logits.shape[:2], 1 / num, device=logits.device)
+    else:
+        losses = torch.stack([_sample_loss(one, labels, multi_label) for one in logits])
+        if how == "confidence":
+            weights = (1 - losses.softmax(0)) / (num - 1)
+        elif how == "best":
+            weights = F.one_hot(losses.argmin(0), num).T.to(logits.dtype)
+        else:
+            raise InputError(f"unknown way to combine teachers {how!r}: give mean, confidence or best")
+    weighted = weights[:, :, None].to(logits.dtype)
+    if multi_label:
+        log_p = torch.logsumexp(F.logsigmoid(logits / temperature) + weighted.log(), dim=0)
+        log_q = torch.logsumexp(F.logsigmoid(-logits / temperature) + weighted.log(), dim=0)
+        return (log_p - log_q) * temperature
+    return torch.logsumexp(F.log_softmax(logits / temperature, dim=2) + weighted.log(), dim=0) * temperature
+
+
+def _sample_loss(logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    if not multi_label:
+        return F.cross_entropy(logits, labels, reduction="none")
+    known = ~torch.isnan(labels)
+    target = torch.where(known, labels, 0.0)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
+    return loss.sum(1) / known.sum(1).clamp(min=1)
+
+
+def weights_id(net: nn.Module) -> str:
+    """Hash a network's class and every tensor of its state: the name of this very teacher."""
+    digest = hashlib.sha256(type(net).__qualname__.encode())
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def tensors_id(*tensors: Tensor) -> str:
+    """Hash the shapes and every value of some tensors."""
+    digest = hashlib.sha256()
+    for value in tensors:
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _as_int64(values: Any) -> np.ndarray:
+    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return array.astype(np.uint64).view(np.int64) if array.dtype.kind == "u" else array.astype(np.int64)

@@ -1,0 +1,367 @@
+"""One training loop for teachers and students: hard labels, softened teachers, best epoch by validation.
+
+It runs on the CPU or one GPU as it is, and on several by `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
+from tutelage.distill.losses.logits import hard_loss
+from tutelage.distill.teachers.weights import load_exactly
+from tutelage.records import InputError, content_id
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .mixing import draw_mix
+from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
+from .soft_targets import SoftTargets, resize, tensors_id, weights_id
+from .soft_term import LabelledBatch, Taught
+
+__all__ = [
+    "Batches",
+    "KDConfig",
+    "LabelledBatch",
+    "TrainResult",
+    "TrainSchedule",
+    "predict_logits",
+    "train",
+    "validate",
+]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+class Batches(Protocol):
+    """A source of batches: the same for the same epoch number, every time.
+
+    `identity` hashes all that they depend on (images, split, augmentation, order): checkpoints of other data are not
+    taken up. It is read only where there is a checkpoint.
+    """
+
+    @property
+    def identity(self) -> str: ...
+    def __len__(self) -> int: ...
+    def epoch(self, k: int, /) -> Iterable[LabelledBatch]: ...
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training went; the validation figures are the best epoch's, `val_auc` is `None` where undefined."""
+
+    best_epoch: int
+    history: list[
+        dict[str, Any]
+    ]  # one dict an epoch: epoch, loss, hard, soft (weighted), lr, val_loss, val_accuracy, val_auc, seconds
+    val_auc: float | None
+    val_accuracy: float
+    stopped_early: bool = False
+    seconds: float = 0.0  # of all epochs' training, those before a stop too; validation is left out
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Run:
+    """The state of a training between epochs: all that a checkpoint must hold."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = -1
+
+    def rank(self, record: dict[str, Any]) -> tuple[float, float, float]:
+        """Order epochs by AUC, then accuracy, then loss."""
+        auc = record["val_auc"]
+        return (-1.0 if auc is None else auc, record["val_accuracy"], -record["val_loss"])
+
+
+# The global stream is seeded inside (dropout reads it) and put back after.
+@torch.random.fork_rng(devices=[])
+def train(
+    model: nn.Module,
+    loader: Batches,
+    val: tuple[Tensor, Tensor],
+    schedule: TrainSchedule,
+    *,
+    teachers: Sequence[SoftTargets | nn.Module] = (),
+    kd: KDConfig | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    multi_label: bool = False,
+    progress: Progress | None = None,
+    resolution: int | None = None,
+    device: str | None = None,
+) -> TrainResult:
+    """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
+
+    `val` are images `(n, c, r, r)` and labels. Without `teachers`, `kd` is not used: the undistilled twin is the same
+    call with none. `resolution` resizes batches for the model alone, so that students of many sizes share one teacher
+    cache. With `checkpoint` (a folder) a run that was stopped goes on after its last whole epoch, to the same bits.
+    A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
+    finite, naming epoch and batch.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=device == "cpu")
+    place, ranks = accelerator.device, accelerator.num_processes
+    notes = (f"{ranks} processes",) if ranks > 1 else ()
+    bf16 = wants_bf16(schedule, place, model)
+    layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
+    model.to(place)
+    model.to(memory_format=layout)
+    kd = kd or KDConfig()
+    taught = None
+    if teachers or "mean_teacher" in kd.options:
+        example = val[0][:1].to(place)
+        own_example = example if resolution is None else resize(example, resolution)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # projectors start from it
+            mixing = schedule.mixup > 0 or schedule.cutmix > 0
+            num_classes = _num_outputs(model, own_example)
+            taught = Taught(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
+    projectors = taught.projectors if taught else nn.ModuleList()
+    optimizer = build_optimizer([model, projectors], schedule)
+    ema = copy.deepcopy(model).requires_grad_(False) if schedule.ema_decay else None
+    weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
+
+    fingerprint = ""
+    if checkpoint is not None:
+        fingerprint = _fingerprint(model, schedule, taught, seed, resolution, loader.identity, val, multi_label)
+    parts = _parts(model, ema, taught)
+    run = _resume(checkpoint, fingerprint, parts, optimizer)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
+    num_batches = len(loader)
+
+    for epoch in range(len(run.history), schedule.epochs):
+        if _out_of_patience(run, schedule):
+            break
+        # Dropout and mixup depend on (seed, epoch, process) alone: a resumed epoch draws what the first try drew.
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch, accelerator.process_index]).generate_state(1)[0]))
+        rng = np.random.default_rng([seed, epoch, accelerator.process_index, 1])
+        values = [run.rank(record) for record in run.history]
+        wrapped.train()
+        sums, count, began = np.zeros(3), 0, time.monotonic()
+        for step, batch in enumerate(loader.epoch(epoch)):
+            if len(batch.images) < 2 * ranks:
+                continue
+            mine = _share_of(batch, accelerator.process_index, ranks, place)
+            lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            mix = draw_mix(len(mine.images), schedule.mixup, schedule.cutmix, rng)
+            images = mine.images if resolution is None else resize(mine.images, resolution)
+            images = mix.images(images).contiguous(memory_format=layout)
+            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+                logits = wrapped(images)
+            logits = logits.float()
+            if not bool(torch.isfinite(logits).all()):
+                raise InputError(_not_finite(logits, mine, epoch, step, lr))
+            hard = hard_loss(
+                logits,
+                mix.labels(mine.labels, logits.shape[1], multi_label),
+                multi_label=multi_label,
+                label_smoothing=schedule.label_smoothing,
+                class_weights=weights,
+                focal_gamma=schedule.focal_gamma,
+            )
+            soft = taught.soft(logits, mine, mix, images) if taught else hard.new_zeros(())
+            loss = taught.kd.alpha * hard + (1 - taught.kd.alpha) * soft if taught else hard
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            if ranks > 1:
+                for parameter in projectors.parameters():  # outside of the wrapped model: nobody else averages them
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+            if schedule.clip_norm is not None:
+                accelerator.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+            optimizer.step()
+            if taught:
+                taught.follow(model)
+            if ema is not None and schedule.ema_decay:
+                # Young averages forget faster (as TensorFlow's): the first weights are noise.
+                done = epoch * num_batches + step
+                _average(ema, model, min(schedule.ema_decay, (done + 1) / (done + 10)))
+            sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
+            count += len(images)
+            if progress:
+                progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
+        if count == 0:
+            raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
+        record = dict(zip(("loss", "hard", "soft"), _mean(sums, count, accelerator), strict=True))
+        record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
+        record |= _validate(ema or model, val_images, val_labels, multi_label, accelerator)
+        run.history.append(record)
+        if run.best_epoch < 0 or run.rank(record) > run.rank(run.history[run.best_epoch]):
+            run.best_epoch = epoch
+            run.best = {name: value.detach().cpu().clone() for name, value in (ema or model).state_dict().items()}
+        if checkpoint is not None and accelerator.is_main_process:
+            _save(checkpoint, fingerprint, run, parts, optimizer)
+        accelerator.wait_for_everyone()
+
+    if taught:
+        taught.close()
+    model.load_state_dict(_from_main(run.best, accelerator))
+    model.to(memory_format=torch.contiguous_format)
+    best = run.history[run.best_epoch]
+    return TrainResult(
+        best_epoch=run.best_epoch,
+        history=run.history,
+        val_auc=best["val_auc"],
+        val_accuracy=best["val_accuracy"],
+        stopped_early=len(run.history) < schedule.epochs,
+        seconds=sum(record["seconds"] for record in run.history),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a batch that this process trains on."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Any
+    aug_seeds: Any
+
+
+def _share_of(batch: LabelledBatch, process: int, processes: int, place: torch.device) -> _Part:
+    rows = slice(process, None, processes)
+    return _Part(
+        batch.images[rows].to(place, non_blocking=True),
+        batch.labels[rows].to(place, non_blocking=True),
+        batch.indices[rows],
+        batch.aug_seeds[rows],
+    )
+
+
+def _mean(sums: np.ndarray, count: int, accelerator: Any) -> list[float]:
+    """Give the mean over the images of all processes: each of them saw its own rows alone."""
+    if accelerator.num_processes > 1:
+        from accelerate.utils import reduce
+
+        totals = reduce(torch.tensor([*sums, count], dtype=torch.float32, device=accelerator.device), "sum").tolist()
+        return [value / totals[-1] for value in totals[:-1]]
+    return [float(value) for value in sums / count]
+
+
+def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, accelerator: Any) -> dict[str, Any]:
+    """Score the main process's model and send its figures to the other processes, whose batch norms differ."""
+    from accelerate.utils import broadcast_object_list
+
+    figures = [validate(model, images, labels, multi_label) if accelerator.is_main_process else None]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(figures)
+    return dict(figures[0] or {})
+
+
+def validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool) -> dict[str, Any]:
+    """Score a model on `(n, c, r, r)`: its val_loss, val_accuracy and val_auc (None where it is undefined)."""
+    logits = predict_logits(model, images)
+    loss = hard_loss(logits, labels.cpu(), multi_label=multi_label)
+    figures = evaluate(probabilities(logits.nan_to_num(0.0)), labels, multi_label=multi_label, bootstrap=0)
+    return {"val_loss": float(loss.nan_to_num(1e9)), "val_accuracy": figures.accuracy, "val_auc": figures.auc}
+
+
+def _from_main(weights: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor]:
+    if accelerator.num_processes == 1:
+        return weights
+    from accelerate.utils import broadcast
+
+    return {name: broadcast(value.to(accelerator.device)) for name, value in weights.items()}
+
+
+def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the average towards the model: floats by 1 - decay, counters copied."""
+    with torch.no_grad():
+        own, new = ema.state_dict(), model.state_dict()
+        floats = [name for name in own if own[name].is_floating_point()]
+        torch._foreach_lerp_([own[name] for name in floats], [new[name] for name in floats], 1 - decay)
+        for name in own.keys() - set(floats):
+            own[name].copy_(new[name])
+
+
+@torch.no_grad()
+def _num_outputs(model: nn.Module, example: Tensor) -> int:
+    was_training = model.training
+    outputs: Tensor = model.eval()(example)
+    model.train(was_training)
+    return outputs.shape[1]
+
+
+def _out_of_patience(run: _Run, schedule: TrainSchedule) -> bool:
+    return schedule.patience is not None and len(run.history) - 1 - run.best_epoch >= schedule.patience > 0
+
+
+def _fingerprint(
+    model: nn.Module,
+    schedule: TrainSchedule,
+    taught: Taught | None,
+    seed: int,
+    resolution: int | None,
+    data: str,
+    val: tuple[Tensor, Tensor],
+    multi_label: bool,
+) -> str:
+    """Name this training, its data included: a checkpoint of any other must not be taken up."""
+    names = [name for target in taught.targets for name in target.ids] if taught else []
+    kd = [asdict(taught.kd), taught.weight, taught.temperature, dict(taught.numbers)] if taught else None
+    images = [data, tensors_id(*val), multi_label]
+    return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution, images])
+
+
+def _parts(model: nn.Module, ema: nn.Module | None, taught: Taught | None) -> dict[str, nn.Module]:
+    """Name the modules whose weights a checkpoint must hold."""
+    parts: dict[str, nn.Module] = {"model": model}
+    if ema is not None:
+        parts["ema"] = ema
+    if taught is not None and taught.mean_teacher is not None:
+        parts["mean_teacher"] = taught.mean_teacher
+    if taught is not None and len(list(taught.projectors.parameters())):
+        parts["projectors"] = taught.projectors
+    return parts
+
+
+def _save(
+    folder: Path, fingerprint: str, run: _Run, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    weights = {name: module.state_dict() for name, module in parts.items()}
+    state = {"fingerprint": fingerprint, "history": run.history, "best_epoch": run.best_epoch}
+    save_checkpoint(folder, len(run.history), {**weights, "best": run.best}, optimizer.state_dict(), state)
+
+
+def _resume(
+    folder: Path | None, fingerprint: str, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> _Run:
+    saved = load_checkpoint(folder, fingerprint) if folder is not None else None
+    if saved is None:
+        return _Run()
+    for name, module in parts.items():
+        load_exactly(module, saved.weights.get(name, {}), f"{folder}/{name}")
+    optimizer.load_state_dict(saved.optimizer)
+    logger.info("%s: going on after epoch %d", folder, len(saved.state["history"]))
+    return _Run(saved.state["history"], saved.weights["best"], int(saved.state["best_epoch"]))
+
+
+def _not_finite(logits: Tensor, batch: _Part, epoch: int, step: int, lr: float) -> str:
+    # Batch norm spreads one bad image over all rows: an image that is itself not finite is named first.
+    bad = ~torch.isfinite(batch.images.flatten(1)).all(1)
+    bad = bad if bool(bad.any()) else ~torch.isfinite(logits).all(1)
+    row = int(torch.nonzero(bad)[0])
+    return (
+        f"logits are not finite at epoch {epoch}, batch {step} (first: row {row}, image {int(batch.indices[row])}); "
+        f"lr was {lr:.2g}: lower it, set clip_norm, or look at that image"
+    )

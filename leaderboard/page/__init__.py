@@ -1,0 +1,1 @@
+"""The leaderboard as one HTML file, and the server that refreshes it."""

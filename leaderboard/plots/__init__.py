@@ -1,0 +1,1 @@
+"""Plots of fronts, searches and distillation."""

@@ -1,0 +1,93 @@
+"""The picture of a search: every architecture it asked, the front, the finalists and the budget.
+
+Enters: plain arrays of error and costs. Leaves: PNG, SVG or PDF files in the style of `plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError
+
+from .front import PANEL_INCHES, add_legend, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+# Okabe and Ito: told apart by the colour-blind, and by shape in gray print.
+_FRONT, _FINALIST, _REST, _BOUND = "#0072B2", "#D55E00", "#999999", "#444444"
+_UNITS = {"bytes": ("MB", 1e6), "macs": ("M", 1e6), "params": ("M", 1e6)}
+
+
+def search_front_plot(
+    errors: Sequence[float],
+    costs: Mapping[str, Sequence[float]],
+    path: Path | Iterable[Path],
+    *,
+    within: Sequence[bool],
+    finalists: Sequence[int] = (),
+    bounds: Mapping[str, float] | None = None,
+    error_name: str = "error",
+) -> None:
+    """Draw error against each cost, one panel a cost: what kept all bounds (dots) or not (crosses), front, finalists.
+
+    `costs` maps a name such as `latency_ms@DEVICE` to one figure an architecture, `within` says which kept every bound,
+    `finalists` are indices, and `bounds` are drawn as dashed lines where a cost has one. The front of a panel is of
+    error and that cost alone, among what kept the bounds.
+    """
+    error, kept = np.asarray(errors, dtype=np.float64), np.asarray(within, dtype=bool)
+    if not costs or not len(error):
+        raise InputError("no architecture was asked, or nothing is weighed against the error: there is nothing to draw")
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+        for panel, (name, figures) in zip(panels, costs.items(), strict=True):
+            unit, scale = next((u for ending, u in _UNITS.items() if name.endswith(ending)), ("", 1.0))
+            _draw_panel(panel, np.asarray(figures, dtype=np.float64) / scale, error, kept, list(finalists))
+            bound = (bounds or {}).get(name)
+            if bound is not None:
+                panel.axvline(bound / scale, color=_BOUND, linestyle="--", linewidth=0.8)
+            panel.set_xlabel(f"{name} ({unit})" if unit else name)
+        panels[0].set_ylabel(error_name)
+        add_legend(figure, _marks(bool((~kept).any()), bool(bounds)))
+
+    save(path, (PANEL_INCHES[0] * len(costs), PANEL_INCHES[1] + 0.3), draw)
+
+
+def _draw_panel(panel: Axes, cost: Floats, error: Floats, kept: NDArray[np.bool_], finalists: list[int]) -> None:
+    panel.plot(cost[kept], error[kept], "o", markersize=3, color=_REST, markeredgewidth=0)
+    panel.plot(cost[~kept], error[~kept], "x", markersize=3.5, color=_REST, markeredgewidth=0.7)
+    front = _front(cost, error, kept)
+    panel.step(cost[front], error[front], where="post", color=_FRONT, linewidth=1)
+    panel.plot(cost[front], error[front], "o", markersize=4, color=_FRONT)
+    panel.plot(cost[finalists], error[finalists], "o", markersize=8, markerfacecolor="none", color=_FINALIST)
+
+
+def _front(cost: Floats, error: Floats, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Give the indices that no other kept one beats in cost and error, by rising cost."""
+    places = np.flatnonzero(kept)
+    order = places[np.lexsort((error[places], cost[places]))]
+    best = np.minimum.accumulate(np.r_[np.inf, error[order]])[:-1] if len(order) else error[order]
+    return np.asarray(order[error[order] < best], dtype=np.int64)
+
+
+def _marks(broken: bool, bounded: bool) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    marks = [Line2D([], [], marker="o", markersize=3, linestyle="none", color=_REST, label="asked")]
+    if broken:
+        marks.append(Line2D([], [], marker="x", markersize=3.5, linestyle="none", color=_REST, label="over a bound"))
+    marks.append(Line2D([], [], marker="o", markersize=4, color=_FRONT, label="front"))
+    ring = Line2D([], [], marker="o", markersize=8, linestyle="none", color=_FINALIST, label="finalist")
+    ring.set_markerfacecolor("none")
+    marks.append(ring)
+    if bounded:
+        marks.append(Line2D([], [], color=_BOUND, linestyle="--", label="budget"))
+    return marks

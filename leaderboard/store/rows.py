@@ -1,0 +1,301 @@
+"""The store: every row that was ever measured, in SQLite (WAL) or, for a team, PostgreSQL. Append-only.
+
+A row is named by `Row.key`; one that is there already is left alone, so writers never collide. A row of a run that goes
+on says how far it is, and is superseded, not changed, when it is further: readers see the latest of each id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Double, Select, case, cast, func, insert, select
+from sqlalchemy.engine import make_url
+
+from tutelage.leaderboard.filters import parse
+from tutelage.leaderboard.pareto import GROUP
+from tutelage.leaderboard.ties import LATENCY_BOUNDS
+from tutelage.records import STATES, InputError, Measurement, Row
+
+from . import schema
+from .engines import open_engine, told_plainly
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Ids looked up in one statement: SQLite takes at most 32,766 values.
+_CHUNK = 500
+# Columns that repeat what the details say, and the order in which rows came.
+_NOT_OF_A_ROW = ("number", "row_id", "state", *schema.GAINS)
+# Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
+_WRITE_LOCK = 0x7475746C
+
+
+class Store:
+    """The leaderboard of a workspace: `Store(path)` for SQLite, `Store("postgresql://...")` for a shared server."""
+
+    def __init__(self, place: str | Path, *, read_only: bool = False, migrate: bool = False) -> None:
+        """Open a store: to be read as it is, or for writing, when an empty one gets its tables.
+
+        An older schema of one's own file is migrated; a team's server is where the team says so (`migrate`), because
+        colleagues' older versions can then not open it.
+        """
+        self.place = str(place)
+        self.read_only = read_only
+        self._engine = open_engine(place, read_only)
+        if not read_only:
+            with self._write() as connection:
+                schema.prepare(connection, migrate or connection.dialect.name == "sqlite")
+        else:
+            with self._read() as connection:
+                _check_readable(connection, self.name)
+
+    @property
+    def name(self) -> str:
+        """The place as it may be printed: a URL's password is left out."""
+        return make_url(self.place).render_as_string(hide_password=True) if "://" in self.place else self.place
+
+    def add(self, rows: Sequence[Row], measurements: Sequence[Measurement] = ()) -> int:
+        """File rows and their measurements in one transaction; return how many rows were new, or newer.
+
+        A row that says how far it is (`details["state"]`) supersedes the one of its id that is not further.
+        """
+        samples = [_measurement_values(measurement) for measurement in measurements]
+        values = [_row_values(row) for row in rows]
+        with self._write() as connection:
+            _insert_missing(connection, schema.measurements, samples, "id")
+            return _insert_newer(connection, values)
+
+    def rows(
+        self, filter: str | None = None, *, limit: int | None = None, ids: Sequence[str] | None = None
+    ) -> list[Row]:
+        """Give the rows that a filter keeps, e.g. `latency_p50_ms<5 and role=student`, or of ids; oldest first."""
+        query = self._query(list(schema.rows.c), filter, limit)
+        chunks = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in _chunks(ids)]
+        with self._read() as connection:
+            return [_to_row(found) for chunk in chunks for found in connection.execute(chunk).mappings()]
+
+    def row(self, row_id: str) -> Row:
+        """Give one row by its id or the unambiguous beginning of it."""
+        table = schema.rows
+        beginning = func.substr(table.c.row_id, 1, len(row_id)) == row_id.lower()
+        query = select(table).where(beginning, schema.is_current()).limit(2)
+        with self._read() as connection:
+            found = connection.execute(query).mappings().all()
+        if not row_id or len(found) != 1:
+            what = "no row" if not found else "more than one row"
+            raise InputError(f"{what} has an id that begins with {row_id!r}: see `tutelage leaderboard show`")
+        return _to_row(found[0])
+
+    def frame(self, filter: str | None = None, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Give the same rows as a frame (`arch` and `details` stay JSON text): the fast way for 100,000 of them."""
+        from tutelage.leaderboard.export import typed_frame
+
+        return typed_frame(self.columns(filter, columns))
+
+    def columns(
+        self, filter: str | None = None, names: Sequence[str] | None = None, *, ids: Sequence[str] | None = None
+    ) -> dict[str, list[Any]]:
+        """Give columns as lists, oldest row first: of the rows that a filter keeps, or of those with these ids."""
+        table = schema.rows
+        if names is None:
+            names = [*(column.name for column in table.c if column.name not in ("number", "state")), *LATENCY_BOUNDS]
+        query = self._query([self._column(name) for name in names], filter, None)
+        chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
+        with self._read() as connection:
+            found = [row for chunk in chunks for row in connection.execute(chunk).all()]
+        by_column = zip(*found, strict=True) if found else ([] for _ in names)
+        return dict(zip(names, map(list, by_column), strict=True))
+
+    def details(self, ids: Sequence[str]) -> dict[str, str]:
+        """Give the `details` of some rows as JSON text, by id."""
+        found = self.columns(names=("row_id", "details"), ids=ids)
+        return dict(zip(found["row_id"], found["details"], strict=True))
+
+    def peers(self, row: Row, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Give columns of all rows that may share a front with this one (itself among them), oldest first."""
+        table = schema.rows
+        query = self._query([self._column(name) for name in names], None, None)
+        for name in GROUP:
+            value = getattr(row, name)
+            query = query.where(table.c[name].is_(None) if value is None else table.c[name] == value)
+        with self._read() as connection:
+            found = connection.execute(query).all()
+        return dict(zip(names, map(list, zip(*found, strict=True)), strict=True))
+
+    def measurement(self, measurement_id: str) -> Measurement:
+        """Give the raw samples behind a row (`Row.measurement`)."""
+        table = schema.measurements
+        with self._read() as connection:
+            body = connection.execute(select(table.c.body).where(table.c.id == measurement_id)).scalar()
+        if body is None:
+            raise InputError(f"{self.name} has no measurement {measurement_id!r}")
+        return Measurement.model_validate_json(body)
+
+    def measurements(self, ids: Sequence[str]) -> list[Measurement]:
+        """Give those of the named measurements that the store has."""
+        table = schema.measurements
+        with self._read() as connection:
+            bodies = [
+                body
+                for some in _chunks(ids)
+                for body in connection.execute(select(table.c.body).where(table.c.id.in_(some))).scalars()
+            ]
+        return [Measurement.model_validate_json(body) for body in bodies]
+
+    def count(self) -> int:
+        with self._read() as connection:
+            found = select(func.count()).select_from(schema.rows).where(schema.is_current())
+            return int(connection.execute(found).scalar_one())
+
+    def unfinished(self, filter: str | None = None) -> int:
+        """Count the rows of a filter whose run goes on, or was stopped: figures of theirs are still to come."""
+        query = self._query([schema.rows.c.number], filter, None).where(schema.rows.c.state.in_(STATES[:-1]))
+        with self._read() as connection:
+            return len(connection.execute(query).all())
+
+    def version(self) -> int:
+        """Give a number that grows with every row that is filed, a newer one of the same id included."""
+        with self._read() as connection:
+            return int(connection.execute(select(func.max(schema.rows.c.number))).scalar() or 0)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _column(self, name: str) -> Any:
+        """Give a column of the rows; the interval of a latency is cut from the text of the details.
+
+        `"NAME": ` stands there once: inside a string its quotes are escaped. Parsing the JSON of every row would read
+        pictures, and refuse details with a NaN.
+        """
+        if name not in LATENCY_BOUNDS:
+            return schema.rows.c[name]
+        details, key = schema.rows.c.details, f'"{name}": '
+        if self._engine.dialect.name == "postgresql":
+            return cast(func.substring(details, f"{key}([-+0-9.eE]+)"), Double).label(name)
+        at = func.instr(details, key)  # CAST reads as far as the text is a number
+        return case((at > 0, cast(func.substr(details, at + len(key), 32), Double))).label(name)
+
+    def _query(self, columns: list[Any], filter: str | None, limit: int | None) -> Select[Any]:
+        query = select(*columns).where(schema.is_current()).order_by(schema.rows.c.number)
+        if filter:
+            query = query.where(parse(filter).clause(schema.rows))
+        return query if limit is None else query.limit(limit)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with told_plainly(self.name, writes=False), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        if self.read_only:
+            raise InputError(f"{self.name} was opened to be read only")
+        writer = self._engine.execution_options(write=True)
+        with told_plainly(self.name, writes=True), writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
+            yield connection
+
+
+def _check_readable(connection: Connection, name: str) -> None:
+    found = schema.version_of(connection)
+    if found == 0:
+        raise InputError(f"{name} holds no leaderboard yet: run a recipe first, or name another --workspace")
+    if found != schema.SCHEMA_VERSION:
+        raise InputError(
+            f"{name} has schema version {found}, this version of tutelage reads {schema.SCHEMA_VERSION}: "
+            + (
+                "`tutelage leaderboard migrate` brings it up to date; older versions then cannot open it"
+                if found < schema.SCHEMA_VERSION
+                else "use the newer tutelage that wrote it"
+            )
+        )
+
+
+def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping[str, Any]], key: str) -> int:
+    """Insert what is not there yet and count it: writers take turns, so what was looked up stays true."""
+    unique = {value[key]: value for value in reversed(values)}  # of equal ids the first
+    num_added = 0
+    for ids in _chunks(list(reversed(unique))):
+        there = set(connection.execute(select(table.c[key]).where(table.c[key].in_(ids))).scalars())
+        missing = [unique[one] for one in ids if one not in there]
+        if missing:
+            connection.execute(insert(table), missing)
+        num_added += len(missing)
+    return num_added
+
+
+def _insert_newer(connection: Connection, values: Sequence[Mapping[str, Any]]) -> int:
+    """Insert rows that are not there, or not as far; what a newer one supersedes stays in the table, unseen."""
+    latest: dict[str, Mapping[str, Any]] = {}
+    for value in values:
+        if value["row_id"] not in latest or _supersedes(value, latest[value["row_id"]]):
+            latest[value["row_id"]] = value
+    table, num_added = schema.rows, 0
+    for ids in _chunks(list(latest)):
+        named = select(table.c.number, table.c.row_id).where(table.c.row_id.in_(ids), schema.is_current())
+        numbers = {row_id: number for number, row_id in connection.execute(named)}
+        stated = [row_id for row_id in numbers if latest[row_id]["state"] is not None]
+        there = select(table).where(table.c.number.in_([numbers[row_id] for row_id in stated]))
+        old = {one["row_id"]: dict(one) for one in connection.execute(there).mappings()} if stated else {}
+        newer = [row_id for row_id in stated if _supersedes(latest[row_id], old[row_id])]
+        if newer:
+            connection.execute(insert(schema.superseded), [{"number": numbers[row_id]} for row_id in newer])
+        chosen = [latest[row_id] for row_id in ids if row_id not in numbers or row_id in newer]
+        if chosen:
+            connection.execute(insert(table), chosen)
+        num_added += len(chosen)
+    return num_added
+
+
+def _supersedes(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Say whether a row of the same id is as far as the other, or further, and says something else."""
+    if new["state"] is None or old["state"] is None:
+        return False  # the id is the hash of all that the row says
+    return STATES.index(new["state"]) >= STATES.index(old["state"]) and any(
+        value != old[name] for name, value in new.items() if name != "created"
+    )
+
+
+def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+
+
+def _row_values(row: Row) -> dict[str, Any]:
+    """Give a row's columns; raise InputError for what no database of ours can hold."""
+    values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
+    values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
+    values["measurement"] = row.measurement or None
+    values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)
+    values["state"] = row.details.get("state") if row.details.get("state") in STATES else None
+    for name, value in values.items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError(f"row {row.model!r}: {name} is {value}: a count has at most 63 bits")
+        if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+            raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
+    return values | {"row_id": row.key} | schema.gains_of(row.details)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _measurement_values(measurement: Measurement) -> dict[str, Any]:
+    body = measurement.model_dump_json()
+    return {"id": measurement.id, "device": measurement.device, "runtime": measurement.runtime, "body": body}
+
+
+def _to_row(found: Mapping[Any, Any]) -> Row:
+    values = {name: value for name, value in found.items() if name not in _NOT_OF_A_ROW}
+    values["arch"] = None if values["arch"] is None else json.loads(values["arch"])
+    values["measurement"] = values["measurement"] or ""
+    values["details"] = json.loads(values["details"])
+    return Row.model_validate(values)

@@ -1,0 +1,120 @@
+"""Two rows side by side: figures, differences, and the verdicts of the paired tests (`show_comparison`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tutelage.leaderboard import pareto
+from tutelage.leaderboard.export import HEADINGS, plain
+from tutelage.leaderboard.ties import span
+from tutelage.records import Comparison, Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FIGURES = ("auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
+FIGURES = (*_FIGURES, "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes")
+# Figures that only mean something on one and the same device.
+_DEVICE_FIGURES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj", "peak_rss_bytes")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two rows; `change` is told as points (qualities) or as a ratio (costs), empty if not comparable."""
+
+    figure: str
+    first: float | None
+    second: float | None
+    change: str
+    verdict: str  # "better", "worse", "same" or "" (a tie, or not tested): the second against the first
+    note: str
+
+
+def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> list[Difference]:
+    """Compare what may be compared: qualities on one data set and split, latencies on one device."""
+    same_ground = (first.dataset, first.split) == (second.dataset, second.split)
+    rig = ("device", "batch", "threads")
+    same_rig = all(getattr(first, name) == getattr(second, name) for name in rig)
+    found = []
+    for name in FIGURES:
+        a, b = getattr(first, name), getattr(second, name)
+        if a is None and b is None:
+            continue
+        change = verdict = note = ""
+        if a is None or b is None:
+            note = "not measured for both"
+        elif name in pareto.QUALITY and not same_ground:
+            note = "other data set or split"
+        elif name in _DEVICE_FIGURES and not same_rig:
+            note = "other device"
+        else:
+            change, verdict = _change(name, a, b)
+            if name in pareto.QUALITY:
+                verdict, note = _tested(name, verdict, tests)
+            elif verdict != "same" and _is_tie(name, first, second):
+                verdict, note = "", "a tie: within what the measurements can tell"
+        found.append(Difference(name, a, b, change, verdict, note))
+    return found
+
+
+def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequence[Comparison] = ()) -> None:
+    """Print two rows beside each other, with the tests' findings where they were made."""
+    from rich.table import Table
+    from rich.text import Text
+
+    marks = {"better": ("green", " ▲"), "worse": ("red", " ▼"), "same": ("", ""), "": ("", "")}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for letter, row in (("A", first), ("B", second)):
+        table.add_column(Text(f"{letter}: {row.model}"), justify="right", overflow="fold")
+    table.add_column("B against A", justify="right")
+    table.add_column("")
+    for name in ("role", "teacher", "scheme", "dataset", "device"):
+        a, b = getattr(first, name), getattr(second, name)
+        if a or b:
+            table.add_row(name, Text(a or "-"), Text(b or "-"), "", "")
+    for one in differences(first, second, tests):
+        style, sign = marks[one.verdict]
+        cells = (plain(value, one.figure) if value is not None else "" for value in (one.first, one.second))
+        table.add_row(HEADINGS.get(one.figure, one.figure), *cells, Text(one.change + sign, style=style), one.note)
+    console.print(table)
+    if not tests and (first.dataset, first.split) == (second.dataset, second.split):
+        console.print(
+            "No paired test was made: the predictions of both rows on the same images are needed.", style="dim"
+        )
+
+
+def _change(name: str, a: float, b: float) -> tuple[str, str]:
+    if a == b:
+        return "same", "same"
+    better = (b > a) == (pareto.DIRECTIONS[name] == "max")
+    verdict = "better" if better else "worse"
+    if name in pareto.QUALITY:
+        return f"{100 * (b - a):+.1f} points", verdict
+    if a <= 0 or b <= 0:
+        return "", verdict
+    return (f"{a / b:.2f} x less" if b < a else f"{b / a:.2f} x more"), verdict
+
+
+def _tested(name: str, verdict: str, tests: Sequence[Comparison]) -> tuple[str, str]:
+    """Give the verdict on a quality: by the paired test alone, never by whether two intervals overlap."""
+    for test in tests:
+        if test.figure == name:
+            return {"gained": "better", "lost": "worse"}.get(test.verdict, ""), test.text
+    return ("same" if verdict == "same" else ""), "not tested"
+
+
+def _is_tie(name: str, first: Row, second: Row) -> bool:
+    """Say whether the spans of a cost meet; a count has none, so that any difference counts."""
+    ends = []
+    for row in (first, second):
+        values, low, high = (
+            pareto.figures([row], f"{name}{end}") if not end or name == "latency_p50_ms" else np.array([np.nan])
+            for end in ("", "_lo", "_hi")
+        )
+        ends.append(span(name, values, low, high))
+    return bool(ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1])

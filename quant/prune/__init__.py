@@ -1,0 +1,1 @@
+"""Structured pruning: whole channels are removed, by our own criterion or by NNI's pruners."""

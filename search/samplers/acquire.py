@@ -1,0 +1,117 @@
+"""The default strategy's choice: which batch of archs promises most hypervolume, by the predictor's own doubt.
+
+Enters: everything scored so far. Leaves: a batch of genotypes with their predicted values. A pool is bred by NSGA-II on
+an optimistic prediction; then archs are picked one by one, each for the hypervolume it adds on average over functions
+drawn from the joint posterior, given those picked before it: near twins add nothing, so the batch is diverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tutelage.records import Arch
+from tutelage.search.encoding import Floats
+from tutelage.search.objectives import Problem
+from tutelage.search.predict import AccuracyPredictor
+from tutelage.search.spaces.space import Genes
+
+from .genetic import rank_order, run_nsga2
+from .pool import fill_feasible, new_rows
+
+# Archs of a first, space-filling batch: enough to fit the predictor, few enough to leave the budget to it.
+EXPLORE = 20
+_POPULATION = 60
+_GENERATIONS = 20
+_POOL = 500  # candidates weighed together; their joint covariance is factored, (500, 500)
+_DRAWS = 48
+_DIRECTIONS = 96
+_OPTIMISM = 0.5  # the pool is bred on mean - 0.5 std: what may be good is worth a look
+
+
+def spread_sample(problem: Problem, n: int, rng: np.random.Generator) -> Genes:
+    """Draw archs of every size: each arch leans to its least or largest choices by a share of its own.
+
+    Uniform genes crowd around the middle (MACs are a sum of many), and a front's ends are worth most hypervolume.
+    """
+    lean = rng.permutation(np.linspace(-1, 1, n))
+    genes = rng.integers(0, problem.space.num_choices, size=(n, problem.space.num_genes))
+    pulled = rng.random(genes.shape) < np.abs(lean)[:, None]
+    ends = np.where(lean[:, None] < 0, 0, problem.space.num_choices - 1)
+    return problem.space.canonical(np.where(pulled, ends, genes))
+
+
+def guided_batch(
+    problem: Problem,
+    genes: Genes,
+    archs: Sequence[Arch],
+    points: Floats,
+    feasible: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    reference: Floats,
+    n: int,
+    rng: np.random.Generator,
+) -> tuple[Genes, dict[str, Floats]]:
+    """Choose n new archs; gives their genes and, by expensive objective, the predicted mean and `NAME_std`."""
+    columns = [i for i, objective in enumerate(problem.objectives) if not objective.cheap]
+    names = [problem.objectives[i].name for i in columns]
+    models = {
+        problem.objectives[i].name: AccuracyPredictor(problem.num_classes, problem.in_channels).fit(archs, points[:, i])
+        for i in columns
+    }
+
+    def guess(candidates: Genes) -> dict[str, Floats]:
+        shown = problem.space.decode(candidates)
+        return {name: mean - _OPTIMISM * std for name, (mean, std) in ((k, models[k].predict(shown)) for k in names)}
+
+    start = np.concatenate([genes[feasible], fill_feasible(problem, _POPULATION // 2, rng, genes)])
+    visited = run_nsga2(problem, guess, start, rng, population=_POPULATION, generations=_GENERATIONS)
+    allowed = np.flatnonzero(visited.violation <= 0)
+    allowed = allowed[new_rows(visited.genes[allowed], genes)]
+    if not len(allowed):
+        return genes[:0], {}
+    order = allowed[rank_order(visited.points[allowed])[:_POOL]]
+    pool, values = visited.genes[order], visited.points[order]
+    shown = problem.space.decode(pool)
+    draws = np.repeat(values[None], _DRAWS, axis=0)
+    for i, name in zip(columns, names, strict=True):
+        draws[:, :, i] = models[name].sample(shown, _DRAWS, rng)
+    chosen = _greedy(draws, points[feasible], reference, n, rng)
+    predicted: dict[str, Floats] = {}
+    for i, name in zip(columns, names, strict=True):
+        mean, std = models[name].predict([shown[j] for j in chosen])
+        predicted[name] = problem.objectives[i].sign * mean
+        predicted[f"{name}_std"] = std
+    return pool[chosen], predicted
+
+
+def _greedy(draws: Floats, seen: Floats, reference: Floats, n: int, rng: np.random.Generator) -> list[int]:
+    """Pick n candidates one by one by expected hypervolume gain; draws (S, C, M), seen (n, M).
+
+    Hypervolume is the mean over directions u of the positive unit sphere of max over points of
+    min_i ((reference_i - y_i) / u_i)^M, up to a constant (Zhang & Golovin 2020, lemma 5): any number of objectives.
+    """
+    ideal = np.minimum(seen.min(axis=0), draws.min(axis=(0, 1))) if len(seen) else draws.min(axis=(0, 1))
+    span = np.where(reference > ideal, reference - ideal, 1.0)
+    directions = np.abs(rng.standard_normal((_DIRECTIONS, draws.shape[2])))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+
+    def reach(points: Floats) -> Floats:
+        gaps = np.maximum((reference - points) / span, 0)
+        lengths = gaps[..., None, 0] / directions[:, 0]
+        for axis in range(1, points.shape[-1]):
+            lengths = np.minimum(lengths, gaps[..., None, axis] / directions[:, axis])
+        reached: Floats = lengths ** points.shape[-1]
+        return reached
+
+    promised = reach(draws)  # (S, C, U)
+    best = np.repeat(reach(seen).max(axis=0)[None], len(draws), axis=0) if len(seen) else np.zeros_like(promised[:, 0])
+    chosen: list[int] = []
+    free = np.ones(draws.shape[1], dtype=np.bool_)
+    for _ in range(min(n, draws.shape[1])):
+        gain = np.maximum(promised - best[:, None], 0).mean(axis=(0, 2))
+        pick = int(np.argmax(np.where(free, gain, -1.0)))
+        chosen.append(pick)
+        free[pick] = False
+        best = np.maximum(best, promised[:, pick])
+    return chosen

@@ -1,0 +1,1 @@
+"""The spaces of architectures: their choices, genotypes and published subnets. No torch."""

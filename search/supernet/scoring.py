@@ -1,0 +1,186 @@
+"""Score subnets on the supernet that holds their weights: calibrate batch norm, then one pass over the images.
+
+Enters: a supernet, archs, calibration batches, images with labels. Leaves: error, AUC and loss of each.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from tutelage.records import Arch, InputError
+
+from .elastic import set_active
+from .forward import forward_subnet
+
+
+@dataclass(frozen=True)
+class SubnetScore:
+    """How one subnet does: `error` is a share (1 - accuracy; 1 - mean AUC for multi-label), `loss` is in nats."""
+
+    error: float
+    auc: float
+    loss: float
+
+
+def recalibrate_bn(
+    net: nn.Module, batches: Sequence[Tensor], *, forward: Callable[[Tensor], Tensor] | None = None
+) -> None:
+    """Set the running statistics of batch norm to the average over a few batches, each weighted by its images.
+
+    Works on any network; on a supernet it serves the active subnet. The network's modes are left as they were.
+    `forward` stands in for `net(batch)`: it finds the network in training mode and must move the statistics.
+    A batch of one image joins its neighbour, for batch norm at one pixel has no variance of one value. Raises
+    `InputError` when there are fewer than two images in all.
+    """
+    batches = _joined(batches)
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    modes = {module: module.training for module in net.modules()}
+    momenta = [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.training = True
+    net.training = forward is not None or net.training
+    try:
+        with torch.no_grad():
+            seen = 0
+            for batch in batches:
+                seen += len(batch)
+                for norm in norms:
+                    norm.momentum = len(batch) / seen  # a cumulative average in which every image weighs the same
+                (forward or net)(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _joined(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Join batches of one image to the batch before (the first to the one after)."""
+    if sum(len(batch) for batch in batches) < 2:
+        sizes = [len(batch) for batch in batches]
+        raise InputError(f"calibration batches of sizes {sizes}: give at least 2 images")
+    joined: list[Tensor] = []
+    for batch in batches:
+        if joined and (len(batch) == 1 or len(joined[-1]) == 1):
+            joined[-1] = torch.cat([joined[-1], batch])
+        elif len(batch):
+            joined.append(batch)
+    return joined
+
+
+def score_subnets(
+    net: nn.Module,
+    archs: Sequence[Arch],
+    calibration: Sequence[Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    multi_label: bool = False,
+    batch_size: int = 256,
+    workers: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[SubnetScore]:
+    """Score each arch: batch norm recalibrated on `calibration`, then error, AUC and loss on `images`.
+
+    `images` (n, channels, side, side) are normalised floats; both they and the calibration batches are resized to the
+    arch's side where it differs, once for all archs. `labels` are class indices (n,) or, multi-label, 0/1 floats
+    (n, labels). `workers` threads share images and weights (only the statistics of batch norm are theirs) and divide
+    torch's threads among them: small maps leave the second thread of one network idle, but not a second network.
+    """
+    was_training, num_threads = net.training, torch.get_num_threads()
+    workers = max(1, min(workers, len(archs)))
+    sized = {
+        side: (
+            [resize(batch, side) for batch in calibration],
+            [resize(batch, side) for batch in torch.split(images, batch_size)],
+        )
+        for side in dict.fromkeys(arch.r for arch in archs)
+    }
+    shared = {id(parameter): parameter for parameter in net.parameters()}  # what a deep copy does not copy
+    free: SimpleQueue[nn.Module] = SimpleQueue()
+    for copied in [net, *(copy.deepcopy(net, dict(shared)) for _ in range(workers - 1))]:
+        free.put(copied)
+
+    def score(arch: Arch) -> SubnetScore:
+        own = free.get()
+        try:
+            return _score_one(own, arch, *sized[arch.r], labels, multi_label)
+        finally:
+            free.put(own)
+
+    scores = []
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, num_threads // workers),))
+    try:
+        for scored in map(score, archs) if workers == 1 else pool.map(score, archs):
+            scores.append(scored)
+            if progress is not None:
+                progress("score subnets", len(scores), len(archs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)
+        net.train(was_training)
+    return scores
+
+
+def _score_one(
+    net: nn.Module,
+    arch: Arch,
+    calibration: Sequence[Tensor],
+    batches: Sequence[Tensor],
+    labels: Tensor,
+    multi_label: bool,
+) -> SubnetScore:
+    set_active(net, arch)
+    recalibrate_bn(net, calibration, forward=partial(forward_subnet, net, arch, track=True))
+    net.eval()
+    with torch.inference_mode():
+        logits = torch.cat([forward_subnet(net, arch, batch) for batch in batches])
+    return score_logits(logits, labels, multi_label=multi_label)
+
+
+def score_logits(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> SubnetScore:
+    """Give error, macro AUC and mean loss of logits (n, classes)."""
+    logits = logits.float()
+    if multi_label:
+        auc = mean_auc(torch.sigmoid(logits).numpy(), labels.numpy() > 0.5)
+        return SubnetScore(1 - auc, auc, float(F.binary_cross_entropy_with_logits(logits, labels.float())))
+    labels = labels.long()
+    truth = F.one_hot(labels, logits.shape[1]).bool().numpy()
+    wrong = (logits.argmax(1) != labels).double().mean()
+    return SubnetScore(float(wrong), mean_auc(logits.softmax(1).numpy(), truth), float(F.cross_entropy(logits, labels)))
+
+
+def mean_auc(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Give the mean one-against-rest area under the ROC curve, from ranks (Mann-Whitney U, ties count half).
+
+    Both are (n, classes); a class that is always or never true is left out; NaN where none remains.
+    """
+    positives = truth.sum(0)
+    usable = (positives > 0) & (positives < len(truth))
+    if not usable.any():
+        return math.nan
+    ranks = rankdata(probabilities[:, usable], axis=0)
+    positives, truth = positives[usable], truth[:, usable]
+    u = (ranks * truth).sum(0) - positives * (positives + 1) / 2
+    return float(np.mean(u / (positives * (len(truth) - positives))))
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Resize images (n, channels, h, w) to a square of `side` pixels, antialiased; leave them alone where they fit."""
+    if images.shape[-1] == side and images.shape[-2] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)

@@ -1,0 +1,71 @@
+"""What there is to work with, as verbs print it: the data sets, what a folder holds, what this machine has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tutelage.cli.output import print_figures
+from tutelage.quantities import in_units
+
+if TYPE_CHECKING:
+    from tutelage.distill.data.check import DataReport
+
+PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
+
+
+def print_datasets(datasets: Mapping[str, Any], console: Console, as_json: bool = False) -> None:
+    """Print each data set with the first line of what it says of itself."""
+    lines = {name: (getattr(entry, "__doc__", None) or "").strip().split("\n")[0] for name, entry in datasets.items()}
+    if as_json:
+        print(json.dumps(lines))
+        return
+    for name, line in lines.items():
+        console.print(f"{name:20} {line}", highlight=False, soft_wrap=True)
+
+
+def print_data_report(report: DataReport, console: Console, as_json: bool = False) -> None:
+    """Print what a data folder holds, and what is wrong with it."""
+    if as_json:
+        print(json.dumps(report.to_dict()))
+        return
+    lines = [f"{report.path}: {report.kind}, {report.num_images} images, {report.num_groups} groups"]
+    for title, counts in (("class", report.class_counts), ("split", report.split_counts), ("size", report.sizes)):
+        lines += [f"  {title} {name}: {number}" for name, number in counts.items()]
+    lines += [f"  unreadable: {name}" for name in report.unreadable]
+    lines += [f"  the same image: {' = '.join(names)}" for names in report.duplicates]
+    lines += [f"  in several splits: {name}" for name in report.leaking_groups]
+    lines += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_doctor(console: Console, as_json: bool = False) -> None:
+    """Print what this host is and has: runtimes, converters, pruners, energy counters."""
+    from tutelage.bench.protocol.energy import find_meter
+    from tutelage.bench.protocol.host import describe_host
+    from tutelage.bench.runtimes.litert import describe_converter
+    from tutelage.bench.runtimes.registry import RUNTIMES
+
+    facts: dict[str, Any] = dict(describe_host())
+    for name, runtime in RUNTIMES.items():
+        facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
+    facts["converter of litert"] = describe_converter()
+    for package, extra in PRUNERS.items():
+        facts[f"pruner {package}"] = _version_or_remedy(package, extra)
+    facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
+    if not as_json:
+        facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")
+        facts["cpu_flags"] = ", ".join(facts["cpu_flags"])
+    print_figures(facts, console, as_json)
+
+
+def _version_or_remedy(package: str, extra: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"absent: pip install 'tutelage[{extra}]'"

@@ -1,0 +1,317 @@
+"""What the verbs print: tables and one-line facts for people, JSON for programs. Enters: results. Leaves: text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import Report, reporting
+from tutelage.quantities import in_units
+from tutelage.records import DeviceProfile, Row, Student
+
+if TYPE_CHECKING:
+    from tutelage.distill.explain.maps import ExplanationFigures
+    from tutelage.pipeline.operations.reproduce import Agreement
+    from tutelage.pipeline.run import Searched
+    from tutelage.pipeline.sections import DeviceSection
+    from tutelage.pipeline.stages.publish import Published
+    from tutelage.pipeline.stages.search import Found
+
+Setting = tuple[Workspace, Report, int]
+
+MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
+
+
+@contextmanager
+def run_setting(path: Path) -> Iterator[Setting]:
+    """Open what a verb that writes needs: the workspace, locked, a progress report, and the threads it may use."""
+    from tutelage.bench.protocol.host import busy_warning
+
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_time=False)]
+    )
+    workspace = Workspace(path)
+    warning = busy_warning()
+    if warning:
+        console.print(f"note: {warning}", highlight=False)
+    with workspace.locked(), reporting(console) as report:
+        yield workspace, report, cores()
+
+
+def note_budget(max_latency: str | None, risk: float | None, devices: Sequence[DeviceSection] | None) -> None:
+    """Say on standard error which of the recipe's devices a budget without --device holds on; None: they were named."""
+    given = [f"--max-latency {max_latency}"] if max_latency is not None else []
+    given += [f"--risk {risk:g}"] if risk is not None else []
+    if devices is not None and given:
+        names = ", ".join(section.name for section in devices)
+        print(
+            f"note: {' and '.join(given)} holds on the recipe's devices: {names}; --device names others",
+            file=sys.stderr,
+        )
+
+
+def cores() -> int:
+    """Count the cores this process may use, or take OMP_NUM_THREADS where that is fewer."""
+    from tutelage.bench.protocol.host import available_cores
+
+    allowed = available_cores()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked), allowed) if asked.isdigit() and int(asked) > 0 else allowed
+
+
+def print_run(searched: Searched | None, published: Published, console: Console) -> None:
+    """End a run: the table, what the search and the teachers were worth, and where the files lie."""
+    print_rows_of_run(published.rows, console)
+    if searched is not None:
+        print_search(searched, console)
+    rows = {row.key: row for row in published.rows}
+    for headline in published.verdicts.headlines:
+        console.print(_best_words(rows[headline.student]), highlight=False, soft_wrap=True)
+    for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+
+
+def _best_words(best: Row) -> str:
+    trained = f"distilled from {best.teacher}" if best.teacher else "without a teacher"
+    latency = "" if best.latency_p50_ms is None else f", {best.latency_p50_ms:.3g} ms on {best.device}"
+    return (
+        f"Best student by validation: {best.model} {best.scheme} {trained}: test accuracy "
+        f"{_interval(best, 'accuracy')}, AUC {_interval(best, 'auc')}, {in_units(best.size_bytes or 0, 'B')}{latency}"
+    )
+
+
+def print_rows_of_run(rows: Sequence[Row], console: Console) -> None:
+    """Print the rows of a run; of a long one those of its first device, and how to see the others."""
+    others = Counter(row.device for row in rows if row.device != rows[0].device)
+    hidden = others if len(rows) > MAX_ROWS else Counter()
+    print_rows([row for row in rows if row.device not in hidden], console)
+    for device, num in hidden.items():
+        command = f"`tutelage leaderboard show --filter 'device={device}'`"
+        console.print(f"{num} more rows on {device}: {command}", highlight=False, soft_wrap=True)
+
+
+def print_search(searched: Searched, console: Console) -> None:
+    """Print the winners, scored, counted, measured and predicted apart, and how many finalists broke a budget.
+
+    Measured is without the host's drift, as predictions are; the raw median stands beside it.
+    """
+    from tutelage.leaderboard.best import Candidate, choose
+    from tutelage.search.costs.counts import count
+
+    found, devices = searched.found, searched.found.devices
+    table = Table(title=f"Winners of the search in {searched.supernet.space.name}")
+    scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
+    times = [f"{device.name} {what}" for device in devices for what in ("predicted ms", "measured ms", "raw p50 ms")]
+    for column in ("winner", f"validation {scored}", "parameters", "MACs", *times):
+        table.add_column(column)
+    costs = count([winner.arch for winner in found.winners], searched.ctx.num_classes, searched.ctx.channels)
+    for winner, params, macs in zip(found.winners, costs.params, costs.macs, strict=True):
+        times = [
+            f"{values[device.name]:.3f}" if device.name in values else "not measured"
+            for device in devices
+            for values in (winner.predicted_ms, winner.measured_ms, winner.p50_ms)
+        ]
+        counted = [in_units(int(number), "") for number in (params, macs)]
+        table.add_row(winner.name, f"{winner.error:.4f}", *counted, *times)
+    console.print(table)
+    candidates = []
+    for winner, params in zip(found.winners, costs.params, strict=True):
+        ms = winner.measured_ms.get(devices[0].name) if devices else None
+        candidates.append(Candidate(1 - winner.error, 4.0 * int(params), None if ms is None else (ms, ms * 1.05)))
+    if candidates:
+        best = found.winners[choose(candidates, lambda place, best: None)]
+        console.print(f"Best winner by validation, before its training: {best.name}", highlight=False)
+    budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
+    held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
+    if found.result.ended:
+        console.print(f"{found.result.ended} (asked for: {found.result.evaluations}).", highlight=False, soft_wrap=True)
+    for line in _verified(found, held):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(
+        f"search: {found.folder / 'search.json'}\npicture: {found.folder / 'search-front.png'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _verified(found: Found, held: str) -> list[str]:
+    """Say in words what was measured of the finalists, and what was predicted in its place."""
+    lines = []
+    if any(device.reachable for device in found.devices) or not found.devices:
+        lines.append(f"{found.broke} of {found.finalists} finalists broke {held} when measured again.")
+    for device in found.devices:
+        if not device.reachable:
+            lines.append(f"{device.name} cannot be reached from here: its latencies are predicted, not measured.")
+            continue
+        known = [winner.drift[device.name] for winner in found.winners if device.name in winner.drift]
+        paces = [drift for drift in known if drift is not None]
+        if paces:
+            lines.append(f"{device.name} ran {_pace(sum(paces) / len(paces))} than when its profile was made.")
+        else:
+            lines.append(f"{device.name}: drift unknown, no anchor nets were measured with its profile.")
+    return lines
+
+
+def _pace(drift: float) -> str:
+    return f"{abs(drift):.1%} {'slower' if drift > 0 else 'faster'}"
+
+
+def print_students(students: Sequence[Student], workspace: Path, console: Console) -> None:
+    """Print taught students with their validation figures and where their weights lie."""
+    table = Table(title="Students, figures on the validation split")
+    for column in ("student", "teacher", "accuracy", "AUC", "parameters", "weights"):
+        table.add_column(column)
+    for student in students:
+        figures = student.validation
+        weights = str(workspace / student.weights.path) if student.weights else ""
+        table.add_row(
+            student.model,
+            student.teacher or "(labels alone)",
+            *(f"{figures[name]:.4f}" if figures.get(name) is not None else "" for name in ("accuracy", "auc")),
+            in_units(student.params or 0, ""),
+            weights,
+        )
+    console.print(table)
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    from tutelage.leaderboard.terminal.table import show_table
+
+    show_table(rows, console)
+
+
+def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: bool = False) -> None:
+    """Print each figure then and now, and how far they agree."""
+    if as_json:
+        print(json.dumps([{**vars(one), "agrees": one.agrees, "difference": one.difference} for one in agreement]))
+        return
+    table = Table(title="The row run again")
+    for column in ("figure", "then", "now", "agreement"):
+        table.add_column(column)
+    for one in agreement:
+        shown = [f"{value:.6g}" if value is not None else "" for value in (one.then, one.now)]
+        table.add_row(one.name, *shown, one.difference)
+    console.print(table)
+    asked = [one.agrees for one in agreement if one.agrees is not None]
+    console.print(f"{sum(asked)} of {len(asked)} figures agree within their tolerance", highlight=False)
+
+
+def print_explanations(
+    figures: Mapping[str, ExplanationFigures], out: Path, console: Console, as_json: bool = False
+) -> None:
+    """Print how good and how alike the maps of each model are; what is undefined stays empty."""
+    if as_json:
+        print(json.dumps({name: value.to_dict() for name, value in figures.items()}))
+        return
+    columns = [name for name in next(iter(figures.values())).to_dict() if name not in ("method", "num_images")]
+    table = Table(title="Explanations of validation images")
+    for column in ("model", *columns):
+        table.add_column(column.replace("_", " "))
+    for name, value in figures.items():
+        cells = value.to_dict()
+        table.add_row(name, *("" if cells[column] is None else f"{cells[column]:.3f}" for column in columns))
+    console.print(table)
+    console.print(f"pictures: {out}", highlight=False, soft_wrap=True)
+
+
+def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = False) -> None:
+    """Print named figures a line each; names carry their units."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        absent = "unknown" if name == "drift" else "not measured"
+        shown = f"{value:.4g}" if isinstance(value, float) else absent if value is None else str(value)
+        console.print(f"{name:24} {shown}", highlight=False, soft_wrap=True, markup=False)
+
+
+def print_device(profile: DeviceProfile, console: Console, as_json: bool = False) -> None:
+    print_figures(profile.to_dict(), console, as_json)
+
+
+def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: Console, as_json: bool = False) -> None:
+    """Print a new profile, and then in words how steady the device is, how good its model and how long it took."""
+    if as_json:
+        print(json.dumps({**profile.to_dict(), "seconds": round(seconds, 1)}))
+        return
+    print_device(profile, console)
+    steady = f"times known to {profile.steadiness:.1%} (95 % of nets); " if profile.steadiness is not None else ""
+    error = (
+        f"the model is off by {profile.model_error:.1%} on nets left out; " if profile.model_error is not None else ""
+    )
+    if not profile.reachable:
+        console.print(
+            f"{profile.name} cannot be reached from here: it is predicted, never measured. Where it can be, give "
+            "--ssh, --command or --here, or edit `host` in the profile",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(
+        f"{steady}{error}took {seconds // 60:.0f} min {seconds % 60:.0f} s\n"
+        f"written: {folder / profile.name}.yaml, edit it freely; "
+        f"next: tutelage search --device {profile.name} --max-latency 5ms",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_drift(name: str, holds: bool, drift: float | None, error: float, console: Console) -> None:
+    """Say in words what a check found."""
+    pace = (
+        "Drift unknown: no anchor nets were measured with the profile"
+        if drift is None
+        else f"The anchor nets run {_pace(drift)} than when the profile was made"
+    )
+    verdict = (
+        f"{name} holds: its predictions are off by {error:.1%}"
+        if holds
+        else f"{name} does not hold: its predictions are off by {error:.1%}; quiet the host and check again, or "
+        f"`tutelage device remove {name}` and add it anew"
+    )
+    console.print(f"{pace}. {verdict}.", highlight=False, soft_wrap=True)
+
+
+def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
+    """Print the known devices and the folders their profiles lie in."""
+    if as_json:
+        print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))
+        return
+    if not profiles:
+        console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
+        return
+    table = Table(title="Device profiles")
+    for column in ("name", "host", "runtime", "threads", "batch", "precision", "sides px", "model error", "folder"):
+        table.add_column(column)
+    for profile, folder in profiles:
+        table.add_row(
+            profile.name,
+            profile.command or profile.host,
+            f"{profile.runtime} {profile.runtime_version}",
+            str(profile.threads),
+            str(profile.batch),
+            profile.effective_precision or profile.precision,
+            ", ".join(map(str, profile.resolutions)),
+            f"{profile.model_error:.1%}" if profile.model_error is not None else "",
+            str(folder),
+        )
+    console.print(table)
+
+
+def _interval(row: Row, name: str) -> str:
+    value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_lo", "_hi"))
+    if value is None:
+        return "undefined"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,41 @@
+"""Check files that a verb is to write before it does any work: a result must not take the place of what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tutelage.records import InputError
+
+
+def check_output(
+    path: Path, option: str, *, suffixes: Sequence[str] = (), apart_from: Mapping[str, Path] | None = None
+) -> Path:
+    """Give the path back; raise InputError for a folder, another ending, or a file that is read or written too.
+
+    apart_from: what must not be overwritten, by the name that the error calls it.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InputError(f"{option} {str(path)!r}: name a file that ends in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise InputError(f"{option} {str(path)!r} is a folder: name a file in it")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise InputError(f"{option} {str(path)!r}: {path.parent} is a file, not a folder")
+    for name, other in (apart_from or {}).items():
+        if _same(path, other):
+            raise InputError(f"{option} {str(path)!r} is {name}, which would be overwritten: name another file")
+    return path
+
+
+def check_folder(path: Path, option: str) -> Path:
+    """Give the path back; raise InputError where it, or a part above it, is a file."""
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise InputError(f"{option} {str(path)!r}: {part} is a file, not a folder")
+    return path
+
+
+def _same(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.absolute() == other.absolute()

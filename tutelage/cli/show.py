@@ -1,0 +1,85 @@
+"""What `leaderboard show` prints: the rows that a filter keeps, or one row whole and where it stands."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tutelage.cli.output import print_figures
+from tutelage.records import InputError, Row
+
+if TYPE_CHECKING:
+    from tutelage.leaderboard.store import Store
+
+MAX_SHOWN = 200  # rows of `leaderboard show` where no --limit is given
+
+
+def print_board(
+    store: Store, filter: str | None, console: Console, as_json: bool, front: str | None, ties: str, limit: int | None
+) -> None:
+    """Print the rows of a store that a filter keeps; only the columns that are shown are read."""
+    from tutelage.leaderboard.export import finite
+    from tutelage.leaderboard.terminal.table import NEEDED_COLUMNS, columns_to_rank, ranked, show_table
+
+    if ties and not front:
+        raise InputError("--ties belongs to a front: name its figures too, e.g. --front latency_p50_ms,auc")
+    objectives = _objectives(front)
+    found = store.columns(filter, columns_to_rank(objectives))
+    if as_json:
+        order, marks = ranked(found, objectives, ties) if found["row_id"] else ([], [])
+        kept = sorted(order[:limit])  # the store gives rows in the order in which they came in
+        rows = dict(zip(kept, store.rows(ids=[found["row_id"][place] for place in kept]), strict=True))
+        told = [
+            {"row_id": found["row_id"][place], **rows[place].to_dict(), **_standing_on_front(marks[place])}
+            for place in order[:limit]
+        ]
+        print(json.dumps(finite(told)))
+        return
+
+    def more(ids: list[str]) -> dict[str, list[Any]]:
+        return store.columns(names=NEEDED_COLUMNS, ids=ids)
+
+    show_table(found, console, objectives=objectives, ties=ties, limit=limit or MAX_SHOWN, more=more)
+    if unfinished := store.unfinished(filter):
+        message = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
+        console.print(message, highlight=False, soft_wrap=True)
+
+
+def _objectives(front: str | None) -> list[str] | None:
+    """Read the figures of `--front`; None where it was not given."""
+    if front is None:
+        return None
+    names = [name.strip() for name in front.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--front {front!r}: name the figures of the front, e.g. latency_p50_ms,auc")
+    return names
+
+
+def _standing_on_front(mark: str) -> dict[str, Any]:
+    """Say of a row's mark whether it is on the front and, of a front that was asked for, how sure that is."""
+    words = mark.removeprefix("*").strip()
+    return {"on_front": mark.startswith("*"), **({"front": words} if words else {})}
+
+
+def print_row(
+    row: Row, store: Store, how: bool, console: Console, as_json: bool = False, front: str | None = None
+) -> None:
+    """Print one row whole and where it stands among its peers, or what made it."""
+    from tutelage.leaderboard.export import finite
+    from tutelage.leaderboard.standing import show_standing, standing_of
+    from tutelage.leaderboard.terminal.table import show_row
+
+    if how:
+        from tutelage.pipeline.operations.reproduce import how_made
+
+        print_figures(how_made(row), console, as_json)
+        return
+    objectives = _objectives(front)
+    if as_json:
+        standing = standing_of(store, row, objectives)
+        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), "standing": standing.to_dict()})))
+        return
+    show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
+    show_standing(standing_of(store, row, objectives), console)

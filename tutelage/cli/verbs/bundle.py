@@ -1,0 +1,89 @@
+"""`tutelage bundle`: write the folder that is deployed, and check one before it is trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption
+
+
+class _MakeByDefault(TyperGroup):
+    """Read `bundle ROW` as `bundle make ROW`: what is no verb of the group is a row."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(no_args_is_help=True, cls=_MakeByDefault, help="Write the folder that is deployed, or check one.")
+
+
+@app.command("make")
+def bundle_make(
+    row: Annotated[
+        str | None, typer.Argument(help="A row's id (its first digits do); default: the recipe's best student.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")] = Path("bundle"),
+    recipe: Annotated[str, typer.Option(help="Whose best student by validation is meant where no row is.")] = "demo",
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="Rows to choose of, e.g. 'scheme=int8-ptq and runtime=openvino'")
+    ] = None,
+    set_: SetOption = None,
+    note: Annotated[list[str] | None, typer.Option(help="A line for the model card; repeatable.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a row's model with predict.py, labels, thresholds, parity figures, MODEL_CARD.md and every file's hash.
+
+    Example: [bold]tutelage bundle 8576a5ae --out bundle[/]   or   [bold]tutelage bundle --recipe demo --out bundle[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline.operations.bundle import bundle_row, row_of
+    from tutelage.pipeline.workspace import database
+
+    database(workspace)
+    with terminal.run_setting(workspace) as (place, report, threads):
+        chosen = row_of(place, row, recipe, filter_)
+        made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or ())
+    facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
+    terminal.print_figures({**facts, **_facts(made)}, Console(), as_json)
+
+
+@app.command("check")
+def bundle_check(
+    folder: Annotated[Path, typer.Argument(help="A bundle.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse a bundle one byte of which was changed, lost or added; else say what it is.
+
+    Example: [bold]tutelage bundle check bundle[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.quant.bundle.write import load_bundle
+
+    terminal.print_figures(_facts(load_bundle(folder)), Console(), as_json)
+
+
+def _facts(bundle: object) -> dict[str, object]:
+    from tutelage.quant.bundle.write import Bundle
+
+    assert isinstance(bundle, Bundle)
+    parity = bundle.parity
+    return {
+        "bundle": str(bundle.folder),
+        "manifest_id": bundle.manifest_id,
+        "runtime": bundle.runtime,
+        "labels": ", ".join(bundle.labels),
+        "input": f"{bundle.preprocess.channels} x {bundle.preprocess.height} x {bundle.preprocess.width}",
+        "validation_images": parity.num_images,
+        "largest_difference": parity.largest_difference,
+        "mean_difference": parity.mean_difference,
+        "same_top1": parity.same_top1,
+        "evaluated_difference": parity.evaluated_difference,
+    }

@@ -1,0 +1,36 @@
+"""`tutelage data`: list the data sets, and check a folder or file before a run does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import JsonOption
+
+app = typer.Typer(no_args_is_help=True, help="List the data sets, check a folder or file.")
+
+
+@app.command("list")
+def data_list(as_json: JsonOption = False) -> None:
+    """List the data sets that can be read, and what each expects on disk.
+
+    Example: [bold]tutelage data list[/]
+    """
+    from tutelage.cli import inventory
+    from tutelage.distill.data.registry import DATASETS
+
+    inventory.print_datasets(DATASETS, Console(), as_json)
+
+
+@app.command("check")
+def data_check(path: Path, as_json: JsonOption = False) -> None:
+    """Say what a folder or npz holds: classes, sizes, unreadable files, duplicates, leakage between splits.
+
+    Example: [bold]tutelage data check xrays/[/]
+    """
+    from tutelage.cli import inventory
+    from tutelage.distill.data.check import check_path
+
+    inventory.print_data_report(check_path(path), Console(), as_json)

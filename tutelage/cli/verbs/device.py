@@ -1,0 +1,143 @@
+"""`tutelage device`: add, list and show the devices that budgets are held on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from tutelage.records import InputError
+
+DEFAULT_MINUTES = 3.0
+
+app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
+
+
+@app.command("add")
+def device_add(
+    name: Annotated[str, typer.Argument(help="Name of the new profile.")],
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, ...; `tutelage doctor` lists them.")
+    ] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Threads the runtime may use.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
+    space: Annotated[str, typer.Option(help="Space whose blocks are measured.")] = "ofa_mbv3_w1.0",
+    side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
+    channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
+    classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
+    minutes: Annotated[
+        float | None, typer.Option(help="How long it may take, default 3; more measures again until it is sure.")
+    ] = None,
+    from_measurements: Annotated[
+        Path | None,
+        typer.Option(help="CSV (arch, ms) or JSON measured elsewhere: predicted, never run here."),
+    ] = None,
+    ssh: Annotated[str, typer.Option(help="USER@HOST of a device reached by ssh.")] = "",
+    command: Annotated[str, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = "",
+    here: Annotated[
+        bool, typer.Option("--here", help="The times of --from-measurements are this machine's: it can be measured.")
+    ] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this host, or one behind ssh, with a runtime and fit a latency model, so that budgets can be held on it.
+
+    Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
+    Behind ssh: [bold]tutelage device add board --ssh me@board --side 64 --minutes 5[/]
+    From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline.operations.devices import DeviceRequest, add_device
+    from tutelage.search.spaces.space import find_space
+
+    unused = [option for option, value in (("--side", side), ("--minutes", minutes)) if value is not None]
+    if from_measurements is not None and unused:
+        raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
+    where = find_space(space).with_resolutions(tuple(side or (64,)))
+    request = DeviceRequest(
+        name,
+        runtime,
+        where,
+        classes,
+        channels,
+        threads,
+        batch,
+        precision,
+        DEFAULT_MINUTES if minutes is None else minutes,
+        ssh=ssh,
+        command=command,
+        here=here,
+    )
+    begun = time.monotonic()
+    with terminal.run_setting(workspace) as (place, report, _):
+        found = add_device(place, report, request, from_measurements)
+    terminal.print_added(found, place.path / "devices", time.monotonic() - begun, Console(), as_json)
+
+
+@app.command("check")
+def device_check(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """Measure other subnets on a known device and say whether its profile still holds.
+
+    Example: [bold]tutelage device check host-ort-64px[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline.operations.devices import check_device
+
+    with terminal.run_setting(workspace) as (place, report, _):
+        found = check_device(place, report, name)
+    facts = {
+        "device": name,
+        "holds": found.holds,
+        "drift": found.drift,
+        "mean_error_of_predictions": found.error,
+        "share_inside_interval": found.covered,
+    }
+    terminal.print_figures(facts, Console(), as_json)
+    if not as_json:
+        terminal.print_drift(name, found.holds, found.drift, found.error, Console())
+
+
+@app.command("remove")
+def device_remove(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Remove a profile and its latency model from the workspace or the user's folder.
+
+    Example: [bold]tutelage device remove my-laptop[/]
+    """
+    from tutelage.bench.devices.profiles import remove_profile
+    from tutelage.pipeline.workspace import Workspace
+
+    # A profile of the user's own folder can be removed where there is no workspace, and none is made for it.
+    with Workspace(workspace).locked() if workspace.is_dir() else nullcontext():
+        removed = remove_profile(name, workspace)
+    for path in removed:
+        print(f"removed {path}")
+
+
+@app.command("list")
+def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """List the profiles of the workspace, the user's folder and the package.
+
+    Example: [bold]tutelage device list[/]
+    """
+    from tutelage.bench.devices.profiles import list_profiles
+    from tutelage.cli import output as terminal
+
+    terminal.print_devices(list_profiles(workspace), Console(), as_json)
+
+
+@app.command("show")
+def device_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """Show one profile: what it is, how steady, and the error of its latency model.
+
+    Example: [bold]tutelage device show host-ort[/]
+    """
+    from tutelage.bench.devices.profiles import find_profile
+    from tutelage.cli import output as terminal
+
+    terminal.print_device(find_profile(name, workspace)[0], Console(), as_json)

@@ -1,0 +1,179 @@
+"""`tutelage leaderboard`: show, draw and export what the runs of a workspace left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from tutelage.cli.output_files import check_output
+from tutelage.records import InputError
+
+app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
+
+
+@app.command("show")
+def board_show(
+    row: Annotated[str | None, typer.Argument(help="A row's id (its first digits do); default: all rows.")] = None,
+    how: Annotated[bool, typer.Option("--how", help="Say what made the row: command, recipe, seed, versions.")] = False,
+    filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
+    front: Annotated[str | None, typer.Option(help="Figures of the front, e.g. latency_p50_ms,auc")] = None,
+    ties: Annotated[
+        str,
+        typer.Option(help="Differences that do not count for --front: 0.005 (quality) or auc=0.005,size_bytes=50kB"),
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most rows to print; default: 200, and all of them as JSON.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the columns that fit the terminal, the Pareto front marked; or one row with all it knows.
+
+    With --front, each row also says whether it is on that front for sure or maybe, by its intervals; a single row says
+    which rows beat it, and by how much.
+
+    Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq' --front latency_p50_ms,auc[/]
+    """
+    from tutelage.cli import show as board
+    from tutelage.leaderboard.store import Store
+    from tutelage.pipeline.workspace import database
+
+    store = Store(database(workspace), read_only=True)
+    if row is not None:
+        given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--front": front if how else None}
+        if unused := [name for name, value in given.items() if value]:
+            raise InputError(f"{', '.join(unused)} has no effect on one row{' and --how' if how else ''}: leave it out")
+        board.print_row(store.row(row), store, how, Console(), as_json, front)
+        return
+    if how:
+        raise InputError("--how is asked of one row: give its id, the first column of the table")
+    board.print_board(store, filter_, Console(), as_json, front, ties, limit)
+
+
+@app.command("build")
+def board_build(
+    out: Annotated[Path, typer.Option(help="The HTML file to write; a .png lies beside it.")] = Path(
+        "leaderboard.html"
+    ),
+    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to show.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Draw the leaderboard as one self-contained HTML page and a PNG.
+
+    Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
+    """
+    from tutelage.leaderboard.page.build import build_page
+    from tutelage.leaderboard.page.data import PAGE_COLUMNS
+    from tutelage.leaderboard.page.verdicts import decided_ids
+    from tutelage.leaderboard.plots.front import chosen_ids, pareto_plot
+    from tutelage.leaderboard.store import Store
+    from tutelage.pipeline.operations.paired import page_verdicts
+    from tutelage.pipeline.workspace import database
+
+    store = Store(database(workspace), read_only=True)
+    check_output(out, "--out", suffixes=(".html", ".htm"))
+    picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
+    found = store.frame(filter_, columns=PAGE_COLUMNS)
+    verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
+    build_page(found, out, title, details=store.details, verdicts=verdicts)
+    # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
+    drawn = store.rows(ids=chosen_ids(found))
+    pareto_plot(drawn, picture, title=title)
+    share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
+    print(f"{len(found)} rows: {out} and {picture}{share}")
+
+
+@app.command("import")
+def board_import(
+    file: Annotated[Path, typer.Argument(help="A leaderboard.db, an exported .csv or .json, or timm's results.csv.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Add other people's rows, marked as imported: they are shown, and never taken for measured here.
+
+    Example: [bold]tutelage leaderboard import colleague/leaderboard.db[/]
+    """
+    from tutelage.leaderboard.store import Store, import_file
+    from tutelage.pipeline.workspace import Workspace
+
+    print(f"{import_file(Store(Workspace(workspace).store), file)} new rows from {file}")
+
+
+@app.command("migrate")
+def board_migrate(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Bring the leaderboard of an older version up to date; older versions of tutelage then cannot open it.
+
+    Example: [bold]tutelage leaderboard migrate[/]
+    """
+    from tutelage.leaderboard.store import Store
+    from tutelage.leaderboard.store.schema import SCHEMA_VERSION
+    from tutelage.pipeline.workspace import database
+
+    store = Store(database(workspace), migrate=True)
+    print(f"{store.name} has schema version {SCHEMA_VERSION}")
+
+
+@app.command("compare")
+def board_compare(
+    first: Annotated[str, typer.Argument(help="A row's id; its first digits do.")],
+    second: Annotated[str, typer.Argument(help="Another row's id.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Lay two rows side by side, with a paired test by group where both were evaluated on the same images.
+
+    Example: [bold]tutelage leaderboard compare 8576a5ae 0c2e2c63[/]
+    """
+    from tutelage.leaderboard.store import Store
+    from tutelage.leaderboard.terminal.compare import show_comparison
+    from tutelage.pipeline.operations.paired import paired_tests
+    from tutelage.pipeline.workspace import database
+
+    store = Store(database(workspace), read_only=True)
+    rows = (store.row(first), store.row(second))
+    show_comparison(*rows, Console(), tests=paired_tests(*rows, workspace))
+
+
+@app.command("serve")
+def board_serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")] = 8642,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve the page on this machine alone, read-only; it follows a run that goes on. Ctrl-C ends it.
+
+    Example: [bold]tutelage leaderboard serve --port 8642[/]
+    """
+    from tutelage.leaderboard.page.serve import make_server
+    from tutelage.pipeline.operations.paired import page_verdicts
+    from tutelage.pipeline.workspace import database
+
+    server = make_server(database(workspace), port=port, decide=lambda rows: page_verdicts(rows, workspace))
+    print(f"http://{server.server_address[0]!s}:{server.server_address[1]}/", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
+@app.command("export")
+def board_export(
+    format_: Annotated[str, typer.Option("--format", help="csv, json, md, tex or parquet.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+    filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Export rows with every column; what was not measured is empty, never 0.
+
+    Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
+    """
+    from tutelage.leaderboard.export import export
+    from tutelage.leaderboard.store import Store
+    from tutelage.pipeline.workspace import database
+
+    if out is not None:
+        check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
+    text = export(Store(database(workspace), read_only=True).frame(filter_), out, format_)
+    print(text if out is None else f"wrote {out}")

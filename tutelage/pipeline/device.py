@@ -1,0 +1,191 @@
+"""Open the devices of a recipe: a profile is measured at first use, and budgets on it become milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.bench.devices.profiles import list_profiles, load_latency_model, write_profile
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.protocol.remote import check_reachable
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.bench.runtimes.runner import processor
+from tutelage.pipeline.operations.devices import DeviceRequest, measure_device
+from tutelage.progress import Report
+from tutelage.quantities import latency_budget
+from tutelage.records import Arch, DeviceProfile, InputError, utc_now
+from tutelage.search.spaces.space import Space
+
+from .sections import DeviceSection
+from .workspace import Workspace
+
+# Runtimes that a run files rows of: it makes the file that each loads, judges it there and measures it. Compiling every
+# file again for every split would take longer than the rest of a run.
+ROW_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino", "litert", "executorch", "ncnn", "torch")
+# Of these the files of a run take one image at a time.
+ONE_IMAGE = ("litert", "executorch", "ncnn", "torch")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A profile with its latency model (none where nothing is predicted) and, where the recipe sets one, the budget."""
+
+    profile: DeviceProfile
+    folder: Path
+    latency: LatencyModel | None
+    max_latency_ms: float | None = None
+    risk: float = 0.05  # odds that a latency is above the end of the interval that it is weighed by
+
+    @property
+    def name(self) -> str:
+        return self.profile.name
+
+    @property
+    def reachable(self) -> bool:
+        """Say whether files are measured on it; what cannot be reached from here is predicted."""
+        return self.profile.reachable
+
+    @property
+    def anchor_ms(self) -> float | None:
+        """Give what the anchor nets took when the latency model was made; None: the drift since then is unknown."""
+        return self.latency.anchor_ms if self.latency is not None else None
+
+    @property
+    def model(self) -> LatencyModel:
+        """Give the latency model; a device that was only named has none."""
+        if self.latency is None:
+            raise InputError(f"device {self.name} has no latency model: `tutelage device add` measures one")
+        return self.latency
+
+    def predicted_ms(self, arch: Arch) -> tuple[float, float, float] | None:
+        """Give low, mean and high in ms; None where nothing is predicted: no model, or one of other spaces or sizes."""
+        if self.latency is None or not self.latency.covers(arch):
+            return None
+        mean, low, high = self.latency.predict([arch])
+        return float(low[0]), float(mean[0]), float(high[0])
+
+
+def open_device(
+    workspace: Workspace,
+    section: DeviceSection,
+    space: Space,
+    num_classes: int,
+    channels: int,
+    report: Report,
+    *,
+    tolerance: float = 0.05,
+    precision: str = "fp32",
+    twin_of: DeviceProfile | None = None,
+) -> Device:
+    """Find the device's profile, or measure it now; then read the recipe's latency budget on it.
+
+    precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
+    twin_of: another profile of the same device, which says where it is.
+    """
+    known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
+    if section.name in known:
+        profile, folder = known[section.name]
+        _check_same(section, profile)
+    elif twin_of is not None and not twin_of.reachable:
+        raise InputError(
+            f"device {twin_of.name} cannot be reached from here, so {section.name} cannot be measured: import it "
+            f"by `tutelage device add {section.name} --precision {precision} --from-measurements FILE`"
+        )
+    else:
+        folder = workspace.path / "devices"
+        request = DeviceRequest(
+            section.name,
+            section.runtime,
+            space,
+            num_classes,
+            channels,
+            threads=section.threads,
+            batch=section.batch,
+            precision=precision,
+            minutes=section.minutes,
+            tolerance=tolerance,
+            ssh=twin_of.host if twin_of is not None and twin_of.host != "local" else "",
+            command=twin_of.command if twin_of is not None else "",
+        )
+        profile = measure_device(workspace, report, request)
+    missing = set(space.resolutions) - set(profile.resolutions)
+    if space.name not in profile.spaces or missing:
+        raise InputError(
+            f"device {section.name} has a latency model for {', '.join(profile.spaces)} at {list(profile.resolutions)} "
+            f"px, this run needs {space.name} at {list(space.resolutions)} px: give it another name in the recipe"
+        )
+    model = load_latency_model(profile, folder)
+    return Device(profile, folder, model, budget_ms(section, model, space), section.risk)
+
+
+def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
+    """Refuse, before anything is trained, devices that a run makes no files for."""
+    known = {profile.name: profile.runtime for profile, _ in list_profiles(workspace.path)}
+    for section in sections:
+        runtime = known.get(section.name, section.runtime)
+        if runtime in ONE_IMAGE and section.batch > 1:
+            raise InputError(
+                f"device {section.name} runs {runtime} at batch {section.batch}: a run makes its files for one image; "
+                "set batch: 1, or use onnxruntime or openvino"
+            )
+        if find_runtime(runtime).name not in ROW_RUNTIMES:
+            raise InputError(
+                f"device {section.name} runs {runtime}: a run files rows of {', '.join(ROW_RUNTIMES)} alone; "
+                "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
+            )
+
+
+def name_device(workspace: Workspace, section: DeviceSection) -> Device:
+    """Open a device that rows are measured on: a new one is only written down.
+
+    Nothing is predicted for it, unless it cannot be reached: then its latency model says what it covers.
+    """
+    if section.max_latency is not None:
+        raise InputError(f"device {section.name}: max_latency bounds a search, and this recipe names its students")
+    known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
+    if section.name in known:
+        profile, folder = known[section.name]
+        _check_same(section, profile)
+        return Device(profile, folder, None if profile.reachable else load_latency_model(profile, folder))
+    runtime = find_runtime(section.runtime)
+    runtime.check("fp32")
+    folder = workspace.path / "devices"
+    profile = DeviceProfile(
+        name=section.name,
+        runtime=section.runtime,
+        runtime_version=runtime.version(),
+        threads=section.threads,
+        batch=section.batch,
+        cpu_model=processor(),
+        created=utc_now(),
+    )
+    write_profile(profile, folder)
+    return Device(profile, folder, None)
+
+
+def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:
+    """Read a latency budget: milliseconds, or a share of the way from the smallest to the largest subnet."""
+    if section.max_latency is None:
+        return None
+    amount, relative = latency_budget(section.max_latency)
+    if not relative:
+        return amount
+    low, high = model.predict(_extremes(space))[0]
+    return float(low + amount * (high - low))
+
+
+def _extremes(space: Space) -> Sequence[Arch]:
+    return [space.smallest(), space.largest()]
+
+
+def _check_same(section: DeviceSection, profile: DeviceProfile) -> None:
+    """Refuse a profile of another device than the recipe's, and one that says `local` but is of another machine."""
+    if profile.reachable:
+        check_reachable(profile)
+    for field in ("runtime", "threads", "batch"):
+        asked, has = getattr(section, field), getattr(profile, field)
+        if asked != has:
+            raise InputError(
+                f"device {section.name}: the recipe asks for {field} {asked}, the profile has {has}: use another name"
+            )

@@ -1,0 +1,1 @@
+"""What a verb runs outside of a whole run, one file each."""

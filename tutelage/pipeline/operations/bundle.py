@@ -1,0 +1,160 @@
+"""From a row of the leaderboard to a folder that is deployed: the file it was measured on, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tutelage.distill.data.dataset import SPLITS
+from tutelage.distill.data.loader import NORMALISATION
+from tutelage.distill.evaluation.evaluate import predict_logits, probabilities
+from tutelage.leaderboard.best import best_student
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline import networks
+from tutelage.pipeline.context import Context, file_hash, open_context
+from tutelage.pipeline.recipe import Recipe, with_changes
+from tutelage.pipeline.workspace import Workspace, database
+from tutelage.progress import Report
+from tutelage.quant.bundle.write import Bundle, Preprocess, run_file, write_bundle
+from tutelage.records import Artifact, InputError, Row, Student
+
+from .paired import RowFigures
+
+# Probabilities of one file on one image, then in batches and now: beyond this something else was run.
+MAX_DIFFERENCE = 1e-3
+
+
+def bundle_row(
+    row: Row,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    out: Path,
+    changes: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Bundle:
+    """Write the bundle of a row: the very file it was evaluated on, checked to answer as it did then.
+
+    changes: `key=value` of the row's recipe, such as where the images lie now (data.path).
+    Raises InputError for an imported row, or where its file, weights or images are no longer those it was made of.
+    """
+    recipe, network, file = _made_of(row)
+    recipe = with_changes(recipe, changes)
+    report("bundle", 0, 3)
+    model = workspace.path / file.path
+    if not model.is_file() or file_hash(model) != file.sha256:
+        raise InputError(f"{model} is not the file that row {row.key[:8]} was measured on: run the recipe again")
+    ctx = open_context(recipe, workspace, report, threads)
+    if ctx.dataset.manifest != row.details.get("manifest"):
+        raise InputError(
+            f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
+        )
+    side = ctx.side(network)
+    images, _ = ctx.split("val", side)
+    difference = _evaluated_difference(ctx, row, model, images)
+    report("bundle", 1, 3)
+    reference = predict_logits(networks.load(ctx, network), images)
+    report("bundle", 2, 3)
+    mean, std = NORMALISATION[ctx.channels]
+    fit = recipe.data.options.get("fit", "squash")
+    made = write_bundle(
+        out,
+        model,
+        row,
+        preprocess=Preprocess(height=side, width=side, channels=ctx.channels, mean=mean, std=std, fit=fit),
+        labels=ctx.dataset.class_names,
+        thresholds=class_thresholds(row),
+        validation=images.numpy(),
+        reference_logits=reference.numpy(),
+        evaluated_difference=difference,
+        multi_label=ctx.dataset.multi_label,
+        data=_data_lines(ctx, side),
+        notes=notes,
+    )
+    report("bundle", 3, 3)
+    return made
+
+
+def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | None) -> Row:
+    """Give the row of an id or its beginning, or the best student by validation among those that `filter` keeps."""
+    store = Store(database(workspace.path), read_only=True)
+    if row_id is not None:
+        if filter is not None:
+            raise InputError("--filter has no effect where a row is named: leave one of both out")
+        return store.row(row_id)
+    students = (row for row in store.rows(filter) if row.recipe == recipe)
+    best = best_student(students, RowFigures(workspace.path, "val").compare)
+    if best is None:
+        raise InputError(
+            f"no student of recipe {recipe!r} with its file is on the leaderboard: `tutelage run {recipe}` makes some"
+        )
+    return best
+
+
+def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
+    """Read from a row what made it: the recipe, the trained network and the file that was evaluated."""
+    made: dict[str, Any] = row.details.get("how", {})
+    try:
+        return (
+            Recipe.model_validate(made["recipe"]),
+            Student.from_dict(made["network"]),
+            Artifact.from_dict(made["file"]),
+        )
+    except (KeyError, ValidationError):
+        where = "was imported" if row.source == "imported" else "does not say which file it was measured on"
+        raise InputError(
+            f"row {row.key[:8]} {where}: run its recipe ({row.recipe or 'unknown'}) here; finished stages are kept"
+        ) from None
+
+
+def class_thresholds(row: Row) -> tuple[float, ...] | None:
+    """Give one threshold a class of what the row was evaluated with: a number for two classes, one a label, or none."""
+    threshold = row.details.get("threshold")
+    if threshold is None:
+        return None
+    if isinstance(threshold, list | tuple):
+        return tuple(float(value) for value in threshold)
+    return 1 - threshold, threshold
+
+
+def _evaluated_difference(ctx: Context, row: Row, model: Path, images: torch.Tensor) -> float:
+    """Run the file again on the validation images: the largest difference to the probabilities filed with the row."""
+    filed = ctx.workspace.path / str(row.details.get("predictions", ""))
+    if not filed.is_file():
+        raise InputError(f"{filed} is missing: run the recipe again, so that the bundle can be compared with it")
+    with np.load(filed, allow_pickle=False) as arrays:
+        before: NDArray[Any] = arrays["val_probs"]
+    logits = run_file(model, row.runtime, images.numpy(), ctx.threads)
+    now = probabilities(torch.from_numpy(logits), ctx.dataset.multi_label)
+    if now.shape != before.shape or np.abs(now - before).max() > MAX_DIFFERENCE:
+        raise InputError(
+            f"{model} does not answer as it did when row {row.key[:8]} was evaluated: run the recipe again"
+        )
+    return float(np.abs(now - before).max())
+
+
+def _data_lines(ctx: Context, side: int) -> list[str]:
+    """Say what the images were: sizes and classes of the splits, what was kept apart, what was left out."""
+    data = ctx.dataset
+    lines = []
+    for split in SPLITS:
+        places = data.indices(split)
+        counts = ", ".join(f"{name} {number}" for name, number in data.class_counts(split).items())
+        lines.append(f"{split}: {len(places)} images of {len(set(data.groups[places]))} groups ({counts})")
+    lines.append("groups (patients, series, equal images) stand in one split only" if not data.leaky else "leaky split")
+    lines += data.notes
+    if data.skipped:
+        lines.append(f"{len(data.skipped)} images could not be read and were left out")
+    if side != ctx.size:
+        lines.append(
+            f"evaluated on images decoded at {ctx.size} px and then resized to {side} px; predict.py resizes once"
+        )
+    lines.append(f"manifest {data.manifest}, recipe {ctx.recipe.name}: {ctx.recipe.about}".rstrip(": "))
+    return lines

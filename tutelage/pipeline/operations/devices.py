@@ -1,0 +1,181 @@
+"""Devices outside a run: measure a new one, measure a known one again. Enters: what a user asks. Leaves: profiles."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
+from tutelage.bench.devices.imported import import_profile
+from tutelage.bench.devices.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.bench.protocol.remote import check_reachable
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.files import whole_file
+from tutelage.pipeline.runtime_files import FREE_BATCH, Shape, export_network
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import Report
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.records import UNREACHABLE, Arch, DeviceProfile, InputError, content_id
+from tutelage.search.costs.counts import BlockSpec
+from tutelage.search.spaces.space import Space, find_space
+from tutelage.search.supernet import build_arch, build_block
+
+# Runtimes whose int8 form of an ONNX file is an ONNX file again, so that a block table can be measured at int8.
+INT8_RUNTIMES = ("onnxruntime",)
+# Runtimes that compile each network for half a minute: a block table would take an hour, so counts stand in for it.
+WITHOUT_TABLE = ("torch-compiled",)
+NETS, NETS_WITHOUT_TABLE = 8, 12
+CALIBRATION_IMAGES = 4  # of noise: what is quantized here is timed, never judged
+
+
+@dataclass(frozen=True)
+class DeviceRequest:
+    """A device to be measured: how models run there, and the networks its latency model is to know."""
+
+    name: str
+    runtime: str
+    space: Space
+    num_classes: int
+    channels: int
+    threads: int = 1
+    batch: int = 1
+    precision: str = "fp32"
+    minutes: float = 3.0
+    tolerance: float = 0.05
+    ssh: str = ""
+    command: str = ""
+    here: bool = False  # measurements that are imported were made on this machine
+
+
+def add_device(
+    workspace: Workspace, report: Report, request: DeviceRequest, from_measurements: Path | None = None
+) -> DeviceProfile:
+    """Measure a new device, or fit one to a file of measurements made elsewhere.
+
+    An existing name is refused, so that no profile changes under a run.
+    """
+    if not 0 < request.minutes < 24 * 60:
+        raise InputError(
+            f"--minutes is {request.minutes:g}: give the minutes that measuring may take, 3 or more are good"
+        )
+    if request.num_classes < 1 or request.channels < 1:
+        raise InputError(f"{request.num_classes} classes and {request.channels} channels: give 1 or more of each")
+    if any(profile.name == request.name for profile, _ in list_profiles(workspace.path)):
+        raise InputError(
+            f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
+        )
+    if request.here and from_measurements is None:
+        raise InputError(
+            "--here says where the times of --from-measurements were taken: give the file, or leave it out"
+        )
+    if request.here and (request.ssh or request.command):
+        raise InputError("--here and --ssh or --command are both given: the device is this machine or another one")
+    if from_measurements is None:
+        return measure_device(workspace, report, request)
+    return import_profile(
+        request.name,
+        from_measurements,
+        runtime=request.runtime,
+        folder=workspace.path / "devices",
+        threads=request.threads,
+        batch=request.batch,
+        precision=request.precision,
+        num_classes=request.num_classes,
+        in_channels=request.channels,
+        space=request.space.name,
+        host="local" if request.here else request.ssh or UNREACHABLE,
+        command=request.command,
+    )
+
+
+def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
+    """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace."""
+
+    exports = workspace.path / "cache" / "exports"
+    quantized = request.precision == "int8"
+    if quantized and request.runtime not in INT8_RUNTIMES:
+        raise InputError(
+            f"int8 blocks are made for {', '.join(INT8_RUNTIMES)} alone, not {request.runtime}: measure whole int8 "
+            "networks there and give them with --from-measurements FILE"
+        )
+    batch = 1 if find_runtime(request.runtime).exported == FREE_BATCH else request.batch
+    table = request.runtime not in WITHOUT_TABLE
+
+    def export_block(spec: BlockSpec, path: Path) -> None:
+        shape = (batch, spec.in_channels, spec.in_hw, spec.in_hw)
+        _once(exports, spec.key, path, shape, lambda aside: export_network(build_block(spec), aside, shape))
+        if quantized:
+            _quantize(exports, spec.key, path, shape)
+
+    return make_profile(
+        request.name,
+        request.runtime,
+        threads=request.threads,
+        batch=request.batch,
+        precision=request.precision,
+        space=request.space,
+        resolutions=request.space.resolutions,
+        num_classes=request.num_classes,
+        in_channels=request.channels,
+        export=_exporter(request.num_classes, request.channels, batch, exports, quantized),
+        export_block=export_block if table else None,
+        num_nets=NETS if table else NETS_WITHOUT_TABLE,
+        folder=workspace.path / "devices",
+        kept=exports,
+        minutes=request.minutes,
+        tolerance=request.tolerance,
+        ssh=request.ssh,
+        command=request.command,
+        progress=lambda text, done, total: report(f"device {request.name}: {text}", done, total),
+    )
+
+
+def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck:
+    """Measure some other subnets on a known device and say whether its predictions still hold."""
+    profile, folder = find_profile(name, workspace.path)
+    check_reachable(profile)
+    model = load_latency_model(profile, folder)
+    exports = workspace.path / "cache" / "exports"
+    batch = 1 if find_runtime(profile.runtime).exported == FREE_BATCH else profile.batch
+    return check_profile(
+        profile,
+        folder,
+        space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
+        export=_exporter(model.num_classes, model.in_channels, batch, exports, profile.precision == "int8"),
+        kept=exports,
+        progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
+    )
+
+
+def _exporter(
+    num_classes: int, channels: int, batch: int, exports: Path, quantized: bool
+) -> Callable[[Arch, Path], None]:
+    def export(arch: Arch, path: Path) -> None:
+        shape = (batch, channels, arch.r, arch.r)
+        key = f"{arch.id}-{num_classes}-{channels}"
+        _once(exports, key, path, shape, lambda a: export_network(build_arch(arch, num_classes, channels), a, shape))
+        if quantized:
+            _quantize(exports, key, path, shape)
+
+    return export
+
+
+def _quantize(exports: Path, key: str, path: Path, shape: Shape) -> None:
+    """Put the int8 form in the place of an fp32 file whose weights are drawn: time does not hang on the values."""
+    images = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, *shape[1:]), dtype=np.float32)
+    _once(exports, f"{key}-int8", path, shape, lambda aside: quantize_onnx(path, aside, images))
+
+
+def _once(exports: Path, key: str, path: Path, shape: Shape, make: Callable[[Path], object]) -> None:
+    """Export a network once for all devices of a workspace: every runtime of a format reads the same file."""
+    fixed = "" if path.suffix == FREE_BATCH else f"-{shape[0]}"
+    kept = exports / f"{content_id(key + fixed)}{path.suffix}"
+    if not kept.is_file():
+        exports.mkdir(parents=True, exist_ok=True)
+        with whole_file(kept) as aside:
+            make(aside)
+    shutil.copyfile(kept, path)

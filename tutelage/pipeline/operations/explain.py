@@ -1,0 +1,70 @@
+"""Where teachers, students and their int8 files look: maps of validation images, side by side, with figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tutelage.distill.explain.maps import METHODS, Explained, ExplanationFigures, compare
+from tutelage.pipeline import networks
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.context import open_context
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.stages.compress import compress
+from tutelage.pipeline.stages.explain import EXPLAINED, kinds
+from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import Report
+from tutelage.quant.run import run_onnx
+from tutelage.records import InputError
+
+
+def explain_recipe(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    method: str,
+    num_images: int,
+    out: Path,
+) -> dict[str, ExplanationFigures]:
+    """Explain the recipe's teachers and its first winner taught by all of them, fp32 and int8.
+
+    Images are drawn from the validation split, as many of each class as there are; the test split stays closed.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    students = pipeline.distill(recipe, workspace, report, threads)
+    ctx = open_context(recipe, workspace, report, threads)
+    teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+    mine = [one for one in students if one.model == students[0].model and one.seed == recipe.seed]
+    student = mine[-1]
+    side = ctx.side(student)
+    chosen = ctx.draw("val", num_images, EXPLAINED)
+    images, labels = ctx.split("val", side, chosen)
+    classes = kinds(labels).clamp(min=0)
+    net = networks.load(ctx, student)
+    int8 = next(
+        ctx.workspace.path / variant.file.path
+        for variant in compress(ctx, student, ["onnxruntime"])
+        if variant.scheme != "fp32"
+    )
+
+    def answer(batch: Tensor) -> Tensor:
+        return torch.from_numpy(run_onnx(int8, batch.numpy(), threads=threads))
+
+    models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one)) for one in teachers}
+    models[student.model] = Explained(net)
+    if method == "scorecam":  # the one method that asks for answers alone, and so can ask an int8 file
+        models[f"{student.model} int8"] = Explained(net, answer)
+    masks = None
+    if ctx.dataset.masks is not None and side == ctx.size:
+        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
+    report(f"explain by {method}", 0, 1)
+    multi_label = ctx.dataset.multi_label
+    figures = compare(models, images, classes, method=method, masks=masks, pictures=out, multi_label=multi_label)
+    report(f"explain by {method}", 1, 1)
+    return figures

@@ -1,0 +1,84 @@
+"""Paired tests of leaderboard rows on the same images, by group, from the probabilities that their runs filed.
+
+`RowFigures` is the one place that turns rows into `Comparison`s: `leaderboard compare`, the page and `gains` use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tutelage.distill.evaluation.paired import FileFigures, compare_files, correct, file_figures, mean_figures
+from tutelage.leaderboard.page.verdicts import Verdicts, decide
+from tutelage.records import DEFAULT_MARGIN, Comparison, Row
+
+Split = Literal["test", "val"]
+
+
+class RowFigures:
+    """AUC and accuracy of rows with what a paired test needs, computed once a row; a pair is then a subtraction."""
+
+    def __init__(self, workspace: Path, split: Split = "test") -> None:
+        self._workspace, self._split = workspace, split
+        self._known: dict[str, FileFigures | None] = {}
+
+    def of(self, row: Row) -> FileFigures | None:
+        """Give a row's figures, means over its seeds; None where its predictions are not in this workspace."""
+        files = files_of(row)
+        key = repr(files)
+        if key not in self._known:
+            read = [self._read(file) for file in files]
+            whole = [one for one in read if one is not None]
+            self._known[key] = mean_figures(whole) if whole and len(whole) == len(files) else None
+        return self._known[key]
+
+    def comparable(self, first: Row, second: Row) -> bool:
+        """Say whether both rows were evaluated on the same images, with the same labels and groups."""
+        a, b = self.of(first), self.of(second)
+        return a is not None and b is not None and a.images == b.images
+
+    def compare(self, first: Row, second: Row, *, margin: float = DEFAULT_MARGIN) -> list[Comparison]:
+        """Test the first row's file less the second's, on AUC and accuracy; empty where they cannot be compared."""
+        a, b = self.of(first), self.of(second)
+        if a is None or b is None or a.images != b.images:
+            return []
+        num_seeds = min(len(files_of(first)), len(files_of(second)))
+        return list(compare_files(a, b, margin=margin, num_seeds=num_seeds).values())
+
+    def compare_many(
+        self, pairs: Sequence[tuple[Row, Row]], *, margin: float = DEFAULT_MARGIN
+    ) -> list[list[Comparison]]:
+        """Test many pairs as `compare` does, p values adjusted over all of them (Holm), each figure on its own."""
+        tests = [self.compare(*pair, margin=margin) for pair in pairs]
+        adjusted = iter(correct([one for some in tests for one in some]))
+        return [[next(adjusted) for _ in some] for some in tests]
+
+    def _read(self, file: dict[str, Any]) -> FileFigures | None:
+        path = self._workspace / str(file["predictions"])
+        if not file["predictions"] or not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            if f"{self._split}_groups" not in arrays:
+                return None  # written before groups were filed: the run evaluates it anew
+            probs, labels, groups = (arrays[f"{self._split}_{name}"] for name in ("probs", "labels", "groups"))
+        return file_figures(probs, labels, groups, threshold=file["threshold"], multi_label=labels.ndim == 2)
+
+
+def files_of(row: Row) -> list[dict[str, Any]]:
+    """Name the predictions and thresholds of a row's files: one a seed."""
+    own = {"predictions": row.details.get("predictions") or "", "threshold": row.details.get("threshold")}
+    seeds = row.details.get("seeds")
+    return list(seeds["files"]) if isinstance(seeds, dict) and seeds.get("files") else [own]
+
+
+def paired_tests(first: Row, second: Row, workspace: Path, *, margin: float = DEFAULT_MARGIN) -> list[Comparison]:
+    """Test the second row less the first, as `leaderboard compare` prints it; empty where they cannot be compared."""
+    return RowFigures(workspace).compare(second, first, margin=margin)
+
+
+def page_verdicts(rows: Sequence[Row], workspace: Path) -> Verdicts:
+    """Choose the best students by tests on validation images, and test the rows' files in pairs on test images."""
+    return decide(rows, RowFigures(workspace, "val").compare, RowFigures(workspace).compare)

@@ -1,0 +1,137 @@
+"""The verb `quantize`: one fp32 file made int8 for the runtime its new name is for, held to a loss, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from tutelage.bench.devices.profiles import find_profile
+from tutelage.bench.protocol.measure import measure
+from tutelage.bench.protocol.remote import check_reachable
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.stages.compress import calibration_images, quantize_for, validation
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import Report
+from tutelage.quant.int8.onnxruntime_ptq import QuantReport
+from tutelage.quant.int8.ranges import Method
+from tutelage.quant.int8.sensitivity import draw_sensitivity, sensitivity
+from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.records import InputError, Measurement
+
+from .single_stage import input_shape, must_exist
+
+_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
+
+
+def quantize_file(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    model: Path,
+    out: Path,
+    device: str | None = None,
+    picture: Path | None = None,
+) -> dict[str, Any]:
+    """Quantize an fp32 ONNX file for the runtime that `out` is for, and compare both on the validation split.
+
+    The recipe says how (`quantize.method`, `max_drop`, ...). With `device`, of the choices of float layers that hold
+    the allowed loss the fastest there is kept, and both files are measured. `picture`: where layers' noise is drawn.
+    """
+    must_exist(model)
+    runtime = _RUNTIMES.get(out.suffix)
+    if runtime is None:
+        raise InputError(f"{out}: name the int8 model .onnx (ONNX Runtime) or .xml (OpenVINO)")
+    if runtime == "openvino" and recipe.quantize.method in ("percentile", "entropy"):
+        raise InputError(
+            f"{out}: OpenVINO's ranges are the extremes, method {recipe.quantize.method} is for ONNX Runtime: "
+            "give --method minmax"
+        )
+    ctx = open_context(recipe, workspace, report, threads)
+    channels, side, width = input_shape(model, ctx.size)
+    if side != width or channels != ctx.channels:
+        raise InputError(
+            f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "
+            "and are square: give another --recipe, or --set data.channels=..."
+        )
+    calibration = calibration_images(ctx, side)
+    val = validation(ctx, side)
+    clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
+    report("quantize", 0, 1)
+    latency = _anchored(clock) if clock is not None else None
+    made = quantize_for(ctx, runtime, model, out, calibration, val, latency=latency)
+    report("quantize", 1, 1)
+    figures = _figures(model, made, val.images, val.score, threads)
+    if clock is not None:
+        measured = clock({"fp32": model, "int8": out})
+        figures |= {f"{name}_p50_ms": measured[name].p50_ms for name in ("fp32", "int8")}
+    if picture is not None:
+        method = cast(Method, made.method)  # the one that was used, chosen or given
+        noise = sensitivity(model, calibration, val.ranking, method=method, threads=threads)
+        draw_sensitivity(noise, picture, kept=made.excluded)
+        figures |= {"picture": str(picture), "noisiest_layer": noise.worst()[0].name}
+    return figures
+
+
+def _clock(
+    ctx: Context, device: str, runtime: str, shape: tuple[int, int, int]
+) -> Callable[[Mapping[str, Path]], dict[str, Measurement]]:
+    """Give a function that measures files together on a device, as the recipe measures."""
+    profile, _ = find_profile(device, ctx.workspace.path)
+    check_reachable(profile)
+    if profile.runtime != runtime:
+        raise InputError(
+            f"device {device} runs {profile.runtime}, the file is for {runtime}: name another device or another suffix"
+        )
+
+    def clock(files: Mapping[str, Path]) -> dict[str, Measurement]:
+        return measure(
+            files,
+            profile,
+            shape,
+            samples=ctx.recipe.measure.samples,
+            tolerance=ctx.recipe.measure.tolerance,
+            progress=lambda text, done, total: ctx.report(f"measure on {device}", done, total),
+        )
+
+    return clock
+
+
+def _anchored(
+    clock: Callable[[Mapping[str, Path]], dict[str, Measurement]],
+) -> Callable[[Mapping[str, Path]], dict[str, float]]:
+    """Give milliseconds without the host's drift, by which files of one session are compared."""
+
+    def latency(files: Mapping[str, Path]) -> dict[str, float]:
+        return {name: value.anchored_ms or value.p50_ms for name, value in clock(files).items()}
+
+    return latency
+
+
+def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], float], threads: int) -> dict[str, Any]:
+    """Compare both files on validation images; `score` is accuracy, or the AUC where an image has several labels."""
+    run = run_openvino if made.runtime == "openvino" else run_onnx
+    before, after = run_onnx(model, val, threads=threads), run(made.path, val, threads=threads)
+    return {
+        "model": str(made.path),
+        "scheme": made.scheme,
+        "method": made.method,
+        "calibration_images": made.num_calibration,
+        "calibration_sha256": made.calibration_sha256,
+        "size_bytes": made.size_bytes,
+        "fp32_bytes": made.fp32_bytes,
+        "fraction_of_fp32_bytes": made.size_ratio,
+        "validation_images": len(val),
+        "fp32_score": score(before),
+        "int8_score": score(after),
+        "same_top1": float((before.argmax(1) == after.argmax(1)).mean()),
+        "largest_difference": float(np.abs(before - after).max()),
+        "mean_difference": float(np.abs(before - after).mean()),
+        "weight_bits": made.weight_bits,
+        "float_layers": ", ".join(made.excluded) or "none",
+    }

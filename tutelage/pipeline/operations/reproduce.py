@@ -1,0 +1,90 @@
+"""How a row came about, and the same run again: what agrees to the digit, and what a clock may tell differently."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.workspace import Workspace, shared_store
+from tutelage.progress import Report
+from tutelage.records import InputError, Row
+
+# Figures that the same seed gives again to the digit; the rest are measured and only compared by ratio.
+EXACT = ("accuracy", "auc", "params", "macs", "size_bytes")
+MEASURED = ("latency_p50_ms", "latency_p90_ms", "peak_rss_bytes")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One figure of a row then and now."""
+
+    name: str
+    then: float | None
+    now: float | None
+    tolerance: float  # a share; 0: the same to the digit
+
+    @property
+    def agrees(self) -> bool | None:
+        """Say whether both are within the tolerance; None where one was not measured."""
+        if self.then is None or self.now is None:
+            return None
+        return self.then == self.now or abs(self.now / self.then - 1) <= self.tolerance if self.then else self.now == 0
+
+    @property
+    def difference(self) -> str:
+        if self.then is None or self.now is None:
+            return "not measured" if self.then is self.now else "measured once only"
+        if not self.tolerance:
+            return "the same" if self.agrees else f"differs by {self.now - self.then:+.4g}: it should be the same"
+        return f"{self.now / self.then - 1:+.1%}, {'within' if self.agrees else 'outside'} ±{self.tolerance:.0%}"
+
+
+def how_made(row: Row) -> dict[str, Any]:
+    """Say what made a row: command, recipe, seed, data, versions and device."""
+    if "how" not in row.details:
+        raise InputError(f"row {row.key} was {row.source}: it does not say how it was made")
+    made = row.details["how"]
+    return {
+        "command": made["command"],
+        "recipe": row.recipe,
+        "seed": row.seed,
+        "data manifest": row.details.get("manifest"),
+        "device": f"{row.device}: {row.runtime}, {row.threads} threads, batch {row.batch}, {row.details.get('cpu')}",
+        **{f"version {name}": value for name, value in row.details.get("versions", {}).items()},
+        "python": row.details.get("python"),
+    }
+
+
+def check_place(origin: Path, into: Path) -> None:
+    """Refuse to run again in the workspace of the row: its stages are done there, so nothing would be run."""
+    if origin.expanduser().resolve() == into.expanduser().resolve():
+        raise InputError(f"--into {str(into)!r} is the row's own workspace, where all is done: name another folder")
+
+
+def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
+    """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row.
+
+    Counts and qualities must be the same to the digit; times and memory may differ by the recipe's `tolerance`, which
+    is how far two halves of one measurement may differ.
+    """
+    from tutelage.pipeline import run as pipeline  # it brings torch, which `how_made` does without
+
+    row = Store(shared_store() or origin / "leaderboard.db", read_only=True).row(row_id)
+    how_made(row)
+    recipe = Recipe.model_validate(row.details["how"]["recipe"])
+    if (origin / "devices").is_dir():
+        shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
+    _, published = pipeline.run(recipe, workspace, report, threads)
+    same = [other for other in published.rows if _name(other) == _name(row)]
+    if not same:
+        raise InputError(f"the run made no row {_name(row)}: other architectures were found, see {published.table}")
+    tolerances = dict.fromkeys(EXACT, 0.0) | dict.fromkeys(MEASURED, recipe.measure.tolerance)
+    return [Agreement(name, getattr(row, name), getattr(same[0], name), far) for name, far in tolerances.items()]
+
+
+def _name(row: Row) -> tuple[str, ...]:
+    return (row.role, row.model, row.teacher, row.scheme, row.runtime, row.device)

@@ -1,0 +1,202 @@
+"""One stage alone, on files that others made: teach an architecture, measure a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tutelage.bench.devices.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.bench.protocol.measure import measure
+from tutelage.bench.protocol.offline import measure_throughput
+from tutelage.bench.protocol.preprocess import time_preprocessing
+from tutelage.bench.protocol.remote import check_reachable
+from tutelage.bench.runtimes.conversion import Conversion, size_bytes
+from tutelage.bench.runtimes.convert import CONVERTERS, convert
+from tutelage.bench.runtimes.programs import program_shape
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.pipeline.context import check_weights, open_context
+from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe
+from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.stages.students import check_training, choices
+from tutelage.pipeline.stages.train import teach_student, teach_teacher
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import Report
+from tutelage.quant.files import read_graph
+from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student, content_id, parsed_json
+from tutelage.search.spaces.space import SPACES
+
+
+def named_devices(
+    recipe: Recipe, names: Sequence[str], max_latency: str | None, workspace: Path, risk: float | None = None
+) -> list[DeviceSection]:
+    """Give the devices a verb names, as the recipe or their profile has them, each with the budget and risk given."""
+    sections = {section.name: section for section in recipe.devices}
+    for profile, _ in list_profiles(workspace):
+        sections.setdefault(
+            profile.name,
+            DeviceSection(name=profile.name, runtime=profile.runtime, threads=profile.threads, batch=profile.batch),
+        )
+    for name in names:
+        if name not in sections:
+            raise InputError(
+                f"no device {name!r}: known are {', '.join(sections) or 'none'}; `tutelage device add {name}` makes it"
+            )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--device {twice[0]} is given twice: name each device once")
+    chosen = [sections[name] for name in names] or list(recipe.devices)
+    if (max_latency is not None or risk is not None) and not chosen:
+        raise InputError(
+            f"--{'max-latency' if max_latency is not None else 'risk'} needs a device and recipe {recipe.name} has "
+            "none: name one, e.g. --device host-ort"
+        )
+    if risk is not None and not 0 < risk < 0.5:
+        raise InputError(f"risk is {risk}: give the odds of breaking the budget, above 0 and below 0.5, e.g. 0.05")
+    given = {"max_latency": max_latency, "risk": risk}
+    update = {key: value for key, value in given.items() if value is not None}
+    return [section.model_copy(update=update) for section in chosen]
+
+
+def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
+    """Teach one architecture, given as the field's JSON, from fresh weights with the recipe's teachers and schedule."""
+    check_weights(recipe)
+    arch = read_arch(path)
+    with workspace.locked():
+        ctx = open_context(recipe, workspace, report, threads)
+        check_training(ctx)
+        teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+        student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
+        return [
+            teach_student(ctx, student, None, "fresh", choice, repeat)
+            for choice in choices(ctx, teachers)
+            for repeat in range(recipe.seeds)
+        ]
+
+
+def read_arch(path: Path) -> Arch:
+    """Read one architecture from JSON, in the field's form with its space: {"space", "ks", "e", "d", "r"}."""
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is not one architecture")
+        arch = Arch.from_dict(parsed_json(path.read_text()))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, ValidationError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not an architecture in JSON with space, ks, e, d and r: {reason}") from None
+    if arch.space not in SPACES:
+        raise InputError(f"{path}: unknown space {arch.space!r}, known are {', '.join(SPACES)}")
+    SPACES[arch.space].with_resolutions((arch.r,)).check(arch)
+    return arch
+
+
+def bench_file(
+    workspace: Workspace,
+    report: Report,
+    *,
+    model: Path,
+    device: str,
+    side: int | None,
+    offline: Sequence[int] = (),
+    images: Path | None = None,
+) -> dict[str, Any]:
+    """Measure one model file on a device and give its figures; an ONNX file is converted where the runtime needs it.
+
+    `offline` are batch sizes whose throughput is measured too; of a folder of `images` reading, resizing and
+    normalising are timed, apart from the inference.
+    """
+    must_exist(model)
+    profile, folder = find_profile(device, workspace.path)
+    check_reachable(profile)
+    if images is not None and not profile.local:
+        raise InputError(
+            f"--images are timed on this machine, and device {profile.name} is {profile.command or profile.host}: "
+            "leave them out, or time them there"
+        )
+    shape = input_shape(model, side)
+    model = converted(model, profile, shape, workspace.path / "cache" / "converted")
+
+    def tell(text: str, done: int, total: int) -> None:
+        report(f"{text} on {profile.name}", done, total)
+
+    anchor_ms = load_latency_model(profile, folder).anchor_ms if profile.latency_model else None
+    found = figures(measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=tell)[model.name])
+    found["size_bytes"] = size_bytes(model)
+    if offline:
+        rates = measure_throughput(model, profile, shape, batches=offline, progress=tell)
+        found |= {f"images_a_second_batch_{batch}": rates.get(batch) for batch in offline}  # empty: not taken
+    if images is not None:
+        found |= time_preprocessing(images, shape)
+    return found
+
+
+def converted(model: Path, profile: DeviceProfile, shape: tuple[int, int, int], kept: Path) -> Path:
+    """Give the file the device's runtime loads: the model itself, or what its converter makes of an ONNX file."""
+    runtime = find_runtime(profile.runtime)
+    if model.suffix in runtime.suffixes or model.suffix != ".onnx" or runtime.suffixes[0] not in CONVERTERS:
+        return model
+    kept.mkdir(parents=True, exist_ok=True)
+    target = kept / f"{model.stem}-{content_id([str(model.resolve()), profile.batch, *shape])[:8]}{runtime.suffixes[0]}"
+    convert(runtime, [Conversion(model, target, (profile.batch, *shape))], kept)
+    return target
+
+
+def figures(found: Measurement) -> dict[str, Any]:
+    """Name the figures of a measurement with their units."""
+    return {
+        "device": found.device,
+        "runtime": f"{found.runtime} {found.runtime_version}",
+        "threads": found.threads,
+        "batch": found.batch,
+        "precision": found.effective_precision,
+        "samples": len(found.samples_ms),
+        "p50_ms": found.p50_ms,
+        "p90_ms": found.p90_ms,
+        "p99_ms": found.p99_ms,
+        "anchored_ms": found.anchored_ms,
+        "drift": found.drift,
+        "load_ms": found.load_ms,
+        "peak_rss_bytes": found.peak_rss_bytes,
+        "runtime_rss_bytes": found.runtime_rss_bytes,
+        "energy_mj": found.energy_mj,
+        "host_load_before": found.host_load_before,
+        "host_load_after": found.host_load_after,
+    }
+
+
+def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
+    """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
+    found: list[int | None]
+    if model.suffix == ".tflite":
+        from tutelage.bench.runtimes.litert import tflite_shape
+
+        found = list(tflite_shape(model))
+    elif model.suffix in (".pt2", ".pte"):
+        found = program_shape(model)
+    elif model.suffix != ".onnx":
+        if model.suffix != ".xml":
+            raise InputError(f"{model}: give an .onnx, .xml, .tflite, .pt2 or .pte file, which say what they take")
+        from openvino import Core
+
+        shape = Core().read_model(str(model)).inputs[0].get_partial_shape()
+        found = [dimension.get_length() if dimension.is_static else None for dimension in shape]
+    else:
+        dimensions = read_graph(model).graph.input[0].type.tensor_type.shape.dim
+        found = [dimension.dim_value or None for dimension in dimensions]
+    if len(found) != 4:
+        raise InputError(
+            f"{model} takes an input of {len(found)} dimensions; images are (batch, channels, height, width)"
+        )
+    channels, height, width = found[1] or 3, found[2] or side, found[3] or side
+    if height is None or width is None:
+        raise InputError(f"{model} leaves the input side open: give it with --side, e.g. --side 224")
+    return int(channels), int(height), int(width)
+
+
+def must_exist(model: Path) -> None:
+    """Raise InputError unless there is a file."""
+    if not model.is_file():
+        raise InputError(f"no model at {model}: `tutelage run` leaves them as artifacts/*/model.onnx in the workspace")

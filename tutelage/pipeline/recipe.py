@@ -1,0 +1,168 @@
+"""What a run is: a YAML file read once into a frozen `Recipe`. Defaults live here; an unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+)
+
+from tutelage.records import InputError
+
+from .changes import one_line, set_text, set_value, typed_yaml
+from .sections import (
+    DataSection,
+    DeviceSection,
+    DistillSection,
+    ExplainSection,
+    MeasureSection,
+    PrunedSection,
+    QuantizeSection,
+    SearchSection,
+    Section,
+    StudentSection,
+    SupernetSection,
+    TeacherSection,
+)
+
+# A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
+MAX_RECIPE_BYTES = 1_000_000
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
+class Recipe(Section):
+    """A whole run. Every field has a default but the name; `seed` decides all that is drawn."""
+
+    name: str
+    title: str = ""
+    about: str = ""
+    command: str = ""
+    expect: str = ""
+    seed: int = Field(0, ge=0, lt=2**32)
+    seeds: int = Field(1, ge=1)  # students (and their twins) are trained so many times; the teachers once
+    data: DataSection = DataSection()
+    teachers: tuple[TeacherSection, ...] = ()
+    students: tuple[StudentSection, ...] = ()  # where some are named, no supernet is trained and nothing is searched
+    supernet: SupernetSection = SupernetSection()
+    devices: tuple[DeviceSection, ...] = ()
+    search: SearchSection = SearchSection()
+    distill: DistillSection = DistillSection()
+    baselines: tuple[str, ...] = ()
+    pruned: tuple[PrunedSection, ...] = ()
+    quantize: QuantizeSection = QuantizeSection()
+    measure: MeasureSection = MeasureSection()
+    explain: ExplainSection = ExplainSection()
+
+    @field_validator("teachers", "students", "devices")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [getattr(section, "title", "") or section.name for section in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is named twice, and rows could not tell them apart: name each once")
+        return value
+
+
+def built_in_recipes() -> dict[str, str]:
+    """Name the recipes that come with the package, with their titles."""
+    folder = resources.files("tutelage.recipes")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {name.removesuffix(".yaml"): _yaml_of((folder / name).read_text(), name).get("title", "") for name in names}
+
+
+def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a built-in recipe by name or a file by path, apply `section.key=value` changes, and check it whole."""
+    built_in = resources.files("tutelage.recipes") / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if built_in.is_file():
+        data, origin = _yaml_of(built_in.read_text(), name_or_path), f"recipe {name_or_path}"
+    elif path.is_file():
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is not a recipe")
+        data, origin = _yaml_of(path.read_text(errors="replace"), name_or_path), str(path)
+    else:
+        known = list(built_in_recipes())
+        raise InputError(f"no recipe {name_or_path!r}{_nearest(name_or_path, known)}: give a file or one of {known}")
+    for change in changes:
+        set_text(data, Recipe, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {explain_validation(error, Recipe, data)}") from None
+
+
+def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Apply `section.key=value` changes to a recipe that was read before."""
+    data = recipe.model_dump(mode="json")
+    for change in changes:
+        set_text(data, Recipe, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"--set: {explain_validation(error, Recipe, data)}") from None
+
+
+def with_options(recipe: Recipe, options: Mapping[str, object], devices: Sequence[DeviceSection] = ()) -> Recipe:
+    """Apply the options of a verb (`section.key` -> value; None is not given) and the devices that it names."""
+    data = recipe.model_dump(mode="json")
+    for key, value in options.items():
+        if value is not None:
+            set_value(data, Recipe, key, value)
+    if devices:
+        data["devices"] = [device.model_dump(mode="json") for device in devices]
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"options: {explain_validation(error, Recipe, data)}") from None
+
+
+def explain_validation(error: ValidationError, model: type[BaseModel], data: Any) -> str:
+    """Say in one line what the first wrong field is and held, and for an unknown key which known one is nearest."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, first["loc"][:-1]))
+        word = str(first["loc"][-1])
+        return f"unknown key {place!r}{_nearest(word, known)}; known here: {', '.join(known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict) and first["type"] == "value_error" and first["loc"][-1:] != ("options",):
+        return f"{place}: {message}" if place else message  # two keys that do not go together
+    return f"{place} = {_brief.repr(first['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _yaml_of(text: str, origin: str) -> dict[str, Any]:
+    try:
+        data = typed_yaml(text, Recipe)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin} is not YAML: {one_line(error)}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{origin} is not a recipe: a mapping of sections is expected, found {type(data).__name__}")
+    return data
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    for part in place:
+        if part not in model.model_fields:  # a place in a list
+            continue
+        annotation = model.model_fields[str(part)].annotation
+        inner = [kind for kind in (annotation, *getattr(annotation, "__args__", ())) if isinstance(kind, type)]
+        model = next((kind for kind in inner if issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (nearest: {close[0]!r})" if close else ""

@@ -1,0 +1,200 @@
+"""The stages of a run in their order. Each is skipped where the workspace holds its result, so a stopped run goes on.
+
+Enters: a recipe and a workspace. Leaves: rows on the leaderboard, a page, a plot and a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.stages.compress import compress
+from tutelage.pipeline.stages.evaluate import Judged, judge
+from tutelage.pipeline.stages.explain import explain_all
+from tutelage.pipeline.stages.gains import gains
+from tutelage.pipeline.stages.measure import measure_all
+from tutelage.pipeline.stages.pruned import check_pruned, teach_pruned
+from tutelage.pipeline.stages.publish import Published, file_rows, publish
+from tutelage.pipeline.stages.qat import teach_rounding
+from tutelage.pipeline.stages.search import Found, check_budget, check_counted, search_winners
+from tutelage.pipeline.stages.students import check_training, teach_baselines, teach_named, teach_winners
+from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
+from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.progress import Report
+from tutelage.records import InputError, Measurement, Student
+from tutelage.search.spaces.space import find_space
+
+from .context import Context, check_weights, open_context
+from .device import Device, check_rows, name_device, open_device
+from .objectives import weighed_devices
+from .recipe import Recipe
+from .workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run knows before its students: images, devices, teachers."""
+
+    ctx: Context
+    devices: tuple[Device, ...]
+    teachers: tuple[Student, ...]
+
+
+Begin = Callable[[Prepared], None]
+
+
+@dataclass(frozen=True)
+class Searched(Prepared):
+    """What a run knows after its search: enough to teach the winners."""
+
+    supernet: Supernet
+    found: Found
+
+
+def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> tuple[Searched | None, Published]:
+    """Run a recipe whole: data, devices, teachers, supernet, search, students, int8, measurements, leaderboard.
+
+    A recipe that names its students has no supernet and no search: `None` stands for them.
+    """
+    if not recipe.devices:
+        raise InputError(
+            f"recipe {recipe.name} has no device, and a run measures on one: add e.g. --set devices.0.name=host-ort, "
+            "or stop before with `tutelage distill`"
+        )
+    check_rows(workspace, recipe.devices)
+    with workspace.locked():
+        # Opened first: a store that cannot be written is told before anything is trained.
+        scoring = _Scoring(Store(workspace.store))
+        prepared = _prepare(recipe, workspace, report, threads, scoring.begin)
+        ctx = replace(prepared.ctx, trained=scoring.trained)
+        prepared = replace(prepared, ctx=ctx)
+        students = _distill(prepared)
+        searched = prepared if isinstance(prepared, Searched) else None
+        baselines = teach_baselines(ctx, searched.supernet if searched else None, prepared.teachers)
+        teach_pruned(ctx, [*students, *baselines], prepared.teachers)
+        return searched, scoring.finish(searched.found if searched else None)
+
+
+def search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
+    """Run a recipe up to its search; what a workspace already holds is not done again."""
+    if recipe.students:
+        names = ", ".join(student.name for student in recipe.students)
+        raise InputError(f"recipe {recipe.name} names its students ({names}) and searches nothing: `tutelage run` it")
+    with workspace.locked():
+        return _search(recipe, workspace, report, threads)
+
+
+def distill(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> list[Student]:
+    """Run a recipe up to its taught students; the test split stays closed."""
+    with workspace.locked():
+        return _distill(_prepare(recipe, workspace, report, threads))
+
+
+def _nothing(_: Prepared) -> None:
+    """Do nothing when the teachers are trained: a search alone files no rows."""
+
+
+def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Prepared:
+    """Open images and devices, train the teachers, tell `begin` of them, and search where the recipe has a space."""
+    check_weights(recipe)
+    if not recipe.students:
+        return _search(recipe, workspace, report, threads, begin)
+    ctx = open_context(recipe, workspace, report, threads)
+    check_training(ctx)
+    check_pruned(ctx)
+    devices = tuple(name_device(workspace, section) for section in recipe.devices)
+    prepared = Prepared(ctx, devices, tuple(teach_teacher(ctx, section) for section in recipe.teachers))
+    begin(prepared)
+    return prepared
+
+
+def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
+    check_weights(recipe)
+    find_space(recipe.supernet.space)  # a name that nobody knows is told before the images are read
+    ctx = open_context(recipe, workspace, report, threads)
+    space = space_of(ctx)
+    check_training(ctx)
+    check_counted(ctx, space)
+    check_pruned(ctx)
+    devices = tuple(
+        open_device(
+            workspace, section, space, ctx.num_classes, ctx.channels, report, tolerance=recipe.measure.tolerance
+        )
+        for section in recipe.devices
+    )
+    weighed = weighed_devices(ctx, space, devices)
+    check_budget(ctx, space, weighed)
+    teachers = tuple(teach_teacher(ctx, section) for section in recipe.teachers)
+    begin(Prepared(ctx, devices, teachers))
+    supernet = train_the_supernet(ctx, teachers)
+    return Searched(ctx, devices, teachers, supernet, search_winners(ctx, supernet, weighed))
+
+
+def _distill(prepared: Prepared) -> list[Student]:
+    if isinstance(prepared, Searched):
+        return teach_winners(prepared.ctx, prepared.supernet, prepared.found.winners, prepared.teachers)
+    return teach_named(prepared.ctx, prepared.teachers)
+
+
+class _Scoring:
+    """The rows of a run as they come: a network is evaluated when it is trained, all are measured together at the end.
+
+    Every network is evaluated in every form and seed; its first seed alone is measured, explained and shown.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._prepared: Prepared | None = None
+        self._judged: list[Judged] = []
+
+    def begin(self, prepared: Prepared) -> None:
+        """Take what the run knows before its students, and evaluate the teachers."""
+        self._prepared = prepared
+        for teacher in prepared.teachers:
+            self.trained([teacher])
+
+    def trained(self, seeds: Sequence[Student]) -> None:
+        """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
+        prepared = self._run
+        ctx, runtimes = prepared.ctx, sorted({device.profile.runtime for device in prepared.devices})
+        variants = [
+            variant
+            for student in seeds
+            for variant in (
+                *compress(ctx, student, runtimes),
+                *teach_rounding(ctx, student, runtimes, prepared.teachers),
+            )
+        ]
+        judged = [judge(ctx, variant) for variant in variants]
+        self._judged += judged
+        worth = gains(ctx, judged)  # of one network: its figures over the seeds
+        file_rows(ctx, self._store, prepared.devices, judged, {}, worth, state="evaluated")
+
+    def finish(self, found: Found | None) -> Published:
+        """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
+        prepared, judged = self._run, self._judged
+        ctx = prepared.ctx
+        shown = [one.variant for one in judged if one.variant.student.seed == ctx.recipe.seed]
+        worth = gains(ctx, judged)
+        measured: dict[str, dict[str, Measurement]] = {}
+        for device in prepared.devices:
+            measured[device.name] = measure_all(ctx, device, shown)
+            file_rows(ctx, self._store, [device], judged, measured, worth, state="measured", found=found)
+        rows = file_rows(
+            ctx,
+            self._store,
+            prepared.devices,
+            judged,
+            measured,
+            worth,
+            state="complete",
+            found=found,
+            explained=explain_all(ctx, shown),
+        )
+        return publish(ctx, rows, found)
+
+    @property
+    def _run(self) -> Prepared:
+        assert self._prepared is not None, "a network was trained before the run began"
+        return self._prepared

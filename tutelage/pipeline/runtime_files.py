@@ -1,0 +1,132 @@
+"""A network as the file that a runtime loads: ONNX as it is or converted (LiteRT, ncnn), or a program of PyTorch's.
+
+`network_file` writes one from a network, `runtime_file` and `int8_file` those of a run's trained network, and
+`answers` runs a file on the runtime it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tutelage.bench.runtimes.conversion import Conversion
+from tutelage.bench.runtimes.convert import CONVERTERS, convert
+from tutelage.bench.runtimes.litert import quantize_litert
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.quant.export.onnx_export import export_onnx
+from tutelage.quant.export.programs import export_pt2, export_pte
+from tutelage.quant.int8.calibration import calibration_hash, checked_calibration
+from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.records import InputError
+
+from .context import Context
+
+Floats = NDArray[np.float32]
+Shape = tuple[int, int, int, int]
+
+
+def _onnx(network: nn.Module, path: Path, shape: Sequence[int]) -> object:
+    return export_onnx(network, path, shape, check=False)
+
+
+EXPORTERS: dict[str, Callable[[nn.Module, Path, Sequence[int]], object]] = {
+    ".onnx": _onnx,
+    ".pt2": export_pt2,
+    ".pte": export_pte,
+}
+# Of an ONNX file the batch is free; programs take the one they were exported with.
+FREE_BATCH = ".onnx"
+
+
+def export_network(network: nn.Module, path: Path, shape: Shape) -> None:
+    """Export `network` for inputs of `shape` (batch, channels, height, width) to what the suffix of `path` says."""
+    EXPORTERS[path.suffix](network, path, shape)
+
+
+def network_file(network: nn.Module, runtime: str, folder: Path, stem: str, shape: Shape, kept: Path) -> Path:
+    """Write `network` into `folder` as the fp32 file that a runtime loads; conversions are kept in `kept`.
+
+    `shape` is (batch, channels, height, width). Raises InputError where something that it takes is not installed.
+    """
+    found = find_runtime(runtime)
+    exported = folder / f"{stem}{found.exported}"
+    export_network(network, exported, shape)
+    if found.exported in found.suffixes:
+        return exported
+    target = folder / f"{stem}{found.suffixes[0]}"
+    convert(found, [Conversion(exported, target, shape)], kept)
+    return target
+
+
+def runtime_file(ctx: Context, runtime: str, network: nn.Module, onnx: Path, side: int) -> Path:
+    """Give the fp32 file that `runtime` loads: the ONNX file, or what is made of it or of the network beside it.
+
+    It is opened once, so that an operator the runtime does not know is told here. Raises InputError with the reason
+    for what cannot be converted or opened, and with the remedy for a runtime or converter that is not installed.
+    """
+    known = find_runtime(runtime)
+    if onnx.suffix in known.suffixes:
+        return onnx
+    known.check("fp32")
+    suffix = known.suffixes[0]
+    path, shape = onnx.with_suffix(suffix), (1, ctx.channels, side, side)
+    if suffix in CONVERTERS:
+        convert(known, [Conversion(onnx, path, shape)], ctx.workspace.path / "cache" / "converted")
+    else:
+        export_network(network, path, shape)
+    known.load(path, ctx.threads, "fp32", shape)
+    return path
+
+
+def int8_file(
+    ctx: Context, runtime: str, network: nn.Module, fp32: Path, side: int, calibration: Floats
+) -> tuple[Path, dict[str, Any]]:
+    """Quantize for a runtime whose int8 is no ONNX file: the file, and what a row says of how it was made.
+
+    LiteRT by Google's quantizer from its fp32 file, ExecuTorch by PT2E from the network: both static, by the extremes
+    of the calibration images, weights per channel, input and logits of LiteRT in int8 too. Raises InputError for a
+    runtime that has no integers here (ncnn, torch), or that cannot quantize the network.
+    """
+    known = find_runtime(runtime)
+    if "int8" not in known.precisions:
+        raise InputError(f"{runtime} has no int8 here, it runs {', '.join(known.precisions)}: name another runtime")
+    images = checked_calibration(calibration)
+    path, shape = fp32.with_suffix(f".int8{fp32.suffix}"), (1, ctx.channels, side, side)
+    try:
+        if runtime == "litert":
+            quantize_litert(fp32, path, images)
+        else:
+            export_pte(network, path, shape, torch.from_numpy(images))
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:  # the quantizers' own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{runtime} cannot quantize {fp32.name}: {reason}") from error
+    if known.load(path, ctx.threads, "int8", shape).effective_precision != "int8":
+        raise InputError(f"{runtime} left {fp32.name} in float: no operator of it was quantized")
+    return path, {
+        "method": "minmax",
+        "num_calibration": len(images),
+        "calibration_sha256": calibration_hash(images),
+        "activation_type": "int8",
+        "weight_type": "int8",
+        "per_channel": True,
+        "size_ratio": path.stat().st_size / fp32.stat().st_size,
+    }
+
+
+def answers(runtime: str, path: Path, images: Floats, threads: int) -> Floats:
+    """Give the logits (n, classes) that `runtime` computes of its own file for normalised images (n, c, h, w)."""
+    if runtime == "openvino":
+        return run_openvino(path, images, threads=threads)
+    if path.suffix == ".onnx":
+        return run_onnx(path, images, threads=threads)
+    session = find_runtime(runtime).load(path, threads, "fp32", (1, *images.shape[1:]))
+    # Copied at once: a runtime may hand out its own memory, which the next image overwrites.
+    return np.concatenate([np.array(session.run(np.ascontiguousarray(image[None])), np.float32) for image in images])

@@ -1,0 +1,269 @@
+"""The sections of a recipe, one class each, with their defaults; an unknown key is an error."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from tutelage.quantities import latency_budget, number, share, size_in_bytes
+from tutelage.records import DEFAULT_MARGIN, Arch, InputError
+
+# A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
+MAX_RECIPE_BYTES = 1_000_000
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen; an unknown key, an infinite number, or yes in place of a number is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind is not bool and bool not in get_args(kind):
+            raise ValueError("yes, no, true and false are no value here")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a text must not hold a NUL character")
+        return value
+
+
+# What `build_teacher` takes from the recipe's other keys.
+_NOT_OPTIONS = ("name", "num_classes", "in_channels", "resolution", "weights", "seed")
+
+
+def _of_the_network(options: dict[str, Any]) -> dict[str, Any]:
+    for name in _NOT_OPTIONS:
+        if name in options:
+            raise ValueError(f"{name} is no option of a network: a key of the recipe, or the data, decides it")
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_of_the_network)]
+
+
+class DataSection(Section):
+    """Which images, at which size, split how."""
+
+    dataset: str = "phantom"
+    path: Path | None = None
+    size: int = Field(64, ge=16, le=1024)
+    channels: Literal[1, 3] = 1
+    limit: int | None = Field(None, gt=0)  # at most so many images (phantom: exactly so many)
+    val_share: float = Field(0.15, gt=0, lt=1)
+    test_share: float = Field(0.2, gt=0, lt=1)
+    fold: int | None = Field(None, ge=0)
+    folds: int = Field(5, ge=2)
+    leaky: bool = False
+    skip_bad: bool = False
+    workers: int = Field(2, ge=1)  # threads that decode picture files, once
+    augment: Literal["none", "light", "medical", "flip", "chexpert"] = "light"
+    augment_variants: int = Field(4, ge=1)  # augmentations of an image that recur, so that teachers are asked once
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> DataSection:
+        if self.fold is None and self.folds != type(self).model_fields["folds"].default:
+            raise ValueError(f"folds: {self.folds} has no effect without a fold: give fold, or leave folds out")
+        if self.fold is not None and self.test_share != type(self).model_fields["test_share"].default:
+            raise ValueError(f"test_share: {self.test_share} has no effect beside fold: {self.fold}: leave one out")
+        return self
+
+
+class TrainSection(Section):
+    """A training schedule; the loop itself is `distill/training/train.py`."""
+
+    epochs: int = Field(10, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(64, ge=2)
+    weight_decay: float = Field(0.01, ge=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    warmup_epochs: float = Field(1.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    focal_gamma: float = Field(0.0, ge=0)
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    clip_norm: float | None = Field(None, gt=0)
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: n / (classes x count); several labels: neg / pos
+    patience: int | None = Field(None, ge=1)
+    bf16: bool | None = None  # None: where the hardware multiplies bf16 and the network gains by it
+
+
+class TeacherSection(TrainSection):
+    name: str
+    epochs: int = Field(10, ge=0)  # 0: the weights file is used as it is
+    weights: Path | None = None  # a file with trained weights to start from
+    options: Options = Field(default_factory=dict)  # passed to timm's create_model
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> TeacherSection:
+        if self.epochs == 0 and self.weights is None:
+            raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or epochs of at least 1")
+        return self
+
+
+class StudentSection(Section):
+    """A student that is named, not searched: a preset of `search/spaces`, any timm name, or the genes of a subnet."""
+
+    name: str
+    arch: Arch | None = None  # genes found elsewhere, e.g. in a row of the leaderboard; its r gives way to data.size
+    title: str = ""  # how rows call it, where options make it another network than the name says
+    weights: Path | None = None  # a file with trained weights to start from
+    epochs: Literal[0] | None = None  # None: the schedule of `distill`; 0: the weights file is used as it is
+    options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> StudentSection:
+        if self.epochs == 0 and self.weights is None:
+            raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or leave epochs out")
+        return self
+
+
+class PrunedSection(Section):
+    """A student cut out of a network of this run by structured pruning, then taught on the students' schedule."""
+
+    of: str  # a baseline or student by its title, trained on labels alone; `winners`: each winner of the search
+    keep: str = "50%"  # of its multiply-accumulates
+    importance: Literal["magnitude", "taylor", "nni-l1", "nni-l2", "nni-fpgm"] = "magnitude"
+
+    @property
+    def share(self) -> float:
+        """Give `keep` as a number between 0 and 1."""
+        return share(self.keep)
+
+    @field_validator("keep")
+    @classmethod
+    def _a_share(cls, value: str) -> str:
+        try:
+            part = share(value)
+        except InputError:
+            part = 0.0
+        if not 0 < part < 1:
+            raise ValueError("write a share of the multiply-accumulates, e.g. 50%")
+        return value
+
+
+class SupernetSection(Section):
+    space: str = "ofa_mbv3_w1.0"
+    resolutions: tuple[int, ...] = ()  # default: the data's size
+    method: Literal["sandwich", "random", "progressive"] = "sandwich"
+    epochs: int = Field(8, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(64, ge=2)
+    num_random: int | None = Field(None, ge=0)  # sandwich, random: default 2; progressive: its phases say how many
+    teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also teach the supernet
+    weights: Path | None = None  # official or own supernet weights to start from
+    bf16: bool | None = None  # default: where the CPU or GPU computes it fast
+    ema_decay: float | None = Field(None, ge=0, lt=1)  # of an average of the weights, which is what is left
+    warmup_epochs: float = Field(0.5, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _num_random_has_an_effect(self) -> Self:
+        if self.num_random is not None and self.method == "progressive":
+            raise ValueError(f"num_random = {self.num_random} has no effect under method progressive: set it to null")
+        if self.num_random == 0 and self.method == "random":
+            raise ValueError("num_random = 0 under method random leaves no subnet to train: give at least 1")
+        return self
+
+
+class DeviceSection(Section):
+    name: str
+    runtime: str = "onnxruntime"
+    threads: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1)
+    max_latency: str | None = None  # "5ms", or "35%": that share of the way from the smallest to the largest subnet
+    # Odds that a subnet held to be within the budget is not: latency is weighed at the upper end of the model's
+    # interval of coverage 1 - 2 risk (.05: the 90 % interval).
+    risk: float = Field(0.05, gt=0, lt=0.5)
+    minutes: float = Field(3.0, gt=0)  # how long it may be measured where it is not known yet
+
+    @field_validator("max_latency")
+    @classmethod
+    def _a_budget(cls, value: str | None) -> str | None:
+        if value is not None:
+            latency_budget(value)
+        return value
+
+
+class SearchSection(Section):
+    strategy: Literal["default", "random", "eeea", "nsga2", "linas", "nni-tpe"] = "default"
+    evaluations: int = Field(120, ge=1)
+    max_macs: str | None = None
+    max_params: str | None = None
+    max_size: str | None = None
+    # What is weighed, by name: error or error@int8, latency_ms@DEVICE or latency_ms@DEVICE:int8, and counts such as
+    # size_bytes or int8_bytes. Default: error, the latency on every device, size_bytes.
+    objectives: tuple[str, ...] = ()
+    winners: int = Field(2, ge=1)
+    calibration_batches: int = Field(4, ge=1)
+
+    @field_validator("max_macs", "max_params")
+    @classmethod
+    def _a_count(cls, value: str | None) -> str | None:
+        if value is not None:
+            number(value)
+        return value
+
+    @field_validator("max_size")
+    @classmethod
+    def _a_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            size_in_bytes(value)
+        return value
+
+
+class DistillSection(TrainSection):
+    alpha: float = Field(0.5, ge=0, le=1)  # weight of the hard labels
+    method: str = "kd"
+    temperature: float | None = Field(None, gt=0)  # None: the method's own; refused where it reads none
+    soft_weight: float | None = Field(None, gt=0)  # of the soft term, on top of 1 - alpha; None: the method's paper's
+    combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
+    taught_by: Literal["each", "together", "both"] = "both"  # each teacher alone, all as one, or both; always also none
+    options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
+
+
+class QuantizeSection(Section):
+    """How networks become int8: after training, and for students also by QAT (int8-qat rows)."""
+
+    # ONNX Runtime's ranges; auto: the method whose logits are nearest to fp32's on validation images.
+    method: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
+    calibration_images: int = Field(128, ge=1)
+    # Points of accuracy (several labels: of AUC) that int8 may lose on validation; then layers go back to float.
+    max_drop: float | None = Field(None, ge=0)
+    qat_epochs: int = Field(0, ge=0)  # 0: no rows of scheme int8-qat; else the student's teachers teach on
+    # A hundredth of a student's: of 1e-4, 3e-5 and 1e-5 the last kept nearest to fp32 on validation (five folds of
+    # cxr3, two networks with and without teachers: AUC -.41, -.43, -.15 points in the mean, quantized alone -.25).
+    qat_lr: float = Field(1e-5, gt=0)
+
+
+class ExplainSection(Section):
+    """Where the networks look, on validation images; the maps and their figures stand in the rows' details."""
+
+    images: int = Field(0, ge=0)  # 0: no maps
+    method: Literal["gradcam", "hirescam", "eigencam", "scorecam"] = "gradcam"
+
+
+class MeasureSection(Section):
+    samples: int = Field(100, ge=100)
+    tolerance: float = Field(0.1, gt=0, lt=1)  # how far two halves of a measurement may differ before it is refused
+    bootstrap: int = Field(1000, ge=100)
+    # Two files whose AUC (or accuracy) differs by less, with its whole 95 % interval, are called equivalent.
+    margin: float = Field(DEFAULT_MARGIN, gt=0, lt=1)

@@ -1,0 +1,227 @@
+"""Turn evaluated and measured variants into rows, file them as they come, and draw the page, the plot and the table."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tutelage.bench.protocol.spread import latency_bounds
+from tutelage.leaderboard.export import export
+from tutelage.leaderboard.page.build import build_page
+from tutelage.leaderboard.page.verdicts import Verdicts
+from tutelage.leaderboard.plots.curves import arrows_plot, predicted_plot
+from tutelage.leaderboard.plots.front import pareto_plot
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.device import Device
+from tutelage.pipeline.operations.paired import page_verdicts
+from tutelage.records import Measurement, Row, Student, utc_now
+
+from .evaluate import Judged
+from .gains import Details, details_of
+from .search import Found, draw_search
+
+_LIBRARIES = ("torch", "timm", "ofa", "onnxruntime", "openvino", "nncf", "tutelage")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a run's results lie."""
+
+    rows: tuple[Row, ...]
+    report: Path
+    plot: Path
+    table: Path
+    verdicts: Verdicts  # the best students, and the paired tests
+
+
+def file_rows(
+    ctx: Context,
+    store: Store,
+    devices: Sequence[Device],
+    judged: Sequence[Judged],
+    measured: Mapping[str, Mapping[str, Measurement]],
+    worth: Details,
+    *,
+    state: str,
+    found: Found | None = None,
+    explained: Mapping[str, dict[str, Any]] | None = None,
+) -> list[Row]:
+    """File a row for every variant of the first seed on every device of its runtime; `judged` holds all their seeds.
+
+    state: how far the rows are (`records.STATES`); a later state supersedes an earlier one of the same row. `found` is
+    None where nothing was searched; `worth` is what `gains` gave; `explained` holds details by the hash of a file.
+    """
+    rows, measurements = [], []
+    shown = [one for one in judged if one.variant.student.seed == ctx.recipe.seed]
+    for device in devices:
+        for one in shown:
+            if one.variant.runtime != device.profile.runtime:
+                continue
+            measurement = measured.get(device.name, {}).get(one.variant.file.sha256)
+            if measurement is not None:
+                measurements.append(measurement)
+            more = {"state": state, **details_of(worth, one), **(explained or {}).get(one.variant.file.sha256, {})}
+            rows.append(_row(ctx, device, one, _twin(one, shown), measurement, found, more))
+    store.add(rows, measurements)
+    return rows
+
+
+def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published:
+    """Draw what the rows of a run show: the page, the plots and the table."""
+    folder = ctx.workspace.path / "runs" / ctx.recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    title = ctx.recipe.title or ctx.recipe.name
+    report, plot, table = folder / "report.html", folder / "pareto.png", folder / "leaderboard.csv"
+    _draw_curves(rows, found, folder)
+    verdicts = page_verdicts(rows, ctx.workspace.path)
+    build_page(rows, report, title, verdicts=verdicts)
+    pareto_plot(rows, plot, title=title)
+    export(rows, table, "csv")
+    return Published(tuple(rows), report, plot, table, verdicts)
+
+
+def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None:
+    """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
+    if found is not None:
+        draw_search(found.result, folder)
+    guessed = [row.details for row in rows if {"predicted_ms", "anchored_ms"} <= set(row.details)]
+    if guessed:
+        predicted = [details["predicted_ms"][1] for details in guessed]
+        predicted_plot(predicted, [details["anchored_ms"] for details in guessed], folder / "latency-predicted.png")
+    if any(row.twin for row in rows):
+        arrows_plot(rows, folder / "teaching-and-int8.png")
+
+
+def _row(
+    ctx: Context,
+    device: Device,
+    one: Judged,
+    twin: Judged | None,
+    measurement: Measurement | None,
+    found: Found | None,
+    more: Mapping[str, Any],
+) -> Row:
+    student = one.variant.student
+    return Row(
+        model=student.model,
+        role=student.role,
+        arch=student.subnet,
+        teacher=student.teacher,
+        recipe=ctx.recipe.name,
+        dataset=ctx.dataset.name,
+        split="test (leaky split)" if ctx.dataset.leaky else "test",
+        scheme=one.variant.scheme,
+        runtime=device.profile.runtime,
+        device=device.name,
+        batch=device.profile.batch,
+        threads=device.profile.threads,
+        **_figures(one, more),
+        params=student.params,
+        macs=student.macs,
+        size_bytes=one.variant.file.size_bytes,
+        latency_p50_ms=measurement.p50_ms if measurement else None,
+        latency_p90_ms=measurement.p90_ms if measurement else None,
+        latency_p99_ms=measurement.p99_ms if measurement else None,
+        peak_rss_bytes=measurement.peak_rss_bytes if measurement else None,
+        energy_mj=measurement.energy_mj if measurement else None,
+        seed=ctx.recipe.seed,
+        created=utc_now(),
+        measurement=measurement.id if measurement else "",
+        twin=twin.variant.student.model if twin else "",
+        parent=student.model if one.variant.scheme != "fp32" else "",
+        details={
+            **_details(ctx, device, one, student, found),
+            **_latency_details(device, one, measurement),
+            **latency_bounds(measurement),
+            **more,
+        },
+    )
+
+
+def _figures(one: Judged, more: Mapping[str, Any]) -> dict[str, float | None]:
+    """Give accuracy and AUC with their intervals: over seeds where there are several, else those of the file."""
+    names = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
+    if "seeds" not in more:
+        return {name: getattr(one.evaluation, name) for name in names}
+    seeds = more["seeds"]
+    return {name: seeds[name if name.endswith(("_lo", "_hi")) else f"{name}_mean"] for name in names}
+
+
+def _details(ctx: Context, device: Device, one: Judged, student: Student, found: Found | None) -> dict[str, Any]:
+    result = one.evaluation
+    details: dict[str, Any] = {
+        "validation": {"accuracy": one.validation.accuracy, "auc": one.validation.auc},
+        "threshold": one.threshold,
+        **({"quantization": one.variant.quantization} if one.variant.quantization else {}),
+        "predictions": one.predictions,
+        "test_images": len(one.labels),
+        "per_class": dict(
+            zip(ctx.dataset.class_names, [figures.to_dict() for figures in result.per_class], strict=True)
+        ),
+        "balanced_accuracy": result.balanced_accuracy,
+        "f1": result.f1,
+        "brier": result.brier,
+        "ece": result.ece,
+        "confusion": result.confusion,
+        "manifest": ctx.dataset.manifest,
+        "data_notes": list(ctx.dataset.notes),
+        "how": {
+            "command": ctx.recipe.command or f"tutelage run {ctx.recipe.name}",
+            "recipe": ctx.recipe.model_dump(mode="json"),
+            "network": student.to_dict(),
+            "file": one.variant.file.to_dict(),
+        },
+        "side_px": ctx.side(student),
+        "mac_counter": "conv + linear" if student.subnet is not None else "torch FlopCounterMode / 2",
+        "inherited_start": student.subnet is not None
+        and student.subnet.space == ctx.recipe.supernet.space
+        and found is not None,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "cpu": device.profile.cpu_model,
+    }
+    if one.second is not None:
+        details["second_test"] = one.second.to_dict()
+    if student.pruned is not None:
+        details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
+    if student.role == "student" and found is not None:
+        details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
+        if device.max_latency_ms is not None:
+            details["budget_ms"] = round(device.max_latency_ms, 4)
+    return details
+
+
+def _latency_details(device: Device, one: Judged, measurement: Measurement | None) -> dict[str, Any]:
+    """Say what is predicted (low, mean, high) and, beside the raw percentiles, measured on the prediction's scale.
+
+    A latency model speaks of the files that it was made of: an fp32 profile predicts fp32 files alone.
+    """
+    details: dict[str, Any] = {}
+    student, integer = one.variant.student, one.variant.scheme != "fp32"
+    same = (device.profile.precision == "int8") == integer
+    if same and student.subnet is not None and (predicted := device.predicted_ms(student.subnet)) is not None:
+        details["predicted_ms"] = [round(value, 4) for value in predicted]
+    if measurement is not None and measurement.anchored_ms is not None:
+        details["anchored_ms"] = round(measurement.anchored_ms, 4)
+        details["drift"] = "unknown" if measurement.drift is None else round(measurement.drift, 4)
+    if not device.reachable:
+        details["latency"] = "predicted, not measured: the device cannot be reached from here"
+    return details
+
+
+def _twin(one: Judged, judged: Sequence[Judged]) -> Judged | None:
+    """Find the same network trained without a teacher, in the same scheme and runtime."""
+    student, variant = one.variant.student, one.variant
+    if not student.teacher:
+        return None
+    for other in judged:
+        same = (other.variant.student.model, other.variant.scheme, other.variant.runtime)
+        mine = (student.model, variant.scheme, variant.runtime)
+        if same == mine and not other.variant.student.teacher and other.variant.student.role != "teacher":
+            return other
+    return None

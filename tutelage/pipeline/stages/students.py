@@ -1,0 +1,178 @@
+"""Train the students with each teacher, with all together and with none, and the baselines beside them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from tutelage.distill.losses.methods import check_distillation, find_loss
+from tutelage.distill.teachers.weights import load_weights
+from tutelage.distill.teachers.zoo import timm_name
+from tutelage.distill.training.schedule import TrainSchedule
+from tutelage.pipeline import networks
+from tutelage.pipeline.context import Context, file_hash, schedule_of
+from tutelage.records import Arch, InputError, Student
+from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.space import SPACES
+from tutelage.search.supernet import extract
+
+from .search import Winner
+from .supernet import Supernet
+from .train import kd_of, take_student, teach_student
+
+log = logging.getLogger(__name__)
+
+
+def teach_winners(
+    ctx: Context, supernet: Supernet, winners: Sequence[Winner], teachers: Sequence[Student]
+) -> list[Student]:
+    """Train every winner from its inherited weights once for each choice of teachers, on one schedule."""
+    taught = []
+    for winner in winners:
+        for choice in choices(ctx, teachers):
+            student = Student(model=winner.name, role="student", arch=winner.arch)
+            taught += _from_supernet(ctx, supernet, student, choice)
+    return taught
+
+
+def teach_named(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
+    """Train the students that the recipe names, from fresh weights or a weights file, for each choice of teachers."""
+    taught = []
+    for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
+        start: Callable[[], nn.Module] | None = None
+        if section.weights is not None and section.epochs == 0:
+            taught.append(take_student(ctx, student, section.weights))
+            continue
+        if section.weights is not None:
+            start = partial(_from_file, ctx, student, section.weights)
+        key = file_hash(section.weights) or "fresh"
+        for choice in choices(ctx, teachers):
+            taught += teach_seeds(ctx, student, start, key, choice)
+    return taught
+
+
+def check_training(ctx: Context) -> None:
+    """Refuse, before any training, unknown networks and options without effect."""
+    recipe = ctx.recipe
+    names = [teacher.name for teacher in recipe.teachers]
+    for name in names:
+        timm_name(name)
+    for name in () if recipe.students else recipe.supernet.teachers:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise InputError(f"supernet.teachers: {name!r} is none of the recipe's teachers ({known})")
+    named_students(ctx)
+    for name in recipe.baselines:
+        if name not in PRESETS:
+            timm_name(name)
+    for name, schedule in (*((teacher.name, teacher) for teacher in recipe.teachers), ("distill", recipe.distill)):
+        if schedule.epochs > 0:
+            schedule_of(schedule)  # what the training loop cannot do is refused here
+        too_short = (schedule.patience or math.inf) <= TrainSchedule.plateau_patience + 1
+        if schedule.decay == "plateau" and too_short:
+            log.warning(
+                "%s: patience %d ends a training before its plateau of %d epochs lowers the learning rate",
+                name, schedule.patience, TrainSchedule.plateau_patience,
+            )  # fmt: skip
+    if not recipe.teachers:
+        find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
+        return
+    # Baselines are distilled by all teachers, students as `taught_by` says.
+    together = recipe.baselines or recipe.distill.taught_by != "each"
+    check_distillation(
+        kd_of(recipe.distill),
+        ctx.num_classes,
+        ctx.dataset.multi_label,
+        num_teachers=len(recipe.teachers) if together else 1,
+        mixing=recipe.distill.mixup > 0 or recipe.distill.cutmix > 0,
+    )
+
+
+def named_students(ctx: Context) -> list[Student]:
+    """Give the records of the students that a recipe names; a name that nobody knows is an error."""
+    named = [
+        (_named(ctx, section.name, section.options, section.arch), section.title) for section in ctx.recipe.students
+    ]
+    return [student.model_copy(update={"model": title or student.model}) for student, title in named]
+
+
+def _named(ctx: Context, name: str, options: dict[str, object], genes: Arch | None = None) -> Student:
+    genes = genes or PRESETS.get(name)
+    if genes is None:
+        timm_name(name)
+        return Student(model=name, role="student", library_name=name, options=options)
+    if options:
+        raise InputError(f"student {name} is a subnet of a space and takes no options, got {', '.join(options)}")
+    if genes.space not in SPACES:
+        raise InputError(f"student {name}: no space {genes.space!r}; known are {', '.join(SPACES)}")
+    return Student(
+        model=name, role="student", arch=place(genes, SPACES[genes.space].with_resolutions((ctx.size,)), ctx.size)
+    )
+
+
+def teach_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
+    """Train the recipe's baselines on the students' schedule, with all teachers and with none.
+
+    A preset that is a subnet of the searched supernet starts from its inherited weights, as the winners do; others
+    start from fresh weights.
+    """
+    taught = []
+    for name in ctx.recipe.baselines:
+        for choice in ((), tuple(teachers)) if teachers else ((),):
+            if supernet is None or name not in PRESETS:
+                student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
+                taught += teach_seeds(ctx, student, None, "fresh", choice)
+                continue
+            arch = preset_arch(ctx, supernet, name)
+            student = Student(model=name, role="baseline", arch=arch)
+            if arch.space == supernet.space.name:
+                taught += _from_supernet(ctx, supernet, student, choice)
+            else:
+                taught += teach_seeds(ctx, student, None, "fresh", choice)
+    return taught
+
+
+def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
+    """List who may teach: nobody, each teacher alone, all together, as `distill.taught_by` says."""
+    how = ctx.recipe.distill.taught_by
+    alone = [(teacher,) for teacher in teachers] if how != "together" or len(teachers) == 1 else []
+    together = [tuple(teachers)] if how != "each" and len(teachers) > 1 else []
+    return [(), *alone, *together]
+
+
+def preset_arch(ctx: Context, supernet: Supernet, name: str) -> Arch:
+    """Place a preset at the run's resolution and, where the searched space keeps stride 1 in the stem, that too."""
+    preset = PRESETS[name]
+    stem = "_stem1" if supernet.space.name.endswith("_stem1") else ""
+    space = SPACES.get(f"{preset.space}{stem}")
+    if space is None:
+        raise InputError(f"baseline {name}: no space {preset.space}{stem}; leave it out of `baselines`")
+    side = max(supernet.space.resolutions)
+    return place(preset, space.with_resolutions((side,)), side)
+
+
+def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: Sequence[Student]) -> list[Student]:
+    arch = student.arch
+    if arch is None:
+        raise InputError(f"{student.model} is not an architecture of {supernet.space.name}")
+    return teach_seeds(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
+
+
+def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
+    model = networks.build(ctx, student, seed=ctx.seed("student"))
+    load_weights(model, weights)
+    return model
+
+
+def teach_seeds(
+    ctx: Context, student: Student, start: Callable[[], nn.Module] | None, start_key: str, choice: Sequence[Student]
+) -> list[Student]:
+    """Train one student by one choice of teachers with each of the recipe's seeds, and tell the run of them."""
+    seeds = [teach_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
+    ctx.trained(seeds)
+    return seeds

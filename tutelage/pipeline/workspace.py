@@ -1,0 +1,232 @@
+"""A run on disk: stages that are done once, files that are whole or absent, and one writer at a time.
+
+`Workspace.stage` gives a finished stage's result, or does the work and then files it; `Workspace.locked` keeps other
+processes out; `Workspace.start_over` makes a recipe do its stages again and keeps what older rows refer to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tutelage.files import sync, sync_tree, write_json
+from tutelage.records import InputError, content_id, utc_now
+
+log = logging.getLogger(__name__)
+
+# Raised by one when a workspace of an older layout can no longer be read.
+LAYOUT_VERSION = 1
+_DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: its key (hash of name and inputs, and the attempt), its folder and the small JSON result."""
+
+    name: str
+    key: str
+    folder: Path
+    result: dict[str, Any]
+
+
+class Workspace:
+    """A folder that holds the artifacts and the leaderboard of its runs.
+
+    attempt: how often the recipe at work was started over (`for_recipe`). A stage of attempt n lies in `KEY-n`; the
+    folders of earlier attempts stay, because rows of the leaderboard refer to the files in them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self.attempt = 0
+        self._held = _Lock(self.path / ".lock")
+        _open_folder(self.path)
+        _check_layout(self.path / "workspace.json")
+
+    @property
+    def store(self) -> str | Path:
+        """Where the leaderboard is: `leaderboard.db` here, or the server that TUTELAGE_STORE names by URL."""
+        return shared_store() or self.path / "leaderboard.db"
+
+    def for_recipe(self, name: str) -> Workspace:
+        """Give this workspace, its lock included, as a recipe sees it: without what was done before it started over."""
+        seen = copy(self)
+        marker = self._marker(name)
+        seen.attempt = int(_read_json(marker)["attempt"]) if marker.is_file() else 0
+        return seen
+
+    def start_over(self, name: str) -> None:
+        """Make the stages of a recipe be done again from now on, and forget what is only cached.
+
+        Nothing that a row refers to is removed, and other recipes keep their stages. A run that is stopped afterwards
+        goes on in the new attempt.
+        """
+        with self.locked():
+            marker = self._marker(name)
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            write_json(marker, {"attempt": self._last_attempt() + 1, "started": utc_now()})
+            cache = self.path / "cache"
+            if cache.is_dir():  # renamed first: a half-removed cache must not be taken for a whole one
+                cache.rename(self.path / f".removed.{os.getpid()}")
+            for removed in self.path.glob(".removed.*"):
+                shutil.rmtree(removed, ignore_errors=True)
+
+    def stage(self, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
+        """Give the stage of this name and these inputs, doing `work(folder)` only if it was never finished.
+
+        `work` may leave checkpoints in the folder and find them there after a kill; only its returned result, filed
+        when all its files are on the disk, makes the stage count as done.
+        """
+        key = content_id({"stage": name, "inputs": inputs, "layout": LAYOUT_VERSION})
+        with self.locked():
+            folder = self._folder(key)
+            done = folder / _DONE
+            if done.is_file():
+                log.debug("%s: done before (%s)", name, folder.name)
+                return Stage(name, folder.name, folder, _read_json(done)["result"])
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "inputs.json", {"stage": name, "inputs": inputs})
+            self._journal("start", name, folder.name)
+            result = work(folder)
+            sync_tree(folder)
+            for parent in (folder.parent, self.path):  # their entries, too: the folder may be new
+                sync(parent)
+            write_json(done, {"stage": name, "finished": utc_now(), "result": result})
+            self._journal("done", name, folder.name)
+            return Stage(name, folder.name, folder, json.loads(json.dumps(result)))
+
+    def journal(self) -> list[dict[str, str]]:
+        """List the stages that were started and finished, oldest first. A torn last line (a kill) is left out."""
+        path = self.path / "journal.jsonl"
+        events = []
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                log.warning("%s: skipped a torn line", path)
+        return events
+
+    def relative(self, path: Path) -> str:
+        return str(path.relative_to(self.path))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other writers out of this workspace; the lock ends with the process, however that ends.
+
+        Who holds it may take it again. Raises InputError where another process has it.
+        """
+        with self._held:
+            yield
+
+    def _folder(self, key: str) -> Path:
+        """Choose a stage's folder: of the attempts that count, the first that is done, else this recipe's own.
+
+        The first, not the newest: another recipe that shares the stage and starts over must not change this one.
+        """
+        artifacts = self.path / "artifacts"
+        known = {int(path.name.partition("-")[2]): path for path in artifacts.glob(f"{key}-*")} | {0: artifacts / key}
+        for attempt in sorted(known):
+            if attempt >= self.attempt and (known[attempt] / _DONE).is_file():
+                return known[attempt]
+        return artifacts / (f"{key}-{self.attempt}" if self.attempt else key)
+
+    def _marker(self, recipe: str) -> Path:
+        return self.path / "attempts" / f"{content_id(recipe)}.json"
+
+    def _last_attempt(self) -> int:
+        return max((int(_read_json(path)["attempt"]) for path in self.path.glob("attempts/*.json")), default=0)
+
+    def _journal(self, event: str, name: str, key: str) -> None:
+        line = json.dumps({"event": event, "stage": name, "key": key, "time": utc_now()})
+        path = self.path / "journal.jsonl"
+        torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        with path.open("a") as handle:
+            handle.write(("\n" if torn else "") + line + "\n")
+
+
+def shared_store() -> str:
+    """Give the URL of a team's PostgreSQL leaderboard, from TUTELAGE_STORE; empty where none is set."""
+    url = os.environ.get("TUTELAGE_STORE", "").strip()
+    if url and not url.startswith(("postgresql://", "postgresql+", "sqlite:///")):
+        raise InputError("TUTELAGE_STORE is no postgresql:// URL: write postgresql://USER@HOST/NAME, or unset it")
+    return url
+
+
+class _Lock:
+    """A lock on a file that its holder may take again, as often as it is given back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: IO[str] | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        if self._handle is None:
+            handle = self.path.open("w")
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.close()
+                raise InputError(
+                    f"workspace {self.path.parent} is in use by another command: wait for it, or choose another "
+                    "--workspace"
+                ) from None
+            self._handle = handle
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): delete its folder and the stage is done again") from error
+    return dict(data)
+
+
+def _open_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"workspace {path} cannot be written ({error.strerror}): choose another --workspace"
+        ) from error
+
+
+def _check_layout(path: Path) -> None:
+    if not path.is_file():
+        write_json(path, {"layout": LAYOUT_VERSION, "created": utc_now()})
+        return
+    found = _read_json(path).get("layout")
+    if found != LAYOUT_VERSION:
+        raise InputError(
+            f"workspace {path.parent} has layout {found!r}, this version of tutelage reads {LAYOUT_VERSION}: "
+            "choose another --workspace, or use the version that made it"
+        )
+
+
+def database(path: Path) -> str | Path:
+    """Give the leaderboard of a workspace, or the team's server; refuse a workspace in which no run has made one."""
+    if shared_store():
+        return shared_store()
+    file = path / "leaderboard.db"
+    if not file.is_file():
+        raise InputError(f"no leaderboard in {path}: `tutelage run demo` makes one, or name another --workspace")
+    return file

@@ -1,1 +1,0 @@
-"""The verbs of the command line that have verbs of their own, one file a group."""
