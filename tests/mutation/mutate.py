@@ -1,4 +1,4 @@
-"""Make mutants of a source file: cosmic-ray's operators, and three of our own that take whole statements away."""
+"""Make mutants of a source file: cosmic-ray's operators, and four of our own for statements and handlers."""
 
 from __future__ import annotations
 
@@ -64,10 +64,11 @@ def _next(source: str, site: list[Replacement], seen: set[str]) -> Mutant | None
     """Take the next replacement of a site whose code was not drawn before; None where there is no more."""
     while site:
         name, make = site.pop()
-        text = make()
+        # cosmic-ray takes the stars of `{**a}` and `f(*a)` for operators, and fails at `except (A, b.C)`.
         try:
+            text = make()
             runs = _what_runs(text)
-        except SyntaxError:  # cosmic-ray takes the stars of `{**a}` and `f(*a)` for operators
+        except (SyntaxError, AttributeError):
             continue
         if runs in seen:
             continue
@@ -93,7 +94,7 @@ def _sites(source: str) -> Iterator[list[Replacement]]:
                 continue
             by_place.setdefault(place, []).append((name, partial(_mutated, source, operator, occurrence)))
     yield from by_place.values()
-    for name, text in _removals(source):
+    for name, text in [*_removals(source), *_exceptions_of_modules(source)]:
         yield [(name, partial(str, text))]
 
 
@@ -128,6 +129,18 @@ def _removals(source: str) -> Iterator[tuple[str, str]]:
             if names and node.returns is not None and ast.unparse(node.returns) != "None":
                 body = node.body[1:] if _is_docstring(node.body[0]) else node.body
                 yield "own/return-first-argument", _with_lines(source, body[0], f"return {names[0]}")
+
+
+def _exceptions_of_modules(source: str) -> Iterator[tuple[str, str]]:
+    """Let a handler no longer catch `module.Error`; cosmic-ray does this for names without a dot alone."""
+    lines = source.split("\n")
+    handlers = [node.type for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    for caught in handlers:
+        for node in caught.elts if isinstance(caught, ast.Tuple) else [caught]:
+            if isinstance(node, ast.Attribute):
+                row, line = node.lineno - 1, lines[node.lineno - 1]
+                changed = f"{line[: node.col_offset]}GeneratorExit{line[node.end_col_offset :]}"
+                yield "own/exception", "\n".join([*lines[:row], changed, *lines[row + 1 :]])
 
 
 def _with_lines(source: str, node: ast.stmt, statement: str) -> str:
