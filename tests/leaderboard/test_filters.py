@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.leaderboard import page
-from tutelage.leaderboard.filters import GRAMMAR, NUMBER_COLUMNS, TEXT_COLUMNS, parse
+from tutelage.leaderboard import filters, page
+from tutelage.leaderboard.filters import GRAMMAR, NUMBER_COLUMNS, TEXT_COLUMNS, number, parse
 from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.store.schema import GAINS
@@ -30,8 +30,16 @@ CASES = [
     {"filter": "seed in (" + ", ".join(map(str, range(1, 1501))) + ")", "models": ["a"]},
     {"filter": " or ".join(f"model=m{i}" for i in range(499)) + " or model=b", "models": ["b"]},
     {"filter": " or ".join(f"model=m{i}" for i in range(501)), "error": "more than 500 tests"},
-    {"filter": "not " * 500 + "auc<1", "error": "nested more than 50 deep"},
-    {"filter": "(" * 500 + "auc<1" + ")" * 500, "error": "nested more than 50 deep"},
+    {"filter": "not " * 500 + "auc<1", "error": "nested more than 20 deep"},
+    {"filter": "not " * 20 + "auc<0.85", "models": ["b", "and"]},
+    {"filter": "auc<0.85 and (auc<0.85 or (" * 10 + "auc<0.85" + "))" * 10, "models": ["b", "and"]},
+    {"filter": "auc<0.85 and not (" * 10 + "auc>0.85" + ")" * 10, "models": []},
+    {"filter": "not (auc in (0.9, empty) or " * 10 + "auc<0.85" + ")" * 10, "models": ["b", "and"]},
+    {"filter": "not " * 21 + "auc<0.85", "error": "nested more than 20 deep"},
+    {"filter": "(" * 20 + "auc<0.85" + ")" * 20, "models": ["b", "and"]},
+    {"filter": "(" * 21 + "auc<0.85" + ")" * 21, "error": "nested more than 20 deep"},
+    {"filter": " or ".join(f"m{i}" for i in range(200)) + " and", "error": "missing at the end"},
+    {"filter": "(" * 500 + "auc<1" + ")" * 500, "error": "nested more than 20 deep"},
 ]
 NODE = """
 const { script, grammar, page, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
@@ -134,6 +142,35 @@ def test_every_column_of_a_row_can_be_filtered() -> None:
     columns = set(TEXT_COLUMNS) | set(NUMBER_COLUMNS)
     assert columns - {"row_id", *GAINS} == set(Row.model_fields) - {"arch", "measurement", "details"}
     assert set(GRAMMAR["kinds"]) == set(NUMBER_COLUMNS)
+
+
+def test_a_number_is_read_in_the_unit_of_its_column_or_in_any() -> None:
+    for text, column, value in (
+        ("5", "", 5.0), ("8MB", "", 8e6), ("1.2s", "", 1200.0), ("3%", "", 0.03), ("2mJ", "", 2.0), ("4M", "", 4e6),
+        ("5us", "latency_p50_ms", 0.005), ("5", "auc", 5.0), ("3k", "params", 3000.0),
+        ("5ms", "size_bytes", None), ("8MB", "latency_p50_ms", None), ("3%", "seed", None),
+        ("5 parsecs", "", None), ("much", "", None), ("much", "auc", None),
+    ):  # fmt: skip
+        assert number(text, column) == value, (text, column)
+
+
+def test_a_filter_has_at_most_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "_MAX_VALUES", 3)
+    one = Row(model="m", role="student", dataset="d", seed=3)
+    assert parse("seed in (1, 2, 3)").keeps(one)
+    for text in ("seed in (1, 2, 3, 4)", "seed in (1, 2) or seed=3 or seed=4"):
+        with pytest.raises(InputError, match="more than 3 values"):
+            parse(text)
+
+
+def test_an_error_shows_a_filter_of_200_characters_whole() -> None:
+    text = "auc<high " + "a" * 191
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    assert f"filter {text!r}:" in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        parse(text + "b")
+    assert f"filter {text + '...'!r}:" in str(caught.value)
 
 
 names = st.sampled_from(["auc", "latency_p50_ms", "params"])
