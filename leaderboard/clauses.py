@@ -106,7 +106,7 @@ def _compare_whole(column: Column[Any], sign: str, value: float) -> ColumnElemen
     `x < 2.5` is `x <= 2`. A bound beyond what the column holds is met by every figure, or by none.
     """
     known = column.is_not(None)
-    if math.isinf(value) or not _LEAST <= value <= _MOST:
+    if not _LEAST <= value <= _MOST:
         met = OPERATORS[sign](0.0, value)
         return known if met else false()
     if sign in ("=", "==", "!="):
@@ -117,8 +117,6 @@ def _compare_whole(column: Column[Any], sign: str, value: float) -> ColumnElemen
         bound = math.ceil(value)
     else:
         bound = math.floor(value)
-    if not _LEAST <= bound <= _MOST:  # 2.0**63 itself is one more than the most
-        return known if OPERATORS[sign](0, bound) else false()
     return _compared(sign, column, literal(bound, BigInteger()))
 
 

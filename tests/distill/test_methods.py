@@ -156,7 +156,11 @@ def test_alpha_beta_and_gamma_go_where_they_belong() -> None:
         ({"method": "at", "options": {"logits_weight": "much"}}, "logits_weight = 'much': give a number"),
         ({"method": "dkd", "options": {"beta": True}}, "beta = True: give a number"),
         ({"method": "dkd", "options": {"beta": -1}}, "beta = -1: give a number of at least 0"),
+        ({"method": "at", "options": {"teacher_layers": []}}, "give a list of layer names"),
+        ({"method": "at", "options": {"teacher_layers": ["blocks.3", 4]}}, "give a list of layer names"),
         ({"method": "at", "options": {"mean_teacher": 1.5}}, "mean_teacher = 1.5: give the average's decay"),
+        ({"method": "at", "options": {"mean_teacher": 1}}, "mean_teacher = 1: give the average's decay"),
+        ({"method": "at", "options": {"mean_teacher": 0}}, "mean_teacher = 0: give the average's decay"),
         ({"alpha": 1.0}, "alpha = 1 leaves the teachers without effect"),
     ],
 )
@@ -177,8 +181,9 @@ def test_what_has_an_effect_is_taken() -> None:
     logits = {"logits_weight": 1.0}
     best = KDConfig(method="at", temperature=2.0, combine="best", options={**logits, "teacher_layers": ["a"]})
     check_distillation(best, 2, False, num_teachers=2)
-    with pytest.raises(InputError, match="no two teachers distil together"):
-        check_distillation(best, 2, False, num_teachers=1)
+    for of_one in ({"num_teachers": 1}, {}):  # one teacher is what is not said otherwise
+        with pytest.raises(InputError, match="no two teachers distil together"):
+            check_distillation(best, 2, False, **of_one)
     alone = KDConfig(options={"mean_teacher": 0.99})  # the student's own average is the only teacher
     check_distillation(alone, 2, False, num_teachers=0)
     mixed = KDConfig(method="dkd")

@@ -82,6 +82,16 @@ def test_rows_of_older_data_and_of_other_devices_do_not_compete():
     assert [row.model for row in best_students([old, here, there])] == ["here", "there", "old data"]
 
 
+def test_newer_data_without_a_figure_leave_the_older_their_best():
+    bare = student("bare", 0.9, created="2026-02-01T00:00:00Z", details={"validation": {}, "manifest": "new"})
+    older = student("older", 0.8, created="2026-01-01T00:00:00Z")
+    assert [row.model for row in best_students([bare, older])] == ["older"]
+
+
+def test_a_figure_of_0_is_a_figure():
+    assert best_student([student("large", 0.005, 300), student("small", 0.0, 100)]).model == "small"
+
+
 def test_without_auc_accuracy_chooses():
     rows = [student(name, auc, details={"validation": {"accuracy": auc}}) for name, auc in (("a", 0.7), ("b", 0.8))]
     assert best_student(rows).model == "b"
@@ -159,6 +169,10 @@ def test_others_are_compared_with_the_cheapest_of_the_best():
     candidates = [Candidate(0.9, 300, None), Candidate(0.9, 100, None), Candidate(0.8, 50, None)]
     assert choose(candidates, lambda place, best: asked.append((place, best)) or False) == 1
     assert asked == [(0, 1), (2, 1)]
+    asked.clear()
+    candidates = [Candidate(0.9, 100, None, True), Candidate(0.9, 101, None), Candidate(0.8, 50, None)]
+    assert choose(candidates, lambda place, best: asked.append((place, best)) or False) == 1
+    assert asked == [(0, 1), (2, 1)]  # of what costs the same, with the control
 
 
 def test_how_a_file_was_made_must_be_on_record():

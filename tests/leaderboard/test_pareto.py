@@ -91,6 +91,11 @@ def test_the_default_front_uses_what_a_group_has():
     assert list(frame([]).columns)
 
 
+def test_a_group_without_a_quality_has_no_front_and_leaves_the_others_theirs():
+    bare = [Row(model="m", role="student", dataset=name, size_bytes=1) for name in ("a", "z")]
+    assert pareto.on_front([bare[0], row(0.9, 1.0), row(0.8, 2.0), bare[1]]) == [False, True, False, False]
+
+
 def test_directions_may_be_turned_and_unknown_objectives_are_refused():
     rows = [row(0.9, 1.0), row(0.8, 2.0)]
     assert pareto.front(rows, ("auc", "latency_p50_ms:max")) == [True, True]
@@ -223,6 +228,8 @@ def test_a_dominated_row_names_what_dominates_it_and_by_how_much():
     assert reasons[0].gains == pytest.approx({"auc": 0.06, "latency_p50_ms": 1.0})
     assert pareto.dominated_by(rows, 2, ("auc", "latency_p50_ms")) == []
     assert pareto.dominated_by([row(None, 2.0), *rows], 0, ("auc", "latency_p50_ms")) == []
+    # Equal on one objective is no worse.
+    assert [reason.by for reason in pareto.dominated_by([row(0.9, 2.0), row(0.9, 1.0)], 0, OBJECTIVES)] == [1]
     # Those on the front come first, whatever their latency: .95 at .9 ms is dominated by .96 at .8 ms.
     more = [row(0.9, 2.0), row(0.95, 0.9), row(0.96, 0.8), row(0.97, 1.5)]
     assert [reason.by for reason in pareto.dominated_by(more, 0, ("latency_p50_ms", "auc"))] == [2, 3, 1]

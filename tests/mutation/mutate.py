@@ -155,7 +155,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 
 def _what_runs(source: str) -> str:
-    """Dump the program without what no test can notice: annotations (they are postponed), docstrings, guards."""
+    """Dump the program without what no test can notice: annotations (they are postponed), docstrings, guards, types."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -165,6 +165,8 @@ def _what_runs(source: str) -> str:
             node.annotation = ast.Constant(0)
         elif isinstance(node, ast.keyword) and node.arg in _GUARDS:
             node.value = ast.Constant(0)
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [statement for statement in body if not _is_docstring(statement)] or [ast.Pass()]  # type: ignore[attr-defined]

@@ -1,10 +1,13 @@
 """Workspaces: a finished stage is not done again, an unfinished one is, and a strange folder is refused."""
 
+import gc
 import json
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,14 +82,44 @@ def test_a_second_run_is_kept_out_until_the_first_is_gone_even_by_sigkill(tmp_pa
         pass
 
 
-def test_a_torn_journal_line_is_left_out_and_the_next_starts_afresh(tmp_path: Path) -> None:
+def test_a_torn_journal_line_is_left_out_and_the_next_starts_afresh(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     workspace = Workspace(tmp_path)
     workspace.stage("one", {}, lambda folder: {})
     with (tmp_path / "journal.jsonl").open("a") as handle:
         handle.write('{"event": "sta')
     workspace.stage("two", {}, lambda folder: {})
     assert [event["stage"] for event in workspace.journal()] == ["one", "one", "two", "two"]
+    assert f"{tmp_path / 'journal.jsonl'}: skipped a torn line" in caplog.text
     json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])
+
+
+def test_an_empty_journal_has_no_torn_line(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "journal.jsonl").touch()
+    workspace.stage("one", {}, lambda folder: {})
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["start", "done"]
+
+
+def test_what_cannot_be_removed_does_not_stop_a_start_over(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / ".removed.1").write_text("rmtree takes no file")
+    (tmp_path / ".removed.2").mkdir()
+    workspace.start_over("mine")
+    assert [path.name for path in tmp_path.glob(".removed*")] == [".removed.1"]
+    assert workspace.for_recipe("mine").attempt == 1
+
+
+def test_a_lock_closes_its_file_whether_it_was_given_or_refused(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always", ResourceWarning)
+        with workspace.locked(), suppress(InputError), Workspace(tmp_path).locked():
+            pytest.fail("the lock was given twice")
+        gc.collect()
+    assert not [str(warning.message) for warning in left_open if ".lock" in str(warning.message)]
 
 
 def _record_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -72,7 +72,7 @@ class Workspace:
         """
         with self.locked():
             marker = self._marker(name)
-            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.parent.mkdir(exist_ok=True)
             write_json(marker, {"attempt": self._last_attempt() + 1, "started": utc_now()})
             cache = self.path / "cache"
             if cache.is_dir():  # renamed first: a half-removed cache must not be taken for a whole one
