@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from tutelage.cli.output import print_figures
+from tutelage.plugins import GROUPS, Registry, broken, load, origin
 from tutelage.quantities import in_units
 
 if TYPE_CHECKING:
     from tutelage.distill.data.check import DataReport
 
+# Every registry that plug-ins may add to: where it lives.
+REGISTRIES: tuple[tuple[str, str], ...] = ()
 PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 
 
@@ -56,10 +60,27 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
     for package, extra in PRUNERS.items():
         facts[f"pruner {package}"] = _version_or_remedy(package, extra)
     facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
+    facts.update(_plugins())
     if not as_json:
         facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")
         facts["cpu_flags"] = ", ".join(facts["cpu_flags"])
     print_figures(facts, console, as_json)
+
+
+def _plugins() -> dict[str, str]:
+    """Say what installed packages add to the registries, and warn of plug-ins that cannot be used."""
+    registries: dict[str, Registry[Any]] = {}
+    for module, attribute in REGISTRIES:
+        registry = getattr(importlib.import_module(module), attribute)
+        registries[registry.group] = registry
+    facts = {}
+    for group in GROUPS:
+        registry = registries.get(group)
+        added = registry.added() if registry else {name: origin(group, name) for name in load(group)}
+        facts.update({f"plug-in {group} {name}": str(whose) for name, whose in added.items()})
+        for error in registry.broken() if registry else broken(group):
+            facts[f"plug-in {group} {error.origin.name}"] = f"warning: {error}"
+    return facts
 
 
 def _version_or_remedy(package: str, extra: str) -> str:
