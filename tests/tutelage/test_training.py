@@ -1,5 +1,6 @@
 """What a recipe's training sections do: weights used as they are, settings refused before anything is trained."""
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_a_plateau_that_never_acts_is_said(tmp_path: Path, caplog: pytest.LogCap
         caplog.clear()
         check_training(opened(tmp_path, distill={"decay": "plateau", "patience": patience}))
         assert ("distill: patience 5 ends a training before its plateau" in caplog.text) is said
-    text = Path(str(load_recipe.__code__.co_filename)).with_name("recipes") / "chexpert-mobilenetv2.yaml"
+    text = resources.files("tutelage.recipes") / "chexpert-mobilenetv2.yaml"
     assert "the rate never falls" in text.read_text()
     assert load_recipe("chexpert-mobilenetv2").distill.patience == 5
 
