@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
 
-.PHONY: demo test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo docs test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -68,6 +68,11 @@ check: $(READY) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p tutelage
+
+# The site of docs/ in site/; a broken link or anchor fails.
+docs: $(READY)
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-autosave
