@@ -97,7 +97,7 @@ def _reader(path: Path) -> sqlite3.Connection:
 def copied(path: Path, target: Path) -> Path:
     """Copy a SQLite store as it stands, what writers have committed included; give the copy's path."""
     with told_plainly(str(path), writes=False):
-        source, copy = _reader(path), _connected(target.as_uri())
+        source, copy = _reader(path.absolute()), _connected(target.as_uri())
         source.backup(copy)
         for connection in (source, copy):
             connection.close()

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from tutelage.leaderboard.ties import LATENCY_BOUNDS
 from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
+from .details import check_details
 from .engines import copied
 from .rows import Store
 from .schema import GAINS
@@ -79,6 +80,8 @@ def _read_store(path: Path) -> tuple[list[Row], list[Measurement]]:
         # A copy, so that a store of an older version is read, too, and left as it is.
         other = Store(copied(path, Path(folder, path.name)))
         rows = [mark_imported(row, path.name) for row in other.rows()]
+        for row in rows:
+            check_details(row.details, f"{path}, model {row.model!r}")
         return rows, other.measurements(sorted({row.measurement for row in rows if row.measurement}))
 
 
@@ -135,6 +138,7 @@ def _to_row(record: Mapping[str, Any], path: Path, where: str) -> Row:
     values |= {name: _figure(name, values[name], where) for name in _FIGURES if name in values}
     _refuse_odd_figures(values, where)
     details = _storable({**bounds, **details, **others}, where)
+    check_details(details, where)
     values = {name: value if isinstance(value, float) else _storable(value, where) for name, value in values.items()}
     try:
         return mark_imported(Row.model_validate({**values, "details": details}), path.name)
@@ -207,6 +211,8 @@ def _refuse_fractions(records: Sequence[tuple[str, Mapping[str, Any]]], path: Pa
 
 def _from_timm(record: Mapping[str, Any], path: Path, where: str) -> Row:
     """Read a line of timm's results: one ImageNet-like test set, no device."""
+    if not record["model"]:
+        raise InputError(f"{where}: model is empty: name the network")
     accuracy = _figure("top1", record["top1"], where) / 100
     millions = _figure("param_count", str(record["param_count"]).replace(",", ""), where)
     if millions > _MOST_MILLIONS:

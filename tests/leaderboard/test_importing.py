@@ -1,13 +1,16 @@
 """Other people's results: read what is plain, refuse what is odd, and never call it measured."""
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.store.importing import read_file
 from tutelage.leaderboard.store.schema import GAINS
-from tutelage.records import InputError
+from tutelage.records import InputError, Row
 
 
 def written(tmp_path, name, text):
@@ -70,6 +73,7 @@ def test_json_may_be_a_list_or_hold_one(tmp_path):
         ("a.csv", ",model,role,dataset\n0,m,student,d\n", "column '' 1 times"),
         ("a.csv", "model,role,dataset,details\nm,student,d,[1]\n", r"details is \[1\]"),
         ("results-x.csv", "model,top1,param_count\nm,high,3\n", "line 2"),
+        ("results-x.csv", "model,top1,param_count\n,69.8,3\n", "line 2: model is empty"),
         ("results-x.csv", "model,top1,param_count\nm,0.698,11.7\nn,0.719,3.5\n", "percentages"),
         (
             "results-x.csv",
@@ -175,3 +179,54 @@ def test_what_is_undefined_in_details_becomes_null_and_deep_nesting_is_refused(t
     path = written(tmp_path, "b.json", json.dumps([record])[:-2] + f', "details": {{"a": {deep}}}}}]')
     with pytest.raises(InputError, match="nested more than"):
         read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ({"state": "complete", "how": 3}, "details.how is 3"),
+        ({"state": "done"}, "details.state is 'done': give one of evaluated, measured, complete"),
+        ({"how": {"command": "x", "recipe": {}, "network": {"weights": "w"}}}, "details.how.network.weights is 'w'"),
+        ({"how": {"command": "x", "recipe": {}, "file": 4}}, "details.how.file is 4"),
+        ({"manifest": {"a": 1}}, "details.manifest is {'a': 1}"),
+        ({"predictions": "/etc/passwd"}, "give a path inside the workspace"),
+        ({"predictions": "../x.npz"}, "give a path inside the workspace"),
+        ({"threshold": "half"}, "details.threshold"),
+        ({"seeds": {"files": [1]}}, "details.seeds.files.0 is 1"),
+        ({"versions": 3}, "details.versions is 3"),
+        ({"gain_over_twin": [1]}, r"details.gain_over_twin is \[1\]"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["json", "db"])
+def test_details_that_no_reader_of_rows_could_use_are_refused(tmp_path, details, words, kind):
+    record = {"model": "m", "role": "student", "dataset": "d", "details": details}
+    path = written(tmp_path, "rows.json", json.dumps([record]))
+    if kind == "db":
+        path = tmp_path / "rows.db"
+        store = Store(path)
+        store.add([Row.model_validate({**record, "details": {}})])
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TRIGGER rows_no_update")
+            connection.execute("UPDATE rows SET details = ?", (json.dumps(details),))
+    with pytest.raises(InputError, match=words):
+        read_file(path)
+
+
+def test_details_of_a_run_come_back_as_they_were(tmp_path):
+    how = {"command": "tutelage run demo", "recipe": {"name": "demo"}, "network": {"weights": None}, "file": {}}
+    details = {"state": "complete", "how": how, "threshold": [0.5, None], "seeds": {"files": [{"predictions": "a"}]}}
+    record = {"model": "m", "role": "student", "dataset": "d", "details": details}
+    ((row,), _) = read_file(written(tmp_path, "rows.json", json.dumps([record])))
+    assert row.details == {"imported_from": "rows.json", **details}
+    assert row.key
+
+
+def test_a_leaderboard_is_imported_by_a_relative_path(tmp_path, monkeypatch):
+    other = tmp_path / "colleague"
+    other.mkdir()
+    Store(other / "leaderboard.db").add([Row(model="m", role="student", dataset="d")])
+    monkeypatch.chdir(tmp_path)
+    assert import_file(Store(tmp_path / "ours.db"), Path("colleague/leaderboard.db")) == 1
+    (other / "leaderboard.db").write_bytes(b"no database")
+    with pytest.raises(InputError, match="not made by tutelage"):
+        read_file(Path("colleague/leaderboard.db"))

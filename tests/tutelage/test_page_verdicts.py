@@ -10,7 +10,7 @@ from tutelage.leaderboard.page import verdicts
 from tutelage.leaderboard.page.data import embedded
 from tutelage.leaderboard.page.verdicts import decide, decided_ids
 from tutelage.pipeline.operations.paired import RowFigures, page_verdicts, paired_tests
-from tutelage.records import Row
+from tutelage.records import InputError, Row
 
 NUM = 600
 
@@ -114,3 +114,9 @@ def test_the_page_holds_the_verdicts_by_place(rows, tmp_path):
     first, second = sorted((data["files"][0], data["files"][2]))
     assert data["pairs"][f"{first},{second}"]["auc"][0] in ("gained", "lost")
     assert json.loads(embedded(rows, "", None)[0])["pairs"] == {}
+
+
+def test_predictions_that_are_damaged_are_named(rows, tmp_path):
+    (tmp_path / "teacher.npz").write_bytes((tmp_path / "teacher.npz").read_bytes()[:100])
+    with pytest.raises(InputError, match=r"teacher\.npz does not hold the predictions of a row"):
+        page_verdicts(rows, tmp_path)

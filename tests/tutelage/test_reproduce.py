@@ -6,7 +6,10 @@ import pytest
 from rich.console import Console
 
 from tutelage.cli.output import print_agreement
-from tutelage.pipeline.operations.reproduce import Agreement
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.operations.reproduce import Agreement, reproduce
+from tutelage.pipeline.workspace import Workspace
+from tutelage.records import InputError, Row
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,12 @@ def test_the_table_counts_what_agrees():
     console = Console(width=100, file=io.StringIO())
     print_agreement([Agreement("auc", 0.9, 0.9, 0.0), Agreement("latency_p50_ms", 1.0, 2.0, 0.1)], console)
     assert "1 of 2 figures agree within their tolerance" in console.file.getvalue()
+
+
+def test_a_recipe_of_another_version_is_named(tmp_path):
+    how = {"command": "tutelage run old", "recipe": {"name": "old", "no_longer_a_key": 1}}
+    row = Row(model="m", role="student", dataset="d", details={"how": how, "versions": {"tutelage": "0.0.1"}})
+    (tmp_path / "origin").mkdir()
+    Store(tmp_path / "origin" / "leaderboard.db").add([row])
+    with pytest.raises(InputError, match=r"no_longer_a_key.*install the version that made it, 0\.0\.1"):
+        reproduce(row.key, tmp_path / "origin", Workspace(tmp_path / "into"), lambda *_: None, 1)

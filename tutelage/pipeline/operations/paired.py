@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, correct, file_figures, mean_figures
 from tutelage.leaderboard.page.verdicts import Verdicts, decide
-from tutelage.records import DEFAULT_MARGIN, Comparison, Row
+from tutelage.pipeline.changes import one_line
+from tutelage.records import DEFAULT_MARGIN, Comparison, InputError, Row
 
 Split = Literal["test", "val"]
 
@@ -60,10 +62,15 @@ class RowFigures:
         path = self._workspace / str(file["predictions"])
         if not file["predictions"] or not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            if f"{self._split}_groups" not in arrays:
-                return None  # written before groups were filed: the run evaluates it anew
-            probs, labels, groups = (arrays[f"{self._split}_{name}"] for name in ("probs", "labels", "groups"))
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                if f"{self._split}_groups" not in arrays:
+                    return None  # written before groups were filed: the run evaluates it anew
+                probs, labels, groups = (arrays[f"{self._split}_{name}"] for name in ("probs", "labels", "groups"))
+        except (ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise InputError(
+                f"{path} does not hold the predictions of a row ({one_line(error)}): run the recipe again with --fresh"
+            ) from None
         return file_figures(probs, labels, groups, threshold=file["threshold"], multi_label=labels.ndim == 2)
 
 

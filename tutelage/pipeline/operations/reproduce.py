@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline.changes import one_line
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.workspace import Workspace, shared_store
 from tutelage.progress import Report
@@ -75,7 +78,13 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
 
     row = Store(shared_store() or origin / "leaderboard.db", read_only=True).row(row_id)
     how_made(row)
-    recipe = Recipe.model_validate(row.details["how"]["recipe"])
+    try:
+        recipe = Recipe.model_validate(row.details["how"]["recipe"])
+    except ValidationError as error:
+        raise InputError(
+            f"row {row.key[:8]} was made by a recipe that this version does not know ({one_line(error)}): install the "
+            f"version that made it, {row.details.get('versions', {}).get('tutelage', 'unknown')}"
+        ) from None
     if (origin / "devices").is_dir():
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
     _, published = pipeline.run(recipe, workspace, report, threads)

@@ -1,0 +1,85 @@
+"""What rows of other people say in their details, checked where it comes in, so that no reader of rows must.
+
+`check_details` raises InputError for a value that verdicts, bundles or the page could not read. Names that nothing
+reads may hold any JSON.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from tutelage.records import STATES, InputError
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 60
+
+
+def _inside(path: str) -> str:
+    """Keep a path below the workspace that the row is read in."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError("give a path inside the workspace")
+    return path
+
+
+def _known_state(state: str) -> str:
+    if state not in STATES:
+        raise ValueError(f"give one of {', '.join(STATES)}")
+    return state
+
+
+_Path = Annotated[str, AfterValidator(_inside)]
+_Number = Annotated[FiniteFloat, Field(strict=True)]
+
+
+class _Lax(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _File(_Lax):
+    predictions: _Path | None = None
+    threshold: _Number | list[_Number | None] | None = None
+
+
+class _Seeds(_Lax):
+    files: list[_File] = []
+
+
+class _Network(_Lax):
+    weights: dict[str, Any] | None = None
+
+
+class _How(_Lax):
+    command: str
+    recipe: dict[str, Any]
+    network: _Network | None = None
+    file: dict[str, Any] | None = None
+
+
+class _Details(_File):
+    """The names that this package reads out of `Row.details`, and what it takes each for."""
+
+    state: Annotated[str, AfterValidator(_known_state)] | None = None
+    how: _How | None = None
+    seeds: _Seeds | None = None
+    manifest: str | None = None
+    versions: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
+    gain_over_twin: dict[str, Any] | None = None
+    latency_p50_ms_lo: _Number | None = None
+    latency_p50_ms_hi: _Number | None = None
+
+
+def check_details(details: Mapping[str, Any], where: str) -> None:
+    """Raise InputError that names the first value in a row's details that is not what the package reads it as."""
+    try:
+        _Details.model_validate(dict(details))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["details", *map(str, first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {field} is {_brief.repr(first.get('input'))}: {message}") from error
