@@ -7,6 +7,7 @@ and `on_front` go by the figures, `front_with_intervals` by what the figures may
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +65,8 @@ def directions(objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str,
             raise InputError(
                 f"{objective!r} is not an objective: choose among {', '.join(DIRECTIONS)} (or NAME:min|max)"
             )
+        if name in found:
+            raise InputError(f"{name} is given twice: name each figure of a front once")
         found[name] = DIRECTIONS[name] if not way else ("min" if way == "min" else "max")
     if not found:
         raise InputError("a front needs at least one objective, e.g. latency_p50_ms,auc")
@@ -146,11 +149,14 @@ def parse_ties(text: str, objectives: Sequence[str] | Mapping[str, Direction]) -
     for part in (part.strip() for part in text.split(",") if part.strip()):
         name, sign, value = part.partition("=")
         names = [name.strip()] if sign else [one for one in ways if one in QUALITY]
-        size = number(value.strip() if sign else part)
-        if size is None or size < 0 or not names or not set(names) <= set(ways):
+        known = bool(names) and set(names) <= set(ways)
+        size = number(value.strip() if sign else part, names[0]) if known else None  # in the units of its column
+        if size is None or not 0 <= size < (1 if names[0] in QUALITY else math.inf):
             raise InputError(
                 f"--ties {part!r}: write e.g. 0.005 or auc=0.005,latency_p50_ms=0.1ms, of {', '.join(ways)}"
             )
+        if twice := set(names) & set(found):
+            raise InputError(f"--ties {text!r}: {twice.pop()} is given twice: name each figure once")
         found |= dict.fromkeys(names, size)
     return found
 

@@ -5,6 +5,7 @@ Enters: rows or plain arrays. Leaves: PNG, SVG or PDF files in the style of `plo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,11 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
 def predicted_plot(
     predicted: Sequence[float], measured: Sequence[float], path: Path | Iterable[Path], *, unit: str = "ms"
 ) -> None:
-    """Draw predicted against measured latency with the diagonal, a 10 % band, and the error in words."""
+    """Draw predicted against measured latency with the diagonal, a 10 % band, and the error in words.
+
+    Kendall's tau says whether networks rank alike; where all predictions or all measurements are one number there is
+    no rank, and none is shown.
+    """
     guess, truth = _pair(predicted, measured)
     error = float(np.mean(np.abs(guess - truth) / truth))
     tau = _kendall(guess, truth)
@@ -92,8 +97,9 @@ def predicted_plot(
         panel.plot(truth, guess, "o", markersize=3.5, markerfacecolor="white", color=_COLOURS[0])
         panel.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         panel.set(xlabel=f"measured ({unit})", ylabel=f"predicted ({unit})")
-        words = f"{len(truth)} networks\nmean error {100 * error:.1f} %\nKendall's tau {tau:.2f}"
-        panel.text(0.04, 0.96, words, transform=panel.transAxes, va="top", fontsize=7)
+        words = [f"{len(truth)} networks", f"mean error {100 * error:.1f} %"]
+        words += [f"Kendall's tau {tau:.2f}"] if math.isfinite(tau) else []
+        panel.set_title(", ".join(words), fontsize=7, loc="left")  # above the marks, which may lie anywhere
         panel.legend(loc="lower right", frameon=False)
 
     save(path, (PANEL_INCHES[0], PANEL_INCHES[0]), draw)

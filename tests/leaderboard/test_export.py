@@ -286,3 +286,23 @@ def test_json_holds_null_for_what_details_leave_undefined():
     row = Row(model="m", role="student", dataset="d", details={"ece": float("nan"), "kept": [1.5, float("inf")]})
     (told,) = json.loads(export([row], None, "json"), parse_constant=pytest.fail)
     assert told["details"] == {"ece": None, "kept": [1.5, None]}
+
+
+def test_the_ending_of_a_file_names_its_format(tmp_path):
+    from tutelage.cli.verbs.leaderboard import board_export
+
+    Store(tmp_path / "leaderboard.db").add([Row(model="m", role="student", dataset="d")])
+    for name in ("a.json", "a.csv", "a.txt"):
+        board_export(format_=None, out=tmp_path / name, filter_=None, workspace=tmp_path)
+    assert json.loads((tmp_path / "a.json").read_text())[0]["model"] == "m"
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "a.txt").read_bytes()
+    assert (tmp_path / "a.csv").read_text().startswith("row_id,")
+
+
+def test_rows_without_a_quality_make_a_page_and_no_picture(tmp_path, capsys):
+    from tutelage.cli.verbs.leaderboard import board_build
+
+    Store(tmp_path / "leaderboard.db").add([Row(model="m", role="student", dataset="d", params=3)])
+    board_build(out=tmp_path / "x.html", filter_=None, title="t", workspace=tmp_path)
+    assert "no picture" in capsys.readouterr().out
+    assert [path.name for path in sorted(tmp_path.glob("x.*"))] == ["x.html"]

@@ -309,6 +309,11 @@ def test_ties_are_read_in_the_units_of_their_figures():
     objectives = ("latency_p50_ms", "auc")
     assert pareto.parse_ties("0.005", objectives) == {"auc": 0.005}
     assert pareto.parse_ties("auc=1%, latency_p50_ms=20us", objectives) == {"auc": 0.01, "latency_p50_ms": 0.02}
-    for text in ("much", "size_bytes=1MB", "auc=-1"):
+    for text in ("much", "size_bytes=1MB", "auc=-1", "latency_p50_ms=50kB", "auc=5ms", "3", "auc=1", "0.1,auc=0.2"):
         with pytest.raises(InputError, match="--ties"):
             pareto.parse_ties(text, objectives)
+
+
+def test_a_figure_is_named_once_in_a_front():
+    with pytest.raises(InputError, match="auc is given twice"):
+        pareto.parse_objectives("auc,latency_p50_ms,auc:min")

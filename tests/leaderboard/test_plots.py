@@ -118,6 +118,14 @@ def test_what_cannot_be_drawn_is_told(tmp_path, group):
             draw()
 
 
+def test_predictions_that_are_all_alike_have_no_rank(tmp_path):
+    path = tmp_path / "predicted.svg"
+    curves.predicted_plot([0.5, 0.5], [0.3, 0.31], path)
+    assert "2 networks, mean error 64.0 %<" in path.read_text()
+    curves.predicted_plot([1.0, 2.0], [1.0, 2.0], path)
+    assert "2 networks, mean error 0.0 %, Kendall's tau 1.00<" in path.read_text().replace("&#x27;", "'")
+
+
 @pytest.mark.slow
 def test_every_picture_is_drawn(tmp_path, group):
     curves.arrows_plot(group, tmp_path / "arrows.png")

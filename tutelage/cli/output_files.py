@@ -35,6 +35,14 @@ def check_folder(path: Path, option: str) -> Path:
     return path
 
 
+def check_new_folder(path: Path, option: str) -> Path:
+    """Give the path back; raise InputError unless it is an empty folder or can become one."""
+    check_folder(path, option)
+    if path.exists() and any(path.iterdir()):
+        raise InputError(f"{option} {str(path)!r} is not empty: name a new folder")
+    return path
+
+
 def _same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)

@@ -10,6 +10,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption
+from tutelage.cli.output_files import check_new_folder
+from tutelage.records import InputError
 
 
 class _MakeByDefault(TyperGroup):
@@ -30,7 +32,9 @@ def bundle_make(
         str | None, typer.Argument(help="A row's id (its first digits do); default: the recipe's best student.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")] = Path("bundle"),
-    recipe: Annotated[str, typer.Option(help="Whose best student by validation is meant where no row is.")] = "demo",
+    recipe: Annotated[
+        str | None, typer.Option(help="Whose best student by validation is meant where no row is; default: demo.")
+    ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", help="Rows to choose of, e.g. 'scheme=int8-ptq and runtime=openvino'")
     ] = None,
@@ -48,8 +52,11 @@ def bundle_make(
     from tutelage.pipeline.workspace import database
 
     database(workspace)
+    check_new_folder(out, "--out")
+    if row is not None and recipe is not None:
+        raise InputError("--recipe has no effect where a row is named: leave one of both out")
     with terminal.run_setting(workspace) as (place, report, threads):
-        chosen = row_of(place, row, recipe, filter_)
+        chosen = row_of(place, row, recipe or "demo", filter_)
         made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or ())
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
     terminal.print_figures({**facts, **_facts(made)}, Console(), as_json)

@@ -79,10 +79,15 @@ def board_build(
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     found = store.frame(filter_, columns=PAGE_COLUMNS)
+    if found.empty:
+        raise InputError(f"{store.name} holds no row{'' if filter_ is None else f' that {filter_!r} keeps'}")
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
     build_page(found, out, title, details=store.details, verdicts=verdicts)
     # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
+    if all(row.auc is None and row.accuracy is None for row in drawn):
+        print(f"{len(found)} rows: {out}; no picture, since no row has an AUC or an accuracy")
+        return
     pareto_plot(drawn, picture, title=title)
     share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
     print(f"{len(found)} rows: {out} and {picture}{share}")
@@ -160,7 +165,9 @@ def board_serve(
 
 @app.command("export")
 def board_export(
-    format_: Annotated[str, typer.Option("--format", help="csv, json, md, tex or parquet.")] = "csv",
+    format_: Annotated[
+        str | None, typer.Option("--format", help="csv, json, md, tex or parquet; default: as --out ends, else csv.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -169,10 +176,14 @@ def board_export(
 
     Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
     """
-    from tutelage.leaderboard.export import export
+    from tutelage.leaderboard.export import FORMATS, export
     from tutelage.leaderboard.store import Store
     from tutelage.pipeline.workspace import database
 
+    ending = out.suffix.lower().removeprefix(".") if out is not None else ""
+    if format_ is not None and ending in FORMATS and ending != format_:
+        raise InputError(f"--out {str(out)!r} ends in .{ending} and --format is {format_}: leave one of both out")
+    format_ = format_ or (ending if ending in FORMATS else "csv")
     if out is not None:
         check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
     text = export(Store(database(workspace), read_only=True).frame(filter_), out, format_)
