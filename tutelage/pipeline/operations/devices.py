@@ -29,6 +29,9 @@ INT8_RUNTIMES = ("onnxruntime",)
 # Runtimes that compile each network for half a minute: a block table would take an hour, so counts stand in for it.
 WITHOUT_TABLE = ("torch-compiled",)
 NETS, NETS_WITHOUT_TABLE = 8, 12
+# What is exported for a profile must fit into memory: a recipe's images have 16 to 1,024 pixels a side, too.
+MIN_SIDE, MAX_SIDE = 16, 1024
+MAX_CLASSES, MAX_CHANNELS, MAX_BATCH = 100_000, 64, 4096
 CALIBRATION_IMAGES = 4  # of noise: what is quantized here is timed, never judged
 
 
@@ -62,8 +65,17 @@ def add_device(
         raise InputError(
             f"--minutes is {request.minutes:g}: give the minutes that measuring may take, 3 or more are good"
         )
-    if request.num_classes < 1 or request.channels < 1:
-        raise InputError(f"{request.num_classes} classes and {request.channels} channels: give 1 or more of each")
+    if not (1 <= request.num_classes <= MAX_CLASSES and 1 <= request.channels <= MAX_CHANNELS):
+        raise InputError(
+            f"{request.num_classes} classes and {request.channels} channels: give 1 to {MAX_CLASSES} classes and 1 to "
+            f"{MAX_CHANNELS} channels"
+        )
+    if any(not MIN_SIDE <= side <= MAX_SIDE for side in request.space.resolutions):
+        raise InputError(
+            f"--side is {', '.join(map(str, request.space.resolutions))}: give {MIN_SIDE} to {MAX_SIDE} pixels"
+        )
+    if not 1 <= request.batch <= MAX_BATCH:
+        raise InputError(f"batch is {request.batch}: give the images of one call, 1 to {MAX_BATCH}")
     if any(profile.name == request.name for profile, _ in list_profiles(workspace.path)):
         raise InputError(
             f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
