@@ -132,7 +132,6 @@ def prepare_qat(model: nn.Module, calibration: npt.ArrayLike) -> nn.Module:
     _replace(network, lambda module: _rounded(module, first, covered))
     if not any(isinstance(module, RoundedLayer) for module in network.modules()):
         raise InputError(f"{type(model).__name__} has no convolution and no linear layer: nothing to quantize")
-    network.eval()
     with torch.no_grad():
         for module in network.modules():
             module.train(isinstance(module, Rounding))  # ranges follow, nothing else does

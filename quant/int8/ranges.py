@@ -88,6 +88,9 @@ def collect(graph: Path, images: Array, *, threads: int = 1) -> dict[str, Histog
         for name, values in tensors.items():
             low[name] = min(low[name], float(values.min()))
             high[name] = max(high[name], float(values.max()))
+    for name in low:
+        if not (np.isfinite(low[name]) and np.isfinite(high[name])):
+            raise InputError(f"{graph}: activation {name} is NaN or infinite on the calibration images; train again")
     counts = {name: np.zeros(NUM_BINS, np.int64) for name in low}
     for tensors in _activations(session, names, entry, images):
         for name, values in tensors.items():
@@ -96,9 +99,6 @@ def collect(graph: Path, images: Array, *, threads: int = 1) -> dict[str, Histog
             if high[name] > low[name]:
                 place = ((sample - low[name]) / (high[name] - low[name]) * NUM_BINS).astype(np.int64)
                 counts[name] += np.bincount(np.minimum(place, NUM_BINS - 1), minlength=NUM_BINS)
-    for name in low:
-        if not (np.isfinite(low[name]) and np.isfinite(high[name])):
-            raise InputError(f"{graph}: activation {name} is NaN or infinite on the calibration images; train again")
     return {name: Histogram(low[name], high[name], counts[name]) for name in low}
 
 

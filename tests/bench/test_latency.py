@@ -215,6 +215,110 @@ def test_a_model_on_counts_reaches_beyond_three_sizes_by_a_quarter():
     assert model.spaces == ("ofa_mbv3_w1.0",)
 
 
+def test_the_evidence_is_that_of_a_gaussian_and_its_priors(monkeypatch: pytest.MonkeyPatch):
+    """Twice the negative log evidence of t ~ N(0, X V X' + S), without constants, and log-normal priors."""
+    from scipy import optimize
+
+    caught = {}
+
+    def keep(cost, start, **options):  # type: ignore[no-untyped-def]
+        caught.update(options, cost=cost, start=start)
+        return optimize.OptimizeResult(x=start)
+
+    monkeypatch.setattr(optimize, "minimize", keep)
+    rng = np.random.default_rng(6)
+    features = np.hstack([np.ones((9, 1)), rng.standard_normal((9, 3))])
+    target, trust = rng.uniform(0.5, 1.5, 9), rng.uniform(0.5, 1.2, 9)
+    latency._most_evident(features, target, trust, np.array([-1, 0, 1, 1]), None)
+    # A group's width is 8 % of the mean latency within a factor 20, the noise 2 % within a factor 4.5.
+    prior, deviation = np.array([-2.5, -2.5, -4.0]), np.array([3.0, 3.0, 1.5])
+    for logs in (prior, prior + rng.standard_normal(3)):
+        width = np.exp(logs[:-1])
+        variances = np.diag([1, width[0] ** 2, width[1] ** 2 / 2, width[1] ** 2 / 2])
+        noise = np.diag((np.exp(logs[-1]) * target) ** 2 / trust)
+        covariance = features @ variances @ features.T + noise
+        expected = target @ np.linalg.solve(covariance, target) + np.linalg.slogdet(covariance)[1]
+        expected += np.sum(((logs - prior) / deviation) ** 2)
+        assert caught["cost"](logs)[0] == pytest.approx(0.5 * expected)
+    assert len(caught["bounds"]) == len(caught["start"])
+    assert all(low < start < high for (low, high), start in zip(caught["bounds"], caught["start"], strict=True))
+    again = latency._most_evident(features, target, trust, np.array([-1, 0, 1, 1]), np.array([-1.0, -2.0, -3.0]))
+    assert again.tolist() == [-1, -2, -3]  # a search goes on where the last one ended
+
+
+def test_noise_is_found_between_a_thousandth_and_more_than_a_third():
+    """Nobody measures to a thousandth; of nets that their features tell nothing about, the noise is the spread."""
+    rng = np.random.default_rng(7)
+    features = np.hstack([np.ones((40, 1)), rng.standard_normal((40, 2))])
+    groups = np.array([-1, 0, 1])
+    exact = latency._robust_fit(features, 1 + features[:, 1] * 0.1, groups)[2]
+    assert 0.0009 < exact < 0.002
+    assert latency._robust_fit(features, np.exp(0.9 * rng.standard_normal(40)), groups)[2] > 0.4
+
+
+def test_every_net_is_held_out_and_none_is_predicted_to_take_no_time():
+    """Of a steep line one net lies where the others promise less than nothing: its error is all of its time."""
+    features = np.hstack([np.ones((12, 1)), np.append(np.linspace(0, 1, 11), -8.0)[:, None]])
+    target = np.append(0.5 + features[:11, 1], 0.25)
+    groups = np.array([-1, 0])
+    errors, scores = latency._held_out(features, target, groups)
+    assert errors[11] == pytest.approx((0.25 - 1e-6) / 0.25, rel=1e-9)
+    for fold in range(10):
+        left = np.arange(12) % 10 == fold
+        weights, covariance, noise = latency._robust_fit(features[~left], target[~left], groups)
+        mean = np.maximum(features[left] @ weights, 1e-6)
+        spread = np.sqrt(np.diag(features[left] @ covariance @ features[left].T) + (noise * mean) ** 2)
+        np.testing.assert_allclose(errors[left], np.abs(target[left] - mean) / target[left])
+        np.testing.assert_allclose(scores[left], np.abs(target[left] - mean) / spread)
+
+
+def test_no_interval_reaches_below_zero():
+    train = draw(12)
+    ms = np.random.default_rng(0).uniform(0.05, 0.3, 12)
+    mean, low, high = LatencyModel.fit(train, ms).predict(draw(20, seed=3), 0.99)
+    assert low.min() == 0
+    assert (low < mean).all()
+    assert (mean < high).all()
+
+
+def test_a_count_that_is_zero_everywhere_is_not_used():
+    """ResNet50 has no depthwise convolution: a column of zeros has no spread to be divided by."""
+    space = SPACES["ofa_resnet50"].with_resolutions((64,))
+    archs = space.decode(space.random(8, np.random.default_rng(0)))
+    features, groups = count_features(archs, 1000, 3)
+    assert (features[:, groups.index("depthwise")] == 0).all()
+    ms = np.linspace(2, 4, 8)
+    assert np.isfinite(LatencyModel.fit(archs, ms).predict(archs)).all()
+
+
+def test_networks_are_of_1000_classes_and_colour_where_nothing_is_said():
+    train, ms = draw(8), np.linspace(1, 2, 8)
+    model = LatencyModel.fit(train, ms)
+    assert (model.num_classes, model.in_channels) == (1000, 3)
+    assert (LatencyModel().num_classes, LatencyModel().in_channels) == (1000, 3)
+    assert LatencyModel.from_dict(model.to_dict()).to_dict() == model.to_dict()
+    other = LatencyModel.fit(train, ms, num_classes=7, in_channels=1)
+    assert (other.num_classes, other.in_channels) == (7, 1)
+
+
+def test_a_hundredth_and_a_hundredfold_of_the_median_are_taken():
+    from tutelage.bench.latency.model import check_latencies
+
+    kept = [1.0, 1.0, 0.01, 1.0, 100.0]
+    assert check_latencies(kept, 5).tolist() == kept
+    with pytest.raises(InputError, match=r"latency of net 1 is 0\.009 ms where the median is 1 ms"):
+        check_latencies([1.0, 0.009, 1.0, 101.0, 1.0], 5)
+    with pytest.raises(InputError, match=r"latency of net 1 is inf ms"):
+        check_latencies([1.0, float("inf"), 1.0, -1.0, 1.0], 5)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '{"format": 2, "spaces": 5}'])
+def test_a_file_that_is_no_model_is_refused(text: str, tmp_path: Path):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(InputError, match=r"bad\.json is not a latency model \(.*\): add the device again"):
+        LatencyModel.load(tmp_path / "bad.json")
+
+
 @pytest.mark.slow
 def test_ten_nets_of_the_public_table_know_their_error(data_dir: Path, tables: ModuleType):
     """With hyperparameters that had seen the nets left out, the stated error was half of the true one."""

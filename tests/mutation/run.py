@@ -47,6 +47,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "bench/protocol/drift.py": ("tests/bench/test_drift.py",),
     "quant/int8/gates.py": ("tests/quant/test_gates_by_hand.py",),
     "quant/int8/ranges.py": ("tests/quant/test_ranges.py",),
+    "quant/int8/qat.py": ("tests/quant/test_qat_by_hand.py",),
+    "quant/int8/sensitivity.py": ("tests/quant/test_sensitivity_by_hand.py",),
     "tutelage/pipeline/workspace.py": ("tests/tutelage/test_workspace.py",),
 }
 # Of these, tests that are marked slow or long would run for minutes a mutant.

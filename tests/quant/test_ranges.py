@@ -62,19 +62,39 @@ def test_histograms_hold_what_every_tensor_held(tmp_path: Path, batch: int | str
         assert np.abs(np.cumsum(found[name].counts) - np.cumsum(own.counts)).max() <= 1  # a value on an edge
     # A constant has no width, and no bins to fill.
     assert (found["nothing"].low, found["nothing"].high, found["nothing"].counts.sum()) == (0, 0, 0)
-    assert found["nothing"].range("entropy") == (0, 0)
+    with np.errstate(all="raise"):
+        assert [found["nothing"].range(method) for method in ranges.METHODS] == [(0, 0)] * 3
 
 
 def test_of_many_values_an_image_every_nth_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "MAX_VALUES", 1)
-    images = np.arange(12, dtype=np.float32).reshape(4, 3)
-    found = collect(_network(tmp_path / "net.onnx"), images)["input"]
-    assert (found.low, found.high) == (0, 11)  # extremes are those of all
-    assert np.flatnonzero(found.counts).tolist() == [int(v / 11 * NUM_BINS) for v in (0, 3, 6, 9)]
+    for num in (2, 4):
+        images = np.arange(3 * num, dtype=np.float32).reshape(num, 3)
+        found = collect(_network(tmp_path / "net.onnx"), images)["input"]
+        highest = 3 * num - 1
+        assert (found.low, found.high) == (0, highest)  # extremes are those of all
+        first = range(0, 3 * num, 3)
+        assert np.flatnonzero(found.counts).tolist() == [int(v / highest * NUM_BINS) for v in first]
+
+
+def test_one_thread_computes_where_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    seen, make = [], onnxruntime.InferenceSession
+
+    def keep(model: bytes, options: onnxruntime.SessionOptions, **others: object) -> onnxruntime.InferenceSession:
+        seen.append(options.intra_op_num_threads)
+        return make(model, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", keep)
+    images = np.ones((2, 3), np.float32)
+    collect(_network(tmp_path / "net.onnx"), images)
+    collect(_network(tmp_path / "net.onnx"), images, threads=2)
+    assert seen == [1, 2]
 
 
 def test_a_network_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
-    for bad in (np.nan, np.inf):
+    for bad in (np.nan, np.inf, -np.inf, [0, 1, np.inf], [-np.inf, 0, 1]):
         images = np.full((2, 3), bad, np.float32)
         with pytest.raises(InputError, match="activation input is NaN or infinite on the calibration images"):
             collect(_network(tmp_path / "net.onnx"), images)
@@ -123,21 +143,30 @@ def _entropy(held: Histogram) -> tuple[float, float]:
     return held.low + best[2] * width, held.low + (best[2] + best[1]) * width
 
 
-@pytest.mark.parametrize("kind", ["both", "mostly positive", "positive", "negative", "sparse"])
-def test_the_kl_search_is_its_definition(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "bins"),
+    [
+        *((kind, 600) for kind in ("both", "mostly positive", "positive", "negative", "sparse", "top", "gap")),
+        *((kind, 271) for kind in ("positive", "both")),  # one size alone, the next is larger than all bins
+    ],
+)
+def test_the_kl_search_is_its_definition(kind: str, bins: int) -> None:
     rng = RNG(2)
     values = {
         "both": rng.standard_t(3, 3000),
-        "mostly positive": np.r_[rng.standard_exponential(3000), np.full(20, -0.3)],
+        "mostly positive": np.r_[rng.standard_exponential(3000) ** 2, np.full(20, -0.3)],
         "positive": np.r_[np.zeros(3000), rng.standard_exponential(2000) ** 2],
         "negative": -1 - rng.standard_exponential(3000) ** 1.5,
         "sparse": rng.choice([0.0, 0.5, 1.0, 8.0], 500, p=[0.6, 0.2, 0.19, 0.01]),
+        "top": np.r_[np.zeros(3000), -(rng.standard_exponential(2000) ** 2)],  # the spike is the last bin
+        "gap": np.r_[np.zeros(3000), rng.uniform(5, 9, 2000)],  # the bins behind the spike are empty
     }[kind]
-    held = _histogram(values, 600)
-    found = held.range("entropy")
+    held = _histogram(values, bins)
+    with np.errstate(divide="raise", invalid="raise"):
+        found = held.range("entropy")
     assert found == pytest.approx(_entropy(held))
     assert held.low <= found[0] < found[1] <= held.high + 1e-9
-    if kind in ("both", "positive"):
+    if kind in ("both", "mostly positive", "positive", "top"):
         assert found != pytest.approx((held.low, held.high))  # something was cut
 
 

@@ -7,6 +7,7 @@ import csv
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,8 +116,8 @@ def test_intervals_widen_by_what_leaving_one_out_shows() -> None:
 def test_the_kernel_is_its_formula() -> None:
     """1 + Matern-5/2 of the groups' scaled distances + dot products, each group by its mean over columns."""
     rng = np.random.default_rng(3)
-    left = (rng.standard_normal((4, 3)), rng.standard_normal((4, 2)))
-    right = (rng.standard_normal((5, 3)), rng.standard_normal((5, 2)))
+    left = (rng.standard_normal((4, 3)), rng.standard_normal((4, 1)))
+    right = (rng.standard_normal((5, 3)), rng.standard_normal((5, 1)))
     theta = np.array([0.3, 0.2, 0.5, 0.4, 0.7, 0.1])
     found = predictor_module._kernel(left, right, np.log(theta))
     for i in range(4):
@@ -232,6 +233,87 @@ def test_draws_have_the_mean_and_spread_of_the_posterior() -> None:
     mean, std = model.predict(archs[30:])
     assert np.abs(draws.mean(axis=0) - mean).max() < 0.1 * std.max() + 1e-6
     assert (draws.std(axis=0) <= 1.05 * std).all()  # noise is left out of draws
+
+
+def test_two_archs_are_enough_and_what_is_left_out_has_a_default() -> None:
+    archs = some_archs(2)
+    model = AccuracyPredictor()
+    assert (model.num_classes, model.in_channels) == (1000, 3)
+    mean, std = model.fit(archs, [70.0, 72.0]).predict(archs)
+    assert mean[0] < 71 < mean[1]
+    assert np.isfinite(std).all()
+
+
+def test_the_first_bad_score_is_named() -> None:
+    with pytest.raises(InputError, match="score 1 is nan: leave out archs without a finite score"):
+        AccuracyPredictor().fit(some_archs(4), [1.0, float("nan"), 2.0, float("inf")])
+
+
+def test_a_space_it_does_not_know_is_refused_whichever_comes_first() -> None:
+    archs = some_archs(4, space="ofa_mbv3_w1.2")
+    model = AccuracyPredictor().fit(archs, depth_score(archs))
+    with pytest.raises(InputError, match=r"knows ofa_mbv3_w1\.2, not ofa_mbv3_w1\.0: fit one for that space"):
+        model.predict(some_archs(2))
+
+
+def test_a_file_that_is_absent_or_lacks_an_array_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.npz is not a saved accuracy predictor"):
+        AccuracyPredictor.load(tmp_path / "none.npz")
+    archs = some_archs(6)
+    path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "values"}
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match=r"model\.npz is not a saved accuracy predictor"):
+        AccuracyPredictor.load(path)
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Keep what `_find_scales` minimises, from where and within which bounds; the start is its result."""
+    from scipy import optimize
+
+    caught: dict[str, Any] = {}
+
+    def keep(loss: Any, start: Floats, **options: Any) -> optimize.OptimizeResult:
+        caught.update(loss=loss, start=start, bounds=options["bounds"])
+        return optimize.OptimizeResult(x=start)
+
+    monkeypatch.setattr(optimize, "minimize", keep)
+    return caught
+
+
+def test_the_loss_is_the_marginal_likelihood_and_the_prior(searched: dict[str, Any]) -> None:
+    """Rasmussen & Williams eq. 5.8 without its constant, and a normal prior of each log hyperparameter."""
+    rng = np.random.default_rng(5)
+    groups, values = (rng.standard_normal((9, 3)), rng.standard_normal((9, 1))), rng.standard_normal(9)
+    predictor_module._find_scales(groups, values)
+    # Two Matern scales, the Matern height, two dot-product heights, the noise.
+    prior, deviation = np.array([-1, -1, -1, 0, 0, -4]), 3
+    np.testing.assert_array_equal(searched["start"], prior)
+    for theta in (prior, prior + rng.standard_normal(6)):
+        matrix = predictor_module._kernel(groups, groups, theta) + np.exp(theta[-1]) * np.eye(9)
+        likelihood = 0.5 * values @ np.linalg.solve(matrix, values) + 0.5 * np.linalg.slogdet(matrix)[1]
+        expected = likelihood + 0.5 * np.sum(((theta - prior) / deviation) ** 2)
+        assert searched["loss"](theta)[0] == pytest.approx(expected)
+
+
+def test_every_hyperparameter_is_bounded_and_none_is_fixed(searched: dict[str, Any]) -> None:
+    rng = np.random.default_rng(5)
+    predictor_module._find_scales((rng.standard_normal((4, 3)), rng.standard_normal((4, 2))), rng.standard_normal(4))
+    assert len(searched["bounds"]) == len(searched["start"])
+    assert all(low < start < high for (low, high), start in zip(searched["bounds"], searched["start"], strict=True))
+
+
+def test_a_matrix_that_cannot_be_factored_costs_more_than_any_other(searched: dict[str, Any]) -> None:
+    """Four equal points without noise: the search must turn back, not end."""
+    predictor_module._find_scales((np.zeros((4, 2)),), np.arange(4.0))
+    for theta in (np.log([1, 3, 1, 1e-40]), np.log([1, 1e9, 1, 1e-40])):
+        with pytest.raises(np.linalg.LinAlgError):
+            np.linalg.cholesky(predictor_module._kernel((np.zeros((4, 2)),), (np.zeros((4, 2)),), theta))
+        value, slope = searched["loss"](theta)
+        assert value == 1e10
+        np.testing.assert_array_equal(slope, np.zeros(4))
 
 
 @pytest.mark.slow
