@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.records import Arch, InputError
-from tutelage.search.costs.counts import count, count_genes
+from tutelage.search.costs.counts import cost_tables, count, count_genes
 from tutelage.search.spaces.blocks import BlockSpec, block_specs
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.spaces.space import SPACES
@@ -298,6 +299,25 @@ def test_tables_agree_with_the_blocks_one_by_one(name: str) -> None:
             4 * costs[:, 0].sum(),
             costs[:, 3].sum(),
         ]
+
+
+def test_images_are_colour_and_classes_1000_where_nothing_is_said() -> None:
+    space = SPACES["ofa_mbv3_w1.0"]
+    genes = space.random(3, np.random.default_rng(8))
+    for found in (count_genes(space, genes), count(space.decode(genes))):
+        expected = count_genes(space, genes, 1000, 3)
+        np.testing.assert_array_equal(found.params, expected.params)
+        np.testing.assert_array_equal(found.macs, expected.macs)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_tables_are_numbered_by_the_part_of_the_network_that_they_cost(name: str) -> None:
+    """The stem is part 0, stage s part s + 1 in tables of two slots each, the head the last part."""
+    space = SPACES[name]
+    lengths = [len(list(slots)) for _, slots in groupby(space.slots, key=lambda slot: slot.stage)]
+    stages = [stage + 1 for stage, length in enumerate(lengths) for _ in range(0, length, 2)]
+    parts = [table.part for table in cost_tables(space, 64, NUM_CLASSES, IN_CHANNELS)]
+    assert parts == [0, *stages, len(lengths) + 1]
 
 
 def test_filler_genes_cost_nothing() -> None:
