@@ -39,6 +39,8 @@ Ints = NDArray[np.int64]
 TOLERANCE = 0.05
 MAX_TRIES = 5
 WARM_SECONDS = 1.0
+# A model of a millisecond would otherwise be over in a tenth of a second, within one mood of the host.
+MIN_SECONDS = 0.3
 # Energy counters step every millisecond or so and count the whole package: a model must be busy for much longer.
 ENERGY_SECONDS = 1.0
 # A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
@@ -85,7 +87,7 @@ def measure(
     *,
     rounds: int = 30,
     samples: int = 120,
-    min_seconds: float = 0.3,
+    min_seconds: float | None = None,
     tolerance: float | None = None,
     anchor_ms: float | None = None,
     progress: Progress | None = None,
@@ -96,8 +98,8 @@ def measure(
     """Measure model files on a device, single-stream at the profile's batch, threads and precision.
 
     `input_shape` is `(channels, height, width)`; each model gives at least `samples` samples over `rounds` rounds and
-    at least `min_seconds` of inference. `anchor_ms`, what the anchor nets took in an earlier session, puts
-    `anchored_ms` on that session's scale and tells the drift since; without it the drift is unknown.
+    at least `min_seconds` (by default `MIN_SECONDS`) of inference. `anchor_ms`, what the anchor nets took in an earlier
+    session, puts `anchored_ms` on that session's scale and tells the drift since; without it the drift is unknown.
     Raises InputError for what cannot be run or reached, UnsteadyDeviceError if five tries were not steady.
     """
     shape = (device.batch, *input_shape)
@@ -114,7 +116,7 @@ def measure_jobs(
     *,
     rounds: int = 30,
     samples: int = 120,
-    min_seconds: float = 0.3,
+    min_seconds: float | None = None,
     max_round_seconds: float = math.inf,
     tolerance: float | None = None,
     anchor_ms: float | None = None,
@@ -127,12 +129,13 @@ def measure_jobs(
     """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds.
 
     copied_load_ms: a small model that loads within this time is loaded `COPIES` times. launcher: a way to the device
-    that is open already; default: the profile's. tolerance: by default `TOLERANCE`.
+    that is open already; default: the profile's. tolerance, min_seconds: by default `TOLERANCE` and `MIN_SECONDS`.
     """
     check_reachable(device)
     with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as found:
         return _measure_jobs(
-            jobs, device, found, rounds=max(MIN_ROUNDS, rounds), samples=samples, min_seconds=min_seconds,
+            jobs, device, found, rounds=max(MIN_ROUNDS, rounds), samples=samples,
+            min_seconds=MIN_SECONDS if min_seconds is None else min_seconds,
             max_round_seconds=max_round_seconds, anchor_ms=anchor_ms, progress=progress,
             tolerance=TOLERANCE if tolerance is None else tolerance,
             workdir=workdir, seed=seed, copied_load_ms=copied_load_ms,

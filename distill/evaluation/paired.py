@@ -236,7 +236,8 @@ def _area(scores: np.ndarray, positive: np.ndarray, index: np.ndarray, num_group
     parts = np.zeros(num_groups)
     rarest = math.inf
     for values, places, num in ((by_pos, index[positive], num_pos), (by_neg, index[~positive], num_neg)):
-        held = len(np.unique(places))  # groups that hold this class: Obuchowski's factor, DeLong's n / (n - 1)
+        # The groups that hold this class: Obuchowski's factor, DeLong's n / (n - 1).
+        held = int(np.count_nonzero(np.bincount(places)))
         factor = math.sqrt(held / (held - 1)) if held > 1 else 1.0
         parts += factor * np.bincount(places, weights=(values - value) / num, minlength=num_groups)
         rarest = min(rarest, held)

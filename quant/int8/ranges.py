@@ -7,6 +7,7 @@ calibrators keep all activations of all images, and their entropy has as many bi
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -176,8 +177,7 @@ def _divergence(counts: npt.NDArray[np.float64], kept: npt.NDArray[np.float64], 
     p = kept.copy()
     p[0] += counts[:start].sum()
     p[-1] += counts[start + len(kept) :].sum()
-    edges = np.linspace(0, len(kept), NUM_LEVELS + 1).astype(int)
-    level = np.repeat(np.arange(NUM_LEVELS), np.diff(edges))
+    level = _levels(len(kept))
     filled = kept > 0
     mass = np.bincount(level, weights=kept, minlength=NUM_LEVELS)
     places = np.bincount(level, weights=filled, minlength=NUM_LEVELS)
@@ -185,3 +185,10 @@ def _divergence(counts: npt.NDArray[np.float64], kept: npt.NDArray[np.float64], 
     p, q = p / p.sum(), q / max(q.sum(), 1.0)
     here = p > 0
     return float((p[here] * np.log(p[here] / np.maximum(q[here], 1e-10))).sum())
+
+
+@functools.cache
+def _levels(size: int) -> npt.NDArray[np.int64]:
+    """Give the level `(size,)` of each of so many bins: the search asks for the same hundred sizes for every tensor."""
+    edges = np.linspace(0, size, NUM_LEVELS + 1).astype(int)
+    return np.repeat(np.arange(NUM_LEVELS), np.diff(edges))

@@ -31,12 +31,6 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def briskly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warm a model for a moment, not for a second: what is measured here is not looked at."""
-    monkeypatch.setattr("tutelage.bench.protocol.measure.WARM_SECONDS", 0.05)
-
-
 def save(path: Path, bright: tuple[int, ...], seed: int, colour: bool = False) -> None:
     """Write noise with one bright bar for each number in `bright`, so that there is something to learn."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,9 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Row
 
+sys.path.insert(0, str(Path(__file__).parent))
+from command import Done, told, tutelage
+
 pytestmark = pytest.mark.slow
 
 # Everything a real recipe has, as small as it goes: one device, one winner, one epoch each.
@@ -63,10 +66,15 @@ def command(recipe: Path, workspace: Path) -> list[str]:
     return [sys.executable, "-m", "tutelage", "run", str(recipe), "--workspace", str(workspace)]
 
 
-def finish(recipe: Path, workspace: Path) -> str:
-    done = subprocess.run(command(recipe, workspace), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+def succeed(*words: object) -> str:
+    """Run the command line in this process; give what it printed."""
+    done: Done = tutelage(*map(str, words))
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def finish(recipe: Path, workspace: Path) -> str:
+    return succeed("run", recipe, "--workspace", workspace)
 
 
 def figures(workspace: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -145,10 +153,8 @@ def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_pat
     """predict.py, where torch cannot be imported, against the probabilities filed with the row, on val and test."""
     row = Store(whole / "leaderboard.db").rows("role=student and scheme=int8-ptq")[-1]
     out = tmp_path / "bundle"
-    told = _tutelage(
-        "bundle", row.key[:10], "--out", str(out), "--workspace", str(whole), "--json", "--note", "Made."
-    )  # fmt: skip
-    facts = json.loads(told)
+    printed = succeed("bundle", row.key[:10], "--out", out, "--workspace", whole, "--json", "--note", "Made.")
+    facts = json.loads(printed)
     assert facts["row"] == row.key
     assert facts["evaluated_difference"] < 1e-6  # the same file, images and threads
     data = {name: value for name, value in RECIPE["data"].items() if name in ("size", "limit")}
@@ -168,21 +174,9 @@ def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_pat
     card = (out / "MODEL_CARD.md").read_text()
     for part in (f"{row.accuracy:.4f} ({row.accuracy_lo:.4f} to ", f"`{row.key}`", "- Made.", "test: 48 images"):
         assert part in card
-    assert facts["manifest_id"] in _tutelage("bundle", "check", str(out))
+    assert facts["manifest_id"] in succeed("bundle", "check", out)
     (out / "labels.json").write_text("[]")
-    refused = subprocess.run(
-        [sys.executable, "-m", "tutelage", "bundle", "check", str(out)], capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 2
-    assert "labels.json has SHA-256" in refused.stderr
-
-
-def _tutelage(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tutelage", *words], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    told(tutelage("bundle", "check", str(out)), 2, "labels.json has SHA-256")
 
 
 def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
@@ -194,21 +188,8 @@ def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
 @pytest.mark.long
 def test_a_row_run_again_gives_the_same_digits(whole: Path, tmp_path: Path) -> None:
     row = next(row for row in Store(whole / "leaderboard.db").rows() if row.role == "student" and row.teacher)
-    again = [
-        sys.executable,
-        "-m",
-        "tutelage",
-        "reproduce",
-        row.key,
-        "--into",
-        str(tmp_path),
-        "-w",
-        str(whole),
-        "--json",
-    ]
-    done = subprocess.run(again, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = {one["name"]: one for one in json.loads(done.stdout)}
+    printed = succeed("reproduce", row.key, "--into", tmp_path, "-w", whole, "--json")
+    found = {one["name"]: one for one in json.loads(printed)}
     for name in ("accuracy", "auc", "params", "macs", "size_bytes"):
         assert found[name]["difference"] == "the same", found[name]
     assert found["latency_p50_ms"]["difference"].endswith("%")
