@@ -26,10 +26,15 @@ def run_onnx(path: Path | str, images: npt.ArrayLike, *, threads: int = 1, batch
 
     Raises InputError for a missing or broken file, an operator the runtime does not know, or images of another shape.
     """
+    return open_onnx(path, threads=threads, batch_size=batch_size)(images)
+
+
+def open_onnx(path: Path | str, *, threads: int = 1, batch_size: int = 64) -> Callable[[npt.ArrayLike], Array]:
+    """Open a file once to run it many times, as `run_onnx` does: opening takes longer than a few images."""
     session = onnx_session(Path(path), threads=threads)
     entry = session.get_inputs()[0]
     shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
-    return _in_batches(
+    return lambda images: _in_batches(
         lambda batch: np.asarray(session.run(None, {entry.name: batch})[0]), images, shape, batch_size, Path(path)
     )
 

@@ -235,12 +235,12 @@ def test_eight_writers_lose_no_row_and_double_none(tmp_path):
     path = tmp_path / "leaderboard.db"
     # All open an absent file at once, so they also race for its creation; two write the very same rows.
     names = [f"writer{n}" for n in range(7)] + ["writer0"]
-    writers = [write_aside(path, name, 1000, 10) for name in names]
+    writers = [write_aside(path, name, 300, 10) for name in names]
     for writer in writers:
         _, errors = writer.communicate(timeout=300)
         assert writer.returncode == 0, errors
     models = [row.model for row in Store(path).rows()]
-    assert sorted(models) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(1000))
+    assert sorted(models) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(300))
     assert integrity(path) == "ok"
 
 

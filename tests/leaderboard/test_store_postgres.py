@@ -24,7 +24,7 @@ from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.records import Row
 store = Store(sys.argv[1])
-for start in range(0, 1000, 10):
+for start in range(0, 300, 10):
     store.add([Row(model=f"{sys.argv[2]}-{n}", role="student", dataset="toy") for n in range(start, start + 10)])
 """
 
@@ -122,7 +122,7 @@ def test_eight_processes_write_to_the_server(url):
         _, errors = writer.communicate(timeout=300)
         assert writer.returncode == 0, errors
     store = Store(url)
-    assert sorted(row.model for row in store.rows()) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(1000))
+    assert sorted(row.model for row in store.rows()) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(300))
     store.close()
 
 

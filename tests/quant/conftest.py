@@ -57,6 +57,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def small(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train five convolutions for two seconds, where every layer is tried in turn; give their ONNX file."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for channels, width, stride in ((3, 8, 2), (8, 16, 2), (16, 32, 2), (32, 32, 1), (32, 32, 1)):
+        layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    train(model, torch.from_numpy(digits.images), torch.from_numpy(digits.labels), epochs=6)
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    export_onnx(model, path, (1, 3, SIDE, SIDE))
+    return path
+
+
 def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, batch: int = 100) -> None:
     """Train with Adam and one cosine; the seed is torch's global one, as the fixture set it."""
     steps = epochs * (len(images) // batch)

@@ -19,10 +19,9 @@ from tutelage.records import InputError
 FACTOR = 300.0
 
 
-@pytest.fixture(scope="module")
-def fragile(digits, tmp_path_factory) -> tuple[Path, str]:
-    """Make the classifier's input one whose channel 0 is FACTOR times too large; give the file and the layer's name."""
-    model = onnx.load(digits.fp32)
+def made_fragile(source: Path, path: Path) -> str:
+    """Write the network with an input of its classifier whose channel 0 is FACTOR times too large; name the layer."""
+    model = onnx.load(source)
     last = next(node for node in model.graph.node if node.op_type == "Gemm")
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[1])
     values = numpy_helper.to_array(weight).copy()  # (classes, features): the exporter writes transB
@@ -35,9 +34,15 @@ def fragile(digits, tmp_path_factory) -> tuple[Path, str]:
         place, helper.make_node("Mul", [last.input[0], "stretch"], ["stretched"], name="stretching")
     )
     last.input[0] = "stretched"
-    path = tmp_path_factory.mktemp("fragile") / "fragile.onnx"
     onnx.save(model, path)
-    return path, last.name
+    return last.name
+
+
+@pytest.fixture(scope="module")
+def fragile(small, tmp_path_factory) -> tuple[Path, str]:
+    """Give the small network made fragile, and the layer's name."""
+    path = tmp_path_factory.mktemp("fragile") / "fragile.onnx"
+    return path, made_fragile(small, path)
 
 
 def _accuracy(digits, n: int):
@@ -45,8 +50,9 @@ def _accuracy(digits, n: int):
 
 
 @pytest.mark.slow
-def test_the_fragile_layer_is_the_worst(digits, fragile, tmp_path) -> None:
-    path, name = fragile
+def test_the_fragile_layer_is_the_worst(digits, tmp_path) -> None:
+    path = tmp_path / "fragile.onnx"
+    name = made_fragile(digits.fp32, path)
     np.testing.assert_allclose(run_onnx(path, digits.val_images[:8]), digits.logits[:8], atol=1e-3)
     report = sensitivity(path, digits.images[:32], digits.val_images[:32])
     assert report.worst()[0].name == name
@@ -117,9 +123,9 @@ def test_noise_is_what_rounding_alone_does(tmp_path) -> None:
     assert layer.noise == pytest.approx(np.square(rough - exact).mean() / np.square(exact).mean(), rel=0.05)
 
 
-def test_a_network_that_holds_keeps_nothing_in_float(digits, tmp_path) -> None:
+def test_a_network_that_holds_keeps_nothing_in_float(digits, small, tmp_path) -> None:
     report, order = quantize_mixed(
-        digits.fp32, tmp_path / "mixed.onnx", digits.images[:32], digits.val_images[:200], _accuracy(digits, 200),
+        small, tmp_path / "mixed.onnx", digits.images[:32], digits.val_images[:200], _accuracy(digits, 200),
         max_drop=5.0,
     )  # fmt: skip
     assert order is None

@@ -5,32 +5,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from torch import nn
 
-from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.int8.openvino_ptq import Control, quantize_openvino
 from tutelage.quant.run import run_onnx, run_openvino
 
-from .conftest import SIDE, Digits, train
+from .conftest import Digits
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def small(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train four layers for two seconds: the control tries every operator, so there should be few."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
-    )  # fmt: skip
-    train(model, torch.from_numpy(digits.images), torch.from_numpy(digits.labels), epochs=15)
-    path = tmp_path_factory.mktemp("control") / "small.onnx"
-    export_onnx(model, path, (1, 3, SIDE, SIDE))
-    return path
 
 
 def test_operators_go_back_to_float_until_the_loss_is_kept(digits: Digits, small: Path, tmp_path: Path) -> None:

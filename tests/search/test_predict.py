@@ -377,7 +377,7 @@ def test_it_beats_the_mlp_of_the_ofa_package(data_dir: Path) -> None:
     assert kendalltau(ours, truth[test])[0] > kendalltau(theirs, truth[test])[0] + 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_thousand_predictions_in_seconds() -> None:
     archs = some_archs(400)
     many = some_archs(100_000, seed=1)

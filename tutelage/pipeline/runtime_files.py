@@ -22,7 +22,7 @@ from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.export.programs import export_pt2, export_pte
 from tutelage.quant.int8.calibration import calibration_hash, checked_calibration
-from tutelage.quant.run import run_onnx, run_openvino
+from tutelage.quant.run import open_onnx, run_onnx, run_openvino
 from tutelage.records import InputError
 
 from .context import Context
@@ -130,3 +130,10 @@ def answers(runtime: str, path: Path, images: Floats, threads: int) -> Floats:
     session = find_runtime(runtime).load(path, threads, "fp32", (1, *images.shape[1:]))
     # Copied at once: a runtime may hand out its own memory, which the next image overwrites.
     return np.concatenate([np.array(session.run(np.ascontiguousarray(image[None])), np.float32) for image in images])
+
+
+def answering(runtime: str, path: Path, threads: int) -> Callable[[Floats], Floats]:
+    """Give what computes `answers` of one file, which ONNX Runtime opens once, however often it is called."""
+    if runtime != "openvino" and path.suffix == ".onnx":
+        return open_onnx(path, threads=threads)
+    return lambda images: answers(runtime, path, images, threads)

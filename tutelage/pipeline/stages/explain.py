@@ -18,10 +18,10 @@ from tutelage.distill.explain.maps import Explained, compare, explain
 from tutelage.distill.explain.pictures import overlay_png
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context
+from tutelage.pipeline.runtime_files import answering
 from tutelage.records import Student
 
 from .compress import Variant
-from .evaluate import answer
 
 Maps = NDArray[np.float32]
 # What validation images are drawn for, here and by the verb `explain`: both show the same ones.
@@ -140,7 +140,8 @@ def kinds(labels: Tensor) -> Tensor:
 
 
 def _answers(ctx: Context, variant: Variant) -> Callable[[Tensor], Tensor]:
-    return lambda batch: torch.from_numpy(answer(ctx, variant, batch))
+    logits = answering(variant.runtime, ctx.workspace.path / variant.file.path, ctx.threads)
+    return lambda batch: torch.from_numpy(logits(batch.numpy()))
 
 
 def _resized(maps: Maps, side: int) -> Maps:
