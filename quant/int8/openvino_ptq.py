@@ -61,6 +61,7 @@ def quantize_openvino(
     """
     require("nncf")
     require("openvino")
+    _decline_telemetry()
     fp32_path, out_path = Path(fp32_path), Path(out_path)
     if out_path.suffix != ".xml":
         raise InputError(f"an OpenVINO model is written to a .xml path, got {out_path}")
@@ -94,6 +95,17 @@ def quantize_openvino(
         done = done.model_copy(update={"scheme": "int8-qat", "num_learnt": num_learnt})
     log.info("quantized %s: %d bytes, %.2f of fp32", out_path, done.size_bytes, done.size_ratio)
     return done
+
+
+def _decline_telemetry() -> None:
+    """Decline for this process what OpenVINO's converter and NNCF send to Google Analytics with each call, unasked.
+
+    The consent is read when either is first used. Sending forks this process, and takes three seconds offline.
+    """
+    with contextlib.suppress(ImportError):  # without that package nothing is sent
+        from openvino_telemetry.utils.opt_in_checker import ConsentCheckResult, OptInChecker
+
+        OptInChecker.check = lambda *_, **__: ConsentCheckResult.DECLINED
 
 
 def _options(method: Method, preset: Preset, transformer: bool, is_learnt: bool) -> dict[str, Any]:

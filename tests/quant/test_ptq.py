@@ -115,6 +115,14 @@ def test_nothing_is_printed(plain, calibration, tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+def test_nothing_is_reported_to_the_makers_of_openvino(int8_ir) -> None:
+    """Its converter and NNCF send an event a call to Google Analytics, unless the user declined beforehand."""
+    telemetry = pytest.importorskip("openvino_telemetry")
+    assert int8_ir.runtime == "openvino"
+    assert not telemetry.Telemetry().consent
+
+
+@pytest.mark.slow
 def test_constant_channels_are_quantized(digits, plain, calibration, tmp_path) -> None:
     """A dead filter has the range [0, 0] and a constant image a single value: no NaN, no division by zero."""
     model = onnx.load(plain)
