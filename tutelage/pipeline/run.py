@@ -27,7 +27,7 @@ from tutelage.search.spaces.space import find_space
 
 from .context import Context, check_weights, open_context
 from .device import Device, check_rows, name_device, open_device
-from .objectives import weighed_devices
+from .objectives import read_objectives, weighed_devices
 from .recipe import Recipe
 from .workspace import Workspace
 
@@ -112,6 +112,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int,
 def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
     check_weights(recipe)
     find_space(recipe.supernet.space)  # a name that nobody knows is told before the images are read
+    read_objectives(recipe)  # and an objective that means nothing before a device is measured for it
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     check_training(ctx)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.distill.data.dataset import Dataset, Request, manifest_hash, split_column
 from tutelage.distill.data.splits import make_splits
+from tutelage.records import InputError
 
 from .lesions import draw_lesion, noise, soften, texture
 
@@ -56,6 +57,15 @@ def phantom(n: int, size: int, seed: int = 0, *, val_share: float = 0.15, test_s
 def load_phantom(request: Request) -> Dataset:
     """Draw the set a request asks for: `limit` (or the option `n`) slices, else 3,000."""
     asked = request.option("n", DEFAULT_IMAGES, ("n",))
+    if request.path is not None:
+        raise InputError(
+            f"path is {str(request.path)!r}, and data set phantom is drawn, not read: name the set that lies there, "
+            "e.g. folder"
+        )
+    if request.limit is not None and "n" in request.options:
+        raise InputError(f"limit is {request.limit} and option n is {asked!r}: both say how many slices, give one")
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise InputError(f"option n is {asked!r}: give the number of slices to draw, 1 or more")
     n = int(request.limit if request.limit is not None else asked)
     images = np.empty((n, request.size, request.size, 1), dtype=np.uint8)
     masks = np.empty((n, request.size, request.size), dtype=np.uint8)

@@ -38,8 +38,8 @@ def device_add(
         Path | None,
         typer.Option(help="CSV (arch, ms) or JSON measured elsewhere: predicted, never run here."),
     ] = None,
-    ssh: Annotated[str, typer.Option(help="USER@HOST of a device reached by ssh.")] = "",
-    command: Annotated[str, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = "",
+    ssh: Annotated[str | None, typer.Option(help="USER@HOST of a device reached by ssh.")] = None,
+    command: Annotated[str | None, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = None,
     here: Annotated[
         bool, typer.Option("--here", help="The times of --from-measurements are this machine's: it can be measured.")
     ] = False,
@@ -59,6 +59,13 @@ def device_add(
     unused = [option for option, value in (("--side", side), ("--minutes", minutes)) if value is not None]
     if from_measurements is not None and unused:
         raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
+    # `--ssh "$BOARD"` with an unset variable must not measure this machine in the board's place.
+    if empty := [
+        option for option, value in (("--ssh", ssh), ("--command", command)) if value is not None and not value.strip()
+    ]:
+        raise InputError(
+            f"{empty[0]} is empty: say how the device is reached, or leave the option out to measure this machine"
+        )
     where = find_space(space).with_resolutions(tuple(side or (64,)))
     request = DeviceRequest(
         name,
@@ -70,8 +77,8 @@ def device_add(
         batch,
         precision,
         DEFAULT_MINUTES if minutes is None else minutes,
-        ssh=ssh,
-        command=command,
+        ssh=ssh or "",
+        command=command or "",
         here=here,
     )
     begun = time.monotonic()
