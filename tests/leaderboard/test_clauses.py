@@ -15,7 +15,7 @@ from tutelage.records import InputError
 WHOLE = [None, -(2**63), -(2**63) + 1, -(2**53) - 1, -3, -2, 0, 2, 3, 2**53 + 1, 2**63 - 1]
 FIGURES = [None, -0.5, 0.0, 0.1, 0.5, 1.0, 1e300]
 TEXTS = ["", "A", "a", "Z", "aB", "zoë", "ZOË", "Ä", "ä", "50%_sure"]
-BOUNDS = [0.0, 2.0, 2.5, 3.0, 3.5, 2.0**53, 2.0**53 + 2, 2.0**62, 2**63 - 1, 2.0**63, 2.0**64, math.inf]
+BOUNDS = [0.0, 2.0, 2.5, 3.0, 3.5, 2.0**53, 2.0**53 + 2, 2.0**62, 2**63 - 1, 2**63 + 1, 2.0**63, 2.0**64, math.inf]
 SIGNS = {
     **{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
     **{"=": operator.eq, "==": operator.eq, "!=": operator.ne},
