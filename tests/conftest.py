@@ -16,13 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Files of whole runs, the longest first: the last file of a suite must not keep one core waiting for the other.
 LONGEST = (
-    "test_run.py",
     "test_papers.py",
+    "test_run.py",
     "test_quantizing.py",
     "test_objectives.py",
-    "test_processes.py",
-    "test_device.py",
+    "test_prune.py",
+    "test_remote.py",
     "test_pruned.py",
+    "test_processes.py",
 )
 
 
