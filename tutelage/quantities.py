@@ -75,7 +75,9 @@ def share(value: str | float) -> float:
 def latency_budget(text: str) -> tuple[float, bool]:
     """Read a latency budget: milliseconds and False, or (`35%`) a fraction and True."""
     if text.strip().endswith("%"):
-        return share(text), True
+        if (fraction := share(text)) > 1:
+            raise InputError(f"{text!r} is beyond the largest network, which has 100%: such a budget bounds nothing")
+        return fraction, True
     return milliseconds(text), False
 
 

@@ -80,10 +80,11 @@ def test_a_text_field_takes_what_was_written(text: str) -> None:
 def test_a_text_field_of_a_file_or_a_list_takes_what_was_written(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
-        f"name: {text}\nbaselines: [{text}]\nteachers: [{{name: {text}, epochs: 3}}]\ndata: {{path: {text}}}\n"
+        f"name: mine\ntitle: {text}\nbaselines: [{text}]\n"
+        f"teachers: [{{name: {text}, epochs: 3}}]\ndata: {{path: {text}}}\n"
     )
     recipe = load_recipe(str(file))
-    assert (recipe.name, recipe.baselines, recipe.teachers[0].name) == (text, (text,), text)
+    assert (recipe.title, recipe.baselines, recipe.teachers[0].name) == (text, (text,), text)
     assert (recipe.data.path, recipe.teachers[0].epochs) == (Path(text), 3)
     assert load_recipe("demo", [f"supernet.teachers=[{text}, 'a, b']"]).supernet.teachers == (text, "a, b")
 

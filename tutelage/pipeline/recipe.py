@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -43,6 +44,9 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
 
 
+_NAME = re.compile(r"\w[\w.-]{0,99}")
+
+
 class Recipe(Section):
     """A whole run. Every field has a default but the name; `seed` decides all that is drawn."""
 
@@ -65,6 +69,20 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     measure: MeasureSection = MeasureSection()
     explain: ExplainSection = ExplainSection()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("the files of a run lie in a folder of this name: use letters, digits, dots, - and _")
+        return value
+
+    @field_validator("baselines")
+    @classmethod
+    def _baselines_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := [name for name in value if value.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is named twice, and rows could not tell them apart: name each once")
+        return value
 
     @field_validator("teachers", "students", "devices")
     @classmethod

@@ -247,7 +247,7 @@ class QuantizeSection(Section):
     method: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
     calibration_images: int = Field(128, ge=1)
     # Points of accuracy (several labels: of AUC) that int8 may lose on validation; then layers go back to float.
-    max_drop: float | None = Field(None, ge=0)
+    max_drop: float | None = Field(None, ge=0, le=100)
     qat_epochs: int = Field(0, ge=0)  # 0: no rows of scheme int8-qat; else the student's teachers teach on
     # A hundredth of a student's: of 1e-4, 3e-5 and 1e-5 the last kept nearest to fp32 on validation (five folds of
     # cxr3, two networks with and without teachers: AUC -.41, -.43, -.15 points in the mean, quantized alone -.25).
