@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.records import DEFAULT_MARGIN, Comparison, Row
+from tutelage.records import DEFAULT_MARGIN, Comparison, Row, verdict_of
 
 from .pareto import QUALITY
 from .ties import span
@@ -58,8 +58,10 @@ def choose(
     return _cheapest(candidates, kept)[0]
 
 
-def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN) -> Row | None:
+def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: float | None = None) -> Row | None:
     """Give the best deployable student, or None where there is none; `test` compares rows on validation images.
+
+    `margin` is within what two files are equivalent; default: `margin_of` the rows that compete.
 
     Deployable is a student that was measured here and whose file is on record. Rows of other data than the newest, and
     of other devices than the first of those, do not compete: neither qualities nor latencies could be compared.
@@ -67,7 +69,7 @@ def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: f
     return next(iter(best_students(rows, test, margin=margin)), None)
 
 
-def best_students(rows: Iterable[Row], test: PairTest | None = None, *, margin: float = DEFAULT_MARGIN) -> list[Row]:
+def best_students(rows: Iterable[Row], test: PairTest | None = None, *, margin: float | None = None) -> list[Row]:
     """Give the best deployable student on each device, newest data first, then devices in the order of their rows."""
     chosen = []
     for students in _grounds([row for row in rows if is_deployable(row)]):
@@ -76,8 +78,24 @@ def best_students(rows: Iterable[Row], test: PairTest | None = None, *, margin: 
             continue
         known = [row for row in students if validation(row, figure) is not None]
         candidates = [_candidate(row, figure) for row in known]
-        chosen.append(known[choose(candidates, _verdicts(known, figure, test), margin)])
+        within = margin_of(known) if margin is None else margin
+        chosen.append(known[choose(candidates, _verdicts(known, figure, test, within), within)])
     return chosen
+
+
+def margin_of(rows: Iterable[Row]) -> float:
+    """Give the margin of equivalence of rows that are compared: what their recipes say (`measure.margin`).
+
+    Of recipes that differ the narrowest counts; rows that come without a recipe say nothing.
+    """
+    stated = []
+    for row in rows:
+        value: Any = row.details
+        for name in ("how", "recipe", "measure", "margin"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, int | float) and 0 < value < 1:
+            stated.append(float(value))
+    return min(stated, default=DEFAULT_MARGIN)
 
 
 def best_teacher(rows: Iterable[Row]) -> Row | None:
@@ -129,10 +147,17 @@ def _candidate(row: Row, figure: str) -> Candidate:
     return Candidate(validation(row, figure) or 0.0, size, latency, bool(row.teacher))
 
 
-def _verdicts(rows: Sequence[Row], figure: str, test: PairTest | None) -> Callable[[int, int], bool | None]:
+def _verdicts(
+    rows: Sequence[Row], figure: str, test: PairTest | None, margin: float
+) -> Callable[[int, int], bool | None]:
+    """Ask the test for each pair; its interval is held to the margin of all that compete, not to the pair's own."""
+
     def is_equivalent(place: int, best: int) -> bool | None:
         tests = test(rows[place], rows[best]) if test is not None else ()
-        return next((one.verdict == "equivalent" for one in tests if one.figure == figure), None)
+        found = next((one for one in tests if one.figure == figure), None)
+        if found is None:
+            return None
+        return verdict_of(found.difference, found.low, found.high, found.p, margin) == "equivalent"
 
     return is_equivalent
 

@@ -36,7 +36,7 @@ from sqlalchemy.schema import CreateTable
 
 from tutelage.records import InputError, utc_now
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # The gain over the same student without a teacher: a column, and the names it has had in `details["gain_over_twin"]`.
 GAINS = {
@@ -44,6 +44,7 @@ GAINS = {
     "gain_auc_p": ("auc_p", "delong_p"),
     **{f"gain_accuracy{end}": (f"accuracy{end}",) for end in ("", "_lo", "_hi")},
     "gain_accuracy_p": ("accuracy_p", "mcnemar_p"),
+    "gain_margin": ("margin",),
 }
 
 metadata = MetaData()
@@ -236,4 +237,10 @@ def _forbid_changes(connection: Connection, tables: Sequence[str]) -> None:
             )
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _tables, 2: _append_only, 3: _gain_columns, 4: _states_of_rows}
+_STEPS: dict[int, Callable[[Connection], None]] = {
+    1: _tables,
+    2: _append_only,
+    3: _gain_columns,
+    4: _states_of_rows,
+    5: _gain_columns,  # `gain_margin`
+}

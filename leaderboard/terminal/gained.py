@@ -1,7 +1,7 @@
 """A teacher's gain as leaderboards tell it: one of the four verdicts, from the `gain_...` columns of a row.
 
-Rows of many recipes stand together, so that one margin holds for all of them here: `DEFAULT_MARGIN`. A row without a p
-value had too few seeds for a claim about its teacher.
+The margin of equivalence is the row's own, its recipe's; `DEFAULT_MARGIN` where the row does not say. A row without a
+p value had too few seeds for a claim about its teacher.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tutelage.records import DEFAULT_MARGIN, verdict_of
 
 _FIGURES = ("gain_auc", "gain_accuracy")  # the first that is known speaks for the row
-GAIN_COLUMNS = tuple(f"{name}{end}" for name in _FIGURES for end in ("", "_lo", "_hi", "_p"))
+GAIN_COLUMNS = (*(f"{name}{end}" for name in _FIGURES for end in ("", "_lo", "_hi", "_p")), "gain_margin")
 
 
 def gain_verdict(values: Sequence[Any]) -> str:
@@ -21,7 +21,8 @@ def gain_verdict(values: Sequence[Any]) -> str:
     Values may be None, NaN or pandas' NA.
     """
     told = _told(values)
-    return "" if told is None else verdict_of(told[0], told[1], told[2], told[3], DEFAULT_MARGIN)
+    margin = values[-1]
+    return "" if told is None else verdict_of(*told, DEFAULT_MARGIN if is_absent(margin) else float(margin))
 
 
 def gain_words(values: Sequence[Any]) -> str:

@@ -177,3 +177,21 @@ def test_others_are_compared_with_the_cheapest_of_the_best():
 
 def test_how_a_file_was_made_must_be_on_record():
     assert best_student([student("m", 0.9, details={"how": "by hand"})]) is None
+
+
+def test_the_margin_is_that_of_the_rows_recipes_and_the_narrowest_of_several():
+    def by_margins(first, second, test=None):
+        rows = [student("fp32", 0.964, 300), student("int8", 0.949, 100)]
+        for row, margin in zip(rows, (first, second), strict=True):
+            row.details["how"] = {**row.details["how"], "recipe": {"measure": {"margin": margin}}}
+        return best_student(rows, test).model
+
+    assert by_margins(None, None) == "fp32"  # .015 apart, and .01 is the default
+    assert by_margins(0.02, 0.02) == by_margins(0.02, None) == "int8"
+    assert by_margins(0.02, 0.012) == "fp32"
+
+    def test(first, second):  # a test of a margin of its own: its interval counts, not its verdict
+        return [compared("equivalent").model_copy(update={"low": -0.018, "high": 0.002})]
+
+    assert by_margins(0.02, 0.02, test) == "int8"
+    assert by_margins(0.02, 0.012, test) == by_margins(None, None, test) == "fp32"

@@ -187,21 +187,24 @@ def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
         Row(model="wide", role="student", dataset="d", auc=0.8, details={"gain_over_twin": wide}),
         Row(model="once", role="student", dataset="d", auc=0.8, details={"gain_over_twin": {"auc": 0.03}}),
         Row(model="alone", role="student", dataset="d", auc=0.7),
+        Row(model="lax", role="student", dataset="d", auc=0.6, details={"gain_over_twin": {**told, "margin": 0.03}}),
     ]
     text = printed(rows, 120)
     assert "gain of teacher" in text
+    assert "equivalent (+0.012)" in text  # the same figures, in a recipe with a wider margin
     assert "gained +0.012 (p 0.008)" in text
     assert "equivalent (+0.002)" in text
     assert "inconclusive (+0.098, p 0.14)" in text
     assert "inconclusive (+0.030)" in text  # one seed: no claim about a teacher, and no p
     assert "gain over twin" in export(rows, None, "md")
     records = list(csv.DictReader(io.StringIO(export(rows, None, "csv"))))
-    assert [record["gain_auc"] for record in records] == ["0.012", "0.002", "0.098", "0.03", ""]
+    assert [record["gain_auc"] for record in records] == ["0.012", "0.002", "0.098", "0.03", "", "0.012"]
     store = Store(tmp_path / "leaderboard.db")
     for ending in ("csv", "json"):
         export(rows, tmp_path / f"rows.{ending}", ending)
         import_file(store, tmp_path / f"rows.{ending}")
-    assert store.columns(names=["gain_auc_p"])["gain_auc_p"] == [0.008, 0.41, 0.14, None, None] * 2
+    assert store.columns(names=["gain_auc_p"])["gain_auc_p"] == [0.008, 0.41, 0.14, None, None, 0.008] * 2
+    assert store.columns(names=["gain_margin"])["gain_margin"] == [None] * 5 + [0.03] + [None] * 5 + [0.03]
 
 
 def test_a_chosen_front_says_how_sure_it_is_and_what_ties():

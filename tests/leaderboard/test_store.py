@@ -143,6 +143,16 @@ def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
         assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (6,)
 
 
+def test_version_4_gets_the_margins_of_its_gains(tmp_path):
+    path = tmp_path / "leaderboard.db"
+    details = {"gain_over_twin": {"auc": 0.012, "margin": 0.02}}
+    Store(path).add([Row(model="distilled", role="student", dataset="d", details=details)])
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE rows DROP COLUMN gain_margin")
+        connection.execute("DELETE FROM schema_version WHERE version >= 5")
+    assert Store(path).columns(names=["gain_auc", "gain_margin"]) == {"gain_auc": [0.012], "gain_margin": [0.02]}
+
+
 def test_version_2_is_migrated_and_its_gains_become_columns(tmp_path):
     from tutelage.leaderboard.store.schema import GAINS
 

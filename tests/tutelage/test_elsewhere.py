@@ -300,3 +300,20 @@ def test_an_unknown_drift_is_said() -> None:
     words = console.file.getvalue()
     assert words.startswith("Drift unknown: no anchor nets were measured with the profile. box holds")
     assert [line.split(maxsplit=1)[1] for line in words.splitlines()[1:]] == ["unknown", "not measured"]
+
+
+def test_the_best_winner_is_chosen_within_the_recipes_margin(
+    ctx: Context, devices: tuple[Device, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = _found(ctx, devices[:1], {}, _Clock(_measured(1.0, 1.0)), monkeypatch, tmp_path)
+    exact, small = SPACE.largest(), SPACE.smallest()
+    winners = tuple(
+        replace(found.winners[0], name=name, arch=arch, error=error, measured_ms={})
+        for name, arch, error in (("exact", exact, 0.1), ("small", small, 0.115))
+    )
+    for margin, best in ((0.01, "exact"), (0.02, "small")):
+        measure = ctx.recipe.measure.model_copy(update={"margin": margin})
+        here = replace(ctx, recipe=ctx.recipe.model_copy(update={"measure": measure}))
+        assert f"Best winner by validation, before its training: {best}" in _printed(
+            here, replace(found, winners=winners)
+        )

@@ -19,7 +19,7 @@ from tutelage.pipeline.stages.gains import details_of, gains
 from tutelage.pipeline.stages.publish import _figures
 from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.bundle.card import model_card
-from tutelage.records import Artifact, Comparison, Row, Student
+from tutelage.records import DEFAULT_MARGIN, Artifact, Comparison, Row, Student
 
 NUM = 240
 LABELS = np.random.default_rng(0).integers(0, 2, NUM)
@@ -158,17 +158,12 @@ def row_of(one: Judged, **more: Any) -> Row:
 
 def test_rows_are_compared_by_group_from_the_predictions_that_were_filed(tmp_path: Path) -> None:
     ctx = context(tmp_path, 2)
-    _, good, poor, good_too, poor_too = judged = run_of(ctx, 2)
+    _, good, poor, good_too, poor_too = run_of(ctx, 2)
     figures = RowFigures(tmp_path)
     expected = list(compare_files(*(figures_of(ctx, [one])[0] for one in (good, poor))).values())
     assert figures.compare(row_of(good), row_of(poor)) == expected
     assert paired_tests(row_of(poor), row_of(good), tmp_path) == expected  # the second less the first
     assert expected[0].num_groups == 80
-    pairs = [(row_of(good), row_of(one)) for one in judged[2:]]
-    adjusted = figures.compare_many(pairs)
-    assert [len(some) for some in adjusted] == [2, 2, 2]
-    assert adjusted[0][0].num_comparisons == 3
-    assert adjusted[0][0].p == pytest.approx(min(1, 3 * (expected[0].p or 0)), rel=1e-6)
     several = row_of(good, seeds={"files": [files_of(row_of(one))[0] for one in (good, good_too)]})
     means = [mean_figures(figures_of(ctx, side)) for side in ([good, good_too], [poor])]
     assert figures.compare(several, row_of(poor))[0].difference == means[0].auc.value - means[1].auc.value
@@ -185,5 +180,17 @@ def test_rows_whose_predictions_are_gone_or_of_other_images_are_not_compared(tmp
     assert paired_tests(row_of(good), old, tmp_path) == []  # filed before groups were
     np.savez(tmp_path / "old.npz", **arrays, test_groups=np.arange(NUM).astype(str))
     assert paired_tests(row_of(good), old, tmp_path) == []  # other groups: not the same images
-    assert not RowFigures(tmp_path).comparable(row_of(good), old)
-    assert RowFigures(tmp_path).comparable(row_of(good), row_of(poor))
+
+
+def test_two_rows_are_compared_within_the_margin_of_their_recipes(tmp_path: Path) -> None:
+    ctx = context(tmp_path, 1)
+    _, good, poor = run_of(ctx, 1)
+
+    def stated(one: Judged, margin: float) -> Row:
+        return row_of(one, how={"recipe": {"measure": {"margin": margin}}})
+
+    assert [one.margin for one in paired_tests(stated(good, 0.3), stated(poor, 0.3), tmp_path)] == [0.3, 0.3]
+    assert paired_tests(stated(good, 0.3), stated(poor, 0.2), tmp_path)[0].margin == 0.2
+    assert paired_tests(stated(good, 0.3), row_of(poor), tmp_path)[0].margin == 0.3
+    assert paired_tests(row_of(good), row_of(poor), tmp_path)[0].margin == DEFAULT_MARGIN
+    assert RowFigures(tmp_path).compare(stated(good, 0.3), stated(poor, 0.3), margin=0.05)[0].margin == 0.05

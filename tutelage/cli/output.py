@@ -132,7 +132,8 @@ def print_search(searched: Searched, console: Console) -> None:
         ms = winner.measured_ms.get(devices[0].name) if devices else None
         candidates.append(Candidate(1 - winner.error, 4.0 * int(params), None if ms is None else (ms, ms * 1.05)))
     if candidates:
-        best = found.winners[choose(candidates, lambda place, best: None)]
+        margin = searched.ctx.recipe.measure.margin
+        best = found.winners[choose(candidates, lambda place, best: None, margin)]
         console.print(f"Best winner by validation, before its training: {best.name}", highlight=False)
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"

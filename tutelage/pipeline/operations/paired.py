@@ -12,10 +12,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from tutelage.distill.evaluation.paired import FileFigures, compare_files, correct, file_figures, mean_figures
+from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures, mean_figures
+from tutelage.leaderboard.best import margin_of
 from tutelage.leaderboard.page.verdicts import Verdicts, decide
 from tutelage.pipeline.changes import one_line
-from tutelage.records import DEFAULT_MARGIN, Comparison, InputError, Row
+from tutelage.records import Comparison, InputError, Row
 
 Split = Literal["test", "val"]
 
@@ -37,26 +38,17 @@ class RowFigures:
             self._known[key] = mean_figures(whole) if whole and len(whole) == len(files) else None
         return self._known[key]
 
-    def comparable(self, first: Row, second: Row) -> bool:
-        """Say whether both rows were evaluated on the same images, with the same labels and groups."""
-        a, b = self.of(first), self.of(second)
-        return a is not None and b is not None and a.images == b.images
+    def compare(self, first: Row, second: Row, *, margin: float | None = None) -> list[Comparison]:
+        """Test the first row's file less the second's, on AUC and accuracy; empty where they cannot be compared.
 
-    def compare(self, first: Row, second: Row, *, margin: float = DEFAULT_MARGIN) -> list[Comparison]:
-        """Test the first row's file less the second's, on AUC and accuracy; empty where they cannot be compared."""
+        `margin` is by default what the rows' recipes say (`margin_of`).
+        """
         a, b = self.of(first), self.of(second)
         if a is None or b is None or a.images != b.images:
             return []
         num_seeds = min(len(files_of(first)), len(files_of(second)))
-        return list(compare_files(a, b, margin=margin, num_seeds=num_seeds).values())
-
-    def compare_many(
-        self, pairs: Sequence[tuple[Row, Row]], *, margin: float = DEFAULT_MARGIN
-    ) -> list[list[Comparison]]:
-        """Test many pairs as `compare` does, p values adjusted over all of them (Holm), each figure on its own."""
-        tests = [self.compare(*pair, margin=margin) for pair in pairs]
-        adjusted = iter(correct([one for some in tests for one in some]))
-        return [[next(adjusted) for _ in some] for some in tests]
+        within = margin_of((first, second)) if margin is None else margin
+        return list(compare_files(a, b, margin=within, num_seeds=num_seeds).values())
 
     def _read(self, file: dict[str, Any]) -> FileFigures | None:
         path = self._workspace / str(file["predictions"])
@@ -81,7 +73,7 @@ def files_of(row: Row) -> list[dict[str, Any]]:
     return list(seeds["files"]) if isinstance(seeds, dict) and seeds.get("files") else [own]
 
 
-def paired_tests(first: Row, second: Row, workspace: Path, *, margin: float = DEFAULT_MARGIN) -> list[Comparison]:
+def paired_tests(first: Row, second: Row, workspace: Path, *, margin: float | None = None) -> list[Comparison]:
     """Test the second row less the first, as `leaderboard compare` prints it; empty where they cannot be compared."""
     return RowFigures(workspace).compare(second, first, margin=margin)
 
