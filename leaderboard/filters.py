@@ -121,6 +121,7 @@ class _Parser:
             at = match.end()
 
     def error(self, what: str) -> InputError:
+        """Make the error that shows the filter, what is wrong with it, and a filter that is right."""
         shown = self.text if len(self.text) <= _MAX_SHOWN else self.text[:_MAX_SHOWN] + "..."
         return InputError(f"filter {shown!r}: {what}; e.g. 'latency_p50_ms<5 and role=student'")
 
@@ -134,6 +135,7 @@ class _Parser:
         return None
 
     def any(self, depth: int) -> Filter:
+        """Read parts joined by `or`; `depth` counts the brackets around them."""
         parts = [self.all(depth)]
         while self.take("or"):
             parts.append(self.all(depth))
@@ -144,6 +146,7 @@ class _Parser:
         )
 
     def all(self, depth: int) -> Filter:
+        """Read parts joined by `and`, or by nothing."""
         parts = [self.one(depth)]
         while self.take("and") or self.goes_on():
             parts.append(self.one(depth))
@@ -154,6 +157,7 @@ class _Parser:
         )
 
     def one(self, depth: int) -> Filter:
+        """Read a bracket, a `not`, a test of a column, or a word that is searched for."""
         if depth > _MAX_DEPTH:
             raise self.error(f"nested more than {_MAX_DEPTH} deep")
         if self.take("not"):
@@ -205,11 +209,13 @@ class _Parser:
         )
 
     def count(self) -> None:
+        """Count one more test; raise InputError where there are more than the database takes."""
         self.num_tests += 1
         if self.num_tests > _MAX_TESTS:
             raise self.error(f"more than {_MAX_TESTS} tests: write `column in (a, b, ...)` for many values")
 
     def test(self) -> Filter:
+        """Read `column sign value` or `column in (value, ...)`."""
         column = self.column()
         self.count()
         if self.take("in"):
@@ -232,6 +238,7 @@ class _Parser:
         return _test(column, sign, value)
 
     def column(self) -> str:
+        """Read the name of a column; raise InputError for an unknown one, with the nearest."""
         if self.place >= len(self.tokens):
             raise self.error("a column is missing at the end")
         name = self.tokens[self.place][1]
@@ -242,6 +249,7 @@ class _Parser:
         return name
 
     def value(self, column: str) -> Any:
+        """Read a value of a column: text, a number in the column's unit, or `empty`."""
         if self.place >= len(self.tokens) or self.tokens[self.place][0] == "symbol":
             raise self.error(f"a value for {column} is missing")
         kind, token = self.tokens[self.place]

@@ -30,6 +30,7 @@ class Onnxruntime:
         self.provider = provider
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
@@ -38,6 +39,7 @@ class Onnxruntime:
         return str(onnxruntime.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import onnxruntime
 
         if precision not in ("fp32", "int8"):
@@ -65,11 +67,13 @@ class Openvino:
     suffixes = (".onnx", ".xml")
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import openvino
 
         return str(openvino.__version__).split("-")[0]
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import openvino
 
         core = openvino.Core()
@@ -102,11 +106,13 @@ class Torch:
         self.compiled = compiled
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import torch
 
         return str(torch.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import torch
 
         torch.set_num_threads(threads)
@@ -162,6 +168,7 @@ class Executorch:
     suffixes = (".pte",)
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         from importlib.metadata import version
 
         import executorch.runtime  # noqa: F401 - it imports torch, whose memory is the runtime's
@@ -169,6 +176,7 @@ class Executorch:
         return version("executorch")
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import torch
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
@@ -192,6 +200,7 @@ class Litert:
     suffixes = (".tflite",)
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         from importlib.metadata import version
 
         import ai_edge_litert.interpreter  # noqa: F401 - its memory belongs to the runtime, not to a model
@@ -199,6 +208,7 @@ class Litert:
         return version("ai-edge-litert")
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         from ai_edge_litert.interpreter import Interpreter
 
         if precision not in ("fp32", "int8"):
@@ -230,11 +240,13 @@ class Ncnn:
     suffixes = (".param",)
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import ncnn
 
         return str(ncnn.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import ncnn
 
         if precision not in ("fp32", "fp16", "bf16"):
@@ -267,9 +279,11 @@ class Anchor:
     suffixes = ("",)
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         return str(np.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         width = int(os.path.basename(path))
         rng = np.random.default_rng(width)
         weights = [rng.standard_normal((width, width), dtype=np.float32) / np.float32(width**0.5) for _ in range(8)]

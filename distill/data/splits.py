@@ -1,7 +1,7 @@
 """Splits that keep groups whole: patients, series, blocks of slices or near-duplicates never straddle a split.
 
-Enters: labels, groups, the splits a set itself gives. Leaves: indices of train, val and test. Stratified by class (or
-by label, when multi-label) as well as whole groups allow. The literature's image-level split is made on request only.
+`make_splits` gives indices of train, val and test, nearly stratified by class (or by label, when multi-label): see
+`assign_groups`. The literature's image-level split is made on request only.
 """
 
 from __future__ import annotations
@@ -59,10 +59,13 @@ def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[n
 def assign_groups(
     kinds: NDArray[np.float64], groups: NDArray[np.str_], shares: Sequence[float], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Give every image the number of its part, groups whole, each kind `(n, kinds)` spread by `shares`.
+    """Give every image the number of its part, groups whole, each kind `(n, kinds)` spread nearly by `shares`.
 
     Greedy: groups in random order, those with the rarest and the most images first, each into the part that lacks its
-    kinds most (Sechidis et al. 2011, iterative stratification, with groups in the place of examples).
+    kinds most (after Sechidis et al. 2011, iterative stratification, with groups in the place of examples). All kinds
+    and the number of images are weighed at once and no choice is undone, so parts miss their shares by a few images
+    even where groups would allow less: of 300 single images in four classes a part of 15 % missed by 3.7 in its worst
+    class and 3.6 in all (means of 50 draws; at most 5).
     """
     _, group_of = np.unique(groups, return_inverse=True)
     num_groups = int(group_of.max()) + 1 if len(group_of) else 0

@@ -70,15 +70,16 @@ def seeds_test(figures: Sequence[Figure]) -> PairedTest:
 
     Obuchowski and Rockette (1995) with seeds as readers: Var(mean) = s^2 / S + Cov, where s^2 is the variance of the S
     values and Cov, not below 0, the mean covariance of two seeds' values over the images, from their components by
-    group. Degrees of freedom are Satterthwaite's, as Hillis (2007) has them for readers, with G - 1 for Cov. A claim
-    about trainings to come is never surer than one about the files at hand: their variance is the least that is taken.
+    group. Degrees of freedom are Satterthwaite's, as Hillis (2007) has them for readers, with the figure's own for Cov.
+    A claim about trainings to come is never surer than one about the files at hand: their variance is the least that
+    is taken.
     """
     value = float(np.mean([figure.value for figure in figures]))
     num = len(figures)
     if num < 2 or not math.isfinite(value):
         return PairedTest(value, math.nan, math.nan, math.nan)
     components = np.stack([figure.components for figure in figures])
-    at_hand, freedom = group_variance(components.mean(0), max(figure.resolution for figure in figures))
+    at_hand, freedom = group_variance(mean_figure(figures))
     of_seeds = float(np.var([figure.value for figure in figures], ddof=1)) / num
     each, total = float(np.square(components).sum()), float(np.square(components.sum(0)).sum())
     of_groups = max(0.0, (total - each) / (num * (num - 1)))

@@ -28,12 +28,14 @@ class Figure:
     Components are DeLong's structural components summed by group (Obuchowski 1997), so that the variance of a figure
     is the sum of their squares, and that of any combination of figures on the same images the sum of squares of the
     combined components: comparing two files costs a subtraction. `resolution` is the standard error that one image
-    makes, used where the components say that there is none.
+    makes, used where the components say that there is none. `freedom` is how many degrees of freedom that variance has
+    at most: of an AUC one less than the groups that hold the rarer class, whose spread makes nearly all of it.
     """
 
     value: float
     components: NDArray[np.float64]
     resolution: float
+    freedom: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,20 @@ def figure_of_label(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray |
 
 
 def mean_figure(figures: Sequence[Figure]) -> Figure:
-    """Average figures of the same images: components average as values do."""
+    """Average figures of the same images: components average as values do.
+
+    Degrees of freedom are a harmonic mean, weighted by variance: those of the label that makes most of the error.
+    """
+    variances = np.array([np.square(figure.components).sum() for figure in figures])
+    freedoms = np.array([figure.freedom for figure in figures])
+    freedom = float(freedoms.min())
+    if freedom > 0 and variances.sum() > 0 and (lost := float((variances / freedoms).sum())) > 0:
+        freedom = float(variances.sum()) / lost
     return Figure(
         float(np.mean([figure.value for figure in figures])),
         np.mean([figure.components for figure in figures], axis=0),
         max(figure.resolution for figure in figures),
+        freedom,
     )
 
 
@@ -128,7 +139,7 @@ def compare_files(
 def compare_figures(name: str, first: Figure, second: Figure, *, margin: float, num_seeds: int = 1) -> Comparison:
     """Test whether two files differ in one figure of the same images, first minus second."""
     less = subtract(first, second)
-    test = t_test(less.value, *group_variance(less.components, less.resolution))
+    test = t_test(less.value, *group_variance(less))
     num_groups = len(less.components)
     return comparison("file", name, test, margin=margin, num_seeds=num_seeds, num_groups=num_groups)
 
@@ -136,7 +147,10 @@ def compare_figures(name: str, first: Figure, second: Figure, *, margin: float, 
 def subtract(first: Figure, second: Figure) -> Figure:
     """Give the difference of two figures of the same images, with its components."""
     return Figure(
-        first.value - second.value, first.components - second.components, max(first.resolution, second.resolution)
+        first.value - second.value,
+        first.components - second.components,
+        max(first.resolution, second.resolution),
+        min(first.freedom, second.freedom),
     )
 
 
@@ -173,18 +187,17 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return corrected
 
 
-def group_variance(components: np.ndarray, resolution: float) -> tuple[float, float]:
-    """Give the variance that components by group `(groups,)` make, and its degrees of freedom.
+def group_variance(figure: Figure) -> tuple[float, float]:
+    """Give the variance of a figure that its components by group make, and its degrees of freedom.
 
-    Where all groups agree, no spread was seen: the variance is then that of one image, not 0.
+    Where all groups agree, no spread was seen: the variance is then that of one image, not 0. It is nan where there is
+    one group, or one that holds the rarer class.
     """
-    num = len(components)
-    if num < 2:
+    freedom = min(len(figure.components) - 1.0, figure.freedom)
+    if not freedom > 0:
         return math.nan, math.nan
-    variance = float(np.square(components).sum())
-    if variance < 1e-18:
-        return resolution**2, num - 1.0
-    return variance, num - 1.0
+    variance = float(np.square(figure.components).sum())
+    return figure.resolution**2 if variance < 1e-18 else variance, freedom
 
 
 def t_test(difference: float, variance: float, freedom: float) -> PairedTest:
@@ -242,4 +255,4 @@ def _area(scores: np.ndarray, positive: np.ndarray, index: np.ndarray, num_group
         parts += factor * np.bincount(places, weights=(values - value) / num, minlength=num_groups)
         rarest = min(rarest, held)
     # The least that a sample can show: one image of the rarer class that moves past half of the other.
-    return Figure(value, parts, 0.5 / rarest)
+    return Figure(value, parts, 0.5 / rarest, rarest - 1.0)

@@ -96,7 +96,7 @@ LOSSES: dict[str, Loss] = _table(
         "dist",
         "Huang et al., NeurIPS 2022",
         lambda s, t, y, T, n: dist(s, t, T, beta=n["beta"], gamma=n["gamma"]),
-        weight_source="Huang et al.: beta and gamma are the weights",
+        weight_source="Huang et al.: beta and gamma are the weights; their code's class has 1 and 1 by default",
         temperature=1.0,
         numbers={"beta": 2.0, "gamma": 2.0},
         min_classes=3,

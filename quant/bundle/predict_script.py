@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("files", nargs="+", help="image files, or .npy: uint8 pixels (n, height, width, channels)")
     parser.add_argument("--threads", type=int, default=1, help="threads the runtime may use (default: 1)")
     options = parser.parse_args()
+    if options.threads < 1:
+        parser.error(f"--threads {options.threads}: give 1 or more")
     manifest = read_json("manifest.json")
     check_files(manifest)
     how, names, decision = (read_json(f"{name}.json") for name in ("preprocess", "labels", "thresholds"))
@@ -77,6 +79,7 @@ def open_model(manifest: Any, how: Any, threads: int) -> Run:
 
 
 def open_onnxruntime(model: Path, threads: int) -> Run:
+    """Open an ONNX file on the CPU; it is run on one image at a time."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -89,6 +92,7 @@ def open_onnxruntime(model: Path, threads: int) -> Run:
 
 
 def open_openvino(model: Path, shape: list[int], threads: int) -> Run:
+    """Open an IR or ONNX file on the CPU, in float32 where it is not int8; `shape` is that of one image as a batch."""
     import openvino
 
     network = openvino.Core().read_model(str(model))
@@ -108,8 +112,10 @@ def read_pixels(file: str, how: Any) -> Iterator[Any]:
         return
     try:
         images = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         sys.exit(f"{file} cannot be read as an array: {error}")
+    if not isinstance(images, np.ndarray):
+        sys.exit(f"{file} holds several arrays (.npz): save one with numpy.save")
     if images.dtype != np.uint8 or images.shape[-3:] != shape:
         sys.exit(f"{file}: {images.dtype} of shape {images.shape}: give uint8 (n, {shape[0]}, {shape[1]}, {shape[2]})")
     yield from images.reshape(-1, *shape)
@@ -126,7 +132,7 @@ def read_image(file: str, how: Any) -> Any:
         if image.mode not in READABLE_MODES or "transparency" in image.info:
             sys.exit(f"{file}: mode {image.mode}: give 8-bit gray or RGB without alpha")
         shaped = image.convert("RGB" if how["channels"] == 3 else "L")
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
         sys.exit(f"{file} cannot be read as an image: {error}")
     if how["fit"] != "squash":
         shaped = shaped.crop(square(image.size, how["fit"]))  # what lies outside the image is black

@@ -97,7 +97,7 @@ def run_folds(asked: argparse.Namespace, by: str) -> tuple[dict[Name, Kept], Con
             score(ctx, student, asked.on, found.setdefault(name, Kept()))
         minutes = (time.monotonic() - started) / 60
         print(f"\nby {by}, fold {fold + 1} of {num_folds} in {minutes:.1f} min, on {asked.on} images", flush=True)
-        print_table(found)
+        print_table(found, recipe.measure.margin)
         keep(asked.workspace / "folds.json", f"{asked.recipe} by {by} on {asked.on}", here, found)
     return found, ctx
 
@@ -115,12 +115,12 @@ def score(ctx: Context, student: Student, split: str, kept: Kept) -> None:
     kept.student = student
 
 
-def print_table(found: dict[Name, Kept]) -> None:
+def print_table(found: dict[Name, Kept], margin: float) -> None:
     """Print a line a network: mean over folds, its deviation, and what the teacher was worth on all folds' images.
 
     Seeds are compared together, each with its own twin; the verdict stands on the line of the first.
     """
-    verdicts = compare_twins(found)
+    verdicts = compare_twins(found, margin)
     for name, kept in found.items():
         role, model, teacher, seed = name
         probs, labels, groups = kept.pooled()
@@ -139,7 +139,7 @@ def print_table(found: dict[Name, Kept]) -> None:
     print(f"  {PUBLISHED}", flush=True)
 
 
-def compare_twins(found: dict[Name, Kept]) -> dict[Name, str]:
+def compare_twins(found: dict[Name, Kept], margin: float) -> dict[Name, str]:
     """Say what each teacher was worth to each student, on all folds' images and seeds, p values Holm-adjusted.
 
     With fewer seeds than a claim about a teacher needs, what is told is how the files of these trainings differ.
@@ -152,8 +152,8 @@ def compare_twins(found: dict[Name, Kept]) -> dict[Name, str]:
     for names in pairs.values():
         first = [file_figures(*found[name].pooled()) for name in names]
         second = [file_figures(*found[(*name[:2], "", name[3])].pooled()) for name in names]
-        helped = compare_trainings(first, second).values()
-        differ = compare_files(mean_figures(first), mean_figures(second), num_seeds=len(names)).values()
+        helped = compare_trainings(first, second, margin=margin).values()
+        differ = compare_files(mean_figures(first), mean_figures(second), margin=margin, num_seeds=len(names)).values()
         claims[names[0]] = [*helped, *differ]
     adjusted = iter(correct([one for some in claims.values() for one in some]))
     return {

@@ -64,9 +64,10 @@ def main() -> None:
     found: dict[Key, Pooled] = {}
     for fold in range(folds):
         here = [f"data.fold={fold}", f"data.leaky={str(asked.by == 'image').lower()}"] if folds > 1 else []
-        play(load_recipe(asked.recipe, [*changes, *here]), Workspace(asked.workspace), found)
+        recipe = load_recipe(asked.recipe, [*changes, *here])
+        play(recipe, Workspace(asked.workspace), found)
         print(f"\nfold {fold + 1} of {folds}", flush=True)
-        print_table(found)
+        print_table(found, recipe.measure.margin)
 
 
 def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None:
@@ -104,7 +105,7 @@ def add(pooled: Pooled, one: Judged, fp32: Judged, groups: NDArray[np.str_], siz
     pooled.size.append(size / fp32.variant.file.size_bytes)
 
 
-def print_table(found: dict[Key, Pooled]) -> None:
+def print_table(found: dict[Key, Pooled], margin: float) -> None:
     """Print what each int8 file has and loses, in points: what is asked is .5 by quantization alone and .2 by QAT."""
     print(
         f"  {'student':46} {'runtime':12} {'scheme':9} {'of fp32':>7}  {'accuracy points (95 %)':40}  AUC points (95 %)"
@@ -117,7 +118,7 @@ def print_table(found: dict[Key, Pooled]) -> None:
             file_figures(np.concatenate(probs), labels, groups, threshold=threshold, multi_label=pooled.multi_label)
             for probs, threshold in zip((pooled.int8, pooled.fp32), pooled.thresholds[0], strict=True)
         )
-        tests = compare_files(int8, fp32)
+        tests = compare_files(int8, fp32, margin=margin)
         name = f"{model} from {teacher}" if teacher else model
         print(
             f"  {name[:46]:46} {runtime:12} {scheme:9} {np.mean(pooled.size):7.3f}  "

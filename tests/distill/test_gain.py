@@ -196,3 +196,12 @@ def test_of_1000_pairs_of_equally_good_files_at_most_7_percent_are_called() -> N
     assert called(tests, "auc") <= 0.07
     assert called(tests, "accuracy") <= 0.07
     assert called(tests, "auc") >= 0.02
+
+
+def test_of_1000_pairs_of_equally_good_files_with_six_positive_images_at_most_7_percent_are_called() -> None:
+    rng = RNG(16)
+    labels = (np.arange(150) < 6).astype(int)
+    tests = [compare_files(*(files([1.0], int(rng.integers(2**31)), labels)[0] for _ in "ab"), margin=1e-9)
+             for _ in range(1000)]  # fmt: skip
+    assert called(tests, "auc") <= 0.07
+    assert called(tests, "auc") >= 0.005

@@ -9,12 +9,14 @@ from sklearn.metrics import roc_auc_score
 
 from tutelage.distill.evaluation.evaluate import evaluate
 from tutelage.distill.evaluation.paired import (
+    Figure,
     compare_figures,
     compare_files,
     correct,
     figure_of_label,
     file_figures,
     group_variance,
+    mean_figure,
     mean_figures,
     t_test,
 )
@@ -42,12 +44,13 @@ def test_without_groups_the_variance_is_delongs_by_brute_force() -> None:
     difference = kernel(a[:, 1], labels == 1) - kernel(b[:, 1], labels == 1)
     over_pos, over_neg = difference.mean(1), difference.mean(0)
     variance = over_pos.var(ddof=1) / len(over_pos) + over_neg.var(ddof=1) / len(over_neg)
+    freedom = min(len(over_pos), len(over_neg)) - 1
     found = compare_files(file_figures(a, labels), file_figures(b, labels))["auc"]
     assert found.difference == pytest.approx(difference.mean())
     assert found.high is not None
     assert found.low is not None
-    assert (found.high - found.low) / 2 == pytest.approx(t.ppf(0.975, 39) * math.sqrt(variance))
-    assert found.p == pytest.approx(2 * t.sf(abs(difference.mean()) / math.sqrt(variance), 39))
+    assert (found.high - found.low) / 2 == pytest.approx(t.ppf(0.975, freedom) * math.sqrt(variance))
+    assert found.p == pytest.approx(2 * t.sf(abs(difference.mean()) / math.sqrt(variance), freedom))
 
 
 def test_values_are_those_of_the_evaluation() -> None:
@@ -94,7 +97,7 @@ def test_by_group_the_variance_of_an_auc_is_obuchowskis_by_brute_force() -> None
     found = file_figures(probs, labels, groups.astype(str))
     assert found.num_groups == 5
     assert found.auc.resolution == 0.5 / 5
-    assert group_variance(found.auc.components, 0) == pytest.approx((variance, 4))
+    assert group_variance(found.auc) == pytest.approx((variance, 4))
 
 
 @pytest.mark.parametrize("num_groups", [2, 5])
@@ -104,7 +107,7 @@ def test_by_groups_of_one_size_the_variance_of_accuracy_is_that_of_their_mean(nu
     assert found.accuracy.value == pytest.approx(right.mean())
     assert found.accuracy.resolution == 1 / (6 * num_groups)
     expected = right.mean(1).var(ddof=1) / num_groups
-    assert group_variance(found.accuracy.components, 0) == pytest.approx((expected, num_groups - 1))
+    assert group_variance(found.accuracy) == pytest.approx((expected, num_groups - 1))
 
 
 def test_a_label_of_several_has_the_auc_of_its_known_images_and_a_component_for_every_group() -> None:
@@ -149,12 +152,42 @@ def test_one_image_of_a_class_is_enough_for_an_auc_and_none_is_not() -> None:
 
 
 def test_what_has_no_spread_has_no_test() -> None:
-    assert all(math.isnan(value) for value in group_variance(np.zeros(1), 0.1))
-    assert group_variance(np.zeros(2), 0.1) == (pytest.approx(0.01), 1)
-    assert group_variance(np.array([3e-9, 4e-9]), 0.1) == (pytest.approx(2.5e-17), 1)
+    for nothing in (Figure(0.0, np.zeros(1), 0.1), Figure(0.0, np.ones(9), 0.1, freedom=0.0)):
+        assert all(math.isnan(value) for value in group_variance(nothing))
+    assert group_variance(Figure(0.0, np.zeros(2), 0.1)) == (pytest.approx(0.01), 1)
+    assert group_variance(Figure(0.0, np.array([3e-9, 4e-9]), 0.1)) == (pytest.approx(2.5e-17), 1)
+    assert group_variance(Figure(0.0, np.ones(9), 0.1, freedom=4.0)) == (9, 4)
     for found in (t_test(0.1, 0.0, 5), t_test(math.nan, 1.0, 5), t_test(0.1, math.nan, math.nan)):
         assert [math.isnan(value) for value in (found.low, found.high, found.p)] == [True] * 3
     assert t_test(-0.1, 0.01, 3).p == pytest.approx(2 * t.sf(1, 3))
+
+
+def test_an_auc_has_the_degrees_of_freedom_of_the_rarer_class() -> None:
+    labels = np.arange(100) < 5
+    scores = RNG(9).random(100)
+    assert figure_of_label(scores, labels.astype(float)).freedom == 4
+    assert figure_of_label(scores, 1.0 - labels).freedom == 4
+    by_group = figure_of_label(scores, labels.astype(float), np.arange(100) // 2)  # three groups hold the five
+    assert by_group.freedom == 2
+    other = figure_of_label(RNG(10).random(100), labels.astype(float))
+    found = compare_figures("auc", figure_of_label(scores, labels.astype(float)), other, margin=0.01)
+    parts = figure_of_label(scores, labels.astype(float)).components - other.components
+    assert found.high is not None
+    assert found.difference is not None
+    assert found.high - found.difference == pytest.approx(t.ppf(0.975, 4) * math.sqrt(np.square(parts).sum()))
+    alone = figure_of_label(scores, (np.arange(100) < 1).astype(float))  # one positive: nothing says how it varies
+    assert compare_figures("auc", alone, alone, margin=0.01).p is None
+
+
+def test_a_mean_has_the_degrees_of_freedom_of_what_makes_its_error() -> None:
+    def made(size: float, freedom: float) -> Figure:
+        return Figure(0.5, np.full(4, size), 0.1, freedom)
+
+    assert mean_figure([made(1, 10), made(1, 10)]).freedom == pytest.approx(10)
+    assert mean_figure([made(3, 2), made(1, 98)]).freedom == pytest.approx((9 + 1) / (9 / 2 + 1 / 98))
+    assert mean_figure([made(0, 3), made(0, 8)]).freedom == 3
+    assert mean_figure([made(1, math.inf), made(2, math.inf)]).freedom == math.inf
+    assert mean_figure([made(1, 0), made(2, 9)]).freedom == 0
 
 
 @pytest.mark.parametrize("figure", ["auc", "accuracy"])
@@ -173,9 +206,9 @@ def test_by_group_the_variance_is_that_of_a_jackknife_over_groups(figure: str) -
     left_out = np.array([value(groups != group) for group in range(60)])
     jackknife = 59 / 60 * np.square(left_out - left_out.mean()).sum()
     one = getattr(file_figures(probs, labels, groups.astype(str), threshold=0.5), figure)
-    assert group_variance(one.components, one.resolution)[0] == pytest.approx(jackknife, rel=0.06)
+    assert group_variance(one)[0] == pytest.approx(jackknife, rel=0.06)
     alone = getattr(file_figures(probs, labels, threshold=0.5), figure)
-    assert group_variance(alone.components, 0)[0] < 0.7 * jackknife
+    assert group_variance(alone)[0] < 0.7 * jackknife
 
 
 def test_a_pair_of_other_images_is_refused() -> None:
@@ -202,7 +235,7 @@ def test_files_that_never_differ_are_equivalent_only_where_one_image_is_less_tha
         found = compare_files(file_figures(probs, labels), file_figures(probs, labels))
         assert [(one.difference, one.verdict) for one in found.values()] == [(0, verdict)] * 2
         assert found["accuracy"].high == pytest.approx(t.ppf(0.975, num - 1) / num)
-        assert found["auc"].high == pytest.approx(t.ppf(0.975, num - 1) * 0.5 / (num / 2))
+        assert found["auc"].high == pytest.approx(t.ppf(0.975, num / 2 - 1) * 0.5 / (num / 2))
 
 
 def test_what_is_undefined_is_none_and_inconclusive() -> None:

@@ -183,17 +183,30 @@ def test_several_labels_are_called_by_a_threshold_each(digits, int8, tmp_path) -
 
 
 def test_predict_says_how_it_is_used_and_refuses_what_it_cannot_read(bundle, tmp_path) -> None:
+    from PIL import Image
+
     command = [sys.executable, str(bundle.folder / "predict.py")]
     usage = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert "image files, or .npy" in usage.stdout
     (tmp_path / "notes.png").write_text("no image")
     np.save(tmp_path / "floats.npy", np.zeros((2, 32, 32, 3), np.float32))
-    cases = {"notes.png": "cannot be read as an image", "floats.npy": "give uint8 (n, 32, 32, 3)"}
+    (tmp_path / "empty.npy").touch()
+    with (tmp_path / "several.npy").open("wb") as file:
+        np.savez(file, one=np.zeros(1), other=np.zeros(1))
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    cases = {
+        "notes.png": "cannot be read as an image", "floats.npy": "give uint8 (n, 32, 32, 3)",
+        "empty.npy": "cannot be read as an array", "several.npy": "holds several arrays",
+        "cut.png": "cannot be read as an image",
+    }  # fmt: skip
     for name, message in cases.items():
         refused = subprocess.run([*command, str(tmp_path / name)], capture_output=True, text=True)
         assert refused.returncode == 1
         assert message in refused.stderr
         assert "Traceback" not in refused.stderr
+    refused = subprocess.run([*command, "--threads", "0", "x.png"], capture_output=True, text=True)
+    assert (refused.returncode, "--threads 0: give 1 or more" in refused.stderr) == (2, True)
 
 
 @pytest.mark.slow

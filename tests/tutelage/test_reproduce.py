@@ -1,13 +1,16 @@
 """What agrees when a row is run again: to the digit, or within a tolerance that is said."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from tutelage.cli.output import print_agreement
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.operations.reproduce import Agreement, reproduce
+from tutelage.pipeline.recipe import load_recipe
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
 
@@ -43,3 +46,27 @@ def test_a_recipe_of_another_version_is_named(tmp_path):
     Store(tmp_path / "origin" / "leaderboard.db").add([row])
     with pytest.raises(InputError, match=r"no_longer_a_key.*install the version that made it, 0\.0\.1"):
         reproduce(row.key, tmp_path / "origin", Workspace(tmp_path / "into"), lambda *_: None, 1)
+
+
+def test_a_row_of_before_fresh_is_run_again_by_its_own_recipe(tmp_path, monkeypatch):
+    def made(auc, epochs, sha256):
+        recipe = load_recipe("demo", [f"distill.epochs={epochs}"])
+        how = {"command": "tutelage run demo", "recipe": recipe.model_dump(mode="json"), "file": {"sha256": sha256}}
+        details = {"state": "complete", "how": how}
+        return recipe, Row(model="m", role="student", dataset="d", recipe="demo", auc=auc, details=details)
+
+    origin, (recipe, before), (_, after) = Workspace(tmp_path / "here"), made(0.9, 3, "a"), made(0.8, 5, "b")
+    Store(origin.store).add([before])
+    origin.start_over("demo")
+    Store(origin.store).add([after])
+    asked = []
+
+    def run(recipe, workspace, report, threads):
+        asked.append((recipe, workspace.path))
+        return None, SimpleNamespace(rows=[before.model_copy(update={"params": 7})], table="leaderboard.csv")
+
+    monkeypatch.setattr(pipeline, "run", run)
+    agreed = reproduce(before.key, origin.path, Workspace(tmp_path / "again"), lambda *_: None, 1)
+    assert asked == [(recipe, tmp_path / "again")]
+    assert {one.name: (one.then, one.now) for one in agreed}["auc"] == (0.9, 0.9)
+    assert before.key in {row.key for row in Store(origin.store, read_only=True).rows()}

@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -391,3 +393,17 @@ def test_who_interrupts_is_told_which_command_goes_on(
     with pytest.raises(SystemExit):
         cli.main()
     assert words in capsys.readouterr().err
+
+
+def test_a_child_process_that_lives_on_does_not_keep_the_lock(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.locked():
+        handle = workspace._held._handle
+        assert handle is not None
+        # A fork leaves its child every open file; so does this.
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[handle.fileno()])
+    try:
+        with Workspace(tmp_path).locked():
+            assert child.poll() is None
+    finally:
+        child.communicate(b"\n")

@@ -186,6 +186,8 @@ class _Lock:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0 and self._handle is not None:
+            # Closing alone leaves it locked while a child process that was started meanwhile has the file open, too.
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
             self._handle.close()
             self._handle = None
 
