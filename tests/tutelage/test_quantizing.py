@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -287,3 +288,25 @@ def test_qat_is_not_put_through_another_runtime_s_calibration(taught, caplog) ->
     found = teach_rounding(ctx, student, ["onnxruntime", "litert"], [teacher])
     assert {one.runtime for one in found} == {"onnxruntime"}
     assert "no int8-qat row of small for litert: its quantizer takes no learnt ranges" in caplog.text
+
+
+def test_the_recipes_method_is_for_the_tensors_that_qat_has_not_seen(monkeypatch, tmp_path) -> None:
+    from tutelage.pipeline.stages import compress as stage
+
+    asked = []
+    monkeypatch.setattr(stage, "quantize_onnx", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr(stage, "quantize_openvino", lambda *_, **options: asked.append(options))
+    ranges = {"x": (0.0, 1.0)}
+
+    def quantized(runtime: str, method: str) -> None:
+        quantize = RECIPE.quantize.model_copy(update={"method": method})
+        ctx = SimpleNamespace(recipe=RECIPE.model_copy(update={"quantize": quantize}))
+        quantize_for(ctx, runtime, tmp_path / "a.onnx", tmp_path / "b", np.zeros(1), None, learnt=ranges)
+
+    quantized("onnxruntime", "percentile")
+    quantized("onnxruntime", "auto")
+    quantized("openvino", "minmax")
+    methods = ({"method": "percentile"}, {"method": "minmax"}, {})
+    assert asked == [{"learnt": ranges, **method} for method in methods]
+    with pytest.raises(InputError, match="percentile is for onnxruntime"):
+        quantized("openvino", "percentile")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,9 +32,10 @@ def explain_recipe(
     num_images: int,
     out: Path,
 ) -> dict[str, ExplanationFigures]:
-    """Explain the recipe's teachers and its first winner taught by all of them, fp32 and int8.
+    """Explain the recipe's teachers and its first winner distilled from all of them.
 
-    Images are drawn from the validation split, as many of each class as there are; the test split stays closed.
+    Score-CAM, the one method that needs outputs alone, shows the student's int8 file for ONNX Runtime too, if there is
+    one. Images are drawn from the validation split, as many of each class as there are; the test split stays closed.
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -47,19 +49,11 @@ def explain_recipe(
     images, labels = ctx.split("val", side, chosen)
     classes = kinds(labels).clamp(min=0)
     net = networks.load(ctx, student)
-    int8 = next(
-        ctx.workspace.path / variant.file.path
-        for variant in compress(ctx, student, ["onnxruntime"])
-        if variant.scheme != "fp32"
-    )
-
-    def answer(batch: Tensor) -> Tensor:
-        return torch.from_numpy(run_onnx(int8, batch.numpy(), threads=threads))
-
     models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one)) for one in teachers}
     models[student.model] = Explained(net)
-    if method == "scorecam":  # the one method that asks for answers alone, and so can ask an int8 file
-        models[f"{student.model} int8"] = Explained(net, answer)
+    variants = compress(ctx, student, ["onnxruntime"]) if method == "scorecam" else []
+    for int8 in (workspace.path / variant.file.path for variant in variants if variant.scheme != "fp32"):
+        models[f"{student.model} int8"] = Explained(net, partial(_outputs, int8, threads))
     masks = None
     if ctx.dataset.masks is not None and side == ctx.size:
         masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
@@ -68,3 +62,7 @@ def explain_recipe(
     figures = compare(models, images, classes, method=method, masks=masks, pictures=out, multi_label=multi_label)
     report(f"explain by {method}", 1, 1)
     return figures
+
+
+def _outputs(model: Path, threads: int, batch: Tensor) -> Tensor:
+    return torch.from_numpy(run_onnx(model, batch.numpy(), threads=threads))

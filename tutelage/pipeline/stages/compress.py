@@ -142,12 +142,17 @@ def quantize_for(
     """Quantize as the recipe says, by the scheme that is fast on `runtime`; choices are made on validation images.
 
     latency: measures files, so that of several choices of float layers the fastest is kept (ONNX Runtime). learnt: the
-    ranges that QAT saw: nothing is chosen, and a loss beyond `max_drop` is refused.
+    ranges that QAT saw: the recipe's method (`auto`: min-max) is for other tensors alone, and a loss beyond `max_drop`
+    is refused.
     """
     section = ctx.recipe.quantize
     if learnt is not None:
-        write = quantize_openvino if runtime == "openvino" else quantize_onnx
-        report = write(fp32, out, calibration, learnt=learnt)
+        if runtime == "openvino":
+            _check_method(ctx, runtime)
+            report = quantize_openvino(fp32, out, calibration, learnt=learnt)
+        else:
+            method: Method = "minmax" if section.method == "auto" else section.method
+            report = quantize_onnx(fp32, out, calibration, method=method, learnt=learnt)
         _check_drop(ctx, runtime, fp32, out, val)
         return report
     if runtime == "openvino":
