@@ -203,7 +203,8 @@ def _rebuild_rows(connection: Connection) -> None:
     measurements.to_metadata(aside)
     new = rows.to_metadata(aside, name="rows_new")
     connection.execute(CreateTable(new))
-    names = [column.name for column in rows.c]
+    there = {column["name"] for column in inspect(connection).get_columns("rows")}
+    names = [column.name for column in rows.c if column.name in there]  # later versions add columns afterwards
     connection.execute(insert(new).from_select(names, select(*(rows.c[name] for name in names))))
     connection.exec_driver_sql("DROP TABLE rows")
     connection.exec_driver_sql("ALTER TABLE rows_new RENAME TO rows")
