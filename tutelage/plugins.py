@@ -8,11 +8,13 @@ of a group as they are, `broken` says which ones cannot be used. This module kno
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
+import pkgutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from tutelage.inputs import InputError
@@ -130,6 +132,24 @@ def forget() -> None:
     _import.cache_clear()
 
 
+def modules_of(package: str, kind: type[Entry]) -> Callable[[], list[Entry]]:
+    """Give a function that collects the entries of type `kind` that the modules of a package declare.
+
+    An entry is a module's own constant: a new file in the package adds to the registry, and nothing else need be told.
+    """
+
+    def collect() -> list[Entry]:
+        folder = importlib.import_module(package)
+        modules = [
+            importlib.import_module(f"{package}.{one.name}")
+            for one in sorted(pkgutil.iter_modules(folder.__path__), key=lambda one: one.name)
+        ]
+        entries = [value for module in modules for value in vars(module).values() if isinstance(value, kind)]
+        return list({id(entry): entry for entry in entries}.values())  # one that another module imports is one
+
+    return collect
+
+
 class Registry(Mapping[str, Entry], Generic[Entry]):
     """Entries by name: the built-in ones in their order, then those of plug-ins.
 
@@ -138,14 +158,24 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     look-up for names that a user gives, and `registry[name]` say what is wrong with it.
     """
 
-    def __init__(self, group: str, noun: str, kind: type[Entry], entries: Iterable[Entry]) -> None:
-        """Declare a registry. `noun` names one entry in messages, e.g. "data set"."""
-        listed = tuple(entries)
-        twice = [name for name, times in Counter(entry.name for entry in listed).items() if times > 1]
+    def __init__(
+        self, group: str, noun: str, kind: type[Entry], entries: Iterable[Entry] | Callable[[], Iterable[Entry]]
+    ) -> None:
+        """Declare a registry. `noun` names one entry in messages, e.g. "data set".
+
+        `entries` are the built-in ones, or a function that gives them when they are first read (see `modules_of`).
+        """
         assert group in GROUPS, group
-        assert not twice, twice
         self.group, self.noun, self.kind = group, noun, kind
-        self.builtin: Mapping[str, Entry] = {entry.name: entry for entry in listed}
+        self._entries = entries
+
+    @cached_property
+    def builtin(self) -> Mapping[str, Entry]:
+        """Give the entries that the package itself declares."""
+        listed = tuple(self._entries() if callable(self._entries) else self._entries)
+        twice = [name for name, times in Counter(entry.name for entry in listed).items() if times > 1]
+        assert not twice, twice
+        return {entry.name: entry for entry in listed}
 
     def __getitem__(self, name: str) -> Entry:
         """Give an entry; KeyError where there is none, PluginError where a plug-in's cannot be used."""

@@ -1,7 +1,7 @@
 """Image data: `load_dataset` by name, checks of what lies on disk, splits, caches, augmentation and loaders."""
 
-from .check import DataReport, check_path
-from .dataset import SPLITS, Dataset, Request
+from .check import check_path
+from .dataset import SPLITS, DataReport, Dataset, Request
 from .registry import DATASETS, load_dataset
 from .sets.phantom import phantom
 

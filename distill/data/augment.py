@@ -1,13 +1,11 @@
 """Augmentation on the batch: each image's change is a pure function of (image index, augmentation seed).
 
-Enters: a float batch `(b, c, h, w)` in 0..1, the images' indices and augmentation seeds. Leaves: the changed batch.
-No number depends on which images share the batch (every operation is per image), so a teacher's answer for
+No number depends on which images share the batch (every operation is per image), so a teacher's output for
 (index, augmentation seed) may be kept and used again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,42 +14,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from tutelage.records import InputError
+
+from .augmentations import Change, Policy
+
 _NUM_DRAWS = 8
 _NOISE_OFFSETS = 65536
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How far a change may go: turns in degrees, shifts as a share of the side, the rest as shares of 1."""
-
-    flip: bool = False  # left-right; off by default: a chest has a heart on one side
-    degrees: float = 0.0
-    shift: float = 0.0
-    scale: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    noise: float = 0.0  # standard deviation at most, of a range of 0..1
-    always: float = 1.0  # odds that an image is changed at all
-
-    @property
-    def moves(self) -> bool:
-        return self.flip or self.degrees > 0 or self.shift > 0 or self.scale > 0
-
-
-POLICIES: dict[str, Policy] = {
-    "none": Policy(),
-    "light": Policy(degrees=5, shift=0.04, scale=0.04, brightness=0.05, contrast=0.08),
-    "medical": Policy(degrees=10, shift=0.06, scale=0.1, brightness=0.1, contrast=0.15, noise=0.02),
-    "flip": Policy(flip=True, degrees=10, shift=0.06, scale=0.1, brightness=0.1, contrast=0.15, noise=0.02),
-    "chexpert": Policy(flip=True, degrees=10),  # FACTS section 3, R2: horizontal flip and rotation by 10 degrees
-}
-
-
-def augment(images: Tensor, indices: NDArray[np.int64], aug_seeds: NDArray[np.int64], policy: Policy) -> Tensor:
-    """Change a batch `(b, c, h, w)` in 0..1; the result is clipped to 0..1."""
-    if policy == POLICIES["none"]:
+def augment(
+    images: Tensor,
+    indices: NDArray[np.int64],
+    aug_seeds: NDArray[np.int64],
+    policy: Policy,
+    change: Change | None = None,
+) -> Tensor:
+    """Change a batch `(b, c, h, w)` in 0..1, by `policy` and then by `change`; the result is clipped to 0..1."""
+    if policy == Policy() and change is None:
         return images
-    draws = torch.from_numpy(uniforms(indices, aug_seeds, _NUM_DRAWS)).to(images.device, torch.float32)
+    num_draws = _NUM_DRAWS if change is None else 2 * _NUM_DRAWS
+    draws = torch.from_numpy(uniforms(indices, aug_seeds, num_draws)).to(images.device, torch.float32)
     if policy.moves:
         images = _move(images, draws, policy)
     if policy.brightness or policy.contrast:
@@ -61,6 +43,11 @@ def augment(images: Tensor, indices: NDArray[np.int64], aug_seeds: NDArray[np.in
     if policy.noise:
         strength = policy.noise * draws[:, 6]
         images = images + _noise(images, draws[:, 7]) * strength[:, None, None, None]
+    if change is not None:
+        shape = images.shape
+        images = change(images, draws[:, _NUM_DRAWS:])
+        if images.shape != shape:
+            raise InputError(f"an augmentation turned images of shape {tuple(shape)} into {tuple(images.shape)}")
     return images.clamp(0, 1)
 
 
@@ -88,7 +75,7 @@ def _sign(draws: Tensor) -> Tensor:
 
 
 def _move(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
-    """Turn, shift, scale and flip by one bilinear sampling; what comes in from outside is the border's value."""
+    """Rotate, shift, scale and flip by one bilinear sampling; what comes in from outside is the border's value."""
     height, width = images.shape[2:]
     angle = _sign(draws[:, 0]) * (policy.degrees * torch.pi / 180)
     shift_x, shift_y = policy.shift * 2 * _sign(draws[:, 1]), policy.shift * 2 * _sign(draws[:, 2])

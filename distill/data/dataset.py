@@ -1,16 +1,16 @@
-"""What every family of images becomes: a `Dataset` in memory; and what is asked of a family: a `Request`.
+"""The records of image data: the entry of a data set (`DatasetEntry`), what it is asked for and what it gives.
 
-Enters: arrays, or the files a family listed. Leaves: frozen records that the loader, the check and the splits share.
+A `Request` goes in; a `Listing` of files or a `Dataset` in memory comes out; a `DataReport` says what lies on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_dataset` was asked for; a family reads the fields that concern it and its own `options`."""
+    """What `load_dataset` was asked for; a data set reads the fields that concern it and its own `options`."""
 
     name: str
     path: Path | None
@@ -112,6 +112,13 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 1
 
+    def folder(self) -> Path:
+        """Give the folder of a set that lies in one; a file or nothing there is an error."""
+        root = self.where()
+        if not root.is_dir():
+            raise InputError(f"{root} is a file: data set {self.name} needs its folder")
+        return root
+
     def where(self) -> Path:
         """Give the path of a set that lies on disk; its absence is an error that names the remedy."""
         if self.path is None:
@@ -120,16 +127,13 @@ class Request:
             raise InputError(f"no data at {self.path}: data set {self.name} needs a file or folder there")
         return self.path
 
-    def option(self, key: str, default: Any, known: Sequence[str]) -> Any:
-        """Read one of a family's own options; an option the family does not know is an error."""
-        for given in self.options:
-            if given not in known:
-                raise InputError(f"data set {self.name} has no option {given!r}; it takes {', '.join(known) or 'none'}")
+    def option(self, key: str, default: Any) -> Any:
+        """Read one of the data set's own options; `load_dataset` has refused those that its entry does not list."""
         return self.options.get(key, default)
 
-    def near(self, known: Sequence[str], default: float = 0.0) -> float | None:
+    def near(self, default: float = 0.0) -> float | None:
         """Read the option `near`: how many gray levels apart copies of one picture may be; 0 asks for no grouping."""
-        near = float(self.option("near", default, known))
+        near = float(self.option("near", default))
         if near < 0:
             raise InputError(f"near must be 0 (off) or some gray levels, got {near}")
         return near or None
@@ -178,6 +182,91 @@ class Listing:
     def names(self) -> list[str]:
         """Give every file's path below the root, with forward slashes."""
         return [path.relative_to(self.root).as_posix() for path in self.paths]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found at a path. `problems` are one line each and empty when a run may use the data as it is.
+
+    `kind` is the data set that reads it, `options` are what it needs to be given.
+    """
+
+    path: str
+    kind: str
+    num_images: int
+    class_counts: dict[str, int]
+    split_counts: dict[str, int] = field(default_factory=dict)
+    num_groups: int = 0
+    unreadable: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    leaking_groups: tuple[str, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One data set of the registry: how it is listed or loaded, what it reads, how `tutelage data check` knows it.
+
+    A set of picture files has `list_files`: decoding, near-duplicates, splits and caches are the same for all
+    such sets.
+    A set of arrays has `load_arrays` instead. `options` are its own options, each with a line of help. `path` says
+    whether it needs a file or folder. `recognise` gives the options with which a path would be read, or None where the
+    path is something else; `faults` adds problems that a listing does not show; `check` takes the whole check over.
+    """
+
+    name: str
+    help: str
+    list_files: Callable[[Request], Listing] | None = None
+    load_arrays: Callable[[Request], Dataset] | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    path: Literal["needed", "optional", "unused"] = "needed"
+    recognise: Callable[[Path], Mapping[str, Any] | None] | None = None
+    faults: Callable[[Path], list[str]] | None = None
+    check: Callable[[Path], DataReport] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.list_files is None) == (self.load_arrays is None):
+            raise ValueError(f"data set {self.name}: give either list_files or load_arrays")
+
+    @property
+    def all_options(self) -> Mapping[str, str]:
+        """Give the options that a recipe may set: its own, and those of all picture files."""
+        return self.options if self.list_files is None else {**self.options, **_FILE_OPTIONS}
+
+    def check_request(self, path: Path | None, options: Mapping[str, Any]) -> None:
+        """Refuse options that it does not read, and a path that it would ignore."""
+        for given in options:
+            if given not in self.all_options:
+                known = ", ".join(self.all_options) or "none"
+                raise InputError(f"data set {self.name} has no option {given!r}; it takes {known}")
+        if path is not None and self.path == "unused":
+            raise InputError(
+                f"path is {str(path)!r}, and data set {self.name} is drawn, not read: name the set that lies there, "
+                "e.g. folder"
+            )
+
+
+_FILE_OPTIONS = {"fit": "how a picture becomes square: squash (default), crop or pad"}
+
+
+def has_files(*patterns: str, **options: Any) -> Callable[[Path], Mapping[str, Any] | None]:
+    """Make a `recognise` for a folder in which every pattern matches something."""
+
+    def recognise(path: Path) -> Mapping[str, Any] | None:
+        found = path.is_dir() and all(any(path.glob(pattern)) for pattern in patterns)
+        return options if found else None
+
+    return recognise
 
 
 def manifest_hash(*columns: Sequence[object] | NDArray[Any]) -> str:

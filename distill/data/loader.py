@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from tutelage.records import InputError, content_id
 
-from .augment import POLICIES, Policy, augment
+from .augment import augment
+from .augmentations import AUGMENTATIONS, Augmentation, Policy
 from .dataset import Dataset
 
 # Mean and deviation the pixels (0..1) are normalised by: ImageNet's for RGB, so that pretrained teachers fit.
@@ -45,7 +46,7 @@ class LoadedBatch(NamedTuple):
 class Loader:
     """Batches of one split. `loader.epoch(k)` gives the same bits for the same (seed, k), in any order of epochs.
 
-    `augment` is a policy's name in `POLICIES` or a `Policy`; with `augment_variants=K`, epoch k uses augmentation
+    `augment` is a name in `AUGMENTATIONS` or a `Policy`; with `augment_variants=K`, epoch k uses augmentation
     seed `k % K`, so that a teacher's cached answers are K an image. Seeds of augmentation do not depend on `seed`:
     students of different seeds share what is cached. `resolution` resizes (antialiased); None keeps the set's size.
     """
@@ -66,15 +67,13 @@ class Loader:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if isinstance(augment, str) and augment not in POLICIES:
-            raise InputError(f"no augmentation {augment!r}; known are {', '.join(POLICIES)}")
         if augment_variants is not None and augment_variants < 1:
             raise InputError(f"augment_variants must be at least 1, got {augment_variants}")
         self.dataset = dataset
         self.split = split
         self.batch_size = batch_size
         self.resolution = resolution or dataset.size
-        self.policy = POLICIES[augment] if isinstance(augment, str) else augment
+        self.augmentation = _augmentation(augment)
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
@@ -98,13 +97,13 @@ class Loader:
     @property
     def identity(self) -> str:
         """Hash all that the batches depend on: images, split, augmentation, order and batch size."""
-        look = images_id(self.dataset, self.policy, self.resolution)
+        look = images_id(self.dataset, self.augmentation, self.resolution)
         order = [self.batch_size, self.shuffle, self.seed, self.drop_last, self.augment_variants]
         return content_id([look, self.split, self.indices.tolist(), order])
 
     def aug_seed(self, epoch: int) -> int:
         """Tell the augmentation seed of an epoch; 0 where nothing is augmented, so that caches are shared."""
-        if self.policy == POLICIES["none"]:
+        if self.augmentation.changes_nothing:
             return 0
         return epoch if self.augment_variants is None else epoch % self.augment_variants
 
@@ -129,16 +128,24 @@ class Loader:
             pixels = torch.from_numpy(np.ascontiguousarray(self.dataset.images[indices])).to(self.device)
         seeds = np.full(len(indices), aug_seed, dtype=np.int64)
         images = to_unit(pixels, self.resolution)
-        images = normalise(augment(images, indices, seeds, self.policy))
+        images = normalise(augment(images, indices, seeds, self.augmentation.policy, self.augmentation.change))
         labels = torch.from_numpy(self.dataset.labels[indices]).to(self.device)
         return LoadedBatch(images, labels, torch.from_numpy(indices), torch.from_numpy(seeds))
 
 
-def images_id(dataset: Dataset, augment: str | Policy, resolution: int | None = None) -> str:
+def _augmentation(given: str | Policy | Augmentation) -> Augmentation:
+    if isinstance(given, str):
+        return AUGMENTATIONS.find(given)
+    return Augmentation("", "", given) if isinstance(given, Policy) else given
+
+
+def images_id(dataset: Dataset, augment: str | Policy | Augmentation, resolution: int | None = None) -> str:
     """Hash what decides how an (image index, augmentation seed) looks in a batch: the name of a cache of outputs."""
-    policy = POLICIES[augment] if isinstance(augment, str) else augment
+    chosen = _augmentation(augment)
+    # A change that is a plug-in's own is known by the package, its version and its name.
+    own = [] if chosen.change is None else [chosen.name, str(AUGMENTATIONS.origin(chosen.name))]
     side = resolution or dataset.size
-    return content_id([dataset.identity, asdict(policy), side, NORMALISATION[dataset.channels]])
+    return content_id([dataset.identity, asdict(chosen.policy), side, NORMALISATION[dataset.channels], *own])
 
 
 def tensors(

@@ -123,6 +123,14 @@ def straddling_groups(groups: NDArray[np.str_], column: NDArray[np.str_]) -> lis
     return sorted(group for group, found in places.items() if len(found) > 1)
 
 
+def copies(names: Sequence[str], digests: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Give the names of files that have one digest, those of each such digest together."""
+    same: dict[str, list[str]] = {}
+    for name, digest in zip(names, digests, strict=True):
+        same.setdefault(digest, []).append(name)
+    return tuple(tuple(found) for found in same.values() if len(found) > 1)
+
+
 def limit_images(labels: NDArray[Any], given: NDArray[np.str_], limit: int, seed: int) -> NDArray[np.int64]:
     """Choose at most `limit` images, each class of each given split by its share (at least one); sorted indices."""
     if limit < 1:

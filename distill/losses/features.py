@@ -1,6 +1,7 @@
 """Losses of features: relations between images, attention maps, hints; pure functions with their sources.
 
-Embeddings are `(batch, features)`, maps `(batch, channels, h, w)`, of student and teacher.
+Embeddings are `(batch, features)`, maps `(batch, channels, h, w)`, of student and teacher. Where an entry's weight is
+"CRD", it is that of Tian et al., ICLR 2020, who tuned other papers' methods beside a cross-entropy of weight 1.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.records import InputError
+
+from .entry import Loss
 
 
 def rkd(student: Tensor, teacher: Tensor, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
@@ -36,6 +39,15 @@ def _angles(points: Tensor) -> Tensor:
     return directions @ directions.transpose(1, 2)
 
 
+RKD = Loss(
+    "rkd",
+    "Park et al., CVPR 2019",
+    embeddings=lambda s, t, y, n: rkd(s, t, n["distance_weight"], n["angle_weight"]),
+    weight_source="Park et al.: distance_weight and angle_weight are the weights",
+    numbers={"distance_weight": 25.0, "angle_weight": 50.0},
+)
+
+
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """Match normalised maps of mean squared activation (Zagoruyko and Komodakis, ICLR 2017), on the coarser grid."""
     grid = _coarser(student, teacher)
@@ -46,6 +58,15 @@ def _attention(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.normalize(_pool(maps.pow(2).mean(1, keepdim=True), grid).flatten(1))
 
 
+AT = Loss(
+    "at",
+    "Zagoruyko and Komodakis, ICLR 2017",
+    maps=lambda s, t, n: attention_transfer(s, t),
+    weight=1000.0,
+    weight_source="Zagoruyko and Komodakis: beta",
+)
+
+
 def hint(projected: Tensor, teacher: Tensor) -> Tensor:
     """Match a teacher's map by MSE (FitNets, Romero et al., ICLR 2015); the student's has passed a 1x1 projector."""
     if projected.shape[1] != teacher.shape[1]:
@@ -54,6 +75,17 @@ def hint(projected: Tensor, teacher: Tensor) -> Tensor:
         )
     grid = _coarser(projected, teacher)
     return F.mse_loss(_pool(projected, grid), _pool(teacher, grid))
+
+
+FITNET = Loss(
+    "fitnet",
+    "Romero et al., ICLR 2015; hint and labels together, as in CRD, not in two stages",
+    maps=lambda s, t, n: hint(s, t),
+    pairs="last",
+    project=True,
+    weight=100.0,
+    weight_source="CRD",
+)
 
 
 def similarity_preserving(student: Tensor, teacher: Tensor, norm: float = 2.0) -> Tensor:
@@ -68,6 +100,16 @@ def similarity_preserving(student: Tensor, teacher: Tensor, norm: float = 2.0) -
 def _similarity(features: Tensor, norm: float) -> Tensor:
     flat = features.flatten(1)
     return F.normalize(flat @ flat.T, p=norm, dim=1)
+
+
+SPKD = Loss(
+    "spkd",
+    "Tung and Mori, ICCV 2019",
+    maps=lambda s, t, n: similarity_preserving(s, t),
+    pairs="last",
+    weight=3000.0,
+    weight_source="Tung and Mori: gamma",
+)
 
 
 def category_relation(
@@ -94,6 +136,16 @@ def category_relation(
 def _centroids(points: Tensor, member: Tensor) -> Tensor:
     """Give the unit vectors (classes, features) along the mean of each class's points, which is along their sum."""
     return F.normalize(member.T @ points, dim=1)
+
+
+CATEGORY_RELATION = Loss(
+    "category_relation",
+    "after CRCKD (Xing et al., MICCAI 2021), without its memory bank: anchors and centroids are the batch's",
+    embeddings=lambda s, t, y, n: category_relation(s, t, y, relation_weight=n["relation_weight"]),
+    project=True,
+    numbers={"relation_weight": 1.0},
+    needs_labels=True,
+)
 
 
 def _coarser(a: Tensor, b: Tensor) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Losses of logits: against hard labels and against a teacher's softened outputs, as pure functions with their sources.
+"""Losses of logits: against hard labels and against a teacher's softened outputs, pure functions with their sources.
 
 Logits are `(batch, classes)`, labels `(batch,)` or `(batch, labels)`. Every soft loss is the soft term alone: `train`
 weighs it against the hard term.
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from tutelage.records import InputError
 
+from .entry import Loss
+
 
 def hard_loss(
     logits: Tensor,
@@ -22,9 +24,9 @@ def hard_loss(
     class_weights: Tensor | None = None,
     focal_gamma: float = 0.0,
 ) -> Tensor:
-    """Give cross-entropy `(batch,)` or, for several labels, the mean binary one `(batch, labels)` against hard labels.
+    """Give cross-entropy for labels `(batch,)`, or the mean binary one for labels `(batch, labels)`.
 
-    Labels of class probabilities `(batch, classes)` (mixup) are taken too. Several labels: `class_weights` is the
+    Labels of class probabilities `(batch, classes)` (mixup) are taken too. Multi-label: `class_weights` is the
     positive weight neg / pos of each, and a NaN label is unknown and left out. `focal_gamma` > 0 weighs an example by
     (1 - p_t)^gamma (Lin et al., ICCV 2017).
     """
@@ -71,6 +73,16 @@ def multi_label_kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -
     return kl.mean() * temperature**2
 
 
+KD = Loss(
+    "kd",
+    "Hinton et al., 2015",
+    lambda s, t, y, T, n: soft_kd(s, t, T),
+    multi_label=lambda s, t, y, T, n: multi_label_kd(s, t, T),
+    weight_source="Hinton et al.: T^2 balances the two terms",
+    temperature=4.0,
+)
+
+
 def soft_mse(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """Give T^2 MSE(softmax(z_s / T), softmax(z_t / T)), a mean over batch and classes (replication of 2305.06244)."""
     return F.mse_loss((student / temperature).softmax(1), (teacher / temperature).softmax(1)) * temperature**2
@@ -79,6 +91,16 @@ def soft_mse(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tens
 def multi_label_soft_mse(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """Give T^2 MSE(sigmoid(z_s / T), sigmoid(z_t / T)), a mean over batch and labels."""
     return F.mse_loss((student / temperature).sigmoid(), (teacher / temperature).sigmoid()) * temperature**2
+
+
+SOFT_MSE = Loss(
+    "soft_mse",
+    "replication of arXiv 2305.06244",
+    lambda s, t, y, T, n: soft_mse(s, t, T),
+    multi_label=lambda s, t, y, T, n: multi_label_soft_mse(s, t, T),
+    weight_source="the replication",
+    temperature=2.0,
+)
 
 
 def dkd(
@@ -105,6 +127,19 @@ def _target_or_not(log_p: Tensor, target: Tensor) -> Tensor:
     return torch.stack((log_p[target], rest), dim=1)
 
 
+DKD = Loss(
+    "dkd",
+    "Zhao et al., CVPR 2022",
+    lambda s, t, y, T, n: dkd(s, t, y, T, alpha=n["alpha"], beta=n["beta"]),
+    weight_source="Zhao et al.: alpha and beta are the weights",
+    temperature=4.0,
+    numbers={"alpha": 1.0, "beta": 8.0},
+    needs_labels=True,
+    min_classes=3,
+    reason="its non-target term is a distribution over one class: its gradient is 0",
+)
+
+
 def dist(student: Tensor, teacher: Tensor, temperature: float = 4.0, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
     """Give T^2 (beta inter + gamma intra): 1 - Pearson over classes and over the batch (Huang et al., NeurIPS 2022)."""
     s, t = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
@@ -119,14 +154,38 @@ def _pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
     return F.cosine_similarity(a, b, dim=1, eps=eps)
 
 
+DIST = Loss(
+    "dist",
+    "Huang et al., NeurIPS 2022",
+    lambda s, t, y, T, n: dist(s, t, T, beta=n["beta"], gamma=n["gamma"]),
+    weight_source="Huang et al.: beta and gamma are the weights; their code's class has 1 and 1 by default",
+    temperature=1.0,
+    numbers={"beta": 2.0, "gamma": 2.0},
+    min_classes=3,
+    reason="the correlation of two probabilities that sum to 1 is always +1 or -1: its inter term has no gradient",
+)
+
+
 def logit_std(student: Tensor, teacher: Tensor, temperature: float = 2.0, eps: float = 1e-7) -> Tensor:
-    """Give T^2 KL of logits standardised over classes, so that only their shape is taught (Sun et al., CVPR 2024)."""
+    """Give T^2 KL of logits standardised over classes, so that only their shape counts (Sun et al., CVPR 2024)."""
     return soft_kd(_standardise(student, eps), _standardise(teacher, eps), temperature)
 
 
 def _standardise(logits: Tensor, eps: float) -> Tensor:
-    # The unbiased deviation, as in the authors' code and in torchdistill.
+    # The unbiased standard deviation, as in the authors' code and in torchdistill.
     return (logits - logits.mean(1, keepdim=True)) / (eps + logits.std(1, keepdim=True))
+
+
+LOGITSTD = Loss(
+    "logitstd",
+    "Sun et al., CVPR 2024",
+    lambda s, t, y, T, n: logit_std(s, t, T),
+    weight=9.0,
+    weight_source="Sun et al.: their code's kd-weight",
+    temperature=2.0,
+    min_classes=3,
+    reason="two standardised logits are always +-.707: the loss does not depend on the student",
+)
 
 
 def balanced_weights(labels: Tensor, num_classes: int, multi_label: bool = False) -> tuple[float, ...]:

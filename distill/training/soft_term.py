@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tutelage.distill.losses.features import attention_transfer, category_relation, hint, rkd, similarity_preserving
+from tutelage.distill.losses.entry import Loss, Numbers
 from tutelage.distill.losses.hooks import Layer, Taps, Trace, last_layer, stage_layers, trace
 from tutelage.distill.losses.logits import multi_label_kd, soft_kd
-from tutelage.distill.losses.methods import LOGITS_TEMPERATURE, LOSSES, Numbers, check_distillation
+from tutelage.distill.losses.methods import LOGITS_TEMPERATURE, check_distillation
 from tutelage.records import InputError
 
 from .mixing import Mix
@@ -71,7 +71,7 @@ class Taught:
         self.inside: FeatureMethod | None = None
         if self.loss.features:
             live = self._live(example, student_example)
-            self.inside = FeatureMethod(kd, self.numbers, student, live, student_example)
+            self.inside = FeatureMethod(self.loss, kd, self.numbers, student, live, student_example)
 
     @property
     def projectors(self) -> nn.ModuleList:
@@ -144,17 +144,19 @@ class FeatureMethod:
     """A method that looks inside: taps on the student and on live teachers, projectors where channels differ.
 
     Layers are found by themselves (the ends of stages, see `stage_layers`) unless `student_layers` and
-    `teacher_layers` name them. Teachers are asked anew for every batch: their insides are not cached.
+    `teacher_layers` name them. Teachers run anew for every batch: their features are not cached.
     """
 
     def __init__(
         self,
+        loss: Loss,
         kd: KDConfig,
         numbers: Numbers,
         student: nn.Module,
         teachers: Sequence[tuple[nn.Module, Tensor, int | None, bool]],
         example: Tensor,
     ) -> None:
+        self._method = loss
         self.kd = kd
         self._numbers = numbers
         self.projectors = nn.ModuleList()
@@ -192,28 +194,22 @@ class FeatureMethod:
     def _compare(self, taps: Taps, pairs: Sequence[tuple[Layer, Layer]], projectors: Any, labels: Tensor) -> Tensor:
         assert self._student.embedding is not None
         assert taps.embedding is not None
-        ours, theirs = self._student.embedding.float(), taps.embedding.float()
-        if self.kd.method == "rkd":
-            return rkd(ours, theirs, **self._numbers)
-        if self.kd.method == "category_relation":
-            return category_relation(projectors[0](ours), theirs, labels, **self._numbers)
+        if self._method.embeddings is not None:
+            ours = projectors[0](self._student.embedding.float())
+            return self._method.embeddings(ours, taps.embedding.float(), labels, self._numbers)
+        assert self._method.maps is not None, "a feature method compares embeddings or maps"
         mine, given = self._student.maps, taps.maps
-        values = []
-        for i, (own, other) in enumerate(pairs):
-            s, t = mine[own.name].float(), given[other.name].float()
-            if self.kd.method == "at":
-                values.append(attention_transfer(s, t))
-            elif self.kd.method == "spkd":
-                values.append(similarity_preserving(s, t))
-            else:
-                values.append(hint(projectors[i](s), t))
+        values = [
+            self._method.maps(project(mine[own.name].float()), given[other.name].float(), self._numbers)
+            for project, (own, other) in zip(projectors, pairs, strict=True)
+        ]
         return torch.stack(values).sum()
 
     def _pair(self, own: Trace, theirs: Trace) -> tuple[tuple[Layer, Layer], ...]:
         named = (self.kd.options.get("student_layers"), self.kd.options.get("teacher_layers"))
-        if not LOSSES[self.kd.method].layers:
+        if not self._method.layers:
             return ()
-        if self.kd.method in ("spkd", "fitnet") and named == (None, None):
+        if self._method.pairs == "last" and named == (None, None):
             return ((last_layer(own), last_layer(theirs)),)
         ours, others = (_named_layers(names, traced) for names, traced in zip(named, (own, theirs), strict=True))
         if named == (None, None):
@@ -224,12 +220,14 @@ class FeatureMethod:
         return tuple(zip(ours, others, strict=True))
 
     def _projector(self, own: Trace, theirs: Trace, pairs: Sequence[tuple[Layer, Layer]]) -> nn.ModuleList:
-        if self.kd.method == "category_relation":
-            same = own.embedding_size == theirs.embedding_size
-            return nn.ModuleList([nn.Identity() if same else nn.Linear(own.embedding_size, theirs.embedding_size)])
-        if self.kd.method == "fitnet":
-            return nn.ModuleList([nn.Conv2d(a.channels, b.channels, 1, bias=False) for a, b in pairs])
-        return nn.ModuleList()
+        if self._method.layers:
+            return nn.ModuleList(
+                nn.Conv2d(a.channels, b.channels, 1, bias=False) if self._method.project else nn.Identity()
+                for a, b in pairs
+            )
+        if not self._method.project or own.embedding_size == theirs.embedding_size:
+            return nn.ModuleList([nn.Identity()])
+        return nn.ModuleList([nn.Linear(own.embedding_size, theirs.embedding_size)])
 
 
 def _named_layers(names: Sequence[str] | None, traced: Trace) -> tuple[Layer, ...]:

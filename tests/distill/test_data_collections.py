@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.check import check_path
+from tutelage.distill.data.registry import load_dataset
 from tutelage.distill.data.sets.chest import CHESTXRAY14_LABELS
 from tutelage.distill.data.sets.lc25000 import group_near_duplicates
 from tutelage.distill.data.sets.phantom import draw_slice

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tutelage.distill.data.check import check_path
 from tutelage.distill.data.images import decode
-from tutelage.distill.data.registry import DATASETS, check_path, load_dataset
+from tutelage.distill.data.registry import DATASETS, load_dataset
 from tutelage.distill.data.sets.folders import cxr3_group
 from tutelage.distill.evaluation.evaluate import evaluate
 from tutelage.records import InputError
@@ -126,7 +127,7 @@ def test_a_class_without_images_is_named_and_check_tells_every_fault(tmp_path: P
 def test_requests_that_cannot_be_met_are_one_line(tmp_path: Path) -> None:
     root = _folder(tmp_path, num=4)
     cases = [
-        ({"name": "foldr"}, "did you mean 'folder'"),
+        ({"name": "foldr"}, "unknown data set 'foldr': did you mean 'folder'"),
         ({"path": tmp_path / "nowhere"}, "no data at"),
         ({"path": None}, "say where"),
         ({"size": 4}, "size must be 8 to"),
@@ -230,5 +231,7 @@ def test_a_class_absent_from_a_split_is_said_and_its_auc_is_empty(tmp_path: Path
 
 
 def test_every_data_set_says_what_it_reads() -> None:
-    lines = {name: (entry.__doc__ or "").strip().split("\n")[0] for name, entry in DATASETS.items()}
-    assert all(len(line) > 20 for line in lines.values()), lines
+    for name, entry in DATASETS.items():
+        assert name == entry.name
+        assert len(entry.help) > 20
+        assert all(len(line) > 10 for line in entry.all_options.values()), entry.all_options

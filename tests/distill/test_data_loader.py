@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.distill.data.augment import POLICIES, Policy, augment, uniforms
+from tutelage.distill.data.augment import augment, uniforms
+from tutelage.distill.data.augmentations import AUGMENTATIONS, Policy
 from tutelage.distill.data.loader import NORMALISATION, Loader, normalise, tensors, to_unit
 from tutelage.distill.data.registry import Dataset, phantom
 from tutelage.records import InputError
@@ -28,11 +29,13 @@ def test_an_epoch_repeats_to_the_bit_and_epochs_differ(data: Dataset) -> None:
 def test_augmentation_does_not_depend_on_the_batch(data: Dataset, policy: str) -> None:
     images = to_unit(torch.from_numpy(data.images[:40]), 32)
     indices, seeds = np.arange(40), np.full(40, 7)
-    together = augment(images, indices, seeds, POLICIES[policy])
+    together = augment(images, indices, seeds, AUGMENTATIONS[policy].policy)
     for number in (0, 13, 39):
-        alone = augment(images[number : number + 1], indices[number : number + 1], seeds[:1], POLICIES[policy])
+        alone = augment(
+            images[number : number + 1], indices[number : number + 1], seeds[:1], AUGMENTATIONS[policy].policy
+        )
         assert torch.equal(alone[0], together[number])
-    backwards = augment(images.flip(0), indices[::-1].copy(), seeds, POLICIES[policy])
+    backwards = augment(images.flip(0), indices[::-1].copy(), seeds, AUGMENTATIONS[policy].policy)
     assert torch.equal(backwards.flip(0), together)
 
 
@@ -101,7 +104,7 @@ def test_draws_are_uniform_and_independent_of_each_other() -> None:
 def test_bad_requests_are_named(data: Dataset) -> None:
     for change, message in (
         ({"batch_size": 0}, "batch_size"),
-        ({"augment": "wild"}, "no augmentation 'wild'"),
+        ({"augment": "wild"}, "unknown augmentation 'wild'"),
         ({"split": "tset"}, "no split 'tset'"),
         ({"batch_size": 500, "drop_last": True}, "fewer than one batch"),
         ({"augment_variants": 0}, "augment_variants"),

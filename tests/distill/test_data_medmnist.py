@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.check import check_path
+from tutelage.distill.data.registry import load_dataset
 from tutelage.distill.data.sets.medmnist import CLASS_NAMES
 from tutelage.records import InputError
 

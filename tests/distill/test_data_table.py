@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.check import check_path
+from tutelage.distill.data.registry import load_dataset
 from tutelage.records import InputError
 
 

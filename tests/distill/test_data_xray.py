@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tutelage.distill.data.check import check_path
 from tutelage.distill.data.dataset import Listing, Request
-from tutelage.distill.data.registry import check_path, load_dataset
+from tutelage.distill.data.registry import load_dataset
 from tutelage.distill.data.sets import chest
 from tutelage.records import InputError
 
@@ -65,7 +66,8 @@ def test_brax_keeps_patients_and_labels_that_are_not_known(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert data.labels.shape == (54, 13)
     report = check_path(tmp_path)
-    assert (report.kind, report.num_images, report.num_groups) == ("torchxrayvision brax", 54, 30)
+    assert (report.kind, report.num_images, report.num_groups) == ("torchxrayvision", 54, 30)
+    assert report.options == {"collection": "brax"}
     assert report.ok
     assert len(set(data.groups.tolist())) == 30
     parts = [set(data.groups[indices]) for indices in data.splits.values()]

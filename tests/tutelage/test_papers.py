@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tutelage.distill.data.check import check_path
 from tutelage.distill.data.images import decode
-from tutelage.distill.data.registry import check_path
 from tutelage.distill.data.sets.chest import CHESTXRAY14_LABELS
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context

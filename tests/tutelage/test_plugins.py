@@ -1,20 +1,33 @@
 """Registries with plug-ins: what other distributions add, and what is said of those that cannot be used."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from tutelage import plugins
+from tutelage.distill.data.dataset import DatasetEntry
+from tutelage.distill.data.loader import LoadedBatch, Loader, images_id
+from tutelage.distill.data.registry import load_dataset, phantom
+from tutelage.distill.losses.entry import Loss
+from tutelage.distill.losses.methods import check_distillation
+from tutelage.distill.training.mixing import Mix
+from tutelage.distill.training.schedule import KDConfig
+from tutelage.distill.training.soft_term import Taught
+from tutelage.pipeline.recipe import load_recipe
 from tutelage.plugins import Origin, PluginError, Registry
 from tutelage.records import InputError
 
 from .command import tutelage
+from .installed import Install, installer
 
 
 @dataclass(frozen=True)
@@ -28,36 +41,14 @@ def colours() -> Registry[Colour]:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a function that installs a distribution, as pip leaves it: modules and a dist-info with entry points."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
-
-    def install(name: str, version: str, points: dict[str, dict[str, str]], modules: dict[str, str]) -> None:
-        info = tmp_path / f"{name}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        lines = [
-            line
-            for group, entries in points.items()
-            for line in (f"[tutelage.{group}]", *(f"{key} = {value}" for key, value in entries.items()))
-        ]
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-        for module, text in modules.items():
-            (tmp_path / f"{module}.py").write_text(text)
-        plugins.forget()
-
-    yield install
-    for module in set(sys.modules) - before:
-        if getattr(sys.modules[module], "__file__", None) and str(tmp_path) in str(sys.modules[module].__file__):
-            del sys.modules[module]
-    plugins.forget()
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    yield from installer(tmp_path, monkeypatch)
 
 
 GREEN = f"from {__name__} import Colour\ngreen = Colour('green', 120.0)\n"
 
 
-def test_what_a_distribution_adds_is_loaded_with_its_name_and_version(installed: Any) -> None:
+def test_what_a_distribution_adds_is_loaded_with_its_name_and_version(installed: Install) -> None:
     installed("paints", "1.2", {"losses": {"green": "paints:green"}}, {"paints": GREEN})
     registry = colours()
     assert list(registry) == ["red", "blue", "green"]
@@ -70,7 +61,7 @@ def test_what_a_distribution_adds_is_loaded_with_its_name_and_version(installed:
     assert plugins.load("columns") == {}
 
 
-def test_a_module_is_imported_when_its_entry_is_needed_and_once(installed: Any, tmp_path: Path) -> None:
+def test_a_module_is_imported_when_its_entry_is_needed_and_once(installed: Install, tmp_path: Path) -> None:
     count = f"open({str(tmp_path / 'count')!r}, 'a').write('x')\n"
     installed("paints", "1.2", {"losses": {"green": "lazy_paints:green"}}, {"lazy_paints": count + GREEN})
     registry = colours()
@@ -95,7 +86,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_plugin_is_one_line_when_it_is_asked_for_and_harms_nobody_else(installed: Any, kind: str) -> None:
+def test_a_broken_plugin_is_one_line_when_it_is_asked_for_and_harms_nobody_else(installed: Install, kind: str) -> None:
     text, reason = BROKEN[kind]
     module = f"broken_paints_{list(BROKEN).index(kind)}"
     installed("badpaints", "0.1", {"losses": {"green": f"{module}:green"}}, {module: text})
@@ -114,7 +105,7 @@ def test_a_broken_plugin_is_one_line_when_it_is_asked_for_and_harms_nobody_else(
     assert [str(error) for error in registry.broken()] == [str(refused.value)]
 
 
-def test_a_name_that_is_built_in_is_refused_where_a_user_gives_it(installed: Any) -> None:
+def test_a_name_that_is_built_in_is_refused_where_a_user_gives_it(installed: Install) -> None:
     text = f"from {__name__} import Colour\nred = Colour('red', 5.0)\n"
     installed("paints", "1.2", {"losses": {"red": "other_reds:red"}}, {"other_reds": text})
     registry = colours()
@@ -126,7 +117,7 @@ def test_a_name_that_is_built_in_is_refused_where_a_user_gives_it(installed: Any
     assert registry.find("blue").hue == 240.0
 
 
-def test_two_distributions_with_one_name_are_both_named(installed: Any) -> None:
+def test_two_distributions_with_one_name_are_both_named(installed: Install) -> None:
     installed("paints", "1.2", {"losses": {"green": "paints_a:green"}}, {"paints_a": GREEN})
     installed("dyes", "3.0", {"losses": {"green": "paints_b:green"}}, {"paints_b": GREEN})
     registry = colours()
@@ -138,7 +129,7 @@ def test_two_distributions_with_one_name_are_both_named(installed: Any) -> None:
     assert len(plugins.broken("losses")) == 1
 
 
-def test_an_unknown_name_is_one_line_with_what_is_near_plugins_included(installed: Any) -> None:
+def test_an_unknown_name_is_one_line_with_what_is_near_plugins_included(installed: Install) -> None:
     installed("paints", "1.2", {"losses": {"green": "near_paints:green"}}, {"near_paints": GREEN})
     with pytest.raises(InputError, match="unknown colour 'greem': did you mean 'green'"):
         colours().find("greem")
@@ -150,14 +141,121 @@ def test_an_unknown_name_is_one_line_with_what_is_near_plugins_included(installe
         colours()["xyz"]
 
 
-def test_doctor_lists_plugins_and_warns_of_broken_ones(installed: Any) -> None:
-    points = {"columns": {"broken": "no_such_module_here:x"}}
-    installed("paints", "1.2", points, {})
+FROST = """
+from tutelage.distill.data.augmentations import Augmentation
+
+def brighten(images, draws):
+    return images + draws[:, :1, None, None]
+
+frost = Augmentation("frost", "white noise of winter", change=brighten)
+"""
+
+
+def test_doctor_lists_plugins_and_warns_of_broken_ones(installed: Install) -> None:
+    points = {"columns": {"broken": "no_such_module_here:x"}, "augmentations": {"frost": "winter:frost"}}
+    installed("paints", "1.2", points, {"winter": FROST})
     done = tutelage("doctor", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["plug-in columns broken"].startswith("warning: plug-in paints 1.2: entry point broken")
     assert "No module named" in facts["plug-in columns broken"]
+    assert facts["plug-in augmentations frost"] == "paints 1.2"
+
+
+def test_an_augmentation_of_a_plugin_changes_images_one_by_one_and_names_the_cache(installed: Install) -> None:
+    data = phantom(24, 16)
+    before = images_id(data, "light")
+    installed("paints", "1.2", {"augmentations": {"frost": "frost_a:frost"}}, {"frost_a": FROST})
+    together = Loader(data, "train", 8, augment="frost").batch(np.arange(8), 3)
+    alone = Loader(data, "train", 1, augment="frost").batch(np.array([5]), 3)
+    assert torch.equal(together.images[5:6], alone.images)
+    assert not torch.equal(together.images, Loader(data, "train", 8).batch(np.arange(8), 3).images)
+    first = images_id(data, "frost")
+    assert first != images_id(data, "none")
+    assert images_id(data, "light") == before
+    shutil.rmtree(Path(sys.modules["frost_a"].__file__ or "").parent / "paints-1.2.dist-info")
+    installed("paints", "1.3", {"augmentations": {"frost": "frost_a:frost"}}, {})
+    assert images_id(data, "frost") != first  # another version may change images in another way
+
+
+SHAPES = """
+import numpy as np
+from tutelage.distill.data.dataset import Dataset, DatasetEntry
+from tutelage.distill.data.splits import make_splits
+
+def load(request):
+    n = request.option("num", 30)
+    labels = np.arange(n) % 2
+    names = np.array([f"p{i}" for i in range(n)])
+    images = np.repeat(labels, request.size**2).reshape(n, request.size, request.size, 1).astype(np.uint8) * 200
+    return Dataset("shapes", images, labels, ("a", "b"), names, make_splits(labels, names, np.full(n, ""), request),
+                   names=names)
+
+shapes = DatasetEntry("shapes", "Two plain shapes.", load_arrays=load, options={"num": "how many"}, path="unused")
+"""
+
+
+def test_a_data_set_of_a_plugin_is_listed_checked_and_read_by_a_recipe(installed: Install) -> None:
+    installed("shaped", "0.3", {"datasets": {"shapes": "shaped:shapes"}}, {"shaped": SHAPES})
+    listed = json.loads(tutelage("data", "list", "--json").stdout)
+    assert listed["shapes"] == {
+        "help": "Two plain shapes.", "path": "unused", "options": {"num": "how many"}, "plugin": "shaped 0.3",
+    }  # fmt: skip
+    assert listed["phantom"]["plugin"] is None
+    assert "(from shaped 0.3)" in tutelage("data", "list").stdout
+    recipe = load_recipe("demo", ["data.dataset=shapes", "data.limit=null", "data.options.num=12"])
+    assert recipe.data.options == {"num": 12}
+    assert len(load_dataset("shapes", size=8, options={"num": 12}).images) == 12
+    for change, message in (
+        ("data.options.nm=3", "data set shapes has no option 'nm'; it takes num"),
+        ("data.path=x", "data set shapes is drawn, not read"),
+        ("data.dataset=shaps", "unknown data set 'shaps': did you mean 'shapes'"),
+        ("data.augment=lite", "unknown augmentation 'lite': did you mean 'light'"),
+    ):
+        with pytest.raises(InputError, match=message) as refused:
+            load_recipe("demo", ["data.dataset=shapes", "data.limit=null", change])
+        assert "\n" not in str(refused.value)
+
+
+CLOSER = """
+from tutelage.distill.losses.entry import Loss
+
+def compare(student, teacher, labels, numbers):
+    return numbers["far"] * (student - teacher).abs().mean()
+
+closer = Loss("closer", "ours", embeddings=compare, project=True, numbers={"far": 2.0})
+"""
+
+
+def test_a_loss_of_a_plugin_distils_and_is_checked_as_others_are(installed: Install) -> None:
+    installed("closer", "0.1", {"losses": {"closer": "closer_loss:closer"}}, {"closer_loss": CLOSER})
+    with pytest.raises(
+        InputError, match="unknown distillation option 'near': method 'closer' reads far, logits_weight"
+    ):
+        check_distillation(KDConfig(method="closer", options={"near": 1.0}), 3, False)
+
+    def network(width: int) -> nn.Module:
+        torch.manual_seed(width)
+        return nn.Sequential(nn.Conv2d(1, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+
+    student, teacher, images = network(4), network(6), torch.rand(5, 1, 8, 8)
+    kd = KDConfig(method="closer", options={"far": 3.0})
+    term = Taught([teacher], kd, student, images[:1], images[:1], False, 3)
+    (projector,) = term.projectors[0]
+    logits = student(images)
+    soft = term.soft(logits, LoadedBatch(images, torch.zeros(5).long(), torch.arange(5), torch.zeros(5)), Mix(), images)
+    expected = 3 * (projector(student[:3](images)) - teacher[:3](images)).abs().mean()
+    assert torch.allclose(soft, expected)
+    term.close()
+
+
+def test_entries_that_say_nothing_or_too_much_are_refused() -> None:
+    with pytest.raises(ValueError, match="either list_files or load_arrays"):
+        DatasetEntry("empty", "nothing")
+    with pytest.raises(ValueError, match="one of soft, embeddings and maps"):
+        Loss("empty", "ours")
+    with pytest.raises(ValueError, match="one of soft, embeddings and maps"):
+        Loss("both", "ours", lambda s, t, y, T, n: s.sum(), maps=lambda s, t, n: s.sum())
 
 
 def test_importing_the_package_looks_for_no_plugins() -> None:

@@ -70,10 +70,11 @@ TEXTS = ["2024", "1e3", "yes", "no", "#x", "images #1", "a: b", "[x", "2024-13-4
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_field_takes_what_was_written(text: str) -> None:
-    assert load_recipe("demo", [f"data.path={text}"]).data.path == Path(text)
+    assert load_recipe("demo", ["data.dataset=folder", f"data.path={text}"]).data.path == Path(text)
     assert load_recipe("demo", [f"title={text}"]).title == text
     assert load_recipe("demo", [f"teachers.0.weights={text}"]).teachers[0].weights == Path(text)
-    assert with_options(load_recipe("demo"), {"data.path": Path(text)}).data.path == Path(text)
+    options = {"data.dataset": "folder", "data.path": Path(text)}
+    assert with_options(load_recipe("demo"), options).data.path == Path(text)
 
 
 @pytest.mark.parametrize("text", ["2024", "1e3", "yes", "no", "2024-13-45", "=", "0x1F"])
@@ -81,7 +82,7 @@ def test_a_text_field_of_a_file_or_a_list_takes_what_was_written(tmp_path: Path,
     file = tmp_path / "mine.yaml"
     file.write_text(
         f"name: mine\ntitle: {text}\nbaselines: [{text}]\n"
-        f"teachers: [{{name: {text}, epochs: 3}}]\ndata: {{path: {text}}}\n"
+        f"teachers: [{{name: {text}, epochs: 3}}]\ndata: {{dataset: folder, path: {text}}}\n"
     )
     recipe = load_recipe(str(file))
     assert (recipe.title, recipe.baselines, recipe.teachers[0].name) == (text, (text,), text)
@@ -91,6 +92,7 @@ def test_a_text_field_of_a_file_or_a_list_takes_what_was_written(tmp_path: Path,
 
 def test_what_is_no_text_stays_yaml_and_quotes_and_null_keep_their_meaning() -> None:
     changes = ["distill.epochs=7", "data.leaky=yes", "search.max_params=3000000", "devices=[]", "data.options.near=20"]
+    changes.append("data.dataset=folder")
     recipe = load_recipe("demo", [*changes, "data.path='a b'", 'title=""', "distill.lr=1e-4"])
     assert (recipe.distill.epochs, recipe.data.leaky, recipe.search.max_params) == (7, True, "3000000")
     assert (recipe.devices, recipe.data.options["near"], recipe.data.path) == ((), 20, Path("a b"))

@@ -10,25 +10,42 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from tutelage.cli.output import print_figures
-from tutelage.plugins import GROUPS, Registry, broken, load, origin
+from tutelage.plugins import GROUPS, Registry, broken, load, origin, origins
 from tutelage.quantities import in_units
 
 if TYPE_CHECKING:
-    from tutelage.distill.data.check import DataReport
+    from tutelage.distill.data.dataset import DataReport, DatasetEntry
 
 # Every registry that plug-ins may add to: where it lives.
-REGISTRIES: tuple[tuple[str, str], ...] = ()
+REGISTRIES: Mapping[str, tuple[str, str]] = {
+    "datasets": ("tutelage.distill.data.registry", "DATASETS"),
+    "losses": ("tutelage.distill.losses.methods", "LOSSES"),
+    "augmentations": ("tutelage.distill.data.augmentations", "AUGMENTATIONS"),
+}
 PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 
 
-def print_datasets(datasets: Mapping[str, Any], console: Console, as_json: bool = False) -> None:
-    """Print each data set with the first line of what it says of itself."""
-    lines = {name: (getattr(entry, "__doc__", None) or "").strip().split("\n")[0] for name, entry in datasets.items()}
+def print_datasets(datasets: Registry[DatasetEntry], console: Console, as_json: bool = False) -> None:
+    """Print each data set: what it is, whether it needs a path, its options, and the package that adds it."""
     if as_json:
-        print(json.dumps(lines))
+        print(json.dumps({name: _described(entry, datasets) for name, entry in datasets.items()}))
         return
-    for name, line in lines.items():
-        console.print(f"{name:20} {line}", highlight=False, soft_wrap=True)
+    for name, entry in datasets.items():
+        whose = f" (from {origin})" if (origin := datasets.origin(name)) else ""
+        console.print(f"{name:20} {entry.help}{whose}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{'':20} path: {entry.path}", highlight=False)
+        for option, line in entry.all_options.items():
+            console.print(f"{'':20} {option}: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _described(entry: DatasetEntry, datasets: Registry[DatasetEntry]) -> dict[str, Any]:
+    origin = datasets.origin(entry.name)
+    return {
+        "help": entry.help,
+        "path": entry.path,
+        "options": dict(entry.all_options),
+        "plugin": str(origin) if origin else None,
+    }
 
 
 def print_data_report(report: DataReport, console: Console, as_json: bool = False) -> None:
@@ -36,7 +53,8 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
     if as_json:
         print(json.dumps(report.to_dict()))
         return
-    lines = [f"{report.path}: {report.kind}, {report.num_images} images, {report.num_groups} groups"]
+    options = "".join(f", {name} {value}" for name, value in report.options.items() if value)
+    lines = [f"{report.path}: {report.kind}{options}, {report.num_images} images, {report.num_groups} groups"]
     for title, counts in (("class", report.class_counts), ("split", report.split_counts), ("size", report.sizes)):
         lines += [f"  {title} {name}: {number}" for name, number in counts.items()]
     lines += [f"  unreadable: {name}" for name in report.unreadable]
@@ -69,13 +87,12 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
 
 def _plugins() -> dict[str, str]:
     """Say what installed packages add to the registries, and warn of plug-ins that cannot be used."""
-    registries: dict[str, Registry[Any]] = {}
-    for module, attribute in REGISTRIES:
-        registry = getattr(importlib.import_module(module), attribute)
-        registries[registry.group] = registry
     facts = {}
     for group in GROUPS:
-        registry = registries.get(group)
+        if not origins(group):
+            continue  # no room is imported for nothing
+        module, attribute = REGISTRIES.get(group, ("", ""))
+        registry: Registry[Any] | None = getattr(importlib.import_module(module), attribute) if module else None
         added = registry.added() if registry else {name: origin(group, name) for name in load(group)}
         facts.update({f"plug-in {group} {name}": str(whose) for name, whose in added.items()})
         for error in registry.broken() if registry else broken(group):

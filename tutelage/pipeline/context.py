@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.loader import Loader, tensors
 from tutelage.distill.data.registry import Dataset, load_dataset
 from tutelage.distill.training.train import TrainSchedule
@@ -57,11 +58,12 @@ class Context:
     def data_key(self) -> dict[str, Any]:
         """What identifies the images, their split and their augmentation in a stage's inputs."""
         section = self.recipe.data
+        plugin = AUGMENTATIONS.origin(section.augment)
         return {
             "manifest": self.dataset.manifest,
             "size": section.size,
             "channels": section.channels,
-            "augment": section.augment,
+            "augment": f"{section.augment} of {plugin}" if plugin else section.augment,
             "variants": section.augment_variants,
         }
 

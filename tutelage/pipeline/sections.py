@@ -72,12 +72,31 @@ class DataSection(Section):
     leaky: bool = False
     skip_bad: bool = False
     workers: int = Field(2, ge=1)  # threads that decode picture files, once
-    augment: Literal["none", "light", "medical", "flip", "chexpert"] = "light"
+    augment: str = "light"  # a name of distill/data/augmentations.py, or a plug-in's
     augment_variants: int = Field(4, ge=1)  # augmentations of an image that recur, so that teachers are asked once
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)  # of the data set: `tutelage data list` names them
+
+    @field_validator("dataset")
+    @classmethod
+    def _a_dataset(cls, value: str) -> str:
+        from tutelage.distill.data.registry import DATASETS
+
+        DATASETS.find(value)
+        return value
+
+    @field_validator("augment")
+    @classmethod
+    def _an_augmentation(cls, value: str) -> str:
+        from tutelage.distill.data.augmentations import AUGMENTATIONS
+
+        AUGMENTATIONS.find(value)
+        return value
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> DataSection:
+        from tutelage.distill.data.registry import DATASETS
+
+        DATASETS.find(self.dataset).check_request(self.path, self.options)
         if self.fold is None and self.folds != type(self).model_fields["folds"].default:
             raise ValueError(f"folds: {self.folds} has no effect without a fold: give fold, or leave folds out")
         if self.fold is not None and self.test_share != type(self).model_fields["test_share"].default:

@@ -1,6 +1,6 @@
 """Chest X-ray collections with many labels an image: ChestX-ray14, CheXpert and PadChest, as they lie on disk.
 
-Enters: the folder a person downloaded. Leaves: a multi-label `Listing` grouped by patient. Layouts: FACTS section 7.
+Each lister takes the folder that a person downloaded and groups images by patient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.distill.data.dataset import EXTRA, Listing, Request
+from tutelage.distill.data.dataset import EXTRA, DatasetEntry, Listing, Request, has_files
 from tutelage.records import InputError
 
 from .table import keep_present, read_csv, word_columns
@@ -37,8 +37,7 @@ PADCHEST_PROJECTIONS = ("PA", "AP", "AP_horizontal")
 
 def list_chestxray14(request: Request) -> Listing:
     """List ChestX-ray14: official test list, patients from the table; val is carved from the rest by patient."""
-    root = _folder(request)
-    request.option("fit", "", ("fit",))
+    root = request.folder()
     table = _one(root, "Data_Entry_2017*.csv")
     _, rows = read_csv(table)  # the header's bracketed commas shift names: read by position
     files = {path.name: path for pattern in ("images*/images/*.png", "images*/*.png") for path in root.glob(pattern)}
@@ -68,20 +67,16 @@ def list_chestxray14(request: Request) -> Listing:
 
 
 def list_chexpert(request: Request) -> Listing:
-    """List CheXpert. Options: `uncertain` (ones, zeros, ignore), `labels`, `frontal` (leave out lateral views),
-    `valid_as` ("test": the official valid.csv is the test split; "val": it is val, and test is carved from train;
-    "extra": it is a second test split, and val and test are carved from train).
-    """
-    root = _folder(request)
-    known = ("uncertain", "labels", "frontal", "valid_as", "fit")
-    policy = str(request.option("uncertain", "ones", known))
+    """List CheXpert, grouped by patient; what an uncertain label and the official valid.csv mean is an option."""
+    root = request.folder()
+    policy = str(request.option("uncertain", "ones"))
     if policy not in UNCERTAIN:
         raise InputError(f"uncertain {policy!r} is not one of {', '.join(UNCERTAIN)}")
-    valid_as = str(request.option("valid_as", "test", known))
+    valid_as = str(request.option("valid_as", "test"))
     if valid_as not in ("test", "val", EXTRA):
         raise InputError(f"valid_as {valid_as!r} is not one of test, val, {EXTRA}")
-    class_names = tuple(request.option("labels", CHEXPERT_LABELS, known))
-    frontal = bool(request.option("frontal", False, known))
+    class_names = tuple(request.option("labels", CHEXPERT_LABELS))
+    frontal = bool(request.option("frontal", False))
     paths: list[Path] = []
     values: list[list[float]] = []
     given: list[str] = []
@@ -115,11 +110,10 @@ def list_chexpert(request: Request) -> Listing:
 
 
 def list_padchest(request: Request) -> Listing:
-    """List PadChest, grouped by patient. Options: `labels` (a list), `projections` (default PA and AP views)."""
-    root = _folder(request)
-    known = ("labels", "projections", "fit")
-    class_names = tuple(request.option("labels", PADCHEST_LABELS, known))
-    projections = tuple(request.option("projections", PADCHEST_PROJECTIONS, known))
+    """List PadChest, grouped by patient: some of its labels, some of its projections."""
+    root = request.folder()
+    class_names = tuple(request.option("labels", PADCHEST_LABELS))
+    projections = tuple(request.option("projections", PADCHEST_PROJECTIONS))
     table = _one(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv")
     header, rows = read_csv(table)
     places = {}
@@ -199,13 +193,6 @@ def _below(root: Path, listed: str) -> Path:
     return root / inner if not (root / listed).is_file() else root / listed
 
 
-def _folder(request: Request) -> Path:
-    root = request.where()
-    if not root.is_dir():
-        raise InputError(f"{root} is a file: data set {request.name} needs its folder")
-    return root
-
-
 def _one(root: Path, pattern: str) -> Path:
     found = sorted(root.glob(pattern))
     if not found:
@@ -216,3 +203,35 @@ def _one(root: Path, pattern: str) -> Path:
 def _lines(root: Path, name: str) -> list[str]:
     file = root / name
     return [line.strip() for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
+
+
+CHESTXRAY14 = DatasetEntry(
+    "chestxray14",
+    "ChestX-ray14: 14 labels, the official test list, validation split off the rest by patient.",
+    list_chestxray14,
+    recognise=has_files("Data_Entry_2017*.csv"),
+)
+
+CHEXPERT = DatasetEntry(
+    "chexpert",
+    "CheXpert: chest X-rays with uncertain labels, grouped by patient.",
+    list_chexpert,
+    options={
+        "uncertain": "what an uncertain label is: ones (default), zeros, or ignore (left out of the loss)",
+        "labels": f"a list of label columns (default: the competition's {len(CHEXPERT_LABELS)})",
+        "frontal": "true leaves lateral views out",
+        "valid_as": "the official valid.csv is test (default), val, or extra (a second test split)",
+    },
+    recognise=has_files("train.csv", "valid.csv"),
+)
+
+PADCHEST = DatasetEntry(
+    "padchest",
+    "PadChest: chest X-rays of 174 findings, grouped by patient.",
+    list_padchest,
+    options={
+        "labels": f"a list of findings (default: the {len(PADCHEST_LABELS)} that ChestX-ray14 has too)",
+        "projections": f"a list of projections (default {', '.join(PADCHEST_PROJECTIONS)})",
+    },
+    recognise=has_files("PADCHEST_chest_x_ray_images_labels_160K*.csv"),
+)

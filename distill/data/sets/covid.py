@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
 from tutelage.distill.data.images import is_image
 from tutelage.records import InputError
+
+from .folders import NEAR_HELP
 
 COVID_QU_EX_CLASSES = ("COVID-19", "Non-COVID", "Normal")
 _COVID_QU_EX_SPLITS = {"Train": "train", "Val": "val", "Test": "test"}
@@ -22,12 +24,9 @@ DEFAULT_BLOCK = 50
 
 
 def list_covid_qu_ex(request: Request) -> Listing:
-    """List COVID-QU-Ex by its official splits; exact copies across splits are found when files are read.
-
-    With the option `near` (gray levels) pictures that look alike are taken for copies too.
-    """
+    """List COVID-QU-Ex by its official splits; exact copies across splits are found when files are read."""
     root = request.where()
-    near = request.near(("near", "fit"))
+    near = request.near()
     places = (root / "Lung Segmentation Data" / "Lung Segmentation Data", root / "Lung Segmentation Data", root)
     inner = next((place for place in places if (place / "Train").is_dir()), None)
     if inner is None:
@@ -63,7 +62,7 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
     that one patient ends and the next begins (`slices.py`).
     """
     root = request.where()
-    block = int(request.option("block", DEFAULT_BLOCK, ("block", "fit")))
+    block = int(request.option("block", DEFAULT_BLOCK))
     if block < 1:
         raise InputError(f"block must be at least 1 slice, got {block}")
     paths: list[Path] = []
@@ -94,3 +93,20 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
         block=block,
         notes=(f"patients are not named: blocks of about {block} neighbouring slices, cut where the pixels change",),
     )
+
+
+COVID_QU_EX = DatasetEntry(
+    "covid-qu-ex",
+    "COVID-QU-Ex chest X-rays of three classes, in their official splits.",
+    list_covid_qu_ex,
+    options={"near": NEAR_HELP},
+    recognise=has_files("Lung Segmentation Data"),
+)
+
+SARS_COV_2_CT = DatasetEntry(
+    "sars-cov-2-ct",
+    "SARS-CoV-2 CT slices, grouped by blocks of neighbouring slices.",
+    list_sars_cov_2_ct,
+    options={"block": f"slices a block, about (default {DEFAULT_BLOCK})"},
+    recognise=has_files("COVID", "non-COVID"),
+)

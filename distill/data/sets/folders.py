@@ -1,6 +1,6 @@
 """Class folders: `root/class/*` or `root/{train,val,test}/class/*`, grouped by a regex on the name or a built-in rule.
 
-Enters: a folder. Leaves: a `Listing` (no picture is opened here). `cxr3` is a class folder with the rule of that name.
+`cxr3` is a class folder with the rule of that name. No picture is opened here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.images import is_image
 from tutelage.records import InputError
 
@@ -20,8 +20,6 @@ SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
-
-OPTIONS = ("group", "near", "fit")
 
 
 def cxr3_group(name: str) -> str:
@@ -62,19 +60,13 @@ GROUP_RULES: dict[str, Callable[[str], str]] = {"cxr3": cxr3_group}
 
 
 def list_folder(request: Request) -> Listing:
-    """List class folders; options: `group` (a rule's name, or a regex whose group 1 names the patient), `near` (gray
-    levels: pictures of one class that look alike, turned or mirrored too, are one group).
-    """
-    root = request.where()
-    if not root.is_dir():
-        raise InputError(f"{root} is a file: data set {request.name} needs a folder with one folder a class")
-    group_of = group_rule(str(request.option("group", "", OPTIONS)))
-    return _list(root, group_of, request)
+    """List class folders, grouped by the option `group`."""
+    group_of = group_rule(str(request.option("group", "")))
+    return _list(request.where(), group_of, request)
 
 
 def list_cxr3(request: Request) -> Listing:
     """List DarkCovidNet's three classes of chest X-rays, grouped by patient or series."""
-    request.option("fit", "", OPTIONS)
     return _list(request.where(), cxr3_group, request)
 
 
@@ -149,9 +141,46 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
         class_names=tuple(class_names),
         groups=np.array([group_of(path.relative_to(root).as_posix()) for path in paths], dtype=np.str_),
         splits=np.array(given, dtype="<U5"),
-        near_duplicates=request.near(OPTIONS),
+        near_duplicates=request.near(),
     )
 
 
 def _plain(folder: Path) -> bool:
     return not folder.name.startswith((".", "__"))
+
+
+def _group_rule_of(path: Path) -> dict[str, str] | None:
+    """Read any folder as class folders: by patient where files are named as NIH's are (`00001280_004.png`)."""
+    if not path.is_dir():
+        return None
+    nih = any(re.fullmatch(r"\d{8}_\d{3}", file.stem) for file in path.rglob("*") if is_image(file))
+    return {"group": "cxr3" if nih else ""}
+
+
+def _empty_classes(path: Path) -> list[str]:
+    tops = list(find_split_folders(path).values()) or [path]
+    folders = [folder for top in tops for folder in sorted(top.iterdir()) if folder.is_dir()]
+    empty = [folder for folder in folders if not any(map(is_image, folder.rglob("*")))]
+    return [f"class folder {folder.relative_to(path)} holds no image" for folder in empty]
+
+
+NEAR_HELP = "gray levels by which copies of one picture, rotated or mirrored too, may differ; they form one group"
+
+FOLDER = DatasetEntry(
+    "folder",
+    "Folders of pictures, one a class, in train, val and test folders or not.",
+    list_folder,
+    options={
+        "group": "a rule's name (cxr3), or a regex on file names whose group 1 names the patient",
+        "near": NEAR_HELP,
+    },
+    recognise=_group_rule_of,
+    faults=_empty_classes,
+)
+
+CXR3 = DatasetEntry(
+    "cxr3",
+    "DarkCovidNet's three classes of chest X-rays, grouped by patient or series.",
+    list_cxr3,
+    options={"near": NEAR_HELP},
+)

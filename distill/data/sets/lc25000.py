@@ -1,6 +1,6 @@
 """LC25000 histopathology, and the near-duplicate grouping it needs: 25,000 augmented copies of about 1,250 pictures.
 
-Enters: the folder, or decoded images. Leaves: a `Listing`; groups of pictures that show the same tissue.
+`list_lc25000` lists the folder; `group_near_duplicates` finds pictures that show the same tissue.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
 from tutelage.distill.data.images import is_image, to_channels
 from tutelage.records import InputError
 
@@ -24,10 +24,9 @@ _NUM_RINGS = 4
 
 
 def list_lc25000(request: Request) -> Listing:
-    """List LC25000. Options: `organ` (both, lung, colon), `near` (gray levels; 0 turns grouping off)."""
+    """List LC25000, one organ or both; near-duplicates are grouped when the pictures are decoded."""
     root = request.where()
-    known = ("organ", "near", "fit")
-    organ = str(request.option("organ", "both", known))
+    organ = str(request.option("organ", "both"))
     if organ not in ("both", *CLASSES):
         raise InputError(f"organ {organ!r} is not one of both, lung, colon")
     paths: list[Path] = []
@@ -52,7 +51,7 @@ def list_lc25000(request: Request) -> Listing:
         class_names=tuple(class_names),
         groups=np.array(names, dtype=np.str_),
         splits=np.full(len(paths), "", dtype="<U5"),
-        near_duplicates=request.near(known, DEFAULT_NEAR),
+        near_duplicates=request.near(DEFAULT_NEAR),
     )
 
 
@@ -99,3 +98,15 @@ def signatures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         means = [block[:, ring].mean(axis=1) for ring in rings]
         out.append(np.concatenate([spread, *means], axis=1))
     return np.concatenate(out).astype(np.float32)
+
+
+LC25000 = DatasetEntry(
+    "lc25000",
+    "LC25000 histopathology of lung and colon; augmented copies of one picture form one group.",
+    list_lc25000,
+    options={
+        "organ": "both (default), lung or colon",
+        "near": f"gray levels by which copies of one picture may differ (default {DEFAULT_NEAR:g}; 0: no grouping)",
+    },
+    recognise=has_files("lung_image_sets", "colon_image_sets"),
+)

@@ -1,6 +1,6 @@
 """MedMNIST v2 archives (`.npz`): official splits; images that stand in several splits are taken out of the earlier one.
 
-Enters: an npz with `{train,val,test}_{images,labels}`, there or downloaded. Leaves: a `Dataset`. Nothing is unpickled.
+An archive holds `{train,val,test}_{images,labels}`; it lies on disk or is downloaded. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -9,15 +9,24 @@ import hashlib
 import logging
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.distill.data.dataset import SPLITS, Dataset, Request, manifest_hash, split_column
+from tutelage.distill.data.dataset import (
+    SPLITS,
+    DataReport,
+    Dataset,
+    DatasetEntry,
+    Request,
+    manifest_hash,
+    split_column,
+)
 from tutelage.distill.data.images import resize_stack, to_channels
-from tutelage.distill.data.splits import drop_straddlers, limit_images
+from tutelage.distill.data.splits import copies, drop_straddlers, limit_images, straddling_groups
 from tutelage.files import sync
 from tutelage.records import InputError
 
@@ -63,22 +72,18 @@ ARCHIVE_SIZES = (28, 64, 128, 224)
 
 
 def load_medmnist(request: Request) -> Dataset:
-    """Read an archive at `path` (the file, or a folder that holds one); options: `file`, `class_names`, and, for a
-    download by the `medmnist` package of what is not there, `flag` (e.g. bloodmnist) and `archive_size` (28, 64, 128,
-    224: the pixels of the archive, which are resized to `size`).
-    """
-    known = ("file", "class_names", "flag", "archive_size")
-    flag = str(request.option("flag", "", known))
+    """Read an archive at `path` (the file, or a folder that holds one), or download it by the option `flag`."""
+    flag = str(request.option("flag", ""))
     if flag:
-        path = _fetched(request.path, flag, int(request.option("archive_size", 28, known)))
+        path = _fetched(request.path, flag, int(request.option("archive_size", 28)))
     else:
-        path = _find(request.where(), str(request.option("file", "", known)))
+        path = _find(request.where(), str(request.option("file", "")))
     images, labels, given = read_archive(path)
     name = path.stem
     if request.limit is not None:
         chosen = limit_images(labels, given, request.limit, request.seed)
         images, labels, given = images[chosen], labels[chosen], given[chosen]
-    class_names = request.option("class_names", CLASS_NAMES.get(name.split("_")[0]), known)
+    class_names = request.option("class_names", CLASS_NAMES.get(name.split("_")[0]))
     num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
     if class_names is None or len(class_names) < num_classes:
         class_names = tuple(f"class {i}" for i in range(num_classes))
@@ -192,3 +197,41 @@ def _fetched(path: Path | None, flag: str, size: int) -> Path:
         reason = "" if isinstance(error, RuntimeError) else f" ({error.strerror or error})"
         raise InputError(f"no data at {whole}, and it could not be downloaded{reason}: {by_hand}") from None
     return whole
+
+
+def check_archive(path: Path) -> DataReport:
+    """Say what an archive holds, and which of its images stand in several splits."""
+    images, labels, given = read_archive(path)
+    digests = [hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images]
+    names = [f"{split}/{i}" for i, split in enumerate(given.tolist())]
+    crossing = straddling_groups(np.array(digests), given)
+    classes = Counter(labels.tolist()) if labels.ndim == 1 else dict(enumerate(labels.sum(axis=0).astype(int).tolist()))
+    problems = (f"{len(crossing)} images stand in more than one split (a load leaves the earlier copies out)",)
+    return DataReport(
+        path=str(path),
+        kind="medmnist",
+        num_images=len(images),
+        class_counts={str(key): int(value) for key, value in sorted(classes.items())},
+        split_counts=dict(Counter(given.tolist())),
+        num_groups=len(set(digests)),
+        duplicates=copies(names, digests),
+        leaking_groups=tuple(crossing),
+        sizes={f"{images.shape[2]}x{images.shape[1]}": len(images)},
+        problems=problems if crossing else (),
+    )
+
+
+MEDMNIST = DatasetEntry(
+    "medmnist",
+    "MedMNIST v2 archives (.npz), there or downloaded by the package medmnist; images in several splits are kept once.",
+    load_arrays=load_medmnist,
+    options={
+        "file": "the archive's name, where the path is a folder that holds several",
+        "class_names": "a list of names (default: MedMNIST's)",
+        "flag": f"which set to download where it is not there: {', '.join(CLASS_NAMES)}",
+        "archive_size": f"pixels of the archive to download: {', '.join(map(str, ARCHIVE_SIZES))}",
+    },
+    path="optional",
+    recognise=lambda path: {} if path.is_file() and path.suffix == ".npz" else None,
+    check=check_archive,
+)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.distill.data.dataset import Dataset, Request, manifest_hash, split_column
+from tutelage.distill.data.dataset import Dataset, DatasetEntry, Request, manifest_hash, split_column
 from tutelage.distill.data.splits import make_splits
 from tutelage.records import InputError
 
@@ -56,12 +56,7 @@ def phantom(n: int, size: int, seed: int = 0, *, val_share: float = 0.15, test_s
 
 def load_phantom(request: Request) -> Dataset:
     """Draw the set a request asks for: `limit` (or the option `n`) slices, else 3,000."""
-    asked = request.option("n", DEFAULT_IMAGES, ("n",))
-    if request.path is not None:
-        raise InputError(
-            f"path is {str(request.path)!r}, and data set phantom is drawn, not read: name the set that lies there, "
-            "e.g. folder"
-        )
+    asked = request.option("n", DEFAULT_IMAGES)
     if request.limit is not None and "n" in request.options:
         raise InputError(f"limit is {request.limit} and option n is {asked!r}: both say how many slices, give one")
     if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
@@ -249,3 +244,12 @@ def _stamp(
     canvas = np.bincount(place, shares, minlength=size * size)[: size * size]
     stamped: Field = canvas.reshape(size, size).astype(np.float32)
     return stamped
+
+
+PHANTOM = DatasetEntry(
+    "phantom",
+    "Procedural chest-CT slices of four classes with lesion masks: for demos and tests, no download.",
+    load_arrays=load_phantom,
+    options={"n": f"slices to draw where no limit is given (default {DEFAULT_IMAGES})"},
+    path="unused",
+)

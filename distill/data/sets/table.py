@@ -1,7 +1,7 @@
 """Any CSV that lists images: a path, one label or several, and, where there are, a group and a split.
 
-Enters: a CSV. Leaves: a `Listing`. Also the parts that the families of chest X-ray tables share: reading rows by
-position, laying label words out in columns, and setting aside rows whose file is absent.
+Also the parts that the sets of chest X-ray tables share: reading rows by position, laying label words out in columns,
+and setting aside rows whose file is absent.
 """
 
 from __future__ import annotations
@@ -13,29 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.records import InputError
 
-from .folders import SPLIT_FOLDERS
-
-OPTIONS = ("path_column", "label_column", "label_columns", "group_column", "split_column", "root", "near", "fit")
+from .folders import NEAR_HELP, SPLIT_FOLDERS
 
 _NO_LABEL = ("", "nan", "none", "null", "na", "n/a")
 
 
 def list_table(request: Request) -> Listing:
-    """List the images of a CSV at `path`.
-
-    Columns are `path`, `label` (one class, or several words joined by `|`), `group`, `split` unless the options
-    `path_column`, `label_column`, `group_column`, `split_column` name others; `label_columns` (a list) names 0/1
-    columns, one a label. Paths are relative to the option `root`, else to the CSV's folder. `near` (gray levels) puts
-    pictures of one class that look alike in one group.
-    """
+    """List the images of a CSV at `path`: columns `path`, `label`, `group`, `split`, unless options name others."""
     file = request.where()
     if file.is_dir():
         raise InputError(f"{file} is a folder: data set {request.name} needs a CSV file")
     header, rows = read_csv(file)
-    root = Path(request.option("root", file.parent, OPTIONS))
+    root = Path(request.option("root", file.parent))
     path_at = _column(file, header, str(request.options.get("path_column", "path")))
     group_at = _optional(file, header, request, "group")
     split_at = _optional(file, header, request, "split")
@@ -51,7 +43,7 @@ def list_table(request: Request) -> Listing:
         groups=np.array(groups, dtype=np.str_),
         splits=np.array(given, dtype="<U5"),
         multi_label=multi_label,
-        near_duplicates=request.near(OPTIONS),
+        near_duplicates=request.near(),
     )
     return keep_present(listing)
 
@@ -168,3 +160,20 @@ def _optional(file: Path, header: list[str], request: Request, role: str) -> int
     if named is None:
         return header.index(role) if role in header else None
     return _column(file, header, str(named))
+
+
+TABLE = DatasetEntry(
+    "table",
+    "A CSV that lists images with one label or several, and, where there are, a group and a split.",
+    list_table,
+    options={
+        "path_column": "column of the files' paths (default path)",
+        "label_column": "column of the class, or of several labels joined by | (default label)",
+        "label_columns": "a list of 0/1 columns instead, one a label",
+        "group_column": "column of the patient or series (default group, where there is one)",
+        "split_column": "column of train, val or test (default split, where there is one)",
+        "root": "folder that paths are relative to (default: the CSV's)",
+        "near": NEAR_HELP,
+    },
+    recognise=lambda path: {} if path.is_file() and path.suffix.lower() == ".csv" else None,
+)

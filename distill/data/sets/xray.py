@@ -1,7 +1,7 @@
-"""Chest X-ray collections through torchxrayvision's data set classes: those that no family here reads by itself.
+"""Chest X-ray collections through torchxrayvision's data set classes: those that no other module here reads by itself.
 
-Enters: the folder a person downloaded. Leaves: a multi-label `Listing` grouped by patient. The class reads the tables
-and says the labels (RSNA's and OpenI's tables come with the package); the pictures are decoded as all others are.
+The package's class reads the tables of the downloaded folder and says the labels (RSNA's and OpenI's tables come with
+the package); the pictures are decoded as all others are.
 
 ChestX-ray14, CheXpert and PadChest are read by `chest.py` instead. The package's classes for them know no official
 lists, keep one image a patient by default (its labels the first that is known of any of them), find labels by
@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
 from tutelage.records import InputError
 
 from .folders import SPLIT_FOLDERS
 from .table import keep_present
 
-OPTIONS = ("collection", "labels", "views", "unknown", "fit")
 _SUFFIXES = (".png", ".jpg")
 
 
@@ -74,28 +73,28 @@ COLLECTIONS: dict[str, _Collection] = {
 
 
 def list_xray(request: Request) -> Listing:
-    """List a collection of `COLLECTIONS`. Options: `collection` (needed), `labels` (some of the class's names),
-    `views` (default PA and AP), `unknown` ("ignore": a label that the table leaves open is left out of loss and
-    figures; "zeros": it is taken for absent). Raises InputError where the package, a table or the pictures are absent.
+    """List the collection of `COLLECTIONS` that the option `collection` names, grouped by patient.
+
+    Raises InputError where the package, a table or the pictures are absent.
     """
-    name = str(request.option("collection", "", OPTIONS))
+    name = str(request.option("collection", ""))
     if name not in COLLECTIONS:
         raise InputError(
             f"option collection={name!r} of data set {request.name} is not one of {', '.join(COLLECTIONS)}"
         )
-    unknown = str(request.option("unknown", "ignore", OPTIONS))
+    unknown = str(request.option("unknown", "ignore"))
     if unknown not in ("ignore", "zeros"):
         raise InputError(f"unknown {unknown!r} is not one of ignore, zeros")
     root, collection = request.where(), COLLECTIONS[name]
     images = next((root / folder for folder in collection.images if (root / folder).is_dir()), root)
-    views = list(request.option("views", collection.views, OPTIONS))
+    views = list(request.option("views", collection.views))
     read = _read(collection, root, images, views)
     table = read.csv
     if len(table) == 0:
         raise InputError(f"{name} at {root} has no image of the views {', '.join(views)}")
     labels = np.asarray(read.labels, dtype=np.float32)
     class_names = tuple(str(label) for label in read.pathologies)
-    asked = tuple(request.option("labels", class_names, OPTIONS))
+    asked = tuple(request.option("labels", class_names))
     absent = [label for label in asked if label not in class_names]
     if absent:
         raise InputError(f"label {absent[0]!r} is not one of {name}'s: {', '.join(class_names)}")
@@ -161,3 +160,27 @@ def _official(root: Path, collection: _Collection, rows: list[Any]) -> np.ndarra
         raise InputError(f"{unlisted[0]} ({len(unlisted)} such) is not in {found[0]}")
     words = {"validate": "val"} | SPLIT_FOLDERS
     return np.array([words[str(split_of[row["dicom_id"]]).lower()] for row in rows], dtype="<U5")
+
+
+def _collection_of(path: Path) -> Mapping[str, str] | None:
+    """Tell a collection by its tables; one whose tables come with the package cannot be told from class folders."""
+    for name, collection in COLLECTIONS.items():
+        if name in _TOLD_BY_TABLES and has_files(*collection.tables.values())(path) is not None:
+            return {"collection": name}
+    return None
+
+
+_TOLD_BY_TABLES = ("mimic-cxr", "brax")
+
+TORCHXRAYVISION = DatasetEntry(
+    "torchxrayvision",
+    "Chest X-ray collections that the package torchxrayvision reads: RSNA pneumonia, OpenI, MIMIC-CXR, BRAX, COVID-19.",
+    list_xray,
+    options={
+        "collection": f"needed: {', '.join(COLLECTIONS)}",
+        "labels": "a list of the collection's labels (default: all)",
+        "views": "a list of views (default PA and AP)",
+        "unknown": "a label that the table leaves open: ignore (default; left out of loss and figures) or zeros",
+    },
+    recognise=_collection_of,
+)

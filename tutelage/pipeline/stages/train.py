@@ -15,6 +15,7 @@ from torch import nn
 
 from tutelage.distill.data.loader import images_id
 from tutelage.distill.losses.logits import balanced_weights
+from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.weights import load_weights
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.soft_targets import SoftTargets
@@ -111,6 +112,8 @@ def teach_student(
         "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
         "seed": ctx.recipe.seed,
     }
+    if plugin := LOSSES.origin(section.method):
+        inputs["method of"] = str(plugin)  # another version of its package may be another loss
     again = (repeat,) if repeat else ()
 
     def work(folder: Path) -> dict[str, Any]:
