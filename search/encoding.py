@@ -1,4 +1,4 @@
-"""What a predictor sees of an architecture. Enters: archs of one space. Leaves: groups of float columns.
+"""What the accuracy predictor sees of an architecture: groups of numeric columns for archs of one space.
 
 The one-hot genes, a group a field, say which network it is; the genes as numbers, that 5 lies between 3 and 7; the
 stage sums, where its weight lies; the totals, how large it is. On the public ImageNet table the totals lift Kendall's
@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 
 from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import find_space
 
 Floats = NDArray[np.float64]
-# Blocks a stage of the MobileNet-like spaces and of ResNet50D may hold; ProxylessNAS has one more block at the end.
-_STAGE_SLOTS = {18: (4, 4, 6, 4), 20: (4,) * 5, 21: (4, 4, 4, 4, 4, 1)}
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The genes of n archs as arrays: `genes` (n, columns) of ks, e, d, w side by side, `widths` of those four."""
+    """The genes of n archs as arrays: `genes` (n, columns) of ks, e, d, w side by side, `widths` of those four.
+
+    `stage_slots` are the block slots of each stage: ks and e have a column for each slot, or none at all.
+    """
 
     genes: Floats
     widths: tuple[int, int, int, int]
+    stage_slots: tuple[int, ...]
     resolution: Floats  # (n,) input side in px
     log_counts: Floats  # (n, 2): log MACs, log parameters
 
@@ -46,7 +49,8 @@ def fields_of(archs: Sequence[Arch], num_classes: int, in_channels: int) -> Fiel
     totals = np.log(np.stack([counts.macs, counts.params], axis=1).astype(np.float64))
     ks, e, d, w = (part.shape[1] for part in parts)
     resolution = np.array([arch.r for arch in archs], dtype=np.float64)
-    return Fields(np.concatenate(parts, axis=1), (ks, e, d, w), resolution, totals)
+    stage_slots = tuple(stage.num_slots for stage in find_space(archs[0].space).family.stages)
+    return Fields(np.concatenate(parts, axis=1), (ks, e, d, w), stage_slots, resolution, totals)
 
 
 def choices_of(fields: Fields) -> tuple[Floats, ...]:
@@ -71,8 +75,7 @@ def featurise(fields: Fields, choices: Sequence[Floats]) -> tuple[Floats, ...]:
     totals += [part.sum(axis=1, keepdims=True) for part in (ks, e, d, w) if part.shape[1]]
     stages = [d, w]
     for part in (ks, e, product):
-        slots = _STAGE_SLOTS.get(part.shape[1])
-        if slots is not None:
-            stages.append(np.add.reduceat(part, np.cumsum((0, *slots[:-1])), axis=1))
+        if part.shape[1]:
+            stages.append(np.add.reduceat(part, np.cumsum((0, *fields.stage_slots[:-1])), axis=1))
     groups += [np.concatenate(parts, axis=1) for parts in ((ks, e, product), totals, stages)]
     return tuple(groups)

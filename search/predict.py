@@ -12,18 +12,14 @@ architecture left out. What they cover was measured on the public ImageNet table
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tutelage.files import whole_file
 from tutelage.records import Arch, InputError
 
 from .encoding import Fields, Floats, choices_of, featurise, fields_of
@@ -37,7 +33,6 @@ _PRIOR_DEVIATION = 3.0
 # Leave-one-out residuals scale the interval; this many imaginary well-calibrated points keep small samples calm.
 _CALM_POINTS = 30
 _NORMAL_90 = 1.6448536269514722
-_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -111,54 +106,9 @@ class AccuracyPredictor:
         draws: Floats = mean + noise @ factor.T * self._fit.widen * self._spread
         return draws
 
-    def save(self, path: Path | str) -> Path:
-        """Write the training points and the scales as NPZ (numbers and one JSON header, nothing pickled)."""
-        fields = self._need_fit()
-        header = {
-            "format": _FORMAT,
-            "space": self._space,
-            "num_classes": self.num_classes,
-            "in_channels": self.in_channels,
-            "widths": list(fields.widths),
-        }
-        path = Path(path)
-        with whole_file(path) as aside, aside.open("wb") as file:
-            np.savez_compressed(
-                file,
-                header=np.array(json.dumps(header)),
-                genes=fields.genes,
-                resolution=fields.resolution,
-                log_counts=fields.log_counts,
-                values=self._values,
-                log_theta=self._fit.log_theta,
-            )
-        return path
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read what `save` wrote; a file that is cut off or of another kind is an InputError."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                arrays = {name: file[name] for name in ("genes", "resolution", "log_counts", "values", "log_theta")}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is not a saved accuracy predictor ({error}): fit and save it again") from error
-        if header.get("format") != _FORMAT:
-            raise InputError(
-                f"{path} has predictor format {header.get('format')}, not {_FORMAT}: fit and save it again"
-            )
-        made = cls(header["num_classes"], header["in_channels"])
-        ks, e, d, w = header["widths"]
-        made._space = header["space"]
-        made._fields = Fields(arrays["genes"], (ks, e, d, w), arrays["resolution"], arrays["log_counts"])
-        made._values = arrays["values"]
-        made._prepare()
-        made._fit = _factorise(made._train, made._standard, arrays["log_theta"])
-        return made
-
     def _need_fit(self) -> Fields:
         if self._fields is None:
-            raise InputError("this predictor has seen no scores: call fit(archs, accuracy) or load(path) first")
+            raise InputError("this predictor has seen no scores: call fit(archs, accuracy) first")
         return self._fields
 
     def _prepare(self) -> None:

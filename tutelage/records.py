@@ -38,11 +38,16 @@ Precision = Literal["fp32", "bf16", "fp16", "int8"]
 # The host of a device that cannot be reached from here: its latency is predicted, never measured.
 UNREACHABLE = "unreachable"
 
-# ResNet50D space of OFA: blocks of a stage that are always there, before the elastic depth {0, 1, 2} is added.
-_RESNET_BASE_DEPTH = (2, 2, 4, 2)
-_RESNET_MAX_EXTRA = 2
-# Slots of an elastic stage in the MobileNet-like spaces; ProxylessNAS has one more block, of fixed depth, at the end.
-_STAGE_SLOTS = 4
+# The slots of Once for All's spaces, by the beginning of their names: for each stage the blocks that are always there
+# and how many more its depth may add. ProxylessNAS ends with one block of fixed depth.
+OFA_SLOTS: dict[str, tuple[tuple[int, int], ...]] = {
+    "ofa_mbv3": ((0, 4),) * 5,
+    "ofa_proxyless": (*((0, 4),) * 5, (1, 0)),
+    "ofa_resnet50": ((2, 2), (2, 2), (4, 2), (2, 2)),
+}
+# ResNet50D's d[0] is no stage's: it keeps the stem's residual block at 2 and leaves it out below.
+_RESNET = "ofa_resnet50"
+_RESNET_STEM_DEPTH = 2
 
 
 def utc_now() -> str:
@@ -55,7 +60,8 @@ class Arch(Record):
 
     `ks`, `e`, `d` are per slot, per slot and per stage; `r` is the input side in pixels; `w` (ResNet50D only) holds
     the width choices by index. Slots of blocks beyond a stage's depth are inactive: they are set to 0, so two archs
-    that differ only in filler are equal. Compact lists (one entry an active block) are accepted and spread out.
+    that differ only in filler are equal. Compact lists (one entry an active block) are accepted and spread out. Slots
+    are known here for Once for All's spaces; lists of another space stay as given, with one entry a slot.
     """
 
     space: str
@@ -76,11 +82,13 @@ class Arch(Record):
             if values is not None and not _are_numbers(values):
                 raise ValueError(f"{key} is a list of numbers, not {values!r}")
         depth = [int(value) for value in data.get("d") or ()]
-        if str(data.get("space", "")).startswith("ofa_resnet50"):
-            active, data["d"] = _resnet_slots(depth)
-        else:
-            fixed = 1 if str(data.get("space", "")).startswith("ofa_proxyless") else 0
-            active = [i < stage for stage in depth for i in range(_STAGE_SLOTS)] + [True] * fixed
+        slots = next((s for start, s in OFA_SLOTS.items() if str(data.get("space", "")).startswith(start)), None)
+        if slots is None:
+            return data
+        if slots is OFA_SLOTS[_RESNET]:
+            data["d"] = depth = _resnet_depths(depth)
+            depth = depth[1:]
+        active = _active_slots(depth, slots)
         for key in ("ks", "e"):
             if data.get(key):
                 data[key] = _spread(key, data[key], active)
@@ -354,17 +362,19 @@ def _are_numbers(values: Any) -> bool:
     )
 
 
-def _resnet_slots(depth: Sequence[int]) -> tuple[list[bool], list[int]]:
-    """Say which of the 18 ResNet50D blocks are active; `d[0]` keeps the stem's residual block only at its largest."""
-    if len(depth) != len(_RESNET_BASE_DEPTH) + 1:
+def _resnet_depths(depth: Sequence[int]) -> list[int]:
+    """Check the length of a ResNet50D arch's `d`, and write its stem as the one value or the other."""
+    if len(depth) != len(OFA_SLOTS[_RESNET]) + 1:
         raise ValueError(f"d of an ofa_resnet50 arch has 5 entries (stem, 4 stages), got {len(depth)}: {list(depth)}")
-    stem = _RESNET_MAX_EXTRA if depth[0] == _RESNET_MAX_EXTRA else 0
-    active = [
-        i < base + extra
-        for base, extra in zip(_RESNET_BASE_DEPTH, depth[1:], strict=True)
-        for i in range(base + _RESNET_MAX_EXTRA)
-    ]
-    return active, [stem, *depth[1:]]
+    return [_RESNET_STEM_DEPTH if depth[0] == _RESNET_STEM_DEPTH else 0, *depth[1:]]
+
+
+def _active_slots(depth: Sequence[int], slots: Sequence[tuple[int, int]]) -> list[bool]:
+    """Say which slots hold an active block; fixed stages come last. The space refuses a `d` of another length."""
+    elastic = [stage for stage in slots if stage[1]]
+    stages = [(elastic[min(i, len(elastic) - 1)], more) for i, more in enumerate(depth)]
+    stages += [(stage, 0) for stage in slots if not stage[1]]
+    return [i < base + more for (base, extra), more in stages for i in range(base + extra)]
 
 
 def _spread(key: str, values: Sequence[float], active: Sequence[bool]) -> list[float]:

@@ -1,6 +1,6 @@
 """Exact costs of architectures without building a network: tables over the choices of a few slots, gathered and added.
 
-Enters: archs, or a space and genes (n, num_genes). Leaves: `Counts`, one entry an arch. No torch.
+`count` takes archs, `count_genes` a space and genes (n, num_genes). No torch.
 
 What is counted, for one image:
 - params: weights, biases, scale and shift of batch norms. Running statistics are none.
@@ -124,9 +124,9 @@ def cost_tables(space: Space, r: int, num_classes: int, in_channels: int) -> tup
 
 
 def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: str) -> CostTable:
-    """Tabulate what comes before the stages, or after them; only resnet50 has genes that decide there."""
+    """Tabulate what comes before the stages, or after them; only bottleneck families have genes that decide there."""
     owners = {"stem": [("d", 0), ("w", 0), ("w", 1)], "head": [("w", len(space.widths) - 1)]}[end]
-    columns = _columns(space, owners if space.family == "resnet50" else [])
+    columns = _columns(space, owners if space.family.elastic_widths else [])
     costs = []
     for codes in product(*(range(int(space.num_choices[column])) for column in columns)):
         depth, widths = 0, [0] * len(space.widths)
@@ -149,27 +149,27 @@ def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: s
 @lru_cache(maxsize=4096)  # many input sides share the side of a map deep inside
 def _slots_table(space: Space, side: int, slots: tuple[Slot, ...]) -> CostTable:
     """Tabulate some slots of one stage over widths, depth, kernels and expands; a slot beyond the depth costs 0."""
-    resnet, stage, first = space.family == "resnet50", slots[0].stage, slots[0].position == 0
-    owners = [("w", stage + 1)] * (resnet and first) + [("w", stage + 2)] * resnet
+    wide, stage, first = space.family.elastic_widths, slots[0].stage, slots[0].position == 0
+    owners = [("w", stage + 1)] * (wide and first) + [("w", stage + 2)] * wide
     num_widths = len(owners)
-    depth_index = stage + resnet
-    elastic = depth_index < space.num_depths  # ProxylessNAS ends with a stage of one fixed block
-    owners += [("d", depth_index)] * elastic
+    depth_place = space.depth_place(stage)
+    if depth_place is not None:
+        owners.append(("d", depth_place))
     head = len(owners)
-    own_genes = 1 if resnet else 2
+    own_genes = 1 if wide else 2
     for slot in slots:
         index = space.slots.index(slot)
-        owners += [("e", index)] if resnet else [("ks", index), ("e", index)]
+        owners += [("e", index)] if wide else [("ks", index), ("e", index)]
     columns = _columns(space, owners)
     shape = tuple(int(space.num_choices[column]) for column in columns)
     sums, peaks = np.zeros((*shape, 4), dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for i, slot in enumerate(slots):
-        widths = range(num_widths - 1 if resnet and slot.position else 0, num_widths)
+        widths = range(num_widths - 1 if wide and slot.position else 0, num_widths)
         own = {*widths, *range(head + i * own_genes, head + (i + 1) * own_genes)}
         costs = _block_costs(space, stage, slot.position == 0, side)
         costs = costs.reshape(*(size if j in own else 1 for j, size in enumerate(shape)), 5)
-        if elastic:
-            depths = space.base_depth(stage) + np.array(space.genes[columns[num_widths]].values, dtype=np.int64)
+        if depth_place is not None:
+            depths = space.family.stages[stage].base + np.array(space.genes[columns[num_widths]].values, dtype=np.int64)
             present = slot.position < depths
             costs = costs * present.reshape(*(len(depths) if j == num_widths else 1 for j in range(len(shape))), 1)
         sums += costs[..., :4]

@@ -1,7 +1,7 @@
 """The blocks an architecture is made of, layer by layer, and what each costs. No torch.
 
-Enters: an arch, the classes and input channels. Leaves: `BlockSpec`s in the order they run: "stem", "first" (the fixed
-block of the MobileNet-like spaces), "block" (one an active slot), "head". Everything counted follows from `layers`.
+`block_specs` lists an arch's `BlockSpec`s in the order they run: "stem", "first" (the fixed block of mbconv families),
+"block" (one an active slot), "head". Everything counted follows from a spec's `layers`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from tutelage.records import Arch
 
-from .space import Slot, Space, divisible, find_space
+from .definition import Slot, Space
+from .family import Family, Style, divisible
+from .space import find_space
 
 # SE squeezes to a quarter of the channels (OFA, `SEModule.REDUCTION`).
 _SE_REDUCTION = 4
@@ -69,12 +71,13 @@ class BlockSpec:
     """One block with its shapes: enough to build it, to cost it, and to look its latency up by `key`.
 
     `mid_channels` are those of the depthwise (or bottleneck's) convolution, equal to `in_channels` where nothing
-    expands; of a stem, those before its last convolution; of a mbv3 head, those before the pooling (0: none there).
-    `shortcut` says that the input is added to the output (resnet50's stem: that its residual block is kept; a
-    resnet50 block without one adds a projection). `in_hw` is the side of the input in pixels.
+    expands; of a stem, those before its last convolution; of a head of two convolutions, those before the pooling
+    (else 0). `shortcut` says that the input is added to the output (a bottleneck family's stem: that its residual
+    block is kept; a bottleneck without one adds a projection). `in_hw` is the side of the input in pixels.
     """
 
     family: str
+    style: Style
     kind: str
     stage: int
     slot: int
@@ -88,6 +91,7 @@ class BlockSpec:
     in_hw: int
     shortcut: bool
     num_classes: int = 0  # of the head only
+    head_convs: int = 0  # of the head only: convolutions before the classifier
 
     @property
     def key(self) -> str:
@@ -101,18 +105,18 @@ class BlockSpec:
 
     @property
     def out_hw(self) -> int:
-        """Side of the output map; resnet50's stem ends with a max pooling of stride 2, a head with a pixel."""
+        """Side of the output map; a bottleneck family's stem ends with a max pooling of stride 2, a head with 1."""
         if self.kind == "head":
             return 1
         side = _halved(self.in_hw, self.stride)
-        return _halved(side, 2) if self.family == "resnet50" and self.kind == "stem" else side
+        return _halved(side, 2) if self.style == "bottleneck" and self.kind == "stem" else side
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers in the order they run."""
         if self.kind == "head":
             return _head_layers(self)
-        if self.family == "resnet50":
+        if self.style == "bottleneck":
             return _resnet_stem_layers(self) if self.kind == "stem" else _bottleneck_layers(self)
         if self.kind == "stem":
             side = _halved(self.in_hw, self.stride)
@@ -139,34 +143,6 @@ class BlockSpec:
         )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What is fixed in an elastic stage."""
-
-    stride: int
-    se: bool
-    act: str
-
-
-_MBV3_STAGES = (
-    Stage(2, False, "relu"),
-    Stage(2, True, "relu"),
-    Stage(2, False, "h_swish"),
-    Stage(1, True, "h_swish"),
-    Stage(2, True, "h_swish"),
-)
-_PROXYLESS_STAGES = tuple(Stage(stride, False, "relu6") for stride in (2, 2, 2, 1, 2, 1))
-_RESNET_STAGES = tuple(Stage(stride, False, "relu") for stride in (1, 2, 2, 2))
-STAGES: dict[str, tuple[Stage, ...]] = {
-    "mbv3": _MBV3_STAGES,
-    "proxyless": _PROXYLESS_STAGES,
-    "resnet50": _RESNET_STAGES,
-}
-# Activation of stem, fixed first block and head.
-_STEM_ACT = {"mbv3": "h_swish", "proxyless": "relu6", "resnet50": "relu"}
-_FIRST_ACT = {"mbv3": "relu", "proxyless": "relu6"}
-
-
 def block_specs(arch: Arch, num_classes: int = 1000, in_channels: int = 3) -> list[BlockSpec]:
     """List the blocks of an arch in the order they run; raises InputError for an arch that is in no known space."""
     space = find_space(arch.space).with_resolutions((arch.r,))
@@ -183,15 +159,17 @@ def block_specs(arch: Arch, num_classes: int = 1000, in_channels: int = 3) -> li
 
 
 def stem_specs(space: Space, r: int, widths: list[int], depth: int, in_channels: int) -> list[BlockSpec]:
-    """List what comes before the stages, for width choices by index; `depth` is d[0], read by resnet50 alone."""
-    family, act = space.family, _STEM_ACT[space.family]
+    """List what comes before the stages, for width choices by index; `depth` is d[0], read in bottleneck families."""
+    family, act = space.family, space.family.act
     inner, outer = space.widths[0][widths[0]], space.widths[1][widths[1]]
-    if family == "resnet50":
-        stem = BlockSpec(family, "stem", -1, 0, in_channels, inner, outer, 3, 2, False, act, r, depth != 0)
-        return [stem]
-    stem = BlockSpec(family, "stem", -1, 0, in_channels, 0, inner, 3, space.stem_stride, False, act, r, False)
-    skip = family == "mbv3" and inner == outer  # ProxylessNAS never adds a shortcut here
-    first = BlockSpec(family, "first", -1, 1, inner, inner, outer, 3, 1, False, _FIRST_ACT[family], stem.out_hw, skip)
+    named = (family.name, family.style)
+    if family.style == "bottleneck":
+        return [
+            BlockSpec(*named, "stem", -1, 0, in_channels, inner, outer, 3, space.stem_stride, False, act, r, depth != 0)
+        ]
+    stem = BlockSpec(*named, "stem", -1, 0, in_channels, 0, inner, 3, space.stem_stride, False, act, r, False)
+    skip = family.first_shortcut and inner == outer
+    first = BlockSpec(*named, "first", -1, 1, inner, inner, outer, 3, 1, False, family.first_act, stem.out_hw, skip)
     return [stem, first]
 
 
@@ -204,37 +182,35 @@ def stage_channels(space: Space, slot: Slot, widths: list[int]) -> tuple[int, in
 
 def slot_spec(space: Space, slot: Slot, side: int, inp: int, out: int, kernel: int, expand: float) -> BlockSpec:
     """Describe the block in a slot, for its channels and choices; `side` is that of the map entering its stage."""
-    stage = STAGES[space.family][slot.stage]
+    family, stage = space.family, space.family.stages[slot.stage]
     stride = stage.stride if slot.position == 0 else 1
     if slot.position:
         side = _halved(side, stage.stride)
-    resnet = space.family == "resnet50"
-    mid = divisible(round((out if resnet else inp) * expand))
+    mid = divisible(round((out if family.style == "bottleneck" else inp) * expand))
     skip = slot.position > 0 or (stride == 1 and inp == out)
-    where = (slot.stage, slot.position)
-    return BlockSpec(space.family, "block", *where, inp, mid, out, kernel, stride, stage.se, stage.act, side, skip)
+    named, where = (family.name, family.style), (slot.stage, slot.position)
+    return BlockSpec(*named, "block", *where, inp, mid, out, kernel, stride, stage.se, stage.act, side, skip)
 
 
 def head_spec(space: Space, r: int, widths: list[int], num_classes: int) -> BlockSpec:
     """Describe what comes after the stages: convolutions, pooling, classifier."""
-    stages = STAGES[space.family]
-    side = stage_side(space, len(stages), r)
-    inp = space.widths[len(stages) + 1][widths[len(stages) + 1]]
-    tail = [choices[0] for choices in space.widths[len(stages) + 2 :]]
+    family = space.family
+    num_stages = len(family.stages)
+    side = stage_side(space, num_stages, r)
+    inp = space.widths[num_stages + 1][widths[num_stages + 1]]
+    tail = [choices[0] for choices in space.widths[num_stages + 2 :]]
     out = tail[-1] if tail else inp
     mid = tail[0] if len(tail) > 1 else 0
-    act = _STEM_ACT[space.family]
-    return BlockSpec(
-        space.family, "head", len(stages), 0, inp, mid, out, 1, 1, False, act, side, False, num_classes=num_classes
-    )
+    named = (family.name, family.style, "head", num_stages, 0)
+    return BlockSpec(*named, inp, mid, out, 1, 1, False, family.act, side, False, num_classes, len(tail))
 
 
 @lru_cache(maxsize=4096)
-def _side(family: str, stem_stride: int, stage: int, r: int) -> int:
+def _side(family: Family, stem_stride: int, stage: int, r: int) -> int:
     side = _halved(r, stem_stride)
-    if family == "resnet50":
+    if family.style == "bottleneck":
         side = _halved(side, 2)
-    for before in STAGES[family][:stage]:
+    for before in family.stages[:stage]:
         side = _halved(side, before.stride)
     return side
 
@@ -295,12 +271,12 @@ def _resnet_stem_layers(spec: BlockSpec) -> tuple[Layer, ...]:
 
 
 def _head_layers(spec: BlockSpec) -> tuple[Layer, ...]:
-    """mbv3: 1x1 with norm, pool, bare 1x1, linear. proxyless: 1x1 with norm, pool, linear. resnet50: pool, linear."""
+    """Two convolutions: 1x1 with norm, pool, bare 1x1, linear. One: 1x1 with norm, pool, linear. None: pool, linear."""
     layers = []
-    if spec.family == "mbv3":
+    if spec.head_convs == 2:
         layers.append(Layer("conv", spec.in_channels, spec.mid_channels, spec.in_hw, spec.in_hw, norm=True))
         layers.append(Layer("conv", spec.mid_channels, spec.out_channels, 1, 1))
-    elif spec.family == "proxyless":
+    elif spec.head_convs == 1:
         layers.append(Layer("conv", spec.in_channels, spec.out_channels, spec.in_hw, spec.in_hw, norm=True))
     layers.append(Layer("linear", spec.out_channels, spec.num_classes, 1, 1, bias=True))
     return tuple(layers)

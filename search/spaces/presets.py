@@ -1,41 +1,34 @@
-"""The published subnets by name, and how to place their genes in another space of the family.
-
-Sources: OFA-595 is the specialised subnet `flops@595M_top1@80.0_finetune@75` of Once for All (Cai et al., ICLR 2020);
-EEEA-Net-C1 and C2 are the subnets of EEEA-Net (Termritthikun et al., 2021). Lists are compact: one entry a block.
-"""
+"""The published subnets by name, and how to place their genes in another space of the family."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from tutelage.records import Arch, InputError
 
-if TYPE_CHECKING:
-    from .space import Space
+from .definition import Space
+from .space import SPACES
 
-PRESETS: dict[str, Arch] = {
-    "OFA-595": Arch(
-        space="ofa_mbv3_w1.2",
-        d=(3, 4, 4, 4, 4),
-        ks=(3, 5, 3, 5, 5, 3, 5, 7, 5, 3, 5, 3, 5, 7, 3, 3, 3, 5, 3),
-        e=(3, 4, 3, 4, 4, 6, 3, 6, 6, 3, 4, 6, 6, 6, 4, 6, 6, 6, 3),
-        r=236,
-    ),
-    "EEEA-Net-C1": Arch(
-        space="ofa_mbv3_w1.0",
-        d=(2, 2, 2, 2, 4),
-        ks=(3, 5, 7, 5, 7, 7, 5, 3, 7, 3, 3, 7),
-        e=(3, 3, 3, 3, 3, 4, 4, 4, 6, 4, 6, 3),
-        r=192,
-    ),
-    "EEEA-Net-C2": Arch(
-        space="ofa_mbv3_w1.0",
-        d=(3, 3, 4, 4, 4),
-        ks=(3, 5, 3, 7, 3, 7, 5, 7, 5, 3, 7, 5, 3, 3, 5, 3, 5, 7),
-        e=(3, 4, 3, 4, 3, 3, 6, 6, 3, 3, 6, 4, 3, 3, 6, 6, 6, 3),
-        r=192,
-    ),
-}
+
+class _Presets(Mapping[str, Arch]):
+    """The presets of all families, those of plug-ins included; read from the spaces, so that none is listed twice."""
+
+    def __getitem__(self, name: str) -> Arch:
+        for space in SPACES.values():
+            if name in space.family.presets:
+                return space.family.presets[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        families = dict.fromkeys(space.family.name for space in SPACES.values())
+        by_name = {space.family.name: space.family for space in SPACES.values()}
+        return iter(dict.fromkeys(name for family in families for name in by_name[family].presets))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+PRESETS: Mapping[str, Arch] = _Presets()
 
 
 def place(preset: Arch, space: Space, r: int) -> Arch:

@@ -1,13 +1,11 @@
-"""Supernets: build one, train it, set the active subnet, extract it, calibrate and score.
+"""Supernets: build one, train it, set its active subnet, extract it, recalibrate batch norm and score.
 
 Subnets come out as plain `nn.Module`s.
 """
 
-from .block_modules import build_block
-from .elastic import build_arch, build_supernet, extract, set_active
+from .elastic import build_arch, build_block, build_supernet, extract, set_active
 from .forward import forward_subnet
 from .scoring import SubnetScore, recalibrate_bn, score_subnets
-from .timm_export import to_timm
 
 __all__ = [
     "SubnetScore",
@@ -19,5 +17,4 @@ __all__ = [
     "recalibrate_bn",
     "score_subnets",
     "set_active",
-    "to_timm",
 ]

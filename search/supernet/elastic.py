@@ -1,7 +1,7 @@
-"""Supernets of the `ofa` package as plain modules: build, set the active subnet, cut it out.
+"""Supernets as plain modules: build one for a space, set its active subnet, extract it; build single archs and blocks.
 
-Enters: a space (or its name), an `Arch`, numbers. Leaves: `nn.Module`s whose state-dict keys are those of the official
-weight files. Source: Cai et al., Once-for-All, ICLR 2020.
+The elastic layers are the `ofa` package's, arranged as the space declares, and state-dict keys are those of the
+official weight files. Source: Cai et al., Once-for-All, ICLR 2020.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from tutelage.records import Arch, InputError
+from tutelage.search.spaces.blocks import BlockSpec
 from tutelage.search.spaces.space import Space, find_space
 
+from .layers import build_layers
 from .weights import load_weights
 
-# What the package multiplies its base widths by; the space lists the widths that come out.
-_RESNET_WIDTH_MULTS = (0.65, 0.8, 1.0)
-_MOBILE_WIDTH_MULTS = (0.75, 1.0, 1.2, 1.3)
+_BN_MOMENTUM = 0.1
 
 
 def build_supernet(
@@ -32,19 +32,15 @@ def build_supernet(
     seed: int = 0,
     *,
     dropout: float = 0.0,
-    kernel_transform: bool = True,
 ) -> nn.Module:
     """Build the elastic network of a space, drawn from `seed`, or loaded from an official weights file.
 
-    `kernel_transform` keeps the learned 7->5->3 kernel matrices, as the official weights have them; without it smaller
-    kernels are centre crops. Raises `InputError` for an unknown space or a file that does not fit.
+    Raises `InputError` for an unknown space or a file that does not fit.
     """
     space = resolve_space(space)
     with seeded(seed):
         net = _elastic(space, num_classes, in_channels, dropout)
         initialise(net)
-    if not kernel_transform:
-        _drop_kernel_transforms(net)
     if weights is not None:
         load_weights(net, weights)
     set_active(net, space.largest())
@@ -54,21 +50,22 @@ def build_supernet(
 def set_active(net: nn.Module, arch: Arch) -> None:
     """Make `arch` the subnet that `net(x)` computes. Raises `InputError` when it is not of this network's family."""
     elastic: Any = net
-    choices: dict[str, list[Any]] = {"d": list(arch.d)}
-    if arch.w:
-        choices |= {"w": list(arch.w), "e": _or_keep(arch.e)}
-    else:
-        choices |= {"ks": _or_keep(arch.ks), "e": _or_keep(arch.e)}
-        if len(arch.ks) != len(elastic.blocks) - 1:
+    space: Space = elastic.space
+    wanted = {field: space.columns(field).stop - space.columns(field).start for field in ("d", "ks", "e", "w")}
+    for field, length in wanted.items():
+        if len(getattr(arch, field)) != length:
             raise InputError(
-                f"arch of {arch.space} has {len(arch.ks)} block slots, this supernet has {len(elastic.blocks) - 1}: "
-                "build the supernet of that space"
+                f"arch of {arch.space} has {len(getattr(arch, field))} entries in {field}, this supernet of "
+                f"{space.name} takes {length}: build the supernet of that space"
             )
-    elastic.set_active_subnet(**choices)
+    if arch.w:
+        elastic.set_active_subnet(d=list(arch.d), w=list(arch.w), e=_or_keep(arch.e))
+    else:
+        elastic.set_active_subnet(d=space.blocks_of(arch), ks=_or_keep(arch.ks), e=_or_keep(arch.e))
 
 
 def extract(net: nn.Module, arch: Arch) -> nn.Module:
-    """Cut `arch` out as a network of its own, equal to the supernet with that subnet active to the bit in eval mode.
+    """Extract `arch` as a network of its own, equal to the supernet with that subnet active to the bit in eval mode.
 
     The weights are copies; `net` is left with `arch` active.
     """
@@ -76,11 +73,11 @@ def extract(net: nn.Module, arch: Arch) -> nn.Module:
     elastic: Any = net
     with seeded(0):  # the layers are drawn before they are overwritten: leave the caller's generator alone
         subnet: nn.Module = elastic.get_active_subnet()
-        if arch.w:  # the package cuts three input channels whatever the stem has
+        if arch.w:  # the package extracts three input channels whatever the stem has
             stem = elastic.input_stem[0]
             in_channels = stem.conv.conv.in_channels
-            cut: Any = subnet
-            cut.input_stem[0] = stem.get_active_subnet(in_channels)
+            extracted: Any = subnet
+            extracted.input_stem[0] = stem.get_active_subnet(in_channels)
             subnet.set_bn_param(**elastic.get_bn_param())  # type: ignore[operator]
     return subnet.train(net.training)
 
@@ -108,52 +105,113 @@ def resolve_space(space: Space | str) -> Space:
     return find_space(space) if isinstance(space, str) else space
 
 
-def _elastic(space: Space, num_classes: int, in_channels: int, dropout: float) -> nn.Module:
-    """Build the `ofa` supernet and give it the stem of the space: input channels and stride."""
-    from ofa.imagenet_classification.elastic_nn.modules import DynamicConvLayer
-    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
-    from ofa.utils.layers import ConvLayer
+def build_block(spec: BlockSpec, seed: int = 0) -> nn.Module:
+    """Build one block as a network in eval mode, for tables of block latencies: the layers an extracted subnet has.
 
-    net: Any
-    bn: dict[str, Any]
-    if space.family == "resnet50":
-        net = OFAResNets(
-            num_classes,
-            dropout_rate=dropout,
-            depth_list=list(space.depths),
-            expand_ratio_list=list(space.expands),
-            width_mult_list=list(_RESNET_WIDTH_MULTS),
-        )
-        bn, stem = net.get_bn_param(), net.input_stem[0]
-        if in_channels != stem.in_channels:
-            net.input_stem[0] = DynamicConvLayer(
-                [in_channels], stem.out_channel_list, stem.kernel_size, stem.stride, act_func=stem.act_func
-            )
-    else:
-        network = {"mbv3": OFAMobileNetV3, "proxyless": OFAProxylessNASNets}[space.family]
-        net = network(
-            num_classes,
-            dropout_rate=dropout,
-            width_mult=_width_mult(space),
-            ks_list=list(space.kernels),
-            expand_ratio_list=list(space.expands),
-            depth_list=list(space.depths),
-        )
-        bn, stem = net.get_bn_param(), net.first_conv
+    Maps (n, in_channels, in_hw, in_hw) to (n, out_channels, out_hw, out_hw), a head to (n, classes). The running
+    statistics of batch norm are those of a new layer, so the block computes ordinary numbers.
+    """
+    with seeded(seed):
+        block = build_layers(spec)
+        initialise(block)
+    return block.eval()
+
+
+def _elastic(space: Space, num_classes: int, in_channels: int, dropout: float) -> nn.Module:
+    """Build the elastic network of a space, its weights still to be drawn; the network remembers its space."""
+    wide = space.family.elastic_widths
+    net = _bottlenecks(space, num_classes, in_channels, dropout) if wide else _mbconvs(space, num_classes, dropout)
+    if not wide:
+        stem = net.first_conv
         if in_channels != stem.in_channels or space.stem_stride != stem.stride:
-            net.first_conv = ConvLayer(
+            net.first_conv = type(stem)(
                 in_channels, stem.out_channels, stem.kernel_size, stride=space.stem_stride, act_func=stem.act_func
             )
-    net.set_bn_param(**bn)  # a new stem takes the momentum and epsilon of the rest
+    net.set_bn_param(momentum=_BN_MOMENTUM, eps=space.family.bn_eps)
+    net.space = space
     return net  # type: ignore[no-any-return]
 
 
-def _width_mult(space: Space) -> float:
-    """Read the width multiplier off the space's name, e.g. 1.2 from `ofa_mbv3_w1.2_stem1`."""
-    for multiplier in _MOBILE_WIDTH_MULTS:
-        if f"_w{multiplier}" in space.name:
-            return multiplier
-    raise InputError(f"space {space.name!r} has no width in its name: end it with one of _w0.75, _w1.0, _w1.2, _w1.3")
+def _mbconvs(space: Space, num_classes: int, dropout: float) -> Any:
+    """Arrange elastic inverted bottlenecks as the space declares, with the package's stem of 3 channels and stride 2.
+
+    The package's own constructors know Once for All's widths alone, so their base classes are given the layers.
+    """
+    from ofa.imagenet_classification.elastic_nn.modules import DynamicMBConvLayer
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets
+    from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock
+
+    family = space.family
+    stem, channels, *rest = (choices[0] for choices in space.widths)
+    widths, tail = rest[: len(family.stages)], rest[len(family.stages) :]
+    first_conv = ConvLayer(3, stem, 3, stride=2, act_func=family.act)
+    first = MBConvLayer(stem, channels, 3, 1, expand_ratio=1, act_func=family.first_act)
+    adds = family.first_shortcut and stem == channels
+    blocks = [ResidualBlock(first, IdentityLayer(channels, channels) if adds else None)]
+    groups = []
+    for stage, width in zip(family.stages, widths, strict=True):
+        groups.append(list(range(len(blocks), len(blocks) + stage.num_slots)))
+        for position in range(stage.num_slots):
+            stride = stage.stride if position == 0 else 1
+            layer = DynamicMBConvLayer(
+                [channels], [width], list(space.kernels), list(space.expands), stride, stage.act, stage.se
+            )
+            adds = stride == 1 and channels == width
+            blocks.append(ResidualBlock(layer, IdentityLayer(width, width) if adds else None))
+            channels = width
+    head = [ConvLayer(channels, tail[0], 1, act_func=family.act)]
+    if len(tail) == 2:
+        head.append(ConvLayer(tail[0], tail[1], 1, bias=False, use_bn=False, act_func=family.act))
+    kind = OFAMobileNetV3 if len(tail) == 2 else OFAProxylessNASNets
+    net: Any = kind.__new__(kind)
+    super(kind, net).__init__(first_conv, blocks, *head, LinearLayer(tail[-1], num_classes, dropout_rate=dropout))
+    net.ks_list, net.expand_ratio_list, net.depth_list = list(space.kernels), list(space.expands), list(space.depths)
+    net.block_group_info, net.runtime_depth = groups, [len(group) for group in groups]
+    return net
+
+
+def _bottlenecks(space: Space, num_classes: int, in_channels: int, dropout: float) -> Any:
+    """Arrange elastic ResNet bottlenecks as the space declares, see `_mbconvs`."""
+    from ofa.imagenet_classification.elastic_nn.modules import DynamicConvLayer, DynamicLinearLayer
+    from ofa.imagenet_classification.elastic_nn.modules.dynamic_layers import DynamicResNetBottleneckBlock
+    from ofa.imagenet_classification.elastic_nn.networks import OFAResNets
+    from ofa.utils.layers import IdentityLayer, ResidualBlock
+
+    family = space.family
+    inner, channels, *widths = (list(choices) for choices in space.widths)
+
+    def stem_conv(inputs: list[int], outputs: list[int], stride: int = 1) -> Any:
+        return DynamicConvLayer(inputs, outputs, 3, stride=stride, act_func=family.act)
+
+    stem = [
+        stem_conv([3], inner, space.stem_stride),
+        ResidualBlock(stem_conv(inner, inner), IdentityLayer(inner, inner)),
+        stem_conv(inner, channels),
+    ]
+    blocks = []
+    for stage, width in zip(family.stages, widths, strict=True):
+        for position in range(stage.num_slots):
+            blocks.append(
+                DynamicResNetBottleneckBlock(
+                    channels,
+                    width,
+                    expand_ratio_list=list(space.expands),
+                    kernel_size=3,
+                    stride=stage.stride if position == 0 else 1,
+                    act_func=stage.act,
+                    downsample_mode="avgpool_conv",
+                )
+            )
+            channels = width
+    net: Any = OFAResNets.__new__(OFAResNets)
+    classifier = DynamicLinearLayer(channels, num_classes, dropout_rate=dropout)
+    super(OFAResNets, net).__init__(stem, blocks, classifier)
+    net.depth_list = list(range(max(family.stem_depths) + 1))
+    net.expand_ratio_list = list(space.expands)
+    net.input_stem_skipping, net.runtime_depth = 0, [0] * len(family.stages)
+    if in_channels != 3:
+        net.input_stem[0] = stem_conv([in_channels], inner, space.stem_stride)
+    return net
 
 
 def initialise(net: nn.Module) -> None:
@@ -161,16 +219,6 @@ def initialise(net: nn.Module) -> None:
     from ofa.utils import init_models
 
     init_models(net)
-
-
-def _drop_kernel_transforms(net: nn.Module) -> None:
-    from ofa.imagenet_classification.elastic_nn.modules import DynamicSeparableConv2d
-
-    for module in net.modules():
-        if isinstance(module, DynamicSeparableConv2d):
-            module.KERNEL_TRANSFORM_MODE = None  # on the instance: the class attribute is global to the process
-            for name in [name for name, _ in module.named_parameters(recurse=False) if name.endswith("_matrix")]:
-                delattr(module, name)
 
 
 def _plain_class(name: str) -> Any:

@@ -1,8 +1,8 @@
 """Run subnets of an `ofa` supernet fast: our own forward over the supernet's very parameters.
 
-Enters: the supernet, an `Arch`, images. Leaves: logits, with gradients flowing to the supernet's parameters; the state
-dict stays the package's. What is saved: channels-last tensors, slow weight gradients and kernel taps that can only meet
-padding (`depthwise.py`), module calls, three of the four passes of hard-swish, and running statistics nobody reads.
+Gradients flow to the supernet's parameters, and the state dict stays the package's. What is saved: channels-last
+copies, slow weight gradients and kernel taps that only meet padding (`fast_layers.py`), module calls, three of the four
+passes of hard-swish, and running statistics that nobody reads.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from tutelage.records import Arch
 
-from .depthwise import depthwise
+from .fast_layers import depthwise
 
-# Gives (weight, bias) of a normalisation and the tensor; leaves the normalised tensor.
+# Normalises a tensor with the weight, bias and statistics of a batch norm.
 _Norm = Callable[[Tensor, nn.BatchNorm2d], Tensor]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -57,7 +57,7 @@ def features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
     x = _conv_layer(net.first_conv, x, norm)
     x = _plain_block(net.blocks[0], x, norm)
     kernels, expands = arch.ks, arch.e
-    for slots, depth in zip(net.block_group_info, _depths(net, arch), strict=True):
+    for slots, depth in zip(net.block_group_info, net.space.blocks_of(arch), strict=True):
         for index in slots[:depth]:
             x = _elastic_block(net.blocks[index], x, kernels[index - 1], expands[index - 1], norm)
     if hasattr(net, "final_expand_layer"):
@@ -74,8 +74,8 @@ def resnet_features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
     if arch.d[0]:  # the stem's residual block is there or not
         x = x + _dynamic_conv(net.input_stem[1].conv, x, inner, norm)
     x = net.max_pooling(_dynamic_conv(net.input_stem[2], x, out, norm))
-    for slots, depth, width in zip(net.grouped_block_index, arch.d[1:], arch.w[2:], strict=True):
-        for index in slots[: len(slots) - max(net.depth_list) + depth]:
+    for slots, blocks, width in zip(net.grouped_block_index, net.space.blocks_of(arch), arch.w[2:], strict=True):
+        for index in slots[:blocks]:
             block = net.blocks[index]
             x = _bottleneck(block, x, block.out_channel_list[width], arch.e[index], norm)
     return x.mean((2, 3))
@@ -92,18 +92,12 @@ def active_kernel(conv: Any, channels: int, kernel: int) -> Tensor:
     for target in reversed(sizes[:-1]):
         if target < kernel:
             break
-        cut = (size - target) // 2
-        weight = weight[:, :, cut : cut + target, cut : cut + target]
-        if conv.KERNEL_TRANSFORM_MODE is not None:
-            matrix = getattr(conv, f"{size}to{target}_matrix")
-            weight = F.linear(weight.reshape(channels, -1), matrix).view(channels, 1, target, target)
+        margin = (size - target) // 2
+        weight = weight[:, :, margin : margin + target, margin : margin + target]
+        matrix = getattr(conv, f"{size}to{target}_matrix")
+        weight = F.linear(weight.reshape(channels, -1), matrix).view(channels, 1, target, target)
         size = target
     return weight
-
-
-def _depths(net: Any, arch: Arch) -> list[int]:
-    """Depths of all stages: ProxylessNAS has a last one that is not elastic and that an arch may leave out."""
-    return [*arch.d, *[1] * (len(net.block_group_info) - len(arch.d))]
 
 
 def _norm(training: bool, track: bool) -> _Norm:

@@ -1,12 +1,12 @@
 """Train a supernet so that all its subnets do well: the sandwich rule, plain random subnets, or progressive shrinking.
 
-Enters: a supernet, its space, batches of images. Leaves: the supernet holding trained weights, and what training saw.
 Sources: BigNAS (Yu et al., ECCV 2020) for the sandwich and in-place distillation; Once-for-All (Cai et al., ICLR 2020)
 for progressive shrinking.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -17,18 +17,46 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from tutelage.records import InputError
+from tutelage.records import Arch, InputError
 from tutelage.search.spaces.space import Space
 
-from .checkpoint import load_checkpoint, save_checkpoint
-from .step import Batch, TrainState, finish, start, train_step
+from .forward import fast_bf16, forward_subnet
+from .reorganise import reorganise
+from .scoring import resize
+from .train_state import TrainState, finish, load_checkpoint, save_checkpoint, start
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 Method = Literal["sandwich", "random", "progressive"]
+# images (b, channels, side, side) normalised; labels (b,) or (b, labels); teacher probabilities (b, classes) or None.
+Batch = tuple[Tensor, Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of progressive shrinking: its weight in epochs, subnets a step, and how many of the largest values of
+    kernel, depth and expand (or width) it may choose from."""
+
+    epochs: int
+    num_subnets: int
+    kernels: int
+    depths: int
+    expands: int
+
+
+# Epochs in the OFA paper: 180 for the full network, 120 for kernels, 25 + 120 for depths, 25 + 120 for expands.
+PHASES = (
+    Phase(180, 1, 1, 1, 1),
+    Phase(120, 1, 3, 1, 1),
+    Phase(25, 2, 3, 2, 1),
+    Phase(120, 2, 3, 3, 1),
+    Phase(25, 4, 3, 3, 2),
+    Phase(120, 4, 3, 3, 3),
+)
 
 
 @dataclass(frozen=True)
@@ -88,8 +116,8 @@ def train_supernet(
 
     `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused.
 
-    Images larger than a subnet's side are resized, so the resolution gene is trained too. With `checkpoint` each epoch
-    is saved (safetensors + JSON) and a later call with the same arguments goes on from there to the same bits. Running
+    Images larger than a subnet's resolution are resized, so that gene is trained too. With `checkpoint` each epoch is
+    saved (safetensors + JSON) and a later call with the same arguments goes on from there to the same bits. Running
     statistics of batch norm follow the largest subnet; recalibrate before another is used.
     """
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
@@ -121,7 +149,7 @@ def train_supernet(
 
 
 def pace(step: int, total: int, warmup: float) -> float:
-    """Give the share of the full learning rate at a step: linear warm-up, then a cosine to 0."""
+    """Give the fraction of the full learning rate at a step: linear warm-up, then a cosine to 0."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
@@ -130,3 +158,121 @@ def pace(step: int, total: int, warmup: float) -> float:
 def _set_lr(state: TrainState, lr: float) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = lr
+
+
+def train_step(
+    state: TrainState,
+    space: Space,
+    options: SupernetSchedule,
+    total_steps: int,
+    rng: np.random.Generator,
+    batch: Batch,
+    *,
+    multi_label: bool = False,
+) -> Tensor:
+    """Run the step's subnets forward and backward, clip, step the optimiser and the average; give the mean loss ()."""
+    images, labels, teacher_probs = batch
+    if options.method == "progressive":
+        _enter_phase(state, total_steps)
+    archs = choose_archs(space, options, state.phase, images.shape[-1], rng)
+    half = fast_bf16(images.device) if options.bf16 is None else options.bf16
+    state.optimizer.zero_grad(set_to_none=True)
+    soft = teacher_probs
+    if state.teacher is not None and soft is None:
+        with torch.no_grad():
+            largest = space.largest(archs[0].r)
+            soft = _probabilities(forward_subnet(state.teacher, largest, resize(images, largest.r)), multi_label)
+    losses = []
+    for index, arch in enumerate(archs):
+        leads = options.method == "sandwich" and index == 0
+        logits = forward_subnet(state.net, arch, resize(images, arch.r), track=index == 0, bf16=half).float()
+        ratio = options.teacher_ratio if leads else options.kd_ratio
+        smoothing = options.label_smoothing if leads or soft is None else 0.0
+        loss = subnet_loss(logits, labels, soft, ratio, smoothing, multi_label=multi_label)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        if leads:  # the others learn from the largest, and from the teacher in equal parts where there is one
+            lead = _probabilities(logits.detach(), multi_label)
+            soft = lead if teacher_probs is None else (lead + teacher_probs) / 2
+    torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
+    state.optimizer.step()
+    _average(state, options.ema_decay)
+    state.step += 1
+    return torch.stack(losses).mean()
+
+
+def choose_archs(
+    space: Space, options: SupernetSchedule, phase: int, side: int, rng: np.random.Generator
+) -> list[Arch]:
+    """Choose the subnets of a step at sides up to `side`; the sandwich has the largest first and the smallest last."""
+    sides = [r for r in space.resolutions if r <= side]
+    if not sides:
+        raise InputError(f"images of {side} px are smaller than every side of {space.name}: use space.with_resolutions")
+    space = space.with_resolutions(sides)
+    if options.method == "sandwich":
+        middle = space.decode(space.random(options.num_random, rng)) if options.num_random else []
+        return [space.largest(), *middle, space.smallest()]
+    if options.method == "random":
+        return space.decode(space.random(options.num_random, rng))
+    choice = PHASES[phase]
+    widest = {"ks": choice.kernels, "d": choice.depths, "e": choice.expands, "w": choice.expands}
+    low = [max(0, len(g.values) - widest.get(g.field, len(g.values))) for g in space.genes]
+    genes = rng.integers(low, space.num_choices, size=(choice.num_subnets, space.num_genes))
+    return space.decode(space.canonical(genes))
+
+
+def subnet_loss(
+    logits: Tensor, labels: Tensor, soft: Tensor | None, ratio: float, smoothing: float, *, multi_label: bool
+) -> Tensor:
+    """Weigh cross-entropy to soft targets (b, classes) by `ratio` against the one to the labels (all without any)."""
+    ratio = 0.0 if soft is None else ratio
+    loss = logits.new_zeros(())
+    if ratio < 1:
+        if multi_label:
+            smooth = labels.float() * (1 - smoothing) + smoothing / 2
+            hard = F.binary_cross_entropy_with_logits(logits, smooth)
+        else:
+            hard = F.cross_entropy(logits, labels.long(), label_smoothing=smoothing)
+        loss = loss + (1 - ratio) * hard
+    if soft is not None and ratio > 0:
+        crossed = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy
+        loss = loss + ratio * crossed(logits, soft)
+    return loss
+
+
+def phase_at(step: int, total_steps: int) -> int:
+    """Say which phase of progressive shrinking a step falls in, the paper's epochs shortened in proportion."""
+    ends = np.cumsum([phase.epochs for phase in PHASES])
+    return int(min(np.searchsorted(ends, step / total_steps * ends[-1], side="right"), len(PHASES) - 1))
+
+
+def _enter_phase(state: TrainState, total_steps: int) -> None:
+    """Move on to the phase of this step: keep the full network as teacher, sort channels wherever widths shrink.
+
+    After a sort the average starts again and the optimiser's moments are empty: both belong to channels as they stood.
+    """
+    phase = phase_at(state.step, total_steps)
+    if phase == state.phase:
+        return
+    if state.phase == 0:
+        state.teacher = copy.deepcopy(state.net).train()  # batch statistics: its running ones are still young
+        state.teacher.requires_grad_(False)
+    opened = PHASES[state.phase].expands
+    if PHASES[phase].expands > opened:
+        reorganise(state.net, opened)
+        if state.average is not None:
+            state.average = {name: p.detach().clone() for name, p in state.net.named_parameters()}
+        state.optimizer.state.clear()
+    state.phase = phase
+
+
+def _average(state: TrainState, decay: float | None) -> None:
+    if state.average is None or decay is None:
+        return
+    warm = min(decay, (1 + state.step) / (10 + state.step))  # early weights should not linger
+    current = [p.detach() for p in state.net.parameters()]
+    torch._foreach_lerp_(list(state.average.values()), current, 1 - warm)
+
+
+def _probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    return torch.sigmoid(logits) if multi_label else logits.softmax(1)

@@ -14,7 +14,7 @@ from tutelage.distill.training.schedule import TrainSchedule, build_optimizer
 from tutelage.search.spaces.presets import PRESETS, place
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
-from tutelage.search.supernet.faster import quicken
+from tutelage.search.supernet.fast_layers import use_fast_layers
 
 ROUNDS = 9
 
@@ -39,7 +39,7 @@ def test_student_step(benchmark: Any, name: str, side: int) -> None:
     space = SPACES["ofa_mbv3_w1.0_stem1" if side == 32 else "ofa_mbv3_w1.0"].with_resolutions((side,))
     slow = build_arch(place(PRESETS[name], space, side), 2, 1)
     images = torch.randn(64, 1, side, side)
-    steps = [_stepper(net, images) for net in (slow, quicken(copy.deepcopy(slow)))]
+    steps = [_stepper(net, images) for net in (slow, use_fast_layers(copy.deepcopy(slow)))]
     seconds: list[list[float]] = [[], []]
     for step in steps:
         step()

@@ -69,7 +69,9 @@ def test_a_search_cut_short_ends_as_one_that_was_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_feasible", [1, 2, 7, 25, 32])
 def test_it_ends_when_every_feasible_arch_is_evaluated(num_feasible: int) -> None:
     """Of 32 archs 20 are a first batch, and the tuner then suggests each of the others before it has none left."""
-    narrow = Space("ofa_mbv3_w1.0", "mbv3", (3,), (3,), (2, 3), SPACES["ofa_mbv3_w1.0"].widths, 2, (32,))
+    narrow = Space(
+        "ofa_mbv3_w1.0", SPACES["ofa_mbv3_w1.0"].family, (3,), (3,), (2, 3), SPACES["ofa_mbv3_w1.0"].widths, 2, (32,)
+    )
     objectives = [Objective("error", "min", error, cheap=False), Objective("macs")]
     every = search(narrow, objectives, strategy="random", evaluations=32).asked
     macs = sorted(row.counted["macs"] for row in every)[num_feasible - 1]

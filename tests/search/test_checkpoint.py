@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from tutelage.records import InputError
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet
-from tutelage.search.supernet.step import Batch
-from tutelage.search.supernet.training import SupernetSchedule, train_supernet
+from tutelage.search.supernet.training import Batch, SupernetSchedule, train_supernet
 from tutelage.search.supernet.weights import load_weights
 
 SPACE = SPACES["ofa_mbv3_w0.75"].with_resolutions((32,))

@@ -155,17 +155,6 @@ def test_scores_in_another_unit_come_back_in_it() -> None:
     np.testing.assert_allclose(ratio[1], 0.01 * percent[1], rtol=1e-6)
 
 
-def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    archs = some_archs(6)
-    path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["header"] = np.array(str(arrays["header"]).replace('"format": 2', '"format": 1'))
-    np.savez(path, **arrays)
-    with pytest.raises(InputError, match="has predictor format 1, not 2: fit and save it again"):
-        AccuracyPredictor.load(path)
-
-
 def test_gradient_of_the_likelihood_is_its_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     from scipy import optimize
 
@@ -185,22 +174,6 @@ def test_gradient_of_the_likelihood_is_its_slope(monkeypatch: pytest.MonkeyPatch
         step[i] = 1e-5
         slope = (loss(start + step)[0] - loss(start - step)[0]) / 2e-5
         assert loss(start)[1][i] == pytest.approx(slope, rel=1e-4, abs=1e-5)
-
-
-def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
-    archs = some_archs(40)
-    model = AccuracyPredictor(num_classes=4, in_channels=1).fit(archs[:30], depth_score(archs[:30]))
-    loaded = AccuracyPredictor.load(model.save(tmp_path / "model.npz"))
-    for mine, theirs in zip(model.predict(archs), loaded.predict(archs), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
-def test_a_cut_off_file_is_refused(tmp_path: Path) -> None:
-    archs = some_archs(10)
-    path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"model\.npz is not a saved accuracy predictor"):
-        AccuracyPredictor.load(path)
 
 
 def test_repeated_archs_count_once_with_their_mean() -> None:

@@ -17,8 +17,7 @@ from tutelage.records import Arch
 from tutelage.search.spaces.space import SPACES, Space
 from tutelage.search.supernet import build_supernet, forward_subnet
 from tutelage.search.supernet.reorganise import importance_order, reorganise
-from tutelage.search.supernet.step import PHASES, _enter_phase, choose_archs, start
-from tutelage.search.supernet.training import SupernetSchedule
+from tutelage.search.supernet.training import PHASES, SupernetSchedule, _enter_phase, choose_archs, start
 
 NAMES = ["ofa_mbv3_w0.75", "ofa_proxyless_w1.3", "ofa_resnet50"]
 

@@ -10,8 +10,18 @@ from tutelage.records import InputError
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.forward import forward_subnet
-from tutelage.search.supernet.step import PHASES, choose_archs, finish, phase_at, start, subnet_loss, train_step
-from tutelage.search.supernet.training import SupernetSchedule, pace, train_supernet
+from tutelage.search.supernet.training import (
+    PHASES,
+    SupernetSchedule,
+    choose_archs,
+    finish,
+    pace,
+    phase_at,
+    start,
+    subnet_loss,
+    train_step,
+    train_supernet,
+)
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((28, 32))
 

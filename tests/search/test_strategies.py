@@ -25,7 +25,9 @@ from tutelage.search.spaces.space import SPACES, Space
 OURS = [name for name in STRATEGIES if not name.startswith("nni")]  # those need their extra: tests/nni
 Floats = NDArray[np.float64]
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
-TINY = Space("ofa_mbv3_w1.0", "mbv3", (3,), (3, 4), (2,), SPACE.widths, 2, (64,))  # 2 ** 10 archs
+TINY = Space(
+    "ofa_mbv3_w1.0", SPACES["ofa_mbv3_w1.0"].family, (3,), (3, 4), (2,), SPACE.widths, 2, (64,)
+)  # 2 ** 10 archs
 
 
 def error(archs: Sequence[Arch]) -> Floats:
@@ -48,7 +50,9 @@ def test_it_asks_new_feasible_archs_and_as_many_as_told(strategy: str) -> None:
     assert all(row.feasible and row.counted["macs"] <= 2.5e7 for row in result.asked)
 
 
-NARROW = Space("ofa_mbv3_w1.0", "mbv3", (3,), (3,), (2, 3), SPACE.widths, 2, (64,))  # 2 ** 5 archs
+NARROW = Space(
+    "ofa_mbv3_w1.0", SPACES["ofa_mbv3_w1.0"].family, (3,), (3,), (2, 3), SPACE.widths, 2, (64,)
+)  # 2 ** 5 archs
 
 
 def least_macs(space: Space, n: int) -> float:
@@ -105,7 +109,7 @@ def test_eeea_starts_below_beta_and_a_bound_on_params_is_beta() -> None:
 
 def test_of_a_listed_set_the_first_is_a_plain_draw_and_the_second_one_of_the_rest() -> None:
     """Without replacement: P(i, then j) = p_i p_j / (1 - p_i)."""
-    space = Space("ofa_mbv3_w1.0", "mbv3", (3,), (3, 4, 6), (2, 3), SPACE.widths, 2, (64,))
+    space = Space("ofa_mbv3_w1.0", SPACES["ofa_mbv3_w1.0"].family, (3,), (3, 4, 6), (2, 3), SPACE.widths, 2, (64,))
     near = space.decode(space.neighbours(space.encode([space.smallest()])[0]))
     problem = Problem(space, GOALS, {"macs": float(np.sort(count(near).macs)[9])})
     assert problem.listed is not None

@@ -33,7 +33,7 @@ from tutelage.search.objectives import Objective, Problem
 from tutelage.search.result import SearchResult
 from tutelage.search.samplers.nni_tpe import check_tuner
 from tutelage.search.samplers.pool import check_bounds
-from tutelage.search.spaces.presets import PRESETS, place
+from tutelage.search.spaces.presets import place
 from tutelage.search.spaces.space import Space
 from tutelage.search.supernet import extract
 
@@ -131,7 +131,7 @@ def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
 def presets_in(space: Space) -> dict[str, Arch]:
     """Place the published presets into the searched space; one of another width is named by its genes."""
     placed = {}
-    for name, preset in PRESETS.items() if space.family == "mbv3" else ():
+    for name, preset in space.family.presets.items():
         own = space.name.removesuffix("_stem1") == preset.space
         placed[name if own else f"{name} genes"] = place(preset, space, max(space.resolutions))
     return placed

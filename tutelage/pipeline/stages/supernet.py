@@ -16,8 +16,7 @@ from tutelage.pipeline.networks import WEIGHTS
 from tutelage.records import InputError, Student
 from tutelage.search.spaces.space import Space, find_space
 from tutelage.search.supernet import build_supernet
-from tutelage.search.supernet.step import Batch
-from tutelage.search.supernet.training import SupernetSchedule, train_supernet
+from tutelage.search.supernet.training import Batch, SupernetSchedule, train_supernet
 
 from .train import CHECKPOINT, soft_targets
 
@@ -61,7 +60,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         "seed": ctx.recipe.seed,
     }
 
-    if section.method == "progressive" or space.family == "resnet50":
+    if section.method == "progressive" or space.family.elastic_widths:
         inputs["version"] = 2  # channels are sorted in each expand phase; bf16 reaches ResNet50D and statistics wait
 
     def work(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tutelage.pipeline.context import Context, file_hash, schedule_of
 from tutelage.pipeline.processes import Training, tell
 from tutelage.pipeline.sections import DistillSection, TeacherSection, TrainSection
 from tutelage.records import Student
-from tutelage.search.supernet.faster import quicken, unquicken
+from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_layers
 
 CHECKPOINT = "checkpoint"
 
@@ -218,7 +218,7 @@ def fit(
     if student.seed != ctx.recipe.seed:
         title += f", seed {student.seed}"
     result = train(
-        quicken(model),
+        use_fast_layers(model),
         ctx.loader(section.batch_size, seed=seeds[1]),
         ctx.split("val", ctx.side(student)),
         _schedule(ctx, section),
@@ -230,7 +230,7 @@ def fit(
         progress=lambda text, done, total: ctx.report(f"{what} {title}", done, total),
         resolution=ctx.side(student),
     )
-    unquicken(model)
+    use_plain_layers(model)
     return result
 
 

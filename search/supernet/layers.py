@@ -1,7 +1,4 @@
-"""Build one block of an architecture as a network of its own, for tables of block latencies.
-
-Enters: a `BlockSpec`. Leaves: the very layers an extracted subnet has there, freshly drawn.
-"""
+"""The layers of one block, as an extracted subnet has them."""
 
 from __future__ import annotations
 
@@ -12,24 +9,16 @@ from torch import Tensor, nn
 
 from tutelage.search.spaces.blocks import BlockSpec
 
-from .elastic import initialise, seeded
 
-
-def build_block(spec: BlockSpec, seed: int = 0) -> nn.Module:
-    """Build the block in eval mode: (n, in_channels, in_hw, in_hw) -> (n, out_channels, side, side), heads to classes.
-
-    Batch norm's running statistics are those of a new layer, so the block computes ordinary numbers.
-    """
-    with seeded(seed):
-        block = _head(spec) if spec.kind == "head" else _stem(spec) if spec.kind == "stem" else _body(spec)
-        initialise(block)
-    return block.eval()
+def build_layers(spec: BlockSpec) -> nn.Module:
+    """Build a block's layers; their weights are still to be drawn."""
+    return _head(spec) if spec.kind == "head" else _stem(spec) if spec.kind == "stem" else _body(spec)
 
 
 def _body(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import IdentityLayer, MBConvLayer, ResidualBlock, ResNetBottleneckBlock
 
-    if spec.family == "resnet50":
+    if spec.style == "bottleneck":
         bottleneck: nn.Module = ResNetBottleneckBlock(
             spec.in_channels,
             spec.out_channels,
@@ -58,7 +47,7 @@ def _body(spec: BlockSpec) -> nn.Module:
 def _stem(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import ConvLayer, IdentityLayer, ResidualBlock
 
-    if spec.family != "resnet50":
+    if spec.style == "mbconv":
         stem: nn.Module = ConvLayer(
             spec.in_channels, spec.out_channels, spec.kernel, stride=spec.stride, act_func=spec.act
         )
@@ -75,17 +64,12 @@ def _stem(spec: BlockSpec) -> nn.Module:
 def _head(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import ConvLayer
 
-    layers: list[Any] = []
-    if spec.family == "mbv3":
-        layers = [
-            ConvLayer(spec.in_channels, spec.mid_channels, 1, act_func=spec.act),
-            _Pool(),
-            ConvLayer(spec.mid_channels, spec.out_channels, 1, use_bn=False, act_func=spec.act),
-        ]
-    elif spec.family == "proxyless":
-        layers = [ConvLayer(spec.in_channels, spec.out_channels, 1, act_func=spec.act), _Pool()]
-    else:
-        layers = [_Pool()]
+    layers: list[Any] = [_Pool()]
+    if spec.head_convs:
+        width = spec.mid_channels if spec.head_convs == 2 else spec.out_channels
+        layers = [ConvLayer(spec.in_channels, width, 1, act_func=spec.act), *layers]
+    if spec.head_convs == 2:
+        layers.append(ConvLayer(width, spec.out_channels, 1, use_bn=False, act_func=spec.act))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(spec.out_channels, spec.num_classes))
 
 

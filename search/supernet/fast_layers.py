@@ -1,9 +1,10 @@
-"""Depthwise convolution whose weight gradient is quick on CPUs.
+"""Layers that train faster on a CPU with the same weights, names and outputs (up to rounding).
 
-Enters: maps and one kernel a channel. Leaves: the convolved maps, with gradients equal to the ordinary convolution's.
-oneDNN has a depthwise kernel for weight gradients up to three columns wide; wider ones (5x5, 7x7) fall to a grouped
-convolution that pads every channel to 16 and takes some 20 times as long. So the gradient is taken in strips of at most
-three columns; a strided convolution is first split by parity into convolutions of stride 1.
+`use_fast_layers` swaps them into any network with depthwise convolutions, such as an extracted subnet; `depthwise` is
+the convolution itself. oneDNN has a depthwise kernel for weight gradients up to three columns wide; wider ones (5x5,
+7x7) use a grouped convolution that pads every channel to 16 and takes some 20 times as long. So the gradient is taken
+in strips of at most three columns; a strided convolution is first split by parity into convolutions of stride 1. The
+`ofa` package's hard-swish and hard-sigmoid, four passes each, become torch's one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 STRIP = 3  # columns that oneDNN's depthwise weight gradient takes at once
 
@@ -28,9 +29,9 @@ def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     kernel = weight.shape[-1]
     reach = x.shape[-1] - 1  # taps further out than this meet padding alone
     if kernel // 2 > reach:
-        cut = kernel // 2 - reach
-        weight = weight[:, :, cut : kernel - cut, cut : kernel - cut]
-        kernel -= 2 * cut
+        margin = kernel // 2 - reach
+        weight = weight[:, :, margin : kernel - margin, margin : kernel - margin]
+        kernel -= 2 * margin
     if kernel == 1:
         return x * weight.view(1, -1, 1, 1)
     if kernel > STRIP and x.device.type == "cpu" and torch.is_grad_enabled():
@@ -94,3 +95,51 @@ def _convolution_backward(
     return torch.ops.aten.convolution_backward(
         grad, x, weight, None, [stride] * 2, list(padding), [1, 1], False, [0, 0], x.shape[1], [*wanted, False]
     )
+
+
+class FastDepthwise(nn.Conv2d):
+    """A depthwise convolution of an odd square kernel, padded to `same`; otherwise the `nn.Conv2d` that it was."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return depthwise(input, self.weight, self.stride[0])
+
+
+def use_fast_layers(net: nn.Module) -> nn.Module:
+    """Swap the classes of slow layers in place and give the network back."""
+    from ofa.utils.pytorch_modules import Hsigmoid, Hswish
+
+    for module in net.modules():
+        if type(module) is nn.Conv2d and _is_wide_depthwise(module):
+            module.__class__ = FastDepthwise
+        elif isinstance(module, Hswish):
+            _become(module, nn.Hardswish)
+            module.inplace = False
+        elif isinstance(module, Hsigmoid):
+            _become(module, nn.Hardsigmoid)
+            module.inplace = False
+    return net
+
+
+def use_plain_layers(net: nn.Module) -> nn.Module:
+    """Make depthwise convolutions plain again, in place: ONNX has no name for the fast ones."""
+    for module in [module for module in net.modules() if isinstance(module, FastDepthwise)]:
+        _become(module, nn.Conv2d)
+    return net
+
+
+def _is_wide_depthwise(conv: nn.Conv2d) -> bool:
+    kernel, stride = conv.kernel_size, conv.stride
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and kernel[0] == kernel[1] > STRIP
+        and kernel[0] % 2 == 1
+        and stride[0] == stride[1]
+        and conv.padding == (kernel[0] // 2, kernel[1] // 2)
+        and conv.padding_mode == "zeros"
+        and conv.dilation == (1, 1)
+        and conv.bias is None
+    )
+
+
+def _become(module: nn.Module, kind: type[nn.Module]) -> None:
+    module.__class__ = kind

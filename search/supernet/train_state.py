@@ -1,13 +1,13 @@
-"""Keep supernet training on disk, so that a stopped run goes on to the same bits.
+"""The state of a supernet's training, and its checkpoint on disk, so that a stopped run goes on to the same bits.
 
-Enters and leaves: a `TrainState`. One safetensors file holds the tensors; its metadata hold the numbers as JSON, so the
-two can never disagree. Written aside, synced, renamed.
+One safetensors file holds the tensors; its metadata hold the numbers as JSON, so the two can never disagree.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,39 @@ from torch import Tensor, nn
 from tutelage.files import whole_file
 from tutelage.records import InputError
 
-from .step import TrainState
+
+@dataclass
+class TrainState:
+    """Everything that the next step depends on."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor] | None  # exponential moving average of the parameters
+    teacher: nn.Module | None = None  # progressive: the full network as its phase left it
+    phase: int = 0
+    step: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+
+
+def start(net: nn.Module, lr: float, weight_decay: float, ema_decay: float | None) -> TrainState:
+    """Make the state before the first step: AdamW, without decay of norms, biases and kernel matrices."""
+    named = list(net.named_parameters())
+    decayed = [p for name, p in named if p.ndim > 1 and not name.endswith("_matrix")]
+    kept = [p for name, p in named if p.ndim <= 1 or name.endswith("_matrix")]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    average = None if ema_decay is None else {name: p.detach().clone() for name, p in named}
+    net.train()
+    return TrainState(net, torch.optim.AdamW(groups, lr=lr, fused=True), average)
+
+
+def finish(state: TrainState) -> None:
+    """Leave the averaged weights in the network, where there are any."""
+    if state.average is not None:
+        state.net.load_state_dict({**state.net.state_dict(), **state.average})
 
 
 def save_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) -> None:
-    """Write the state; `signature` is what the training was asked to do."""
+    """Write the state; `signature` is what decides the training's result."""
     tensors = {f"net/{name}": tensor for name, tensor in state.net.state_dict().items()}
     for name, tensor in (state.average or {}).items():
         tensors[f"average/{name}"] = tensor
@@ -41,7 +69,7 @@ def save_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) ->
 def load_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) -> bool:
     """Restore the state where the file exists; say whether it did.
 
-    Raises `InputError` for a damaged file, or one of a training that was asked something else.
+    Raises `InputError` for a damaged file, or one of another training.
     """
     if not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""Quick layers compute what the slow ones did, and are the same network to everyone else."""
+"""Fast layers compute what the package's did, and are the same network to everyone else."""
 
 import copy
 from pathlib import Path
@@ -12,7 +12,7 @@ from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.search.spaces.presets import PRESETS, place
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
-from tutelage.search.supernet.faster import QuickDepthwise, quicken, unquicken
+from tutelage.search.supernet.fast_layers import FastDepthwise, use_fast_layers, use_plain_layers
 
 
 def _preset() -> nn.Module:
@@ -24,31 +24,31 @@ def _preset() -> nn.Module:
 def test_outputs_and_gradients_are_those_of_the_slow_layers(channels_last: bool) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     slow = _preset().train().double().to(memory_format=layout)
-    quick = quicken(copy.deepcopy(slow))
-    names = [type(module).__name__ for module in quick.modules()]
-    assert "QuickDepthwise" in names
+    fast = use_fast_layers(copy.deepcopy(slow))
+    names = [type(module).__name__ for module in fast.modules()]
+    assert "FastDepthwise" in names
     assert {"Hswish", "Hsigmoid"}.isdisjoint(names)
     images = torch.randn(4, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     outputs = []
-    for net in (slow, quick):
+    for net in (slow, fast):
         logits = net(images.contiguous(memory_format=layout))
         logits.square().mean().backward()
         outputs.append(logits)
     torch.testing.assert_close(outputs[1], outputs[0])
-    for (name, plain), fast in zip(slow.named_parameters(), quick.parameters(), strict=True):
-        torch.testing.assert_close(fast.grad, plain.grad, msg=name)
+    for (name, plain), quick in zip(slow.named_parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(quick.grad, plain.grad, msg=name)
 
 
 def test_the_state_dict_and_its_names_stay() -> None:
     slow = _preset()
-    quick = quicken(copy.deepcopy(slow))
-    assert list(quick.state_dict()) == list(slow.state_dict())
-    slow.load_state_dict(quick.state_dict())
+    fast = use_fast_layers(copy.deepcopy(slow))
+    assert list(fast.state_dict()) == list(slow.state_dict())
+    slow.load_state_dict(fast.state_dict())
 
 
 def test_only_wide_depthwise_convolutions_without_bias_are_swapped() -> None:
     kept = [
-        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # quick already
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # fast already
         nn.Conv2d(8, 8, 5, padding=2, groups=8),  # a bias
         nn.Conv2d(8, 8, 5, padding=4, groups=8, dilation=2, bias=False),
         nn.Conv2d(8, 8, 5, padding=0, groups=8, bias=False),
@@ -57,18 +57,18 @@ def test_only_wide_depthwise_convolutions_without_bias_are_swapped() -> None:
         nn.Conv2d(8, 8, (5, 7), padding=(2, 3), groups=8, bias=False),
     ]
     swapped = nn.Conv2d(8, 8, 7, padding=3, stride=2, groups=8, bias=False)
-    quicken(nn.Sequential(*kept, swapped))
+    use_fast_layers(nn.Sequential(*kept, swapped))
     assert [type(module) for module in kept] == [nn.Conv2d] * len(kept)
-    assert isinstance(swapped, QuickDepthwise)
+    assert isinstance(swapped, FastDepthwise)
 
 
 def test_a_network_without_such_layers_is_left_alone() -> None:
     net = timm.create_model("resnet10t", num_classes=2)
     before = [type(module) for module in net.modules()]
-    assert [type(module) for module in quicken(net).modules()] == before
+    assert [type(module) for module in use_fast_layers(net).modules()] == before
 
 
-def test_a_network_that_was_quick_can_be_exported(tmp_path: Path) -> None:
-    net = unquicken(quicken(_preset())).eval()
-    assert not any(isinstance(module, QuickDepthwise) for module in net.modules())
+def test_a_network_with_fast_layers_can_be_exported_once_they_are_plain(tmp_path: Path) -> None:
+    net = use_plain_layers(use_fast_layers(_preset())).eval()
+    assert not any(isinstance(module, FastDepthwise) for module in net.modules())
     assert export_onnx(net, tmp_path / "net.onnx", (1, 1, 32, 32)).max_difference < 1e-3
