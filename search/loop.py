@@ -1,8 +1,8 @@
-"""The search itself: ask a strategy, score, tell, write down; then the front and the finalists.
+"""The search itself: a strategy proposes, the objectives score; then the front and the finalists.
 
-Enters: a space, objectives, bounds, a number of evaluations and a seed. Leaves: a `SearchResult`. Every batch is
-written to the checkpoint, and randomness is drawn from (seed, evaluations so far): an interrupted search, called again,
-goes on from its last batch to the same end as one that was not.
+`search` gives a `SearchResult`. Every batch is written to the checkpoint, and randomness is drawn from (seed,
+evaluations so far): an interrupted search, called again, goes on from its last batch to the same end as one that was
+not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tutelage.records import Arch, InputError
-from tutelage.search.samplers.pool import RANDOM_DRAWS, check_bounds, new_rows, remaining
-from tutelage.search.samplers.strategies import STRATEGIES, Asked, History
+from tutelage.search.samplers.draws import RANDOM_DRAWS, new_rows, remaining
+from tutelage.search.samplers.strategies import STRATEGIES
+from tutelage.search.samplers.strategy import History, Proposal
 from tutelage.search.spaces.space import Genes, Space, find_space
 
 from .encoding import Floats
@@ -56,48 +57,47 @@ def search(
     """Search a space under upper bounds; `evaluations` counts every scored arch, `initial` ones included.
 
     `initial` archs are scored first, whatever they cost; those that break a bound are marked and never win. All others
-    keep every bound, and none is asked twice. A search that finds no more of them ends early and says why in `ended`.
+    keep every bound, and none is evaluated twice. A search that runs out of them ends early and says why in `ended`.
     `reference` fixes the hypervolume's corner by objective name.
     Raises InfeasibleBudgetError before anything is scored, InputError on a checkpoint of another search.
     """
     space = find_space(space) if isinstance(space, str) else space
-    if strategy not in STRATEGIES:
-        raise InputError(f"no strategy {strategy!r}: choose of {', '.join(STRATEGIES)}")
+    STRATEGIES.find(strategy).check()
     if evaluations < 1:
-        raise InputError(f"evaluations = {evaluations}: ask for at least 1")
+        raise InputError(f"evaluations = {evaluations}: give at least 1")
     problem = Problem(space, tuple(objectives), dict(bounds or {}), num_classes, in_channels)
     started = time.perf_counter()
-    check_bounds(problem)
+    problem.check_bounds()
     wanted = space.encode(list(initial)) if initial else np.zeros((0, space.num_genes), dtype=np.int64)
     wanted = wanted[new_rows(wanted, wanted[:0])]
     result = _blank(problem, strategy, evaluations, seed, wanted, num_finalists, reference)
     if checkpoint is not None and checkpoint.exists():
         result = _resumed(result, checkpoint)
-        logger.info("search goes on from %s with %d of %d scored", checkpoint, len(result.asked), evaluations)
+        logger.info("search goes on from %s with %d of %d scored", checkpoint, len(result.evaluated), evaluations)
     corner = [(reference or {}).get(objective.name) for objective in problem.objectives]
-    rows = list(result.asked)
+    rows = list(result.evaluated)
     seconds, scoring = result.search_seconds, result.scoring_seconds
     while len(rows) < evaluations:
         history = _history(problem, rows, corner)
-        asked = _next(problem, history, wanted, strategy, evaluations, seed)
-        if not len(asked.genes):
+        proposal = _next(problem, history, wanted, strategy, evaluations, seed)
+        if not len(proposal.genes):
             result = result.model_copy(update={"ended": _why_ended(problem, len(rows))})
-            logger.warning("%s; %d were asked for", result.ended, evaluations)
+            logger.warning("%s; %d were wanted", result.ended, evaluations)
             break
-        archs = space.decode(asked.genes)
+        archs = space.decode(proposal.genes)
         begun = time.perf_counter()
         scores = {objective.name: objective.evaluate(archs) for objective in problem.expensive}
         spent = time.perf_counter() - begun
-        rows += _evaluated(problem, asked, archs, scores, len(rows) < len(wanted), _batch(rows, len(wanted)))
+        rows += _evaluated(problem, proposal, archs, scores, len(rows) < len(wanted), _batch(rows, len(wanted)))
         scoring += spent
         times = {"search_seconds": seconds + time.perf_counter() - started - (scoring - result.scoring_seconds)}
-        current = result.model_copy(update={"asked": tuple(rows), "scoring_seconds": scoring, **times})
+        current = result.model_copy(update={"evaluated": tuple(rows), "scoring_seconds": scoring, **times})
         if checkpoint is not None:
             current.to_json(checkpoint)
         if progress is not None:
             progress(min(len(rows), evaluations), evaluations)
     spent_here = scoring - result.scoring_seconds
-    done = _finished(problem, result.model_copy(update={"asked": tuple(rows)}), corner, num_finalists)
+    done = _finished(problem, result.model_copy(update={"evaluated": tuple(rows)}), corner, num_finalists)
     own = seconds + time.perf_counter() - started - spent_here
     done = done.model_copy(update={"search_seconds": own, "scoring_seconds": scoring})
     if checkpoint is not None:
@@ -135,14 +135,14 @@ def _blank(
 
 def _resumed(blank: SearchResult, checkpoint: Path) -> SearchResult:
     """Read a checkpoint and make sure that it is of this very search."""
-    found = SearchResult.from_json(checkpoint)
-    differs = same_search(blank, found)
+    earlier = SearchResult.from_json(checkpoint)
+    differs = same_search(blank, earlier)
     if differs:
         raise InputError(
-            f"{checkpoint} is of another search ({differs} was {getattr(found, differs)}, "
+            f"{checkpoint} is of another search ({differs} was {getattr(earlier, differs)}, "
             f"now {getattr(blank, differs)}): remove it or name another file"
         )
-    return found
+    return earlier
 
 
 def _history(problem: Problem, rows: Sequence[Evaluated], corner: Sequence[float | None]) -> History:
@@ -173,21 +173,21 @@ def _reference(
     return reference_point(early, given)
 
 
-def _next(problem: Problem, history: History, wanted: Genes, strategy: str, evaluations: int, seed: int) -> Asked:
+def _next(problem: Problem, history: History, wanted: Genes, strategy: str, evaluations: int, seed: int) -> Proposal:
     done = len(history.genes)
     if done < len(wanted):
-        return Asked(wanted[done:evaluations])
+        return Proposal(wanted[done:evaluations])
     chosen = STRATEGIES[strategy]
     size = chosen.first if not (history.batches > 0).any() else chosen.batch
     size = min(size, evaluations - done)
     left = remaining(problem, history.genes)
     if left is not None and len(left) <= size:  # no strategy has a choice
-        return Asked(left)
+        return Proposal(left)
     rng = np.random.default_rng([seed, done])
     # Matrices of a few hundred rows: two threads of BLAS spend their time waiting for each other (36 s against 13 s for
     # 300 evaluations of the default on two cores), and their number would change the last digits.
     with threadpool_limits(1, user_api="blas"):
-        return chosen.ask(problem, history, size, rng)
+        return chosen.propose(problem, history, size, rng)
 
 
 def _why_ended(problem: Problem, num_evaluated: int) -> str:
@@ -208,17 +208,17 @@ def _batch(rows: Sequence[Evaluated], num_wanted: int) -> int:
 
 def _evaluated(
     problem: Problem,
-    asked: Asked,
+    proposal: Proposal,
     archs: Sequence[Arch],
     scores: Mapping[str, Floats],
     initial: bool,
     batch: int,
 ) -> list[Evaluated]:
-    cheap = problem.cheap(asked.genes, archs)
+    cheap = problem.cheap(proposal.genes, archs)
     keeps = problem.feasible(cheap)
     rows = []
     for i, arch in enumerate(archs):
-        predicted = {name: float(values[i]) for name, values in asked.predicted.items()}
+        predicted = {name: float(values[i]) for name, values in proposal.predicted.items()}
         predicted |= {name: float(values[i]) for name, values in cheap.items() if name not in COUNTS}
         rows.append(
             Evaluated(
@@ -238,7 +238,7 @@ def _finished(
     problem: Problem, result: SearchResult, corner: Sequence[float | None], num_finalists: int
 ) -> SearchResult:
     """Find front, finalists and the hypervolume after every batch, all among archs that keep the bounds."""
-    history = _history(problem, result.asked, corner)
+    history = _history(problem, result.evaluated, corner)
     allowed = np.flatnonzero(history.feasible)
     front = allowed[non_dominated(history.points[allowed])]
     picked, gains = choose_finalists(history.points[front], history.reference, num_finalists)

@@ -1,7 +1,7 @@
-"""What a search weighs: objectives by name and direction, upper bounds, and the values that need no scoring.
+"""What a search optimises: objectives by name and direction, upper bounds, and the values that need no scoring.
 
-Enters: callables `archs -> values`. Leaves: a `Problem`, which tells for any genes what they cost and whether they keep
-every bound. Cheap objectives (counts, a latency model) are known for any arch; expensive ones (`error`) are asked for.
+A `Problem` gives for any genes their costs and whether they keep every bound. Cheap objectives (counts, a latency
+model) can be computed for any arch; expensive ones (`error`) are evaluated for the archs that a strategy proposes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import Arch, InputError
-from tutelage.search.costs.budget import Cost
+from tutelage.search.costs.budget import Cost, check_feasible
 from tutelage.search.costs.counts import count_genes
 from tutelage.search.costs.listing import list_feasible
-from tutelage.search.samplers.sample import FeasibleSampler
+from tutelage.search.costs.sampling import FeasibleSampler
 from tutelage.search.spaces.space import Genes, Space
 
 from .encoding import Floats
@@ -35,7 +35,7 @@ COUNTS = ("params", "macs", "activations", "peak_activation_bytes", "size_bytes"
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure to make small or large. `fn` gives one value an arch; a count needs none: the search counts itself."""
+    """A figure to minimise or maximise. `fn` gives one value an arch; a count needs none, the search counts itself."""
 
     name: str
     direction: Direction = "min"
@@ -52,7 +52,7 @@ class Objective:
 
     @property
     def sign(self) -> float:
-        """Turn the value into one to make small."""
+        """Give the factor that turns the value into one to minimise."""
         return 1.0 if self.direction == "min" else -1.0
 
     def evaluate(self, archs: Sequence[Arch]) -> Floats:
@@ -60,7 +60,9 @@ class Objective:
         assert self.fn is not None
         values = np.asarray(self.fn(archs), dtype=np.float64)
         if values.shape != (len(archs),):
-            raise InputError(f"objective {self.name} gave shape {values.shape} for {len(archs)} archs: give one a arch")
+            raise InputError(
+                f"objective {self.name} gave shape {values.shape} for {len(archs)} archs: give one an arch"
+            )
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise InputError(
@@ -71,7 +73,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Problem:
-    """A space, its objectives and the bounds: what every strategy is told."""
+    """A space, its objectives and the bounds: what every strategy is given."""
 
     space: Space
     objectives: tuple[Objective, ...]
@@ -93,7 +95,7 @@ class Problem:
                 raise InputError(f"bound {name} = {bound}: an upper bound is a positive finite number")
         for objective in self.objectives:
             if objective.name in self.bounds and objective.direction == "max":
-                raise InputError(f"bound on {objective.name}: it is to be made large, and bounds are upper bounds")
+                raise InputError(f"bound on {objective.name}: it is to be maximised, and bounds are upper bounds")
 
     @property
     def expensive(self) -> tuple[Objective, ...]:
@@ -106,7 +108,7 @@ class Problem:
 
     @cached_property
     def sampler(self) -> FeasibleSampler:
-        """Draw from the archs that keep all bounds; prepared once, when first asked for."""
+        """Draw from the archs that keep all bounds; prepared once, when first needed."""
         return FeasibleSampler(self.space, self.bounds, self.num_classes, self.in_channels, self.given_cost)
 
     @cached_property
@@ -151,6 +153,20 @@ class Problem:
             keeps &= cheap[name] <= bound
         return keeps
 
+    def check_bounds(self) -> None:
+        """Raise InfeasibleBudgetError, naming the bound and the nearest feasible value, when no arch keeps the bounds.
+
+        A few hundred small and random archs are tried first: one that keeps the bounds is the quickest proof. Only when
+        none does, `budget.check_feasible` proves the bounds empty (or finds an arch that keeps them).
+        """
+        if not self.bounds:
+            return
+        smallest = self.space.encode([self.space.smallest()])
+        some = self.space.random(200, np.random.default_rng(0))
+        tried = np.concatenate([smallest, self.space.neighbours(smallest[0]), some])
+        if not self.feasible(self.cheap(tried)).any():
+            check_feasible(self.space, self.bounds, self.num_classes, self.in_channels, self.given_cost)
+
     def matrix(self, values: Mapping[str, Floats]) -> Floats:
-        """Stack objectives as columns to make small, (n, objectives)."""
+        """Stack objectives as columns to minimise, (n, objectives)."""
         return np.stack([objective.sign * values[objective.name] for objective in self.objectives], axis=1)

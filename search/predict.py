@@ -207,8 +207,8 @@ def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
         return float(value), np.array(gradient) + offset / _PRIOR_DEVIATION
 
     bounds = [(-12.0, 8.0)] * (2 * k + 1) + [(-12.0, 2.0)]
-    found = minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
-    best: Floats = np.asarray(found.x, dtype=np.float64)
+    fitted = minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+    best: Floats = np.asarray(fitted.x, dtype=np.float64)
     return best
 
 

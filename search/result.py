@@ -1,6 +1,6 @@
-"""What a search leaves: every asked arch with predicted, counted and measured values apart, front and finalists.
+"""The result of a search: every evaluated arch with predicted, counted and measured values apart, front and finalists.
 
-Enters and leaves as `search.json`. A file that is cut off or of another kind is refused with one line.
+`SearchResult` is written as `search.json`; a truncated file or one of another kind is refused with one line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from tutelage.files import write_text
 from tutelage.records import Arch, InputError, Record, bounded_text, parsed_json
@@ -23,7 +23,7 @@ FORMAT = "tutelage-search-1"
 
 
 class Evaluated(Record):
-    """One asked architecture. `predicted`: models of any kind (latency, the accuracy guess before scoring: `error`,
+    """One evaluated architecture. `predicted`: by models of any kind (latency, the score before scoring: `error`,
     `error_std`); `counted`: exact counts; `measured`: expensive objectives as scored."""
 
     arch: Arch
@@ -31,7 +31,7 @@ class Evaluated(Record):
     counted: dict[str, float] = Field(default_factory=dict)
     measured: dict[str, float] = Field(default_factory=dict)
     feasible: bool = True
-    initial: bool = False  # asked because the caller wanted it, bounds kept or not
+    initial: bool = False  # evaluated because the caller wanted it, bounds kept or not
     batch: int = 0
 
     def value(self, name: str) -> float:
@@ -43,7 +43,10 @@ class Evaluated(Record):
 
 
 class SearchResult(Record):
-    """A finished (or checkpointed) search. `front` and `finalists` are indices into `asked`."""
+    """A finished (or checkpointed) search. `front` and `finalists` are indices into `evaluated`.
+
+    Files of older versions call that list `asked`, and so may scripts.
+    """
 
     format: str = FORMAT
     space: str
@@ -54,15 +57,20 @@ class SearchResult(Record):
     cheap: dict[str, bool]
     bounds: dict[str, float]
     settings: dict[str, Any] = Field(default_factory=dict)
-    asked: tuple[Evaluated, ...] = ()
+    evaluated: tuple[Evaluated, ...] = Field((), validation_alias=AliasChoices("evaluated", "asked"))
     front: tuple[int, ...] = ()
     finalists: tuple[int, ...] = ()
-    finalist_gains: tuple[float, ...] = ()  # share of the front's hypervolume each finalist added, in order of choice
+    finalist_gains: tuple[float, ...] = ()  # fraction of the front's hypervolume each finalist added, in order
     reference: dict[str, float] = Field(default_factory=dict)  # the point hypervolume is measured from, natural units
     hypervolume: tuple[tuple[int, float], ...] = ()  # (evaluations so far, hypervolume), after every batch
-    ended: str = ""  # why fewer were scored than asked for
+    ended: str = ""  # why fewer were scored than `evaluations`
     search_seconds: float = 0.0  # all but the scoring
     scoring_seconds: float = 0.0
+
+    @property
+    def asked(self) -> tuple[Evaluated, ...]:
+        """Give `evaluated` by its older name."""
+        return self.evaluated
 
     def to_json(self, path: Path | str) -> Path:
         """Write aside, flush, rename: a half-written file is never taken for a whole one."""
@@ -71,13 +79,13 @@ class SearchResult(Record):
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        data = self.model_dump(mode="json", exclude={"asked"})
-        data["asked"] = [{**row.model_dump(mode="json"), "arch": row.arch.to_dict()} for row in self.asked]
+        data = self.model_dump(mode="json", exclude={"evaluated"})
+        data["evaluated"] = [{**row.model_dump(mode="json"), "arch": row.arch.to_dict()} for row in self.evaluated]
         return data
 
     @classmethod
     def from_json(cls, path: Path | str) -> Self:
-        """Read `search.json`; raises InputError naming the file when it is cut off or not one."""
+        """Read `search.json`; raises InputError naming the file when it is truncated or not one."""
         try:
             data = parsed_json(bounded_text(path))
         except OSError as error:
@@ -87,27 +95,27 @@ class SearchResult(Record):
         except ValueError as error:
             raise InputError(f"{path} is cut off or no JSON ({error}): run the search again") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise InputError(f"{path} is not a {FORMAT} file (format {found!r}): give the search.json of a search")
+            kind = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise InputError(f"{path} is not a {FORMAT} file (format {kind!r}): give the search.json of a search")
         try:
             result = cls.from_dict(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(f"{path} is damaged at {where} ({first['msg']}): run the search again") from error
-        if any(not 0 <= i < len(result.asked) for i in (*result.front, *result.finalists)):
+        if any(not 0 <= i < len(result.evaluated) for i in (*result.front, *result.finalists)):
             raise InputError(f"{path} names architectures it does not hold: run the search again")
         return result
 
     def matrix(self) -> Floats:
-        """Stack objectives as columns to make small, (asked, objectives)."""
+        """Stack objectives as columns to minimise, (evaluated, objectives)."""
         signs = {"min": 1.0, "max": -1.0}
-        rows = [[signs[way] * row.value(name) for name, way in self.objectives.items()] for row in self.asked]
-        return np.array(rows, dtype=np.float64).reshape(len(self.asked), len(self.objectives))
+        rows = [[signs[way] * row.value(name) for name, way in self.objectives.items()] for row in self.evaluated]
+        return np.array(rows, dtype=np.float64).reshape(len(self.evaluated), len(self.objectives))
 
 
 def non_dominated(points: Floats) -> NDArray[np.int64]:
-    """List the rows no other row dominates (all columns to be made small); of equal rows the first stays."""
+    """List the rows no other row dominates (all columns minimised); of equal rows the first stays."""
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
     if not len(points):
@@ -119,7 +127,7 @@ def non_dominated(points: Floats) -> NDArray[np.int64]:
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
-    """Measure what the rows dominate up to the reference point, exactly (columns to be made small)."""
+    """Measure what the rows dominate up to the reference point, exactly (columns minimised)."""
     from pymoo.indicators.hv import HV
 
     inside = points[(points < reference).all(axis=1)]
@@ -127,7 +135,7 @@ def hypervolume(points: Floats, reference: Floats) -> float:
 
 
 def choose_finalists(points: Floats, reference: Floats, number: int) -> tuple[list[int], list[float]]:
-    """Pick rows one by one, each adding most hypervolume to those before it; gives rows and shares of the whole.
+    """Pick rows one by one, each adding most hypervolume to those before it; gives rows and fractions of the whole.
 
     Hypervolume is submodular, so the greedy choice keeps at least 63 % of the best possible subset's.
     Columns are scaled by the reference's distance from the best value, so units do not matter.

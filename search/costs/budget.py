@@ -1,8 +1,9 @@
 """Whether any architecture keeps a budget, proven, and the nearest budget that one keeps. No torch.
 
-Enters: a space and upper bounds by name. Leaves: nothing, or an InfeasibleBudgetError. The costs are sums (the peak: a
-maximum) over parts of the network that share at most a width, so folding the parts' Pareto fronts of cost vectors
-gives the exact front of whole architectures: a budget is feasible exactly when a point of it lies within the bounds.
+`check_feasible` raises InfeasibleBudgetError. Counted costs are sums (the peak: a maximum) over parts of the network
+that share at most a width, so folding the parts' Pareto fronts of cost vectors gives the exact front of whole
+architectures: a budget is feasible exactly when a point of it lies within the bounds. Given costs, such as a latency
+model's, are any function of the genes and are searched by descent.
 """
 
 from __future__ import annotations
@@ -34,9 +35,6 @@ _SUMS: dict[str, tuple[int, int]] = {
 PEAK = "peak_activation_bytes"
 COUNTED = (*_SUMS, PEAK)
 _OPTIONS = {"macs": "--max-macs", "params": "--max-params", "size_bytes": "--max-size"}  # of `tutelage search`
-# A given cost is taken as additive when the parts' sum misses it by no more than rounding on this many random archs.
-_NUM_PROBES = 512
-_ADDITIVE_TOLERANCE = 1e-9
 _DESCENT_STARTS = 16
 
 
@@ -67,21 +65,19 @@ def check_feasible(
 ) -> None:
     """Raise InfeasibleBudgetError unless some architecture keeps all bounds at once.
 
-    Counted costs, and given costs that are sums over the parts (block-table latency models are), are proven. A given
-    cost of another form is searched by descent from many starts, and the message then says "found".
+    Counted costs are proven. A given cost is searched by descent from many starts; the message says "smallest found".
     """
     check_bounds(bounds, cost, space)
     if not bounds:
         return
-    opaque = opaque_costs(space, bounds, cost)
-    names = [name for name in bounds if name not in opaque]
-    fronts = [front_at(space, r, names, num_classes, in_channels, cost) for r in space.resolutions] if names else []
+    names = [name for name in bounds if name in COUNTED]
     if names:
+        fronts = [front_at(space, r, names, num_classes, in_channels) for r in space.resolutions]
         _raise_unless_within(space, np.concatenate(fronts), {name: bounds[name] for name in names})
-    for name in opaque:
+    for name in [name for name in bounds if name not in COUNTED]:
         least = _descend(space, name, bounds, num_classes, in_channels, cost)
         if least > bounds[name]:
-            raise InfeasibleBudgetError(_message(space, name, bounds[name], least, {}, "found"))
+            raise InfeasibleBudgetError(_message(space, name, bounds[name], least, {}, "smallest found"))
 
 
 def check_bounds(bounds: Mapping[str, float], cost: Cost | None, space: Space) -> None:
@@ -108,30 +104,8 @@ def costs_of(
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
 
-def opaque_costs(space: Space, bounds: Mapping[str, float], cost: Cost | None) -> list[str]:
-    """Name the bounded costs that are no sums over the parts, tried on random architectures."""
-    names = [name for name in bounds if name not in COUNTED]
-    if not names or cost is None:
-        return []
-    probes = space.random(_NUM_PROBES, np.random.default_rng(0))
-    values = costs_of(space, probes, names, 1, 1, cost)
-    sums = np.zeros_like(values)
-    for code in np.unique(probes[:, -1]):
-        some = probes[:, -1] == code
-        for tables in _grouped(space, space.resolutions[code]):
-            rows = np.zeros_like(probes[some])
-            columns = _columns_of(tables)
-            rows[:, columns] = probes[some][:, columns]
-            rows[:, -1] = code
-            sums[some] += _given_costs(space, rows, tables, names, cost)
-    wrong = np.abs(sums - values).max(axis=0) > _ADDITIVE_TOLERANCE * np.abs(values).max(axis=0)
-    return [name for name, bad in zip(names, wrong, strict=True) if bad]
-
-
-def parts_at(
-    space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int, cost: Cost | None
-) -> list[Part]:
-    """List every choice for every part at input side r with its share of the named costs."""
+def parts_at(space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int) -> list[Part]:
+    """List every choice for every part at resolution r with its part of the named counted costs."""
     groups = _grouped(space, r, num_classes, in_channels)
     columns = [_columns_of(tables) for tables in groups]
     parts = []
@@ -143,25 +117,19 @@ def parts_at(
         rows[:, -1] = space.resolutions.index(r)
         rows = rows[(space.canonical(rows) == rows).all(axis=1)]
         costs = np.zeros((len(rows), len(names)))
-        given = [name for name in names if name not in COUNTED]
-        if given and cost is not None:
-            costs[:, [names.index(name) for name in given]] = _given_costs(space, rows, tables, given, cost)
         for j, name in enumerate(names):
-            if name in COUNTED:
-                costs[:, j] = _counted_costs(rows, tables, name)
+            costs[:, j] = _counted_costs(rows, tables, name)
         before = rows[:, _shared(columns[i - 1], columns[i])] if i else rows[:, :0]
         after = rows[:, _shared(columns[i], columns[i + 1])] if i + 1 < len(groups) else rows[:, :0]
         parts.append(Part(tuple(columns[i]), rows, costs, before.sum(axis=1), after.sum(axis=1)))
     return parts
 
 
-def front_at(
-    space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int, cost: Cost | None
-) -> Floats:
-    """Give the exact Pareto front of the named costs over all architectures at input side r, (points, names)."""
+def front_at(space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int) -> Floats:
+    """Give the exact Pareto front of the counted costs over all architectures at resolution r, (points, names)."""
     maximum = np.array([name == PEAK for name in names])
     fronts = {0: np.zeros((1, len(names)))}
-    for part in parts_at(space, r, names, num_classes, in_channels, cost):
+    for part in parts_at(space, r, names, num_classes, in_channels):
         grown: dict[int, list[Floats]] = {}
         for state_in, state_out in np.unique(np.stack([part.state_in, part.state_out], axis=1), axis=0).tolist():
             own = _nondominated(part.costs[(part.state_in == state_in) & (part.state_out == state_out)])
@@ -172,7 +140,7 @@ def front_at(
     return fronts[0]
 
 
-def _grouped(space: Space, r: int, num_classes: int = 1, in_channels: int = 1) -> list[list[CostTable]]:
+def _grouped(space: Space, r: int, num_classes: int, in_channels: int) -> list[list[CostTable]]:
     tables = cost_tables(space, r, num_classes, in_channels)
     return [[table for table in tables if table.part == part] for part in range(tables[-1].part + 1)]
 
@@ -193,29 +161,8 @@ def _counted_costs(rows: Genes, tables: Sequence[CostTable], name: str) -> Float
         peaks = np.stack([table.peaks[table.rows(columns)] for table in tables]).astype(np.float64)
         return np.asarray(4.0 * peaks.max(axis=0))
     place, unit = _SUMS[name]
-    shares = np.stack([table.sums[table.rows(columns), place] for table in tables]).astype(np.float64)
-    return np.asarray(unit * shares.sum(axis=0))
-
-
-def _given_costs(space: Space, rows: Genes, tables: Sequence[CostTable], names: Sequence[str], cost: Cost) -> Floats:
-    """Attribute a given cost to a part: what its genes add to the network whose other genes are all 0.
-
-    The width that enters the part is in both terms, so over a chain of parts the shares telescope to the whole.
-    """
-    columns = _columns_of(tables)
-    entering = [column for column in columns if space.genes[column].field == "w"][:1] if tables[0].part > 0 else []
-    without = np.zeros_like(rows)
-    without[:, [*entering, -1]] = rows[:, [*entering, -1]]
-    share = _given(rows, names, cost)
-    if tables[0].part > 0:  # the first part keeps the constant
-        share = share - _given(without, names, cost)
-    return share
-
-
-def _given(rows: Genes, names: Sequence[str], cost: Cost) -> Floats:
-    unique, inverse = np.unique(rows, axis=0, return_inverse=True)
-    values = cost(unique)
-    return np.stack([np.asarray(values[name], dtype=np.float64) for name in names], axis=1)[inverse.reshape(-1)]
+    sums = np.stack([table.sums[table.rows(columns), place] for table in tables]).astype(np.float64)
+    return np.asarray(unit * sums.sum(axis=0))
 
 
 def _nondominated(points: Floats) -> Floats:
@@ -268,11 +215,11 @@ def _descend(
             costs = costs_of(space, near, [*counted, name], num_classes, in_channels, cost)
             excess = np.maximum(costs[:, :-1] / limits - 1, 0).sum(axis=1) if counted else np.zeros(len(near))
             order = np.lexsort((costs[:, -1], excess))[0]
-            found = costs[order, -1] if excess[order] == 0 else math.inf
-            if order == 0 or (found >= value and excess[0] == 0):
+            least = costs[order, -1] if excess[order] == 0 else math.inf
+            if order == 0 or (least >= value and excess[0] == 0):
                 break
-            here, value = near[order], found
-        best = min(best, value, found)
+            here, value = near[order], least
+        best = min(best, value, least)
     return best
 
 
@@ -282,7 +229,7 @@ def _message(space: Space, name: str, bound: float, least: float, rest: Mapping[
     return (
         f"no architecture of {_where(space)} has {name} <= {_amount(name, bound)}"
         + (f" with {kept}" if kept else "")
-        + f": the {how if how != 'found' else 'smallest found'} has {_amount(name, least)}; "
+        + f": the {how} has {_amount(name, least)}; "
         + f"raise {option} to at least {_amount(name, least).replace(' ', '')}"
     )
 

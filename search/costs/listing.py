@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tutelage.search.spaces.space import Genes, Space
 
-from .budget import COUNTED, PEAK, Cost, Floats, Part, costs_of, opaque_costs, parts_at
+from .budget import COUNTED, PEAK, Cost, Floats, Part, costs_of, parts_at
 
 # Combinations weighed at once: 2 million doubles are 16 MB a bound.
 _CHUNK_CELLS = 2_000_000
@@ -33,26 +33,24 @@ def list_feasible(
 ) -> Genes | None:
     """Give all architectures within the bounds, (n, num_genes), or None when there are more than `limit`.
 
-    None is also the result when only costs that are no sums over parts of the network could narrow the space down to
-    `limit` architectures.
+    None is also the result when only given costs could narrow the space down to `limit` architectures.
     """
     if bounds and _surely_more(space, bounds, limit, num_classes, in_channels, cost):
         return None
-    opaque = opaque_costs(space, bounds, cost) if any(name not in COUNTED for name in bounds) else []
-    summed = {name: bound for name, bound in bounds.items() if name not in opaque}
+    summed = {name: bound for name, bound in bounds.items() if name in COUNTED}
     if space.size() > limit and not summed:
         return None
-    found = np.zeros((0, space.num_genes), dtype=np.int64)
+    listed = np.zeros((0, space.num_genes), dtype=np.int64)
     for r in space.resolutions:
-        parts = parts_at(space, r, list(summed), num_classes, in_channels, cost)
-        more = _combine(space, parts, summed, limit - len(found))
+        parts = parts_at(space, r, list(summed), num_classes, in_channels)
+        more = _combine(space, parts, summed, limit - len(listed))
         if more is None:
             return None
-        found = np.concatenate([found, more])
-    if not bounds or not len(found):
-        return found
-    costs = costs_of(space, found, list(bounds), num_classes, in_channels, cost)
-    return np.asarray(found[(costs <= np.array(list(bounds.values()))).all(axis=1)])
+        listed = np.concatenate([listed, more])
+    if not bounds or not len(listed):
+        return listed
+    costs = costs_of(space, listed, list(bounds), num_classes, in_channels, cost)
+    return np.asarray(listed[(costs <= np.array(list(bounds.values()))).all(axis=1)])
 
 
 def _surely_more(

@@ -1,1 +1,1 @@
-"""The search strategies, each behind one ask/tell interface, and what they draw architectures with."""
+"""The search strategies, one file each, and what they share: draws, genetic operators and the registry."""

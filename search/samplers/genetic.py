@@ -1,7 +1,7 @@
 """NSGA-II on genotypes, by pymoo: survivors, one generation of children, and whole runs on a predictor.
 
-Enters: a problem, genes and points to make small. Leaves: genes. Crossover and mutation are the space's own, so every
-child is canonical; bounds are pymoo's inequality constraints.
+Points are to be minimised. Crossover and mutation are the space's own, so every child is canonical; bounds are pymoo's
+inequality constraints.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tutelage.search.encoding import Floats
 from tutelage.search.objectives import Problem
 from tutelage.search.spaces.space import Genes
 
-Guess = Callable[[Genes], Mapping[str, Floats]]
+Predict = Callable[[Genes], Mapping[str, Floats]]
 
 _CROSSOVER_PROBABILITY = 0.9
 # On a predictor children are cheap, and 4 or 5 genes anew explore more (OFA: 0.1); scored ones keep Deb's 1 / genes.
-_GUESSED_MUTATION = 0.1
+_PREDICTED_MUTATION = 0.1
 
 
 @dataclass(frozen=True)
 class Visited:
-    """Every genotype a run looked at, once each, with its points and the sum of its violations (0 is feasible)."""
+    """Every genotype a run evaluated, once each, with its points and the sum of its violations (0 is feasible)."""
 
     genes: Genes
     points: Floats
@@ -78,22 +78,22 @@ def breed(problem: Problem, genes: Genes, points: Floats, n: int, rng: np.random
     algorithm.setup(_as_pymoo(problem, None, []), seed=int(rng.integers(2**31)), termination=("n_gen", 10**6))
     algorithm.tell(infills=algorithm.ask())
     children = algorithm.ask()
-    if children is None:  # pymoo's answer when 100 rounds of mating bring nothing but the parents again
+    if children is None:  # pymoo's result when 100 rounds of mating bring nothing but the parents again
         return genes[:0]
     return np.asarray(children.get("X"), dtype=np.int64).reshape(-1, problem.space.num_genes)
 
 
 def run_nsga2(
-    problem: Problem, guess: Guess, start: Genes, rng: np.random.Generator, *, population: int, generations: int
+    problem: Problem, predict: Predict, start: Genes, rng: np.random.Generator, *, population: int, generations: int
 ) -> Visited:
-    """Run NSGA-II where expensive objectives are guessed; the best of `start` are the first population.
+    """Run NSGA-II where expensive objectives are predicted; the best of `start` are the first population.
 
-    Where all feasible architectures are few enough to list, every one is guessed instead.
+    Where all feasible architectures are few enough to list, every one is predicted instead.
     """
     from pymoo.optimize import minimize
 
     seen: list[tuple[Genes, Floats, Floats]] = []
-    task = _as_pymoo(problem, guess, seen)
+    task = _as_pymoo(problem, predict, seen)
     if problem.listed is not None:
         task._evaluate(problem.listed, {})
         return Visited(*seen[0])
@@ -103,7 +103,7 @@ def run_nsga2(
     excess = np.maximum(out["G"], 0).sum(axis=1) if "G" in out else np.zeros(len(first))
     order = rank_order(out["F"])
     order = order[np.argsort(excess[order], kind="stable")][:population]
-    algorithm = _nsga2(problem, first[order], population, population, mutation=_GUESSED_MUTATION)
+    algorithm = _nsga2(problem, first[order], population, population, mutation=_PREDICTED_MUTATION)
     minimize(task, algorithm, ("n_gen", generations), seed=int(rng.integers(2**31)), verbose=False)
     genes, points, violation = (np.concatenate(parts) for parts in zip(*seen, strict=True))
     _, once = np.unique(genes, axis=0, return_index=True)
@@ -140,8 +140,8 @@ def _nsga2(problem: Problem, sampling: Any, population: int, offspring: int, mut
     )
 
 
-def _as_pymoo(problem: Problem, guess: Guess | None, seen: list[tuple[Genes, Floats, Floats]]) -> Any:
-    """Wrap a problem for pymoo; what is evaluated is noted in `seen`."""
+def _as_pymoo(problem: Problem, predict: Predict | None, seen: list[tuple[Genes, Floats, Floats]]) -> Any:
+    """Wrap a problem for pymoo; what is evaluated is appended to `seen`."""
     import pymoo.core.problem
 
     bounds = list(problem.bounds.items())
@@ -159,12 +159,12 @@ def _as_pymoo(problem: Problem, guess: Guess | None, seen: list[tuple[Genes, Flo
             )
 
         def _evaluate(self, X: Genes, out: dict[str, Floats], *args: Any, **kwargs: Any) -> None:
-            assert guess is not None
+            assert predict is not None
             genes = X.astype(np.int64)
             values = problem.cheap(genes)
             excess = [values[name] / bound - 1 for name, bound in bounds] or [np.zeros(len(genes))]
             out["G"] = np.stack(excess, axis=1)
-            signed = guess(genes)  # expensive objectives come signed, to be made small
+            signed = predict(genes)  # expensive objectives come signed, to be minimised
             columns = [
                 signed[objective.name] if not objective.cheap else objective.sign * values[objective.name]
                 for objective in problem.objectives

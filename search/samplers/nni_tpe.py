@@ -1,8 +1,8 @@
-"""NNI's TPE tuner as a strategy: hyper-parameters are genes, several objectives become one by random weights.
+"""NNI's TPE tuner (Bergstra et al. 2011): genes are its hyper-parameters, objectives are summed by random weights.
 
-TPE makes one number small; as in ParEGO (Knowles, IEEE TEC 2006, eq. 2) each ask draws weights w and makes
-max(w f) + .05 sum(w f) small, f being the objectives scaled to [0, 1] over all that was scored. The tuner is built anew
-for each ask and told the whole history, so that it holds no state of its own. Of NNI's other tuners none can be told a
+TPE minimises one number; as in ParEGO (Knowles, IEEE TEC 2006, eq. 2) each proposal draws weights w and minimises
+max(w f) + .05 sum(w f), f being the objectives scaled to [0, 1] over all that was scored. The tuner is built anew for
+each proposal and given the whole history, so that it holds no state of its own. Of NNI's other tuners none takes a
 history and a seed: Evolution and regularised evolution keep a population that no record fills.
 """
 
@@ -19,10 +19,22 @@ from tutelage.search.encoding import Floats
 from tutelage.search.objectives import Problem
 from tutelage.search.spaces.space import Genes
 
-from .pool import pick_new
+from .draws import fill_feasible, filled, pick_new
+from .strategy import History, Proposal, Strategy
 
-_SUM_SHARE = 0.05  # rho of ParEGO
-_TRIES = 30  # suggestions for one ask, of which the first that is new and keeps every bound is taken
+_SUM_WEIGHT = 0.05  # rho of ParEGO
+_STARTUP = 20  # the tuner's own default: fewer are not enough to tell good from bad
+_TRIES = 30  # suggestions for one proposal, of which the first that is new and keeps every bound is taken
+
+
+def propose(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Proposal:
+    """Draw the first batch, then take the tuner's suggestions; draws make up for missing ones."""
+    check_tuner()
+    if not history.started:
+        return Proposal(fill_feasible(problem, n, rng, history.genes))
+    kept = history.feasible
+    wished = suggest_by_tpe(problem, history.genes[kept], history.points[kept], n, rng)
+    return Proposal(filled(problem, history.genes, wished, n, rng))
 
 
 def check_tuner() -> None:
@@ -35,7 +47,7 @@ def check_tuner() -> None:
 
 
 def suggest_by_tpe(problem: Problem, genes: Genes, points: Floats, n: int, rng: np.random.Generator) -> Genes:
-    """Give up to n new feasible genotypes, told feasible `genes` (scored, genes) and their `points` to make small."""
+    """Give up to n new feasible genotypes; `genes` (scored, genes) are feasible, their `points` are minimised."""
     check_tuner()
     import nni
     from nni.algorithms.hpo.tpe_tuner import TpeTuner
@@ -44,7 +56,7 @@ def suggest_by_tpe(problem: Problem, genes: Genes, points: Floats, n: int, rng: 
     logging.getLogger("nni.tuner.tpe").setLevel(logging.ERROR)
     sizes = problem.space.num_choices
     choices = {str(i): {"_type": "randint", "_value": [0, int(size)]} for i, size in enumerate(sizes)}
-    found = np.zeros((0, problem.space.num_genes), dtype=np.int64)
+    chosen = np.zeros((0, problem.space.num_genes), dtype=np.int64)
     for _ in range(n):
         tuner: Any = TpeTuner("minimize", seed=int(rng.integers(2**31)))
         tuner.update_search_space(choices)
@@ -61,15 +73,18 @@ def suggest_by_tpe(problem: Problem, genes: Genes, points: Floats, n: int, rng: 
                 wished.append(tuner.generate_parameters(trial))
         columns = [str(i) for i in range(problem.space.num_genes)]
         rows = np.array([[one[i] for i in columns] for one in wished], dtype=np.int64).reshape(-1, len(columns))
-        more = pick_new(problem, problem.space.canonical(rows), 1, np.concatenate([genes, found]))
-        found = np.concatenate([found, more])
-    return found
+        more = pick_new(problem, problem.space.canonical(rows), 1, np.concatenate([genes, chosen]))
+        chosen = np.concatenate([chosen, more])
+    return chosen
 
 
 def _scalarised(points: Floats, weights: Floats) -> Floats:
-    """Weigh scaled objectives into one number a row, to be made small."""
+    """Weight scaled objectives into one number a row, to be minimised."""
     spread = np.ptp(points, axis=0)
     scaled = (points - points.min(axis=0)) / np.where(spread > 0, spread, 1.0)
-    weighed: Floats = weights * scaled
-    total: Floats = weighed.max(axis=1) + _SUM_SHARE * weighed.sum(axis=1)
+    weighted: Floats = weights * scaled
+    total: Floats = weighted.max(axis=1) + _SUM_WEIGHT * weighted.sum(axis=1)
     return total
+
+
+NNI_TPE = Strategy("nni-tpe", "NNI's TPE tuner (needs the extra nni)", _STARTUP, 10, propose, check_tuner)

@@ -176,13 +176,13 @@ class Space:
             for values in dict.fromkeys(gene.values for gene in self.genes[where]):
                 own = [gene.values == values for gene in self.genes[where]]
                 some = listed if all(own) else listed[:, own]
-                found, code = np.zeros(some.shape, dtype=np.bool_), np.zeros(some.shape, dtype=np.int64)
+                valid, code = np.zeros(some.shape, dtype=np.bool_), np.zeros(some.shape, dtype=np.int64)
                 for choice, value in enumerate(values):
                     equal = some == value
-                    found |= equal
+                    valid |= equal
                     code += choice * equal
                 at = np.flatnonzero(own) + where.start
-                codes[:, at], known[:, at] = code, found
+                codes[:, at], known[:, at] = code, valid
         active = self.active(codes)
         for row in np.flatnonzero((active & ~known).any(axis=1)).tolist():
             self.check(archs[row])

@@ -31,7 +31,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def fast_bf16(device: torch.device) -> bool:
     """Say whether bfloat16 trains these networks faster on the device.
 
-    On CPUs it must be asked for: the 1x1 convolutions win by it at 64 px and above, less on smaller maps, and what it
+    On CPUs it must be requested: the 1x1 convolutions win by it at 64 px and above, less on smaller maps, and what it
     does to accuracy is not measured. Depthwise convolutions stay in float32 either way (oneDNN's strided ones in
     bfloat16 take a hundred times as long; tests/benchmarks/test_bench_supernet.py).
     """

@@ -65,19 +65,19 @@ def _resnet_channels(net: Any, opened: int) -> list[tuple[_Channel, list[int]]]:
     stages = [[net.blocks[index] for index in indices] for indices in net.grouped_block_index]
     inner = _Channel(_outputs(first) + _outputs(second), _inputs(second) + _inputs(third))
     entering = _Channel(_outputs(third), _entrance(stages[0][0]))
-    found = [(inner, first.out_channel_list[-opened:]), (entering, third.out_channel_list[-opened:])]
+    channels = [(inner, first.out_channel_list[-opened:]), (entering, third.out_channel_list[-opened:])]
     for place, blocks in enumerate(stages):
         produced = _outputs(blocks[0].downsample) + [pair for block in blocks for pair in _outputs(block.conv3)]
         read = [pair for block in blocks[1:] for pair in _inputs(block.conv1)]
         last = place + 1 == len(stages)
         read += [(net.classifier.linear.linear.weight, 1)] if last else _entrance(stages[place + 1][0])
         widths = blocks[0].out_channel_list[-opened:]
-        found.append((_Channel(produced, read), widths))
+        channels.append((_Channel(produced, read), widths))
         for block in blocks:
             middles = _middles(widths, block.expand_ratio_list[-opened:])
-            found.append((_Channel(_outputs(block.conv2), _inputs(block.conv3)), middles))
-            found.append((_Channel(_outputs(block.conv1), _inputs(block.conv2)), middles))
-    return found
+            channels.append((_Channel(_outputs(block.conv2), _inputs(block.conv3)), middles))
+            channels.append((_Channel(_outputs(block.conv1), _inputs(block.conv2)), middles))
+    return channels
 
 
 def _middles(widths: Sequence[int], expands: Sequence[float]) -> list[int]:

@@ -1,7 +1,4 @@
-"""Score subnets on the supernet that holds their weights: calibrate batch norm, then one pass over the images.
-
-Enters: a supernet, archs, calibration batches, images with labels. Leaves: error, AUC and loss of each.
-"""
+"""Score subnets on the supernet that holds their weights: calibrate batch norm, then one pass over the images."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from .forward import forward_subnet
 
 @dataclass(frozen=True)
 class SubnetScore:
-    """How one subnet does: `error` is a share (1 - accuracy; 1 - mean AUC for multi-label), `loss` is in nats."""
+    """How one subnet does: `error` is a fraction (1 - accuracy; 1 - mean AUC for multi-label), `loss` is in nats."""
 
     error: float
     auc: float

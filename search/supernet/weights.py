@@ -1,7 +1,6 @@
 """Load supernet weights from a file: the official ones of Once for All, or our own.
 
-Enters: a built supernet and a path. Leaves: the supernet holding the file's weights. Nothing is unpickled: `.pt`-like
-files are read with `weights_only=True`, `.safetensors` files by their own library.
+Nothing is unpickled: `.pt`-like files are read with `weights_only=True`, `.safetensors` files by their own library.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ def load_weights(net: nn.Module, path: Path) -> None:
     serves one channel by summing the stem's kernels over them, so a gray image counts as one with three equal channels.
     Raises `InputError` naming the first keys that differ when the file is of another network.
     """
-    found = _current_names(_read(path), net)
+    loaded = _current_names(_read(path), net)
     own = net.state_dict()
     stem = next(name for name, tensor in own.items() if tensor.ndim == 4)
     head = [name for name in own if name.startswith("classifier.")]
-    if stem in found and found[stem].ndim == 4 and found[stem].shape[1] == 3 and own[stem].shape[1] == 1:
-        found[stem] = found[stem].sum(1, keepdim=True)
-    heads = [name for name in head if name in found and found[name].shape != own[name].shape]
-    if heads and all(found[name].shape[1:] == own[name].shape[1:] for name in heads):
-        theirs, ours = len(found[heads[0]]), len(own[heads[0]])
+    if stem in loaded and loaded[stem].ndim == 4 and loaded[stem].shape[1] == 3 and own[stem].shape[1] == 1:
+        loaded[stem] = loaded[stem].sum(1, keepdim=True)
+    heads = [name for name in head if name in loaded and loaded[name].shape != own[name].shape]
+    if heads and all(loaded[name].shape[1:] == own[name].shape[1:] for name in heads):
+        theirs, ours = len(loaded[heads[0]]), len(own[heads[0]])
         log.warning("%s has %d classes, this network %d: the classifier starts from scratch", path, theirs, ours)
         for name in head:
-            found[name] = own[name]
-    _refuse_misfit(path, own, found)
-    net.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in found.items()})
+            loaded[name] = own[name]
+    _refuse_misfit(path, own, loaded)
+    net.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in loaded.items()})
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -66,11 +65,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in data.items()}
 
 
-def _current_names(found: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+def _current_names(loaded: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
     """Rename as the package does: old files say `mobile_inverted_conv`, elastic layers wrap their tensors once more."""
     own = set(net.state_dict())
     renamed = {}
-    for name, tensor in found.items():
+    for name, tensor in loaded.items():
         new = name.replace(".mobile_inverted_conv.", ".conv.")
         candidates = [
             new,
@@ -87,13 +86,13 @@ def _current_names(found: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor
     return renamed
 
 
-def _refuse_misfit(path: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    differing = [f"{name} is missing" for name in own if name not in found]
-    differing += [f"{name} is not of this network" for name in found if name not in own]
+def _refuse_misfit(path: Path, own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
+    differing = [f"{name} is missing" for name in own if name not in loaded]
+    differing += [f"{name} is not of this network" for name in loaded if name not in own]
     differing += [
-        f"{name} has shape {tuple(found[name].shape)} for {tuple(own[name].shape)}"
+        f"{name} has shape {tuple(loaded[name].shape)} for {tuple(own[name].shape)}"
         for name in own
-        if name in found and found[name].shape != own[name].shape
+        if name in loaded and loaded[name].shape != own[name].shape
     ]
     if differing:
         more = f" and {len(differing) - _SHOWN_KEYS} more" if len(differing) > _SHOWN_KEYS else ""

@@ -61,9 +61,9 @@ def find_winners(
     (name, (limit, predict)), *_ = bound.items()
     objectives = [Objective(name, "min", predict), Objective("error", "min", surrogate.error, cheap=False)]
     result = search(space, objectives, {name: limit}, evaluations=evaluations, seed=seed, num_finalists=12)
-    archs = [result.asked[index].arch for index in result.finalists]
+    archs = [result.evaluated[index].arch for index in result.finalists]
     path.write_text(json.dumps([arch.to_dict() for arch in archs]))
-    print(f"{path.stem}: {len(archs)} winners of {len(result.asked)} evaluations", flush=True)
+    print(f"{path.stem}: {len(archs)} winners of {len(result.evaluated)} evaluations", flush=True)
     return archs
 
 

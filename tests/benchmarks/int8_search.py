@@ -126,8 +126,8 @@ def search(setting: Setting, kind: str, seed: int, evaluations: int, folder: Pat
         in_channels=ctx.channels,
         progress=lambda done, total: show(f"search {kind}, seed {seed}", done, total),
     )
-    rate = 60 * len(found.asked) / found.scoring_seconds
-    print(f"search {kind}, seed {seed}: {len(found.asked)} subnets, {rate:.1f} a minute, front {len(found.front)}")
+    rate = 60 * len(found.evaluated) / found.scoring_seconds
+    print(f"search {kind}, seed {seed}: {len(found.evaluated)} subnets, {rate:.1f} a minute, front {len(found.front)}")
     return found
 
 
@@ -157,7 +157,7 @@ def report(setting: Setting, fronts: dict[tuple[str, int], SearchResult], folder
     print("\nkind | seed | arch | int8 ms | searched-half error by the search")
     for (kind, seed), found in fronts.items():
         for index in found.front:
-            row = found.asked[index]
+            row = found.evaluated[index]
             error = next(iter(row.measured.values()))
             print(f"{kind} | {seed} | {row.arch.id} | {ms[row.arch.id]:.3f} | {error:.4f}")
 
@@ -210,7 +210,7 @@ def resampled(
 
 
 def front_of(found: SearchResult) -> list[Arch]:
-    return [found.asked[index].arch for index in found.front]
+    return [found.evaluated[index].arch for index in found.front]
 
 
 def at(ctx: Context, kind: str) -> Context:

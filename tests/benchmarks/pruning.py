@@ -102,8 +102,8 @@ def both_roads(setting: Setting, seed: int, options: argparse.Namespace) -> list
     )
     ratios, budgets = pruned_ratios(setting, parent, arch, shape, options)
     found = search(setting, "fp32", seed, options.evaluations, ctx.workspace.path)
-    predicted = setting.device.model.predict([row.arch for row in found.asked])[0]
-    errors = np.array([next(iter(row.measured.values())) for row in found.asked])
+    predicted = setting.device.model.predict([row.arch for row in found.evaluated])[0]
+    errors = np.array([next(iter(row.measured.values())) for row in found.evaluated])
     nets = [parent]
     for ratio, budget in zip(ratios, budgets, strict=True):
         cut = {"parent": parent.folder.name, "ratio": ratio, "importance": options.importance}
@@ -115,7 +115,7 @@ def both_roads(setting: Setting, seed: int, options: argparse.Namespace) -> list
         )  # fmt: skip
         within = np.flatnonzero(predicted <= budget)
         best = within[np.lexsort((predicted[within], errors[within]))[0]] if len(within) else int(predicted.argmin())
-        chosen = found.asked[best].arch
+        chosen = found.evaluated[best].arch
         inherited = {"supernet": setting.supernet.key, "arch": chosen.to_dict()}
         nets.append(
             taught(

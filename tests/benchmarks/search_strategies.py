@@ -180,7 +180,7 @@ def _print_finder(surrogate: Surrogate, played: Mapping[str, Sequence[SearchResu
             100 - min((e for macs, e in _points_of(result) if macs <= FINDER_MACS), default=100.0) for result in results
         ]
         seconds = statistics.median(result.search_seconds for result in results)
-        print(f"{name:22}{statistics.median(bests):8.3f} %{len(results[0].asked):>8}{seconds:>8.1f}")
+        print(f"{name:22}{statistics.median(bests):8.3f} %{len(results[0].evaluated):>8}{seconds:>8.1f}")
 
 
 def one_hot(archs: Sequence[Arch]) -> Floats:
@@ -192,7 +192,7 @@ def one_hot(archs: Sequence[Arch]) -> Floats:
 
 def _points_of(result: SearchResult) -> Floats:
     """Give (MACs, error) of every asked arch, in the order asked."""
-    return np.array([[row.counted["macs"], row.measured["error"]] for row in result.asked])
+    return np.array([[row.counted["macs"], row.measured["error"]] for row in result.evaluated])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from tutelage.search.costs import counts
 from tutelage.search.costs.counts import count, count_genes
-from tutelage.search.samplers.sample import FeasibleSampler
+from tutelage.search.costs.sampling import FeasibleSampler
 from tutelage.search.spaces.space import SPACES
 
 NUM_ARCHS = 100_000

@@ -30,4 +30,4 @@ def test_default_search_own_time(benchmark: Any) -> None:
     result = benchmark.pedantic(
         search, args=(space, [*goals, Objective("macs")]), kwargs={"evaluations": 60, "seed": 0}, rounds=1
     )
-    assert len(result.asked) == 60
+    assert len(result.evaluated) == 60

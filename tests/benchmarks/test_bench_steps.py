@@ -72,7 +72,7 @@ def test_a_generation(benchmark: BenchmarkFixture) -> None:
     error = Objective("error", "min", lambda archs: np.array([1 - sum(a.e) / 240 for a in archs]), cheap=False)
     options = {"strategy": "eeea", "evaluations": 80, "seed": 0}
     found = benchmark.pedantic(search, (SPACE, [error, Objective("macs")]), options, rounds=3, warmup_rounds=1)
-    assert len(found.asked) == 80
+    assert len(found.evaluated) == 80
 
 
 def test_a_supernet_step(benchmark: BenchmarkFixture) -> None:

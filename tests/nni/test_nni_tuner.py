@@ -31,13 +31,15 @@ def run(strategy: str, evaluations: int = 60, seed: int = 0, checkpoint: Path | 
 
 def test_bounds_are_kept_and_nothing_is_asked_twice() -> None:
     result = run("nni-tpe")
-    assert len({row.arch for row in result.asked}) == 60
-    assert all(row.counted["params"] <= BOUND for row in result.asked)
+    assert len({row.arch for row in result.evaluated}) == 60
+    assert all(row.counted["params"] <= BOUND for row in result.evaluated)
 
 
 def test_it_finds_better_than_chance() -> None:
     best = {
-        strategy: np.mean([min(row.measured["error"] for row in run(strategy, seed=seed).asked) for seed in range(3)])
+        strategy: np.mean(
+            [min(row.measured["error"] for row in run(strategy, seed=seed).evaluated) for seed in range(3)]
+        )
         for strategy in ("nni-tpe", "random")
     }
     assert best["nni-tpe"] < best["random"]
@@ -61,9 +63,9 @@ def test_a_search_cut_short_ends_as_one_that_was_not(tmp_path: Path) -> None:
             SPACE, objectives, {"params": BOUND}, strategy="nni-tpe", evaluations=60, seed=0,
             num_classes=2, in_channels=1, checkpoint=path,
         )  # fmt: skip
-    assert 0 < len(SearchResult.from_json(path).asked) < 60
+    assert 0 < len(SearchResult.from_json(path).evaluated) < 60
     again = run("nni-tpe", checkpoint=path)
-    assert [row.arch for row in again.asked] == [row.arch for row in whole.asked]
+    assert [row.arch for row in again.evaluated] == [row.arch for row in whole.evaluated]
 
 
 @pytest.mark.parametrize("num_feasible", [1, 2, 7, 25, 32])
@@ -73,8 +75,8 @@ def test_it_ends_when_every_feasible_arch_is_evaluated(num_feasible: int) -> Non
         "ofa_mbv3_w1.0", SPACES["ofa_mbv3_w1.0"].family, (3,), (3,), (2, 3), SPACES["ofa_mbv3_w1.0"].widths, 2, (32,)
     )
     objectives = [Objective("error", "min", error, cheap=False), Objective("macs")]
-    every = search(narrow, objectives, strategy="random", evaluations=32).asked
+    every = search(narrow, objectives, strategy="random", evaluations=32).evaluated
     macs = sorted(row.counted["macs"] for row in every)[num_feasible - 1]
     result = search(narrow, objectives, {"macs": macs}, strategy="nni-tpe", evaluations=100)
-    assert len({row.arch for row in result.asked}) == len(result.asked) == num_feasible
+    assert len({row.arch for row in result.evaluated}) == len(result.evaluated) == num_feasible
     assert result.ended == f"the feasible set is exhausted after {num_feasible} architectures"

@@ -1,4 +1,4 @@
-"""The search: bounds kept, nothing asked twice, resumed to the same end, several devices, honest records."""
+"""The search: bounds kept, nothing evaluated twice, resumed to the same end, several devices, honest records."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ def run(strategy: str = "default", **changes: Any) -> SearchResult:
     return search(SPACE, objectives(score), {HOST: 5.5, "params": 6e6}, **settings)
 
 
-def test_bounds_are_kept_and_nothing_is_asked_twice() -> None:
+def test_bounds_are_kept_and_nothing_is_evaluated_twice() -> None:
     result = run()
-    assert len(result.asked) == 40
-    assert len({row.arch for row in result.asked}) == 40
-    archs = [row.arch for row in result.asked]
+    assert len(result.evaluated) == 40
+    assert len({row.arch for row in result.evaluated}) == 40
+    archs = [row.arch for row in result.evaluated]
     params = count(archs, num_classes=4, in_channels=1).params
     latency = host_ms(archs)
-    for i, row in enumerate(result.asked):
+    for i, row in enumerate(result.evaluated):
         assert row.feasible == (params[i] <= 6e6 and latency[i] <= 5.5)
         assert row.feasible or row.initial
-    assert [row.initial for row in result.asked] == [True] * 3 + [False] * 37
-    assert not result.asked[2].feasible  # the largest is scored all the same, and marked
+    assert [row.initial for row in result.evaluated] == [True] * 3 + [False] * 37
+    assert not result.evaluated[2].feasible  # the largest is scored all the same, and marked
     assert 2 not in (*result.front, *result.finalists)
 
 
 def test_predicted_counted_and_measured_stay_apart() -> None:
-    row = run(evaluations=26).asked[-1]
+    row = run(evaluations=26).evaluated[-1]
     assert set(row.measured) == {"error"}
     assert {"params", "macs", "size_bytes", "peak_activation_bytes"} <= set(row.counted)
     assert set(row.predicted) == {"error", "error_std", HOST}
@@ -103,7 +103,7 @@ def _interrupt_and_compare(strategy: str, folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(strategy, evaluations=evaluations, checkpoint=path, score=stops)
     before = SearchResult.from_json(path)
-    assert 0 < len(before.asked) < evaluations
+    assert 0 < len(before.evaluated) < evaluations
     again: list[Arch] = []
 
     def counted(archs: Sequence[Arch]) -> Floats:
@@ -111,7 +111,7 @@ def _interrupt_and_compare(strategy: str, folder: Path) -> None:
         return error(archs)
 
     resumed = run(strategy, evaluations=evaluations, checkpoint=path, score=counted)
-    assert not {row.arch for row in before.asked} & set(again)
+    assert not {row.arch for row in before.evaluated} & set(again)
     untimed = {"search_seconds": 0.0, "scoring_seconds": 0.0}
     assert resumed.model_copy(update=untimed) == whole.model_copy(update=untimed)
     assert SearchResult.from_json(path) == resumed
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
 
 def test_a_search_of_infeasible_archs_alone_has_no_finalist() -> None:
     result = run("random", evaluations=1, initial=[SPACE.largest()])
-    assert [row.feasible for row in result.asked] == [False]
+    assert [row.feasible for row in result.evaluated] == [False]
     assert result.front == result.finalists == ()
 
 
@@ -155,8 +155,8 @@ def test_cut_off_and_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_several_devices_each_with_its_budget() -> None:
     two = [*objectives(), Objective(PHONE, "min", phone_ms)]
     result = search(SPACE, two, {HOST: 5.0, PHONE: 30.0}, strategy="random", evaluations=20, num_classes=4)
-    assert len(result.asked) == 20
-    assert all(row.predicted[HOST] <= 5.0 and row.predicted[PHONE] <= 30.0 for row in result.asked)
+    assert len(result.evaluated) == 20
+    assert all(row.predicted[HOST] <= 5.0 and row.predicted[PHONE] <= 30.0 for row in result.evaluated)
 
 
 def test_impossible_and_contradicting_bounds() -> None:
@@ -168,7 +168,7 @@ def test_impossible_and_contradicting_bounds() -> None:
         search(SPACE, objectives(), {"latency_ms@watch": 5.0}, evaluations=5)
     with pytest.raises(InputError, match="bound macs = -1"):
         search(SPACE, objectives(), {"macs": -1.0}, evaluations=5)
-    with pytest.raises(InputError, match="no strategy 'annealing'"):
+    with pytest.raises(InputError, match="unknown strategy 'annealing'"):
         search(SPACE, objectives(), strategy="annealing", evaluations=5)
     with pytest.raises(InputError, match="all cheap"):
         search(SPACE, objectives()[1:], evaluations=5)
@@ -180,7 +180,7 @@ def test_a_score_that_is_not_a_number_is_named() -> None:
 
 
 def test_same_seed_same_search_other_seed_another() -> None:
-    first, second, third = (run("random", seed=seed).asked for seed in (1, 1, 2))
+    first, second, third = (run("random", seed=seed).evaluated for seed in (1, 1, 2))
     assert first == second
     assert first != third
 
@@ -209,3 +209,20 @@ def test_hypervolume_never_falls_and_progress_counts_up() -> None:
     volumes = [volume for _, volume in result.hypervolume]
     assert volumes == sorted(volumes)
     assert seen == [(3, 110), (53, 110), (103, 110), (110, 110)]
+
+
+def test_a_file_that_says_asked_is_read_and_goes_on(tmp_path: Path) -> None:
+    """Files of older versions call the evaluated archs `asked`; so may scripts."""
+    path = tmp_path / "search.json"
+    whole = run("random", checkpoint=path)
+    data = json.loads(path.read_text())
+    assert "asked" not in data
+    data["asked"] = data.pop("evaluated")
+    path.write_text(json.dumps(data))
+    old = SearchResult.from_json(path)
+    assert old == whole
+    assert old.asked == whole.evaluated
+    data["asked"] = data["asked"][:20]
+    data |= {"front": [], "finalists": [], "finalist_gains": [], "hypervolume": []}
+    path.write_text(json.dumps(data))
+    assert [row.arch for row in run("random", checkpoint=path).evaluated] == [row.arch for row in whole.evaluated]

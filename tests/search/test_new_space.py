@@ -175,7 +175,7 @@ def test_it_is_searched_under_a_bound(name: str) -> None:
         in_channels=1,
     )
     assert result.finalists
-    assert all(count([row.arch], 4, 1).macs[0] <= bound for row in result.asked)
+    assert all(count([row.arch], 4, 1).macs[0] <= bound for row in result.evaluated)
 
 
 @pytest.mark.usefixtures("installed")

@@ -1,4 +1,4 @@
-"""Every strategy on one small problem: what may be asked, and that the default needs fewest to get far."""
+"""Every strategy on one small problem: what may be proposed, and that the default needs fewest to get far."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tutelage.search.costs.counts import count
 from tutelage.search.loop import Objective, SearchResult, search
 from tutelage.search.objectives import Problem
 from tutelage.search.result import hypervolume
-from tutelage.search.samplers import pool
-from tutelage.search.samplers.acquire import _greedy, spread_sample
+from tutelage.search.samplers import draws
+from tutelage.search.samplers.default import _greedy, spread_sample
+from tutelage.search.samplers.draws import draw_feasible, fill_feasible, new_rows
 from tutelage.search.samplers.genetic import breed, rank_order, survive
-from tutelage.search.samplers.pool import draw_feasible, fill_feasible, new_rows
 from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.space import SPACES, Space
 
@@ -44,10 +44,10 @@ def played(strategy: str, space: Space = SPACE, evaluations: int = 60, **bounds:
 
 
 @pytest.mark.parametrize("strategy", [name for name in OURS if name != "linas"])
-def test_it_asks_new_feasible_archs_and_as_many_as_told(strategy: str) -> None:
+def test_it_proposes_new_feasible_archs_and_as_many_as_wanted(strategy: str) -> None:
     result = played(strategy, evaluations=55, macs=2.5e7)
-    assert len({row.arch for row in result.asked}) == 55
-    assert all(row.feasible and row.counted["macs"] <= 2.5e7 for row in result.asked)
+    assert len({row.arch for row in result.evaluated}) == 55
+    assert all(row.feasible and row.counted["macs"] <= 2.5e7 for row in result.evaluated)
 
 
 NARROW = Space(
@@ -67,12 +67,12 @@ def test_a_search_ends_when_every_feasible_arch_is_evaluated(strategy: str, num_
     """Also where a batch takes more than are left, and where the caller's own are some of them, named twice."""
     macs = least_macs(NARROW, num_feasible)
     result = played(strategy, NARROW, evaluations=100, macs=macs)
-    assert len({row.arch for row in result.asked}) == len(result.asked) == num_feasible
+    assert len({row.arch for row in result.evaluated}) == len(result.evaluated) == num_feasible
     assert result.ended == f"the feasible set is exhausted after {num_feasible} architectures"
     twice = [NARROW.smallest(), NARROW.smallest(), NARROW.largest()]
     named = search(NARROW, GOALS, {"macs": macs}, strategy=strategy, evaluations=100, initial=twice)
-    assert sum(row.feasible for row in named.asked) == len({row.arch for row in named.asked if row.feasible})
-    assert sum(row.feasible for row in named.asked) == num_feasible
+    assert sum(row.feasible for row in named.evaluated) == len({row.arch for row in named.evaluated if row.feasible})
+    assert sum(row.feasible for row in named.evaluated) == num_feasible
     assert played(strategy, NARROW, evaluations=num_feasible, macs=macs).ended == ""
 
 
@@ -80,8 +80,8 @@ def test_a_search_ends_when_every_feasible_arch_is_evaluated(strategy: str, num_
 def test_a_whole_space_ends_too_where_a_bound_leaves_a_handful(strategy: str) -> None:
     smallest = float(count([SPACE.smallest()]).macs[0])
     result = played(strategy, SPACE, evaluations=100, macs=1.005 * smallest)
-    assert 1 < len(result.asked) < 100
-    assert all(row.feasible for row in result.asked)
+    assert 1 < len(result.evaluated) < 100
+    assert all(row.feasible for row in result.evaluated)
     assert "is exhausted" in result.ended
 
 
@@ -95,16 +95,16 @@ def test_parents_without_a_neighbour_have_no_children() -> None:
 def test_as_many_are_scored_as_were_asked_for_even_of_the_callers_own() -> None:
     own = [SPACE.smallest(), SPACE.largest(), *SPACE.decode(SPACE.random(2, np.random.default_rng(0)))]
     result = search(SPACE, GOALS, strategy="random", evaluations=3, initial=own)
-    assert [row.arch for row in result.asked] == own[:3]
+    assert [row.arch for row in result.evaluated] == own[:3]
 
 
 def test_eeea_starts_below_beta_and_a_bound_on_params_is_beta() -> None:
     small = SPACES["ofa_mbv3_w1.2"].with_resolutions((64,))
     started = played("eeea", small, evaluations=40)
-    assert max(row.counted["params"] for row in started.asked) <= 7e6
+    assert max(row.counted["params"] for row in started.evaluated) <= 7e6
     least = float(count([small.smallest()]).params[0])
     only = played("eeea", small, evaluations=40, params=least)
-    assert {row.counted["params"] for row in only.asked} == {least}
+    assert {row.counted["params"] for row in only.evaluated} == {least}
 
 
 def test_of_a_listed_set_the_first_is_a_plain_draw_and_the_second_one_of_the_rest() -> None:
@@ -152,7 +152,7 @@ def test_where_draws_find_too_few_random_stops_and_others_take_mutants(monkeypat
     """A cost of its own form, near its least: one plain draw in millions keeps the bound."""
     goals = (*GOALS, Objective("latency_ms@x", "min", kernel_cost))
     problem = Problem(SPACE, goals, {"latency_ms@x": 1.05 * float(kernel_cost([SPACE.smallest()])[0])})
-    monkeypatch.setattr(pool, "_FILL_DRAWS", 500)
+    monkeypatch.setattr(draws, "_FILL_DRAWS", 500)
     assert len(draw_feasible(problem, 10, np.random.default_rng(0), NONE, 500)) < 10
     filled = fill_feasible(problem, 10, np.random.default_rng(0), NONE)
     assert len(np.unique(filled, axis=0)) == 10
@@ -218,4 +218,4 @@ def test_greedy_takes_what_adds_most_hypervolume_then_not_its_twin() -> None:
 
 def test_tiny_space_is_exhausted_by_the_default_without_repeats() -> None:
     result = played("default", TINY, evaluations=40)
-    assert len({row.arch for row in result.asked}) == 40
+    assert len({row.arch for row in result.evaluated}) == 40

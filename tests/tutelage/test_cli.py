@@ -101,7 +101,7 @@ def test_the_strategy_is_ours_unless_named_and_a_wrong_name_is_refused(tmp_path:
     from tutelage.pipeline.sections import SearchSection
 
     assert SearchSection().strategy == "default"
-    told(tutelage("search", "--strategy", "nsgaa", "-w", str(tmp_path)), 2, "'nsgaa'", "linas")
+    told(tutelage("search", "--strategy", "nsgaa", "-w", str(tmp_path)), 2, "'nsgaa'", "did you mean 'nsga2'")
     assert not list(tmp_path.iterdir()), "something was done for a strategy that is not there"
 
 

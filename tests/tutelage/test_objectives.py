@@ -211,7 +211,7 @@ def test_a_search_on_int8_figures_measures_int8_finalists(boxed: tuple[Context, 
     found = search_winners(ctx, supernet, weighed)
     assert [device.name for device in found.devices] == ["box-int8"]
     assert list(found.result.objectives) == ["error@int8", "latency_ms@box:int8"]
-    for row in found.result.asked:
+    for row in found.result.evaluated:
         assert list(row.measured) == ["error@int8"]
         assert "latency_ms@box:int8" in row.predicted
     (winner,) = found.winners

@@ -19,6 +19,7 @@ from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceEr
 
 from .options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
 from .output_files import check_folder, check_output
+from .registry_help import RegistryCommand
 from .verbs import bundle, data, device
 from .verbs import leaderboard as board
 
@@ -77,7 +78,7 @@ def run(
     terminal.print_run(searched, published, Console())
 
 
-@app.command()
+@app.command(cls=RegistryCommand)
 def search(
     device: Annotated[
         list[str] | None, typer.Option("--device", help="Device profile to hold budgets on; repeatable.")
@@ -92,8 +93,7 @@ def search(
     space: Annotated[
         str | None,
         typer.Option(
-            help="ofa_mbv3_w0.75, _w1.0 or _w1.2 (with _stem1 behind it for small images), ofa_proxyless_w1.3 "
-            "or ofa_resnet50."
+            help="Space of architectures, those with _stem1 for small images.",
         ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set; see `tutelage data list`.")] = None,
@@ -102,8 +102,7 @@ def search(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="default, random (every gene uniform over its choices, redrawn until all bounds hold), eeea, nsga2, "
-            "linas or nni-tpe."
+            help="Search strategy.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,

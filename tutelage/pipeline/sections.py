@@ -223,7 +223,7 @@ class DeviceSection(Section):
 
 
 class SearchSection(Section):
-    strategy: Literal["default", "random", "eeea", "nsga2", "linas", "nni-tpe"] = "default"
+    strategy: str = "default"  # a name of search/samplers/strategies.py, or a plug-in's
     evaluations: int = Field(120, ge=1)
     max_macs: str | None = None
     max_params: str | None = None
@@ -233,6 +233,14 @@ class SearchSection(Section):
     objectives: tuple[str, ...] = ()
     winners: int = Field(2, ge=1)
     calibration_batches: int = Field(4, ge=1)
+
+    @field_validator("strategy")
+    @classmethod
+    def _a_strategy(cls, value: str) -> str:
+        from tutelage.search.samplers.strategies import STRATEGIES
+
+        STRATEGIES.find(value)
+        return value
 
     @field_validator("max_macs", "max_params")
     @classmethod

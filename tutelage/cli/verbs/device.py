@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from tutelage.cli.registry_help import RegistryCommand
 from tutelage.records import InputError
 
 DEFAULT_MINUTES = 3.0
@@ -18,7 +19,7 @@ DEFAULT_MINUTES = 3.0
 app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
 
 
-@app.command("add")
+@app.command("add", cls=RegistryCommand)
 def device_add(
     name: Annotated[str, typer.Argument(help="Name of the new profile.")],
     runtime: Annotated[

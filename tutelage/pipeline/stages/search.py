@@ -31,8 +31,7 @@ from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
 from tutelage.search.objectives import Objective, Problem
 from tutelage.search.result import SearchResult
-from tutelage.search.samplers.nni_tpe import check_tuner
-from tutelage.search.samplers.pool import check_bounds
+from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.presets import place
 from tutelage.search.spaces.space import Space
 from tutelage.search.supernet import extract
@@ -105,16 +104,15 @@ def check_counted(ctx: Context, space: Space) -> None:
 
     A strategy whose library is not installed is refused here too.
     """
-    if ctx.recipe.search.strategy == "nni-tpe":
-        check_tuner()
+    STRATEGIES.find(ctx.recipe.search.strategy).check()
     unscored = (Objective("error", "min", _not_scored, cheap=False),)
-    check_bounds(Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels))
+    Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels).check_bounds()
 
 
 def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
     """Refuse a budget that no architecture meets, before anything is trained (InfeasibleBudgetError)."""
     objectives = objectives_of(ctx, devices, _not_scored)
-    check_bounds(Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels))
+    Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels).check_bounds()
 
 
 def _not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
@@ -162,7 +160,7 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
     result = SearchResult.from_json(stage.folder / "search.json")
     if not result.finalists:
         raise InfeasibleBudgetError(
-            f"none of the {len(result.asked)} architectures that were scored keeps every bound: "
+            f"none of the {len(result.evaluated)} architectures that were scored keeps every bound: "
             f"raise --evals (now {section.evaluations}) or a bound"
         )
     verified = ctx.workspace.stage(
@@ -267,12 +265,12 @@ def _pick(
 
 
 def _finalists(result: SearchResult) -> list[Arch]:
-    return [result.asked[index].arch for index in result.finalists]
+    return [result.evaluated[index].arch for index in result.finalists]
 
 
 def _error(result: SearchResult, arch: Arch) -> float:
     """Give the one scored objective: `error`, or `error@int8`."""
-    return next(next(iter(row.measured.values())) for row in result.asked if row.arch == arch)
+    return next(next(iter(row.measured.values())) for row in result.evaluated if row.arch == arch)
 
 
 def _mean_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
@@ -292,10 +290,10 @@ def draw_search(result: SearchResult, folder: Path) -> tuple[Path, Path]:
     front, volume = folder / FRONT, folder / HYPERVOLUME
     scored = next(name for name, cheap in result.cheap.items() if not cheap)
     search_front_plot(
-        [row.value(scored) for row in result.asked],
-        {name: [row.value(name) for row in result.asked] for name, cheap in result.cheap.items() if cheap},
+        [row.value(scored) for row in result.evaluated],
+        {name: [row.value(name) for row in result.evaluated] for name, cheap in result.cheap.items() if cheap},
         front,
-        within=[row.feasible for row in result.asked],
+        within=[row.feasible for row in result.evaluated],
         finalists=result.finalists,
         bounds=result.bounds,
         error_name=f"{scored}, validation",

@@ -1,37 +1,35 @@
-"""The default strategy's choice: which batch of archs promises most hypervolume, by the predictor's own doubt.
+"""The default strategy: the batch of most expected hypervolume, by the accuracy predictor's own uncertainty.
 
-Enters: everything scored so far. Leaves: a batch of genotypes with their predicted values. A pool is bred by NSGA-II on
-an optimistic prediction; then archs are picked one by one, each for the hypervolume it adds on average over functions
-drawn from the joint posterior, given those picked before it: near twins add nothing, so the batch is diverse.
+Candidates are bred by NSGA-II on an optimistic prediction; then archs are picked one by one, each for the hypervolume
+it adds on average over functions drawn from the joint posterior, given those picked before it: near twins add nothing,
+so the batch is diverse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from tutelage.records import Arch
 from tutelage.search.encoding import Floats
 from tutelage.search.objectives import Problem
 from tutelage.search.predict import AccuracyPredictor
 from tutelage.search.spaces.space import Genes
 
+from .draws import fill_feasible, filled, new_rows
 from .genetic import rank_order, run_nsga2
-from .pool import fill_feasible, new_rows
+from .strategy import History, Proposal, Strategy
 
 # Archs of a first, space-filling batch: enough to fit the predictor, few enough to leave the budget to it.
-EXPLORE = 20
+_FIRST, _BATCH = 20, 10
 _POPULATION = 60
 _GENERATIONS = 20
-_POOL = 500  # candidates weighed together; their joint covariance is factored, (500, 500)
+_POOL = 500  # candidates compared together; their joint covariance is factored, (500, 500)
 _DRAWS = 48
 _DIRECTIONS = 96
 _OPTIMISM = 0.5  # the pool is bred on mean - 0.5 std: what may be good is worth a look
 
 
 def spread_sample(problem: Problem, n: int, rng: np.random.Generator) -> Genes:
-    """Draw archs of every size: each arch leans to its least or largest choices by a share of its own.
+    """Draw archs of every size: each arch leans to its least or largest choices by a degree of its own.
 
     Uniform genes crowd around the middle (MACs are a sum of many), and a front's ends are worth most hypervolume.
     """
@@ -42,47 +40,51 @@ def spread_sample(problem: Problem, n: int, rng: np.random.Generator) -> Genes:
     return problem.space.canonical(np.where(pulled, ends, genes))
 
 
-def guided_batch(
-    problem: Problem,
-    genes: Genes,
-    archs: Sequence[Arch],
-    points: Floats,
-    feasible: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    reference: Floats,
-    n: int,
-    rng: np.random.Generator,
-) -> tuple[Genes, dict[str, Floats]]:
-    """Choose n new archs; gives their genes and, by expensive objective, the predicted mean and `NAME_std`."""
+def propose(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Proposal:
+    """Spread the first batch over all sizes, then choose batches of greatest expected hypervolume improvement."""
+    if not history.started:
+        return Proposal(filled(problem, history.genes, spread_sample(problem, 4 * n, rng), n, rng))
+    guided = guided_batch(problem, history, n, rng)
+    missing = n - len(guided.genes)
+    if not missing:
+        return guided
+    more = fill_feasible(problem, missing, rng, np.concatenate([history.genes, guided.genes]))
+    return Proposal(np.concatenate([guided.genes, more]))
+
+
+def guided_batch(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Proposal:
+    """Choose up to n new archs, with the predicted mean and `NAME_std` of each expensive objective."""
+    genes, points, feasible = history.genes, history.points, history.feasible
     columns = [i for i, objective in enumerate(problem.objectives) if not objective.cheap]
     names = [problem.objectives[i].name for i in columns]
     models = {
-        problem.objectives[i].name: AccuracyPredictor(problem.num_classes, problem.in_channels).fit(archs, points[:, i])
-        for i in columns
+        name: AccuracyPredictor(problem.num_classes, problem.in_channels).fit(history.archs, points[:, i])
+        for i, name in zip(columns, names, strict=True)
     }
 
-    def guess(candidates: Genes) -> dict[str, Floats]:
+    def predict(candidates: Genes) -> dict[str, Floats]:
         shown = problem.space.decode(candidates)
         return {name: mean - _OPTIMISM * std for name, (mean, std) in ((k, models[k].predict(shown)) for k in names)}
 
     start = np.concatenate([genes[feasible], fill_feasible(problem, _POPULATION // 2, rng, genes)])
-    visited = run_nsga2(problem, guess, start, rng, population=_POPULATION, generations=_GENERATIONS)
+    visited = run_nsga2(problem, predict, start, rng, population=_POPULATION, generations=_GENERATIONS)
     allowed = np.flatnonzero(visited.violation <= 0)
     allowed = allowed[new_rows(visited.genes[allowed], genes)]
     if not len(allowed):
-        return genes[:0], {}
+        return Proposal(genes[:0])
     order = allowed[rank_order(visited.points[allowed])[:_POOL]]
     pool, values = visited.genes[order], visited.points[order]
     shown = problem.space.decode(pool)
     draws = np.repeat(values[None], _DRAWS, axis=0)
     for i, name in zip(columns, names, strict=True):
         draws[:, :, i] = models[name].sample(shown, _DRAWS, rng)
-    chosen = _greedy(draws, points[feasible], reference, n, rng)
+    chosen = _greedy(draws, points[feasible], history.reference, n, rng)
     predicted: dict[str, Floats] = {}
     for i, name in zip(columns, names, strict=True):
         mean, std = models[name].predict([shown[j] for j in chosen])
         predicted[name] = problem.objectives[i].sign * mean
         predicted[f"{name}_std"] = std
-    return pool[chosen], predicted
+    return Proposal(pool[chosen], predicted)
 
 
 def _greedy(draws: Floats, seen: Floats, reference: Floats, n: int, rng: np.random.Generator) -> list[int]:
@@ -115,3 +117,8 @@ def _greedy(draws: Floats, seen: Floats, reference: Floats, n: int, rng: np.rand
         free[pick] = False
         best = np.maximum(best, promised[:, pick])
     return chosen
+
+
+DEFAULT = Strategy(
+    "default", "batches of most expected hypervolume, by a predictor's posterior", _FIRST, _BATCH, propose
+)

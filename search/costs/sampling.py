@@ -5,7 +5,8 @@ over its choices, as the `ofa` package, LINAS and EEEA draw. Bounds condition th
 result is what redrawing until all bounds hold would give. (Uniform over distinct architectures is another measure: a
 stage of depth 4 has 81 times the variants of one of depth 2, so 89 % of all stages would have depth 4, not a third.)
 
-Where redrawing rarely succeeds and the bounds are sums over parts of the network, `FeasibleSampler` draws directly.
+Where redrawing rarely succeeds, `FeasibleSampler` draws within the bounds on counted costs, which are sums over parts
+of the network, directly.
 Costs are rounded down to a grid, so that the architectures whose rounded costs fit are a superset of the feasible ones;
 their probability is summed exactly, part by part from the last (dynamic programming), and one is drawn in proportion;
 the few that break a true bound are drawn again. `list_feasible` gives them all where there are few.
@@ -20,21 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import InfeasibleBudgetError
-from tutelage.search.costs.budget import (
-    COUNTED,
-    PEAK,
-    Cost,
-    Floats,
-    Part,
-    check_bounds,
-    check_feasible,
-    costs_of,
-    opaque_costs,
-    parts_at,
-)
 from tutelage.search.spaces.space import Genes, Space
 
-__all__ = ["FeasibleSampler", "check_feasible", "sample_feasible"]
+from .budget import COUNTED, PEAK, Cost, Floats, Part, check_bounds, check_feasible, costs_of, parts_at
 
 Ints = NDArray[np.int64]
 
@@ -46,24 +35,12 @@ _MAX_DRAWS = 2_000_000
 _CHUNK_CELLS = 4_000_000
 
 
-def sample_feasible(
-    space: Space,
-    bounds: Mapping[str, float],
-    n: int,
-    rng: np.random.Generator,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    cost: Cost | None = None,
-) -> Genes:
-    """Draw n genotypes (with replacement) as `Space.random` does, given that they keep all bounds.
-
-    `cost` gives what is not counted here, e.g. latencies. Raises InfeasibleBudgetError when no architecture fits.
-    """
-    return FeasibleSampler(space, bounds, num_classes, in_channels, cost).draw(n, rng)
-
-
 class FeasibleSampler:
-    """Prepare once, draw often."""
+    """Draw genotypes as `Space.random` does, given that they keep all bounds; prepared once, drawn from often.
+
+    `cost` gives what is not counted here, e.g. latencies; bounds on those are kept by redrawing. Raises
+    InfeasibleBudgetError when no architecture keeps the bounds.
+    """
 
     def __init__(
         self,
@@ -84,9 +61,8 @@ class FeasibleSampler:
         if not kept:
             check_feasible(space, bounds, num_classes, in_channels, cost)
         if kept < _REDRAW_FROM:
-            opaque = opaque_costs(space, bounds, cost)
-            summed = {name: bound for name, bound in bounds.items() if name not in opaque}
-            parts = (parts_at(space, r, list(summed), *self._numbers, cost) for r in space.resolutions)
+            summed = {name: bound for name, bound in bounds.items() if name in COUNTED}
+            parts = (parts_at(space, r, list(summed), *self._numbers) for r in space.resolutions)
             plans = (_plan(space, group, summed) for group in parts if summed)
             self._plans = [plan for plan in plans if plan is not None]
 

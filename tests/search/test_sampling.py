@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from tutelage.records import InfeasibleBudgetError, InputError
+from tutelage.search.costs import sampling
+from tutelage.search.costs.budget import Cost, check_feasible
 from tutelage.search.costs.counts import count_genes
 from tutelage.search.costs.listing import list_feasible
-from tutelage.search.samplers import sample
-from tutelage.search.samplers.sample import FeasibleSampler, check_feasible, sample_feasible
+from tutelage.search.costs.sampling import FeasibleSampler
 from tutelage.search.spaces.space import SPACES, Genes, Space
 
 Costs = Mapping[str, NDArray[np.float64]]
@@ -74,6 +75,13 @@ def assert_random(drawn: Genes, feasible: Genes, space: Space) -> None:
     assert chisquare(np.bincount(pool, observed), np.bincount(pool, expected)).pvalue > 1e-4
 
 
+def sample_feasible(
+    space: Space, bounds: Mapping[str, float], n: int, rng: np.random.Generator, cost: Cost | None = None
+) -> Genes:
+    """Prepare a sampler and draw once."""
+    return FeasibleSampler(space, bounds, cost=cost).draw(n, rng)
+
+
 def test_the_measure_adds_up_to_one_over_all_archs() -> None:
     for space in (mobile(), deep(), residual()):
         assert np.exp(space.log_probability(every(space))).sum() == pytest.approx(1)
@@ -96,7 +104,7 @@ def test_without_a_bound_and_with_any_bound_draws_have_one_measure(
 @pytest.mark.parametrize("make", [deep, residual])
 def test_tables_draw_what_redrawing_draws(make: Callable[[], Space], monkeypatch: pytest.MonkeyPatch) -> None:
     """With tables in use for any bound: were archs counted and not weighed, deep ones would be drawn too often."""
-    monkeypatch.setattr(sample, "_REDRAW_FROM", 1.1)
+    monkeypatch.setattr(sampling, "_REDRAW_FROM", 1.1)
     space = make()
     genes = every(space)
     bounds = medians(space, genes, ["macs", "params"], 0.4)
@@ -121,7 +129,7 @@ def test_tables_draw_what_redrawing_draws(make: Callable[[], Space], monkeypatch
 def test_draws_are_plain_ones_given_the_bounds(
     make: Callable[[], Space], names: list[str], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample, "_REDRAW_FROM", 1.1)  # tables, whatever redrawing would cost
+    monkeypatch.setattr(sampling, "_REDRAW_FROM", 1.1)  # tables, whatever redrawing would cost
     space = make()
     genes = every(space)
     assert len(genes) == space.size()
@@ -141,7 +149,7 @@ def kernel_sum(space: Space) -> Callable[[Genes], Costs]:
     return cost
 
 
-def test_a_given_cost_that_adds_up_is_counted_too() -> None:
+def test_a_given_cost_is_kept_beside_a_counted_one() -> None:
     space = mobile()
     genes = every(space)
     cost = kernel_sum(space)
@@ -151,7 +159,7 @@ def test_a_given_cost_that_adds_up_is_counted_too() -> None:
     assert_random(sampler.draw(40 * len(feasible), np.random.default_rng(2)), feasible, space)
 
 
-def test_a_given_cost_of_another_form_is_kept_by_rejection() -> None:
+def test_a_given_cost_alone_is_kept_by_rejection() -> None:
     space = mobile()
     genes = every(space)
     sums = kernel_sum(space)
@@ -290,7 +298,7 @@ def test_a_listing_is_what_brute_force_keeps(make: Callable[[], Space], names: l
     assert list_feasible(space, bounds, len(expected) - 1) is None
 
 
-@pytest.mark.parametrize("power", [1, 2])  # a sum over slots, and a cost of another form
+@pytest.mark.parametrize("power", [1, 2])  # a sum over slots, and none
 def test_a_listing_keeps_given_costs(power: int) -> None:
     space = mobile()
     genes = every(space)
