@@ -138,7 +138,7 @@ def _arch(where: str, row: dict[str, Any], space: str) -> Arch:
         if space:
             data.setdefault("space", space)
         arch = Arch.from_dict({key: value for key, value in data.items() if key in _ARCH_KEYS})
-        find_space(arch.space).with_resolutions((arch.r,)).check(arch)
+        return find_space(arch.space).with_resolutions((arch.r,)).masked(arch)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except ValidationError as error:
@@ -146,7 +146,6 @@ def _arch(where: str, row: dict[str, Any], space: str) -> Arch:
         raise InputError(f"{where}: arch {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: arch is not the field's JSON ({error})") from error
-    return arch
 
 
 def _milliseconds(where: str, row: dict[str, Any]) -> float:

@@ -293,6 +293,10 @@ class Space:
                 )
                 raise InputError(f"{where} = {value:g} is not in {self.name}: {remedy}")
 
+    def masked(self, arch: Arch) -> Arch:
+        """Check an arch and set its inactive slots to 0, as archs of Once for All's spaces have them anyway."""
+        return self.decode(self.encode([arch]))[0]
+
     def _misshapen(self, archs: Sequence[Arch]) -> list[Arch]:
         """Pick the archs of another space or with lists of other lengths."""
         d, ks, e, w = (self.columns(field).stop - self.columns(field).start for field in ("d", "ks", "e", "w"))

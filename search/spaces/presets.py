@@ -38,6 +38,4 @@ def place(preset: Arch, space: Space, r: int) -> Arch:
     """
     if len(preset.d) != space.num_depths or (preset.ks and len(preset.ks) != len(space.slots)):
         raise InputError(f"an arch of {preset.space} has no place in {space.name}: choose a space of its family")
-    placed = preset.replace(space=space.name, r=r)
-    space.check(placed)
-    return placed
+    return space.masked(preset.replace(space=space.name, r=r))

@@ -140,9 +140,9 @@ def test_cut_off_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a tutelage-search-1 file"):
         SearchResult.from_json(path)
     damaged = json.loads(text)
-    damaged["asked"][1]["measured"]["error"] = "low"
+    damaged["evaluated"][1]["measured"]["error"] = "low"
     path.write_text(json.dumps(damaged))
-    with pytest.raises(InputError, match=r"damaged at asked\.1\.measured\.error"):
+    with pytest.raises(InputError, match=r"damaged at evaluated\.1\.measured\.error"):
         SearchResult.from_json(path)
     damaged = {**json.loads(text), "front": [99]}
     path.write_text(json.dumps(damaged))
@@ -222,7 +222,7 @@ def test_a_file_that_says_asked_is_read_and_goes_on(tmp_path: Path) -> None:
     old = SearchResult.from_json(path)
     assert old == whole
     assert old.asked == whole.evaluated
-    data["asked"] = data["asked"][:20]
+    data["asked"] = data["asked"][:3]  # stopped after the first batch, the caller's own
     data |= {"front": [], "finalists": [], "finalist_gains": [], "hypervolume": []}
     path.write_text(json.dumps(data))
     assert [row.arch for row in run("random", checkpoint=path).evaluated] == [row.arch for row in whole.evaluated]

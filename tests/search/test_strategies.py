@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from scipy.stats import chisquare
+from typer.testing import CliRunner
 
-from tutelage.records import Arch
+from tutelage import plugins
+from tutelage.cli.app import app
+from tutelage.pipeline.sections import SearchSection
+from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import count
 from tutelage.search.loop import Objective, SearchResult, search
 from tutelage.search.objectives import Problem
@@ -34,6 +41,17 @@ def error(archs: Sequence[Arch]) -> Floats:
     return np.array([1 - sum(a.e) / 240 - sum(a.ks[:8]) / 470 + sum(a.ks[12:]) / 900 for a in archs])
 
 
+THRIFTY = """
+import numpy as np
+from tutelage.search.samplers.draws import remaining
+from tutelage.search.samplers.strategy import Proposal, Strategy
+
+def propose(problem, history, n, rng):
+    left = remaining(problem, history.genes)
+    return Proposal(left[np.argsort(problem.counts(left)["macs"], kind="stable")[:n]])
+
+THRIFTY = Strategy("thrifty", "the smallest architectures first", 5, 5, propose)
+"""
 GOALS = (Objective("error", "min", error, cheap=False), Objective("macs"))
 NONE = np.zeros((0, SPACE.num_genes), dtype=np.int64)
 
@@ -219,3 +237,40 @@ def test_greedy_takes_what_adds_most_hypervolume_then_not_its_twin() -> None:
 def test_tiny_space_is_exhausted_by_the_default_without_repeats() -> None:
     result = played("default", TINY, evaluations=40)
     assert len({row.arch for row in result.evaluated}) == 40
+
+
+def shown_help() -> str:
+    """The help of `tutelage search`, its frame and line breaks taken off."""
+    return " ".join(CliRunner().invoke(app, ["search", "--help"]).output.replace("│", " ").split())
+
+
+def test_a_strategy_of_another_package_is_used_and_shown_in_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It proposes the smallest archs first; the recipe, the search and `--help` know it as they know their own."""
+    (tmp_path / "thrifty_strategy.py").write_text(THRIFTY)
+    info = tmp_path / "thrifty-2.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thrifty\nVersion: 2.1\n")
+    (info / "entry_points.txt").write_text("[tutelage.strategies]\nthrifty = thrifty_strategy:THRIFTY\n")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        plugins.forget()
+        every = draw_feasible(Problem(TINY, GOALS), 1024, np.random.default_rng(0), NONE)
+        result = played("thrifty", TINY, evaluations=12)
+        assert [row.counted["macs"] for row in result.evaluated] == sorted(count(TINY.decode(every)).macs)[:12]
+        assert SearchSection(strategy="thrifty").strategy == "thrifty"
+        assert "thrifty of thrifty 2.1: the smallest architectures first" in shown_help()
+    sys.modules.pop("thrifty_strategy", None)
+    plugins.forget()
+    assert "thrifty" not in shown_help()
+    with pytest.raises(ValidationError, match="unknown strategy 'thrifty'"):
+        SearchSection(strategy="thrifty")
+
+
+def test_help_and_messages_list_every_strategy() -> None:
+    shown = shown_help()
+    for name, entry in STRATEGIES.items():
+        assert f"{name}: {entry.help}" in shown
+    with pytest.raises(InputError, match="known are default, random, eeea, nsga2, linas, nni-tpe"):
+        played("annealing")

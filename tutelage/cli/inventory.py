@@ -21,6 +21,8 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "datasets": ("tutelage.distill.data.registry", "DATASETS"),
     "losses": ("tutelage.distill.losses.methods", "LOSSES"),
     "augmentations": ("tutelage.distill.data.augmentations", "AUGMENTATIONS"),
+    "spaces": ("tutelage.search.spaces.space", "SPACES"),
+    "strategies": ("tutelage.search.samplers.strategies", "STRATEGIES"),
 }
 PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 

@@ -23,10 +23,15 @@ class RegistryCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Complete the options' help, then print it."""
-        for parameter in self.params:
-            if parameter.name in _LISTED and isinstance(parameter, TyperOption):
-                parameter.help = f"{parameter.help} {_entries(*_LISTED[parameter.name])}"
-        super().format_help(ctx, formatter)
+        options = [p for p in self.params if p.name in _LISTED and isinstance(p, TyperOption)]
+        short = [option.help for option in options]
+        for option in options:
+            option.help = f"{option.help} {_entries(*_LISTED[str(option.name)])}"
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            for option, text in zip(options, short, strict=True):
+                option.help = text
 
 
 def _entries(module: str, attribute: str) -> str:
