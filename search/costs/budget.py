@@ -77,7 +77,8 @@ def check_feasible(
     for name in [name for name in bounds if name not in COUNTED]:
         least = _descend(space, name, bounds, num_classes, in_channels, cost)
         if least > bounds[name]:
-            raise InfeasibleBudgetError(_message(space, name, bounds[name], least, {}, "smallest found"))
+            rest = {other: bounds[other] for other in names}
+            raise InfeasibleBudgetError(_message(space, name, bounds[name], least, rest, "smallest found"))
 
 
 def check_bounds(bounds: Mapping[str, float], cost: Cost | None, space: Space) -> None:
