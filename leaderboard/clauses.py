@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, ColumnElement, Double, Text, false, literal
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Double, Text, false, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -70,12 +70,12 @@ def folded(text: str) -> str:
     return text.translate(_ASCII_LOWER)
 
 
-def contains(column: Column[Any], text: str) -> ColumnElement[bool]:
+def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """Select the rows whose text holds another, whatever the case of its ASCII letters."""
     return _Contains(column, literal(folded(text), Text()))
 
 
-def compare(column: Column[Any], sign: str, value: float | str) -> ColumnElement[bool]:
+def compare(column: ColumnElement[Any], sign: str, value: float | str) -> ColumnElement[bool]:
     """Select by one comparison; an empty figure meets none."""
     if isinstance(value, str):
         ordered = _ByBytes(column) if sign in ("<", "<=", ">", ">=") else column
@@ -85,22 +85,24 @@ def compare(column: Column[Any], sign: str, value: float | str) -> ColumnElement
     return _compared(sign, column, literal(value, Double()))
 
 
-def one_of(column: Column[Any], values: Sequence[float | str]) -> ColumnElement[bool]:
+def one_of(column: ColumnElement[Any], values: Sequence[float | str]) -> ColumnElement[bool]:
     """Select the rows whose value is one of some."""
     if len(values) > _MOST_VALUES:
-        raise InputError(f"{column.name} in ({len(values)} values): give at most {_MOST_VALUES}")
+        raise InputError(
+            f"{getattr(column, 'name', 'a column')} in ({len(values)} values): give at most {_MOST_VALUES}"
+        )
     if isinstance(column.type, BigInteger):
         numbers = [float(value) for value in values]
         values = [int(value) for value in numbers if value.is_integer() and _LEAST <= value <= _MOST]
     return column.in_(values) if values else false()
 
 
-def empty(column: Column[Any], *, is_number: bool) -> ColumnElement[bool]:
+def empty(column: ColumnElement[Any], *, is_number: bool) -> ColumnElement[bool]:
     """Select the rows without this figure, or with an empty text."""
     return column.is_(None) if is_number else column == ""
 
 
-def _compare_whole(column: Column[Any], sign: str, value: float) -> ColumnElement[bool]:
+def _compare_whole(column: ColumnElement[Any], sign: str, value: float) -> ColumnElement[bool]:
     """Compare whole numbers with a number: the bound becomes a whole number that means the same.
 
     `x < 2.5` is `x <= 2`. A bound beyond what the column holds is met by every figure, or by none.

@@ -1,7 +1,7 @@
 """Filters as people type them: `latency_p50_ms<5 and role=student`, `student int8 size_bytes<8MB`.
 
 `parse` gives a `Filter` that selects in the database (`clause`) and over records (`keeps`), with one meaning; the page
-reads the same language in page_filter.js, with the columns and units of `GRAMMAR`. Nothing is evaluated: a small
+reads the same language in page_filter.js, with the columns and units of `grammar`. Nothing is evaluated: a small
 grammar is read by hand. A figure that is empty meets no comparison but `=empty`.
 
     any   := all ("or" all)*          all := one (["and"] one)*      one := "not" one | "(" any ")" | test | text
@@ -20,14 +20,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, false, func, not_, or_
 
-from tutelage.leaderboard.store.schema import GAINS, gains_of
 from tutelage.quantities import KINDS, amount
 from tutelage.records import InputError, Row
 
 from . import clauses
+from .columns import Column, by_any_name, known
+from .columns import column as column_named
+from .details import expression
 
-_TEXT = ("row_id", "model", "role", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device")
-TEXT_COLUMNS = (*_TEXT, "created", "source", "twin", "parent")
 # Blanks are named, so that the page and Python part a filter at the same places.
 _BLANKS = " \t\n\r\f\v\u00a0"
 _TOKEN = re.compile(
@@ -42,25 +42,6 @@ _MAX_DEPTH = 20
 _MAX_TESTS = 500
 _MAX_VALUES = 25_000
 _MAX_SHOWN = 200  # characters of a filter in an error
-_FRACTIONS = ("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi", *GAINS)
-# Which quantity each column of figures is: its units are those that the options of a search take.
-COLUMN_KINDS = {
-    **dict.fromkeys(("batch", "threads", "seed"), "plain"),
-    **dict.fromkeys(_FRACTIONS, "fraction"),
-    **dict.fromkeys(("params", "macs"), "count"),
-    **dict.fromkeys(("size_bytes", "peak_rss_bytes"), "size"),
-    **dict.fromkeys(("latency_p50_ms", "latency_p90_ms", "latency_p99_ms"), "latency"),
-    "energy_mj": "energy",
-}
-NUMBER_COLUMNS = tuple(COLUMN_KINDS)
-KNOWN_COLUMNS = (*TEXT_COLUMNS, *NUMBER_COLUMNS)
-# What the page needs to know to read the same language.
-GRAMMAR = {
-    "texts": TEXT_COLUMNS,
-    "kinds": COLUMN_KINDS,
-    "units": {name: {"what": kind.what, "units": kind.units} for name, kind in KINDS.items()},
-    "most": {"depth": _MAX_DEPTH, "tests": _MAX_TESTS, "values": _MAX_VALUES},
-}
 _BARE = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
 _ALL_UNITS = tuple({unit.lower() for kind in KINDS.values() for unit in kind.units if unit})
 _EMPTY = object()
@@ -89,7 +70,7 @@ def number(text: str, column: str = "") -> float | None:
 
     Without a column every unit is known.
     """
-    for kind in [KINDS[COLUMN_KINDS[column]]] if column else KINDS.values():
+    for kind in [KINDS[column_named(column).kind]] if column else KINDS.values():
         try:
             return amount(text, kind)
         except InputError:
@@ -97,10 +78,31 @@ def number(text: str, column: str = "") -> float | None:
     return None
 
 
-def _value_of(row: Row, column: str) -> Any:
-    if column in GAINS:
-        return gains_of(row.details)[column]
-    return row.key if column == "row_id" else getattr(row, column)
+def filterable() -> dict[str, Column]:
+    """Give the columns that a filter may compare, by every name that they answer to."""
+    return {name: one for name, one in by_any_name().items() if _is_compared(one)}
+
+
+def grammar() -> dict[str, Any]:
+    """Give what the page needs to know to read the same language: columns, their other names, kinds, units, limits."""
+    columns = [one for one in known() if _is_compared(one)]
+    return {
+        "names": {name: one.name for name, one in filterable().items() if name != one.name},
+        "texts": [one.name for one in columns if one.is_text],
+        "kinds": {one.name: one.kind for one in columns if one.is_number},
+        "searched": [one.name for one in columns if _is_searched(one)],
+        "units": {name: {"what": kind.what, "units": kind.units} for name, kind in KINDS.items()},
+        "most": {"depth": _MAX_DEPTH, "tests": _MAX_TESTS, "values": _MAX_VALUES},
+    }
+
+
+def _is_compared(one: Column) -> bool:
+    return one.is_number or (one.is_text and one.name != "measurement")
+
+
+def _is_searched(one: Column) -> bool:
+    """Say whether a bare text is searched in a column: in the texts of the row itself."""
+    return one.is_text and _is_compared(one) and not one.at
 
 
 class _Parser:
@@ -108,6 +110,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.columns = filterable()
         self.place = self.num_tests = self.num_values = 0
         self.tokens: list[tuple[str, str]] = []
         at = 0
@@ -197,13 +200,13 @@ class _Parser:
         kind, token = self.tokens[self.place]
         if kind == "symbol":
             raise self.error(f"unexpected {token!r}")
-        if kind == "word" and token in KNOWN_COLUMNS:
+        if kind == "word" and token in self.columns:
             raise self.error(f"after {token} write one of < <= > >= = != ~ in, or quote it to search for it")
         if self.is_word("and", "or", "in"):
             raise self.error(f"a column or a text is missing before {token!r}")
         self.place += 1
         self.count()
-        parts = [_test(column, "~", token) for column in TEXT_COLUMNS]
+        parts = [_test(column, "~", token) for column in known() if _is_searched(column)]
         return Filter(
             "", lambda table: or_(*(p.clause(table) for p in parts)), lambda row: any(p.keeps(row) for p in parts)
         )
@@ -229,29 +232,30 @@ class _Parser:
             return _one_of(column, values)
         sign = self.take("<", "<=", ">", ">=", "=", "==", "!=", "~")
         if sign is None:
-            raise self.error(f"after {column} write one of < <= > >= = != ~ in")
+            raise self.error(f"after {column.name} write one of < <= > >= = != ~ in")
         value = self.value(column)
-        if sign == "~" and (column in NUMBER_COLUMNS or value is _EMPTY):
-            raise self.error(f"~ (contains) takes a text column and a text, not {column}")
+        if sign == "~" and (column.is_number or value is _EMPTY):
+            raise self.error(f"~ (contains) takes a text column and a text, not {column.name}")
         if value is _EMPTY and sign not in ("=", "==", "!="):
             raise self.error(f"empty can be = or !=, not {sign}")
         return _test(column, sign, value)
 
-    def column(self) -> str:
+    def column(self) -> Column:
         """Read the name of a column; raise InputError for an unknown one, with the nearest."""
         if self.place >= len(self.tokens):
             raise self.error("a column is missing at the end")
         name = self.tokens[self.place][1]
-        if name not in KNOWN_COLUMNS:
-            near = difflib.get_close_matches(name, KNOWN_COLUMNS, n=1, cutoff=0.0)
+        if name not in self.columns:
+            names = [one.name for one in self.columns.values()]
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise self.error(f"no column {name!r}, the nearest is {near[0]!r}")
         self.place += 1
-        return name
+        return self.columns[name]
 
-    def value(self, column: str) -> Any:
+    def value(self, column: Column) -> Any:
         """Read a value of a column: text, a number in the column's unit, or `empty`."""
         if self.place >= len(self.tokens) or self.tokens[self.place][0] == "symbol":
-            raise self.error(f"a value for {column} is missing")
+            raise self.error(f"a value for {column.name} is missing")
         kind, token = self.tokens[self.place]
         self.place += 1
         self.num_values += 1
@@ -259,53 +263,51 @@ class _Parser:
             raise self.error(f"more than {_MAX_VALUES} values: filter what is exported instead")
         if kind == "word" and token.lower() == "empty":
             return _EMPTY
-        if column in TEXT_COLUMNS:
+        if column.is_text:
             return token
         if kind == "word" and _BARE.fullmatch(token) and self.place < len(self.tokens) and self.is_word(*_ALL_UNITS):
             token += self.tokens[self.place][1]  # `5 ms`
             self.place += 1
         try:
-            return amount(token, KINDS[COLUMN_KINDS[column]])
+            return amount(token, KINDS[column.kind])
         except InputError as error:
-            raise self.error(f"{column}: {error}") from None
+            raise self.error(f"{column.name}: {error}") from None
 
 
-def _test(column: str, sign: str, value: Any) -> Filter:
+def _test(column: Column, sign: str, value: Any) -> Filter:
     """Build one comparison; text that is empty and a figure that is absent are both `empty`."""
     if value is _EMPTY:
         wanted = sign != "!="
 
         def empty(table: Table) -> ColumnElement[bool]:
-            found = clauses.empty(table.c[column], is_number=column in NUMBER_COLUMNS)
+            found = clauses.empty(expression(table, column), is_number=column.is_number)
             return found if wanted else not_(found)
 
-        return Filter("", empty, lambda row: (_value_of(row, column) in (None, "")) == wanted)
+        return Filter("", empty, lambda row: (column.of(row) in (None, "")) == wanted)
     if sign == "~":
         needle = clauses.folded(str(value))
         return Filter(
             "",
-            lambda table: clauses.contains(table.c[column], str(value)),
-            lambda row: needle in clauses.folded(str(_value_of(row, column))),
+            lambda table: clauses.contains(expression(table, column), str(value)),
+            lambda row: needle in clauses.folded(str(column.of(row))),
         )
     compare = clauses.OPERATORS[sign]
 
     def keeps(row: Row) -> bool:
-        found = _value_of(row, column)
+        found = column.of(row)
         return found is not None and bool(compare(found, value))
 
-    return Filter("", lambda table: clauses.compare(table.c[column], sign, value), keeps)
+    return Filter("", lambda table: clauses.compare(expression(table, column), sign, value), keeps)
 
 
-def _one_of(column: str, values: Sequence[Any]) -> Filter:
+def _one_of(column: Column, values: Sequence[Any]) -> Filter:
     """Build `in`: one membership test, whatever the number of values, and `empty` beside it."""
     known = [value for value in values if value is not _EMPTY]
     wanted = set(known)
     absent = _test(column, "=", _EMPTY) if len(known) < len(values) else None
 
     def clause(table: Table) -> ColumnElement[bool]:
-        found = clauses.one_of(table.c[column], known)
+        found = clauses.one_of(expression(table, column), known)
         return found if absent is None else or_(found, absent.clause(table))
 
-    return Filter(
-        "", clause, lambda row: _value_of(row, column) in wanted or (absent is not None and absent.keeps(row))
-    )
+    return Filter("", clause, lambda row: column.of(row) in wanted or (absent is not None and absent.keeps(row)))

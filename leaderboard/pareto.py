@@ -1,4 +1,4 @@
-"""Pareto fronts, exact hypervolume, and which rows dominate another.
+"""Pareto fronts, and which rows dominate another.
 
 Rows are records, a frame, or columns as `Store.columns` gives them. Rows of different data sets, splits, devices,
 batches or threads are never compared, nor imported rows with measured ones; an empty figure never dominates. `front`
@@ -17,23 +17,19 @@ from numpy.typing import NDArray
 
 from tutelage.records import InputError, Row
 
-from .ties import RESOLUTIONS, TOLERANCES, WITH_INTERVAL, bar, span
+from . import columns
+from .columns import Direction
+from .ties import bar, resolutions, span, tolerances
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Rows = Sequence[Row] | pd.DataFrame | Mapping[str, Sequence[Any]]
 
-Direction = Literal["min", "max"]
 Verdict = Literal["sure", "maybe", "no"]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-DIRECTIONS: dict[str, Direction] = {
-    **{"accuracy": "max", "auc": "max"},
-    **{"latency_p50_ms": "min", "latency_p90_ms": "min", "latency_p99_ms": "min", "size_bytes": "min"},
-    **{"params": "min", "macs": "min", "peak_rss_bytes": "min", "energy_mj": "min"},
-}
 # Who may be compared with whom. The runtime belongs to the device profile, so it needs no place of its own.
 GROUP = ("dataset", "split", "device", "batch", "threads", "source")
 # What `on_front` means where nobody says otherwise; of the two qualities a group uses the first that any row has.
@@ -50,7 +46,7 @@ class Dominance:
 
 
 def parse_objectives(text: str) -> dict[str, Direction]:
-    """Read `latency_p50_ms,auc` or, with directions of one's own, `seed:max`."""
+    """Read `latency_p50_ms,auc` or, with directions of one's own, `params:max`."""
     return directions([part.strip() for part in text.split(",") if part.strip()])
 
 
@@ -58,16 +54,15 @@ def directions(objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str,
     """Give each objective its direction, or raise InputError for a column that has none."""
     if isinstance(objectives, Mapping):
         return dict(objectives)
+    ways = columns.directions()
     found: dict[str, Direction] = {}
     for objective in objectives:
         name, _, way = objective.partition(":")
-        if name not in DIRECTIONS or way not in ("", "min", "max"):
-            raise InputError(
-                f"{objective!r} is not an objective: choose among {', '.join(DIRECTIONS)} (or NAME:min|max)"
-            )
+        if name not in ways or way not in ("", "min", "max"):
+            raise InputError(f"{objective!r} is not an objective: choose among {', '.join(ways)} (or NAME:min|max)")
         if name in found:
             raise InputError(f"{name} is given twice: name each figure of a front once")
-        found[name] = DIRECTIONS[name] if not way else ("min" if way == "min" else "max")
+        found[name] = ways[name] if not way else ("min" if way == "min" else "max")
     if not found:
         raise InputError("a front needs at least one objective, e.g. latency_p50_ms,auc")
     return found
@@ -103,7 +98,7 @@ def on_front(rows: Rows) -> list[bool]:
     names = (*QUALITY, *COSTS)
     ways = directions(names)
     costs = _costs(rows, ways)
-    bars = _bars(costs, ways, RESOLUTIONS, TOLERANCES)
+    bars = _bars(costs, ways, resolutions(), tolerances())
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
         known = _some(~np.isnan(costs[members]).T)
@@ -165,7 +160,7 @@ def dominated_by(rows: Rows, place: int, objectives: Sequence[str] | Mapping[str
     """List the rows that dominate the one at `place`, those on the front first; ties do not dominate (`on_front`)."""
     ways = directions(objectives)
     costs = _costs(rows, ways)
-    bars = _bars(costs, ways, RESOLUTIONS, TOLERANCES)
+    bars = _bars(costs, ways, resolutions(), tolerances())
     members = next(group for group in _groups(rows) if place in group)
     if np.isnan(costs[place]).any():
         return []
@@ -178,31 +173,11 @@ def dominated_by(rows: Rows, place: int, objectives: Sequence[str] | Mapping[str
     ]
 
 
-def hypervolume(
-    rows: Rows | Floats,
-    objectives: Sequence[str] | Mapping[str, Direction],
-    reference: Mapping[str, float],
-) -> float:
-    """Measure exactly (pymoo) what the rows dominate, up to a reference point in the objectives' units.
-
-    `rows` may be an array (points, objectives) in the order of `objectives`. Rows with an empty figure add nothing.
-    """
-    from pymoo.indicators.hv import HV
-
-    ways = directions(objectives)
-    signs = np.array([1.0 if way == "min" else -1.0 for way in ways.values()])
-    costs = rows * signs if isinstance(rows, np.ndarray) else _costs(rows, ways)
-    point = np.array([reference[name] for name in ways]) * signs
-    costs = costs[~np.isnan(costs).any(axis=1)]
-    costs = costs[(costs < point).all(axis=1)]
-    return float(HV(ref_point=point)(costs)) if len(costs) else 0.0
-
-
 def figures(rows: Rows, name: str) -> Floats:
-    """Give one column as floats, NaN where it is empty; of records also what stands in their details (`NAME_lo`)."""
+    """Give one column as floats, NaN where it is empty."""
     if isinstance(rows, Sequence):
-        values = [getattr(row, name) if name in Row.model_fields else row.details.get(name) for row in rows]
-        return np.array([value if isinstance(value, int | float) else None for value in values], dtype=np.float64)
+        one = columns.column(name)
+        return np.array([one.of(row) for row in rows], dtype=np.float64)
     if isinstance(rows, Mapping):
         return np.array(rows[name] if name in rows else [None] * len(rows["dataset"]), dtype=np.float64)
     if name not in rows:
@@ -235,8 +210,9 @@ def _bars(
 def _spans(rows: Rows, ways: Mapping[str, Direction]) -> tuple[Floats, Floats]:
     """Give the costs at their best and at their worst `(rows, objectives)`."""
     best, worst = [], []
+    bounded = columns.with_interval(ways)
     for name, way in ways.items():
-        ends = [figures(rows, f"{name}{end}") if name in WITH_INTERVAL else None for end in ("_lo", "_hi")]
+        ends = [figures(rows, f"{name}{end}") if name in bounded else None for end in ("_lo", "_hi")]
         low, high = span(name, figures(rows, name), *ends)
         best.append(low if way == "min" else -high)
         worst.append(high if way == "min" else -low)

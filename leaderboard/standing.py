@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from tutelage.records import Row
 
 from . import pareto
-from .export import plain
-from .ties import LATENCY_BOUNDS, RESOLUTIONS, TOLERANCES
+from .columns import column, directions, with_interval
+from .names import title
+from .ties import resolutions, tolerances
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +50,9 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
 
     Without `objectives`: AUC (else accuracy), median latency and size, those that the group has.
     """
-    wanted = {name.partition(":")[0] for name in objectives or ()}
-    names = ("row_id", "model", "teacher", "scheme", *pareto.GROUP, *pareto.DIRECTIONS, "auc_lo", "auc_hi")
-    peers = store.peers(row, tuple(dict.fromkeys((*names, "accuracy_lo", "accuracy_hi", *LATENCY_BOUNDS, *wanted))))
+    figures = directions()
+    bounds = [f"{name}{end}" for name in with_interval(figures) for end in ("_lo", "_hi")]
+    peers = store.peers(row, ("row_id", "model", "teacher", "scheme", *pareto.GROUP, *figures, *bounds))
     ways = pareto.directions(objectives or _usual(peers))
     place = peers["row_id"].index(row.key)
     beaten = tuple(
@@ -61,7 +62,7 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
     return Standing(
         tuple(ways),
         len(peers["row_id"]),
-        pareto.front(peers, ways, epsilon=RESOLUTIONS, tolerance=TOLERANCES)[place],
+        pareto.front(peers, ways, epsilon=resolutions(), tolerance=tolerances())[place],
         pareto.front_with_intervals(peers, ways)[place],
         beaten,
     )
@@ -103,18 +104,15 @@ def _usual(peers: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def _name(peers: Mapping[str, Sequence[Any]], place: int) -> str:
-    model, teacher, scheme = (peers[name][place] for name in ("model", "teacher", "scheme"))
-    taught = f" from {teacher}" if teacher and teacher not in model else ""
-    return "".join(sign if sign.isprintable() else "?" for sign in f"{model}{taught} {scheme}")
+    name = title(*(peers[column][place] for column in ("model", "teacher", "scheme")))
+    return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def _gain(gain: float, name: str) -> str:
-    """Write what the other row is better by: points up for a quality, less of a cost."""
+    """Write what the other row is better by: more of a quality, less of a cost."""
     if gain == 0:
         return "same"
-    if name in pareto.QUALITY:
-        return f"+{gain:.3f}"
-    units = {"latency": " ms", "energy": " mJ"}
-    unit = next((unit for start, unit in units.items() if name.startswith(start)), " MB" if "bytes" in name else "")
-    unit = " M" if name in ("params", "macs") else unit
-    return f"{plain(gain, name)}{unit} less"
+    one = column(name)
+    if one.better == "max":
+        return f"+{one.write(gain)}"
+    return f"{one.write(gain)}{f' {one.shown_unit}' if one.shown_unit else ''} less"

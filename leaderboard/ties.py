@@ -1,29 +1,35 @@
 """How much two figures must differ before one of them counts as better: resolutions, tolerances and intervals.
 
-Fronts, standings and the page all take their ties from here (`RESOLUTIONS`, `TOLERANCES`, `span`).
+Fronts, standings and the page all take their ties from here (`resolutions`, `tolerances`, `span`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import COLUMNS, known
+
 Floats = NDArray[np.float64]
 
-# Half of the third digit, the last one that is printed: .00005 AUC is no difference on any test split here.
-RESOLUTIONS: Mapping[str, float] = {"auc": 0.0005, "accuracy": 0.0005}
-# A measurement stands when the two halves of its rounds agree within 5 % (MLPerf Mobile's rule), so measured figures
-# that are nearer than that are not told apart.
-TOLERANCES: Mapping[str, float] = dict.fromkeys(
-    ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj"), 0.05
-)
-# Figures that may have an interval of their own, as `NAME_lo` and `NAME_hi`.
-WITH_INTERVAL = ("auc", "accuracy", "latency_p50_ms")
-# The interval of a latency stands in the details of its row.
-LATENCY_BOUNDS = ("latency_p50_ms_lo", "latency_p50_ms_hi")
+
+def resolutions() -> dict[str, float]:
+    """Give the differences that do not count, in the unit of each column.
+
+    Of a quality half of the third digit, the last one that is printed: .00005 AUC is no difference on any test split.
+    """
+    return {one.name: one.resolution for one in known() if one.resolution}
+
+
+def tolerances() -> dict[str, float]:
+    """Give the differences that do not count, as fractions of the larger figure.
+
+    A measurement is kept when the two halves of its rounds agree within 5 % (MLPerf Mobile's rule), so measured figures
+    that are nearer than that are a tie.
+    """
+    return {one.name: one.tolerance for one in known() if one.tolerance}
 
 
 def span(name: str, values: Floats, low: Floats | None = None, high: Floats | None = None) -> tuple[Floats, Floats]:
@@ -32,11 +38,12 @@ def span(name: str, values: Floats, low: Floats | None = None, high: Floats | No
     low, high: 95 % intervals, nan where unknown. A span is never narrower than the resolution or tolerance of its
     figure: without an interval two figures are a tie when they differ by no more than that. A count has no span.
     """
-    if name in RESOLUTIONS:
-        half = RESOLUTIONS[name] / 2
+    one = COLUMNS.get(name)
+    if one is not None and one.resolution:
+        half = one.resolution / 2
         least, most = values - half, values + half
     else:
-        factor = math.sqrt(1 + TOLERANCES.get(name, 0.0))
+        factor = math.sqrt(1 + (one.tolerance if one is not None else 0.0))
         least, most = values / factor, values * factor
     if low is not None and high is not None:
         least, most = np.fmin(least, low), np.fmax(most, high)

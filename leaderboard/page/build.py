@@ -50,8 +50,8 @@ def build_page(
 ) -> None:
     """Write the page: whole or not at all.
 
-    `rows` may be a store's frame of `page_data.PAGE_COLUMNS`, which is quicker for many; `details` (`Store.details`)
-    is then asked for what the cards show of single rows. `verdicts` (`verdicts.decide`) are the best students and the
+    `rows` may be a store's frame of `data.page_columns()`, which is quicker for many; `details` (`Store.details`)
+    then gives what the cards show of single rows. `verdicts` (`verdicts.decide`) are the best students and the
     paired tests: a page without them names no best student and says of every pair that it was not tested.
     """
     try:

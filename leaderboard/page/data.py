@@ -1,6 +1,7 @@
-"""What the page knows of the rows: columns of JSON, verdicts, and the details of single rows as far as they fit.
+"""What the page knows of the rows: columns and what is known of each, fronts, names, verdicts, and details that fit.
 
 `embedded` gives the text of the page's data element; from `_PACK_BYTES` on it is gzip in base64, which browsers unpack.
+All that a whole group of rows decides is computed here; the page's script computes what a reader's filter leaves.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.leaderboard.export import COLUMNS, EXTRA_COLUMNS, FIGURE_COLUMNS, WHOLE_COLUMNS, finite, frame
-from tutelage.leaderboard.filters import GRAMMAR, TEXT_COLUMNS
-from tutelage.leaderboard.terminal.gained import GAIN_COLUMNS, gain_verdict
-from tutelage.leaderboard.ties import RESOLUTIONS, TOLERANCES
+from tutelage.leaderboard import names, pareto
+from tutelage.leaderboard.columns import COLUMNS, Column, costs, known, qualities
+from tutelage.leaderboard.export import finite, for_people, frame
+from tutelage.leaderboard.filters import grammar
 from tutelage.records import Comparison, Row, utc_now
 
 from .verdicts import Verdicts
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
 
 Details = Callable[[list[str]], Mapping[str, str]]
 
-FRONT = (
-    "no comparable row is at least as good in AUC (else accuracy), median latency and size, and better in one by more "
-    "than a tie (.0005 of quality, 5 % of latency)"
-)
-# What a store's frame must hold for the page.
-PAGE_COLUMNS = tuple(name for name in (*COLUMNS, *EXTRA_COLUMNS) if name not in ("on_front", "details", "measurement"))
+FRONT = COLUMNS["on_front"].help
 # Six significant digits are beyond any measurement here and halve the file.
 _DIGITS = 6
 # What only `leaderboard show ROW --how` and the paired tests read; recipes hold paths of the machine they ran on.
@@ -40,6 +36,7 @@ _UNSHOWN = ("how", "predictions")
 _MOST_DETAILED = 2_000
 _MOST_DETAIL_BYTES = 24_000_000
 _CHUNK = 200
+_VERDICTS = {"no": 1, "maybe": 2, "sure": 3}
 # Below this the data are plain text that a person can read in the file.
 _PACK_BYTES = 2_000_000
 
@@ -48,28 +45,153 @@ def embedded(
     rows: Sequence[Row] | pd.DataFrame, live: str, details: Details | None, verdicts: Verdicts | None = None
 ) -> tuple[str, bool]:
     """Give the text of the data element and whether it is packed."""
-    import pandas as pd
-
     found = frame(rows)
     bodies = _details(found, details)
-    head = {"count": len(found), "made": utc_now(), "live": live, "front": FRONT, "grammar": GRAMMAR}
-    numbers = {name: _numbers(found[name]) for name in (*WHOLE_COLUMNS, *FIGURE_COLUMNS, "seed")}
-    columns: dict[str, Any] = {
-        "words": {name: _coded(found[name]) for name in TEXT_COLUMNS},
-        "figures": {name: values for name, values in numbers.items() if values is not None},
+    numbers = {one.name: _numbers(found[one.name]) for one in known() if one.is_number and one.name in found}
+    figures = {name: values for name, values in numbers.items() if values is not None}
+    others = _unregistered(bodies, len(found))
+    language = grammar()
+    language["kinds"] |= {name: "plain" for name in others if name not in language["kinds"]}
+    written = [one for one in known() if one.words is not None and one.name in found]
+    texts = [one for one in known() if one.is_text and one.name in found and one.name != "measurement"]
+    filled = {*figures, *qualities(), *costs(), "on_front", *(one.name for one in written)}
+    filled |= {one.name for one in texts if (found[one.name] != "").any()}
+    head = {
+        **{"count": len(found), "made": utc_now(), "live": live, "front": FRONT, "grammar": language},
+        "columns": {one.name: _about(one) for one in known() if one.name in filled} | _about_others(others),
+        "usual": [one.name for one in known() if one.is_usual and _varies(found, one)],
+        **{"qualities": qualities(), "costs": [*pareto.COSTS, *(one for one in costs() if one not in pareto.COSTS)]},
+        "words": {one.name: _coded(found[one.name]) for one in texts},
+        "written": {one.name: _coded(_series(for_people(one, found))) for one in written},
+        "figures": {**figures, **others},
         "archs": _coded(found["arch"]),
-        "on_front": found["on_front"].astype(int).tolist(),
-        "ties": {"resolutions": dict(RESOLUTIONS), "tolerances": dict(TOLERANCES)},
+        "flags": {"on_front": found["on_front"].astype(int).tolist()},
+        **_named(found),
         **_decided(found, verdicts or Verdicts()),
     }
-    told = found[list(GAIN_COLUMNS)].itertuples(index=False, name=None)
-    columns["words"]["gain_verdict"] = _coded(pd.Series([gain_verdict(values) for values in told], dtype=object))
-    text = json.dumps(head | columns, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     inner = ",".join(f'"{place}":{body}' for place, body in bodies.items())
     text = f'{text[:-1]},"detailed":{len(bodies)},"details":{{{inner}}}}}'
     if len(text) < _PACK_BYTES:
         return _embeddable(text), False
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=3, mtime=0)).decode(), True
+
+
+def page_columns() -> tuple[str, ...]:
+    """Name what a store's frame must hold for the page; details are read of single rows."""
+    return tuple(one.name for one in known() if one.name not in ("on_front", "details", "measurement"))
+
+
+def _about(one: Column) -> dict[str, Any]:
+    """Say what the script must know of a column: how it is written, which way is better, what it is for."""
+    about = {
+        "label": one.name_for_people,
+        "heading": one.heading if one.shown_unit else None,
+        "help": one.help,
+        "group": one.group,
+        "better": {"max": 1, "min": -1, None: 0}[one.better],
+        "unit": one.shown_unit,
+        "scale": one.scale if one.scale != 1 else 0,
+        "digits": 3 if one.kind == "fraction" else 0 if one.kind == "plain" and one.is_whole else None,
+        **{"number": one.is_number, "flag": one.kind == "flag", "usual": one.is_usual, "device": one.is_of_device},
+        **{"less": one.comparatives, "ordered": one.ordered_by},
+        **{"resolution": one.resolution, "tolerance": one.tolerance},
+    }
+    return {name: value for name, value in about.items() if value not in (None, 0, "", False, (), [])}
+
+
+def _unregistered(bodies: Mapping[int, str], size: int) -> dict[str, list[Any]]:
+    """Find numbers that details hold and no column names: they can be chosen and compared on the page all the same."""
+    found: dict[str, list[Any]] = {}
+    registered = {key for one in known() for path in one.paths for key in path[:1]}
+    for place, body in bodies.items():
+        for name, value in json.loads(body).items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and name not in registered and name not in COLUMNS:
+                found.setdefault(name, [None] * size)[place] = value
+    return found
+
+
+def _about_others(others: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {"label": name.replace("_", " "), "number": True} for name in others}
+
+
+def _varies(found: pd.DataFrame, one: Column) -> bool:
+    """Say whether a column is worth a place: what rows are grouped by is not where all are of one group."""
+    return one.name not in pareto.GROUP or found[one.name].nunique() > 1
+
+
+def _named(found: pd.DataFrame) -> dict[str, Any]:
+    """Give what rows are called and drawn as, where they stand, and the fronts of every quality and cost of a group."""
+    rows = found[["model", "teacher", "scheme", "role", "source"]].itertuples(index=False, name=None)
+    called = [
+        (
+            names.title(model, teacher, scheme),
+            names.title(model, teacher, scheme, is_short=True),
+            names.brief_teacher(teacher, is_short=False),
+            names.kind_of(role, teacher, source),
+        )
+        for model, teacher, scheme, role, source in rows
+    ]
+    columns = dict(zip(("title", "short", "teacher", "kind"), zip(*called, strict=True), strict=False))
+    places = [
+        dataset if split in ("", "test") else f"{dataset} · {split}"
+        for dataset, split in zip(found["dataset"], found["split"], strict=True)
+    ]
+    rigs = [_rig(*one) for one in zip(found["device"], *(_plain(found[n]) for n in ("batch", "threads")), strict=True)]
+    columns |= {"place": tuple(places), "rig": tuple(rigs)}
+    return {
+        "kinds": names.KINDS,
+        "names": {name: _coded(_series(values)) for name, values in columns.items()},
+        "fronts": _fronts(found, places, rigs),
+    }
+
+
+def _rig(device: str, batch: float, threads: float) -> str:
+    """Name the device with the batch and the threads of its measurements, where they are not one."""
+    if not device:
+        return ""
+    parts = [device, f"batch {batch:g}" * (batch > 1), f"{threads:g} threads" * (threads > 1)]
+    return " · ".join(part for part in parts if part)
+
+
+def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> dict[str, str]:
+    """Give, of each pair of quality and cost, one digit a row.
+
+    0: a figure is missing, or the row is imported; 1: not on the front by the intervals, 2: maybe, 3: for sure; and 4
+    more where the row is on the front by its figures.
+    """
+    size = len(found)
+    ground: dict[str, Any] = {"dataset": places, "device": rigs, "source": found["source"].tolist()}
+    ground |= dict.fromkeys(("split", "batch", "threads"), [""] * size)
+    measured = (found["source"] == "measured").to_numpy()
+    drawn = [one.name for one in known() if _is_drawn(one.name, found)]
+    values: dict[str, Any] = {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in drawn}
+    fronts = {}
+    for quality in (name for name in qualities() if name in values):
+        for cost in (name for name in costs() if name in values):
+            pair = (quality, cost)
+            verdicts = [_VERDICTS[verdict] for verdict in pareto.front_with_intervals(ground | values, pair)]
+            codes = np.array(verdicts, np.int64) + 4 * np.array(pareto.front(ground | values, pair), np.int64)
+            codes[~measured | np.isnan(values[quality]) | np.isnan(values[cost])] = 0
+            fronts[f"{quality}|{cost}"] = "".join(map(str, codes.tolist()))
+    return fronts
+
+
+def _is_drawn(name: str, found: pd.DataFrame) -> bool:
+    axes = {*qualities(), *costs()}
+    is_axis = name.removesuffix("_lo").removesuffix("_hi") in axes
+    return is_axis and name in found and bool(found[name].notna().any())
+
+
+def _plain(column: pd.Series[Any]) -> list[float]:
+    return [float(value) for value in column.to_numpy(dtype=np.float64, na_value=1.0)]
+
+
+def _series(values: Sequence[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.Series(list(values), dtype=object)
 
 
 def _decided(found: pd.DataFrame, verdicts: Verdicts) -> dict[str, Any]:

@@ -22,7 +22,7 @@ const hooks = {
     byId("compare").scrollIntoView({ block: "start" });
   },
   sort(name) {
-    const start = name in FIGURES ? (FIGURES[name].better || -1) * -1 : name === "on_front" || name === "gain" ? -1 : 1;
+    const start = name in FIGURES ? (FIGURES[name].better || -1) * -1 : isFlag(name) || COLUMNS[name].ordered ? -1 : 1;
     state.sort = { name, way: state.sort.name === name ? -state.sort.way : start };
     refresh(true);
     document.querySelector(`[data-sort="${name}"]`)?.focus();
@@ -85,14 +85,14 @@ function restoreHint() { byId("query-hint").replaceChildren(...hintParts.map((on
 function refresh(tableOnly = false) {
   if (!NUM) { byId("count").textContent = "The leaderboard holds no rows yet."; dressTheme(); return; }
   const { group, inTable } = choose();
-  const qualities = ["auc", "accuracy"].filter((name) => group.some((i) => figure(name, i) !== null));
+  const qualities = DATA.qualities.filter((name) => group.some((i) => figure(name, i) !== null));
   state.quality = options(byId("quality"), qualities, state.quality, "", (name) => FIGURES[name].label);
-  if (!state.quality) state.quality = "auc";
+  if (!state.quality) state.quality = DATA.qualities[0];
   const known = COSTS.filter((name) => group.some((i) => figure(name, i) !== null));
-  state.axes.forEach((axis, slot) => { if (!has(axis.x)) axis.x = known[slot] || known[0] || "size_bytes"; });
+  state.axes.forEach((axis, slot) => { if (!has(axis.x)) axis.x = known[slot] || known[0] || COSTS[slot]; });
   if (!state.sort.name) state.sort = { name: state.quality, way: -1 };
-  const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality));
-  byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the fronts drawn: ${fronts.map((front) => front.length).join(" and ")}`;
+  const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality, indices.length === group.length));
+  byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the fronts drawn: ${fronts.map(({ front }) => front.length).join(" and ")}`;
   for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers]]) if (byId(name).value !== value) byId(name).value = value;
   for (const [name, value] of [["links", state.links], ["names", state.names], ["all-groups", state.all]]) byId(name).checked = value;
   drawHeadline(state, group, hooks);
@@ -108,8 +108,8 @@ function refresh(tableOnly = false) {
 
 function legend(group) {
   const kinds = Object.keys(KINDS).filter((kind) => group.some((i) => kindOf(i) === kind));
-  const items = kinds.map((kind) => node("li", {}, swatch(kind, false), KINDS[kind][0]));
-  if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("taught") ? "taught" : kinds[0], true), "filled: int8"));
+  const items = kinds.map((kind) => node("li", {}, swatch(kind, false), KINDS[kind]));
+  if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("distilled") ? "distilled" : kinds[0], true), "filled: int8"));
   items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M1,13H6V8H11V3H15", fill: "none", stroke: "var(--front)", "stroke-width": 1.8 })), "Pareto front"));
   if (state.whiskers !== "none" && group.some((i) => interval(state.quality, i)))
     items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M0,3H16V13H0z", class: "doubt" }), drawn("path", { d: "M0,13H16", class: "floor" })), "where the front could be (95 %)"));
@@ -146,10 +146,10 @@ function readLink() {
   state.all = one("all") === "1";
   state.names = one("names") !== "0";
   state.whiskers = ["front", "all", "none"].includes(one("whiskers")) ? one("whiskers") : "front";
-  state.axes = [0, 1].map((slot) => { const [x, way] = one(`x${slot}`, "").split(":"); return { x: COSTS.includes(x) ? x : "", log: way !== "linear" }; });
+  state.axes = [0, 1].map((slot) => { const [x, way] = one(`x${slot}`, "").split(":"); const name = columnNamed(x); return { x: COSTS.includes(name) ? name : "", log: way !== "linear" }; });
   const [name, way] = one("sort", ":").split(":");
-  state.sort = { name: USABLE.includes(name) ? name : "", way: way === "up" ? 1 : -1 };
-  state.columns = kept.has("columns") ? one("columns").split(",").filter((column) => USABLE.includes(column)) : USUAL.filter(filled);
+  state.sort = { name: USABLE.includes(columnNamed(name)) ? columnNamed(name) : "", way: way === "up" ? 1 : -1 };
+  state.columns = kept.has("columns") ? one("columns").split(",").map(columnNamed).filter((column) => USABLE.includes(column)) : USUAL.filter(filled);
   const ids = one("pins", "").split(",").filter(Boolean).slice(0, 2);
   state.pins = ids.map((id) => Array.from({ length: NUM }, (_, i) => i).find((i) => text("row_id", i) === id)).filter((i) => i !== undefined);
 }

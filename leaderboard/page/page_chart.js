@@ -1,7 +1,7 @@
 // One scatter chart: quality upwards, a cost to the right, the front as a stair, everything reachable by mouse, touch and keys.
 "use strict";
 
-const COSTS = ["latency_p50_ms", "size_bytes", "macs", "params", "energy_mj", "peak_rss_bytes"];
+const COSTS = DATA.costs;
 const MARGIN = { left: 64, right: 14, top: 12, bottom: 44 };
 const HEIGHT = 380;
 const REACH = 22; // a mark is found within this many pixels of the pointer
@@ -19,7 +19,7 @@ function makeChart(holder, slot, hooks) {
   chooser.addEventListener("change", () => hooks.change(slot, { x: chooser.value }));
   log.addEventListener("change", () => hooks.change(slot, { log: log.checked }));
 
-  chart.draw = (state, indices, front) => {
+  chart.draw = (state, indices, { front, verdicts }) => {
     const { x, log: isLog } = state.axes[slot];
     chooser.value = x;
     log.checked = isLog;
@@ -36,7 +36,7 @@ function makeChart(holder, slot, hooks) {
       chart.light(state, -1);
       return;
     }
-    chart.verdicts = verdictsOf(drawable, x, state.quality);
+    chart.verdicts = verdicts;
     chart.against = x;
     const ruler = rulers(state, drawable, front, x, isLog, width);
     for (const i of drawable) chart.places.set(i, [ruler.across(figure(x, i)), ruler.up(figure(state.quality, i))]);
@@ -180,7 +180,7 @@ function markPaths(places, indices, front, verdicts) {
       const kind = kindOf(i), key = `mark k-${kind}${isInt8(i) ? " full" : ""}${on || indices.length < 8 || verdicts.get(i) === "maybe" ? "" : " dim"}`;
       const [x, y] = places.get(i);
       if (!paths.has(key)) paths.set(key, []);
-      paths.get(key).push(markPath(KINDS[kind][1], x, y, on ? 5 : 4));
+      paths.get(key).push(markPath(SHAPES[kind], x, y, on ? 5 : 4));
     }
   }
   return [...paths].map(([key, marks]) => drawn("path", { d: marks.join(""), class: key }));

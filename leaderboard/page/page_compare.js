@@ -1,8 +1,6 @@
 // Pinned rows: what each is, its architecture block by block, and how two of them differ.
 "use strict";
 
-const SHOWN_FACTS = ["auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes"];
-
 // What the page is for, in one line: the best student by validation against the best teacher.
 function drawHeadline(state, group, hooks) {
   const section = document.getElementById("headline");
@@ -26,15 +24,14 @@ function headlineTiles(quality, a, b) {
     const test = testOf(a, b, quality);
     tile(signed(vb - va), FIGURES[quality].label, `${show(quality, vb)} against ${show(quality, va)}; ${testWords(test)}`, VERDICT_CLASS[test?.verdict] || "");
   }
-  for (const [name, less, more] of [["latency_p50_ms", "faster", "slower"], ["size_bytes", "smaller", "larger"], ["energy_mj", "less energy", "more energy"]]) {
+  for (const [name, { less: [less, more] }] of Object.entries(FIGURES).filter(([, one]) => one.less)) {
     const mine = figure(name, b), theirs = a < 0 ? null : figure(name, a);
     if (mine === null) continue;
     if (theirs === null) tile(show(name, mine, true), FIGURES[name].label, "");
     else if (isTie(name, a, b)) tile("same", FIGURES[name].label, `${show(name, mine, true)} against ${show(name, theirs, true)}`);
     else tile(`${ratio(Math.max(mine, theirs) / Math.min(mine, theirs))}×`, mine < theirs ? less : more, `${show(name, mine, true)} against ${show(name, theirs, true)}`, mine < theirs ? "better" : "worse");
   }
-  const gain = gainOf(b);
-  if (gain) tile(isDecided(gain) ? signed(gain.value) : gain.verdict, isDecided(gain) ? "by its teacher" : "gain of its teacher", `${signed(gain.value)} ${gain.name === "gain_auc" ? "AUC" : "accuracy"} over the same student alone, ${pWords(gain.p)}`, gainKind(gain));
+  for (const name of Object.keys(DATA.written)) if (written(name, b)) tile(verdictIn(written(name, b)), COLUMNS[name].label, written(name, b), VERDICT_CLASS[verdictIn(written(name, b))]);
   return tiles;
 }
 const ratio = (value) => (value >= 10 ? String(Math.round(value)) : value.toFixed(1));
@@ -54,10 +51,10 @@ function versus(a, b) {
   const sameGround = PLACES[a] === PLACES[b], sameRig = RIGS[a] === RIGS[b];
   const head = node("tr", {}, node("th", { scope: "col" }, "figure"), node("th", { scope: "col", class: "figure a-ink" }, "A"), node("th", { scope: "col", class: "figure b-ink" }, "B"), node("th", { scope: "col", class: "figure" }, "B against A"));
   const body = node("tbody");
-  for (const name of SHOWN_FACTS) {
+  for (const name of FACTS) {
     const va = figure(name, a), vb = figure(name, b);
     if (va === null && vb === null) continue;
-    const isCost = FIGURES[name].better < 0, measuredThere = /latency|energy|rss/.test(name);
+    const isCost = FIGURES[name].better < 0, measuredThere = Boolean(FIGURES[name].device);
     const fair = sameGround || isCost, comparable = va !== null && vb !== null && fair && (sameRig || !measuredThere);
     const row = node("tr", {}, node("th", { scope: "row" }, heading(name)), node("td", { class: "figure" }, show(name, va)), node("td", { class: "figure" }, show(name, vb)));
     row.append(...(comparable ? verdict(name, a, b, va, vb) : [node("td", { class: "figure" }, node("span", { class: "verdict" }, va === null || vb === null ? "" : measuredThere ? "another device" : "another data set"))]));
@@ -65,15 +62,15 @@ function versus(a, b) {
   }
   if (sameGround) body.append(...classRows(a, b));
   const ids = [a, b].map((i) => text("row_id", i).slice(0, 8)).join(" ");
-  const isTested = sameGround && ["auc", "accuracy"].some((name) => testOf(a, b, name));
-  const told = isTested
+  const isTested = sameGround && DATA.qualities.some((name) => testOf(a, b, name));
+  const words = isTested
     ? "Verdicts: paired tests of these two files on the same test images, by group, at 5 %; for this pair alone."
     : isImported(a) || isImported(b) ? "Not tested: the predictions of an imported row are not here." : "Not tested: run ";
   const command = isTested || isImported(a) || isImported(b) ? null : node("code", {}, `tutelage leaderboard compare ${ids}`);
-  return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body), node("p", { class: "hint" }, told, command));
+  return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body), node("p", { class: "hint" }, words, command));
 }
 
-// Per class, where both rows tell it: the same classes of the same test images.
+// Per class, where both rows have it: the same classes of the same test images.
 function classRows(a, b) {
   const [mine, theirs] = [a, b].map((i) => DATA.details[i]?.per_class);
   if (!mine || !theirs || Array.isArray(mine) || Array.isArray(theirs)) return [];
@@ -111,7 +108,7 @@ function pinCard(i, n, state, hooks) {
   if (family.length) {
     card.append(node("h3", {}, "Family"));
     const list = node("dl", { class: "facts" });
-    for (const [what, j] of family) list.append(node("dt", {}, what), node("dd", {}, `${title(j)} · ${["auc", "accuracy", "latency_p50_ms"].filter((name) => figure(name, j) !== null).map((name) => `${FIGURES[name].label} ${show(name, figure(name, j), true)}`).join(" · ")}`));
+    for (const [what, j] of family) list.append(node("dt", {}, what), node("dd", {}, `${title(j)} · ${[...DATA.qualities, COSTS[0]].filter((name) => figure(name, j) !== null).map((name) => `${FIGURES[name].label} ${show(name, figure(name, j), true)}`).join(" · ")}`));
     card.append(list);
   }
   const arch = archOf(i);
@@ -131,13 +128,12 @@ const FRONT_WORDS = { sure: "on the front for sure", maybe: "maybe on the front"
 function standing(i, state) {
   const peers = peersOf(i), list = node("dl", { class: "facts" });
   for (const cost of new Set(state.axes.map(({ x }) => x))) {
-    const verdict = verdictsOf(peers, cost, state.quality).get(i);
+    const verdict = VERDICTS[digit(i, cost, state.quality) % 4];
     if (verdict === undefined) continue;
     const beaters = beatersOf(i, peers, cost, state.quality);
-    const told = FRONT_WORDS[verdict];
     const best = beaters.slice(0, 2).map((j) => `${title(j)} (${show(state.quality, figure(state.quality, j))}, ${show(cost, figure(cost, j), true)})`);
     const others = beaters.length > 2 ? ` and ${beaters.length - 2} more` : "";
-    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, told, best.length ? `; by the figures dominated by ${best.join(", ")}${others}` : ""));
+    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, FRONT_WORDS[verdict], best.length ? `; by the figures dominated by ${best.join(", ")}${others}` : ""));
   }
   return list.childElementCount ? [node("h3", {}, "Fronts"), list] : [];
 }
@@ -148,12 +144,11 @@ function facts(i, long) {
   const kind = text("role", i) === "student" ? (text("teacher", i) ? `student of ${text("teacher", i)}` : "student without a teacher") : text("role", i);
   add("what", [kind, text("scheme", i)].filter(Boolean).join(" · "));
   add("where", [text("dataset", i), rigOf(i), text("runtime", i)].filter(Boolean).join(" · "));
-  for (const name of long ? SHOWN_FACTS : SHOWN_FACTS.filter((one) => !/p90|rss/.test(one))) {
+  for (const name of FACTS.filter((one) => long || FIGURES[one].usual)) {
     const value = figure(name, i), bounds = interval(name, i);
     if (value !== null) add(FIGURES[name].label, show(name, value, true) + (bounds ? ` (${show(name, bounds[0])} to ${show(name, bounds[1])})` : ""));
   }
-  const gain = gainOf(i);
-  if (gain) add("gain of teacher", `${gain.verdict} ${signed(gain.value)}${gain.bounds ? ` (${signed(gain.bounds[0])} to ${signed(gain.bounds[1])})` : ""}, ${pWords(gain.p)}`);
+  for (const name of Object.keys(DATA.written)) add(COLUMNS[name].label, written(name, i));
   if (onFront(i)) add("front", "on the front of quality, latency and size");
   if (isImported(i)) add("source", "imported, not measured here");
   if (long) {
@@ -178,7 +173,7 @@ function drawArch(arch) {
     if (perStage && slot && slot % perStage === 0) x += gap;
     if (expands[slot] === 0 || kernels[slot] === 0) continue;
     const high = (tall * (expands[slot] || highest)) / highest;
-    svg.append(drawn("rect", { x, y: tall - high + 14, width: step - 4, height: high, rx: 2.5, fill: "var(--taught)", "fill-opacity": { 3: 0.35, 5: 0.65, 7: 1 }[kernels[slot]] || 0.6 }));
+    svg.append(drawn("rect", { x, y: tall - high + 14, width: step - 4, height: high, rx: 2.5, fill: "var(--distilled)", "fill-opacity": { 3: 0.35, 5: 0.65, 7: 1 }[kernels[slot]] || 0.6 }));
     svg.append(drawn("text", { x: x + (step - 4) / 2, y: tall - high + 10, "text-anchor": "middle", "font-size": 10, fill: "var(--quiet)" }, String(expands[slot] ?? "")));
     if (kernels.length) svg.append(drawn("text", { x: x + (step - 4) / 2, y: tall + 27, "text-anchor": "middle", "font-size": 11, fill: "var(--ink)" }, String(kernels[slot])));
     if (perStage && slot % perStage === 0) svg.append(drawn("text", { x, y: tall + 42, "font-size": 10, fill: "var(--quiet)" }, `stage ${stage + 1}`));

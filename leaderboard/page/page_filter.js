@@ -1,5 +1,5 @@
-// The filter language of the command line, read by the same grammar as in filters.py, which gives the columns, their
-// kinds and units (`grammar`). `reader` knows the rows: `text(column, test)` gives a test of a row by one of its texts,
+// The filter language of the command line, read by the same grammar as in filters.py, which gives the columns by
+// every name, their kinds and units (`grammar`). `reader` knows the rows: `text(column, test)` gives a test of a row by one of its texts,
 // `figure(column, row)` a number or null. `readFilter` gives `{ test }`, a test of a row, or `{ error }`.
 "use strict";
 
@@ -39,6 +39,7 @@ const FILTER_COMPARE = { "<": (way) => way < 0, "<=": (way) => way <= 0, ">": (w
 class FilterParser {
   constructor(query, grammar, reader) {
     Object.assign(this, { grammar, reader, place: 0, numTests: 0, numValues: 0, tokens: [] });
+    this.names = new Map([...[...grammar.texts, ...Object.keys(grammar.kinds)].map((name) => [name, name]), ...Object.entries(grammar.names)]);
     this.kinds = new Map(Object.entries(grammar.kinds));
     this.units = new Set(Object.values(grammar.units).flatMap(({ units }) => Object.keys(units)).filter(Boolean).map((unit) => unit.toLowerCase()));
     const blank = new RegExp(`^[${FILTER_BLANKS}]*$`);
@@ -100,18 +101,19 @@ class FilterParser {
   search() {
     const { kind, token } = this.tokens[this.place];
     if (kind === "symbol") throw new FilterError(`unexpected '${token}'`);
-    if (kind === "word" && this.knows(token)) throw new FilterError(`after ${token} write one of < <= > >= = != ~ in, or quote it to search for it`);
+    if (kind === "word" && this.names.has(token)) throw new FilterError(`after ${token} write one of < <= > >= = != ~ in, or quote it to search for it`);
     if (this.is("word", "and", "or", "in")) throw new FilterError(`a column or a text is missing before '${token}'`);
     this.place++;
     this.count();
     const needle = foldedText(token);
-    const parts = this.grammar.texts.map((column) => this.reader.text(column, (text) => foldedText(text).includes(needle)));
+    const parts = this.grammar.searched.map((column) => this.reader.text(column, (text) => foldedText(text).includes(needle)));
     return (i) => parts.some((one) => one(i));
   }
 
   test() {
-    const column = this.tokens[this.place].token;
-    if (!this.knows(column)) throw new FilterError(`no column '${column}'`);
+    const name = this.tokens[this.place].token;
+    if (!this.names.has(name)) throw new FilterError(`no column '${name}'`);
+    const column = this.names.get(name);
     this.place++;
     this.count();
     if (this.take("in")) {
@@ -171,6 +173,4 @@ class FilterParser {
   count() {
     if (++this.numTests > this.grammar.most.tests) throw new FilterError(`more than ${this.grammar.most.tests} tests: write \`column in (a, b, ...)\` for many values`);
   }
-
-  knows(column) { return this.kinds.has(column) || this.grammar.texts.includes(column); }
 }

@@ -1,19 +1,21 @@
 // The table: sorted, its first column frozen, columns chosen, the next rows on demand.
 "use strict";
 
-const COLUMNS = [
-  "model", "on_front", "role", "teacher", "scheme", "dataset", "device", "auc", "accuracy", "gain", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms",
-  "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes", "runtime", "batch", "threads", "recipe", "split", "seed", "source", "created", "row_id",
-  ...Object.keys(FIGURES).filter((name) => FIGURES[name].detailed),
-];
-const USUAL = ["on_front", "role", "teacher", "scheme", "auc", "accuracy", "gain", "latency_p50_ms", "size_bytes", "params", "macs", "energy_mj"];
+const USUAL = DATA.usual;
 const PAGE_ROWS = 200;
 
-const filled = (name) => name === "on_front" || (name === "gain" && (has("gain_auc") || has("gain_accuracy"))) || (name in FIGURES ? has(name) : name in DATA.words && DATA.words[name].texts.some(Boolean));
-const USABLE = COLUMNS.filter(filled);
+const isFlag = (name) => Boolean(COLUMNS[name]?.flag);
+const filled = (name) => isFlag(name) || (COLUMNS[name]?.ordered ? COLUMNS[name].ordered.some(has) : name in FIGURES ? has(name) : name in DATA.words && DATA.words[name].texts.some(Boolean));
+const USABLE = ["model", ...Object.keys(COLUMNS).filter((name) => name !== "model" && filled(name))];
+// What rows are ordered by in a column: its figure, the first known of others, a flag or its text.
+function orderOf(name) {
+  const others = COLUMNS[name]?.ordered;
+  if (others) return (i) => others.map((one) => figure(one, i)).find((value) => value !== null) ?? null;
+  return isFlag(name) ? (i) => Number(flag(name, i)) : name in FIGURES ? (i) => figure(name, i) : (i) => text(name, i).toLowerCase();
+}
 
 function sorted(indices, { name, way }) {
-  const value = name === "on_front" ? (i) => DATA.on_front[i] : name === "gain" ? (i) => gainOf(i)?.value ?? null : name in FIGURES ? (i) => figure(name, i) : (i) => text(name, i).toLowerCase();
+  const value = orderOf(name);
   const keyed = indices.map((i) => [value(i), i]);
   keyed.sort(([a, i], [b, j]) => {
     const noA = a === null || a === "", noB = b === null || b === "";
@@ -78,26 +80,19 @@ function makeTable(hooks) {
 }
 
 function hint(name) {
-  if (name === "on_front") return DATA.front;
-  if (name === "gain") return "what the teacher was worth: the difference to the same student without one, over seeds and groups of images";
-  const about = FIGURES[name];
-  return about && about.better ? (about.better > 0 ? "more is better" : "less is better") : "";
+  const about = COLUMNS[name] ?? {};
+  return [about.help, about.better > 0 ? "More is better." : about.better < 0 ? "Less is better." : ""].filter(Boolean).join(" ");
 }
 
 function cell(name, i) {
-  if (name === "on_front") return node("td", {}, onFront(i) ? node("span", { class: "on" }, "● front") : "");
-  if (name === "gain") return gainCell(gainOf(i));
-  if (name === "teacher") return node("td", { title: text(name, i) || null }, briefTeacher(text(name, i)));
+  if (isFlag(name)) return node("td", {}, flag(name, i) ? node("span", { class: "on" }, `● ${COLUMNS[name].label}`) : "");
+  if (name in DATA.written) return node("td", {}, node("span", { class: VERDICT_CLASS[verdictIn(written(name, i))] || null }, written(name, i)));
+  if (name in DATA.names) return node("td", { title: text(name, i) || null }, named(name, i));
   if (!(name in FIGURES)) return node("td", {}, name === "row_id" ? text(name, i).slice(0, 8) : text(name, i));
   const bounds = interval(name, i), value = figure(name, i);
   if (value === null) return node("td", { class: "figure" });
-  const written = show(name, value);
-  return node("td", { class: "figure" }, written, bounds ? node("span", { class: "interval" }, ` ${show(name, bounds[0]).replace(/^0/, "")}–${show(name, bounds[1]).replace(/^0/, "")}`) : null);
-}
-
-function gainCell(gain) {
-  if (!gain) return node("td", {});
-  return node("td", {}, node("span", { class: gainKind(gain) || null }, `${gain.verdict} ${signed(gain.value)}`), node("span", { class: "interval" }, ` ${pWords(gain.p)}`));
+  const shown = show(name, value);
+  return node("td", { class: "figure" }, shown, bounds ? node("span", { class: "interval" }, ` ${show(name, bounds[0]).replace(/^0/, "")}–${show(name, bounds[1]).replace(/^0/, "")}`) : null);
 }
 
 function makeChooser(state, changed) {

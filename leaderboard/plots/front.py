@@ -1,12 +1,11 @@
-"""Pictures for a paper or a README: PNG, SVG or PDF by the file's ending, readable at column width.
+"""Plots of fronts for a paper or a README: PNG, SVG or PDF by the file's ending, readable at column width.
 
-Enters: rows. Leaves: files. The colour says what a network is (Okabe and Ito's palette, safe for the colour-blind), the
-shape says it again, and a full mark is int8, a hollow one is not.
+`pareto_plot` draws rows; `save`, `style_axis` and `add_legend` give the other plots the same style. The colour says
+what a network is (Okabe and Ito's palette, safe for the colour-blind), the shape says it again; a filled mark is int8.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.files import whole_file
-from tutelage.leaderboard import pareto
+from tutelage.leaderboard import names, pareto
+from tutelage.leaderboard.columns import COLUMNS, Column, column, directions
 from tutelage.records import InputError, Row
 
 from .labels import place_labels
@@ -24,24 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour and marker of each kind; the page's style sheet holds the same.
-KINDS = {
-    "teacher": ("#D55E00", "s", "teacher"),
-    "baseline": ("#666666", "^", "baseline"),
-    "taught": ("#0072B2", "o", "student with teacher"),
-    "alone": ("#009E73", "D", "student without teacher"),
-    "imported": ("#AA4499", "P", "imported"),
-}
-# What a column is called on an axis, and the unit it is drawn in.
-AXES = {
-    "accuracy": ("accuracy", 1.0),
-    "auc": ("AUC", 1.0),
-    "latency_p50_ms": ("latency, p50 (ms)", 1.0),
-    "size_bytes": ("size on disk (MB)", 1e6),
-    "macs": ("MACs (M)", 1e6),
-    "params": ("parameters (M)", 1e6),
-    "energy_mj": ("energy per image (mJ)", 1.0),
-    "peak_rss_bytes": ("peak memory (MB)", 1e6),
+# Colour and marker of each kind (`names.KINDS`); the page's style sheet holds the same.
+MARKS = {
+    "teacher": ("#D55E00", "s"),
+    "baseline": ("#666666", "^"),
+    "distilled": ("#0072B2", "o"),
+    "control": ("#009E73", "D"),
+    "imported": ("#AA4499", "P"),
 }
 # Two columns of a page are about 3.4 inches each; type below 7 points is not read in print.
 PANEL_INCHES = (3.4, 2.9)
@@ -54,17 +43,20 @@ STYLE: dict[Any, Any] = {
 }
 _MAX_GROUPS = 6
 _MOST_MARKS = 2_000
-# What an entry of a legend takes at 7 points, on average.
-_LEGEND_INCHES = 1.1
+# What an entry of a legend takes at 7 points: its mark, and each letter.
+_MARK_INCHES, _LETTER_INCHES = 0.4, 0.058
 
 
 def kind_of(row: Row) -> str:
-    """Say which of `KINDS` a row is drawn as."""
-    if row.source == "imported":
-        return "imported"
-    if row.role != "student":
-        return row.role
-    return "taught" if row.teacher else "alone"
+    """Say which of `names.KINDS` a row is drawn as."""
+    return names.kind_of(row.role, row.teacher, row.source)
+
+
+def axis_of(name: str) -> Column:
+    """Give the column that an axis shows: a quality or a cost. InputError names those that there are."""
+    if name not in directions():
+        raise InputError(f"{name!r} cannot be an axis: choose among {', '.join(directions())}")
+    return column(name)
 
 
 def chosen_ids(found: pd.DataFrame) -> list[str]:
@@ -99,20 +91,18 @@ def pareto_plot(
     """
     costs = [x] if isinstance(x, str) else list(x)
     quality = y or ("auc" if any(row.auc is not None for row in rows) else "accuracy")
-    for name in (quality, *costs):
-        if name not in AXES:
-            raise InputError(f"{name!r} cannot be an axis: choose among {', '.join(AXES)}")
-    groups = [group for group in comparable(rows) if any(getattr(row, quality) is not None for row in group)]
+    up, across = axis_of(quality), [axis_of(name) for name in costs]
+    groups = [group for group in comparable(rows) if any(up.of(row) is not None for row in group)]
     if not groups:
-        raise InputError(f"no row has a {AXES[quality][0]}: there is nothing to draw")
+        raise InputError(f"no row has a {up.heading}: there is nothing to draw")
     groups = sorted(groups, key=len, reverse=True)[:_MAX_GROUPS]
     size = (PANEL_INCHES[0] * len(costs), PANEL_INCHES[1] * len(groups) + 0.4)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(len(groups), len(costs), squeeze=False)
         for line, group in zip(axes, groups, strict=True):
-            for panel, cost in zip(line, costs, strict=True):
-                _draw_panel(panel, group, cost, quality)
+            for panel, cost in zip(line, across, strict=True):
+                _draw_panel(panel, group, cost, up)
             line[0].set_title(_group_name(group[0]), loc="left", fontweight="bold")
         _legend(figure, [row for group in groups for row in group])
         if title:
@@ -157,8 +147,8 @@ def style_axis(panel: Axes, name: str, way: str, figures: Sequence[float]) -> No
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis = panel.xaxis if way == "x" else panel.yaxis
-    axis.set_label_text(AXES[name][0])
-    if name in pareto.QUALITY or not figures or min(figures) <= 0 or max(figures) / min(figures) < 10:
+    axis.set_label_text(column(name).heading)
+    if column(name).better == "max" or not figures or min(figures) <= 0 or max(figures) / min(figures) < 10:
         return
     (panel.set_xscale if way == "x" else panel.set_yscale)("log")
     decades = np.log10(max(figures) / min(figures))
@@ -169,7 +159,8 @@ def style_axis(panel: Axes, name: str, way: str, figures: Sequence[float]) -> No
 
 def add_legend(figure: Figure, marks: Sequence[Any]) -> None:
     """Lay the legend below the panels, in as many lines as the figure's width asks for."""
-    columns = max(1, int(figure.get_figwidth() / _LEGEND_INCHES))
+    longest = max(len(str(mark.get_label())) for mark in marks)
+    columns = max(1, int(figure.get_figwidth() / (_MARK_INCHES + _LETTER_INCHES * longest)))
     lines = -(-len(marks) // columns)
     figure.legend(
         handles=marks,
@@ -181,47 +172,50 @@ def add_legend(figure: Figure, marks: Sequence[Any]) -> None:
     )
 
 
-def _draw_panel(panel: Axes, group: Sequence[Row], cost: str, quality: str) -> None:
-    drawn = [row for row in group if getattr(row, cost) is not None and getattr(row, quality) is not None]
+def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column) -> None:
+    drawn = [row for row in group if cost.of(row) is not None and quality.of(row) is not None]
     if not drawn:
-        panel.text(0.5, 0.5, f"no {AXES[cost][0]} measured", transform=panel.transAxes, ha="center", color="#666666")
+        panel.text(0.5, 0.5, f"no {cost.heading} measured", transform=panel.transAxes, ha="center", color="#666666")
         panel.set_axis_off()
         return
-    scale = AXES[cost][1]
-    flags = pareto.front(drawn, (cost, quality))
+
+    def spot(row: Row) -> tuple[float, float]:
+        return cost.of(row) / cost.scale, quality.of(row)
+
+    flags = pareto.front(drawn, (cost.name, quality.name))
     alike: dict[tuple[str, bool, bool], list[Row]] = {}
     for row, on_front in zip(drawn, flags, strict=True):
         alike.setdefault((kind_of(row), "int8" in row.scheme, on_front), []).append(row)
     for (kind, full, on_front), some in alike.items():
-        _draw_marks(panel, [getattr(row, cost) / scale for row in some], some, quality, kind, full, on_front)
+        _draw_marks(panel, [spot(row)[0] for row in some], some, quality, kind, full, on_front)
     best = [row for row, flag in zip(drawn, flags, strict=True) if flag and row.source == "measured"]
-    corners = sorted({(getattr(row, cost) / scale, getattr(row, quality)) for row in best})
+    corners = sorted({spot(row) for row in best})
     if corners:
         across, up = zip(*corners, strict=True)
         panel.step(across, up, where="post", color="#222222", linewidth=0.9, zorder=2)
     named: set[tuple[float, float]] = set()
     for row in best:
-        spot = (getattr(row, cost) / scale, getattr(row, quality))
-        if spot not in named:
-            panel.annotate(_short_name(row), spot, fontsize=6.5, color="#222222", zorder=6)
-            named.add(spot)
-    style_axis(panel, cost, "x", [getattr(row, cost) / scale for row in drawn])
-    panel.set_ylabel(AXES[quality][0])
+        if spot(row) not in named:
+            panel.annotate(_short_name(row), spot(row), fontsize=6.5, color="#222222", zorder=6)
+            named.add(spot(row))
+    style_axis(panel, cost.name, "x", [spot(row)[0] for row in drawn])
+    panel.set_ylabel(quality.heading)
     panel.margins(x=0.12, y=0.12)
 
 
 def _draw_marks(
-    panel: Axes, across: Sequence[float], rows: Sequence[Row], quality: str, kind: str, full: bool, on_front: bool
+    panel: Axes, across: Sequence[float], rows: Sequence[Row], quality: Column, kind: str, full: bool, on_front: bool
 ) -> None:
     """Draw rows that look alike at once; those on the front are larger and have their intervals."""
-    colour, marker, _ = KINDS[kind]
+    colour, marker = MARKS[kind]
+    ends = [COLUMNS.get(f"{quality.name}{end}") for end in ("_lo", "_hi")]
     for x, row in zip(across, rows, strict=True):
-        low, high = getattr(row, f"{quality}_lo"), getattr(row, f"{quality}_hi")
+        low, high = (None if end is None else end.of(row) for end in ends)
         if on_front and low is not None and high is not None:
             panel.plot([x, x], [low, high], color=colour, linewidth=0.7, alpha=0.55, zorder=1.5)
     panel.plot(
         across,
-        [getattr(row, quality) for row in rows],
+        [quality.of(row) for row in rows],
         marker=marker,
         markersize=5.2 if on_front else 4.2,
         linestyle="none",
@@ -237,15 +231,14 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     from matplotlib.lines import Line2D
 
     seen = {kind_of(row) for row in rows}
+    hollow: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "markersize": 5}
     marks = [
-        Line2D(
-            [], [], color=colour, marker=marker, linestyle="none", markerfacecolor="white", markersize=5, label=label
-        )
-        for kind, (colour, marker, label) in KINDS.items()
+        Line2D([], [], color=colour, marker=marker, label=names.KINDS[kind], **hollow)
+        for kind, (colour, marker) in MARKS.items()
         if kind in seen
     ]
     if any("int8" in row.scheme for row in rows):
-        marks.append(Line2D([], [], color="#444444", marker="o", linestyle="none", markersize=5, label="full: int8"))
+        marks.append(Line2D([], [], color="#444444", marker="o", linestyle="none", markersize=5, label="filled: int8"))
     marks.append(Line2D([], [], color="#222222", linewidth=0.9, label="Pareto front"))
     add_legend(figure, marks)
 
@@ -255,16 +248,8 @@ def _group_name(row: Row) -> str:
     return " · ".join(part for part in parts if part).replace("$", r"\$")
 
 
-def brief_teacher(teacher: str) -> str:
-    """Name a teacher as short as it can be told apart: without patch size and side, several by their number."""
-    names = teacher.split("+")
-    return f"{len(names)} teachers" if len(names) > 1 else re.sub(r"_patch\d+.*$", "", teacher)
-
-
 def _short_name(row: Row) -> str:
     """Name a mark by model, teacher and scheme; `$` would start a formula."""
-    name = row.model
-    name += f" ← {brief_teacher(row.teacher)}" if row.teacher and row.teacher not in name else ""
-    name += " int8" if "int8" in row.scheme and "int8" not in name else ""
+    name = names.title(row.model, row.teacher, row.scheme, is_short=True)
     name = name if len(name) <= 30 else f"{name[:17]}..{name[-11:]}"
     return name.replace("$", r"\$")

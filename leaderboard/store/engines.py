@@ -1,6 +1,6 @@
 """Open the store's database: a SQLite file (WAL) or a PostgreSQL server, for writing, or for reading and nothing else.
 
-`open_engine` gives the engine, `told_plainly` turns a driver's error into one line that names the store and the remedy.
+`open_engine` gives the engine, `plain_errors` turns a driver's error into one line that names the store and the remedy.
 A reader creates, changes and migrates nothing, and needs no right to write: neither to the file nor to its folder.
 """
 
@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from tutelage.leaderboard.details import add_functions
 from tutelage.records import InputError
 
 # A writer waits this long for the others; eight of them committing row by row stay far below.
@@ -44,6 +45,7 @@ def open_engine(place: str | Path, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
+        add_functions(connection)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -96,7 +98,7 @@ def _reader(path: Path) -> sqlite3.Connection:
 
 def copied(path: Path, target: Path) -> Path:
     """Copy a SQLite store as it stands, what writers have committed included; give the copy's path."""
-    with told_plainly(str(path), writes=False):
+    with plain_errors(str(path), writes=False):
         source, copy = _reader(path.absolute()), _connected(target.as_uri())
         source.backup(copy)
         for connection in (source, copy):
@@ -124,7 +126,7 @@ def _open_server(url: str, read_only: bool) -> Engine:
 
 
 @contextmanager
-def told_plainly(name: str, *, writes: bool) -> Iterator[None]:
+def plain_errors(name: str, *, writes: bool) -> Iterator[None]:
     """Turn a driver's error into one line that names the store and the remedy."""
     try:
         yield

@@ -11,20 +11,18 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.leaderboard.ties import LATENCY_BOUNDS
+from tutelage.leaderboard.columns import COLUMNS, Column, by_any_name, known
 from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
 from .details import check_details
 from .engines import copied
 from .rows import Store
-from .schema import GAINS
 
 # timm's results-*.csv: percentages, millions of parameters, G MACs. Its infer columns are images/s, which is no
 # single-stream latency, so they stay in the details.
@@ -34,14 +32,6 @@ _COMPUTED = ("row_id", "on_front")
 _TIMM_PREFIX = "results-"
 _MOST_MILLIONS = 1e6  # of parameters: a table beyond it counts parameters, not millions
 _MAX_DEPTH = 50
-_WHOLE = ("batch", "threads", "params", "macs", "size_bytes", "peak_rss_bytes", "seed")
-# Each must not be larger than the one after it.
-_ORDERED = (
-    ("accuracy_lo", "accuracy", "accuracy_hi"),
-    ("auc_lo", "auc", "auc_hi"),
-    ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
-)
-_FIGURES = (*_WHOLE, *(name for names in _ORDERED for name in names), "energy_mj")
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 60
 
@@ -122,7 +112,12 @@ def _csv_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _to_row(record: Mapping[str, Any], path: Path, where: str) -> Row:
     """Read one of our exported rows; empty cells are figures that were not measured."""
-    values = {name: value for name, value in record.items() if value not in (None, "") and name not in _COMPUTED}
+    columns = by_any_name()
+    values = {
+        columns[name].name if name in columns else name: value
+        for name, value in record.items()
+        if value not in (None, "") and name not in _COMPUTED
+    }
     for name in ("arch", "details"):
         if isinstance(values.get(name), str):
             values[name] = _json_cell(values[name], name, where)
@@ -130,14 +125,14 @@ def _to_row(record: Mapping[str, Any], path: Path, where: str) -> Row:
     details = values.pop("details", {})
     if not isinstance(details, dict):
         raise InputError(f"{where}: details is {_brief.repr(details)}: give a JSON object, or leave it empty")
-    gains = {name: _figure(name, values.pop(name), where) for name in GAINS if name in values}
-    bounds = {name: _figure(name, values.pop(name), where) for name in LATENCY_BOUNDS if name in values}
-    others = {name: values.pop(name) for name in sorted(set(values) - set(Row.model_fields))}
-    if gains and "gain_over_twin" not in details:
-        others["gain_over_twin"] = {GAINS[name][0]: value for name, value in gains.items()}
-    values |= {name: _figure(name, values[name], where) for name in _FIGURES if name in values}
+    values |= {name: _figure(columns[name], value, where) for name, value in values.items() if _is_figure(name)}
     _refuse_odd_figures(values, where)
-    details = _storable({**bounds, **details, **others}, where)
+    inside = {name: values.pop(name) for name in sorted(set(values) - set(Row.model_fields))}
+    for name, value in inside.items():
+        if name in columns and columns[name].read(details) not in (None, ""):
+            continue  # what the details say is more exact
+        details = _placed(details, columns[name].paths[0] if name in columns else (name,), value)
+    details = _storable(details, where)
     check_details(details, where)
     values = {name: value if isinstance(value, float) else _storable(value, where) for name, value in values.items()}
     try:
@@ -156,21 +151,42 @@ def _json_cell(text: str, name: str, where: str) -> Any:
         raise InputError(f"{where}: {name} is not JSON: {text[:60]!r}") from error
 
 
-def _figure(name: str, value: Any, where: str) -> float | int:
-    """Read one figure: a finite number, or text that is one; a whole number where a column counts."""
+def _is_figure(name: str) -> bool:
+    return name in COLUMNS and COLUMNS[name].is_number
+
+
+def _placed(details: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Put a column's value where it stands in the details; what stands there already is kept."""
+    first, *rest = path
+    there = details.get(first)
+    if not rest:
+        return {first: value, **details}
+    if there is None or isinstance(there, dict):
+        return {**details, first: _placed(there or {}, rest, value)}
+    return details
+
+
+def _figure(column: Column, value: Any, where: str) -> float | int:
+    """Read one figure; a whole number where a column counts."""
+    figure = _number(column.name, value, where)
+    if not column.is_whole:
+        return figure
+    if not figure.is_integer() or abs(figure) >= 2**63:
+        raise InputError(f"{where}: {column.name} is {_brief.repr(value)}: give a whole number below 2^63")
+    return int(value) if isinstance(value, int) else int(figure)
+
+
+def _number(name: str, value: Any, where: str) -> float:
+    """Read a finite number, or text that is one."""
     try:
-        figure = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        figure = math.nan
-    if not math.isfinite(figure):
+        number = math.nan
+    if not math.isfinite(number):
         raise InputError(
             f"{where}: {name} is {_brief.repr(value)}: give a finite number, or leave it empty if it was not measured"
         )
-    if name not in _WHOLE:
-        return figure
-    if not figure.is_integer() or abs(figure) >= 2**63:
-        raise InputError(f"{where}: {name} is {_brief.repr(value)}: give a whole number below 2^63")
-    return int(value) if isinstance(value, int) else int(figure)
+    return number
 
 
 def _storable(value: Any, where: str, depth: int = 0) -> Any:
@@ -190,22 +206,22 @@ def _storable(value: Any, where: str, depth: int = 0) -> Any:
 
 def _refuse_odd_figures(values: Mapping[str, Any], where: str) -> None:
     """Refuse what no measurement gives: a fraction outside 0 to 1, a cost of zero, bounds in the wrong order."""
-    for name in _FIGURES:
-        if name not in values or name == "seed":
+    for one in known():
+        if one.name not in values:
             continue
-        figure = values[name]
-        if not (0 <= figure <= 1 if name.startswith(("accuracy", "auc")) else figure > 0):
-            raise InputError(f"{where}: {name} is {figure!r}: leave it empty if it was not measured")
-    for names in _ORDERED:
-        known = [name for name in names if name in values]
-        for low, high in pairwise(known):
-            if values[low] > values[high]:
-                raise InputError(f"{where}: {low} is {values[low]!r} and {high} is {values[high]!r}: they are swapped")
+        figure = values[one.name]
+        if (one.valid == "fraction" and not 0 <= figure <= 1) or (one.valid == "positive" and not figure > 0):
+            raise InputError(f"{where}: {one.name} is {figure!r}: leave it empty if it was not measured")
+        above = one.at_most
+        while above and above not in values:
+            above = COLUMNS[above].at_most
+        if above and figure > values[above]:
+            raise InputError(f"{where}: {one.name} is {figure!r} and {above} is {values[above]!r}: they are swapped")
 
 
 def _refuse_fractions(records: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> None:
     """Refuse a table whose units are not timm's: top1 is a percentage there, param_count is in millions."""
-    if all(0 <= _figure("top1", record["top1"], where) <= 1 for where, record in records):
+    if all(0 <= _number("top1", record["top1"], where) <= 1 for where, record in records):
         raise InputError(f"{path}: every top1 is at most 1: timm's results give percentages, e.g. 69.8")
 
 
@@ -213,14 +229,14 @@ def _from_timm(record: Mapping[str, Any], path: Path, where: str) -> Row:
     """Read a line of timm's results: one ImageNet-like test set, no device."""
     if not record["model"]:
         raise InputError(f"{where}: model is empty: name the network")
-    accuracy = _figure("top1", record["top1"], where) / 100
-    millions = _figure("param_count", str(record["param_count"]).replace(",", ""), where)
+    accuracy = _number("top1", record["top1"], where) / 100
+    millions = _number("param_count", str(record["param_count"]).replace(",", ""), where)
     if millions > _MOST_MILLIONS:
         raise InputError(f"{where}: param_count is {record['param_count']!r}: give millions of parameters, e.g. 11.69")
     gmacs = record.get("gmacs") or record.get("infer_gmacs")
     figures = {"accuracy": accuracy, "params": round(millions * 1e6)}
     if gmacs:
-        figures["macs"] = round(_figure("gmacs", gmacs, where) * 1e9)
+        figures["macs"] = round(_number("gmacs", gmacs, where) * 1e9)
     _refuse_odd_figures(figures, where)
     kept = {name: value for name, value in record.items() if value not in (None, "")}
     values = {

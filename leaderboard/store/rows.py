@@ -7,21 +7,23 @@ on says how far it is, and is superseded, not changed, when it is further: reade
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Double, Select, case, cast, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
 from sqlalchemy.engine import make_url
 
+from tutelage.leaderboard import columns as registry
+from tutelage.leaderboard.columns import GAINS
+from tutelage.leaderboard.details import read_details
 from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.pareto import GROUP
-from tutelage.leaderboard.ties import LATENCY_BOUNDS
 from tutelage.records import STATES, InputError, Measurement, Row
 
 from . import schema
-from .engines import open_engine, told_plainly
+from .engines import open_engine, plain_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 # Ids looked up in one statement: SQLite takes at most 32,766 values.
 _CHUNK = 500
 # Columns that repeat what the details say, and the order in which rows came.
-_NOT_OF_A_ROW = ("number", "row_id", "state", *schema.GAINS)
+_NOT_OF_A_ROW = ("number", "row_id", "state", *GAINS)
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
 _WRITE_LOCK = 0x7475746C
 
@@ -100,15 +102,9 @@ class Store:
         self, filter: str | None = None, names: Sequence[str] | None = None, *, ids: Sequence[str] | None = None
     ) -> dict[str, list[Any]]:
         """Give columns as lists, oldest row first: of the rows that a filter keeps, or of those with these ids."""
-        table = schema.rows
         if names is None:
-            names = [*(column.name for column in table.c if column.name not in ("number", "state")), *LATENCY_BOUNDS]
-        query = self._query([self._column(name) for name in names], filter, None)
-        chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
-        with self._read() as connection:
-            found = [row for chunk in chunks for row in connection.execute(chunk).all()]
-        by_column = zip(*found, strict=True) if found else ([] for _ in names)
-        return dict(zip(names, map(list, by_column), strict=True))
+            names = [one.name for one in registry.known() if one.name != "on_front"]
+        return self._columns(names, filter, ids)
 
     def details(self, ids: Sequence[str]) -> dict[str, str]:
         """Give the `details` of some rows as JSON text, by id."""
@@ -118,13 +114,9 @@ class Store:
     def peers(self, row: Row, names: Sequence[str]) -> dict[str, list[Any]]:
         """Give columns of all rows that may share a front with this one (itself among them), oldest first."""
         table = schema.rows
-        query = self._query([self._column(name) for name in names], None, None)
-        for name in GROUP:
-            value = getattr(row, name)
-            query = query.where(table.c[name].is_(None) if value is None else table.c[name] == value)
-        with self._read() as connection:
-            found = connection.execute(query).all()
-        return dict(zip(names, map(list, zip(*found, strict=True)), strict=True))
+        values = {name: getattr(row, name) for name in GROUP}
+        alike = [table.c[name].is_(None) if value is None else table.c[name] == value for name, value in values.items()]
+        return self._columns(names, None, None, *alike)
 
     def measurement(self, measurement_id: str) -> Measurement:
         """Give the raw samples behind a row (`Row.measurement`)."""
@@ -165,19 +157,32 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _column(self, name: str) -> Any:
-        """Give a column of the rows; the interval of a latency is cut from the text of the details.
+    def _columns(
+        self, names: Sequence[str], filter: str | None, ids: Sequence[str] | None, *alike: ColumnElement[bool]
+    ) -> dict[str, list[Any]]:
+        """Read columns of the table, and those that stand in the details out of their text."""
+        table = schema.rows
+        by_name = registry.by_any_name()
+        named = {name: by_name[name] for name in names}
+        wanted = list(dict.fromkeys(named.values()))
+        stored = [one.name for one in wanted if one.name in table.c]
+        inside = [one for one in wanted if one.name not in table.c]
+        query = self._query([table.c[name] for name in stored] + [table.c.details] * bool(inside), filter, None)
+        query = query.where(*alike)
+        chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
+        found: dict[str, list[Any]] = {one.name: [] for one in wanted}
 
-        `"NAME": ` stands there once: inside a string its quotes are escaped. Parsing the JSON of every row would read
-        pictures, and refuse details with a NaN.
-        """
-        if name not in LATENCY_BOUNDS:
-            return schema.rows.c[name]
-        details, key = schema.rows.c.details, f'"{name}": '
-        if self._engine.dialect.name == "postgresql":
-            return cast(func.substring(details, f"{key}([-+0-9.eE]+)"), Double).label(name)
-        at = func.instr(details, key)  # CAST reads as far as the text is a number
-        return case((at > 0, cast(func.substr(details, at + len(key), 32), Double))).label(name)
+        def texts(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+            for row in rows:
+                for name, value in zip(stored, row, strict=False):
+                    found[name].append(value)
+                yield row[-1]
+
+        with self._read() as connection:
+            for chunk in chunks:
+                for name, values in read_details(texts(connection.execute(chunk)), inside).items():
+                    found[name].extend(values)
+        return {name: found[one.name] for name, one in named.items()}
 
     def _query(self, columns: list[Any], filter: str | None, limit: int | None) -> Select[Any]:
         query = select(*columns).where(schema.is_current()).order_by(schema.rows.c.number)
@@ -187,7 +192,7 @@ class Store:
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with told_plainly(self.name, writes=False), self._engine.connect() as connection:
+        with plain_errors(self.name, writes=False), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -195,7 +200,7 @@ class Store:
         if self.read_only:
             raise InputError(f"{self.name} was opened to be read only")
         writer = self._engine.execution_options(write=True)
-        with told_plainly(self.name, writes=True), writer.begin() as connection:
+        with plain_errors(self.name, writes=True), writer.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
             yield connection

@@ -1,9 +1,10 @@
 """The tables of the store and how an older store becomes a current one.
 
 `prepare` makes the tables of `SCHEMA_VERSION`, append-only by trigger, inside a write transaction.
-Version 1 had the tables alone; version 2 forbids UPDATE and DELETE and indexes what filters ask for; version 3 has
-what a teacher was worth (`gain_...`) as columns, read from the details of the rows that are there; version 4 keeps
-several states of a row under one id, the latest of which `is_current`.
+Version 1 had the tables alone; version 2 forbids UPDATE and DELETE and indexes what filters read; version 3 has
+the gain over a student without a teacher (`gain_...`) as columns, filled from the details of the rows that are there;
+version 4 keeps several states of a row under one id, the latest of which `is_current`; version 5 has `gain_margin`. A
+column that stands in the details needs no version: it is read there (`leaderboard/details.py`), in stores of any age.
 """
 
 from __future__ import annotations
@@ -34,18 +35,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable
 
-from tutelage.records import InputError, utc_now
+from tutelage.leaderboard import columns
+from tutelage.leaderboard.columns import GAINS
+from tutelage.records import InputError, Row, utc_now
 
 SCHEMA_VERSION = 5
-
-# The gain over the same student without a teacher: a column, and the names it has had in `details["gain_over_twin"]`.
-GAINS = {
-    **{f"gain_auc{end}": (f"auc{end}",) for end in ("", "_lo", "_hi")},
-    "gain_auc_p": ("auc_p", "delong_p"),
-    **{f"gain_accuracy{end}": (f"accuracy{end}",) for end in ("", "_lo", "_hi")},
-    "gain_accuracy_p": ("accuracy_p", "mcnemar_p"),
-    "gain_margin": ("margin",),
-}
 
 metadata = MetaData()
 
@@ -65,32 +59,29 @@ measurements = Table(
     Column("body", Text, nullable=False),  # the whole record as JSON, raw samples included
 )
 
-# Figures are columns of their own so that filters run in the database; `arch` and `details` are JSON text.
-# BigInteger: a teacher's MACs pass 2^31. `number` keeps the order in which rows came in.
+
+def _table_column(one: columns.Column) -> Column[Any]:
+    """Give a field of the rows as a column of the table; BigInteger, since a teacher's MACs pass 2^31."""
+    if one.name == "measurement":
+        return Column(one.name, String(32), ForeignKey("measurements.id"))  # NULL: no raw samples
+    if not one.is_number:
+        return Column(one.name, Text, nullable=one.name == "arch")
+    return Column(one.name, BigInteger if one.is_whole else Double, nullable=one.name != "seed")
+
+
+# Figures are columns of their own so that filters run in the database; `arch` and `details` are JSON text. `number`
+# keeps the order in which rows came in. The details are last: SQLite reads what stands before a long text without
+# walking through it.
+_FIELDS = tuple(one for one in columns.BUILTIN if one.name in Row.model_fields and one.name != "details")
 rows = Table(
     "rows",
     metadata,
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("row_id", String(32), nullable=False),
-    *(Column(name, Text, nullable=False) for name in ("model", "role")),
-    Column("arch", Text),
-    *(
-        Column(name, Text, nullable=False)
-        for name in ("teacher", "recipe", "dataset", "split", "scheme", "runtime", "device")
-    ),
-    *(Column(name, BigInteger) for name in ("batch", "threads")),
-    *(Column(name, Double) for name in ("accuracy", "accuracy_lo", "accuracy_hi", "auc", "auc_lo", "auc_hi")),
-    *(Column(name, BigInteger) for name in ("params", "macs", "size_bytes")),
-    *(Column(name, Double) for name in ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")),
-    Column("peak_rss_bytes", BigInteger),
-    Column("energy_mj", Double),
-    Column("seed", BigInteger, nullable=False),
-    *(Column(name, Text, nullable=False) for name in ("created", "source")),
-    Column("measurement", String(32), ForeignKey("measurements.id")),  # NULL: no raw samples
+    *(_table_column(one) for one in _FIELDS),
     *(Column(name, Double) for name in GAINS),
     Column("state", String(16)),  # how far the row of a run is (`records.STATES`); NULL: not of a run, or of version 3
-    # Last: SQLite reads what stands before a long text without walking through it.
-    *(Column(name, Text, nullable=False) for name in ("twin", "parent", "details")),
+    Column("details", Text, nullable=False),
 )
 
 # Rows of which a newer one of the same id is there: they are kept, and not shown.
@@ -149,13 +140,8 @@ def _tables(connection: Connection) -> None:
 
 
 def gains_of(details: Mapping[str, Any]) -> dict[str, float | None]:
-    """Read the `gain_...` columns from a row's details; what is absent or no number is None."""
-    told = details.get("gain_over_twin")
-    if not isinstance(told, Mapping):
-        return dict.fromkeys(GAINS)
-    found = {column: next((told[name] for name in names if name in told), None) for column, names in GAINS.items()}
-    return {name: float(value) if isinstance(value, int | float) and value == value else None  # NaN is absent
-            for name, value in found.items()}  # fmt: skip
+    """Read the `gain_...` columns from a row's details."""
+    return {name: columns.COLUMNS.builtin[name].read(details) for name in GAINS}
 
 
 def _append_only(connection: Connection) -> None:
@@ -171,8 +157,8 @@ def _gain_columns(connection: Connection) -> None:
         if name not in there:
             kind = rows.c[name].type.compile(connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE rows ADD COLUMN {name} {kind}")
-    told = select(rows.c.row_id, rows.c.details).where(rows.c.details.contains('"gain_over_twin"'))
-    changes = [{"of_row": row_id, **gains_of(json.loads(text))} for row_id, text in connection.execute(told)]
+    gained = select(rows.c.row_id, rows.c.details).where(rows.c.details.contains('"gain_over_twin"'))
+    changes = [{"of_row": row_id, **gains_of(json.loads(text))} for row_id, text in connection.execute(gained)]
     if changes:
         _allow_changes(connection)
         change = (

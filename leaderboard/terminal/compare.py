@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.export import HEADINGS, plain
+from tutelage.leaderboard.columns import Column, column, directions, with_interval
 from tutelage.leaderboard.ties import span
 from tutelage.records import Comparison, Row
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_FIGURES = ("auc", "accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
-FIGURES = (*_FIGURES, "size_bytes", "params", "macs", "energy_mj", "peak_rss_bytes")
-# Figures that only mean something on one and the same device.
-_DEVICE_FIGURES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj", "peak_rss_bytes")
-
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two rows; `change` is told as points (qualities) or as a ratio (costs), empty if not comparable."""
+    """One figure of two rows; `change` is in points (qualities) or a ratio (costs), empty if not comparable."""
 
     figure: str
     first: float | None
@@ -40,20 +35,21 @@ def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> li
     rig = ("device", "batch", "threads")
     same_rig = all(getattr(first, name) == getattr(second, name) for name in rig)
     found = []
-    for name in FIGURES:
-        a, b = getattr(first, name), getattr(second, name)
+    for name, way in directions().items():
+        one = column(name)
+        a, b = one.of(first), one.of(second)
         if a is None and b is None:
             continue
         change = verdict = note = ""
         if a is None or b is None:
             note = "not measured for both"
-        elif name in pareto.QUALITY and not same_ground:
+        elif way == "max" and not same_ground:
             note = "other data set or split"
-        elif name in _DEVICE_FIGURES and not same_rig:
+        elif one.is_of_device and not same_rig:
             note = "other device"
         else:
-            change, verdict = _change(name, a, b)
-            if name in pareto.QUALITY:
+            change, verdict = _change(one, a, b)
+            if way == "max":
                 verdict, note = _tested(name, verdict, tests)
             elif verdict != "same" and _is_tie(name, first, second):
                 verdict, note = "", "a tie: within what the measurements can tell"
@@ -79,8 +75,8 @@ def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequenc
             table.add_row(name, Text(a or "-"), Text(b or "-"), "", "")
     for one in differences(first, second, tests):
         style, sign = marks[one.verdict]
-        cells = (plain(value, one.figure) if value is not None else "" for value in (one.first, one.second))
-        table.add_row(HEADINGS.get(one.figure, one.figure), *cells, Text(one.change + sign, style=style), one.note)
+        cells = (column(one.figure).write(value) for value in (one.first, one.second))
+        table.add_row(column(one.figure).short_heading, *cells, Text(one.change + sign, style=style), one.note)
     console.print(table)
     if not tests and (first.dataset, first.split) == (second.dataset, second.split):
         console.print(
@@ -88,12 +84,12 @@ def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequenc
         )
 
 
-def _change(name: str, a: float, b: float) -> tuple[str, str]:
+def _change(column: Column, a: float, b: float) -> tuple[str, str]:
     if a == b:
         return "same", "same"
-    better = (b > a) == (pareto.DIRECTIONS[name] == "max")
+    better = (b > a) == (column.better == "max")
     verdict = "better" if better else "worse"
-    if name in pareto.QUALITY:
+    if column.better == "max":
         return f"{100 * (b - a):+.1f} points", verdict
     if a <= 0 or b <= 0:
         return "", verdict
@@ -110,10 +106,11 @@ def _tested(name: str, verdict: str, tests: Sequence[Comparison]) -> tuple[str, 
 
 def _is_tie(name: str, first: Row, second: Row) -> bool:
     """Say whether the spans of a cost meet; a count has none, so that any difference counts."""
+    bounded = name in with_interval([name])
     ends = []
     for row in (first, second):
         values, low, high = (
-            pareto.figures([row], f"{name}{end}") if not end or name == "latency_p50_ms" else np.array([np.nan])
+            pareto.figures([row], f"{name}{end}") if bounded or not end else np.array([np.nan])
             for end in ("", "_lo", "_hi")
         )
         ends.append(span(name, values, low, high))

@@ -9,51 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.export import HEADINGS, columns_of, plain
-from tutelage.leaderboard.ties import RESOLUTIONS, TOLERANCES, WITH_INTERVAL
-from tutelage.records import Arch, Measurement, Row
-
-from .gained import GAIN_COLUMNS, gain_words
+from tutelage.leaderboard.columns import COLUMNS, column, known, with_interval
+from tutelage.leaderboard.export import columns_of, for_people
+from tutelage.leaderboard.ties import resolutions, tolerances
+from tutelage.records import Arch, InputError, Measurement, Row
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     Columns = Mapping[str, Sequence[Any]]
 
-# Most wanted first: a narrow terminal drops columns from the end of this list.
-_WANTED = (
-    *("on_front", "model", "auc", "accuracy", "latency_p50_ms", "scheme", "teacher", "size_bytes", "gain"),
-    *(
-        "params",
-        "macs",
-        "row_id",
-        "device",
-        "dataset",
-        "role",
-        "latency_p99_ms",
-        "peak_rss_bytes",
-        "energy_mj",
-        "runtime",
-    ),
-    *("latency_p90_ms", "batch", "threads", "seed", "created"),
-)
-# As they stand on the screen, whichever of them fit.
-_SHOWN = (
-    *("on_front", "row_id", "model", "role", "teacher", "scheme", "dataset", "device", "runtime", "batch", "threads"),
-    *("auc", "accuracy", "gain", "params", "macs", "size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
-    *("peak_rss_bytes", "energy_mj", "seed", "created"),
-)
-_BOUNDS = ("auc_lo", "auc_hi", "accuracy_lo", "accuracy_hi")
-# What a store must be asked for to show it: without the long texts it is read much faster.
-NEEDED_COLUMNS = (
-    *(name for name in _WANTED if name not in ("on_front", "gain")),
-    *GAIN_COLUMNS,
-    *_BOUNDS,
-    "split",
-    "source",
-)
-_WORDS = (*("model", "role", "teacher", "scheme", "dataset", "device", "runtime", "created", "row_id"), "gain")
-_HEADINGS = HEADINGS | {"on_front": "", "peak_rss_bytes": "RSS (MB)", "gain": "gain of teacher"}
 # Longer names are cut in the middle, where model names differ least.
 _NAME_WIDTH = 34
 # Below so many columns teachers' names are cut shorter: rows that differ by their teacher alone must look different.
@@ -70,11 +35,13 @@ def show_table(
     ties: str = "",
     limit: int = 200,
     title: str = "",
+    names: Sequence[str] = (),
     more: Callable[[list[str]], Columns] | None = None,
 ) -> None:
     """Print rows, best first, with `*` before those on the front.
 
-    With `more`, `rows` need hold only `columns_to_rank`: it is asked for `NEEDED_COLUMNS` of the rows that are printed.
+    `names` are the columns to show beside the model, whether they fit or not; without them those are shown that fit.
+    With `more`, `rows` need hold only `columns_to_rank`: it gives `needed_columns` of the rows that are printed.
 
     `objectives` choose another front, and each row says whether its intervals make it `sure` or `maybe` on it. A row
     that only a tie keeps on the front is a `tie`; `ties` (`pareto.parse_ties`) replace the usual ones (`ties.py`).
@@ -89,23 +56,25 @@ def show_table(
     order, marks = ranked(found, objectives, ties)
     order = order[:limit]
     marked = [marks[place].startswith("*") for place in order]
-    shown = _shown(found, order, more)
+    shown = _shown(found, order, needed_columns(names), more)
     shown["on_front"] = [marks[place] for place in order]
-    shown["gain"] = [gain_words(values) for values in zip(*(shown[name] for name in GAIN_COLUMNS), strict=True)]
-    cells = {name: _cells(shown[name], name) for name in _WANTED if name in shown}
-    if console.width < _NARROW:
+    chosen = [column(name).name for name in names]
+    cells = {name: _cells(shown, name) for name in (chosen or _by_priority())}
+    cells.setdefault("on_front", shown["on_front"])
+    cells.setdefault("model", _cells(shown, "model"))
+    if console.width < _NARROW and "teacher" in cells:
         cells["teacher"] = [_cut(text, _SHORT_NAME) for text in cells["teacher"]]
-    asked = pareto.directions(objectives) if objectives else ()
-    names = _fitting(cells, console.width, wanted=("on_front", *(("row_id", *asked) if objectives else ())))
+    ways = pareto.directions(objectives) if objectives else ()
+    wanted = ("on_front", *(("row_id", *ways) if objectives else ()))
+    shown_names = _in_order(["on_front", "model", *chosen]) if chosen else _fitting(cells, console.width, wanted)
     table = Table(box=None, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
-    for name in names:
-        right = name not in (*_WORDS, "on_front")
-        table.add_column(_HEADINGS.get(name, name), justify="right" if right else "left", no_wrap=True)
+    for name in shown_names:
+        table.add_column(_heading(name), justify="right" if COLUMNS[name].is_number else "left", no_wrap=True)
     for place, is_marked in enumerate(marked):
         # Text, not str: a model name with [brackets] is a name, not markup.
-        table.add_row(*(Text(cells[name][place]) for name in names), style="bold green" if is_marked else "")
+        table.add_row(*(Text(cells[name][place]) for name in shown_names), style="bold green" if is_marked else "")
     console.print(table)
-    console.print(Text(_footer(found, len(order), names, objectives, ties), style="dim"))
+    console.print(Text(_footer(found, len(order), shown_names, objectives, ties), style="dim"))
 
 
 def ranked(found: Columns, objectives: Sequence[str] | None, ties: str) -> tuple[list[int], list[str]]:
@@ -119,8 +88,8 @@ def _marks(found: Columns, objectives: Sequence[str] | None, ties: str) -> list[
     ways = pareto.directions(objectives)
     flags = pareto.front(found, ways)
     own = pareto.parse_ties(ties, ways) if ties else {}
-    usual = {name: size for name, size in TOLERANCES.items() if name not in own}
-    near = pareto.front(found, ways, epsilon={**RESOLUTIONS, **own}, tolerance=usual)
+    usual = {name: size for name, size in tolerances().items() if name not in own}
+    near = pareto.front(found, ways, epsilon={**resolutions(), **own}, tolerance=usual)
     verdicts = pareto.front_with_intervals(found, ways)
     words = {"sure": " sure", "maybe": " maybe", "no": ""}
     return [
@@ -163,19 +132,51 @@ def _flat(details: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, st
 
 def columns_to_rank(objectives: Sequence[str] | None = None) -> tuple[str, ...]:
     """Name what must be known of every row to say which are printed, in which order, and which are on the front."""
-    asked = pareto.directions(objectives) if objectives else {}
-    bounds = [f"{name}{end}" for name in asked if name in WITH_INTERVAL for end in ("_lo", "_hi")]
-    names = ("row_id", *pareto.GROUP, "runtime", "scheme", *pareto.QUALITY, *pareto.COSTS, *asked, *bounds)
+    ways = pareto.directions(objectives) if objectives else {}
+    bounds = [f"{name}{end}" for name in with_interval(ways) for end in ("_lo", "_hi")]
+    names = ("row_id", *pareto.GROUP, "runtime", "scheme", *pareto.QUALITY, *pareto.COSTS, *ways, *bounds)
     return tuple(dict.fromkeys(names))
 
 
-def _shown(found: Columns, order: Sequence[int], more: Callable[[list[str]], Columns] | None) -> dict[str, list[Any]]:
+def needed_columns(names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Name what a store must be read for to show these columns, or those that a table may show of itself.
+
+    Without the long texts a store is read much faster.
+    """
+    shown = [
+        column(name) for name in (*(names or _by_priority()), "model", "row_id", *pareto.directions(pareto.QUALITY))
+    ]
+    read = [name for one in shown for name in (one.made_of or (one.name,)) if name != "on_front"]
+    return tuple(dict.fromkeys(read))
+
+
+def _by_priority() -> list[str]:
+    """Name what a terminal may show, most wanted first: a narrow one drops columns from the end."""
+    ranked = [(one.priority, one.name) for one in known() if one.priority is not None]
+    return [name for _, name in sorted(ranked)]
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    """List columns that a user named, each once; one that does not fit a table is an error."""
+    for name in names:
+        if COLUMNS[name].kind == "json":
+            raise InputError(f"column {name!r} does not fit a table: `tutelage leaderboard show ROW` prints it")
+    return list(dict.fromkeys(names))
+
+
+def _heading(name: str) -> str:
+    return "" if name == "on_front" else COLUMNS[name].short_heading
+
+
+def _shown(
+    found: Columns, order: Sequence[int], names: Sequence[str], more: Callable[[list[str]], Columns] | None
+) -> dict[str, list[Any]]:
     if more is None:
-        return {name: [found[name][place] for place in order] for name in NEEDED_COLUMNS}
+        return {name: [found[name][place] for place in order] for name in names}
     ids = [found["row_id"][place] for place in order]
-    asked = more(ids)
-    places = {row_id: place for place, row_id in enumerate(asked["row_id"])}
-    return {name: [asked[name][places[row_id]] for row_id in ids] for name in NEEDED_COLUMNS}
+    read = more(ids)
+    places = {row_id: place for place, row_id in enumerate(read["row_id"])}
+    return {name: [read[name][places[row_id]] for row_id in ids] for name in names}
 
 
 def _order(found: Columns) -> list[int]:
@@ -188,10 +189,14 @@ def _order(found: Columns) -> list[int]:
     return order
 
 
-def _cells(column: Sequence[Any], name: str) -> list[str]:
+def _cells(columns: Columns, name: str) -> list[str]:
+    """Write the cells of a column; identifiers and names are cut."""
+    if name == "on_front":
+        return list(columns[name])
+    written = for_people(COLUMNS[name], columns)
     if name == "row_id":
-        return [str(value)[:_ID_WIDTH] for value in column]
-    return [_cut(_printable(value)) if isinstance(value, str) else plain(value, name) for value in column]
+        return [text[:_ID_WIDTH] for text in written]
+    return [_cut(_printable(text)) for text in written] if COLUMNS[name].is_text else written
 
 
 def _printable(text: str) -> str:
@@ -216,11 +221,11 @@ def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> 
     left = width
     first = [name for name in wanted if name in useful]
     for name in dict.fromkeys((*first, *varied, *(name for name in useful if name not in varied))):
-        need = max(map(cell_len, (_HEADINGS.get(name, name), *cells[name]))) + _GAP
+        need = max(map(cell_len, (_heading(name), *cells[name]))) + _GAP
         if need <= left or name == "model":
             chosen.add(name)
             left -= need
-    return [name for name in _SHOWN if name in chosen]
+    return [one.name for one in known() if one.name in chosen]
 
 
 def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequence[str] | None, ties: str) -> str:
@@ -233,8 +238,8 @@ def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequen
     what = ", ".join(objectives) if objectives else "AUC (else accuracy), p50, size"
     size = len(found["dataset"])
     count = f"{size} rows" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
-    told = [count, *same, f"* on the front of {what} within its data set and device"]
+    parts = [count, *same, f"* on the front of {what} within its data set and device"]
     if objectives:
-        told.append("sure, maybe: by 95 % intervals of quality and latency")
-        told.append(f"tie: within {ties or '.0005 of quality or 5 % of a measured cost'} of a row that dominates it")
-    return " · ".join(told)
+        parts.append("sure, maybe: by 95 % intervals of quality and latency")
+        parts.append(f"tie: within {ties or '.0005 of quality or 5 % of a measured cost'} of a row that dominates it")
+    return " · ".join(parts)

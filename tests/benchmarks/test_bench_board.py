@@ -14,9 +14,9 @@ from rich.console import Console
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.page.build import build_page
-from tutelage.leaderboard.page.data import PAGE_COLUMNS
+from tutelage.leaderboard.page.data import page_columns
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.terminal.table import NEEDED_COLUMNS, columns_to_rank, show_table
+from tutelage.leaderboard.terminal.table import columns_to_rank, needed_columns, show_table
 from tutelage.records import Row
 
 NUM_ROWS = 100_000
@@ -61,13 +61,13 @@ def store(tmp_path_factory):
 
 def test_build_the_page(benchmark, store, tmp_path):
     page = tmp_path / "page.html"
-    benchmark.pedantic(lambda: build_page(store.frame(columns=PAGE_COLUMNS), page, details=store.details), rounds=3)
+    benchmark.pedantic(lambda: build_page(store.frame(columns=page_columns()), page, details=store.details), rounds=3)
     benchmark.extra_info["page_bytes"] = page.stat().st_size
 
 
 def test_show_with_a_filter(benchmark, store):
     def more(ids):
-        return store.columns(names=NEEDED_COLUMNS, ids=ids)
+        return store.columns(names=needed_columns(), ids=ids)
 
     def show():
         found = store.columns(FILTER, columns_to_rank())

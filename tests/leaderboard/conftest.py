@@ -110,7 +110,7 @@ def _row(dataset, device, name, teacher, scheme, auc, measured):
         parent=model if scheme != "fp32" else "",
         details={
             "per_class": [{"name": label, "auc": round(auc - 0.01 * i, 4)} for i, label in enumerate(CLASSES[dataset])],
-            "how": {"command": f"tutelage run {dataset}", "manifest": "9f2c41d07be1a3aa"},
+            "how": {"command": f"tutelage run {dataset}", "recipe": {}, "manifest": "9f2c41d07be1a3aa"},
         },
     )
 

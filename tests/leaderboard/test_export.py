@@ -196,7 +196,7 @@ def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
     assert "equivalent (+0.002)" in text
     assert "inconclusive (+0.098, p 0.14)" in text
     assert "inconclusive (+0.030)" in text  # one seed: no claim about a teacher, and no p
-    assert "gain over twin" in export(rows, None, "md")
+    assert "gain of teacher" in export(rows, None, "md")
     records = list(csv.DictReader(io.StringIO(export(rows, None, "csv"))))
     assert [record["gain_auc"] for record in records] == ["0.012", "0.002", "0.098", "0.03", "", "0.012"]
     store = Store(tmp_path / "leaderboard.db")

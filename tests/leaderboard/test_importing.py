@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.leaderboard.columns import GAINS
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.store.importing import read_file
-from tutelage.leaderboard.store.schema import GAINS
 from tutelage.records import InputError, Row
 
 

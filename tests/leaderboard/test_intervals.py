@@ -12,8 +12,9 @@ from tutelage.leaderboard.standing import standing_of
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.store.importing import read_file
 from tutelage.leaderboard.terminal.table import show_table
-from tutelage.leaderboard.ties import LATENCY_BOUNDS
 from tutelage.records import Row
+
+LATENCY_BOUNDS = ("latency_p50_ms_lo", "latency_p50_ms_hi")
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_details_stop_at_their_limits_with_fronts_first(monkeypatch):
 def test_a_store_gives_the_same_page_as_its_rows(tmp_path, demo):
     store = Store(tmp_path / "leaderboard.db")
     store.add(*demo)
-    quick = page_text(store.frame(columns=page_data.PAGE_COLUMNS), "t", details=store.details)
+    quick = page_text(store.frame(columns=page_data.page_columns()), "t", details=store.details)
     assert data_of(quick) | {"made": ""} == data_of(page_text(demo[0], "t")) | {"made": ""}
 
 

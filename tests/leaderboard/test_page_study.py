@@ -108,7 +108,7 @@ def test_a_card_says_what_beats_its_row_and_shows_its_network(open_page, study):
     assert "not on the front; by the figures dominated by" in cards.nth(0).inner_text()
     text = cards.nth(1).inner_text()
     assert "gain of teacher" in text
-    assert "inconclusive +0.009" in text
+    assert "inconclusive (+0.009" in text
     assert "Where its fp32 network looks" in text
     assert cards.nth(1).locator("img").count() == 4
     assert cards.nth(1).locator("svg[role=img] rect").count() == sum(small.arch.d)
@@ -127,10 +127,10 @@ def test_gains_and_figures_of_details_are_columns(open_page, study):
     first = page.locator("#table tbody tr").first.inner_text()
     assert f"+{max(gains):.3f}" in first
     page.click("#chooser summary")
-    page.check('#columns input[value="explanation.insertion_auc"]')
+    page.check('#columns input[value="explained_insertion_auc"]')
     assert page.locator("thead th").last.inner_text() == "explanation: insertion auc"
     assert "0.81" in page.locator("#table tbody tr").first.inner_text()
-    assert "explanation.insertion_auc" in page.url
+    assert "explained_insertion_auc" in page.url
     page.fill("#query", "gain_auc>0.008")
     page.wait_for_url(re.compile("gain_auc"))
     assert page.locator("#table tbody tr").count() == sum(gain > 0.008 for gain in gains)

@@ -235,16 +235,6 @@ def test_a_dominated_row_names_what_dominates_it_and_by_how_much():
     assert [reason.by for reason in pareto.dominated_by(more, 0, ("latency_p50_ms", "auc"))] == [2, 3, 1]
 
 
-def test_hypervolume_of_a_stair_is_the_sum_of_its_steps():
-    # Costs 1, 2, 3 with qualities .5, .7, .8 below the reference (4, .0): steps 1x.5 + 1x.7 + 1x.8.
-    rows = [row(0.5, 1.0), row(0.7, 2.0), row(0.8, 3.0), row(0.6, 2.5), row(None, 0.1), row(0.9, 99.0)]
-    volume = pareto.hypervolume(rows, ("latency_p50_ms", "auc"), {"latency_p50_ms": 4.0, "auc": 0.0})
-    assert volume == pytest.approx(2.0)
-    array = np.array([[1.0, 0.5], [2.0, 0.7], [3.0, 0.8]])
-    assert pareto.hypervolume(array, ("latency_p50_ms", "auc"), {"latency_p50_ms": 4.0, "auc": 0.0}) == pytest.approx(2)
-    assert pareto.hypervolume([], ("auc", "latency_p50_ms"), {"auc": 0.0, "latency_p50_ms": 1.0}) == 0.0
-
-
 def test_three_objectives_agree_with_pymoo():
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 

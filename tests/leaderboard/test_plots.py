@@ -111,8 +111,6 @@ def test_what_cannot_be_drawn_is_told(tmp_path, group):
         (lambda: curves.predicted_plot([1.0], [1.0, 2.0], out), "one length"),
         (lambda: curves.predicted_plot([1.0, math.nan], [1.0, 2.0], out), "not finite"),
         (lambda: curves.hypervolume_plot({}, out), "nothing to draw"),
-        (lambda: curves.sensitivity_plot({}, out), "nothing to draw"),
-        (lambda: curves.reliability_plot({}, out), "nothing to draw"),
     ):
         with pytest.raises(InputError, match=words):
             draw()
@@ -131,18 +129,7 @@ def test_every_picture_is_drawn(tmp_path, group):
     curves.arrows_plot(group, tmp_path / "arrows.png")
     curves.predicted_plot([1.0, 2.1, 2.9], [1.0, 2.0, 3.0], tmp_path / "predicted.png")
     curves.hypervolume_plot({"random": [(10, 0.5), (20, 0.6)], "nsga2": [(10, 0.6)]}, tmp_path / "volume.png")
-    curves.sensitivity_plot({"stem": 0.02, "head": -0.01}, tmp_path / "sensitivity.png")
-    curves.reliability_plot({"fp32": ([0.6, 0.9, 1.0], [1, 0, 1])}, tmp_path / "reliability.png")
-    assert len(list(tmp_path.glob("*.png"))) == 5
-
-
-def test_bins_of_a_reliability_diagram_by_hand():
-    # Confidences .55 and .58 fall into bin 5 of 10 (one of two right), 1.0 into the last (right).
-    mean, right, share = curves._bins(np.array([0.55, 0.58, 1.0]), np.array([1.0, 0.0, 1.0]), 10)
-    assert mean[5] == pytest.approx(0.565)
-    assert (right[5], right[9]) == (0.5, 1.0)
-    assert share[5] == pytest.approx(2 / 3)
-    assert np.isnan(mean[0])
+    assert len(list(tmp_path.glob("*.png"))) == 3
 
 
 def test_arrows_join_twin_to_student_and_student_to_int8(group):

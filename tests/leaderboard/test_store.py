@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,9 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.cli.app import app
 from tutelage.leaderboard.store import Store, import_file
-from tutelage.leaderboard.store.schema import SCHEMA_VERSION
 from tutelage.records import InputError, Measurement, Row
 
 # What a writer process runs: it files `count` rows, `step` a transaction, and says after each how far it is.
@@ -124,61 +121,6 @@ def test_a_row_is_found_by_the_beginning_of_its_id(tmp_path, demo):
         store.row("%")
 
 
-def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
-    from tutelage.leaderboard.store import schema
-
-    path = tmp_path / "leaderboard.db"
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 1)
-        Store(path).add([Row(model="old", role="student", dataset="d")])
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (0,)
-    with pytest.raises(InputError, match="schema version 1"):
-        Store(path, read_only=True)
-    assert [row.model for row in Store(path).rows()] == ["old"]
-    assert Store(path).columns(names=["model"]) == {"model": ["old"]}
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (SCHEMA_VERSION,)
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (6,)
-
-
-def test_version_4_gets_the_margins_of_its_gains(tmp_path):
-    path = tmp_path / "leaderboard.db"
-    details = {"gain_over_twin": {"auc": 0.012, "margin": 0.02}}
-    Store(path).add([Row(model="distilled", role="student", dataset="d", details=details)])
-    with sqlite3.connect(path) as connection:
-        connection.execute("ALTER TABLE rows DROP COLUMN gain_margin")
-        connection.execute("DELETE FROM schema_version WHERE version >= 5")
-    assert Store(path).columns(names=["gain_auc", "gain_margin"]) == {"gain_auc": [0.012], "gain_margin": [0.02]}
-
-
-def test_version_2_is_migrated_and_its_gains_become_columns(tmp_path):
-    from tutelage.leaderboard.store.schema import GAINS
-
-    path = tmp_path / "leaderboard.db"
-    told = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "delong_p": 0.008, "accuracy": None, "mcnemar_p": None}
-    taught = Row(model="taught", role="student", dataset="d", details={"gain_over_twin": told})
-    alone = Row(model="alone", role="student", dataset="d")
-    Store(path).add([taught, alone])
-    # Make it what version 2 was: no such columns, and no word of later versions.
-    with sqlite3.connect(path) as connection:
-        for name in GAINS:
-            connection.execute(f"ALTER TABLE rows DROP COLUMN {name}")
-        connection.execute("ALTER TABLE rows DROP COLUMN state")
-        connection.execute("DELETE FROM schema_version WHERE version >= 3")
-    store = Store(path)
-    assert store.rows() == [taught, alone]
-    gained = store.columns(names=["gain_auc", "gain_auc_lo", "gain_auc_p", "gain_accuracy"])
-    assert gained == {
-        **{"gain_auc": [0.012, None], "gain_auc_lo": [0.003, None]},
-        **{"gain_auc_p": [0.008, None], "gain_accuracy": [None, None]},
-    }
-    assert [row.model for row in store.rows("gain_auc>1% and gain_auc_p<0.05")] == ["taught"]
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"), sqlite3.connect(path) as connection:
-        connection.execute("UPDATE rows SET gain_auc = 1")
-
-
 def test_columns_and_details_are_read_by_id_and_peers_by_ground(tmp_path, demo):
     store = Store(tmp_path / "leaderboard.db")
     rows = demo[0]
@@ -188,17 +130,6 @@ def test_columns_and_details_are_read_by_id_and_peers_by_ground(tmp_path, demo):
     assert set(store.details(ids)) == set(ids)
     peers = store.peers(rows[0], ("row_id",))["row_id"]
     assert peers == [row.key for row in rows if (row.dataset, row.device) == (rows[0].dataset, rows[0].device)]
-
-
-def test_a_store_of_a_newer_version_is_refused_by_readers_and_writers(tmp_path):
-    path = tmp_path / "leaderboard.db"
-    Store(path)
-    with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO schema_version VALUES (99, 'tomorrow')")
-    for options in ({}, {"read_only": True}, {"migrate": True}):
-        with pytest.raises(InputError, match=r"schema version 99.*newer tutelage that wrote it") as caught:
-            Store(path, **options)
-        assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_leaderboard_is_told_in_one_line(tmp_path):
@@ -218,12 +149,6 @@ def test_what_is_no_leaderboard_is_told_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no leaderboard"):
         Store(tmp_path / "absent.db", read_only=True)
-
-
-def test_a_reader_writes_nothing(tmp_path):
-    Store(tmp_path / "leaderboard.db")
-    with pytest.raises(InputError, match="read only"):
-        Store(tmp_path / "leaderboard.db", read_only=True).add([Row(model="m", role="student", dataset="d")])
 
 
 @pytest.mark.slow
@@ -346,100 +271,6 @@ def test_a_row_of_a_run_keeps_its_id_while_its_figures_come(tmp_path):
     assert store.rows() == [again]
     with sqlite3.connect(tmp_path / "leaderboard.db") as connection:
         assert connection.execute("SELECT count(*) FROM rows").fetchone() == (4,), "something was deleted"
-
-
-def test_a_store_of_version_3_keeps_its_rows_and_ids(tmp_path, demo):
-    path = tmp_path / "leaderboard.db"
-    store = Store(path)
-    store.add(demo[0][:20], demo[1][:20])
-    text = sqlite3.connect(path).execute("SELECT sql FROM sqlite_master WHERE name = 'rows'").fetchone()[0]
-    with sqlite3.connect(path) as connection:  # as version 3 made it
-        connection.execute("DROP TABLE superseded")
-        connection.execute("ALTER TABLE rows RENAME TO current")
-        connection.execute(text.replace("row_id VARCHAR(32) NOT NULL", "row_id VARCHAR(32) NOT NULL UNIQUE"))
-        connection.execute("INSERT INTO rows SELECT * FROM current")
-        connection.execute("DROP TABLE current")
-        connection.execute("ALTER TABLE rows DROP COLUMN state")
-        connection.execute("ALTER TABLE rows DROP COLUMN gain_margin")
-        connection.execute("DELETE FROM schema_version WHERE version >= 4")
-    before = path.read_bytes()
-    page = str(tmp_path / "page.html")
-    for verb in (["show"], ["show", "abc"], ["build", "--out", page], ["export"], ["compare", "a", "b"], ["serve"]):
-        with pytest.raises(InputError, match=r"schema version 3.*leaderboard migrate"):
-            app(["leaderboard", *verb, "--workspace", str(tmp_path)], standalone_mode=False)
-        assert path.read_bytes() == before, f"{verb[0]} changed a store of an older version"
-    imported = Store(tmp_path / "mine.db")
-    assert import_file(imported, path) == 20  # another's older store is read from a copy
-    assert path.read_bytes() == before
-    app(["leaderboard", "migrate", "--workspace", str(tmp_path)], standalone_mode=False)
-    assert Store(path, read_only=True).rows() == demo[0][:20]
-    store = Store(path)
-    assert store.add([run_row("evaluated")]) == store.add([run_row("complete")]) == 1
-    assert store.count() == 21
-    for table in ("rows", "superseded", "measurements"):
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"), sqlite3.connect(path) as connection:
-            connection.execute(f"DELETE FROM {table}")
-    assert integrity(path) == "ok"
-
-
-def test_a_reader_does_not_wait_for_a_writer(tmp_path):
-    path = tmp_path / "leaderboard.db"
-    Store(path).add([Row(model="m", role="student", dataset="d")])
-    writer = sqlite3.connect(path, isolation_level=None)
-    writer.execute("BEGIN EXCLUSIVE")
-    reader = Store(path, read_only=True)  # would wait for BUSY_SECONDS and fail
-    assert reader.count() == 1
-    writer.close()
-
-
-# Ends without closing, while another connection is open, so that nobody folds the log into the file.
-KILLED = """
-import os, sqlite3, sys
-from tutelage.leaderboard.store import Store
-from tutelage.records import Row
-held = sqlite3.connect(sys.argv[1])
-held.execute("SELECT * FROM rows").fetchone()
-Store(sys.argv[1]).add([Row(model="b", role="student", dataset="d")])
-os._exit(0)
-"""
-
-# Reads a store as somebody who may write neither to it nor to its folder.
-READER = """
-import encodings.idna, os, sys
-from tutelage.leaderboard.export import export
-from tutelage.leaderboard.page.serve import make_server
-from tutelage.leaderboard.store import Store
-if os.geteuid() == 0:
-    os.seteuid(65534)
-try:
-    open(sys.argv[1], "ab")
-    sys.exit("the file can be written")
-except PermissionError:
-    pass
-store = Store(sys.argv[1], read_only=True)
-make_server(sys.argv[1]).server_close()
-print([row.model for row in store.rows("dataset=d")], store.count())
-"""
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_a_read_only_folder_can_be_read_to_the_last_row(log):
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        folder = Path(name)
-        path = folder / "leaderboard.db"
-        Store(path).add([Row(model="a", role="student", dataset="d")])
-        if log:  # what a killed writer leaves: rows that are in the log alone
-            subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True)
-            assert path.with_name("leaderboard.db-wal").stat().st_size > 0
-            path.with_name("leaderboard.db-shm").unlink()
-        for file in folder.iterdir():
-            file.chmod(0o444)
-        folder.chmod(0o555)
-        before = {file.name: file.read_bytes() for file in folder.iterdir()}
-        done = subprocess.run([sys.executable, "-c", READER, str(path)], capture_output=True, text=True, check=False)
-        assert done.stdout.strip() == ("['a', 'b'] 2" if log else "['a'] 1"), done.stderr
-        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-        folder.chmod(0o755)
 
 
 def test_what_no_database_of_ours_holds_is_refused_alike(tmp_path):

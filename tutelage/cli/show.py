@@ -17,31 +17,41 @@ MAX_SHOWN = 200  # rows of `leaderboard show` where no --limit is given
 
 
 def print_board(
-    store: Store, filter: str | None, console: Console, as_json: bool, front: str | None, ties: str, limit: int | None
+    store: Store,
+    filter: str | None,
+    console: Console,
+    as_json: bool,
+    front: str | None,
+    ties: str,
+    limit: int | None,
+    columns: str = "",
 ) -> None:
     """Print the rows of a store that a filter keeps; only the columns that are shown are read."""
     from tutelage.leaderboard.export import finite
-    from tutelage.leaderboard.terminal.table import NEEDED_COLUMNS, columns_to_rank, ranked, show_table
+    from tutelage.leaderboard.terminal.table import columns_to_rank, needed_columns, ranked, show_table
 
     if ties and not front:
         raise InputError("--ties belongs to a front: name its figures too, e.g. --front latency_p50_ms,auc")
+    if columns and as_json:
+        raise InputError("--columns has no effect on --json, which gives every column: leave one of them out")
+    names = [name.strip() for name in columns.split(",") if name.strip()]
     objectives = _objectives(front)
     found = store.columns(filter, columns_to_rank(objectives))
     if as_json:
         order, marks = ranked(found, objectives, ties) if found["row_id"] else ([], [])
         kept = sorted(order[:limit])  # the store gives rows in the order in which they came in
         rows = dict(zip(kept, store.rows(ids=[found["row_id"][place] for place in kept]), strict=True))
-        told = [
+        records = [
             {"row_id": found["row_id"][place], **rows[place].to_dict(), **_standing_on_front(marks[place])}
             for place in order[:limit]
         ]
-        print(json.dumps(finite(told)))
+        print(json.dumps(finite(records)))
         return
 
     def more(ids: list[str]) -> dict[str, list[Any]]:
-        return store.columns(names=NEEDED_COLUMNS, ids=ids)
+        return store.columns(names=needed_columns(names), ids=ids)
 
-    show_table(found, console, objectives=objectives, ties=ties, limit=limit or MAX_SHOWN, more=more)
+    show_table(found, console, objectives=objectives, ties=ties, limit=limit or MAX_SHOWN, names=names, more=more)
     if unfinished := store.unfinished(filter):
         message = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
         console.print(message, highlight=False, soft_wrap=True)
@@ -58,7 +68,7 @@ def _objectives(front: str | None) -> list[str] | None:
 
 
 def _standing_on_front(mark: str) -> dict[str, Any]:
-    """Say of a row's mark whether it is on the front and, of a front that was asked for, how sure that is."""
+    """Say of a row's mark whether it is on the front and, of a front of --front, how sure that is."""
     words = mark.removeprefix("*").strip()
     return {"on_front": mark.startswith("*"), **({"front": words} if words else {})}
 

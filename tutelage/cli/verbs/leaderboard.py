@@ -25,6 +25,9 @@ def board_show(
         str,
         typer.Option(help="Differences that do not count for --front: 0.005 (quality) or auc=0.005,size_bytes=50kB"),
     ] = "",
+    columns: Annotated[
+        str, typer.Option(help="Columns to print, e.g. auc,gain,gain_seeds (docs/columns.md); default: those that fit.")
+    ] = "",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most rows to print; default: 200, and all of them as JSON.")
     ] = None,
@@ -44,14 +47,15 @@ def board_show(
 
     store = Store(database(workspace), read_only=True)
     if row is not None:
-        given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--front": front if how else None}
+        given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--columns": columns}
+        given |= {"--front": front if how else None}
         if unused := [name for name, value in given.items() if value]:
             raise InputError(f"{', '.join(unused)} has no effect on one row{' and --how' if how else ''}: leave it out")
         board.print_row(store.row(row), store, how, Console(), as_json, front)
         return
     if how:
-        raise InputError("--how is asked of one row: give its id, the first column of the table")
-    board.print_board(store, filter_, Console(), as_json, front, ties, limit)
+        raise InputError("--how belongs to one row: give its id, the first column of the table")
+    board.print_board(store, filter_, Console(), as_json, front, ties, limit, columns)
 
 
 @app.command("build")
@@ -68,7 +72,7 @@ def board_build(
     Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
     """
     from tutelage.leaderboard.page.build import build_page
-    from tutelage.leaderboard.page.data import PAGE_COLUMNS
+    from tutelage.leaderboard.page.data import page_columns
     from tutelage.leaderboard.page.verdicts import decided_ids
     from tutelage.leaderboard.plots.front import chosen_ids, pareto_plot
     from tutelage.leaderboard.store import Store
@@ -78,7 +82,7 @@ def board_build(
     store = Store(database(workspace), read_only=True)
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
-    found = store.frame(filter_, columns=PAGE_COLUMNS)
+    found = store.frame(filter_, columns=page_columns())
     if found.empty:
         raise InputError(f"{store.name} holds no row{'' if filter_ is None else f' that {filter_!r} keeps'}")
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)

@@ -1,0 +1,125 @@
+"""Columns that stand in the JSON text of a row's `details`, in Python and in SQL alike.
+
+`read_details` gives them of many texts; `expression` gives the SQL of one, for filters. What a value is, `Column.read`
+says for both: SQLite calls it (`add_functions`), and PostgreSQL does the same by its JSON operators.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Double, Table, Text, func, literal
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from .columns import MOST_DIGITS, Column
+
+_NUMBER, _TEXT = "leaderboard_number", "leaderboard_text"
+
+
+def read_details(texts: Iterable[str], wanted: Sequence[Column]) -> dict[str, list[Any]]:
+    """Give columns of rows whose details are these texts.
+
+    Details may hold pictures: a text that does not name a wanted key is not parsed.
+    """
+    keys = {_written(path[-1]) for one in wanted for path in one.paths}
+    columns: dict[str, list[Any]] = {one.name: [] for one in wanted}
+    for text in texts:
+        details = json.loads(text) if text and any(key in text for key in keys) else {}
+        for one in wanted:
+            columns[one.name].append(one.read(details))
+    return columns
+
+
+def expression(table: Table, column: Column) -> ColumnElement[Any]:
+    """Give the SQL of a column of the rows: of the table, or out of the details as a number or NULL, a text or ''."""
+    if column.name in table.c:
+        return table.c[column.name]
+    kind = _TextAt if column.is_text else _NumberAt
+    values: list[ColumnElement[Any]] = [kind(table.c.details, literal(place, Text())) for place in column.at]
+    if column.is_text:
+        values.append(literal("", Text()))
+    value = values[0] if len(values) == 1 else func.coalesce(*values, type_=kind.type)  # SQLite's takes two or more
+    return value.label(column.name)
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Teach SQLite what `_NumberAt` and `_TextAt` call."""
+    for name, kind in ((_NUMBER, "plain"), (_TEXT, "text")):
+        connection.create_function(name, 2, _reader(kind), deterministic=True)
+
+
+class _NumberAt(FunctionElement[float]):
+    """The finite number at a path of the details, or NULL."""
+
+    type = Double()
+    inherit_cache = True
+
+
+class _TextAt(FunctionElement[str]):
+    """The text at a path of the details, or NULL."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(_NumberAt, "sqlite")
+def _number_sqlite(element: _NumberAt, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{_NUMBER}({', '.join(compiler.process(part, **options) for part in element.clauses)})"
+
+
+@compiles(_TextAt, "sqlite")
+def _text_sqlite(element: _TextAt, compiler: SQLCompiler, **options: Any) -> str:
+    return f"NULLIF({_TEXT}({', '.join(compiler.process(part, **options) for part in element.clauses)}), '')"
+
+
+@compiles(_NumberAt, "postgresql")
+def _number_postgresql(element: _NumberAt, compiler: SQLCompiler, **options: Any) -> str:
+    value = _value_postgresql(element, compiler, options)
+    text = f"({value} #>> '{{}}')"
+    return (
+        f"(CASE WHEN json_typeof({value}) = 'number' AND length({text}) <= {MOST_DIGITS} "
+        f"THEN CAST({text} AS double precision) END)"
+    )
+
+
+@compiles(_TextAt, "postgresql")
+def _text_postgresql(element: _TextAt, compiler: SQLCompiler, **options: Any) -> str:
+    value = _value_postgresql(element, compiler, options)
+    return f"(CASE WHEN json_typeof({value}) = 'string' THEN NULLIF({value} #>> '{{}}', '') END)"
+
+
+def _value_postgresql(element: FunctionElement[Any], compiler: SQLCompiler, options: dict[str, Any]) -> str:
+    """Give the JSON value at a path. NaN and infinity, which Python writes and JSON lacks, are read as null."""
+    details, path = (compiler.process(part, **options) for part in element.clauses)
+    plain = f"regexp_replace({details}, '([:,[] ?)-?(NaN|Infinity)(?=[],}}])', '\\1null', 'g')"
+    return f"(CAST({plain} AS json) #> string_to_array({path}, '.'))"
+
+
+def _reader(kind: Any) -> Any:
+    def read(text: str, path: str) -> Any:
+        one = _at(path, kind)
+        return one.read(_parsed(text)) if _written(one.paths[0][-1]) in text else one.read({})
+
+    return read
+
+
+@lru_cache(maxsize=64)
+def _at(path: str, kind: Any) -> Column:
+    return Column(path, "", kind, at=(path,))
+
+
+# Several columns of one row are read one after the other.
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> Any:
+    return json.loads(text)
+
+
+def _written(key: str) -> str:
+    """Give a key as it stands in the text of the details."""
+    return json.dumps(key, ensure_ascii=False)
