@@ -140,7 +140,7 @@ SMALL: dict[str, Any] = {
     "search": {"strategy": "random", "evaluations": 4, "winners": 1},
     "distill": {"epochs": 1, "batch_size": 32},
     "quantize": {"method": "minmax", "calibration_images": 16},
-    "measure": {"bootstrap": 50, "tolerance": 0.9},
+    "measure": {"bootstrap": 100, "tolerance": 0.9},
     "explain": {"images": 1},
 }
 
