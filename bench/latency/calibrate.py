@@ -268,8 +268,8 @@ class _Files:
         """Bring what was exported since into the runtime's own format, all at once: starting a converter is slow."""
         if not self.unconverted:
             return
-        from tutelage.bench.runtimes.conversion import Conversion
-        from tutelage.bench.runtimes.convert import convert
+        from tutelage.bench.converters.conversion import Conversion
+        from tutelage.bench.converters.convert import convert
 
         def done(number: int, total: int) -> None:
             if self.progress:
@@ -282,10 +282,9 @@ class _Files:
     def _path(self) -> Path:
         if self.progress:
             self.progress("exporting", len(self.jobs), max(self.total, len(self.jobs) + 1))
-        from tutelage.bench.runtimes.convert import CONVERTERS
-
-        suffix = self._suffix()
-        return self.folder / f"model-{len(self.jobs)}{'.onnx' if suffix in CONVERTERS else suffix}"
+        runtime = find_runtime(self.profile.runtime)
+        suffix = runtime.exported if runtime.converter else runtime.suffixes[0]
+        return self.folder / f"model-{len(self.jobs)}{suffix}"
 
     def _add(self, exported: Path, job: Job) -> Job:
         if exported.suffix != self._suffix():

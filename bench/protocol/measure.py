@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.bench.runtimes.conversion import size_bytes
+from tutelage.bench.converters.conversion import size_bytes
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDeviceError, utc_now
 

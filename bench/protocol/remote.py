@@ -18,12 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Formatter
 
-from tutelage.bench.runtimes.conversion import parts
-from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.bench.converters.conversion import parts
+from tutelage.bench.runtimes.anchor import ANCHOR
+from tutelage.bench.runtimes.registry import adapter_files, find_runtime
 from tutelage.bench.runtimes.runner import processor
 from tutelage.records import DeviceProfile, InputError
 
-from .worker import RUNNER, RUNNER_FILES, Launcher, ModelFile, launch_local
+from .worker import RUNNER, Launcher, ModelFile, launch_local
 
 CONNECT_SECONDS = 15
 COPY_SECONDS = 300
@@ -76,23 +77,23 @@ def open_launcher(
     `ssh` may name another client or add options (a port, a configuration file).
     """
     if device.command:
-        with _open_command(device.command, workdir) as launcher:
+        with _open_command(device.command, device.runtime, workdir) as launcher:
             yield launcher
     else:
-        with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], find_runtime(device.runtime).module) as launcher:
+        with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], device.runtime) as launcher:
             yield launcher
 
 
 @contextlib.contextmanager
-def _open_ssh(host: str, client: list[str], module: str) -> Iterator[Launcher]:
+def _open_ssh(host: str, client: list[str], runtime: str) -> Iterator[Launcher]:
     if not _HOST.fullmatch(host):
         raise InputError(f"host {host!r}: give USER@HOST or a host of your ssh configuration")
     folder = _ssh(client, host, "umask 077; mktemp -d", what="make a folder").decode().strip()
     if not folder.startswith("/"):
         raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
     try:
-        python = _find_python(client, host, module)
-        for file in RUNNER_FILES:
+        python = _find_python(client, host, find_runtime(runtime).module)
+        for file in _runner_files(runtime):
             _copy(client, host, file, f"{folder}/{file.name}")
         copied: dict[str, str] = {}
 
@@ -120,13 +121,13 @@ def _open_ssh(host: str, client: list[str], module: str) -> Iterator[Launcher]:
 
 
 @contextlib.contextmanager
-def _open_command(template: str, workdir: Path | None) -> Iterator[Launcher]:
+def _open_command(template: str, runtime: str, workdir: Path | None) -> Iterator[Launcher]:
     """Start runners by a template such as `docker run -i --rm -v {folder}:{folder} IMAGE python3 {runner}`."""
     check_template(template)
     with tempfile.TemporaryDirectory(dir=workdir, prefix="tutelage-remote-") as scratch:
         folder = Path(scratch)
         runner = folder / RUNNER.name
-        for file in RUNNER_FILES:
+        for file in _runner_files(runtime):
             (folder / file.name).write_bytes(file.read_bytes())
         copied: dict[str, str] = {}
 
@@ -143,6 +144,12 @@ def _open_command(template: str, workdir: Path | None) -> Iterator[Launcher]:
             return shlex.split(filled), seen
 
         yield launch
+
+
+def _runner_files(runtime: str) -> set[Path]:
+    """List what a device of this runtime needs: the runner, with the runtime's own file and its anchors'."""
+    names = (runtime, find_runtime(runtime).anchors, ANCHOR.name)
+    return {file for name in names for file in adapter_files(name)}
 
 
 def check_template(template: str) -> None:

@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tutelage.bench.runtimes.registry import adapter_files
 from tutelage.bench.runtimes.runner import START_SECONDS
 from tutelage.records import InputError
 
 from .host import quiet_cores, thread_environment
 
 RUNNER = Path(__file__).parents[1] / "runtimes" / "runner.py"
-# What must lie in one folder for the runner to start.
-RUNNER_FILES = (RUNNER, RUNNER.with_name("adapters.py"), RUNNER.with_name("graph.py"))
 # A runner elsewhere ends itself after so long without a word; loading the models of a session takes minutes.
 IDLE_SECONDS = 1800.0
 
@@ -61,6 +60,7 @@ class Worker:
     ) -> None:
         """Start it. With `choose_cores` it answers that many quiet cores of its host and ends, see `choose_cores`."""
         local = argv is None
+        adapter = adapter_files(runtime)[0]
         environment = thread_environment(threads)
         self.version, self.rss, self.cpu, self.pid = "", None, "", 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
@@ -77,6 +77,8 @@ class Worker:
         self._send(
             {
                 "runtime": runtime,
+                # Here by its path; elsewhere it lies beside the runner.
+                "adapter": str(adapter) if local else adapter.name,
                 "threads": threads,
                 "precision": precision,
                 "cores": list(cores) if cores else None,

@@ -1,11 +1,11 @@
 """The process that runs models and times them: Python, numpy and one runtime are all it needs, here or on another host
-(with `adapters.py` and `graph.py` beside it).
+(with the runtime's own file, `entry.py` and `graph.py` beside it).
 
 It reads one JSON job from the first line of standard input, then one JSON request a line, and answers each with one
 JSON line on standard output. Between requests it waits blocked on standard input, so an idle runner costs no processor
 time; when the input ends (the parent is gone, the connection is lost) it ends too.
 
-    job       {"runtime", "threads", "precision", "cores": [..]|null, "environment": {name: value},
+    job       {"runtime", "adapter": its file, "threads", "precision", "cores": [..]|null, "environment": {name: value},
                "models": [{"path", "shape": [b, c, h, w]}, ..]}
               with "idle": seconds, the runner kills itself when it hears nothing for so long;
               with "keeper": true, a parent process of its own stops it between requests, see `keep`;
@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import platform
@@ -57,7 +58,7 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
             os.sched_setaffinity(0, job["cores"])
     models: list[Any] = [None] * len(job["models"])
     try:
-        adapter = _adapters()[job["runtime"]]()
+        adapter = _adapter(job["runtime"], job["adapter"])
         version = adapter.prepare()
     except Exception as error:  # noqa: BLE001 - every failure of a runtime must reach the parent as an answer
         answer({"error": f"{type(error).__name__}: {error}"})
@@ -181,14 +182,24 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
     raise ValueError(f"unknown request {what}")
 
 
-def _adapters() -> dict[str, Callable[[], Any]]:
-    """Import the adapters beside this file, and with them numpy: not before the job has set the environment."""
-    if __package__:
-        from .adapters import ADAPTERS
-    else:  # started as a program, on a host that may have no such package
-        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-        from adapters import ADAPTERS  # type: ignore[import-not-found,no-redef]
-    return ADAPTERS  # type: ignore[no-any-return,unused-ignore]
+def _adapter(name: str, file: str) -> Any:
+    """Import a runtime's own file, and with it numpy: not before the job has set the environment.
+
+    `file` is a path, or a name beside this file on a host that may have no such package.
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    path = os.path.join(here, file)  # an absolute path stays as it is
+    spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    entries = [*getattr(module, "RUNTIMES", ()), getattr(module, "ANCHOR", None)]
+    entries += [value for value in vars(module).values() if getattr(value, "adapter", None)]
+    return next(entry for entry in entries if entry is not None and entry.name == name).adapter()
 
 
 def _images(shape: Any) -> Any:

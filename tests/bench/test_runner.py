@@ -13,7 +13,9 @@ import pytest
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_files, anchor_onnx
 from tutelage.bench.protocol.host import thread_environment
 from tutelage.bench.protocol.worker import RUNNER, ModelFile, Worker, WorkerError
-from tutelage.bench.runtimes import adapters, runner
+from tutelage.bench.runtimes import runner
+from tutelage.bench.runtimes.anchor import ANCHOR
+from tutelage.bench.runtimes.registry import find_runtime
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_an_idle_runner_takes_no_processor_time(model: ModelFile):
 
 def test_a_runner_ends_when_its_input_ends():
     process = subprocess.Popen([sys.executable, str(RUNNER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    job = {"runtime": "anchor", "threads": 1, "precision": "fp32", "models": []}
+    job = {"runtime": "anchor", "adapter": "anchor.py", "threads": 1, "precision": "fp32", "models": []}
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -76,7 +78,14 @@ def test_the_environment_of_the_job_is_set_before_numpy_is_imported():
         [sys.executable, str(RUNNER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "7"},
     )  # fmt: skip
-    job = {"runtime": "anchor", "threads": 1, "precision": "fp32", "models": [], "environment": thread_environment(1)}
+    job = {
+        "runtime": "anchor",
+        "adapter": "anchor.py",
+        "threads": 1,
+        "precision": "fp32",
+        "models": [],
+        "environment": thread_environment(1),
+    }
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -136,7 +145,7 @@ def test_a_hanging_runner_is_ended_by_its_watchdog(model: ModelFile):
 
 
 def test_the_numpy_anchor_computes_the_same_every_time():
-    run, effective = adapters.open_model("anchor", "48", (1,), 1, "fp32")
+    run, effective = ANCHOR.adapter().load("48", (1,), 1, "fp32")
     assert effective == "fp32"
     assert (run(None) == run(None)).all()
 
@@ -154,10 +163,7 @@ def test_streaming_anchors_are_networks_of_some_megabytes_that_a_runtime_answers
     for path, shape in ((Path(file.path), file.shape) for file in anchor_files("onnxruntime", tmp_path)[-3:]):
         assert 8e6 < path.stat().st_size < 21e6
         images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        found = [
-            adapters.open_model(runtime, str(path), shape, 1, "fp32")[0](images)
-            for runtime in ("onnxruntime", "openvino")
-        ]
+        found = [find_runtime(runtime).load(path, shape=shape).run(images) for runtime in ("onnxruntime", "openvino")]
         np.testing.assert_allclose(found[0], found[1], atol=1e-3 * np.abs(found[0]).max())
         answers.append(found[0])
     assert np.isfinite(answers).all()

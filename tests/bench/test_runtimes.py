@@ -1,5 +1,7 @@
 """The runtimes agree with each other on one net, say what they are, and refuse what they cannot do."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,12 @@ import pytest
 
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import available_cores, busy_warning, describe_host, thread_budget
+from tutelage.bench.protocol.remote import launcher_of
+from tutelage.bench.protocol.worker import ModelFile, Worker
+from tutelage.bench.runtimes.entry import Runtime
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
-from tutelage.records import InputError
+from tutelage.plugins import Registry
+from tutelage.records import DeviceProfile, InputError
 
 
 @pytest.fixture
@@ -113,3 +119,49 @@ def test_threads_never_exceed_the_cores():
     assert host["cpu_model"]
     warning = busy_warning(0.05)
     assert warning is None or "busy" in warning
+
+
+TOY = '''"""A runtime of another package: it multiplies by the number in its file."""
+
+import numpy as np
+
+try:
+    from tutelage.bench.runtimes.entry import Runtime
+except ImportError:  # on a device, beside the runner
+    from entry import Runtime
+
+
+class Toy:
+    def prepare(self):
+        return "7"
+
+    def load(self, path, shape, threads, precision):
+        factor = float(open(path).read())
+        return lambda images: (images * factor).reshape(len(images), -1)[:, :4], precision
+
+
+TOY = Runtime("toy", "numpy", "numpy", ("fp32",), (".toy",), Toy, __file__)
+'''
+
+
+def test_a_runtime_is_one_file_here_and_on_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Loaded here, by a runner here, and by a runner that has nothing but the copied files beside it."""
+    (tmp_path / "toy_runtime.py").write_text(TOY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = importlib.import_module("toy_runtime").TOY
+    added = Registry("runtimes", "runtime", Runtime, [*RUNTIMES.builtin.values(), entry])
+    monkeypatch.setattr("tutelage.bench.runtimes.registry.RUNTIMES", added)
+    model = tmp_path / "net.toy"
+    model.write_text("3")
+    images = np.ones((1, 1, 2, 2), np.float32)
+    assert find_runtime("toy").load(model).run(images).tolist() == [[3.0] * 4]
+    local = DeviceProfile(name="here", runtime="toy", runtime_version="7", cpu_model="")
+    far = local.model_copy(update={"name": "far", "host": "far", "command": f"{sys.executable} -I {{runner}}"})
+    for device in (local, far):
+        with launcher_of(device, tmp_path) as launcher:
+            argv, files = launcher([ModelFile(str(model), (1, 1, 2, 2))])
+            with Worker("toy", files, threads=1, precision="fp32", argv=argv) as worker:
+                worker.greet()
+                assert worker.version == "7"
+                worker.ask({"do": "load", "model": 0})
+                assert len(worker.ask({"do": "time", "model": 0, "repeats": 2})["ms"]) == 2

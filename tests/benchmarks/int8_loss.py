@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.bench.runtimes.conversion import size_bytes
+from tutelage.bench.converters.conversion import size_bytes
 from tutelage.cli.output import cores
 from tutelage.distill.evaluation.paired import compare_files, file_figures
 from tutelage.pipeline import run as pipeline

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from tutelage.bench.converters.conversion import Conversion, size_bytes
+from tutelage.bench.converters.convert import convert
+from tutelage.bench.converters.litert import quantize_litert
 from tutelage.bench.protocol.measure import measure
-from tutelage.bench.runtimes.conversion import Conversion, size_bytes
-from tutelage.bench.runtimes.convert import convert
-from tutelage.bench.runtimes.litert import quantize_litert
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.export.programs import export_pt2, export_pte

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from tutelage.bench.runtimes.litert import converter_ready
+from tutelage.bench.converters.litert import converter_ready
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.cli.app import app
 from tutelage.pipeline.context import Context, open_context

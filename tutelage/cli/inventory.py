@@ -68,9 +68,9 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
 
 def print_doctor(console: Console, as_json: bool = False) -> None:
     """Print what this host is and has: runtimes, converters, pruners, energy counters."""
+    from tutelage.bench.converters.litert import describe_converter
     from tutelage.bench.protocol.energy import find_meter
     from tutelage.bench.protocol.host import describe_host
-    from tutelage.bench.runtimes.litert import describe_converter
     from tutelage.bench.runtimes.registry import RUNTIMES
 
     facts: dict[str, Any] = dict(describe_host())

@@ -9,7 +9,7 @@ from pathlib import Path
 from tutelage.bench.devices.profiles import list_profiles, load_latency_model, write_profile
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.protocol.remote import check_reachable
-from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.bench.runtimes.runner import processor
 from tutelage.pipeline.operations.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
@@ -19,12 +19,6 @@ from tutelage.search.spaces.space import Space
 
 from .sections import DeviceSection
 from .workspace import Workspace
-
-# Runtimes that a run files rows of: it makes the file that each loads, judges it there and measures it. Compiling every
-# file again for every split would take longer than the rest of a run.
-ROW_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino", "litert", "executorch", "ncnn", "torch")
-# Of these the files of a run take one image at a time.
-ONE_IMAGE = ("litert", "executorch", "ncnn", "torch")
 
 
 @dataclass(frozen=True)
@@ -123,16 +117,17 @@ def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
     """Refuse, before anything is trained, devices that a run makes no files for."""
     known = {profile.name: profile.runtime for profile, _ in list_profiles(workspace.path)}
     for section in sections:
-        runtime = known.get(section.name, section.runtime)
-        if runtime in ONE_IMAGE and section.batch > 1:
+        runtime = find_runtime(known.get(section.name, section.runtime))
+        if not runtime.files_rows:
+            filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
             raise InputError(
-                f"device {section.name} runs {runtime} at batch {section.batch}: a run makes its files for one image; "
-                "set batch: 1, or use onnxruntime or openvino"
-            )
-        if find_runtime(runtime).name not in ROW_RUNTIMES:
-            raise InputError(
-                f"device {section.name} runs {runtime}: a run files rows of {', '.join(ROW_RUNTIMES)} alone; "
+                f"device {section.name} runs {runtime.name}: a run files rows of {filing} alone; "
                 "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
+            )
+        if runtime.one_image and section.batch > 1:
+            raise InputError(
+                f"device {section.name} runs {runtime.name} at batch {section.batch}: a run makes its files for one "
+                "image; set batch: 1, or use onnxruntime or openvino"
             )
 
 

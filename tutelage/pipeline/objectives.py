@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.pipeline.operations.devices import INT8_RUNTIMES
+from tutelage.pipeline.operations.devices import int8_block_runtimes
 from tutelage.pipeline.stages.supernet import Supernet
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.int8.calibration import draw_by_class
@@ -83,10 +83,10 @@ def weighed_devices(ctx: Context, space: Space, devices: Sequence[Device]) -> tu
             )
         if (device.name, True) not in wanted:
             continue
-        if device.profile.runtime not in INT8_RUNTIMES:
+        if device.profile.runtime not in int8_block_runtimes():
             raise InputError(
-                f"{LATENCY}{device.name}:{INT8}: subnets are quantized for {', '.join(INT8_RUNTIMES)} while they are "
-                f"searched, not for {device.profile.runtime}: name another device"
+                f"{LATENCY}{device.name}:{INT8}: subnets are quantized for {', '.join(int8_block_runtimes())} "
+                f"while they are searched, not for {device.profile.runtime}: name another device"
             )
         section = sections[device.name].model_copy(update={"name": f"{device.name}-{INT8}"})
         tolerance = ctx.recipe.measure.tolerance

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tutelage.bench.runtimes.conversion import Conversion
-from tutelage.bench.runtimes.convert import CONVERTERS, convert
-from tutelage.bench.runtimes.litert import quantize_litert
+from tutelage.bench.converters.conversion import Conversion
+from tutelage.bench.converters.convert import convert
+from tutelage.bench.converters.litert import quantize_litert
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.export.programs import export_pt2, export_pte
@@ -76,7 +76,7 @@ def runtime_file(ctx: Context, runtime: str, network: nn.Module, onnx: Path, sid
     known.check("fp32")
     suffix = known.suffixes[0]
     path, shape = onnx.with_suffix(suffix), (1, ctx.channels, side, side)
-    if suffix in CONVERTERS:
+    if known.converter:
         convert(known, [Conversion(onnx, path, shape)], ctx.workspace.path / "cache" / "converted")
     else:
         export_network(network, path, shape)

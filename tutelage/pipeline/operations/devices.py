@@ -13,7 +13,7 @@ from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profi
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.bench.protocol.remote import check_reachable
-from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import whole_file
 from tutelage.pipeline.runtime_files import FREE_BATCH, Shape, export_network
 from tutelage.pipeline.workspace import Workspace
@@ -24,10 +24,6 @@ from tutelage.search.costs.counts import BlockSpec
 from tutelage.search.spaces.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
 
-# Runtimes whose int8 form of an ONNX file is an ONNX file again, so that a block table can be measured at int8.
-INT8_RUNTIMES = ("onnxruntime",)
-# Runtimes that compile each network for half a minute: a block table would take an hour, so counts stand in for it.
-WITHOUT_TABLE = ("torch-compiled",)
 NETS, NETS_WITHOUT_TABLE = 8, 12
 # What is exported for a profile must fit into memory: a recipe's images have 16 to 1,024 pixels a side, too.
 MIN_SIDE, MAX_SIDE = 16, 1024
@@ -104,18 +100,23 @@ def add_device(
     )
 
 
+def int8_block_runtimes() -> tuple[str, ...]:
+    """Name the runtimes whose blocks and subnets are quantized while they are measured."""
+    return tuple(name for name, runtime in RUNTIMES.items() if runtime.int8_blocks)
+
+
 def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
     """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace."""
 
     exports = workspace.path / "cache" / "exports"
     quantized = request.precision == "int8"
-    if quantized and request.runtime not in INT8_RUNTIMES:
+    if quantized and not find_runtime(request.runtime).int8_blocks:
         raise InputError(
-            f"int8 blocks are made for {', '.join(INT8_RUNTIMES)} alone, not {request.runtime}: measure whole int8 "
-            "networks there and give them with --from-measurements FILE"
+            f"int8 blocks are made for {', '.join(int8_block_runtimes())} alone, not {request.runtime}: measure whole "
+            "int8 networks there and give them with --from-measurements FILE"
         )
     batch = 1 if find_runtime(request.runtime).exported == FREE_BATCH else request.batch
-    table = request.runtime not in WITHOUT_TABLE
+    table = find_runtime(request.runtime).block_table
 
     def export_block(spec: BlockSpec, path: Path) -> None:
         shape = (batch, spec.in_channels, spec.in_hw, spec.in_hw)

@@ -9,15 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tutelage.bench.converters.conversion import Conversion, size_bytes
+from tutelage.bench.converters.convert import convert
 from tutelage.bench.devices.profiles import find_profile, list_profiles, load_latency_model
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.offline import measure_throughput
 from tutelage.bench.protocol.preprocess import time_preprocessing
 from tutelage.bench.protocol.remote import check_reachable
-from tutelage.bench.runtimes.conversion import Conversion, size_bytes
-from tutelage.bench.runtimes.convert import CONVERTERS, convert
-from tutelage.bench.runtimes.programs import program_shape
-from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.bench.runtimes.registry import find_runtime, read_shape
 from tutelage.pipeline.context import check_weights, open_context
 from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe
 from tutelage.pipeline.sections import DeviceSection
@@ -136,7 +135,7 @@ def bench_file(
 def converted(model: Path, profile: DeviceProfile, shape: tuple[int, int, int], kept: Path) -> Path:
     """Give the file the device's runtime loads: the model itself, or what its converter makes of an ONNX file."""
     runtime = find_runtime(profile.runtime)
-    if model.suffix in runtime.suffixes or model.suffix != ".onnx" or runtime.suffixes[0] not in CONVERTERS:
+    if model.suffix in runtime.suffixes or model.suffix != ".onnx" or not runtime.converter:
         return model
     kept.mkdir(parents=True, exist_ok=True)
     target = kept / f"{model.stem}-{content_id([str(model.resolve()), profile.batch, *shape])[:8]}{runtime.suffixes[0]}"
@@ -170,19 +169,8 @@ def figures(found: Measurement) -> dict[str, Any]:
 def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
     """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
     found: list[int | None]
-    if model.suffix == ".tflite":
-        from tutelage.bench.runtimes.litert import tflite_shape
-
-        found = list(tflite_shape(model))
-    elif model.suffix in (".pt2", ".pte"):
-        found = program_shape(model)
-    elif model.suffix != ".onnx":
-        if model.suffix != ".xml":
-            raise InputError(f"{model}: give an .onnx, .xml, .tflite, .pt2 or .pte file, which say what they take")
-        from openvino import Core
-
-        shape = Core().read_model(str(model)).inputs[0].get_partial_shape()
-        found = [dimension.get_length() if dimension.is_static else None for dimension in shape]
+    if model.suffix != ".onnx":
+        found = read_shape(model)
     else:
         dimensions = read_graph(model).graph.input[0].type.tensor_type.shape.dim
         found = [dimension.dim_value or None for dimension in dimensions]

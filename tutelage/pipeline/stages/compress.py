@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tutelage.bench.runtimes.conversion import size_bytes
+from tutelage.bench.converters.conversion import size_bytes
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.distill.evaluation.evaluate import evaluate, probabilities
 from tutelage.pipeline import networks

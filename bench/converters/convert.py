@@ -1,4 +1,4 @@
-"""From what networks are exported to, to what a runtime reads: ONNX as it is, .tflite and .param by their converters.
+"""Convert ONNX files to what a runtime loads, by the converter that the runtime's entry names (`convert`).
 
 Converting takes longer than exporting, so results are kept by the content of the ONNX file and the input's shape.
 """
@@ -6,42 +6,46 @@ Converting takes longer than exporting, so results are kept by the content of th
 from __future__ import annotations
 
 import hashlib
+import importlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tutelage.bench.runtimes.entry import Runtime
 from tutelage.files import sync
 from tutelage.records import InputError
 
 from .conversion import Conversion, Done, parts
-from .litert import convert_to_litert
-from .ncnn_convert import convert_to_ncnn
-from .registry import RunnerRuntime
 
-CONVERTERS: dict[str, Callable[[Sequence[Conversion], Done | None], None]] = {
-    ".tflite": convert_to_litert,
-    ".param": convert_to_ncnn,
-}
+Converter = Callable[[Sequence[Conversion], Done | None], None]
+
+
+def converter_of(runtime: Runtime) -> Converter:
+    """Import the converter that a runtime's entry names. Raises InputError for a runtime that has none."""
+    if not runtime.converter:
+        raise InputError(f"{runtime.name} loads {' or '.join(runtime.suffixes)} files: nothing converts ONNX to those")
+    module, _, name = runtime.converter.partition(":")
+    found: Converter = getattr(importlib.import_module(module), name)
+    return found
 
 
 def convert(
-    runtime: RunnerRuntime, conversions: Sequence[Conversion], kept: Path | None = None, done: Done | None = None
+    runtime: Runtime, conversions: Sequence[Conversion], kept: Path | None = None, done: Done | None = None
 ) -> None:
     """Convert ONNX files to the files a runtime prefers; results that lie in the folder `kept` are not made again.
 
     Raises InputError for a file that cannot be converted and for a runtime that takes no converted ONNX.
     """
     suffix = runtime.suffixes[0]
-    if suffix not in CONVERTERS:
-        raise InputError(f"{runtime.name} loads {' or '.join(runtime.suffixes)} files: nothing converts ONNX to those")
+    converter = converter_of(runtime)
     stores = [_place(each, suffix, kept) for each in conversions]
     missing = [(each, store) for each, store in zip(conversions, stores, strict=True) if not store.is_file()]
     if missing:
         with TemporaryDirectory(dir=missing[0][1].parent, prefix=".converting.") as aside:
             fresh = [Path(aside, f"{number}{suffix}") for number in range(len(missing))]
             todo = [Conversion(each.onnx, new, each.shape) for (each, _), new in zip(missing, fresh, strict=True)]
-            CONVERTERS[suffix](todo, done)
+            converter(todo, done)
             for (_, store), new in zip(missing, fresh, strict=True):
                 _keep(new, store)
     for each, store in zip(conversions, stores, strict=True):

@@ -130,18 +130,6 @@ def quantize_litert(source: Path, target: Path, images: NDArray[np.float32]) -> 
     return target
 
 
-def tflite_shape(path: Path) -> tuple[int, ...]:
-    """Read the input's shape from a .tflite file. Raises InputError for a broken one or without the runtime."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise InputError(f"{path} needs LiteRT: pip install 'tutelage[litert]'") from error
-    try:
-        return tuple(int(size) for size in Interpreter(model_path=str(path)).get_input_details()[0]["shape"])
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is not a LiteRT file: {str(error).strip().splitlines()[0]}") from error
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process make the environment while others wait."""

@@ -1,0 +1,1 @@
+"""Converters from ONNX to the formats that other runtimes load."""

@@ -1,0 +1,109 @@
+"""`Runtime`: all that Tutelage knows of a runtime, in one entry; its file runs on other hosts without this package.
+
+An adapter is a class with `prepare()`, which imports the runtime and gives its version, and `load(path, shape, threads,
+precision)`, which gives `(run, effective precision)`: run takes images and gives the model's outputs, as arrays.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
+
+Run = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded model: `run` takes images `(batch, channels, height, width)` and gives logits `(batch, classes)`."""
+
+    run: Run
+    effective_precision: str
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime and its formats. `module` is what it imports, `distribution` what pip installs."""
+
+    name: str
+    module: str
+    distribution: str
+    precisions: Tuple[str, ...]  # noqa: UP006 - read by dataclass on Python 3.8
+    suffixes: Tuple[str, ...]  # noqa: UP006 - model files it loads, the preferred one first
+    adapter: Callable[[], Any]
+    file: str  # the adapter's own file, `__file__`: it is what goes to another host
+    extra: str = ""  # the extra of this package that brings it; empty: always installed, or not brought by one
+    anchors: str = "anchor"  # the runtime of the anchor nets measured beside it; "anchor" needs numpy alone
+    told_apart: bool = False  # another distribution brings a module of that name too
+    load_seconds: float = 120.0  # within which a model must be loaded
+    exported: str = ".onnx"  # what a network is exported to; where it is no suffix above, `converter` makes one
+    converter: str = ""  # `module:function` of (conversions, done), see `converters/convert.py`
+    files_rows: bool = True  # a run files rows of it
+    block_table: bool = True  # blocks are quick enough to load that a profile measures a table of them
+    int8_blocks: bool = False  # blocks and subnets can be quantized while a profile or a search measures them
+    read_shape: Optional[Callable[[str], Sequence[Optional[int]]]] = None  # noqa: UP045 - of its own format's input
+
+    @property
+    def one_image(self) -> bool:
+        """Say whether its files keep the batch they were exported with; those of a run take one image."""
+        return ".onnx" not in self.suffixes
+
+    def installed(self) -> bool:
+        """Say whether its module can be found; it is not imported for that."""
+        if self.told_apart and not self.version():
+            return False
+        try:
+            return importlib.util.find_spec(self.module) is not None
+        except ModuleNotFoundError:  # the parent package of a dotted module is missing
+            return False
+
+    def version(self) -> str:
+        """Give the installed version, empty where it is not installed."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def load(
+        self,
+        path: Path,
+        threads: int = 1,
+        precision: str = "fp32",
+        shape: Optional[Tuple[int, ...]] = None,  # noqa: UP006, UP045
+    ) -> Session:
+        """Load a model file in this process; a `shape` (batch, channels, height, width) fixes dynamic dimensions.
+
+        Raises InputError for an unknown precision or suffix and for a broken file.
+        """
+        from tutelage.records import InputError
+
+        self.check(precision, path)
+        try:
+            adapter = self.adapter()
+            adapter.prepare()
+            run, effective = adapter.load(str(path), shape, threads, precision)
+        except Exception as error:  # runtimes raise types of their own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"{self.name} cannot load {path}: {reason}") from error
+        return Session(run, effective)
+
+    def check(self, precision: str, path: Optional[Path] = None, *, here: bool = True) -> None:  # noqa: UP045
+        """Refuse what it cannot do, before any process is started; `here`: it will run on this host."""
+        from tutelage.records import InputError
+
+        if here and not self.installed():
+            raise InputError(f"runtime {self.name} is not installed: {self.remedy()}")
+        if precision not in self.precisions:
+            raise InputError(f"precision {precision!r} is not of {self.name}: it runs {', '.join(self.precisions)}")
+        if path is not None and path.suffix not in self.suffixes:
+            raise InputError(
+                f"{self.name} loads {' or '.join(self.suffixes)} files, not {path}: export the model for it"
+            )
+        if path is not None and not path.is_file():
+            raise InputError(f"no model file {path}: export the model first")
+
+    def remedy(self) -> str:
+        """Give the command that installs it."""
+        return f"pip install 'tutelage[{self.extra}]'" if self.extra else f"pip install {self.distribution}"

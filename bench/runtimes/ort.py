@@ -1,0 +1,70 @@
+"""ONNX Runtime on the CPU or a CUDA device."""
+
+from __future__ import annotations
+
+from typing import Sequence  # noqa: UP035 - other hosts may have Python 3.8
+
+if __package__:
+    from .entry import Run, Runtime
+    from .graph import holds_int8
+else:  # beside the runner, on a host that may have no such package
+    from entry import Run, Runtime  # type: ignore[import-not-found,no-redef]
+    from graph import holds_int8  # type: ignore[import-not-found,no-redef]
+
+
+class Onnxruntime:
+    """ONNX Runtime on the CPU or a CUDA device: one inter-op thread, and no thread that spins while it waits."""
+
+    def __init__(self, provider: str = "CPUExecutionProvider") -> None:
+        self.provider = provider
+
+    def prepare(self) -> str:
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        if self.provider not in onnxruntime.get_available_providers():
+            raise ValueError(f"this onnxruntime has no {self.provider}: pip install onnxruntime-gpu")
+        return str(onnxruntime.__version__)
+
+    def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        import onnxruntime
+
+        if precision not in ("fp32", "int8"):
+            raise ValueError(f"onnxruntime runs fp32 and int8, not {precision}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # Left alone, the CUDA provider multiplies fp32 in TF32.
+        settings = {"use_tf32": "0"} if self.provider == "CUDAExecutionProvider" else {}
+        session = onnxruntime.InferenceSession(path, options, providers=[(self.provider, settings)])
+        if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
+            raise ValueError(f"{self.provider} does not start here: is there a CUDA device with its libraries?")
+        name = session.get_inputs()[0].name
+        return lambda images: session.run(None, {name: images})[0], "int8" if holds_int8(path) else "fp32"
+
+
+RUNTIMES = (
+    Runtime(
+        name="onnxruntime",
+        module="onnxruntime",
+        distribution="onnxruntime",
+        precisions=("fp32", "int8"),
+        suffixes=(".onnx",),
+        adapter=Onnxruntime,
+        file=__file__,
+        anchors="onnxruntime",
+        int8_blocks=True,
+    ),
+    Runtime(
+        name="onnxruntime-cuda",
+        module="onnxruntime",
+        distribution="onnxruntime-gpu",
+        precisions=("fp32", "int8"),
+        suffixes=(".onnx",),
+        adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
+        file=__file__,
+        anchors="onnxruntime-cuda",
+        told_apart=True,
+    ),
+)

@@ -1,0 +1,70 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from typing import Sequence  # noqa: UP035 - other hosts may have Python 3.8
+
+if __package__:
+    from .entry import Run, Runtime
+    from .graph import holds_int8
+else:  # beside the runner, on a host that may have no such package
+    from entry import Run, Runtime  # type: ignore[import-not-found,no-redef]
+    from graph import holds_int8  # type: ignore[import-not-found,no-redef]
+
+# What OpenVINO is told for a precision; of an int8 model, what is not quantized stays f32.
+OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+
+
+class Openvino:
+    """OpenVINO on the CPU. Left alone it computes fp32 models in bf16 where it can: the precision is always pinned."""
+
+    def prepare(self) -> str:
+        import openvino
+
+        return str(openvino.__version__).split("-")[0]
+
+    def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        if shape is not None:
+            model.reshape(list(shape))
+        if precision not in OPENVINO_HINTS:
+            raise ValueError(f"openvino runs {', '.join(OPENVINO_HINTS)}, not {precision}")
+        settings = {
+            "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # the runner pins the whole process
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        request = compiled.create_infer_request()
+        told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        effective = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}.get(told, told)
+        if holds_int8(path):
+            effective = "int8"
+        return lambda images: request.infer([images], share_inputs=True, share_outputs=True)[0], effective
+
+
+def read_shape(path: str) -> list[int | None]:
+    """Give the sizes of the input of an IR; None for one that it leaves open."""
+    from openvino import Core
+
+    shape = Core().read_model(path).inputs[0].get_partial_shape()
+    return [size.get_length() if size.is_static else None for size in shape]
+
+
+RUNTIMES = (
+    Runtime(
+        name="openvino",
+        module="openvino",
+        distribution="openvino",
+        precisions=tuple(OPENVINO_HINTS),
+        suffixes=(".onnx", ".xml"),
+        adapter=Openvino,
+        file=__file__,
+        anchors="openvino",
+        read_shape=read_shape,
+    ),
+)
