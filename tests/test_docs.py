@@ -1,6 +1,7 @@
 """README and docs: links resolve, every command is one that the command line takes, every Python block runs."""
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from importlib import resources
@@ -119,9 +120,10 @@ def test_a_wrong_command_would_be_seen(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_of_the_guide_runs(page: Path) -> None:
-    for block in fenced(page, "python"):
-        exec(compile(block, str(page), "exec"), {})
+def test_python_of_the_guide_runs(page: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(fenced(page, "python")):
+        (tmp_path / f"{number}.py").write_text(block)
+        runpy.run_path(str(tmp_path / f"{number}.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -60,7 +60,7 @@ class Worker:
     ) -> None:
         """Start it. With `choose_cores` it answers that many quiet cores of its host and ends, see `choose_cores`."""
         local = argv is None
-        adapter = adapter_files(runtime)[0]
+        adapter = adapter_files(runtime)[0] if runtime else Path()  # none where cores are chosen
         environment = thread_environment(threads)
         self.version, self.rss, self.cpu, self.pid = "", None, "", 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()

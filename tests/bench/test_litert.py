@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.bench.converters import litert
 from tutelage.bench.converters.conversion import Conversion, size_bytes
 from tutelage.bench.converters.convert import convert
-from tutelage.bench.runtimes import litert
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.records import InputError
 

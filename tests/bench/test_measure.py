@@ -98,7 +98,7 @@ def test_bad_input_is_named(models: dict[str, Path], tmp_path: Path):
         measure({}, device, (32, 20, 20))
     with pytest.raises(InputError, match=r"no model file .*gone\.onnx"):
         measure({"gone": tmp_path / "gone.onnx"}, device, (32, 20, 20))
-    with pytest.raises(InputError, match="unknown runtime 'onnxruntme'; did you mean onnxruntime"):
+    with pytest.raises(InputError, match="unknown runtime 'onnxruntme': did you mean 'onnxruntime'"):
         measure(models, device.model_copy(update={"runtime": "onnxruntme"}), (32, 20, 20))
     with pytest.raises(InputError, match=r"precision 'bf16' .* fp32, int8"):
         measure(models, device.model_copy(update={"precision": "bf16"}), (32, 20, 20))

@@ -88,7 +88,11 @@ def replace_batch(profile: DeviceProfile, batch: int) -> DeviceProfile:
 
 
 def test_broken_programs_and_files_that_do_not_say_their_shape_are_refused(tmp_path: Path):
-    for suffix, message in ((".pt2", "is not a .pt2 program"), (".pte", "pte"), (".bin", "which say what they take")):
+    for suffix, message in (
+        (".pt2", "is not a .pt2 file of torch"),
+        (".pte", "pte"),
+        (".bin", "which say what they take"),
+    ):
         broken = tmp_path / f"net{suffix}"
         broken.write_bytes(b"no model")
         with pytest.raises(InputError, match=message) as caught:
