@@ -114,6 +114,34 @@ def test_no_import_cycles() -> None:
         visit(name, ())
 
 
+@pytest.mark.parametrize(
+    "room",
+    [
+        "leaderboard",
+        pytest.param("search", marks=pytest.mark.long),
+        pytest.param("distill", marks=pytest.mark.long),
+        pytest.param("quant", marks=pytest.mark.long),
+        pytest.param("bench", marks=pytest.mark.long),
+        pytest.param("pipeline", marks=pytest.mark.long),
+    ],
+)
+def test_any_module_may_be_imported_first(room: str) -> None:
+    """A cycle through a package's `__init__` shows only where one of its modules is imported before it."""
+    program = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for loaded in [one for one in sys.modules if one.split(".")[0] == "tutelage"]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(name, error)
+"""
+    names = [name for name in sorted(MODULES) if f"{name}.".startswith(f"tutelage.{room}.")]
+    done = subprocess.run([sys.executable, "-c", program, *names], cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
 def test_no_module_is_imported_by_a_generic_top_level_name() -> None:
     for path in sources():
         for name in imports_of(path):

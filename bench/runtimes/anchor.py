@@ -20,9 +20,11 @@ class Anchor:
     """
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         return str(np.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         width = int(os.path.basename(path))
         rng = np.random.default_rng(width)
         weights = [rng.standard_normal((width, width), dtype=np.float32) / np.float32(width**0.5) for _ in range(8)]

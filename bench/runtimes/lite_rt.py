@@ -18,6 +18,7 @@ class Litert:
     """LiteRT with XNNPACK. A fully quantized model wants quantized input: making it is part of the inference."""
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         from importlib.metadata import version
 
         import ai_edge_litert.interpreter  # noqa: F401 - its memory belongs to the runtime, not to a model
@@ -25,6 +26,7 @@ class Litert:
         return version("ai-edge-litert")
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         from ai_edge_litert.interpreter import Interpreter
 
         if precision not in ("fp32", "int8"):

@@ -19,11 +19,13 @@ class Ncnn:
     """ncnn on the CPU. Its default is half precision: fp32 is asked for and all its short formats are switched off."""
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import ncnn
 
         return str(ncnn.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import ncnn
 
         if precision not in ("fp32", "fp16", "bf16"):

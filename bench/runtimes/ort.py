@@ -19,6 +19,7 @@ class Onnxruntime:
         self.provider = provider
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
@@ -27,6 +28,7 @@ class Onnxruntime:
         return str(onnxruntime.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import onnxruntime
 
         if precision not in ("fp32", "int8"):

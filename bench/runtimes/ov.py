@@ -19,11 +19,13 @@ class Openvino:
     """OpenVINO on the CPU. Left alone it computes fp32 models in bf16 where it can: the precision is always pinned."""
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import openvino
 
         return str(openvino.__version__).split("-")[0]
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import openvino
 
         core = openvino.Core()

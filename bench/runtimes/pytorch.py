@@ -22,11 +22,13 @@ class Torch:
         self.compiled = compiled
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         import torch
 
         return str(torch.__version__)
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import torch
 
         torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ class Executorch:
     """ExecuTorch with XNNPACK on a lowered program (`.pte`)."""
 
     def prepare(self) -> str:
+        """Import the runtime and give its version."""
         from importlib.metadata import version
 
         import executorch.runtime  # noqa: F401 - it imports torch, whose memory is the runtime's
@@ -23,6 +24,7 @@ class Executorch:
         return version("executorch")
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
+        """Open a model file; give a function from images to outputs, and the precision that it computes in."""
         import torch
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime as Executor
