@@ -54,8 +54,9 @@ class _Network(_Lax):
 
 
 class _How(_Lax):
-    command: str
-    recipe: dict[str, Any]
+    # Rows of older versions and of other programs say less; who runs one again says what it lacks.
+    command: str | None = None
+    recipe: dict[str, Any] | None = None
     network: _Network | None = None
     file: dict[str, Any] | None = None
 

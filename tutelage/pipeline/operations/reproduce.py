@@ -52,7 +52,7 @@ def how_made(row: Row) -> dict[str, Any]:
         raise InputError(f"row {row.key} was {row.source}: it does not say how it was made")
     made = row.details["how"]
     return {
-        "command": made["command"],
+        "command": made.get("command"),
         "recipe": row.recipe,
         "seed": row.seed,
         "data manifest": row.details.get("manifest"),
@@ -78,6 +78,8 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
 
     row = Store(shared_store() or origin / "leaderboard.db", read_only=True).row(row_id)
     how_made(row)
+    if row.details["how"].get("recipe") is None:
+        raise InputError(f"row {row.key[:8]} does not hold the recipe that made it: it cannot be run again")
     try:
         recipe = Recipe.model_validate(row.details["how"]["recipe"])
     except ValidationError as error:
