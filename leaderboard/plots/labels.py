@@ -1,7 +1,7 @@
-"""Put the labels of a panel where they cover neither a mark, nor the front, nor each other.
+"""Put the labels of a panel where they cover neither a mark, nor the front, nor each other (`place_labels`).
 
-Enters: axes that were drawn once, whose annotations sit on their points. Leaves: each annotation moved beside its
-point, joined to it by a hairline where it had to go further; one that finds no place is left out, not laid over.
+The axes are drawn once, with each annotation on its point. Each is then moved beside its point, joined to it by a
+hairline where it had to go further; one for which there is no room is left out, not drawn over something.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The picture of a search: every architecture it asked, the front, the finalists and the budget.
+"""The plot of a search: every evaluated architecture, the front, the finalists and the budget (`search_front_plot`).
 
-Enters: plain arrays of error and costs. Leaves: PNG, SVG or PDF files in the style of `plots`.
+It takes plain arrays of error and costs and writes PNG, SVG or PDF files in the style of `front.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def search_front_plot(
     """
     error, kept = np.asarray(errors, dtype=np.float64), np.asarray(within, dtype=bool)
     if not costs or not len(error):
-        raise InputError("no architecture was asked, or nothing is weighed against the error: there is nothing to draw")
+        raise InputError(
+            "no architecture was evaluated, or there is no cost to draw the error against: there is nothing to draw"
+        )
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
@@ -81,7 +83,7 @@ def _front(cost: Floats, error: Floats, kept: NDArray[np.bool_]) -> NDArray[np.i
 def _marks(broken: bool, bounded: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    marks = [Line2D([], [], marker="o", markersize=3, linestyle="none", color=_REST, label="asked")]
+    marks = [Line2D([], [], marker="o", markersize=3, linestyle="none", color=_REST, label="evaluated")]
     if broken:
         marks.append(Line2D([], [], marker="x", markersize=3.5, linestyle="none", color=_REST, label="over a bound"))
     marks.append(Line2D([], [], marker="o", markersize=4, color=_FRONT, label="front"))

@@ -172,5 +172,5 @@ def test_a_search_is_drawn_with_its_budget(tmp_path):
     costs = {"latency_ms@host": ms, "size_bytes": ms * 4e6}
     search_front_plot(errors, costs, path, within=ms < 2, finalists=[int(ms.argmin())], bounds={"latency_ms@host": 2.0})
     assert Image.open(path).width >= 1400
-    with pytest.raises(InputError, match="no architecture was asked"):
+    with pytest.raises(InputError, match="no architecture was evaluated"):
         search_front_plot([], {}, path, within=[])

@@ -142,6 +142,8 @@ NAMES = (
 )
 NUMBERS = (None, 0.0, -0.0, 0.1, 0.1 + 0.2, 0.3, 1e-300, 1.0, 1e300, float("inf"), float("nan"))
 COUNTS = (None, 0, 1, 2, 3, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1)
+# What may stand in the details where a column expects a number.
+ODD_VALUES = (0.5, float("nan"), 1, -2.5e-7, float("-inf"), True, None, "0.5", [1], {"a": 1}, 10**400, 2**63, -0.0)
 
 
 def odd_rows() -> list[Row]:
@@ -156,7 +158,12 @@ def odd_rows() -> list[Row]:
             params=COUNTS[place % len(COUNTS)],
             batch=(None, 1, 2, 3)[place % 4],
             seed=place,
-            details={"gain_over_twin": {"auc": (None, 0.01, float("nan"), -0.01)[place % 4]}},
+            details={
+                "gain_over_twin": {"auc": (None, 0.01, float("nan"), -0.01)[place % 4]},
+                "seeds": {"auc_sd": ODD_VALUES[place % len(ODD_VALUES)]},
+                "explanation": {"method": (name, None, 3, "")[place % 4]},
+                "curve": [float("nan"), 1.5, float("-inf")],
+            },
         )
         for place, name in enumerate(NAMES)
     ]
@@ -188,6 +195,15 @@ def odd_filters() -> list[str]:
         for value in values
     ]
     empty = [f"{column}{sign}empty" for column in ("auc", "params", "teacher", "gain_auc") for sign in ("=", "!=")]
+    inside = [f"explained_method{sign}{name}" for name in quoted for sign in ("~", "=", "!=", "<", ">=")]
+    inside += [f"seeds.auc_sd{sign}{value}" for sign in signs for value in ("0", "0.5", "1", "1e18")]
+    inside += [f"not {text}" for text in inside[::5]]
+    inside += [
+        "seeds_auc_sd=empty",
+        "explained_method!=empty",
+        "seeds_auc_sd in (1, empty)",
+        "explained_method in (50)",
+    ]
     many = ", ".join(str(number) for number in range(1500))
     lists = [
         f"model in ({', '.join(quoted)})",
@@ -196,14 +212,14 @@ def odd_filters() -> list[str]:
         "params in (2.5)",
     ]
     nested = ["not auc>0.1", "not (params<2.5 or model~ä)", "not batch in (1, empty)", "auc>=0 and not energy_mj<1"]
-    return [*texts, *numbers, *empty, *lists, *nested]
+    return [*texts, *numbers, *empty, *inside, *lists, *nested]
 
 
 def test_every_filter_selects_the_same_in_sqlite_postgresql_and_python(url, tmp_path):
     server, file = Store(url), Store(tmp_path / "leaderboard.db")
     rows = odd_rows()
     assert server.add(rows) == file.add(rows) == len(rows)
-    everything = ("model", "auc", "energy_mj", "params", "batch", "seed", "gain_auc", "row_id")
+    everything = ("model", "auc", "energy_mj", "params", "batch", "seed", "gain_auc", "row_id", "seeds_auc_sd")
     assert server.columns(names=everything) == file.columns(names=everything)
     assert file.columns(names=("row_id",))["row_id"] == [row.key for row in file.rows()] == [row.key for row in rows]
     selected = set()
