@@ -1,4 +1,4 @@
-"""Tutelage finds small image classifiers that fit a device, teaches and compresses them, and shows where they stand."""
+"""Tutelage finds small image classifiers that fit a device, distils and compresses them, and shows where they stand."""
 
 from importlib.metadata import version as _version
 

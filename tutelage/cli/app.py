@@ -37,7 +37,7 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Find small image classifiers that fit a device, teach them, compress them, and show where they stand."""
+    """Find small image classifiers that fit a device, distil them, compress them, and show where they stand."""
     if version:
         import tutelage
 
