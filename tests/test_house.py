@@ -1,6 +1,7 @@
 """The house's own rules, read from the source: who may import whom, no cycles, sizes, and what the wheel holds."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -185,3 +186,23 @@ def test_the_wheel_holds_every_package() -> None:
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert packages - {"tutelage.bench.devices"} <= set(listed)
     assert {name for name in listed if name not in packages} <= {"tutelage.bench.devices"}
+
+
+# Distributions whose module has another name; and those that no module of ours imports, each with who needs it.
+MODULES_OF = {"scikit-learn": "sklearn", "grad-cam": "pytorch_grad_cam", "pillow": "PIL", "pyyaml": "yaml"}
+NEEDED_BY_OTHERS = {
+    "onnxscript": "torch.onnx exports through it",
+    "torchvision": "timm and ofa import it, and its version goes with torch's",
+    "pyarrow": "pandas writes Parquet with it",
+}
+
+
+def test_every_dependency_is_imported() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    imported = {name.split(".")[0] for path in sources() for name in imports_of(path)}
+    for requirement in listed:
+        name = re.split(r"[<>=!~\[ ]", requirement)[0]
+        module = MODULES_OF.get(name, name.lower().replace("-", "_"))
+        known = {found.lower() for found in imported} | imported
+        assert module in known or name in NEEDED_BY_OTHERS, f"{name}: nothing imports {module}"
+    assert set(NEEDED_BY_OTHERS) <= {re.split(r"[<>=!~\[ ]", requirement)[0] for requirement in listed}
