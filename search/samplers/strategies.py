@@ -1,17 +1,11 @@
-"""The registry of search strategies: one file each, and what other packages add under `tutelage.strategies`."""
+"""The registry of strategies: what the files of this package declare, and what others add (`tutelage.strategies`)."""
 
 from __future__ import annotations
 
-from tutelage.plugins import Registry
+from tutelage.plugins import Registry, modules_of
 
-from .default import DEFAULT
-from .eeea import EEEA
-from .linas import LINAS
-from .nni_tpe import NNI_TPE
-from .nsga2 import NSGA2
-from .random_search import RANDOM
 from .strategy import Strategy
 
 STRATEGIES: Registry[Strategy] = Registry(
-    "strategies", "strategy", Strategy, (DEFAULT, RANDOM, EEEA, NSGA2, LINAS, NNI_TPE)
+    "strategies", "strategy", Strategy, modules_of("tutelage.search.samplers", Strategy)
 )

@@ -69,11 +69,9 @@ def _space(name: str, multiplier: float, stem_stride: int) -> Space:
 
 
 # A stem of stride 1 keeps the maps of small images (28 px) large enough for the stages.
-SPACES = (
-    _space("ofa_mbv3_w1.0", 1.0, 2),
-    _space("ofa_mbv3_w1.2", 1.2, 2),
-    _space("ofa_mbv3_w0.75", 0.75, 2),
-    _space("ofa_mbv3_w0.75_stem1", 0.75, 1),
-    _space("ofa_mbv3_w1.0_stem1", 1.0, 1),
-    _space("ofa_mbv3_w1.2_stem1", 1.2, 1),
-)
+W100 = _space("ofa_mbv3_w1.0", 1.0, 2)
+W120 = _space("ofa_mbv3_w1.2", 1.2, 2)
+W075 = _space("ofa_mbv3_w0.75", 0.75, 2)
+W075_STEM1 = _space("ofa_mbv3_w0.75_stem1", 0.75, 1)
+W100_STEM1 = _space("ofa_mbv3_w1.0_stem1", 1.0, 1)
+W120_STEM1 = _space("ofa_mbv3_w1.2_stem1", 1.2, 1)

@@ -19,15 +19,13 @@ PROXYLESS = Family(
     bn_eps=1e-3,
 )
 
-SPACES = (
-    Space(
-        name="ofa_proxyless_w1.3",
-        family=PROXYLESS,
-        kernels=(3, 5, 7),
-        expands=(3, 4, 6),
-        depths=(2, 3, 4),
-        widths=scaled((32, 16, 24, 40, 80, 96, 192, 320, 1280), 1.3),
-        stem_stride=2,
-        resolutions=RESOLUTIONS,
-    ),
+SPACE = Space(
+    name="ofa_proxyless_w1.3",
+    family=PROXYLESS,
+    kernels=(3, 5, 7),
+    expands=(3, 4, 6),
+    depths=(2, 3, 4),
+    widths=scaled((32, 16, 24, 40, 80, 96, 192, 320, 1280), 1.3),
+    stem_stride=2,
+    resolutions=RESOLUTIONS,
 )

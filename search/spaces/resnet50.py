@@ -23,19 +23,17 @@ RESNET50 = Family(
 _MULTIPLIERS = (0.65, 0.8, 1.0)
 _STEM = scaled((64,), *_MULTIPLIERS)[0]
 
-SPACES = (
-    Space(
-        name="ofa_resnet50",
-        family=RESNET50,
-        kernels=(3,),
-        expands=(0.2, 0.25, 0.35),
-        depths=(0, 1, 2),
-        widths=(
-            tuple(divisible(width // 2) for width in _STEM),
-            _STEM,
-            *scaled((256, 512, 1024, 2048), *_MULTIPLIERS),
-        ),
-        stem_stride=2,
-        resolutions=RESOLUTIONS,
+SPACE = Space(
+    name="ofa_resnet50",
+    family=RESNET50,
+    kernels=(3,),
+    expands=(0.2, 0.25, 0.35),
+    depths=(0, 1, 2),
+    widths=(
+        tuple(divisible(width // 2) for width in _STEM),
+        _STEM,
+        *scaled((256, 512, 1024, 2048), *_MULTIPLIERS),
     ),
+    stem_stride=2,
+    resolutions=RESOLUTIONS,
 )

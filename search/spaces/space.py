@@ -1,16 +1,15 @@
-"""The registry of spaces: one file a family, and what other packages add under `tutelage.spaces`."""
+"""The registry of spaces: what the files of this package declare, and what others add under `tutelage.spaces`."""
 
 from __future__ import annotations
 
-from tutelage.plugins import Registry
+from tutelage.plugins import Registry, modules_of
 
-from . import mbv3, proxyless, resnet50
 from .definition import Gene, Genes, Slot, Space
 from .family import Family, Stage, divisible
 
 __all__ = ["SPACES", "Family", "Gene", "Genes", "Slot", "Space", "Stage", "divisible", "find_space"]
 
-SPACES: Registry[Space] = Registry("spaces", "space", Space, (*mbv3.SPACES, *proxyless.SPACES, *resnet50.SPACES))
+SPACES: Registry[Space] = Registry("spaces", "space", Space, modules_of("tutelage.search.spaces", Space))
 
 
 def find_space(name: str) -> Space:

@@ -170,7 +170,8 @@ def test_it_is_searched_under_a_bound(name: str) -> None:
         space,
         [Objective("error", "min", error, cheap=False), Objective("macs")],
         {"macs": bound},
-        evaluations=30,
+        strategy="nsga2",
+        evaluations=70,
         num_classes=4,
         in_channels=1,
     )
