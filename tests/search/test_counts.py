@@ -340,7 +340,7 @@ def test_archs_of_many_spaces_are_counted_in_their_order() -> None:
 
 def test_a_side_outside_the_list_and_an_unknown_space() -> None:
     assert count([PRESETS["EEEA-Net-C1"].replace(r=99)]).macs[0] > 0
-    with pytest.raises(InputError, match=r"did you mean ofa_mbv3_w1.0"):
+    with pytest.raises(InputError, match=r"did you mean 'ofa_mbv3_w1\.0"):
         count([PRESETS["EEEA-Net-C1"].replace(space="ofa_mbv3_w1.0_")])
 
 
