@@ -217,6 +217,10 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(self)}"
             raise InputError(f"unknown {self.noun} {name!r}: {hint}") from None
 
+    def declared(self, name: str) -> bool:
+        """Say whether a built-in entry or a plug-in, broken or not, has this name."""
+        return name in self.builtin or name in origins(self.group)
+
     def origin(self, name: str) -> Origin | None:
         """Give the plug-in's distribution and version, or None for a built-in entry."""
         return None if name in self.builtin else origin(self.group, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.plugins import Registry
 from tutelage.records import InputError
 
 from .nasnet import build_nasnet_mobile
 from .weights import first_conv_name, load_weights
 
-NASNET_MOBILE = "nasnetamobile"
 # Fewer patches a side than this leave attention nothing to attend to: at 64 px a patch of 16 gives 4 x 4 tokens.
 _MIN_PATCHES = 7
 # Below this a CNN made for 224 px (five halvings) ends on less than 2 x 2 cells: its stem keeps stride 1.
@@ -36,23 +37,34 @@ _CHECKED_BELOW = 112
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher as its paper calls it; `params` at 1000 classes, `macs` at `resolution` (conv, linear, attention)."""
+    """A network as its paper calls it: timm's `timm_name`, or what `build` makes.
+
+    `build(num_classes=, in_chans=, **options)` takes the recipe's options of the network; where their `name` has a
+    `timm_name` too, both find it. `params` are counted at 1000 classes, `macs` at `resolution` (conv, linear,
+    attention).
+    """
 
     name: str
-    timm_name: str
-    params: int
-    macs: float
+    timm_name: str = ""
+    params: int | None = None
+    macs: float | None = None
     resolution: int = 224
     kind: str = "cnn"
+    build: Callable[..., nn.Module] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.timm_name and self.build is None:
+            raise ValueError(f"teacher {self.name}: give timm's name or a function that builds it")
 
-def _table(*teachers: Teacher) -> dict[str, Teacher]:
-    return {teacher.name: teacher for teacher in teachers}
+    @property
+    def library_name(self) -> str:
+        """Give the name that `build_teacher` builds it by."""
+        return self.timm_name or self.name
 
 
 # Parameters are exact (timm 1.0.31); MACs are torch's FlopCounterMode / 2 at the native resolution, checked in the
 # tests. Counters that add batch norm and pooling read 1-3 % more (NASNetMobile 573 M instead of the paper's 564 M).
-TEACHERS: dict[str, Teacher] = _table(
+_TEACHERS = (
     Teacher("DenseNet121", "densenet121", 7_978_856, 2.834e9),
     Teacher("DenseNet161", "densenet161", 28_681_000, 7.728e9),
     Teacher("DenseNet201", "densenet201", 20_013_928, 4.291e9),
@@ -61,7 +73,7 @@ TEACHERS: dict[str, Teacher] = _table(
     Teacher("VGG16", "vgg16", 138_357_544, 15.470e9),
     Teacher("VGG19", "vgg19", 143_667_240, 19.632e9),
     Teacher("Xception", "legacy_xception", 22_855_952, 8.357e9, 299),
-    Teacher("NASNetMobile", NASNET_MOBILE, 5_289_978, 0.564e9),
+    Teacher("NASNetMobile", "nasnetamobile", 5_289_978, 0.564e9, build=build_nasnet_mobile),
     Teacher("MobileNetV2", "mobilenetv2_100", 3_504_872, 0.301e9),
     Teacher("Visformer-S", "visformer_small", 40_219_592, 4.879e9, kind="hybrid"),
     Teacher("AutoFormerV2-T", "swin_s3_tiny_224", 28_328_674, 4.623e9, kind="vit"),
@@ -73,6 +85,7 @@ TEACHERS: dict[str, Teacher] = _table(
     Teacher("DeiT-S", "deit_small_patch16_224", 22_050_664, 4.599e9, kind="vit"),
     Teacher("Swin-T", "swin_tiny_patch4_window7_224", 28_288_354, 4.491e9, kind="vit"),
 )
+TEACHERS = Registry("teachers", "teacher", Teacher, _TEACHERS)
 
 
 def timm_name(name: str) -> str:
@@ -89,13 +102,20 @@ def timm_name(name: str) -> str:
             f"{name!r} names pretrained weights, and nothing is downloaded: write {plain!r}, and give their file as "
             "`weights`"
         )
-    papers = {key.lower().replace("-", ""): teacher.timm_name for key, teacher in TEACHERS.items()}
+    if TEACHERS.declared(name):
+        return TEACHERS.find(name).library_name
+    papers = {key.lower().replace("-", ""): teacher.library_name for key, teacher in TEACHERS.items()}
     found = papers.get(name.lower().replace("-", ""), name)
-    if found == NASNET_MOBILE or timm.is_model(found):
+    if _builder(found) is not None or timm.is_model(found):
         return found
     near = difflib.get_close_matches(name, [*TEACHERS, *timm.list_models()], n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"unknown teacher {name!r}: give a paper's name ({', '.join(TEACHERS)}) or a timm name{hint}")
+
+
+def _builder(library_name: str) -> Callable[..., nn.Module] | None:
+    """Give the function that builds a network which timm lacks."""
+    return next((one.build for one in TEACHERS.values() if one.build and one.library_name == library_name), None)
 
 
 def _without_weights(name: str) -> str:
@@ -157,7 +177,8 @@ def _check_size(net: nn.Module, name: str, in_channels: int, resolution: int) ->
 def _build(name: str, num_classes: int, in_channels: int, resolution: int | None, options: dict[str, Any]) -> Any:
     import timm
 
-    if resolution is not None and "img_size" not in options and name != NASNET_MOBILE:
+    build = _builder(name)
+    if build is None and resolution is not None and "img_size" not in options:
         with torch.device("meta"):
             shape = timm.create_model(name, pretrained=False)
         if _takes_image_size(shape):
@@ -165,11 +186,12 @@ def _build(name: str, num_classes: int, in_channels: int, resolution: int | None
             if "vision_transformer" in type(shape).__module__ and "patch_size" not in options:
                 options["patch_size"] = small_patch(resolution, shape.patch_embed.patch_size[0])
     try:
-        if name == NASNET_MOBILE:
-            return build_nasnet_mobile(num_classes, in_channels, **options)
+        if build is not None:
+            return build(num_classes=num_classes, in_chans=in_channels, **options)
         return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        raise InputError(f"timm cannot build {name} with {options}: {error}; change the teacher's options") from error
+        who = "timm cannot" if build is None else "cannot"
+        raise InputError(f"{who} build {name} with {options}: {error}; change the teacher's options") from error
 
 
 def small_patch(resolution: int, native: int = 16) -> int:

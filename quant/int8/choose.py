@@ -1,6 +1,6 @@
 """Choose how a network is calibrated, on validation data and never on test.
 
-Enters a float .onnx file, calibration and validation images; leaves the int8 file of the best method and its report.
+`quantize_best` tries each scheme that is automatic.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from tutelage.quant.files import write_whole
 from tutelage.quant.run import run_onnx
-from tutelage.records import InputError
 
 from .calibration import Array, checked_calibration
-from .onnxruntime_ptq import QuantReport, check_float, default_activation_type, prepared, quantize_graph, report
-from .ranges import METHODS, Method, collect
+from .onnxruntime_ptq import check_float, default_activation_type, prepared, quantize_graph, report
+from .ranges import collect
+from .schemes.entry import QuantReport
+from .schemes.registry import automatic, find_ranges
 
 log = logging.getLogger(__name__)
 
@@ -34,30 +35,29 @@ def quantize_best(
     validation: npt.ArrayLike,
     *,
     score: Score | None = None,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[str] = (),
     per_channel: bool = True,
     threads: int = 1,
 ) -> QuantReport:
-    """Quantize by each method and keep the one that does best on `validation` images (n, c, h, w).
+    """Quantize by each of `methods` (default: all automatic schemes) and keep the best on `validation` images.
 
     Best is the highest `score`; where scores tie, or none is given, the least mean absolute difference of logits from
     the fp32 network's, which needs no labels and is far less noisy than accuracy. (Not squared: a few huge logits that
-    are cut, which changes no answer, would decide.) The report's `trials` hold the score of each method, or minus the
-    difference. The calibration images pass the network once for all methods.
+    are clipped, which changes no prediction, would decide.) `validation` has shape (n, c, h, w). The report's `trials`
+    hold the score of each method, or minus the difference. The calibration images pass the network once for all.
     """
     fp32_path, out_path = Path(fp32_path), Path(out_path)
     images, held_out = checked_calibration(calibration), checked_calibration(validation)
-    if not methods or (unknown := [name for name in methods if name not in METHODS]):
-        raise InputError(f"unknown calibration method {unknown[0] if methods else ''!r}; known: {', '.join(METHODS)}")
+    clips = {name: find_ranges(name) for name in methods or automatic()}
     check_float(fp32_path)
     reference = run_onnx(fp32_path, held_out, threads=threads)
     kind = default_activation_type()
-    best: tuple[tuple[float, float], Method, bytes] | None = None
+    best: tuple[tuple[float, float], str, bytes] | None = None
     trials: dict[str, float] = {}
     with prepared(fp32_path) as graph, tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
         histograms = collect(graph, images, threads=threads)
-        for method in methods:
-            ranges = {name: values.range(method) for name, values in histograms.items()}
+        for method, clip in clips.items():
+            ranges = {name: clip(values) for name, values in histograms.items()}
             content = quantize_graph(graph, ranges, per_channel=per_channel, activation_type=kind)
             trial = Path(folder) / f"{method}.onnx"
             trial.write_bytes(content)
@@ -67,7 +67,7 @@ def quantize_best(
             trials[method] = merit[0] if score else closeness
             if best is None or merit > best[0]:
                 best = merit, method, content
-    assert best is not None, "methods is not empty"
+    assert best is not None, "some scheme is automatic"
     write_whole(out_path, best[2])
     log.info("calibrated %s by %s; tried %s", out_path, best[1], trials)
     done = report(fp32_path, out_path, images, method=best[1], per_channel=per_channel, activation_type=kind)

@@ -15,9 +15,11 @@ from tutelage.quant.run import run_onnx
 from tutelage.records import InputError
 
 from .calibration import Array, checked_calibration
-from .onnxruntime_ptq import QuantReport, check_float, default_activation_type, prepared, quantize_graph, report
+from .onnxruntime_ptq import check_float, default_activation_type, prepared, quantize_graph, report
 from .placement import with_feeders
-from .ranges import Method, collect
+from .ranges import collect
+from .schemes.entry import QuantReport
+from .schemes.registry import find_ranges
 from .sensitivity import Sensitivity, sensitivity
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def quantize_mixed(
     score: Score,
     *,
     max_drop: float = 0.5,
-    method: Method = "minmax",
+    method: str = "minmax",
     threads: int = 1,
     latency: Latency | None = None,
     ranking: npt.ArrayLike | None = None,
@@ -87,12 +89,13 @@ def quantize_mixed(
     images, held_out = checked_calibration(calibration), checked_calibration(validation)
     if not max_drop >= 0:
         raise InputError(f"max_drop must be a number of points, not negative, got {max_drop}")
+    clip = find_ranges(method)
     check_float(fp32_path)
     target = score(run_onnx(fp32_path, held_out, threads=threads)) - max_drop / 100
     noise: Sensitivity | None = None
     kept: list[str] = []
     with prepared(fp32_path) as graph, tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
-        ranges = {name: held.range(method) for name, held in collect(graph, images, threads=threads).items()}
+        ranges = {name: clip(held) for name, held in collect(graph, images, threads=threads).items()}
         trials = _Trials(graph, ranges, held_out, score, target, threads, Path(folder))
         best = trials.file([], "all")
         if not trials.holds(best):

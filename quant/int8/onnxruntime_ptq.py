@@ -19,49 +19,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy.typing as npt
-from pydantic import Field
 
 from tutelage.quant.files import is_quantized, onnx_bytes, read_graph, sha256_of, write_whole
 from tutelage.quant.run import onnx_session, require
-from tutelage.records import InputError, Record
+from tutelage.records import InputError
 
 from .calibration import Array, calibration_hash, checked_calibration
 from .gates import fold_gates, free_outputs, gate_ranges, shorten_names, split_hard_swish
 from .placement import OPERATORS, count_operators, float_stem
-from .ranges import METHODS, PERCENTILE, Method, collect, write_ranges
+from .ranges import collect, write_ranges
 from .saturation import weight_bits
+from .schemes.entry import QuantReport
+from .schemes.registry import find_ranges
 
 log = logging.getLogger(__name__)
-
-
-class QuantReport(Record):
-    """One quantized file: what was done, on which images, and what it weighs."""
-
-    path: Path
-    scheme: str  # as a leaderboard row names it: int8-ptq, int8-mixed, int8-qat
-    runtime: str
-    runtime_version: str
-    method: str
-    per_channel: bool
-    weight_type: str
-    weight_bits: int = 8  # 7 where this processor's kernels overflow with 8, see saturation.py
-    activation_type: str
-    num_calibration: int
-    calibration_sha256: str
-    sha256: str
-    size_bytes: int
-    fp32_bytes: int
-    num_quantized: int  # operators that compute on integers
-    float_operators: tuple[str, ...] = ()  # kinds of operators that were left in float
-    excluded: tuple[str, ...] = ()  # operators kept in float on purpose, by name
-    stem: tuple[str, ...] = ()  # the operators that read the image, where float is faster for them (placement.py)
-    trials: dict[str, float] = Field(default_factory=dict)  # method -> its figure on validation, where one was chosen
-    num_learnt: int = 0  # activations whose range in the file is the one that training saw
-
-    @property
-    def size_ratio(self) -> float:
-        """Bytes on disk as a fraction of the fp32 file's."""
-        return self.size_bytes / self.fp32_bytes
 
 
 def quantize_onnx(
@@ -69,9 +40,8 @@ def quantize_onnx(
     out_path: Path | str,
     calibration: npt.ArrayLike,
     *,
-    method: Method = "minmax",
+    method: str = "minmax",
     per_channel: bool = True,
-    percentile: float = PERCENTILE,
     exclude: Sequence[str] = (),
     activation_type: str = "",
     threads: int = 1,
@@ -87,13 +57,12 @@ def quantize_onnx(
     require("onnxruntime")
     fp32_path, out_path = Path(fp32_path), Path(out_path)
     images = checked_calibration(calibration)
-    if method not in METHODS:
-        raise InputError(f"unknown calibration method {method!r}; known: {', '.join(METHODS)}")
+    clip = find_ranges(method)
     check_float(fp32_path)
     activation_type = activation_type or default_activation_type()
     with prepared(fp32_path) as graph:
         histograms = collect(graph, images, threads=threads)
-        ranges = {name: values.range(method, percentile) for name, values in histograms.items()}
+        ranges = {name: clip(values) for name, values in histograms.items()}
         content = quantize_graph(
             graph, ranges, per_channel=per_channel, exclude=exclude, activation_type=activation_type, learnt=learnt
         )

@@ -22,9 +22,9 @@ from tutelage.quant.run import first_line, require, run_openvino
 from tutelage.records import InputError
 
 from .calibration import Array, calibration_hash, checked_calibration
-from .onnxruntime_ptq import QuantReport
 from .ranges import whole_batches
 from .saturation import weight_bits
+from .schemes.entry import QuantReport
 
 log = logging.getLogger(__name__)
 

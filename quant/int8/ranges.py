@@ -1,83 +1,28 @@
-"""Find the range of every activation of an ONNX network over calibration images.
+"""Run calibration images through an ONNX network and count what every activation holds, in a histogram each.
 
-A range is (low, high) by min-max, percentile or entropy. Images pass in small batches, so memory does not grow with
-their number, and one pass serves all methods. onnxruntime's own
-calibrators keep all activations of all images, and their entropy has as many bins as levels, which makes it min-max.
+Images pass in small batches, so memory does not grow with their number, and one pass serves all schemes. onnxruntime's
+own calibrators keep all activations of all images, and their entropy has as many bins as levels, which makes it
+min-max.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tutelage.records import InputError
 
 from .calibration import Array
+from .schemes.entry import NUM_BINS, Histogram
 
-Method = Literal["minmax", "percentile", "entropy"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
-# Resolution of a histogram between a tensor's own lowest and highest value; TensorRT's calibrator uses as many.
-NUM_BINS = 2048
-NUM_LEVELS = 256  # levels of the candidate distribution in the KL search (Migacz, GTC 2017): those of uint8
-PERCENTILE = 99.99
 # At most so many values an image and tensor enter a histogram: a stride over more changes no percentile visibly.
 MAX_VALUES = 16384
 _BATCH = 8
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """What one tensor held: its extremes, and counts (NUM_BINS,) of equal bins between them."""
-
-    low: float
-    high: float
-    counts: npt.NDArray[np.int64]
-
-    def range(self, method: Method, percentile: float = PERCENTILE) -> tuple[float, float]:
-        """Give the clipping range by a method, inside [low, high]."""
-        if method == "minmax" or not self.high > self.low:
-            return self.low, self.high
-        if method == "percentile":
-            return self._percentile(percentile)
-        return self._entropy()
-
-    def _percentile(self, percentile: float) -> tuple[float, float]:
-        fraction = np.cumsum(self.counts) / self.counts.sum()
-        tail = (1 - percentile / 100) / 2
-        width = (self.high - self.low) / len(self.counts)
-        left = int(np.searchsorted(fraction, tail, side="right"))
-        right = int(np.searchsorted(fraction, 1 - tail, side="left"))
-        return self.low + left * width, self.low + (right + 1) * width
-
-    def _entropy(self) -> tuple[float, float]:
-        """Cut the high end, and the low end in proportion, where KL(values || their 8-bit form) is least."""
-        counts = self.counts.astype(np.float64)
-        # A ReLU puts half its values on 0 exactly, which any grid holds without error: left in, that spike hides the
-        # cost of cutting all the rest away.
-        spike = int(counts.argmax())
-        counts[spike] = counts[spike + 1] if spike + 1 < len(counts) else counts[spike - 1]
-        if not counts.any():
-            return self.low, self.high
-        best, best_size = np.inf, len(counts)
-        # The side with more mass is kept: cut from the right for (nearly) non-negative tensors, else from both.
-        both = self.low < -0.05 * self.high
-        for size in range(NUM_LEVELS, len(counts) + 1, 16):
-            kept, start = _keep(counts, size, both, self.low, self.high)
-            divergence = _divergence(counts, kept, start)
-            if divergence < best:
-                best, best_size = divergence, size
-        kept, start = _keep(counts, best_size, both, self.low, self.high)
-        width = (self.high - self.low) / len(counts)
-        return self.low + start * width, self.low + (start + len(kept)) * width
 
 
 def collect(graph: Path, images: Array, *, threads: int = 1) -> dict[str, Histogram]:
@@ -159,36 +104,3 @@ def whole_batches(images: Array, size: object, otherwise: int) -> Iterator[Array
     for start in range(0, len(images), step):
         stop = start + step if fixed else min(start + step, len(images))
         yield images[np.arange(start, stop) % len(images)]
-
-
-def _keep(
-    counts: npt.NDArray[np.float64], size: int, both: bool, low: float, high: float
-) -> tuple[npt.NDArray[np.float64], int]:
-    """Give the `size` bins that are kept and the first one's index: around zero when values have both signs."""
-    if not both:
-        return counts[:size], 0
-    zero = round(-low / (high - low) * len(counts)) if high > 0 else len(counts)
-    start = min(max(0, round(zero * (1 - size / len(counts)))), len(counts) - size)
-    return counts[start : start + size], start
-
-
-def _divergence(counts: npt.NDArray[np.float64], kept: npt.NDArray[np.float64], start: int) -> float:
-    """Give KL(p || q): p are the kept bins with what was cut added at their ends, q is p in NUM_LEVELS steps."""
-    p = kept.copy()
-    p[0] += counts[:start].sum()
-    p[-1] += counts[start + len(kept) :].sum()
-    level = _levels(len(kept))
-    filled = kept > 0
-    mass = np.bincount(level, weights=kept, minlength=NUM_LEVELS)
-    places = np.bincount(level, weights=filled, minlength=NUM_LEVELS)
-    q = np.where(filled, (mass / np.maximum(places, 1))[level], 0.0)
-    p, q = p / p.sum(), q / max(q.sum(), 1.0)
-    here = p > 0
-    return float((p[here] * np.log(p[here] / np.maximum(q[here], 1e-10))).sum())
-
-
-@functools.cache
-def _levels(size: int) -> npt.NDArray[np.int64]:
-    """Give the level `(size,)` of each of so many bins: the search asks for the same hundred sizes for every tensor."""
-    edges = np.linspace(0, size, NUM_LEVELS + 1).astype(int)
-    return np.repeat(np.arange(NUM_LEVELS), np.diff(edges))

@@ -20,8 +20,9 @@ from tutelage.records import Record
 from .calibration import Array, checked_calibration
 from .onnxruntime_ptq import check_float, prepared
 from .placement import float_stem, weighted_layers
-from .ranges import Method, collect, whole_batches
+from .ranges import collect, whole_batches
 from .saturation import WEIGHT_STEPS, weight_bits
+from .schemes.registry import find_ranges
 
 _BATCH = 16
 _LEVELS = 255
@@ -54,15 +55,16 @@ def sensitivity(
     calibration: npt.ArrayLike,
     images: npt.ArrayLike,
     *,
-    method: Method = "minmax",
+    method: str = "minmax",
     threads: int = 1,
 ) -> Sensitivity:
     """Run `images` (n, c, h, w; some tens are enough) once and give the noise of every layer that would be in int8."""
     fp32_path = Path(fp32_path)
     calibration, images = checked_calibration(calibration), checked_calibration(images)
+    clip = find_ranges(method)
     check_float(fp32_path)
     with prepared(fp32_path) as graph:
-        ranges = {name: held.range(method) for name, held in collect(graph, calibration, threads=threads).items()}
+        ranges = {name: clip(held) for name, held in collect(graph, calibration, threads=threads).items()}
         model = read_graph(graph)
         stem = float_stem(model)
         layers = [layer for layer in weighted_layers(model) if layer[0] not in stem]

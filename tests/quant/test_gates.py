@@ -80,7 +80,7 @@ def test_a_student_has_no_gate_left_in_float(digits, tmp_path) -> None:
 def test_folding_does_not_change_outputs(digits, tmp_path, monkeypatch) -> None:
     """The same ranges with the gates left in float: outputs differ by the rounding of the gate alone."""
     with prepared(digits.fp32) as graph:
-        ranges = {name: held.range("minmax") for name, held in collect(graph, digits.images[:16]).items()}
+        ranges = {name: (held.low, held.high) for name, held in collect(graph, digits.images[:16]).items()}
         (tmp_path / "folded.onnx").write_bytes(quantize_graph(graph, ranges))
         monkeypatch.setattr(ptq, "fold_gates", lambda model: 0)
         (tmp_path / "unfolded.onnx").write_bytes(quantize_graph(graph, ranges))

@@ -147,7 +147,7 @@ def test_bad_input_is_one_line(digits, int8, calibration, tmp_path: Path) -> Non
         quantize_openvino(digits.fp32, out.with_suffix(".xml"), calibration[:0])
     with pytest.raises(InputError, match="image 1 holds NaN"):
         quantize_onnx(digits.fp32, out, np.where(np.arange(3)[:, None, None, None] == 1, np.nan, calibration[:3]))
-    with pytest.raises(InputError, match="unknown calibration method 'kl'"):
+    with pytest.raises(InputError, match="unknown int8 method 'kl'"):
         quantize_onnx(digits.fp32, out, calibration, method="kl")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no operator named nowhere"):
         quantize_onnx(digits.fp32, out, calibration[:2], exclude=["nowhere"])

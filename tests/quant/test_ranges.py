@@ -14,7 +14,10 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization.calibrate import TensorsData
 
 from tutelage.quant.int8 import ranges
-from tutelage.quant.int8.ranges import NUM_BINS, NUM_LEVELS, Histogram, collect, whole_batches, write_ranges
+from tutelage.quant.int8.ranges import collect, whole_batches, write_ranges
+from tutelage.quant.int8.schemes.clipping import NUM_LEVELS, entropy, minmax, percentile
+from tutelage.quant.int8.schemes.entry import NUM_BINS, Histogram
+from tutelage.quant.int8.schemes.registry import automatic, find_ranges
 from tutelage.records import InputError
 
 RNG = np.random.default_rng
@@ -63,7 +66,7 @@ def test_histograms_hold_what_every_tensor_held(tmp_path: Path, batch: int | str
     # A constant has no width, and no bins to fill.
     assert (found["nothing"].low, found["nothing"].high, found["nothing"].counts.sum()) == (0, 0, 0)
     with np.errstate(all="raise"):
-        assert [found["nothing"].range(method) for method in ranges.METHODS] == [(0, 0)] * 3
+        assert [find_ranges(name)(found["nothing"]) for name in automatic()] == [(0, 0)] * 3
 
 
 def test_of_many_values_an_image_every_nth_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,11 +106,11 @@ def test_a_network_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
 def test_a_percentile_leaves_half_of_the_rest_at_each_end() -> None:
     # 1,000 equal bins of one value each over [-1, 9]: 99 % leaves out 5 values at each end.
     held = Histogram(-1.0, 9.0, np.ones(1000, np.int64))
-    assert held.range("percentile", 99.0) == pytest.approx((-0.95, 8.95))
-    assert held.range("percentile", 100.0) == pytest.approx((-1.0, 9.0))
-    assert held.range("minmax") == (-1.0, 9.0)
+    assert percentile(held, 99.0) == pytest.approx((-0.95, 8.95))
+    assert percentile(held, 100.0) == pytest.approx((-1.0, 9.0))
+    assert minmax(held) == (-1.0, 9.0)
     values = RNG(1).standard_normal(50_000)
-    (low, high), bin_width, tail = _histogram(values).range("percentile"), np.ptp(values) / NUM_BINS, 0.00005
+    (low, high), bin_width, tail = percentile(_histogram(values)), np.ptp(values) / NUM_BINS, 0.00005
     assert (values < low).mean() <= tail < (values < low + 1.01 * bin_width).mean()
     assert (values > high).mean() <= tail < (values > high - 1.01 * bin_width).mean()
 
@@ -163,7 +166,7 @@ def test_the_kl_search_is_its_definition(kind: str, bins: int) -> None:
     }[kind]
     held = _histogram(values, bins)
     with np.errstate(divide="raise", invalid="raise"):
-        found = held.range("entropy")
+        found = entropy(held)
     assert found == pytest.approx(_entropy(held))
     assert held.low <= found[0] < found[1] <= held.high + 1e-9
     if kind in ("both", "mostly positive", "positive", "top"):
@@ -173,7 +176,7 @@ def test_the_kl_search_is_its_definition(kind: str, bins: int) -> None:
 def test_a_single_value_is_kept_whole() -> None:
     counts = np.zeros(NUM_BINS, np.int64)
     counts[0] = 7
-    assert Histogram(0.0, 1.0, counts).range("entropy") == (0.0, 1.0)
+    assert entropy(Histogram(0.0, 1.0, counts)) == (0.0, 1.0)
 
 
 def test_batches_leave_no_image_out_and_repeat_the_first_where_the_size_is_fixed() -> None:

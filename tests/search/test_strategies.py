@@ -260,7 +260,7 @@ def test_a_strategy_of_another_package_is_used_and_shown_in_help(
         result = played("thrifty", TINY, evaluations=12)
         assert [row.counted["macs"] for row in result.evaluated] == sorted(count(TINY.decode(every)).macs)[:12]
         assert SearchSection(strategy="thrifty").strategy == "thrifty"
-        assert "thrifty of thrifty 2.1: the smallest architectures first" in shown_help()
+        assert "thrifty (from thrifty 2.1): the smallest architectures first" in shown_help()
     sys.modules.pop("thrifty_strategy", None)
     plugins.forget()
     assert "thrifty" not in shown_help()

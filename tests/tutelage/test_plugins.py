@@ -1,6 +1,7 @@
 """Registries with plug-ins: what other distributions add, and what is said of those that cannot be used."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,11 @@ from tutelage.distill.training.mixing import Mix
 from tutelage.distill.training.schedule import KDConfig
 from tutelage.distill.training.soft_term import Taught
 from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.stages.compress import scheme_for
 from tutelage.plugins import Origin, PluginError, Registry
+from tutelage.quant.int8.schemes.clipping import minmax
+from tutelage.quant.int8.schemes.entry import Histogram, Scheme
+from tutelage.quant.int8.schemes.registry import automatic, find_ranges
 from tutelage.records import InputError
 
 from .command import tutelage
@@ -249,7 +254,43 @@ def test_a_loss_of_a_plugin_distils_and_is_checked_as_others_are(installed: Inst
     term.close()
 
 
+HALVES = """
+from tutelage.quant.int8.schemes.entry import Scheme
+
+halves = Scheme("halves", "half of the extremes", (".onnx",), ranges=lambda held: (held.low / 2, held.high / 2))
+"""
+
+
+def test_a_scheme_of_a_plugin_gives_its_ranges_and_stands_in_the_help(installed: Install) -> None:
+    installed("halved", "0.2", {"schemes": {"halves": "halved:halves"}}, {"halved": HALVES})
+    assert find_ranges("halves")(Histogram(-2.0, 6.0, np.ones(4, np.int64))) == (-1.0, 3.0)
+    assert automatic() == ("minmax", "percentile", "entropy")  # it does not ask to be tried
+    assert load_recipe("demo", ["quantize.method=halves"]).quantize.method == "halves"
+    with pytest.raises(InputError, match="unknown int8 method 'halvs': did you mean 'halves'"):
+        load_recipe("demo", ["quantize.method=halvs"])
+    with pytest.raises(InputError, match=r"halves makes \.onnx files, openvino loads \.xml: give auto or minmax"):
+        scheme_for("halves", "openvino", ".xml")
+    assert scheme_for("auto", "openvino", ".xml") is None
+    for verb, name in (
+        ("quantize", "halves (from halved 0.2)"),
+        ("search", "phantom"),
+        ("distill", "category_relation"),
+    ):
+        done = tutelage(verb, "--help")
+        text = re.sub(r"[^a-z0-9_().]+", " ", done.stdout)
+        assert done.returncode == 0
+        assert name in text, text
+        assert not re.search(r"\{(schemes|datasets|losses)", done.stdout)
+
+
 def test_entries_that_say_nothing_or_too_much_are_refused() -> None:
+    for wrong in ({}, {"ranges": minmax, "quantize": lambda a, b, c: None}):
+        with pytest.raises(ValueError, match="either ranges or quantize"):
+            Scheme("empty", "nothing", (".onnx",), **wrong)
+    with pytest.raises(ValueError, match=r"ranges go into \.onnx files alone"):
+        Scheme("wide", "nothing", (".onnx", ".xml"), ranges=minmax)
+    with pytest.raises(ValueError, match="only ranges can be automatic"):
+        Scheme("own", "nothing", (".onnx",), quantize=lambda a, b, c: None, automatic=True)
     with pytest.raises(ValueError, match="either list_files or load_arrays"):
         DatasetEntry("empty", "nothing")
     with pytest.raises(ValueError, match="one of soft, embeddings and maps"):

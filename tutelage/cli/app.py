@@ -93,16 +93,16 @@ def search(
     space: Annotated[
         str | None,
         typer.Option(
-            help="Space of architectures, those with _stem1 for small images.",
+            help="Space of architectures, those with _stem1 for small images. One of: {spaces}.",
         ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set; see `tutelage data list`.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set: {datasets}; see `tutelage data list`.")] = None,
     path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
     evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="Search strategy.",
+            help="Search strategy. One of: {strategies:help}.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
@@ -147,11 +147,12 @@ def search(
     terminal.print_search(searched, Console())
 
 
-@app.command()
+@app.command(cls=RegistryCommand)
 def distill(
     arch: Annotated[
         Path | None, typer.Option(help="JSON of one architecture to teach; default: the search's winners.")
     ] = None,
+    method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -164,11 +165,11 @@ def distill(
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage as alone
-    from tutelage.pipeline.recipe import load_recipe
+    from tutelage.pipeline.recipe import load_recipe, with_options
 
     from . import output as terminal
 
-    chosen = load_recipe(recipe, set_ or ())
+    chosen = with_options(load_recipe(recipe, set_ or ()), {"distill.method": method})
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():
@@ -179,12 +180,12 @@ def distill(
     terminal.print_students(students, workspace, Console())
 
 
-@app.command()
+@app.command(cls=RegistryCommand)
 def quantize(
     model: Annotated[Path, typer.Argument(help="An fp32 ONNX file, e.g. one that `tutelage run` left in artifacts.")],
     out: Annotated[Path, typer.Option(help="Where the int8 model goes: .onnx, or .xml for OpenVINO.")],
     method: Annotated[
-        str | None, typer.Option(help="Ranges: auto (chosen on validation), minmax, percentile or entropy.")
+        str | None, typer.Option(help="How: auto (of ranges, the best on validation), or one of {schemes}.")
     ] = None,
     images: Annotated[int | None, typer.Option(help="Training images to calibrate on, drawn by class.")] = None,
     max_drop: Annotated[

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from tutelage.cli.output import print_figures
+from tutelage.cli.registry_help import registry_of
 from tutelage.plugins import GROUPS, Registry, broken, load, origin, origins
 from tutelage.quantities import in_units
 
 if TYPE_CHECKING:
     from tutelage.distill.data.dataset import DataReport, DatasetEntry
 
-# Every registry that plug-ins may add to: where it lives.
-REGISTRIES: Mapping[str, tuple[str, str]] = {
-    "datasets": ("tutelage.distill.data.registry", "DATASETS"),
-    "losses": ("tutelage.distill.losses.methods", "LOSSES"),
-    "augmentations": ("tutelage.distill.data.augmentations", "AUGMENTATIONS"),
-    "spaces": ("tutelage.search.spaces.space", "SPACES"),
-    "strategies": ("tutelage.search.samplers.strategies", "STRATEGIES"),
-}
 PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 
 
@@ -93,8 +84,7 @@ def _plugins() -> dict[str, str]:
     for group in GROUPS:
         if not origins(group):
             continue  # no room is imported for nothing
-        module, attribute = REGISTRIES.get(group, ("", ""))
-        registry: Registry[Any] | None = getattr(importlib.import_module(module), attribute) if module else None
+        registry = registry_of(group)
         added = registry.added() if registry else {name: origin(group, name) for name in load(group)}
         facts.update({f"plug-in {group} {name}": str(whose) for name, whose in added.items()})
         for error in registry.broken() if registry else broken(group):

@@ -1,32 +1,63 @@
-"""Help that lists what may be chosen, read from the registries when `--help` is printed, plug-ins included."""
+"""The registries that plug-ins may add to, and help that names what is in them when it is printed."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from typer.core import TyperCommand, TyperOption
 
-from tutelage.plugins import Registry
+from tutelage.plugins import Registry, load
 
-# The options whose help ends with the entries of a registry: module and attribute. Importing them costs time that a
-# command which prints no help should not spend.
-_LISTED: Mapping[str, tuple[str, str]] = {
-    "strategy": ("tutelage.search.samplers.strategies", "STRATEGIES"),
-    "space": ("tutelage.search.spaces.space", "SPACES"),
+# Where each registry lives; its module is imported when it is read.
+REGISTRIES: Mapping[str, tuple[str, str]] = {
+    "datasets": ("tutelage.distill.data.registry", "DATASETS"),
+    "schemes": ("tutelage.quant.int8.schemes.registry", "SCHEMES"),
+    "teachers": ("tutelage.distill.teachers.zoo", "TEACHERS"),
+    "losses": ("tutelage.distill.losses.methods", "LOSSES"),
+    "spaces": ("tutelage.search.spaces.space", "SPACES"),
+    "strategies": ("tutelage.search.samplers.strategies", "STRATEGIES"),
+    "runtimes": ("tutelage.bench.runtimes.registry", "RUNTIMES"),
+    "columns": ("tutelage.leaderboard.columns", "COLUMNS"),
+    "augmentations": ("tutelage.distill.data.augmentations", "AUGMENTATIONS"),
 }
 
 
+def registry_of(group: str) -> Registry[Any] | None:
+    """Give the registry of a plug-in group, or None where the package reads the group in another way."""
+    if group not in REGISTRIES:
+        return None
+    module, attribute = REGISTRIES[group]
+    found: Registry[Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def names_of(group: str, *, helped: bool = False) -> str:
+    """List a registry's names for a line of help, each plug-in's with its package, and `helped` what each one is."""
+    registry = registry_of(group)
+    if registry is None:
+        return ", ".join(load(group))
+    added = registry.added()
+    names = [f"{name} (from {added[name]})" if name in added else name for name in registry]
+    if not helped:
+        return ", ".join(names)
+    return "; ".join(f"{name}: {entry.help}" for name, entry in zip(names, registry.values(), strict=True))
+
+
 class RegistryCommand(TyperCommand):
-    """A command whose options of a registry list its entries in their help."""
+    """A verb whose help lists entries: `{schemes}` becomes that registry's names, `{schemes:help}` with a line each.
+
+    They are read when the help is printed: importing the registries costs time that no other call should spend.
+    """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Complete the options' help, then print it."""
-        options = [p for p in self.params if p.name in _LISTED and isinstance(p, TyperOption)]
+        options = [option for option in self.params if isinstance(option, TyperOption) and option.help]
         short = [option.help for option in options]
         for option in options:
-            option.help = f"{option.help} {_entries(*_LISTED[str(option.name)])}"
+            option.help = _PLACE.sub(lambda found: names_of(found[1], helped=bool(found[2])), option.help or "")
         try:
             super().format_help(ctx, formatter)
         finally:
@@ -34,11 +65,4 @@ class RegistryCommand(TyperCommand):
                 option.help = text
 
 
-def _entries(module: str, attribute: str) -> str:
-    registry: Registry[Any] = getattr(importlib.import_module(module), attribute)
-    parts = []
-    for name, entry in registry.items():
-        about = getattr(entry, "help", "")
-        whose = f" of {registry.origin(name)}" if registry.origin(name) else ""
-        parts.append(f"{name}{whose}{f': {about}' if about else ''}")
-    return f"One of: {'; '.join(parts)}."
+_PLACE = re.compile(rf"\{{({'|'.join(REGISTRIES)})(:help)?\}}")

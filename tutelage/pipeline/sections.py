@@ -270,8 +270,9 @@ class DistillSection(TrainSection):
 class QuantizeSection(Section):
     """How networks become int8: after training, and for students also by QAT (int8-qat rows)."""
 
-    # ONNX Runtime's ranges; auto: the method whose logits are nearest to fp32's on validation images.
-    method: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
+    # A scheme of quant/int8/schemes or a plug-in's; auto: the one whose logits are nearest to fp32's on validation
+    # images, for ONNX Runtime.
+    method: str = "auto"
     calibration_images: int = Field(128, ge=1)
     # Points of accuracy (several labels: of AUC) that int8 may lose on validation; then layers go back to float.
     max_drop: float | None = Field(None, ge=0, le=100)
@@ -280,6 +281,15 @@ class QuantizeSection(Section):
     # cxr3, two networks with and without teachers: AUC -.41, -.43, -.15 points in the mean, quantized alone -.25). That
     # was with ranges calibrated anew after training, as they were deployed until 2026-11-27.
     qat_lr: float = Field(1e-5, gt=0)
+
+    @field_validator("method")
+    @classmethod
+    def _a_scheme(cls, value: str) -> str:
+        from tutelage.quant.int8.schemes.registry import SCHEMES
+
+        if value != "auto":
+            SCHEMES.find(value)
+        return value
 
 
 class ExplainSection(Section):

@@ -23,12 +23,12 @@ app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices th
 def device_add(
     name: Annotated[str, typer.Argument(help="Name of the new profile.")],
     runtime: Annotated[
-        str, typer.Option(help="onnxruntime, openvino, ...; `tutelage doctor` lists them.")
+        str, typer.Option(help="One of: {runtimes}; `tutelage doctor` says which are installed.")
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option(help="Threads the runtime may use.")] = 1,
     batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
-    space: Annotated[str, typer.Option(help="Space whose blocks are measured.")] = "ofa_mbv3_w1.0",
+    space: Annotated[str, typer.Option(help="Space whose blocks are measured. One of: {spaces}.")] = "ofa_mbv3_w1.0",
     side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.stages.compress import calibration_images, quantize_for, validation
+from tutelage.pipeline.stages.compress import calibration_images, quantize_for, scheme_for, validation
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
-from tutelage.quant.int8.onnxruntime_ptq import QuantReport
-from tutelage.quant.int8.ranges import Method
+from tutelage.quant.int8.schemes.entry import QuantReport
+from tutelage.quant.int8.schemes.registry import find_ranges
 from tutelage.quant.int8.sensitivity import draw_sensitivity, sensitivity
 from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.records import InputError, Measurement
@@ -47,11 +47,9 @@ def quantize_file(
     runtime = _RUNTIMES.get(out.suffix)
     if runtime is None:
         raise InputError(f"{out}: name the int8 model .onnx (ONNX Runtime) or .xml (OpenVINO)")
-    if runtime == "openvino" and recipe.quantize.method in ("percentile", "entropy"):
-        raise InputError(
-            f"{out}: OpenVINO's ranges are the extremes, method {recipe.quantize.method} is for ONNX Runtime: "
-            "give --method minmax"
-        )
+    scheme = scheme_for(recipe.quantize.method, runtime, out.suffix)
+    if picture is not None and scheme is not None:
+        find_ranges(scheme.name)  # the noise that is drawn is that of its ranges
     ctx = open_context(recipe, workspace, report, threads)
     channels, side, width = input_shape(model, ctx.size)
     if side != width or channels != ctx.channels:
@@ -71,8 +69,7 @@ def quantize_file(
         measured = clock({"fp32": model, "int8": out})
         figures |= {f"{name}_p50_ms": measured[name].p50_ms for name in ("fp32", "int8")}
     if picture is not None:
-        method = cast(Method, made.method)  # the one that was used, chosen or given
-        noise = sensitivity(model, calibration, val.ranking, method=method, threads=threads)
+        noise = sensitivity(model, calibration, val.ranking, method=made.method, threads=threads)
         draw_sensitivity(noise, picture, kept=made.excluded)
         figures |= {"picture": str(picture), "noisiest_layer": noise.worst()[0].name}
     return figures

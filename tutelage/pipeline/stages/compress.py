@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from tutelage.pipeline.runtime_files import answers, int8_file, runtime_file
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.int8.choose import quantize_best
 from tutelage.quant.int8.mixed import Latency, quantize_mixed
-from tutelage.quant.int8.onnxruntime_ptq import QuantReport, quantize_onnx
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.quant.int8.openvino_ptq import Control, quantize_openvino
-from tutelage.quant.int8.ranges import Method
 from tutelage.quant.int8.saturation import weight_bits
+from tutelage.quant.int8.schemes.entry import QuantReport, Scheme
+from tutelage.quant.int8.schemes.registry import SCHEMES
 from tutelage.records import Artifact, InputError, Student
 
 log = logging.getLogger(__name__)
@@ -118,9 +119,13 @@ def quantized(
                 report = quantize_for(ctx, runtime, fp32, out, calibration, val, learnt=learnt)
                 scheme, made = report.scheme, told(report)
             else:
-                _check_method(ctx, runtime)
-                out, made = int8_file(ctx, runtime, network, fp32, side, calibration)
-                scheme = "int8-ptq"
+                chosen = scheme_for(ctx.recipe.quantize.method, runtime, fp32.suffix)
+                if chosen is not None and chosen.quantize is not None:
+                    report = _made_by(chosen, fp32, fp32.with_suffix(f".int8{fp32.suffix}"), calibration)
+                    scheme, out, made = report.scheme, report.path, told(report)
+                else:
+                    out, made = int8_file(ctx, runtime, network, fp32, side, calibration)
+                    scheme = "int8-ptq"
                 _check_drop(ctx, runtime, fp32, out, val)
         except InputError as error:
             left_out(ctx, f"no int8 row of {student.model} for {runtime}: {error}")
@@ -146,17 +151,22 @@ def quantize_for(
     is refused.
     """
     section = ctx.recipe.quantize
+    scheme = scheme_for(section.method, runtime, ".xml" if runtime == "openvino" else fp32.suffix)
+    if scheme is not None and scheme.quantize is not None:
+        if learnt is not None:
+            raise InputError(f"int8 method {scheme.name} takes no ranges that QAT has learnt: leave qat_epochs out")
+        report = _made_by(scheme, fp32, out, calibration)
+        _check_drop(ctx, runtime, fp32, out, val)
+        return report
     if learnt is not None:
         if runtime == "openvino":
-            _check_method(ctx, runtime)
             report = quantize_openvino(fp32, out, calibration, learnt=learnt)
         else:
-            method: Method = "minmax" if section.method == "auto" else section.method
+            method = "minmax" if section.method == "auto" else section.method
             report = quantize_onnx(fp32, out, calibration, method=method, learnt=learnt)
         _check_drop(ctx, runtime, fp32, out, val)
         return report
     if runtime == "openvino":
-        _check_method(ctx, runtime)
         control = None if section.max_drop is None else Control(val.images, val.score, section.max_drop)
         return quantize_openvino(fp32, out, calibration, control=control)
     if section.max_drop is not None:
@@ -174,7 +184,7 @@ def _held(
     if method == "auto":
         with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
             best = quantize_best(fp32, Path(folder) / "plain.onnx", calibration, val.choosing, threads=ctx.threads)
-        method, trials = cast(Method, best.method), best.trials
+        method, trials = best.method, best.trials
     report, _ = quantize_mixed(
         fp32, out, calibration, val.images, val.score,
         max_drop=max_drop, method=method, threads=ctx.threads, latency=latency, ranking=val.ranking,
@@ -182,12 +192,29 @@ def _held(
     return report.model_copy(update={"trials": trials})
 
 
-def _check_method(ctx: Context, runtime: str) -> None:
-    """Refuse ONNX Runtime's methods for a runtime whose quantizer has the extremes alone."""
-    if (method := ctx.recipe.quantize.method) not in ("auto", "minmax"):
+def _made_by(scheme: Scheme, fp32: Path, out: Path, calibration: Floats) -> QuantReport:
+    """Let a scheme write its file, and hold it to what rows rely on."""
+    assert scheme.quantize is not None, "the caller has asked"
+    report = scheme.quantize(fp32, out, calibration)
+    if not report.scheme.startswith("int8") or report.path != out or not out.is_file():
         raise InputError(
-            f"quantize.method {method} is for onnxruntime, {runtime} has minmax alone: give auto or minmax"
+            f"int8 method {scheme.name} reports scheme {report.scheme!r} at {report.path}: it must write {out}, and "
+            "its scheme must begin with int8"
         )
+    return report
+
+
+def scheme_for(method: str, runtime: str, suffix: str) -> Scheme | None:
+    """Give an int8 scheme by its name, None for `auto`; one that makes no files of a runtime's `suffix` is refused."""
+    if method == "auto":
+        return None
+    scheme = SCHEMES.find(method)
+    if suffix not in scheme.formats:
+        others = " or ".join(["auto", *(name for name, one in SCHEMES.items() if suffix in one.formats)])
+        raise InputError(
+            f"quantize.method {method} makes {', '.join(scheme.formats)} files, {runtime} loads {suffix}: give {others}"
+        )
+    return scheme
 
 
 def calibration_images(ctx: Context, side: int) -> Floats:
@@ -228,7 +255,7 @@ def inputs_of(ctx: Context, student: Student, runtimes: Sequence[str]) -> dict[s
         | {name: find_runtime(name).version() for name in runtimes if name not in ("onnxruntime", "openvino")},
         "seed": ctx.recipe.seed,
         "weight_bits": weight_bits(),
-    }
+    } | ({"scheme of": str(plugin)} if (plugin := SCHEMES.origin(ctx.recipe.quantize.method)) else {})
 
 
 def read_variants(student: Student, entries: Sequence[dict[str, Any]]) -> list[Variant]:

@@ -17,7 +17,7 @@ from tutelage.distill.data.loader import images_id
 from tutelage.distill.losses.logits import balanced_weights
 from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.weights import load_weights
-from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.teachers.zoo import TEACHERS, build_teacher
 from tutelage.distill.training.soft_targets import SoftTargets
 from tutelage.distill.training.train import KDConfig, TrainResult, TrainSchedule, train, validate
 from tutelage.pipeline import networks
@@ -42,6 +42,7 @@ def teach_teacher(ctx: Context, section: TeacherSection) -> Student:
         seed=ctx.recipe.seed,
     )
     inputs = {
+        **_package_of(student),
         "data": ctx.data_key,
         "teacher": section.model_dump(mode="json", exclude={"weights"}),
         "weights": file_hash(section.weights),
@@ -67,12 +68,24 @@ def teach_teacher(ctx: Context, section: TeacherSection) -> Student:
     return networks.record(ctx.workspace.stage(f"teacher {section.name}", inputs, work).result)
 
 
+def _package_of(student: Student) -> dict[str, str]:
+    """Name the plug-in that builds a network, if one does: another version of it may build another one."""
+    plugin = TEACHERS.origin(student.library_name)
+    return {"network of": str(plugin)} if plugin else {}
+
+
 def take_student(ctx: Context, student: Student, weights: Path) -> Student:
     """File and validate a student as its weights file has it: no training, no teacher, one row whatever the seeds."""
     student = student.model_copy(
         update={"recipe": ctx.recipe.name, "dataset": ctx.dataset.name, "seed": ctx.recipe.seed}
     )
-    inputs = {"data": ctx.data_key, "student": student.to_dict(), "weights": file_hash(weights), "epochs": 0}
+    inputs = {
+        **_package_of(student),
+        "data": ctx.data_key,
+        "student": student.to_dict(),
+        "weights": file_hash(weights),
+        "epochs": 0,
+    }
 
     def work(folder: Path) -> dict[str, Any]:
         model = networks.build(ctx, student)
@@ -105,6 +118,7 @@ def teach_student(
         }
     )
     inputs = {
+        **_package_of(student),
         "data": ctx.data_key,
         "student": student.to_dict(),
         "start": start_key,

@@ -1,0 +1,124 @@
+"""A package that adds to Tutelage from outside (tests/plugin_package), used by the command line; and its page."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tutelage.cli.registry_help import REGISTRIES, registry_of
+from tutelage.plugins import GROUPS
+
+from .command import tutelage
+from .installed import installer
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "tests" / "plugin_package"
+PROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+ADDED = {group.removeprefix("tutelage."): points for group, points in PROJECT["entry-points"].items()}
+RECIPE = PACKAGE / "example.yaml"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the package known as an installation does, without one."""
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    for install in installer(tmp_path / "site", monkeypatch):
+        (tmp_path / "site").mkdir()
+        install(PROJECT["name"], PROJECT["version"], ADDED, {})
+        yield
+
+
+def test_the_package_adds_one_of_each_registry() -> None:
+    assert set(ADDED) <= set(REGISTRIES) == set(GROUPS)
+    for group in REGISTRIES:
+        registry = registry_of(group)
+        assert registry is not None
+        assert registry.group == group
+
+
+def check_what_is_shown(doctor: str, data_list: str, helps: str) -> None:
+    """Expect every entry in `doctor`, and by name where the command line lists its kind."""
+    facts = json.loads(doctor)
+    whose = f"{PROJECT['name']} {PROJECT['version']}"
+    for group, points in ADDED.items():
+        for name in points:
+            assert facts[f"plug-in {group} {name}"] == whose
+    assert json.loads(data_list)["rings"]["plugin"] == whose
+    plain = re.sub(r"[^\w().-]+", " ", helps)
+    for name in ("rings", "cosine", "per_tensor"):
+        assert f"{name} (from {whose})" in plain, plain
+
+
+@pytest.mark.usefixtures("package")
+def test_the_command_line_shows_what_the_package_adds() -> None:
+    helps = " ".join(tutelage(verb, "--help").stdout for verb in ("search", "distill", "quantize"))
+    check_what_is_shown(tutelage("doctor", "--json").stdout, tutelage("data", "list", "--json").stdout, helps)
+
+
+def check_rows(printed: str) -> None:
+    rows = json.loads(printed)
+    assert {row["dataset"] for row in rows} == {"rings"}
+    assert {row["scheme"] for row in rows} == {"fp32", "int8-per-tensor"}
+    assert {row["role"] for row in rows} == {"teacher", "student"}
+    for row in rows:
+        if row["scheme"] != "fp32":
+            assert row["details"]["quantization"]["method"] == "per_tensor"
+            assert row["details"]["quantization"]["per_channel"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("package")
+def test_a_run_uses_the_packages_data_set_augmentation_loss_and_scheme(tmp_path: Path) -> None:
+    done = tutelage("run", str(RECIPE), "--workspace", str(tmp_path / "w"), "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    check_rows(done.stdout)
+
+
+def test_a_recipe_names_what_only_the_package_adds() -> None:
+    done = tutelage("run", str(RECIPE), "--workspace", "unused")
+    assert done.returncode == 2
+    assert "unknown data set 'rings'" in done.stderr
+
+
+@pytest.mark.long
+def test_the_package_installed_in_a_folder_of_its_own_is_used_by_other_processes(tmp_path: Path) -> None:
+    site, source = tmp_path / "site", tmp_path / "source"
+    shutil.copytree(PACKAGE, source)  # a build leaves files behind
+    uv = Path(sys.executable).with_name("uv")
+    pip = (
+        [str(uv), "pip", "install", "--python", sys.executable]
+        if uv.exists()
+        else [sys.executable, "-m", "pip", "install"]
+    )
+    command = [*pip, "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "tutelage", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    helps = " ".join(run(verb, "--help") for verb in ("search", "distill", "quantize"))
+    check_what_is_shown(run("doctor", "--json"), run("data", "list", "--json"), helps)
+    check_rows(run("run", str(RECIPE), "--workspace", "w", "--json"))
+
+
+def test_the_page_is_the_package() -> None:
+    """Every file of the package stands in docs/extending.md as it is."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", page, re.M | re.S)
+    files = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".toml", ".yaml")]
+    assert len(files) >= 6
+    for path in files:
+        if path.name == "__init__.py":
+            continue
+        assert path.read_text(encoding="utf-8") in blocks, f"docs/extending.md does not show {path.name} as it is"
