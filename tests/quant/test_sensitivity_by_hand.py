@@ -17,6 +17,7 @@ from tutelage.quant.int8.saturation import WEIGHT_STEPS, weight_bits
 from tutelage.quant.int8.sensitivity import (
     LayerSensitivity,
     Sensitivity,
+    _channel_axis,
     draw_sensitivity,
     rounded,
     sensitivity,
@@ -111,6 +112,18 @@ def test_the_noise_of_every_kind_of_layer(tmp_path: Path, num: int, size: float)
     assert [layer.noise for layer in report.worst()] == sorted(expected.values(), reverse=True) or np.allclose(
         [layer.noise for layer in report.worst()], sorted(expected.values(), reverse=True), rtol=0.01
     )
+
+
+def test_values_on_the_grid_make_no_noise(tmp_path: Path) -> None:
+    """The highest value of a range is its last level, 255, where none lies below 0."""
+    weights = {name: np.ones_like(value) for name, value in _weights().items()}
+    images = np.ones((4, 3, 4, 4), np.float32)
+    report = sensitivity(_write(tmp_path / "m.onnx", weights), images, images)
+    assert [layer.noise for layer in report.layers] == pytest.approx([0] * 4, abs=1e-9)  # a level off is 1.5e-5
+
+
+def test_outputs_are_the_last_axis_of_a_product_however_many_it_has() -> None:
+    assert _channel_axis(helper.make_node("MatMul", ["x", "w"], ["y"])) == -1
 
 
 def test_a_layer_that_reads_zeros_has_no_noise(tmp_path: Path) -> None:

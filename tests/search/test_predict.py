@@ -188,8 +188,9 @@ def test_bad_scores_are_named() -> None:
     archs = some_archs(4)
     with pytest.raises(InputError, match="score 2 is nan"):
         AccuracyPredictor().fit(archs, [1.0, 2.0, float("nan"), 3.0])
-    with pytest.raises(InputError, match="one score an arch"):
-        AccuracyPredictor().fit(archs, [1.0])
+    for scores in ([1.0], [1.0, 2.0, 3.0, 4.0, 5.0]):
+        with pytest.raises(InputError, match="one score an arch"):
+            AccuracyPredictor().fit(archs, scores)
     with pytest.raises(InputError, match="too few"):
         AccuracyPredictor().fit(archs[:1], [1.0])
     with pytest.raises(InputError, match="has seen no scores"):
@@ -229,16 +230,18 @@ def test_a_space_it_does_not_know_is_refused_whichever_comes_first() -> None:
         model.predict(some_archs(2))
 
 
-def test_a_file_that_is_absent_or_lacks_an_array_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_absent_or_lacks_an_array_or_is_pickled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.npz is not a saved accuracy predictor"):
         AccuracyPredictor.load(tmp_path / "none.npz")
     archs = some_archs(6)
     path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
     with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files if name != "values"}
-    np.savez(path, **arrays)
-    with pytest.raises(InputError, match=r"model\.npz is not a saved accuracy predictor"):
-        AccuracyPredictor.load(path)
+        arrays = dict(file)
+    # Objects are pickled, and what is pickled is never loaded.
+    for values in ({}, {"values": arrays["values"].astype(object)}):
+        np.savez(path, **{name: array for name, array in arrays.items() if name != "values"}, **values)
+        with pytest.raises(InputError, match=r"model\.npz is not a saved accuracy predictor"):
+            AccuracyPredictor.load(path)
 
 
 @pytest.fixture
