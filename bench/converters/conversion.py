@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Files that lie beside a model and belong to it.
 BESIDE = {".xml": ".bin", ".param": ".bin"}
-# Told after each file: how many are done, of how many.
+# Called after each file: how many are done, of how many.
 Done = Callable[[int, int], None]
 
 

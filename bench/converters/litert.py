@@ -152,8 +152,10 @@ def _install(command: list[str], folder: Path) -> None:
         raise InputError(f"the LiteRT converter was not installed within {INSTALL_SECONDS} s: try again") from error
     if done.returncode:
         lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-        told = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no reason")
-        raise InputError(f"cannot make the LiteRT converter in {folder}: {told}; it needs venv and a package index")
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no reason"
+        )
+        raise InputError(f"cannot make the LiteRT converter in {folder}: {reason}; it needs venv and a package index")
 
 
 def _start(python: Path, share: Sequence[Conversion], log: Path) -> tuple[subprocess.Popen[str], Path]:

@@ -1,7 +1,7 @@
-"""Convert ONNX files to LiteRT: runs in the converter's own environment, with onnx and onnx2tf alone.
+"""Convert ONNX files to LiteRT; runs in the converter's own environment, which has only onnx and onnx2tf.
 
-Enters: one JSON line on standard input, `[{"onnx": path, "tflite": path, "shape": [b, c, h, w]}, ..]`. Leaves: the
-.tflite files (input and output as in the ONNX file, float32), and one JSON line each: `{}` or `{"error": reason}`.
+Reads one JSON line from standard input, `[{"onnx": path, "tflite": path, "shape": [b, c, h, w]}, ..]`, writes the
+.tflite files (float32, input and output as in the ONNX file) and prints a JSON line each: `{}` or `{"error": reason}`.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ def convert(source: str, target: str, shape: Sequence[int]) -> None:
 
 def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what the converter prints is no answer
+    os.dup2(2, 1)  # what the converter prints goes to standard error
     for job in json.loads(sys.stdin.readline()):
         try:
             convert(job["onnx"], job["tflite"], job["shape"])
-            answer = {}
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the parent tells the reason
+            reply = {}
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the parent reports the reason
             lines = str(error).strip().splitlines() or [""]
-            answer = {"error": f"{type(error).__name__}: {lines[0]}"}
-        print(json.dumps(answer), file=out, flush=True)
+            reply = {"error": f"{type(error).__name__}: {lines[0]}"}
+        print(json.dumps(reply), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def _convert(conversion: Conversion, folder: Path) -> None:
     command = [_pnnx(), "net.onnx", f"inputshape=[{','.join(map(str, conversion.shape))}]", "fp16=0"]
     (folder / "net.onnx").write_bytes(conversion.onnx.read_bytes())  # pnnx writes its results beside its input
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             command,
             cwd=folder,
             capture_output=True,
@@ -43,14 +43,14 @@ def _convert(conversion: Conversion, folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{conversion.onnx} was not converted for ncnn within {CONVERT_SECONDS} s") from error
     graph, weights = folder / "net.ncnn.param", folder / "net.ncnn.bin"
-    if told.returncode or not graph.is_file():
-        lines = f"{told.stdout}\n{told.stderr}".strip().splitlines()
+    if done.returncode or not graph.is_file():
+        lines = f"{done.stdout}\n{done.stderr}".strip().splitlines()
         raise InputError(f"{conversion.onnx} cannot be converted for ncnn: {lines[-1] if lines else 'no reason'}")
-    # pnnx leaves what it knows no layer for under the name it has in PyTorch, which ncnn could not load.
+    # pnnx keeps the PyTorch name of an operator it has no layer for; ncnn could not load such a file.
     kinds = {line.split()[0] for line in graph.read_text().splitlines()[2:] if line.strip()}
     if unknown := sorted(kind for kind in kinds if "." in kind):
         raise InputError(f"{conversion.onnx} cannot be converted for ncnn: it has no layer for {', '.join(unknown)}")
-    # The graph last: who finds it finds its weights, too.
+    # The graph last: where it exists, its weights do too.
     for part, target in ((weights, conversion.target.with_suffix(".bin")), (graph, conversion.target)):
         with whole_file(target) as aside:
             aside.write_bytes(part.read_bytes())

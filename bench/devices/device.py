@@ -1,7 +1,7 @@
 """Make a device profile by measuring: fit a latency model and write both; check that a profile still holds.
 
 `make_profile` exports archs and blocks by callables and leaves `NAME.yaml` and `NAME.latency.json` in a folder;
-profiles are found and read by `profiles.py`.
+`profiles.py` reads them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def make_profile(
     """Measure a device, fit its latency model and write both into `folder`; returns the profile.
 
     `export(arch, path)` and `export_block(spec, path)` write a model file whose suffix says the format. Without
-    `export_block` the model is fitted on counts alone and wants more nets. `minutes` bounds the sessions: nets are
+    `export_block` the model is fitted on counts only and needs more nets. `minutes` bounds the sessions: nets are
     added and measured again until the model's error is at most `small_error`, or the time is over.
     Files that had to be converted for the runtime are kept in the folder `kept`.
     Raises InputError for what cannot be run, UnsteadyDeviceError for a device that is not steady.
@@ -86,22 +86,22 @@ def make_profile(
          "host": ssh or "local", "command": command}
     )  # fmt: skip
     _reach(profile)
-    found_out = calibrate(
+    calibration = calibrate(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
         export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max(num_nets, MAX_NETS),
         small_error=small_error, tolerance=tolerance, kept=kept, seed=seed, progress=progress,
     )  # fmt: skip
-    model, first = found_out.model, next(iter(found_out.timed.measurements.values()))
+    model, first = calibration.model, next(iter(calibration.timed.measurements.values()))
     profile = DeviceProfile.from_dict(
         {
             **profile.to_dict(),
             "runtime_version": first.runtime_version,
             "effective_precision": first.effective_precision,
-            "cpu_model": found_out.timed.cpu_model,
+            "cpu_model": calibration.timed.cpu_model,
             "latency_model": f"{name}.latency.json",
             "spaces": (space.name,),
             "resolutions": sides,
-            "steadiness": round(found_out.unsteadiness, 5),
+            "steadiness": round(calibration.unsteadiness, 5),
             "model_error": round(model.error, 5),
             "created": utc_now(),
         }
@@ -125,7 +125,7 @@ class DeviceCheck:
     profile: DeviceProfile
     drift: float | None  # anchors now over anchors then, minus 1; None: no anchors were measured then
     error: float  # mean relative error of the predictions on freshly measured nets, at the scale of then if it is known
-    covered: float  # share of fresh nets inside their 90 % interval
+    covered: float  # fraction of fresh nets inside their 90 % interval
     holds: bool
 
 

@@ -1,7 +1,7 @@
 """Device profiles on disk: where they lie, how they are read, checked and written.
 
 A profile is a readable, editable YAML file; its latency model lies beside it as JSON. Profiles come from the
-workspace, then the user's folder, then the package: the first of a name wins.
+workspace, then the user's folder, then the package: the first of a name is used.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # What stands beside each field of a written profile.
 _COMMENTS = {
-    "name": "how budgets and rows call this device",
+    "name": "name of this device in budgets and rows",
     "runtime": "what runs the models: onnxruntime, openvino, torch, ...",
     "runtime_version": "of the runtime when the profile was made",
     "threads": "threads of one inference; part of the device",
     "batch": "images of one inference; part of the device, as times of batch 1 and 64 rank networks differently",
-    "precision": "what is asked of the runtime for fp32 models: fp32, bf16, fp16 or int8",
+    "precision": "the precision requested of the runtime for fp32 models: fp32, bf16, fp16 or int8",
     "effective_precision": "what the runtime said it computes in",
     "cpu_model": "the processor that was measured",
     "host": "local, USER@HOST reached by ssh, or unreachable: predicted from its latency model, never measured",
     "command": "a launcher for what ssh does not reach; {runner} and {folder} are filled in",
     "latency_model": "file beside this one; empty: no predictions, only measurements",
     "spaces": "search spaces the latency model covers",
-    "resolutions": "input sides in pixels it covers",
-    "steadiness": "to what share the nets' times are known, 95 % of them within it (0.02 is 2 %)",
+    "resolutions": "input resolutions in pixels it covers",
+    "steadiness": "relative error of the nets' measured times, 95 % of them within it (0.02 is 2 %)",
     "model_error": "mean relative error of the latency model on nets held out of its fit, a fraction",
     "created": "when it was measured; `tutelage device check` says whether it still holds",
 }
@@ -54,7 +54,7 @@ def user_folder() -> Path:
 
 
 def profile_folders(workspace: Path | None) -> list[Path]:
-    """List the folders profiles are looked for in, the first wins: workspace, user, package."""
+    """List the folders that are searched for profiles, in order of precedence: workspace, user, package."""
     package = Path(str(importlib.resources.files("tutelage.bench.devices")))
     return ([Path(workspace) / "devices"] if workspace else []) + [user_folder(), package]
 
@@ -160,9 +160,9 @@ def check_profile_values(profile: DeviceProfile) -> None:
     for field in ("steadiness", "model_error"):
         value = getattr(profile, field)
         if value is not None and not 0 <= value < 10:
-            raise InputError(f"{field} is {value}: it is a share, 0.02 for 2 %")
+            raise InputError(f"{field} is {value}: it is a fraction, 0.02 for 2 %")
     if any(side < 1 for side in profile.resolutions):
-        raise InputError(f"resolutions is {list(profile.resolutions)}: give input sides in pixels, 1 or more")
+        raise InputError(f"resolutions is {list(profile.resolutions)}: give input resolutions in pixels, 1 or more")
 
 
 def write_profile(profile: DeviceProfile, folder: Path) -> Path:

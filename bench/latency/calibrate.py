@@ -1,8 +1,8 @@
-"""Fit a latency model to a device: blocks once, a few whole nets in several fresh sessions, until the error is small.
+"""Fit a latency model to a device by measuring blocks once and a few whole nets in several sessions: `calibrate`.
 
-Enters: a profile that says how models run, a space, and callables that export an arch or a block to a model file.
-Leaves: the model, the labels it was fitted on and how noisy they are. Every session loads every net anew: the same
-file in another process differs by about 2 % (where its weights lie in memory), and only fresh loads average that out.
+The result is a `Calibration`: the model, the measured nets and the noise of their times. Every session loads every net
+again, because the same file in another process differs by about 2 % (where its weights lie in memory) and only fresh
+loads average that out.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class Calibration:
     nets: list[Arch]
     net_ms: Floats
     held_out_ms: Floats
-    label_noise: float  # standard error of a label, a share: the spread of its sessions over the root of their number
+    label_noise: float  # relative standard error of a label: standard deviation over its sessions / sqrt(their number)
     unsteadiness: float  # the same of the worst net but 5 %
     sessions: int
     seconds: float
     timed: TimedJobs  # the first session
-    own_seconds: float = 0.0  # without the held-out nets' share, which a device that is only added does not pay
-    held_out_noise: float = math.nan  # as `label_noise`, of the held-out nets alone: no model can do better
+    own_seconds: float = 0.0  # without the time of the held-out nets, which a device that is only added does not need
+    held_out_noise: float = math.nan  # as `label_noise`, of the held-out nets only: no model can do better
 
 
 def calibrate(
@@ -82,9 +82,9 @@ def calibrate(
     """Measure and fit until the held-out error is known to be small, or until the time is over.
 
     Starts with `num_nets` nets chosen by design; while the error (plus its standard error) is above `small_error`,
-    four nets join, those the model knows least about, up to `max_nets`. `space` has the resolutions to cover. Without
-    `export_block` the model is fitted on counts alone and wants more nets. `held_out` nets are measured beside them,
-    in time of their own, not counted as the model's. Converted files (LiteRT, ncnn) are kept in the folder `kept`.
+    four nets are added, those with the widest prediction interval, up to `max_nets`. `space` has the resolutions.
+    Without `export_block` the model is fitted on counts only and needs more nets. `held_out` nets are measured
+    beside them, in time that is not counted as the model's. Converted files (LiteRT, ncnn) are kept in `kept`.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
     clock = _Clock(minutes * 60, time.monotonic())
@@ -106,7 +106,7 @@ def calibrate(
             files.convert()
             if not log_ms:  # some formats take minutes to make: half of the time is for measuring all the same
                 clock.seconds += max(0.0, clock.seconds / 2 - clock.left())
-            # Loaded first, nets were seen 2 % slower: each session has another order, and the first one's anchor scale.
+            # Nets loaded first measure 2 % slower: each session has another order, and the first one's anchor scale.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
             anchor_ms = first.anchor_ms if first else None
             timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress, anchor_ms)
@@ -148,7 +148,7 @@ class _Clock:
         self.lent += max(0.0, seconds)
 
     def share(self, begun: float, lent: float) -> float:
-        """Lend a share of the time since `begun`; returns the seconds that remain the calibration's own."""
+        """Lend the fraction `lent` of the time since `begun`; returns the seconds that remain the calibration's own."""
         took = time.monotonic() - begun
         self.lend(took * lent)
         return took * (1 - lent)
@@ -190,9 +190,9 @@ def measure_nets(
 
 
 def combine_sessions(log_ms: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Average each net's log time over the sessions it was in; returns ms and standard errors (shares) by name.
+    """Average each net's log time over the sessions it was in; returns ms and relative standard errors by name.
 
-    What all nets of a session have in common is the session's, not theirs: it is taken out by the median.
+    The effect that all nets of a session have in common is removed by its median.
     """
     names = list(dict.fromkeys(name for session in log_ms for name in session))
     table = np.array([[session.get(name, np.nan) for session in log_ms] for name in names])
@@ -253,7 +253,7 @@ class _Files:
         return self.jobs[name]
 
     def blocks(self, specs: Sequence[BlockSpec]) -> list[Job]:
-        """Export the table's blocks; they share processes and do not decide about steadiness."""
+        """Export the table's blocks; they run in shared processes and do not count for steadiness."""
         jobs = []
         for index, spec in enumerate(specs):
             assert self.export_block is not None
@@ -316,7 +316,7 @@ def _session(
     progress: Progress | None,
     anchor_ms: float | None = None,
 ) -> TimedJobs:
-    """Measure every job once more, freshly loaded; its steadiness is judged over the sessions, not in this one."""
+    """Measure every job once more, freshly loaded; steadiness is computed over the sessions, not in this one."""
     return measure_jobs(
         jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
         tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, copied_load_ms=_COPIED_LOAD_MS,

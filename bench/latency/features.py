@@ -1,7 +1,7 @@
-"""What a latency model sees of an architecture: block-table sums where blocks were measured, else counts per stage.
+"""Features of architectures for the latency model: sums of measured block times, or counts per stage without them.
 
-Enters: archs. Leaves: an array (archs, features) and, for every column, the group it belongs to; a group's columns
-share one prior in `model.py`. Also the design: which architectures to measure so that few of them tell the most.
+`block_features` and `count_features` return an array `(archs, features)` and the group of every column; the columns of
+a group have one prior in `model.py`. `design` chooses the architectures to measure (D-optimal design).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def block_features(
 ) -> tuple[Floats, list[str]]:
     """Give the measured block times of each arch in ms, summed over the net and (`stages`) each stage, and counts.
 
-    The counts mend what blocks measured alone cannot show: each call of the runtime has a cost of its own, and a
+    The counts add what separately measured blocks cannot show: each call of the runtime has a cost of its own, and a
     whole net's weights do not stay in the cache as one block's do, the more so the more there are (hence the square;
     on small images, where weights outweigh the arithmetic, it halves the error).
     Raises InputError for an arch with a block that is not in the table.
@@ -71,7 +71,7 @@ def block_features(
 
 @lru_cache(maxsize=16384)
 def _arch_counts(arch: Arch, num_classes: int, in_channels: int) -> Floats:
-    """Count one arch; searches and fits ask for the same ones again and again."""
+    """Count one arch; cached, since searches and fits need the same ones repeatedly."""
     totals = np.zeros(5)
     depth = np.zeros(len(arch.d) + 1)
     for spec in block_specs(arch, num_classes, in_channels):
@@ -92,10 +92,10 @@ def _spec_totals(spec: BlockSpec) -> Floats:
 
 
 def design(features: Floats, groups: Sequence[str], num: int, first: Sequence[int] = ()) -> list[int]:
-    """Choose `num` rows by greedy D-optimality: each next one is where a linear model knows least.
+    """Choose `num` rows by greedy D-optimality: each next one is where a linear model has the largest variance.
 
-    Columns are standardised and share their group's weight. `first` are rows that are taken anyway. Returns row
-    indices, in the order of choice.
+    Columns are standardised and divided by the root of their group's size. `first` are rows that are always taken.
+    Returns row indices, in the order of choice.
     """
     scale = features.std(axis=0) * np.sqrt([groups.count(group) for group in groups])
     used = scale > 0

@@ -2,12 +2,12 @@
 
 The model is linear in the features of `features.py`, fitted on relative error: Bayesian ridge regression in which each
 group of features (whole net, stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not
-overfit and fifty use what the stages tell. Noise is Student's t, so that one slow outlier does not bend the fit.
+overfit and fifty use the features of the stages. Noise is Student's t, so that one slow outlier does not bend the fit.
 Intervals are cross-conformal (Vovk 2015): their half-width is a quantile of held-out errors in predicted standard
 deviations, and each of those errors, like the model's stated one, comes from a fit that did not see the net, with
 hyperparameters of its own. That guarantees no coverage for few nets, so it was measured: on GPU latencies of OFA
-subnets (six tables, features of counts, four random training sets each, 400 unseen nets) 90 % intervals held 81, 94
-and 92 % after 10, 20 and 50 nets; from twenty on no set held less than 82 %, but of ten nets one held 18 %.
+subnets (six tables, features of counts, four random training sets each, 400 test nets) 90 % intervals covered 81, 94
+and 92 % after 10, 20 and 50 nets; from twenty on no set covered less than 82 %, but of ten nets one covered 18 %.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _NETS_FOR_STAGES = 20
 # Log-normal priors: of a group's width (e^-2.5 = 8 % of the mean latency, within a factor 20), of the relative noise.
 _LOG_WIDTH, _LOG_WIDTH_SD = -2.5, 3.0
 _LOG_NOISE, _LOG_NOISE_SD = -4.0, 1.5
-# How far beyond the sizes it has seen a model on counts may be asked, as a factor.
+# How far beyond the sizes of its training nets a model on counts may predict, as a factor.
 _REACH = 1.25
 # Degrees of freedom of the noise: slow outliers are common on devices, and one must not bend the fit.
 _TAIL = 4.0
 _ROBUST_SWEEPS = 4
-# Up to so many nets each is held out alone, from more on a tenth of them at a time.
+# Leave-one-out up to so many nets, tenfold cross-validation for more.
 _FOLDS = 10
 
 
@@ -76,7 +76,7 @@ class LatencyModel:
         self.resolutions: tuple[int, ...] = ()
         self.num_nets = 0
         self.error = math.nan
-        self.error_se = math.nan  # standard error of `error`: few nets do not know it well
+        self.error_se = math.nan  # standard error of `error`: it is large for few nets
         self.anchor_ms: float | None = None  # what the anchor nets took when the blocks were measured
         self._scale = 1.0  # mean latency in ms: weights are relative to it
         self._center: Floats = np.zeros(0)
@@ -117,9 +117,9 @@ class LatencyModel:
         return self
 
     def predict(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> tuple[Floats, Floats, Floats]:
-        """Predict `(mean, low, high)` in ms, each `(archs,)`; the interval holds the true value with odds `coverage`.
+        """Predict `(mean, low, high)` in ms, each `(archs,)`; `coverage` is the interval's probability.
 
-        Raises InputError for an arch of a space or resolution that the model has not seen.
+        Raises InputError for an arch of a space or resolution that the model was not fitted on.
         """
         if not self.num_nets:
             raise InputError("this latency model is not fitted: call fit, or load one")
@@ -260,7 +260,7 @@ def _precision(widths: Floats, width_of: NDArray[np.int64]) -> Floats:
 
 
 def _robust_fit(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats, float]:
-    """Fit hyperparameters and weights in turns under Student's t noise; returns weights, covariance, relative noise."""
+    """Alternate hyperparameters and weights under Student's t noise; returns weights, covariance, relative noise."""
     trust, log_parameters = np.ones(len(target)), None
     for _ in range(_ROBUST_SWEEPS):
         log_parameters = _most_evident(design, target, trust, width_of, log_parameters)
@@ -322,7 +322,7 @@ def _solve(
 def _held_out(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Predict each net by a fit on others, hyperparameters included: relative errors, errors in predicted deviations.
 
-    Only the centres and scales of the features, which know no latency, are those of all nets.
+    Only the centres and scales of the features, which do not depend on latency, are those of all nets.
     """
     errors, scores = np.empty(len(target)), np.empty(len(target))
     fold = np.arange(len(target)) % _FOLDS  # nets come in order of choice, the extremes first: spread them

@@ -3,7 +3,7 @@
 They are made from fixed numbers, the same bits every time. Three are tiny: a dense convolution net, a depthwise one and
 a net of matrix products, as what a host slows down (arithmetic, memory, dispatch) differs between them; single blocks
 drift as they do. Three are small classifiers of 3 to 8 MB that stream their weights as the measured networks do: they
-carry the scale. Tiny ones, which fit the inner cache, do not notice a busy neighbour that slows a network by 20 %.
+carry the scale. Tiny ones fit the inner cache and are not slowed by a busy neighbour that slows a network by 20 %.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .worker import ModelFile
 
 @dataclass(frozen=True)
 class AnchorNet:
-    """One anchor: its kind, its channels (or matrix width) and its input side in pixels."""
+    """One anchor: its kind, its channels (or matrix width) and its input size `side` x `side` in pixels."""
 
     name: str
     channels: int
@@ -116,7 +116,7 @@ class _Chain:
     def convolve(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, active: str = "Relu"
     ) -> None:
-        """Add a convolution that keeps the side (over the stride), and its activation unless that is empty."""
+        """Add a convolution with "same" padding (output = input / stride), and its activation unless empty."""
         from onnx import numpy_helper
 
         name = f"w{len(self._weights)}"

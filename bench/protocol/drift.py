@@ -1,8 +1,8 @@
-"""Take a host's drift out of interleaved times, at the pace at which it happens.
+"""Remove a host's drift from interleaved times, over seconds and not only from round to round.
 
-A host drifts within seconds, not from round to round only: other tenants of the shared cache and memory slow every
-network that streams its weights, for some turns, by up to 30 %, while a model that fits the inner cache does not
-notice. So the drift is read off the turns nearest in time, of models of the same kind.
+Other tenants of the shared cache and memory slow every network that streams its weights by up to 30 % for a few
+timings, while a model that fits the inner cache is not slowed. So the drift at a moment is estimated from the timings
+nearest to it, of models of the same kind (`typical_log_ms`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Turns on each side whose median is the drift of a moment. On a shared 2-core host 3 to 5 halved the label noise of
+# Timings before and after a moment whose median is its drift. On a shared 2-core host 3 to 5 halved the label noise of
 # whole rounds (10 and more were worse).
 _NEIGHBOURS = 5
 _SWEEPS = 6
@@ -22,8 +22,8 @@ _SWEEPS = 6
 def typical_log_ms(log_ms: Floats, when: Ints) -> Floats:
     """Give each model's typical log time, `(models,)`, free of the drift that all models show at a time.
 
-    `log_ms` and `when` are `(models, rounds)`; `when` orders the turns in time. As in Tukey's median polish the two
-    effects take turns, but the drift of a turn is the median residual of its neighbours in time, itself left out, so
+    `log_ms` and `when` are `(models, rounds)`; `when` orders the timings. As in Tukey's median polish the two
+    effects are fitted alternately, but the drift of a timing is the median residual of its neighbours, not itself, so
     that a model's own noise is never taken for drift.
     """
     order = np.argsort(when, axis=None)
@@ -48,7 +48,7 @@ def neighbour_medians(values: Floats) -> Floats:
 
 
 def polish(log_ms: Floats, sweeps: int = 10) -> Floats:
-    """Take the rounds' common drift out of `log_ms (models, rounds)`: Tukey's two-way median polish.
+    """Remove the rounds' common drift from `log_ms (models, rounds)`: Tukey's two-way median polish.
 
     Returns the models' effects `(models,)`, i.e. each model's typical log time in a typical round.
     """
@@ -64,7 +64,7 @@ def polish(log_ms: Floats, sweeps: int = 10) -> Floats:
 
 
 def halves_apart(log_ms: Floats, num_anchors: int) -> Floats:
-    """Say how far each model's polished time differs between the first and the second half of the rounds, as a share.
+    """Give the relative difference of each model's polished time between the first and second half of the rounds.
 
     Both halves are read relative to their own anchors, as two separate measurements would be.
     """

@@ -1,6 +1,6 @@
 """Energy counters of this host: RAPL through Linux's powercap tree, and NVML for NVIDIA GPUs; none where it has none.
 
-A counter gives what the whole package or card took, idle share and other processes included, so only a busy stretch
+A counter counts the whole package or card, its idle power and other processes included, so only a busy stretch
 of many inferences says something about a model.
 """
 
@@ -34,7 +34,7 @@ class EnergyMeter:
 
 
 def find_meter(runtime: str = "", root: Path = POWERCAP) -> EnergyMeter | None:
-    """Find what tells energy for models of a runtime: the GPU for CUDA, else the processor packages; None if nothing.
+    """Find the energy meter for models of a runtime: the GPU for CUDA, else the processor packages; None if neither.
 
     Only whole packages are summed (`intel-rapl:0`), not their parts (`intel-rapl:0:0`), which they contain. Counters
     that this user may not read (they are root's on most systems) are as good as absent.

@@ -28,7 +28,7 @@ _TELLING_FLAGS = (
     "i8mm",
     "sve",
 )
-# Above this share of busy cores (others' work, not ours) times are not to be trusted.
+# Above this fraction of busy cores (others' work, not ours) times are not to be trusted.
 BUSY_SHARE = 0.25
 
 
@@ -65,7 +65,7 @@ def available_cores() -> int:
 def thread_budget(num_workers: int = 1, cores: int | None = None) -> int:
     """Give the threads each of `num_workers` processes may take: never more in sum than there are cores, at least 1.
 
-    OpenMP threads spin while they wait: two processes of two threads on two cores run up to 80 times slower than alone.
+    OpenMP threads spin while they wait: two processes of two threads on two cores run up to 80 times slower than one.
     """
     return max(1, (cores or available_cores()) // max(1, num_workers))
 

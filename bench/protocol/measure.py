@@ -1,8 +1,8 @@
-"""Measure models on a device so that the numbers can be believed: the protocol of this project.
+"""Measure latency, memory and energy of models on a device by the interleaved protocol of this project: `measure`.
 
-Every model lives in a process of its own that sleeps while others are measured, as does the parent. In many short
-rounds, each in a new order, every model and a few fixed anchor nets take one turn of a few inferences; input is from
-memory. A drift of the host then hits all alike: a two-way median polish (model x round) takes it out, and the anchors
+Every model runs in its own process, which sleeps while others are measured, as does the parent. In many short
+rounds, each in a new order, every model and a few fixed anchor nets run a few inferences; input is from
+memory. Drift of the host then affects all equally: a two-way median polish (model x round) removes it, and the anchors
 carry the scale from one session to the next. Raw samples are kept. The rounds' two halves must agree; if they do not,
 the measurement is tried again, at most five times, and then refused.
 """
@@ -35,24 +35,24 @@ Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# MLPerf Mobile asks for two results within 5 % in at most five tries; so do we.
+# As MLPerf Mobile: two results within 5 % in at most five tries.
 TOLERANCE = 0.05
 MAX_TRIES = 5
 WARM_SECONDS = 1.0
-# A model of a millisecond would otherwise be over in a tenth of a second, within one mood of the host.
+# A model of a millisecond would otherwise be over in a tenth of a second, within one state of the host.
 MIN_SECONDS = 0.3
 # Energy counters step every millisecond or so and count the whole package: a model must be busy for much longer.
 ENERGY_SECONDS = 1.0
 # A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
 MAX_REPEATS = 32
 MIN_ROUNDS = 8
-# Inferences of a turn that are not counted: after another model's turn the weights come from memory again, and a net
+# Inferences that are not counted each time: after another model ran, the weights come from memory again, and a net
 # of 1 ms is 30 % slow at first, 2 % after six inferences. That long, but no more than this many.
 SETTLE_MS = 12.0
 MAX_SETTLE = 8
 # Where its weights come to lie makes a small net up to 15 % faster or slower for as long as it is loaded (8 processes
 # of one net: .72 to .85 ms; 4 processes with 8 copies each: .72 to .75). So a model with a process of its own is loaded
-# several times there and the copies take turns; large ones do without (memory), as do those that load slowly.
+# several times there and the copies alternate; large models (memory) and those that load slowly are loaded once.
 COPIES = 4
 COPIED_BYTES = 32 << 20
 COPIED_LOAD_MS = 1500.0
@@ -60,18 +60,18 @@ COPIED_LOAD_MS = 1500.0
 
 @dataclass(frozen=True)
 class Job:
-    """One model to time: its file, its input `(batch, channels, height, width)`, and whom it shares a process with."""
+    """One model to time: its file, its input `(batch, channels, height, width)` and its process group."""
 
     name: str
     path: Path
     shape: tuple[int, ...]
     group: str = ""  # models of one named group share a process; empty: a process of its own
-    judged: bool = True  # does its steadiness decide whether the measurement stands?
+    judged: bool = True  # whether its steadiness counts for the acceptance of the measurement
 
 
 @dataclass(frozen=True)
 class TimedJobs:
-    """What a session gave: a measurement a job, and how far the two halves of its rounds were apart (a share)."""
+    """Results of a session: a measurement a job, and the relative difference of the two halves of its rounds."""
 
     measurements: dict[str, Measurement]
     unsteadiness: float
@@ -99,7 +99,7 @@ def measure(
 
     `input_shape` is `(channels, height, width)`; each model gives at least `samples` samples over `rounds` rounds and
     at least `min_seconds` (by default `MIN_SECONDS`) of inference. `anchor_ms`, what the anchor nets took in an earlier
-    session, puts `anchored_ms` on that session's scale and tells the drift since; without it the drift is unknown.
+    session, puts `anchored_ms` on that session's scale and gives the drift since; without it the drift is unknown.
     Raises InputError for what cannot be run or reached, UnsteadyDeviceError if five tries were not steady.
     """
     shape = (device.batch, *input_shape)
@@ -132,9 +132,9 @@ def measure_jobs(
     that is open already; default: the profile's. tolerance, min_seconds: by default `TOLERANCE` and `MIN_SECONDS`.
     """
     check_reachable(device)
-    with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as found:
+    with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as reached:
         return _measure_jobs(
-            jobs, device, found, rounds=max(MIN_ROUNDS, rounds), samples=samples,
+            jobs, device, reached, rounds=max(MIN_ROUNDS, rounds), samples=samples,
             min_seconds=MIN_SECONDS if min_seconds is None else min_seconds,
             max_round_seconds=max_round_seconds, anchor_ms=anchor_ms, progress=progress,
             tolerance=TOLERANCE if tolerance is None else tolerance,
@@ -169,7 +169,7 @@ def _measure_jobs(
             groups, threads=device.threads, precision=device.precision, launcher=launcher
         )  # fmt: skip
         try:
-            check_processor(device, workers[0].cpu, "what answers for it")
+            check_processor(device, workers[0].cpu, "the machine reached for it")
             session = _Session([job.name for job in jobs], seats, workers, progress)
             session.load(runtime.load_seconds)
             alone = [len(groups[seat.worker][1]) == 1 for seat in seats[: len(jobs)]]
@@ -211,10 +211,10 @@ def _measure_jobs(
 
 
 def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:
-    """Give each model's typical log time; the judged nets and the streaming anchors drift together, small blocks and
-    tiny anchors apart from them.
+    """Give each model's typical log time; nets and streaming anchors share one drift estimate, small blocks and
+    tiny anchors have another.
 
-    What slows a net (weights that stream from a memory others use too) does not touch what fits the inner cache.
+    Contention for memory slows nets that stream their weights, but not models that fit the inner cache.
     """
     tiny = len(log_ms) - len(judged) - len(STREAMING)
     nets = np.array([*judged, *[False] * tiny, *[True] * len(STREAMING)])
@@ -250,7 +250,7 @@ def _seat(
         seats.append(_Seat(order.index(key), len(groups[key])))
         groups[key].append(ModelFile(str(job.path), job.shape))
     anchors = anchor_files(anchor_runtime, folder)
-    # The streaming anchors sleep between their turns as the measured networks do: each in a process of its own.
+    # Each streaming anchor has its own process, which sleeps in between like those of the measured networks.
     tiny, streaming = anchors[: -len(STREAMING)], anchors[-len(STREAMING) :]
     seats += [_Seat(len(order), index) for index in range(len(tiny))]
     seats += [_Seat(len(order) + 1 + index, 0) for index in range(len(streaming))]
@@ -259,7 +259,7 @@ def _seat(
 
 
 class _Session:
-    """The turns of one measurement: seats in, samples out."""
+    """The worker processes of one measurement and the samples that they gave."""
 
     def __init__(
         self, names: Sequence[str], seats: Sequence[_Seat], workers: Sequence[Worker], progress: Progress | None
@@ -270,7 +270,7 @@ class _Session:
         self.effective: list[str] = []
         self.load_ms: list[float] = []
         self.peak_bytes: list[int | None] = []
-        self.when: Ints = np.empty((len(seats), 0), dtype=np.int64)  # the place of each turn in time
+        self.when: Ints = np.empty((len(seats), 0), dtype=np.int64)  # position of each timing in the session
         self._typical: list[float] = []
         self._progress = progress or (lambda stage, done, total: None)
 
@@ -286,7 +286,7 @@ class _Session:
             self.peak_bytes.append(self._ask(index, {"do": "memory"}, timeout=60)["peak"])
 
     def copy(self, wanted: Sequence[bool], seconds: float, slowest_ms: float) -> None:
-        """Load models again that load within `slowest_ms`, to be timed in turns with their first copy."""
+        """Load models again that load within `slowest_ms`, to be timed alternately with their first copy."""
         for index, several in enumerate(wanted):
             self._progress("loading copies", index, len(wanted))
             if several and self.load_ms[index] <= slowest_ms:
@@ -294,13 +294,13 @@ class _Session:
                     self._ask(index, {"do": "copy", "model": self.seats[index].model}, timeout=seconds)
 
     def repeats(self, rounds: int, samples: int, min_seconds: float) -> list[int]:
-        """Give each model's inferences a turn: enough for the samples and the minimum time over all rounds."""
+        """Give each model's inferences a round: enough for the samples and the minimum time over all rounds."""
         enough = math.ceil(samples / rounds)
         long = [math.ceil(min_seconds * 1000 / rounds / max(ms, 1e-3)) for ms in self._typical]
         return [max(enough, min(each, MAX_REPEATS)) for each in long]
 
     def round_seconds(self, repeats: Sequence[int]) -> float:
-        """Estimate one round: a turn has uncounted first inferences and about a millisecond of talk."""
+        """Estimate one round in seconds, with uncounted first inferences and about 1 ms of communication a model."""
         counted = zip(repeats, self._typical, strict=True)
         return sum(1e-3 + (each + _settle(ms)) * ms / 1000 for each, ms in counted)
 
@@ -335,16 +335,16 @@ class _Session:
         """Give the millijoules an inference of each of the first `num` models took, over a busy stretch of its own."""
         if meter is None:
             return []
-        found = []
+        millijoules = []
         for index in range(num):
             repeats = max(10, math.ceil(ENERGY_SECONDS * 1000 / self._typical[index]))
             before = meter.read()
             spent = sum(self._turn(index, repeats))
             after = meter.read()
-            # The stretch holds the settling inferences too: they take their share by time, uncounted as they are.
+            # The interval includes the uncounted settling inferences: their energy is subtracted in proportion to time.
             settled = _settle(self._typical[index]) * spent / repeats
-            found.append(meter.millijoules(before, after) * spent / (spent + settled) / repeats)
-        return found
+            millijoules.append(meter.millijoules(before, after) * spent / (spent + settled) / repeats)
+        return millijoules
 
     def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
         num = len(self.seats)
@@ -379,5 +379,5 @@ class _Session:
 
 
 def _settle(typical_ms: float) -> int:
-    """Give the uncounted inferences of a turn."""
+    """Give the number of uncounted inferences before a timing."""
     return max(1, min(MAX_SETTLE, math.ceil(SETTLE_MS / max(typical_ms, 1e-3))))

@@ -1,4 +1,4 @@
-"""Offline throughput: how many images a second a model answers when they come in batches, over several batch sizes."""
+"""Offline throughput: images per second of a model at several batch sizes (`measure_throughput`)."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def measure_throughput(
 ) -> dict[int, float]:
     """Measure images a second by batch size, input `(channels, height, width)` from memory, each for `seconds` or more.
 
-    The batch sizes take turns in shuffled rounds, in one process; the figure is all images over all their time. Sizes
-    that the file does not take (its batch is fixed) are left out. Raises InputError where it takes none.
+    The batch sizes are interleaved in shuffled rounds, in one process; the result is all images over all their time.
+    Sizes that the file does not take (its batch is fixed) are left out. Raises InputError where it takes none.
     """
     if not batches or min(batches) < 1:
         raise InputError(f"batch sizes {list(batches)}: give one or more, each 1 or larger")
     if launcher is None:
-        with launcher_of(device) as found:
+        with launcher_of(device) as reached:
             return measure_throughput(
                 model, device, input_shape, batches=batches, seconds=seconds, progress=progress, seed=seed,
-                launcher=found,
+                launcher=reached,
             )  # fmt: skip
     check_reachable(device)
     local = launcher is launch_local
@@ -54,7 +54,7 @@ def measure_throughput(
         launcher=launcher,
     )
     try:
-        check_processor(device, workers[0].cpu, "what answers for it")
+        check_processor(device, workers[0].cpu, "the machine reached for it")
         return take_turns(workers[0], model, batches, seconds, progress, np.random.default_rng(seed))
     except WorkerError as error:
         raise InputError(f"cannot measure {model.name}: {error}") from error

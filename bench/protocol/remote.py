@@ -2,7 +2,7 @@
 
 Another host is reached by ssh, or by a command template for what ssh does not reach (adb, docker, a queue).
 
-The runner and the model files are copied into a fresh folder there, and the runner speaks its JSON over the
+The runner and the model files are copied into a fresh folder there, and the runner exchanges JSON over the
 connection's standard input and output. When the connection ends, the runner's input ends and so does the runner; a
 watchdog ends one that hangs. Host keys are checked; passwords and keys are left to ssh and its agent.
 """
@@ -28,7 +28,7 @@ from .worker import RUNNER, Launcher, ModelFile, launch_local
 
 CONNECT_SECONDS = 15
 COPY_SECONDS = 300
-# BatchMode: ask nothing, as nobody may be there to answer; the alive messages notice a dead line within 30 s.
+# BatchMode: no prompts, as nobody may be there to reply; keep-alive messages detect a dead connection within 30 s.
 SSH_OPTIONS = (
     "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}",
     "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
@@ -174,15 +174,15 @@ def _find_python(client: list[str], host: str, module: str) -> str:
     for python in ('"$TUTELAGE_PYTHON"', "python3", "python"):
         # -I as the runner has it: a PYTHONPATH of that host counts in neither.
         probe = f"test -z {python} || {python} -I -c {words} 2>&1 || true"
-        told = _ssh(client, host, probe, what="look for Python").decode(errors="replace").strip().splitlines()
-        if told[-1:] == ["True"]:
+        printed = _ssh(client, host, probe, what="look for Python").decode(errors="replace").strip().splitlines()
+        if printed[-1:] == ["True"]:
             return python
-        named = "TUTELAGE_PYTHON" in python and bool(told)
-        if named or (told and told[-1] != "False" and "not found" not in told[-1]):
-            failure = failure or f" ({python.strip(chr(34))} there says: {told[-1].strip()[:200]})"
-        if named:  # what that host's user chose is not passed over in silence
+        named = "TUTELAGE_PYTHON" in python and bool(printed)
+        if named or (printed and printed[-1] != "False" and "not found" not in printed[-1]):
+            failure = failure or f" ({python.strip(chr(34))} there says: {printed[-1].strip()[:200]})"
+        if named:  # the choice of that host's user is not silently ignored
             break
-    machine = _ssh(client, host, "uname -m", what="ask for its architecture").decode(errors="replace").strip()
+    machine = _ssh(client, host, "uname -m", what="read the architecture").decode(errors="replace").strip()
     raise InputError(
         f"{host} has no Python 3.8 or newer that runs numpy and {module}{failure}: install them there for {machine}, "
         "or set TUTELAGE_PYTHON there to the Python that has them"
@@ -193,10 +193,10 @@ def _copy(client: list[str], host: str, path: Path, target: str) -> None:
     """Copy a file over ssh's own connection, and check that all of it arrived."""
     command = f"cat > {shlex.quote(target)} && wc -c < {shlex.quote(target)}"
     data = path.read_bytes()
-    told = _ssh(client, host, command, what=f"copy {path.name}", data=data, seconds=COPY_SECONDS)
-    if told.strip() != str(len(data)).encode():
+    kept = _ssh(client, host, command, what=f"copy {path.name}", data=data, seconds=COPY_SECONDS)
+    if kept.strip() != str(len(data)).encode():
         raise InputError(
-            f"{host} kept {told.decode().strip() or 'nothing'} of {len(data)} bytes of {path.name}: is its disk full?"
+            f"{host} kept {kept.decode().strip() or 'nothing'} of {len(data)} bytes of {path.name}: is its disk full?"
         )
 
 
@@ -206,7 +206,7 @@ def _ssh(client: list[str], host: str, command: str, *, what: str, data: bytes =
     except FileNotFoundError as error:
         raise InputError(f"no {client[0]} on this host: install an ssh client") from error
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"cannot {what} on {host}: no answer within {seconds:.0f} s") from error
+        raise InputError(f"cannot {what} on {host}: no response within {seconds:.0f} s") from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise InputError(f"cannot {what} on {host}: {lines[-1] if lines else f'exit code {done.returncode}'}")

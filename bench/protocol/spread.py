@@ -1,4 +1,4 @@
-"""How exactly a latency is known from the samples of one measurement."""
+"""Confidence interval of a median latency from the samples of one measurement."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _T = 2.3646
 
 
 def median_interval(samples_ms: Sequence[float]) -> tuple[float, float] | None:
-    """Give the 95 % interval of the median latency by batch means: samples in their order, cut into eight blocks.
+    """Give the 95 % interval of the median latency by batch means: samples in their order, split into eight blocks.
 
-    The medians of the blocks vary by what one round differs from the next, drift of the host included; a bootstrap of
-    single samples would take those of one round for independent. None for fewer than two samples a block.
+    The medians of the blocks vary as rounds do, drift of the host included; a bootstrap of single samples would treat
+    those of one round as independent. None for fewer than two samples a block.
     Source: Law, Simulation Modeling and Analysis, 5th ed., section 9.5.3 (nonoverlapping batch means).
     """
     if len(samples_ms) < 2 * NUM_BLOCKS:
@@ -34,5 +34,5 @@ def median_interval(samples_ms: Sequence[float]) -> tuple[float, float] | None:
 
 def latency_bounds(measurement: Measurement | None) -> dict[str, float]:
     """Give the interval of the median latency under the names that a row's details use; empty where it is unknown."""
-    found = None if measurement is None else median_interval(measurement.samples_ms)
-    return {} if found is None else {"latency_p50_ms_lo": found[0], "latency_p50_ms_hi": found[1]}
+    interval = None if measurement is None else median_interval(measurement.samples_ms)
+    return {} if interval is None else {"latency_p50_ms_lo": interval[0], "latency_p50_ms_hi": interval[1]}

@@ -1,6 +1,6 @@
-"""One runner process and the talk with it: start, ask, stop. Local by default; `argv` may reach another host.
+"""Start, query and stop one runner process (`Worker`). It is local by default; `argv` may reach another host.
 
-A worker answers one request at a time and sleeps between them; on Linux it is also stopped (SIGSTOP), here by this
+A worker handles one request at a time and sleeps between them; on Linux it is also stopped (SIGSTOP), here by this
 process and elsewhere by a keeper (`runner.keep`), so that no thread pool of an idle runtime takes time from the one
 that is measured. All runners of a session are pinned to the same cores of their host.
 """
@@ -28,7 +28,7 @@ from tutelage.records import InputError
 from .host import quiet_cores, thread_environment
 
 RUNNER = Path(__file__).parents[1] / "runtimes" / "runner.py"
-# A runner elsewhere ends itself after so long without a word; loading the models of a session takes minutes.
+# A remote runner ends itself after so long without a request; loading the models of a session takes minutes.
 IDLE_SECONDS = 1800.0
 
 
@@ -41,7 +41,7 @@ class ModelFile:
 
 
 class WorkerError(RuntimeError):
-    """A worker died, hung or could not do what was asked; the message holds its last words."""
+    """A worker died, hung or could not fulfil a request; the message holds its last line of standard error."""
 
 
 class Worker:
@@ -58,7 +58,7 @@ class Worker:
         argv: Sequence[str] | None = None,
         choose_cores: int | None = None,
     ) -> None:
-        """Start it. With `choose_cores` it answers that many quiet cores of its host and ends, see `choose_cores`."""
+        """Start it. With `choose_cores` it returns that many quiet cores of its host and ends, see `choose_cores`."""
         local = argv is None
         adapter = adapter_files(runtime)[0] if runtime else Path()  # none where cores are chosen
         environment = thread_environment(threads)
@@ -104,9 +104,9 @@ class Worker:
         self.version, self.rss, self.cpu = reply["version"], reply["rss"], reply["cpu"]
 
     def ask(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
-        """Send one request and wait for its answer. Raises WorkerError if it fails, dies or takes too long."""
+        """Send one request and wait for its reply. Raises WorkerError if it fails, dies or takes too long."""
         self.wake()
-        # The runner's own watchdog goes off first, so that a remote process ends too and not only this side's pipe.
+        # The runner's own watchdog fires first, so that a remote process ends too and not only the local pipe.
         self._send({**request, "limit": timeout})
         reply = self._receive(timeout + 5)
         self.rest()
@@ -124,7 +124,7 @@ class Worker:
             self._stopped = False
 
     def rest(self) -> None:
-        """Stop a local process until it is asked again."""
+        """Stop a local process until its next request."""
         if self._stops and not self._stopped and self._process.poll() is None:
             self._process.send_signal(signal.SIGSTOP)
             self._stopped = True
@@ -165,7 +165,7 @@ class Worker:
             while b"\n" not in self._unread:
                 left = end - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise WorkerError(f"the runner did not answer within {timeout:.0f} s: {self._last_words()}")
+                    raise WorkerError(f"the runner did not reply within {timeout:.0f} s: {self._last_words()}")
                 chunk = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not chunk:
                     raise WorkerError(f"the runner ended: {self._last_words()}")
@@ -180,7 +180,7 @@ class Worker:
         return reply
 
     def _last_words(self) -> str:
-        """Tell how the process ended and the last line it wrote to standard error."""
+        """Describe how the process ended and the last line it wrote to standard error."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=0.5)
         code = self._process.poll()

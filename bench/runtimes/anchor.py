@@ -1,4 +1,4 @@
-"""The anchor nets in numpy alone, for runtimes that cannot read the ONNX ones; no runtime of a device."""
+"""The anchor nets in numpy, for runtimes that cannot read the ONNX ones; devices cannot use it as a runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ else:  # beside the runner, on a host that may have no such package
 
 
 class Anchor:
-    """A fixed net in numpy alone, for runtimes that cannot read the ONNX anchors: the 'path' is its width.
+    """A fixed net in numpy, for runtimes that cannot read the ONNX anchors: the 'path' is its width.
 
     Eight layers, each with weights of its own, on sixteen columns: as in a network's last layers, each is read once.
     """

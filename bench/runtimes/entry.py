@@ -1,4 +1,4 @@
-"""`Runtime`: all that Tutelage knows of a runtime, in one entry; its file runs on other hosts without this package.
+"""`Runtime`: the registry entry of a runtime; its file also runs on other hosts, without this package.
 
 An adapter is a class with `prepare()`, which imports the runtime and gives its version, and `load(path, shape, threads,
 precision)`, which gives `(run, effective precision)`: run takes images and gives the model's outputs, as arrays.
@@ -35,7 +35,7 @@ class Runtime:
     adapter: Callable[[], Any]
     file: str  # the adapter's own file, `__file__`: it is what goes to another host
     extra: str = ""  # the extra of this package that brings it; empty: always installed, or not brought by one
-    anchors: str = "anchor"  # the runtime of the anchor nets measured beside it; "anchor" needs numpy alone
+    anchors: str = "anchor"  # the runtime of the anchor nets measured beside it; "anchor" needs only numpy
     told_apart: bool = False  # another distribution brings a module of that name too
     load_seconds: float = 120.0  # within which a model must be loaded
     exported: str = ".onnx"  # what a network is exported to; where it is no suffix above, `converter` makes one

@@ -1,6 +1,6 @@
-"""Tell from a model's graph whether it holds 8-bit integers (`holds_int8`), for each format that a runtime loads.
+"""Read from a model's graph whether it holds 8-bit integers (`holds_int8`), for each format that a runtime loads.
 
-Beside the runner on another host: Python alone is needed, the rest is asked of what the runtime has opened.
+It is copied beside the runner to other hosts and needs only Python and the model that the runtime has opened.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from typing import Any, Iterator  # noqa: UP035 - other hosts may have Python 3.8
 from xml.etree import ElementTree
 
-# ONNX: QDQ pairs or either half alone (weights in int8), QLinearConv, ConvInteger, and the com.microsoft ones.
+# ONNX: QDQ pairs or one of the two (weights in int8), QLinearConv, ConvInteger, and the com.microsoft ones.
 _ONNX_INTEGER = ("Quantize", "Dequantize", "DynamicQuantize", "QLinear", "QGemm", "QAttention")
 # Fields of ONNX's protobuf messages (onnx.proto) that lead to operators: a message's kind -> field -> kind.
 _ONNX_FIELDS = {
@@ -36,8 +36,8 @@ INT8_MARK = "tutelage_int8"
 def holds_int8(path: str, opened: Any = None) -> bool:
     """Say whether a model computes on 8-bit integers or keeps weights in them, by its graph.
 
-    `opened` is what the runtime made of the file where that alone shows the graph: LiteRT's interpreter, PyTorch's or
-    ExecuTorch's program. ExecuTorch's is recognised where this project quantized it, others' cannot be told.
+    `opened` is the loaded model where the graph can only be read from that: LiteRT's interpreter, PyTorch's or
+    ExecuTorch's program. An ExecuTorch program is recognised only where this project quantized it.
     Raises ValueError for a file that is not what its suffix says.
     """
     suffix = path[path.rfind(".") :]
@@ -99,7 +99,7 @@ def _messages(data: memoryview, path: str) -> Iterator[tuple[int, memoryview]]:
         elif kind == 2:
             length, place = _varint(data, place, path)
             if place + length > len(data):
-                raise ValueError(f"{path} is cut off: it is not a whole ONNX model")
+                raise ValueError(f"{path} is truncated: it is not a whole ONNX model")
             yield tag >> 3, data[place : place + length]
             place += length
         else:

@@ -16,7 +16,7 @@ else:  # beside the runner, on a host that may have no such package
 
 
 class Ncnn:
-    """ncnn on the CPU. Its default is half precision: fp32 is asked for and all its short formats are switched off."""
+    """ncnn on the CPU. Its default is half precision: fp32 is requested and all its 16-bit formats are switched off."""
 
     def prepare(self) -> str:
         """Import the runtime and give its version."""

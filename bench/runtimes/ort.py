@@ -37,7 +37,7 @@ class Onnxruntime:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        # Left alone, the CUDA provider multiplies fp32 in TF32.
+        # By default the CUDA provider multiplies fp32 in TF32.
         settings = {"use_tf32": "0"} if self.provider == "CUDAExecutionProvider" else {}
         session = onnxruntime.InferenceSession(path, options, providers=[(self.provider, settings)])
         if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error

@@ -11,12 +11,12 @@ else:  # beside the runner, on a host that may have no such package
     from entry import Run, Runtime  # type: ignore[import-not-found,no-redef]
     from graph import holds_int8  # type: ignore[import-not-found,no-redef]
 
-# What OpenVINO is told for a precision; of an int8 model, what is not quantized stays f32.
+# OpenVINO's hint for a precision; layers of an int8 model that are not quantized stay f32.
 OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
 class Openvino:
-    """OpenVINO on the CPU. Left alone it computes fp32 models in bf16 where it can: the precision is always pinned."""
+    """OpenVINO on the CPU. By default it computes fp32 models in bf16 where it can, so the precision is always set."""
 
     def prepare(self) -> str:
         """Import the runtime and give its version."""
@@ -42,8 +42,8 @@ class Openvino:
         }
         compiled = core.compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()
-        told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        effective = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}.get(told, told)
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        effective = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}.get(hint, hint)
         if holds_int8(path):
             effective = "int8"
         return lambda images: request.infer([images], share_inputs=True, share_outputs=True)[0], effective

@@ -60,7 +60,7 @@ _TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def load_program(path: str) -> Any:
-    """Read a `.pt2` program as data: left alone, `torch.export.load` unpickles what a file holds beside tensors."""
+    """Read a `.pt2` program as data: by default `torch.export.load` unpickles what a file holds beside tensors."""
     import torch
 
     with zipfile.ZipFile(path) as archive:

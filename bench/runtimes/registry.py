@@ -1,6 +1,6 @@
 """The runtimes that a device may use: one file each in this folder, and what other packages add.
 
-A built-in runtime is found by its file: every module here that has `RUNTIMES` adds the entries in it.
+A built-in runtime is discovered by its file: every module here that has `RUNTIMES` adds the entries in it.
 """
 
 from __future__ import annotations

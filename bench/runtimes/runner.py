@@ -1,15 +1,15 @@
 """The process that runs models and times them: Python, numpy and one runtime are all it needs, here or on another host
 (with the runtime's own file, `entry.py` and `graph.py` beside it).
 
-It reads one JSON job from the first line of standard input, then one JSON request a line, and answers each with one
+It reads one JSON job from the first line of standard input, then one JSON request a line, and replies to each with one
 JSON line on standard output. Between requests it waits blocked on standard input, so an idle runner costs no processor
 time; when the input ends (the parent is gone, the connection is lost) it ends too.
 
     job       {"runtime", "adapter": its file, "threads", "precision", "cores": [..]|null, "environment": {name: value},
                "models": [{"path", "shape": [b, c, h, w]}, ..]}
-              with "idle": seconds, the runner kills itself when it hears nothing for so long;
+              with "idle": seconds, the runner kills itself when no request comes for so long;
               with "keeper": true, a parent process of its own stops it between requests, see `keep`;
-              with "choose_cores": number, it answers {"cores": [..]}, the quietest ones here, and ends
+              with "choose_cores": number, it replies {"cores": [..]}, the least busy ones, and ends
     requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s} | {"do": "copy", "model": i}
               {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"}
               any request may carry "limit": seconds after which the runner kills itself
@@ -43,13 +43,13 @@ WARM_TOLERANCE = 0.05
 _GRACE_SECONDS = 10.0
 
 
-def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> None:
-    """Take the job, then answer requests until the input ends."""
+def serve(lines: Iterator[str], reply: Callable[[dict[str, Any]], None]) -> None:
+    """Take the job, then serve requests until the input ends."""
     _watchdog(START_SECONDS)
     job = json.loads(next(lines))
     _follow_parent(job.get("parent"))
     if job.get("choose_cores"):
-        answer({"cores": quiet_cores(job["choose_cores"])})
+        reply({"cores": quiet_cores(job["choose_cores"])})
         return
     # Before numpy and the runtime are imported: their thread pools read the environment and inherit the cores then.
     os.environ.update(job.get("environment") or {})
@@ -60,20 +60,20 @@ def serve(lines: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> Non
     try:
         adapter = _adapter(job["runtime"], job["adapter"])
         version = adapter.prepare()
-    except Exception as error:  # noqa: BLE001 - every failure of a runtime must reach the parent as an answer
-        answer({"error": f"{type(error).__name__}: {error}"})
+    except Exception as error:  # noqa: BLE001 - every failure of a runtime must reach the parent as a reply
+        reply({"error": f"{type(error).__name__}: {error}"})
         return
     gc.disable()
-    answer({"version": version, "rss": memory()["rss"], "pid": os.getpid(), "cpu": processor()})
-    # A dead line may look open from the far side for hours: whoever hears nothing for long is left alone.
+    reply({"version": version, "rss": memory()["rss"], "pid": os.getpid(), "cpu": processor()})
+    # A dead connection may look open from the remote end for hours: end after a long time without a request.
     _watchdog(job.get("idle"))
     for line in lines:
         request = json.loads(line)
         _watchdog(request.get("limit"))
         try:
-            answer(_obey(request, job, adapter, models))
+            reply(_obey(request, job, adapter, models))
         except Exception as error:  # noqa: BLE001
-            answer({"error": f"{type(error).__name__}: {error}"})
+            reply({"error": f"{type(error).__name__}: {error}"})
         _watchdog(job.get("idle"))
 
 
@@ -171,7 +171,7 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
         run(images)
         runs.append(run)
         return {"copies": len(runs)}
-    runs.append(runs.pop(0))  # copies take turns, each from other addresses
+    runs.append(runs.pop(0))  # copies alternate, each at other addresses
     run = runs[0]
     if what == "warm":
         return _warm(run, images, request["seconds"])
@@ -261,7 +261,7 @@ def _watchdog(seconds: float | None) -> None:
 
 
 def _follow_parent(parent: int | None) -> None:
-    """Ask Linux to kill this process when its parent dies, even if it is stopped just then."""
+    """Have Linux kill this process when its parent dies, even while it is stopped."""
     if parent is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
@@ -270,7 +270,7 @@ def _follow_parent(parent: int | None) -> None:
 
 
 def main() -> None:
-    """Speak JSON on the real standard output, and send whatever a runtime prints there to standard error."""
+    """Write JSON to the real standard output, and send whatever a runtime prints there to standard error."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     _watchdog(START_SECONDS)

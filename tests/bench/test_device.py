@@ -136,7 +136,7 @@ def test_the_template_is_a_valid_profile():
         ("precision: fp8", "precision is 'fp8': .*'fp32', 'bf16', 'fp16' or 'int8'"),
         ("precision: bf16", "precision is 'bf16'; onnxruntime runs fp32, int8"),
         ("latency_model: ../x.json", "no folders"),
-        ("model_error: 50", "model_error is 50.0: it is a share"),
+        ("model_error: 50", "model_error is 50.0: it is a fraction"),
         ("name: other", "make them equal"),
         ("host: me@there\ncommand: docker run {runner}", "not both"),
         ("resolutions: [0]", "1 or more"),

@@ -389,7 +389,7 @@ def test_a_stopped_runner_elsewhere_ends_with_its_keeper():
 
 def test_another_processor_than_the_profiles_is_refused(models: dict[str, Path]):
     other = BOX.model_copy(update={"cpu_model": "Another CPU"})
-    message = f"box is a 'Another CPU', what answers for it has a '{describe_host()['cpu_model']}'"
+    message = f"box is a 'Another CPU', the machine reached for it has a '{describe_host()['cpu_model']}'"
     for attempt in (
         lambda: measure(models, other, SHAPE, **SHORT),
         lambda: measure_throughput(models["net"], other, SHAPE, batches=(1,)),
