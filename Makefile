@@ -49,10 +49,10 @@ mutants: $(READY)
 
 # The lowest versions that pyproject.toml allows, in an environment of their own: what each dependency is used for.
 LOWEST_ENV ?= .venv-lowest
-LOWEST_TESTS := tests/quant/test_ptq.py tests/quant/test_qat.py tests/quant/test_prune.py \
-  tests/distill/test_teachers.py tests/distill/test_losses.py tests/distill/test_data_xray.py tests/distill/test_data_medmnist.py \
-  tests/search/test_strategies.py tests/search/test_score.py tests/bench/test_runtimes.py tests/leaderboard/test_store.py \
-  tests/leaderboard/test_export.py tests/leaderboard/test_plots.py tests/tutelage/test_recipe.py tests/tutelage/test_terminal.py
+LOWEST_TESTS := tests/quant/int8/test_ptq.py tests/quant/int8/test_qat.py tests/quant/prune/test_prune.py \
+  tests/distill/teachers/test_teachers.py tests/distill/losses/test_losses.py tests/distill/data/test_xray.py tests/distill/data/test_medmnist.py \
+  tests/search/samplers/test_strategies.py tests/search/supernet/test_score.py tests/bench/runtimes/test_runtimes.py tests/leaderboard/store/test_store.py \
+  tests/leaderboard/test_export.py tests/leaderboard/plots/test_plots.py tests/tutelage/pipeline/test_recipe.py tests/tutelage/cli/test_terminal.py
 
 test-lowest: $(READY)
 	$(BIN)/uv venv -q --clear --python "$$($(BIN)/python -c 'import sys; print(sys._base_executable)')" $(LOWEST_ENV)

@@ -7,7 +7,7 @@ What is counted, for one image:
 - macs: multiply-accumulates of convolutions and linear layers, as torch's FlopCounterMode / 2 and `ofa`'s counter do.
   fvcore adds 2 for every element that a batch norm normalises (and, in networks that call it, 1 for every input
   element of adaptive pooling); thop adds 4 for every such element and 1 for every output of average pooling, which
-  is in ResNet50D's shortcuts. `tests/search/test_counts.py` subtracts both exactly.
+  is in ResNet50D's shortcuts. `tests/search/costs/test_counts.py` subtracts both exactly.
 - activations: output elements of convolutions and linear layers (fvcore's ActivationCountAnalysis).
 - peak_activation_bytes: 4 bytes x the most elements alive at once: over all convolutions, linear layers and strided
   poolings, the layer's input, its output, the shortcut kept for a later addition, and the map that an SE gate will

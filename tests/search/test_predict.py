@@ -230,20 +230,6 @@ def test_a_space_it_does_not_know_is_refused_whichever_comes_first() -> None:
         model.predict(some_archs(2))
 
 
-def test_a_file_that_is_absent_or_lacks_an_array_or_is_pickled_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.npz is not a saved accuracy predictor"):
-        AccuracyPredictor.load(tmp_path / "none.npz")
-    archs = some_archs(6)
-    path = AccuracyPredictor().fit(archs, depth_score(archs)).save(tmp_path / "model.npz")
-    with np.load(path) as file:
-        arrays = dict(file)
-    # Objects are pickled, and what is pickled is never loaded.
-    for values in ({}, {"values": arrays["values"].astype(object)}):
-        np.savez(path, **{name: array for name, array in arrays.items() if name != "values"}, **values)
-        with pytest.raises(InputError, match=r"model\.npz is not a saved accuracy predictor"):
-            AccuracyPredictor.load(path)
-
-
 @pytest.fixture
 def searched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Keep what `_find_scales` minimises, from where and within which bounds; the start is its result."""

@@ -16,7 +16,7 @@ from tutelage.leaderboard.page.build import build_page, page_text
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 
-ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
+ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 EVIL = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 # Where the upright texts of the first chart stand: [left, top, right, bottom] each.
 BOXES = """[...document.querySelectorAll('#chart-0 text:not(.axis)')].map((text) => {

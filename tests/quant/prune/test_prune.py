@@ -12,7 +12,7 @@ from tutelage.quant.prune.prune import count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx
 from tutelage.records import InputError
 
-from .conftest import train
+from ..conftest import train
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("torch_pruning") is None,

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from command import Done, image_folder, told, tutelage
+from ..command import Done, image_folder, told, tutelage
 
 
 def test_the_command_runs_as_a_module() -> None:

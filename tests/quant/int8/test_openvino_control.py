@@ -9,7 +9,7 @@ import pytest
 from tutelage.quant.int8.openvino_ptq import Control, quantize_openvino
 from tutelage.quant.run import run_onnx, run_openvino
 
-from .conftest import Digits
+from ..conftest import Digits
 
 pytestmark = pytest.mark.slow
 

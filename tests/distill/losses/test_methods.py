@@ -200,7 +200,7 @@ def test_a_method_without_its_memory_bank_has_another_name() -> None:
 
 
 def test_the_guide_lists_every_method_as_it_is() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "distillation.md").read_text()
+    text = (Path(__file__).resolve().parents[3] / "docs" / "distillation.md").read_text()
     rows = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[1:-1]]
             for line in text.splitlines() if line.startswith("| `")}  # fmt: skip
     assert rows.keys() == LOSSES.keys()

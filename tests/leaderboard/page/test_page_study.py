@@ -1,7 +1,6 @@
 """The page of a real study in a real headless Chromium: headline, sureness, gains, cards, print, packed data, live."""
 
 import re
-import sys
 import threading
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from tutelage.leaderboard.page.serve import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
 
-sys.path.insert(0, str(Path(__file__).parent))
-from study import study_rows, study_verdicts
+from ..study import study_rows, study_verdicts
 
 pytestmark = pytest.mark.slow
-ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
+ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 NAMELESS = """[...document.querySelectorAll('button, input, select, summary, img, svg[role]')].filter((one) => {
   const told = one.labels?.[0]?.textContent || one.getAttribute('aria-label') || one.getAttribute('alt');
   return !(told || one.textContent).trim();

@@ -393,7 +393,7 @@ def test_too_few_nets_and_unseen_archs_are_refused(table: dict[str, float], tmp_
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "latency_tables.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "latency_tables.py"
     spec = importlib.util.spec_from_file_location("latency_tables", path)
     assert spec is not None
     assert spec.loader is not None

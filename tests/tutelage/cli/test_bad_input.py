@@ -5,7 +5,6 @@ Each line is refused before anything is trained or measured, so that the table r
 
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ import yaml
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
 
-sys.path.insert(0, str(Path(__file__).parent))
-from command import image_folder, told, tutelage
+from ..command import image_folder, told, tutelage
 
 # command line -> words of the one line; {w} is a workspace with a row, {e} an empty one, {t} a folder of odd files
 LINES: list[tuple[str, str]] = [

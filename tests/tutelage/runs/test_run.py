@@ -20,8 +20,7 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Row
 
-sys.path.insert(0, str(Path(__file__).parent))
-from command import Done, told, tutelage
+from ..command import Done, told, tutelage
 
 pytestmark = pytest.mark.slow
 
