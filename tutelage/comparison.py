@@ -1,4 +1,4 @@
-"""`Comparison`: what a paired test of two files, or of training with and without a teacher, found, as one verdict."""
+"""`Comparison`: result of a paired test of two files, or of training with and without a teacher, as one verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .record import Record
 
 Verdict = Literal["gained", "lost", "equivalent", "inconclusive"]
 
-# A claim about a teacher is one about trainings to come: a standard deviation of fewer seeds is hardly known.
+# A claim about a teacher is one about trainings to come: a standard deviation over fewer seeds is too uncertain.
 MIN_SEEDS = 5
 # Within this difference of AUC or accuracy two files are as good as each other, unless a recipe says otherwise.
 DEFAULT_MARGIN = 0.01
@@ -36,7 +36,7 @@ class Comparison(Record):
     """A paired comparison on the same test images, first minus second, of one of two claims.
 
     `file`: these files differ (images' groups are random); `teacher`: training with it helps (groups and seeds are).
-    `low` and `high` bound the 95 % interval of this comparison alone; `p` is Holm-adjusted over `num_comparisons`.
+    `low` and `high` bound the unadjusted 95 % interval; `p` is Holm-adjusted over `num_comparisons`.
     `None` is undefined.
     """
 
@@ -80,9 +80,9 @@ class Comparison(Record):
         value, *ends = (f"{bound:+.{digits}f}".replace("0.", ".", 1) for bound in bounds)
         margin = f"{self.margin:g}".removeprefix("0")
         words = {"equivalent": f"equivalent within {margin} {name}:", "inconclusive": "inconclusive:"}
-        told = f"{words.get(self.verdict, self.verdict)} {value} {name}"
+        message = f"{words.get(self.verdict, self.verdict)} {value} {name}"
         if len(ends) == 2:
-            told += f" [{ends[0]}, {ends[1]}]"
+            message += f" [{ends[0]}, {ends[1]}]"
         if self.p is not None:
-            told += ", p < .001" if self.p < 0.001 else f", p {self.p:.2g}".replace("0.", ".", 1)
-        return f"{told}; {self.num_seeds} of the {MIN_SEEDS} seeds needed" if self.too_few_seeds else told
+            message += ", p < .001" if self.p < 0.001 else f", p {self.p:.2g}".replace("0.", ".", 1)
+        return f"{message}; {self.num_seeds} of the {MIN_SEEDS} seeds needed" if self.too_few_seeds else message

@@ -1,7 +1,7 @@
 """Files that are whole or absent, whatever ends the process: written aside, synced to disk, then renamed.
 
 `whole_file` is the one way to write a file that a later run reads; `sync_tree` makes a folder that others filled last.
-This module imports nothing of the package, so that every room may use it.
+This module imports nothing of the package, so that every package may use it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to instead; leaving the block syncs it and gives it its name, an error removes it.
 
     It has the same name in a folder of its own beside `path`: libraries read the format from the name, and what a kill
-    leaves there is not found by who lists the files of a kind. Raises OSError.
+    leaves there is not listed among the files of a kind. Raises OSError.
     """
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         aside = Path(folder, path.name)
         yield aside
         sync(aside)
         aside.replace(path)
-    sync(path.parent)  # the name, too, outlives a power cut
+    sync(path.parent)  # the name, too, survives a power failure
 
 
 def write_text(path: Path, text: str, *, newline: str | None = None) -> None:
@@ -53,7 +53,7 @@ def sync(path: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """Sync every file and folder below `folder`, each folder after what it holds, and `folder` itself last.
 
-    Links are left alone: what they point to belongs to others.
+    Links are not followed: their targets belong to others.
     """
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:

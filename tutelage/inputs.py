@@ -1,4 +1,4 @@
-"""What a user gives us to read: size limits, safe parsing of JSON and YAML, and the errors that name what is wrong."""
+"""Reading of user files: size limits, safe parsing of JSON and YAML, and errors that name what is wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Registries that other installed packages can add to by entry points.
 
-A room declares a `Registry` of its built-in entries; what other distributions declare under `tutelage.<group>` is found
-when the registry is first read, and an entry's module is imported when that entry is needed. `load` gives the plug-ins
-of a group as they are, `broken` says which ones cannot be used. This module knows no room.
+A package of this project declares a `Registry` of its built-in entries. What other distributions declare under
+`tutelage.<group>` is discovered when the registry is first read, and an entry's module is imported when that entry is
+needed. `load` gives the plug-ins of a group, `broken` says which ones cannot be used. This module imports none of the
+packages that declare registries.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def forget() -> None:
 def modules_of(package: str, kind: type[Entry]) -> Callable[[], list[Entry]]:
     """Give a function that collects the entries of type `kind` that the modules of a package declare.
 
-    An entry is a module's own constant: a new file in the package adds to the registry, and nothing else need be told.
+    An entry is a module's own constant: a new file in the package adds to the registry, without any other change.
     """
 
     def collect() -> list[Entry]:

@@ -1,6 +1,6 @@
-"""Say what a long run is doing: a bar on a terminal, plain lines elsewhere.
+"""Progress of a long run on standard error: a bar on a terminal, plain lines elsewhere.
 
-Enters: `report("teacher densenet121", 3, 10)`. Leaves: text on standard error; standard output is for results.
+`reporting` gives the callable for it, e.g. `report("teacher densenet121", 3, 10)`; standard output is for results.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 Report = Callable[[str, int, int], None]
 
-# In a log file one line every so many seconds is enough to see that the run lives.
+# Seconds between two lines in a log file.
 _PLAIN_SECONDS = 15.0
 
 
 def silent(text: str, done: int, total: int) -> None:
-    """Report nothing; for callers that do not want to hear."""
+    """Report nothing; for callers that need no progress."""
 
 
 @contextmanager

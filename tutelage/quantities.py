@@ -32,11 +32,11 @@ SIZE = Kind(
     {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
     "8MB, 500kB or 2MiB",
 )
-SHARE = Kind("a share", {"%": 0.01}, "35%")
+SHARE = Kind("a percentage", {"%": 0.01}, "35%")
 FRACTION = Kind("a fraction", {"": 1.0, "%": 0.01}, "0.95 or 95%")
 ENERGY = Kind("an energy", {"mJ": 1.0, "uJ": 1e-3, "µJ": 1e-3, "J": 1e3}, "3mJ")
 PLAIN = Kind("a number", {"": 1.0}, "4")
-# What a filter may compare a kind of column with, by the name that the page knows it by.
+# Units that a filter accepts for a kind of column, by the name that the page uses.
 KINDS = {"latency": LATENCY, "count": COUNT, "size": SIZE, "fraction": FRACTION, "energy": ENERGY, "plain": PLAIN}
 
 

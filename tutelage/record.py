@@ -1,4 +1,4 @@
-"""`Record`, what every type that crosses rooms is made of, and the id that its content gives it."""
+"""`Record`, the base of every type that the packages exchange, and `content_id`, an id from its content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def content_id(value: Any) -> str:
 
 
 class Record(BaseModel):
-    """What all records share: they are frozen, refuse unknown fields, and are named by their content."""
+    """Base of all records: frozen, refuses unknown fields, and has an id computed from its content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 

@@ -1,6 +1,7 @@
-"""The types that cross rooms: frozen, validated, with a JSON round trip and a content id each.
+"""The types that the packages exchange: frozen, validated, with a JSON round trip and a content id each.
 
-Rooms import this module and no other of `tutelage`; what `comparison`, `inputs` and `record` hold is found here too.
+search, distill, quant, bench and leaderboard import this module and no other of `tutelage`; it re-exports
+`comparison`, `inputs` and `record`.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ _RESNET_STEM_DEPTH = 2
 
 
 def utc_now() -> str:
-    """Tell the time as rows store it, e.g. `2026-11-20T22:10:00Z`."""
+    """Give the time as rows store it, e.g. `2026-11-20T22:10:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Arch(Record):
     """One architecture of a space, in the field's JSON (OFA, DyNAS-T, HELP) and in canonical form.
 
-    `ks`, `e`, `d` are per slot, per slot and per stage; `r` is the input side in pixels; `w` (ResNet50D only) holds
+    `ks`, `e`, `d` are per slot, per slot and per stage; `r` is the input size in pixels; `w` (ResNet50D only) holds
     the width choices by index. Slots of blocks beyond a stage's depth are inactive: they are set to 0, so two archs
     that differ only in filler are equal. Compact lists (one entry an active block) are accepted and spread out. Slots
     are known here for Once for All's spaces; lists of another space stay as given, with one entry a slot.
@@ -160,8 +161,8 @@ class DeviceProfile(Record):
     latency_model: str = ""  # file beside the profile, empty when none was fitted
     spaces: tuple[str, ...] = ()
     resolutions: tuple[int, ...] = ()
-    steadiness: float | None = None  # repeat-to-repeat difference of medians, a share
-    model_error: float | None = None  # held-out MAPE of the latency model, a share
+    steadiness: float | None = None  # relative repeat-to-repeat difference of medians
+    model_error: float | None = None  # held-out MAPE of the latency model, a fraction
     created: str = ""
 
     @property
@@ -242,24 +243,24 @@ class Artifact(Record):
 
 
 class Pruned(Record):
-    """What structured pruning left of a network: whose channels were cut, by what rule, and the shapes that stayed."""
+    """Result of structured pruning: the network that was pruned, the importance criterion, and the remaining shapes."""
 
-    parent: str  # the model that was cut, trained on hard labels alone
+    parent: str  # the model that was pruned, trained on hard labels only
     importance: str
-    ratio: float  # share of every layer's channels that went
+    ratio: float  # fraction of every layer's channels that was removed
     shapes: dict[str, tuple[int, ...]]  # tensors of the state dict that are smaller than in the whole network
 
 
 class Student(Record):
-    """One trained network: what it is, who taught it, and the file that holds its weights."""
+    """One trained network: its architecture, its teachers, and the file that holds its weights."""
 
     model: str
     role: Role
     arch: Arch | None = None  # None for a network that is not of a space (a teacher, a timm baseline)
-    library_name: str = ""  # the name timm knows it by, where `arch` is None
+    library_name: str = ""  # its name in timm, where `arch` is None
     options: dict[str, Any] = Field(default_factory=dict)  # passed to the library when it is built again
-    pruned: Pruned | None = None  # where channels were cut: `arch` or `library_name` is the whole network's
-    teacher: str = ""  # empty: trained on hard labels alone
+    pruned: Pruned | None = None  # where channels were pruned: `arch` or `library_name` is the unpruned network's
+    teacher: str = ""  # empty: trained on hard labels only
     recipe: str = ""
     dataset: str = ""
     seed: int = 0

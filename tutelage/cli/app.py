@@ -1,4 +1,4 @@
-"""The command line: one short function a verb. It reads options, calls the pipeline or a room, and prints."""
+"""The command line: one short function a verb, which reads options, calls the pipeline and prints the result."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def search(
     ] = None,
     max_latency: Annotated[str | None, typer.Option(help="Latency budget on those devices, e.g. 5ms.")] = None,
     risk: Annotated[
-        float | None, typer.Option(help="Odds that a subnet breaks its latency budget: 0.05 holds it to 95 %.")
+        float | None, typer.Option(help="Probability that a subnet breaks its latency budget: 0.05 holds it to 95 %.")
     ] = None,
     max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
@@ -150,7 +150,7 @@ def search(
 @app.command(cls=RegistryCommand)
 def distill(
     arch: Annotated[
-        Path | None, typer.Option(help="JSON of one architecture to teach; default: the search's winners.")
+        Path | None, typer.Option(help="JSON of one architecture to train; default: the search's winners.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
     recipe: RecipeOption = "demo",
@@ -158,7 +158,7 @@ def distill(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Teach the winners by each teacher, by all and by none; validation figures only, the test split stays closed.
+    """Train the winners with each teacher, with all and with none; validation figures only, the test split is not used.
 
     Example: [bold]tutelage distill --recipe demo --set distill.epochs=5[/]
     """
@@ -194,9 +194,7 @@ def quantize(
     device: Annotated[
         str | None, typer.Option("--device", help="Measure here, and keep the fastest of what holds --max-drop.")
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="PNG or SVG of the noise that each layer's rounding makes.")
-    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG or SVG of each layer's quantization noise.")] = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -229,7 +227,7 @@ def bench(
     ],
     device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
     side: Annotated[
-        int | None, typer.Option(min=1, max=8192, help="Input side in pixels, where the file leaves it open.")
+        int | None, typer.Option(min=1, max=8192, help="Input size in pixels, where the file does not fix it.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Measure throughput over batch sizes too.")] = False,
     batch: Annotated[
@@ -264,7 +262,7 @@ def explain(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where teachers and student look, side by side, and measure how good and how alike their maps are.
+    """Draw saliency maps of teachers and students side by side, and measure their faithfulness and agreement.
 
     Example: [bold]tutelage explain --recipe demo --method scorecam --images 4[/]
     """
@@ -383,7 +381,7 @@ def _quiet_threads() -> None:
     """Own the cores: a thread a core for this process, and threads that soon sleep while they wait.
 
     OpenMP threads spin while they wait, by default for so long that two processes on the same cores were measured 30
-    times slower than one. After 1,000 turns they sleep: as fast as spinning on a quiet host, and fair on a busy one.
+    times slower than one. After 1,000 spins they sleep: as fast as spinning on a quiet host, and fair on a busy one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))

@@ -83,7 +83,7 @@ def _plugins() -> dict[str, str]:
     facts = {}
     for group in GROUPS:
         if not origins(group):
-            continue  # no room is imported for nothing
+            continue  # no package is imported needlessly
         registry = registry_of(group)
         added = registry.added() if registry else {name: origin(group, name) for name in load(group)}
         facts.update({f"plug-in {group} {name}": str(whose) for name, whose in added.items()})

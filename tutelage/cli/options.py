@@ -1,4 +1,4 @@
-"""Options that many verbs share."""
+"""Options common to many verbs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs print: tables and one-line facts for people, JSON for programs. Enters: results. Leaves: text."""
+"""Output of the verbs: tables and one-line facts for people, JSON for programs; one `print_*` function a result."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def print_search(searched: Searched, console: Console) -> None:
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
     if found.result.ended:
-        console.print(f"{found.result.ended} (asked for: {found.result.evaluations}).", highlight=False, soft_wrap=True)
+        console.print(f"{found.result.ended} (requested: {found.result.evaluations}).", highlight=False, soft_wrap=True)
     for line in _verified(found, held):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
@@ -171,7 +171,7 @@ def _pace(drift: float) -> str:
 
 
 def print_students(students: Sequence[Student], workspace: Path, console: Console) -> None:
-    """Print taught students with their validation figures and where their weights lie."""
+    """Print trained students with their validation figures and the files of their weights."""
     table = Table(title="Students, figures on the validation split")
     for column in ("student", "teacher", "accuracy", "AUC", "parameters", "weights"):
         table.add_column(column)
@@ -180,7 +180,7 @@ def print_students(students: Sequence[Student], workspace: Path, console: Consol
         weights = str(workspace / student.weights.path) if student.weights else ""
         table.add_row(
             student.model,
-            student.teacher or "(labels alone)",
+            student.teacher or "(labels only)",
             *(f"{figures[name]:.4f}" if figures.get(name) is not None else "" for name in ("accuracy", "auc")),
             in_units(student.params or 0, ""),
             weights,
@@ -206,8 +206,8 @@ def print_agreement(agreement: Sequence[Agreement], console: Console, as_json: b
         shown = [f"{value:.6g}" if value is not None else "" for value in (one.then, one.now)]
         table.add_row(one.name, *shown, one.difference)
     console.print(table)
-    asked = [one.agrees for one in agreement if one.agrees is not None]
-    console.print(f"{sum(asked)} of {len(asked)} figures agree within their tolerance", highlight=False)
+    compared = [one.agrees for one in agreement if one.agrees is not None]
+    console.print(f"{sum(compared)} of {len(compared)} figures agree within their tolerance", highlight=False)
 
 
 def print_explanations(
@@ -270,7 +270,7 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
 
 
 def print_drift(name: str, holds: bool, drift: float | None, error: float, console: Console) -> None:
-    """Say in words what a check found."""
+    """Print the result of a device check in words."""
     pace = (
         "Drift unknown: no anchor nets were measured with the profile"
         if drift is None
@@ -294,7 +294,7 @@ def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Conso
         console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
         return
     table = Table(title="Device profiles")
-    for column in ("name", "host", "runtime", "threads", "batch", "precision", "sides px", "model error", "folder"):
+    for column in ("name", "host", "runtime", "threads", "batch", "precision", "sizes px", "model error", "folder"):
         table.add_column(column)
     for profile, folder in profiles:
         table.add_row(

@@ -1,4 +1,4 @@
-"""What every stage of a run shares: the recipe, the workspace, the images and how to make batches of them."""
+"""`Context`, the input of every stage of a run: recipe, workspace, images and the loader that makes batches of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Context:
     dataset: Dataset
     report: Report
     threads: int
-    # Told of each network when its seeds are trained, so that a run files its rows while it goes on.
+    # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
     trained: Callable[[Sequence[Student]], None] = lambda seeds: None
 
     @property
@@ -51,7 +51,7 @@ class Context:
         return self.recipe.data.size
 
     def side(self, student: Student) -> int:
-        """Give the input side in pixels of a network: its resolution gene, or the data's size."""
+        """Give the input size in pixels of a network: its resolution gene, or the data's size."""
         return student.arch.r if student.arch is not None else self.size
 
     @property

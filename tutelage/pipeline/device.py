@@ -121,7 +121,7 @@ def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
         if not runtime.files_rows:
             filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
             raise InputError(
-                f"device {section.name} runs {runtime.name}: a run files rows of {filing} alone; "
+                f"device {section.name} runs {runtime.name}: a run files rows of {filing} only; "
                 "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
             )
         if runtime.one_image and section.batch > 1:
@@ -160,7 +160,7 @@ def name_device(workspace: Workspace, section: DeviceSection) -> Device:
 
 
 def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:
-    """Read a latency budget: milliseconds, or a share of the way from the smallest to the largest subnet."""
+    """Read a latency budget: milliseconds, or a fraction of the range from the smallest to the largest subnet."""
     if section.max_latency is None:
         return None
     amount, relative = latency_budget(section.max_latency)
@@ -179,8 +179,8 @@ def _check_same(section: DeviceSection, profile: DeviceProfile) -> None:
     if profile.reachable:
         check_reachable(profile)
     for field in ("runtime", "threads", "batch"):
-        asked, has = getattr(section, field), getattr(profile, field)
-        if asked != has:
+        wanted, has = getattr(section, field), getattr(profile, field)
+        if wanted != has:
             raise InputError(
-                f"device {section.name}: the recipe asks for {field} {asked}, the profile has {has}: use another name"
+                f"device {section.name}: the recipe asks for {field} {wanted}, the profile has {has}: use another name"
             )

@@ -1,9 +1,8 @@
-"""What a search weighs, read from the names in a recipe; at int8, error and latency are those of the int8 file.
+"""Objectives of a search, read from their names in a recipe: `read_objectives`, `objectives_of`, `weighed_devices`.
 
-Enters: `error`, `error@int8`, `latency_ms@DEVICE`, `latency_ms@DEVICE:int8` and the names of counts. Leaves: the
-objectives of the search and the devices that they need: one named at int8 has a profile of its own, measured on int8
-blocks and networks. Error at int8 is that of the subnet cut out, exported, quantized after training and run by the
-runtime: what would be deployed, not a simulation.
+The names are `error`, `error@int8`, `latency_ms@DEVICE`, `latency_ms@DEVICE:int8` and those of counts. A device at int8
+has its own profile, measured on int8 blocks and networks. Error at int8 is that of the extracted subnet, exported,
+quantized after training (PTQ) and run by the runtime: the file that would be deployed, not a simulation.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ def scorer(ctx: Context, supernet: Supernet) -> Score:
 
 
 def calibration_places(ctx: Context, images: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    """Draw the images a quantizer sees during the search, by class, as many as the recipe quantizes with."""
+    """Draw the calibration images of the search by class, as many as the recipe quantizes with."""
     rng = np.random.default_rng(ctx.seed("calibration"))
     return draw_by_class(images, labels.numpy(), ctx.recipe.quantize.calibration_images, rng)
 
@@ -184,7 +183,7 @@ def _int8_error(
     images: Tensor,
     labels: Tensor,
 ) -> float:
-    """Cut a subnet out, set its BN, quantize it and run the int8 file on the validation images."""
+    """Extract a subnet, recalibrate its BN, quantize it and run the int8 file on the validation images."""
     from tutelage.search.supernet.scoring import resize
 
     subnet = extract(net, arch)

@@ -1,8 +1,8 @@
-"""Several processes of one run, as `accelerate launch` or torchrun start them: one leads, the others train along.
+"""Several processes of one run, as `accelerate launch` or torchrun start them (read from the environment).
 
-Enters: the environment that the launcher set. The leader alone searches, measures and writes; before each training it
-tells the others what is trained and with which weights, and they share its batches. Where one process fails, it ends,
-and the launcher ends the others.
+Rank 0 leads (`leading`): only it searches, measures and writes. Before each training it broadcasts the training and the
+weights (`tell`); the other ranks receive them (`told`) and train on their part of its batches. A process that fails
+ends, and the launcher ends the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Training:
-    """One training, as the leader tells it. `rounding`: the network is prepared for int8 rounding first."""
+    """One training, as the leader broadcasts it. `rounding`: the network is prepared for QAT first."""
 
     student: Student
     section: TrainSection
@@ -43,7 +43,7 @@ def num_processes() -> int:
 
 
 def follows() -> bool:
-    """Tell whether this process is one that trains along with a leader."""
+    """Say whether this process trains along with a leader (its rank is above 0)."""
     return num_processes() > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
@@ -58,7 +58,7 @@ def leading() -> Iterator[None]:
 
 
 def tell(training: Training, model: nn.Module) -> None:
-    """Have the others take part in a training that is about to start here; alone, nothing happens."""
+    """Broadcast a training that is about to start here; nothing happens with one process."""
     if num_processes() > 1 and not follows():
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
         _broadcast([training, weights])
@@ -86,5 +86,5 @@ def _join() -> None:
 def _broadcast(items: list[Any]) -> list[Any]:
     from accelerate.utils import broadcast_object_list
 
-    found: list[Any] = broadcast_object_list(items)
-    return found
+    received: list[Any] = broadcast_object_list(items)
+    return received

@@ -1,4 +1,4 @@
-"""What a run is: a YAML file read once into a frozen `Recipe`. Defaults live here; an unknown key is an error."""
+"""A recipe: a YAML file read once into a frozen `Recipe`. An unknown key is an error."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Recipe(Section):
     @classmethod
     def _baselines_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if twice := [name for name in value if value.count(name) > 1]:
-            raise ValueError(f"{twice[0]!r} is named twice, and rows could not tell them apart: name each once")
+            raise ValueError(f"{twice[0]!r} is named twice, and rows could not be distinguished: name each once")
         return value
 
     @field_validator("teachers", "students", "devices")
@@ -90,7 +90,7 @@ class Recipe(Section):
         names = [getattr(section, "title", "") or section.name for section in value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice!r} is named twice, and rows could not tell them apart: name each once")
+            raise ValueError(f"{twice!r} is named twice, and rows could not be distinguished: name each once")
         return value
 
 

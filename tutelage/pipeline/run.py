@@ -1,6 +1,6 @@
-"""The stages of a run in their order. Each is skipped where the workspace holds its result, so a stopped run goes on.
+"""Run the stages of a recipe in their order: `run` (all, up to the leaderboard and its page), `search`, `distill`.
 
-Enters: a recipe and a workspace. Leaves: rows on the leaderboard, a page, a plot and a table.
+A stage is skipped where the workspace holds its result, so a stopped run can be resumed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .workspace import Workspace
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run knows before its students: images, devices, teachers."""
+    """A run before its students are trained: images, devices, teachers."""
 
     ctx: Context
     devices: tuple[Device, ...]
@@ -46,7 +46,7 @@ Begin = Callable[[Prepared], None]
 
 @dataclass(frozen=True)
 class Searched(Prepared):
-    """What a run knows after its search: enough to teach the winners."""
+    """A run after its search: what training the winners needs."""
 
     supernet: Supernet
     found: Found
@@ -64,7 +64,7 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
         )
     check_rows(workspace, recipe.devices)
     with workspace.locked():
-        # Opened first: a store that cannot be written is told before anything is trained.
+        # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(Store(workspace.store))
         prepared = _prepare(recipe, workspace, report, threads, scoring.begin)
         ctx = replace(prepared.ctx, trained=scoring.trained)
@@ -86,17 +86,17 @@ def search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -
 
 
 def distill(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> list[Student]:
-    """Run a recipe up to its taught students; the test split stays closed."""
+    """Run a recipe up to its trained students; the test split is not used."""
     with workspace.locked():
         return _distill(_prepare(recipe, workspace, report, threads))
 
 
 def _nothing(_: Prepared) -> None:
-    """Do nothing when the teachers are trained: a search alone files no rows."""
+    """Do nothing when the teachers are trained: a search files no rows."""
 
 
 def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Prepared:
-    """Open images and devices, train the teachers, tell `begin` of them, and search where the recipe has a space."""
+    """Open images and devices, train the teachers, pass them to `begin`, and search where the recipe has a space."""
     check_weights(recipe)
     if not recipe.students:
         return _search(recipe, workspace, report, threads, begin)
@@ -111,8 +111,8 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int,
 
 def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
     check_weights(recipe)
-    find_space(recipe.supernet.space)  # a name that nobody knows is told before the images are read
-    read_objectives(recipe)  # and an objective that means nothing before a device is measured for it
+    find_space(recipe.supernet.space)  # an unknown name fails before the images are read
+    read_objectives(recipe)  # and an invalid objective before a device is measured for it
     ctx = open_context(recipe, workspace, report, threads)
     space = space_of(ctx)
     check_training(ctx)
@@ -139,9 +139,9 @@ def _distill(prepared: Prepared) -> list[Student]:
 
 
 class _Scoring:
-    """The rows of a run as they come: a network is evaluated when it is trained, all are measured together at the end.
+    """File the rows of a run: a network is evaluated when it is trained, all are measured together at the end.
 
-    Every network is evaluated in every form and seed; its first seed alone is measured, explained and shown.
+    Every network is evaluated in every form and seed; only its first seed is measured, explained and shown.
     """
 
     def __init__(self, store: Store) -> None:
@@ -150,7 +150,7 @@ class _Scoring:
         self._judged: list[Judged] = []
 
     def begin(self, prepared: Prepared) -> None:
-        """Take what the run knows before its students, and evaluate the teachers."""
+        """Take the prepared run and evaluate its teachers."""
         self._prepared = prepared
         for teacher in prepared.teachers:
             self.trained([teacher])

@@ -1,4 +1,4 @@
-"""A network as the file that a runtime loads: ONNX as it is or converted (LiteRT, ncnn), or a program of PyTorch's.
+"""Write a network as the file that a runtime loads: ONNX, converted ONNX (LiteRT, ncnn), or a PyTorch program.
 
 `network_file` writes one from a network, `runtime_file` and `int8_file` those of a run's trained network, and
 `answers` runs a file on the runtime it is for.
@@ -67,7 +67,7 @@ def network_file(network: nn.Module, runtime: str, folder: Path, stem: str, shap
 def runtime_file(ctx: Context, runtime: str, network: nn.Module, onnx: Path, side: int) -> Path:
     """Give the fp32 file that `runtime` loads: the ONNX file, or what is made of it or of the network beside it.
 
-    It is opened once, so that an operator the runtime does not know is told here. Raises InputError with the reason
+    It is opened once, so that an operator that the runtime lacks is reported here. Raises InputError with the reason
     for what cannot be converted or opened, and with the remedy for a runtime or converter that is not installed.
     """
     known = find_runtime(runtime)

@@ -73,7 +73,7 @@ class DataSection(Section):
     skip_bad: bool = False
     workers: int = Field(2, ge=1)  # threads that decode picture files, once
     augment: str = "light"  # a name of distill/data/augmentations.py, or a plug-in's
-    augment_variants: int = Field(4, ge=1)  # augmentations of an image that recur, so that teachers are asked once
+    augment_variants: int = Field(4, ge=1)  # variants of an image, so that teacher outputs are cached
     options: dict[str, Any] = Field(default_factory=dict)  # of the data set: `tutelage data list` names them
 
     @field_validator("dataset")
@@ -120,7 +120,7 @@ class TrainSection(Section):
     cutmix: float = Field(0.0, ge=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
     clip_norm: float | None = Field(None, gt=0)
-    class_weights: Literal["none", "balanced"] = "none"  # balanced: n / (classes x count); several labels: neg / pos
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: n / (classes x count); multi-label: neg / pos
     patience: int | None = Field(None, ge=1)
     bf16: bool | None = None  # None: where the hardware multiplies bf16 and the network gains by it
 
@@ -142,8 +142,8 @@ class StudentSection(Section):
     """A student that is named, not searched: a preset of `search/spaces`, any timm name, or the genes of a subnet."""
 
     name: str
-    arch: Arch | None = None  # genes found elsewhere, e.g. in a row of the leaderboard; its r gives way to data.size
-    title: str = ""  # how rows call it, where options make it another network than the name says
+    arch: Arch | None = None  # given genes, e.g. of a row of the leaderboard; data.size replaces its r
+    title: str = ""  # its name in rows, where options make it another network than the name says
     weights: Path | None = None  # a file with trained weights to start from
     epochs: Literal[0] | None = None  # None: the schedule of `distill`; 0: the weights file is used as it is
     options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
@@ -156,9 +156,9 @@ class StudentSection(Section):
 
 
 class PrunedSection(Section):
-    """A student cut out of a network of this run by structured pruning, then taught on the students' schedule."""
+    """A student made from a network of this run by structured pruning, then fine-tuned on the students' schedule."""
 
-    of: str  # a baseline or student by its title, trained on labels alone; `winners`: each winner of the search
+    of: str  # a baseline or student by its title, trained on labels only; `winners`: each winner of the search
     keep: str = "50%"  # of its multiply-accumulates
     importance: Literal["magnitude", "taylor", "nni-l1", "nni-l2", "nni-fpgm"] = "magnitude"
 
@@ -175,7 +175,7 @@ class PrunedSection(Section):
         except InputError:
             part = 0.0
         if not 0 < part < 1:
-            raise ValueError("write a share of the multiply-accumulates, e.g. 50%")
+            raise ValueError("write a percentage of the multiply-accumulates, e.g. 50%")
         return value
 
 
@@ -187,10 +187,10 @@ class SupernetSection(Section):
     lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=2)
     num_random: int | None = Field(None, ge=0)  # sandwich, random: default 2; progressive: its phases say how many
-    teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also teach the supernet
+    teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also distil the supernet
     weights: Path | None = None  # official or own supernet weights to start from
     bf16: bool | None = None  # default: where the CPU or GPU computes it fast
-    ema_decay: float | None = Field(None, ge=0, lt=1)  # of an average of the weights, which is what is left
+    ema_decay: float | None = Field(None, ge=0, lt=1)  # of an average of the weights, which is the result
     warmup_epochs: float = Field(0.5, ge=0)
     clip_norm: float = Field(1.0, gt=0)
 
@@ -208,8 +208,8 @@ class DeviceSection(Section):
     runtime: str = "onnxruntime"
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)
-    max_latency: str | None = None  # "5ms", or "35%": that share of the way from the smallest to the largest subnet
-    # Odds that a subnet held to be within the budget is not: latency is weighed at the upper end of the model's
+    max_latency: str | None = None  # "5ms", or "35%" of the range from the smallest to the largest subnet
+    # Probability that a subnet predicted to be within the budget is not: latency is the upper end of the model's
     # interval of coverage 1 - 2 risk (.05: the 90 % interval).
     risk: float = Field(0.05, gt=0, lt=0.5)
     minutes: float = Field(3.0, gt=0)  # how long it may be measured where it is not known yet
@@ -228,7 +228,7 @@ class SearchSection(Section):
     max_macs: str | None = None
     max_params: str | None = None
     max_size: str | None = None
-    # What is weighed, by name: error or error@int8, latency_ms@DEVICE or latency_ms@DEVICE:int8, and counts such as
+    # What is minimised, by name: error or error@int8, latency_ms@DEVICE or latency_ms@DEVICE:int8, and counts such as
     # size_bytes or int8_bytes. Default: error, the latency on every device, size_bytes.
     objectives: tuple[str, ...] = ()
     winners: int = Field(2, ge=1)
@@ -263,7 +263,7 @@ class DistillSection(TrainSection):
     temperature: float | None = Field(None, gt=0)  # None: the method's own; refused where it reads none
     soft_weight: float | None = Field(None, gt=0)  # of the soft term, on top of 1 - alpha; None: the method's paper's
     combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
-    taught_by: Literal["each", "together", "both"] = "both"  # each teacher alone, all as one, or both; always also none
+    taught_by: Literal["each", "together", "both"] = "both"  # each teacher, all as one, or both; always a control
     options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
 
 
@@ -274,9 +274,9 @@ class QuantizeSection(Section):
     # images, for ONNX Runtime.
     method: str = "auto"
     calibration_images: int = Field(128, ge=1)
-    # Points of accuracy (several labels: of AUC) that int8 may lose on validation; then layers go back to float.
+    # Points of accuracy (multi-label: of AUC) that int8 may lose on validation; then layers go back to float.
     max_drop: float | None = Field(None, ge=0, le=100)
-    qat_epochs: int = Field(0, ge=0)  # 0: no rows of scheme int8-qat; else the student's teachers teach on
+    qat_epochs: int = Field(0, ge=0)  # 0: no rows of scheme int8-qat; else with the student's teachers
     # A hundredth of a student's: of 1e-4, 3e-5 and 1e-5 the last kept nearest to fp32 on validation (five folds of
     # cxr3, two networks with and without teachers: AUC -.41, -.43, -.15 points in the mean, quantized alone -.25). That
     # was with ranges calibrated anew after training, as they were deployed until 2026-11-27.
@@ -293,7 +293,7 @@ class QuantizeSection(Section):
 
 
 class ExplainSection(Section):
-    """Where the networks look, on validation images; the maps and their figures stand in the rows' details."""
+    """Saliency maps on validation images; the maps and their figures are in the rows' details."""
 
     images: int = Field(0, ge=0)  # 0: no maps
     method: Literal["gradcam", "hirescam", "eigencam", "scorecam"] = "gradcam"

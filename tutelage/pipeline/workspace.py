@@ -1,4 +1,4 @@
-"""A run on disk: stages that are done once, files that are whole or absent, and one writer at a time.
+"""A run on disk: stages that are done once, files that are complete or absent, and one writer at a time.
 
 `Workspace.stage` gives a finished stage's result, or does the work and then files it; `Workspace.locked` keeps other
 processes out; `Workspace.start_over` makes a recipe do its stages again and keeps what older rows refer to.
@@ -130,7 +130,7 @@ class Workspace:
     def _folder(self, key: str) -> Path:
         """Choose a stage's folder: of the attempts that count, the first that is done, else this recipe's own.
 
-        The first, not the newest: another recipe that shares the stage and starts over must not change this one.
+        The first, not the newest: another recipe that has the same stage and starts over must not change this one.
         """
         artifacts = self.path / "artifacts"
         known = {int(path.name.partition("-")[2]): path for path in artifacts.glob(f"{key}-*")} | {0: artifacts / key}
@@ -216,10 +216,10 @@ def _check_layout(path: Path) -> None:
     if not path.is_file():
         write_json(path, {"layout": LAYOUT_VERSION, "created": utc_now()})
         return
-    found = _read_json(path).get("layout")
-    if found != LAYOUT_VERSION:
+    layout = _read_json(path).get("layout")
+    if layout != LAYOUT_VERSION:
         raise InputError(
-            f"workspace {path.parent} has layout {found!r}, this version of tutelage reads {LAYOUT_VERSION}: "
+            f"workspace {path.parent} has layout {layout!r}, this version of tutelage reads {LAYOUT_VERSION}: "
             "choose another --workspace, or use the version that made it"
         )
 

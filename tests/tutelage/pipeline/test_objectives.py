@@ -88,7 +88,7 @@ def test_an_int8_profile_is_measured_on_int8_files(tmp_path: Path) -> None:
 def test_int8_blocks_of_a_runtime_that_cannot_have_them_are_refused(tmp_path: Path) -> None:
     space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
     request = DeviceRequest("box", "openvino", space, 3, 1, precision="int8")
-    with pytest.raises(InputError, match="int8 blocks are made for onnxruntime alone, not openvino"):
+    with pytest.raises(InputError, match="int8 blocks are made for onnxruntime only, not openvino"):
         measure_device(Workspace(tmp_path), lambda *_: None, request)
 
 

@@ -69,7 +69,7 @@ def test_what_cannot_be_pruned_is_told_before_any_training(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("keep", ["0%", "100%", "half", "5", "-3%"])
 def test_a_share_is_between_nothing_and_all(keep: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="write a share of the multiply-accumulates"):
+    with pytest.raises(InputError, match="write a percentage of the multiply-accumulates"):
         load_recipe(str(_written(tmp_path, pruned=[{"of": "EEEA-Net-C1", "keep": keep}])))
 
 

@@ -135,7 +135,7 @@ def test_what_is_no_text_stays_yaml_and_quotes_and_null_keep_their_meaning() -> 
         ("search.max_size=8M", "'8M' is not a size"),
         ("search.max_macs=-3", "'-3' is not a count"),
         ("devices.0.max_latency=5", "'5' is not a latency"),
-        ("devices.0.max_latency=-1%", "'-1%' is not a share"),
+        ("devices.0.max_latency=-1%", "'-1%' is not a percentage"),
     ],
 )
 def test_a_change_that_cannot_be_made_is_one_line(change: str, words: str) -> None:

@@ -29,7 +29,7 @@ def device_add(
     batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
     space: Annotated[str, typer.Option(help="Space whose blocks are measured. One of: {spaces}.")] = "ofa_mbv3_w1.0",
-    side: Annotated[list[int] | None, typer.Option(help="Input sides in pixels; repeatable; default 64.")] = None,
+    side: Annotated[list[int] | None, typer.Option(help="Input resolution in pixels; repeatable; default 64.")] = None,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
     minutes: Annotated[

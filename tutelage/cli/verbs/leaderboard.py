@@ -34,10 +34,10 @@ def board_show(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the columns that fit the terminal, the Pareto front marked; or one row with all it knows.
+    """Print the columns that fit the terminal, the Pareto front marked; or one row with all its details.
 
-    With --front, each row also says whether it is on that front for sure or maybe, by its intervals; a single row says
-    which rows beat it, and by how much.
+    With --front, each row also says whether its intervals put it on that front certainly or possibly; a single row
+    lists the rows that dominate it, and by how much.
 
     Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq' --front latency_p50_ms,auc[/]
     """
@@ -87,7 +87,7 @@ def board_build(
         raise InputError(f"{store.name} holds no row{'' if filter_ is None else f' that {filter_!r} keeps'}")
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
     build_page(found, out, title, details=store.details, verdicts=verdicts)
-    # A picture of more marks says no more: of a large leaderboard one data set and device is drawn, its fronts whole.
+    # A picture of more marks is unreadable: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
     if all(row.auc is None and row.accuracy is None for row in drawn):
         print(f"{len(found)} rows: {out}; no picture, since no row has an AUC or an accuracy")
@@ -132,7 +132,7 @@ def board_compare(
     second: Annotated[str, typer.Argument(help="Another row's id.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Lay two rows side by side, with a paired test by group where both were evaluated on the same images.
+    """Compare two rows, with a paired test by group where both were evaluated on the same images.
 
     Example: [bold]tutelage leaderboard compare 8576a5ae 0c2e2c63[/]
     """
@@ -151,7 +151,7 @@ def board_serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")] = 8642,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve the page on this machine alone, read-only; it follows a run that goes on. Ctrl-C ends it.
+    """Serve the page on this machine only, read-only; it follows a run in progress. Ctrl-C ends it.
 
     Example: [bold]tutelage leaderboard serve --port 8642[/]
     """

@@ -1,4 +1,4 @@
-"""From a row of the leaderboard to a folder that is deployed: the file it was measured on, and what is known of it."""
+"""Write the bundle of a leaderboard row, a folder to deploy: the measured file, its metadata and `predict.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tutelage.records import Artifact, InputError, Row, Student
 
 from .paired import RowFigures
 
-# Probabilities of one file on one image, then in batches and now: beyond this something else was run.
+# Probabilities of one file on one image, then in batches and now: beyond this another file was run.
 MAX_DIFFERENCE = 1e-3
 
 
@@ -40,7 +40,7 @@ def bundle_row(
     changes: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Bundle:
-    """Write the bundle of a row: the very file it was evaluated on, checked to answer as it did then.
+    """Write the bundle of a row: the file it was evaluated on, checked to give the same predictions.
 
     changes: `key=value` of the row's recipe, such as where the images lie now (data.path).
     Raises InputError for an imported row, or where its file, weights or images are no longer those it was made of.
@@ -134,9 +134,7 @@ def _evaluated_difference(ctx: Context, row: Row, model: Path, images: torch.Ten
     logits = run_file(model, row.runtime, images.numpy(), ctx.threads)
     now = probabilities(torch.from_numpy(logits), ctx.dataset.multi_label)
     if now.shape != before.shape or np.abs(now - before).max() > MAX_DIFFERENCE:
-        raise InputError(
-            f"{model} does not answer as it did when row {row.key[:8]} was evaluated: run the recipe again"
-        )
+        raise InputError(f"{model} does not give the predictions of row {row.key[:8]} any more: run the recipe again")
     return float(np.abs(now - before).max())
 
 

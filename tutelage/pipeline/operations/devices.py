@@ -1,4 +1,4 @@
-"""Devices outside a run: measure a new one, measure a known one again. Enters: what a user asks. Leaves: profiles."""
+"""Device profiles outside a run: add one (`add_device`), and measure a known one again (`check_device`)."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tutelage.search.spaces.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
 
 NETS, NETS_WITHOUT_TABLE = 8, 12
-# What is exported for a profile must fit into memory: a recipe's images have 16 to 1,024 pixels a side, too.
+# What is exported for a profile must fit into memory: a recipe's images are 16 to 1,024 pixels wide and high, too.
 MIN_SIDE, MAX_SIDE = 16, 1024
 MAX_CLASSES, MAX_CHANNELS, MAX_BATCH = 100_000, 64, 4096
-CALIBRATION_IMAGES = 4  # of noise: what is quantized here is timed, never judged
+CALIBRATION_IMAGES = 4  # of noise: what is quantized here is timed, not evaluated
 
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """A device to be measured: how models run there, and the networks its latency model is to know."""
+    """A device to be measured: how models run there, and the networks its latency model covers."""
 
     name: str
     runtime: str
@@ -112,7 +112,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
     quantized = request.precision == "int8"
     if quantized and not find_runtime(request.runtime).int8_blocks:
         raise InputError(
-            f"int8 blocks are made for {', '.join(int8_block_runtimes())} alone, not {request.runtime}: measure whole "
+            f"int8 blocks are made for {', '.join(int8_block_runtimes())} only, not {request.runtime}: measure whole "
             "int8 networks there and give them with --from-measurements FILE"
         )
     batch = 1 if find_runtime(request.runtime).exported == FREE_BATCH else request.batch

@@ -1,4 +1,4 @@
-"""Where teachers, students and their int8 files look: maps of validation images, side by side, with figures."""
+"""Saliency maps of teachers, students and their int8 files on validation images, side by side, with figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def explain_recipe(
 ) -> dict[str, ExplanationFigures]:
     """Explain the recipe's teachers and its first winner distilled from all of them.
 
-    Score-CAM, the one method that needs outputs alone, shows the student's int8 file for ONNX Runtime too, if there is
+    Score-CAM, the one method that needs only outputs, shows the student's int8 file for ONNX Runtime too, if there is
     one. Images are drawn from the validation split, as many of each class as there are; the test split stays closed.
     """
     if method not in METHODS:

@@ -1,6 +1,6 @@
 """Paired tests of leaderboard rows on the same images, by group, from the probabilities that their runs filed.
 
-`RowFigures` is the one place that turns rows into `Comparison`s: `leaderboard compare`, the page and `gains` use it.
+`RowFigures` is the one place that converts rows into `Comparison`s: `leaderboard compare`, the page and `gains` use it.
 """
 
 from __future__ import annotations

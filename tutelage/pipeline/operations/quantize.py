@@ -1,4 +1,4 @@
-"""The verb `quantize`: one fp32 file made int8 for the runtime its new name is for, held to a loss, and compared."""
+"""The verb `quantize`: quantize one fp32 file for the runtime of its new suffix within `max_drop`, and compare both."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _anchored(
 
 
 def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], float], threads: int) -> dict[str, Any]:
-    """Compare both files on validation images; `score` is accuracy, or the AUC where an image has several labels."""
+    """Compare both files on validation images; `score` is accuracy, or AUC of multi-label data."""
     run = run_openvino if made.runtime == "openvino" else run_onnx
     before, after = run_onnx(model, val, threads=threads), run(made.path, val, threads=threads)
     return {

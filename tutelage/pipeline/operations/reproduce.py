@@ -1,4 +1,6 @@
-"""How a row came about, and the same run again: what agrees to the digit, and what a clock may tell differently."""
+"""Provenance of a row (`how_made`), and the same run again (`reproduce`): counts and accuracy must agree exactly, times
+and memory within a tolerance.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class Agreement:
     name: str
     then: float | None
     now: float | None
-    tolerance: float  # a share; 0: the same to the digit
+    tolerance: float  # relative; 0: exactly equal
 
     @property
     def agrees(self) -> bool | None:
@@ -71,7 +73,7 @@ def check_place(origin: Path, into: Path) -> None:
 def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
     """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row.
 
-    Counts and qualities must be the same to the digit; times and memory may differ by the recipe's `tolerance`, which
+    Counts and accuracies must be exactly equal; times and memory may differ by the recipe's `tolerance`, which
     is how far two halves of one measurement may differ.
     """
     from tutelage.pipeline import run as pipeline  # it brings torch, which `how_made` does without
@@ -84,7 +86,7 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
         recipe = Recipe.model_validate(row.details["how"]["recipe"])
     except ValidationError as error:
         raise InputError(
-            f"row {row.key[:8]} was made by a recipe that this version does not know ({one_line(error)}): install the "
+            f"row {row.key[:8]} was made by a recipe that this version cannot read ({one_line(error)}): install the "
             f"version that made it, {row.details.get('versions', {}).get('tutelage', 'unknown')}"
         ) from None
     if (origin / "devices").is_dir():
@@ -92,7 +94,9 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
     _, published = pipeline.run(recipe, workspace, report, threads)
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:
-        raise InputError(f"the run made no row {_name(row)}: other architectures were found, see {published.table}")
+        raise InputError(
+            f"the run made no row {_name(row)}: the search gave other architectures, see {published.table}"
+        )
     tolerances = dict.fromkeys(EXACT, 0.0) | dict.fromkeys(MEASURED, recipe.measure.tolerance)
     return [Agreement(name, getattr(row, name), getattr(same[0], name), far) for name, far in tolerances.items()]
 

@@ -1,4 +1,4 @@
-"""One stage alone, on files that others made: teach an architecture, measure a model."""
+"""Single stages on given files: train one architecture (`teach_file`), measure one model (`bench_file`)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,16 @@ def named_devices(
             "none: name one, e.g. --device host-ort"
         )
     if risk is not None and not 0 < risk < 0.5:
-        raise InputError(f"risk is {risk}: give the odds of breaking the budget, above 0 and below 0.5, e.g. 0.05")
+        raise InputError(
+            f"risk is {risk}: give the probability of breaking the budget, above 0 and below 0.5, e.g. 0.05"
+        )
     given = {"max_latency": max_latency, "risk": risk}
     update = {key: value for key, value in given.items() if value is not None}
     return [section.model_copy(update=update) for section in chosen]
 
 
 def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
-    """Teach one architecture, given as the field's JSON, from fresh weights with the recipe's teachers and schedule."""
+    """Train one architecture, given as OFA's JSON, from fresh weights with the recipe's teachers and schedule."""
     check_weights(recipe)
     arch = read_arch(path)
     with workspace.locked():
@@ -122,14 +124,14 @@ def bench_file(
         report(f"{text} on {profile.name}", done, total)
 
     anchor_ms = load_latency_model(profile, folder).anchor_ms if profile.latency_model else None
-    found = figures(measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=tell)[model.name])
-    found["size_bytes"] = size_bytes(model)
+    values = figures(measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=tell)[model.name])
+    values["size_bytes"] = size_bytes(model)
     if offline:
         rates = measure_throughput(model, profile, shape, batches=offline, progress=tell)
-        found |= {f"images_a_second_batch_{batch}": rates.get(batch) for batch in offline}  # empty: not taken
+        values |= {f"images_a_second_batch_{batch}": rates.get(batch) for batch in offline}  # empty: not taken
     if images is not None:
-        found |= time_preprocessing(images, shape)
-    return found
+        values |= time_preprocessing(images, shape)
+    return values
 
 
 def converted(model: Path, profile: DeviceProfile, shape: tuple[int, int, int], kept: Path) -> Path:
@@ -167,20 +169,20 @@ def figures(found: Measurement) -> dict[str, Any]:
 
 
 def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
-    """Read (channels, height, width) from an ONNX file; `side` fills what the file leaves open."""
-    found: list[int | None]
+    """Read (channels, height, width) from an ONNX file; `side` is used where the file does not fix them."""
+    dims: list[int | None]
     if model.suffix != ".onnx":
-        found = read_shape(model)
+        dims = read_shape(model)
     else:
         dimensions = read_graph(model).graph.input[0].type.tensor_type.shape.dim
-        found = [dimension.dim_value or None for dimension in dimensions]
-    if len(found) != 4:
+        dims = [dimension.dim_value or None for dimension in dimensions]
+    if len(dims) != 4:
         raise InputError(
-            f"{model} takes an input of {len(found)} dimensions; images are (batch, channels, height, width)"
+            f"{model} takes an input of {len(dims)} dimensions; images are (batch, channels, height, width)"
         )
-    channels, height, width = found[1] or 3, found[2] or side, found[3] or side
+    channels, height, width = dims[1] or 3, dims[2] or side, dims[3] or side
     if height is None or width is None:
-        raise InputError(f"{model} leaves the input side open: give it with --side, e.g. --side 224")
+        raise InputError(f"{model} does not fix the input size: give it with --side, e.g. --side 224")
     return int(channels), int(height), int(width)
 
 

@@ -1,1 +1,1 @@
-"""The stages of a run, one file each: they take records and files, call the rooms, and leave records and files."""
+"""The stages of a run, one file each: they read and write records and files, and call the other packages."""

@@ -71,7 +71,7 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
     """Make the fp32 file and the int8 file of each runtime of the recipe's devices, from one ONNX file where it can.
 
     A runtime that cannot load or quantize a network (an operator that it does not know) is left out and the reason
-    said.
+    logged.
     """
     taught = f" from {student.teacher}" if student.teacher else ""
 
@@ -95,7 +95,7 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
 def float_files(
     ctx: Context, student: Student, network: nn.Module, onnx: Path, runtimes: Sequence[str]
 ) -> dict[str, Path]:
-    """Give the fp32 file of each runtime that can load the network; the others are left out and the reason said."""
+    """Give the fp32 file of each runtime that can load the network; the others are left out and the reason logged."""
     files = {}
     for runtime in runtimes:
         try:
@@ -108,7 +108,7 @@ def float_files(
 def quantized(
     ctx: Context, student: Student, network: nn.Module, files: Mapping[str, Path], learnt: Ranges | None = None
 ) -> list[dict[str, Any]]:
-    """Quantize each runtime's fp32 file beside it, with the activation ranges that QAT has `learnt` where it did."""
+    """Quantize each runtime's fp32 file beside it, with the activation ranges that QAT has `learnt`, if given."""
     side = ctx.side(student)
     calibration, val = calibration_images(ctx, side), validation(ctx, side)
     variants = []
@@ -147,7 +147,7 @@ def quantize_for(
     """Quantize as the recipe says, by the scheme that is fast on `runtime`; choices are made on validation images.
 
     latency: measures files, so that of several choices of float layers the fastest is kept (ONNX Runtime). learnt: the
-    ranges that QAT saw: the recipe's method (`auto`: min-max) is for other tensors alone, and a loss beyond `max_drop`
+    ranges of QAT: the recipe's method (`auto`: min-max) is for other tensors only, and a loss beyond `max_drop`
     is refused.
     """
     section = ctx.recipe.quantize
@@ -233,12 +233,12 @@ def validation(ctx: Context, side: int) -> Validation:
 
 
 def scorer(ctx: Context, labels: NDArray[Any]) -> Callable[[Floats], float]:
-    """Give the figure that int8 must hold on validation: accuracy, or the AUC where an image has several labels."""
+    """Give the figure that int8 must hold on validation: accuracy, or AUC of multi-label data."""
 
     def score(logits: Floats) -> float:
         probs = probabilities(torch.from_numpy(np.ascontiguousarray(logits)), ctx.dataset.multi_label)
-        found = evaluate(probs, labels, multi_label=ctx.dataset.multi_label, bootstrap=0)
-        return float((found.auc if ctx.dataset.multi_label else found.accuracy) or 0.0)
+        evaluation = evaluate(probs, labels, multi_label=ctx.dataset.multi_label, bootstrap=0)
+        return float((evaluation.auc if ctx.dataset.multi_label else evaluation.accuracy) or 0.0)
 
     return score
 
@@ -273,7 +273,7 @@ def read_variants(student: Student, entries: Sequence[dict[str, Any]]) -> list[V
 
 
 def told(report: QuantReport) -> dict[str, Any]:
-    """Give what a row says of its quantization."""
+    """Give the fields of a quantization report that a row keeps."""
     names = (
         "method", "num_calibration", "calibration_sha256", "activation_type", "weight_type", "weight_bits",
         "per_channel", "float_operators", "excluded", "stem", "trials", "size_ratio", "num_quantized", "num_learnt",
@@ -302,6 +302,6 @@ def _check_drop(ctx: Context, runtime: str, fp32: Path, int8: Path, val: Validat
 
 
 def left_out(ctx: Context, reason: str) -> None:
-    """Say why a row is missing, in the log and where the run is followed."""
+    """Log why a row is missing, and report it as progress."""
     log.warning("%s", reason)
     ctx.report(reason, 1, 1)

@@ -1,4 +1,4 @@
-"""Evaluate the very file that is deployed: validation decides the threshold, the test split is looked at once."""
+"""Evaluate the deployed file: thresholds are chosen on validation, the test split is used once (`judge`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROBS = "probabilities.npz"
 _VERSION = 2  # of what this stage files: 2 added the groups
 _CHUNK = 2048  # images in memory as floats at a time
 
-Threshold = float | tuple[float, ...] | None  # two classes: one; several labels: one each; else none
+Threshold = float | tuple[float, ...] | None  # two classes: one; multi-label: one a label; else none
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def judge(ctx: Context, variant: Variant) -> Judged:
 
     stage = ctx.workspace.stage(f"evaluate {variant.title}", inputs, work)
     with np.load(stage.folder / _PROBS) as arrays:
-        answers = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
-    threshold = choose(*answers["val"], ctx.num_classes, ctx.dataset.multi_label)
+        predictions = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
+    threshold = choose(*predictions["val"], ctx.num_classes, ctx.dataset.multi_label)
     figures = {
         split: evaluate(
             probs,
@@ -73,22 +73,22 @@ def judge(ctx: Context, variant: Variant) -> Judged:
             bootstrap=ctx.recipe.measure.bootstrap,
             seed=ctx.seed("bootstrap"),
         )
-        for split, (probs, labels) in answers.items()
+        for split, (probs, labels) in predictions.items()
     }
     filed = ctx.workspace.relative(stage.folder / _PROBS)
-    probs, labels = answers["test"]
+    probs, labels = predictions["test"]
     return Judged(variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"))
 
 
 def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, multi_label: bool) -> Threshold:
-    """Choose thresholds on validation answers: one for two classes, one for each of several labels, else none."""
+    """Choose thresholds on validation predictions: one for two classes, one a label of multi-label data, else none."""
     if multi_label:
         return choose_thresholds(probs, labels)
     return float(choose_threshold(probs, labels)) if num_classes == 2 else None
 
 
 def _answers(ctx: Context, variant: Variant, split: str) -> NDArray[np.float32]:
-    """Answer a whole split, so many images at a time: a large one does not fit in memory as floats."""
+    """Give the logits of a split, in chunks: a large one does not fit in memory as floats."""
     places = np.arange(len(ctx.dataset.indices(split)))
     side = ctx.side(variant.student)
     parts = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
@@ -96,7 +96,7 @@ def _answers(ctx: Context, variant: Variant, split: str) -> NDArray[np.float32]:
 
 
 def answer(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:
-    """Give the logits `(n, classes)` of the very file, in its runtime, for normalised images `(n, c, r, r)`."""
+    """Give the logits `(n, classes)` of the file, in its runtime, for normalised images `(n, c, r, r)`."""
     return answers(variant.runtime, ctx.workspace.path / variant.file.path, images.numpy(), ctx.threads)
 
 

@@ -1,4 +1,4 @@
-"""Maps of where each network looks on a few validation images, and how good they are: one stage a network."""
+"""Saliency maps of each network on a few validation images, and their figures: one stage a network."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ EXPLAINED = "images to explain"
 def explain_all(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
     """Give every file's `explanation` (figures) and, in fp32, `explained` (a picture an image), by the file's hash.
 
-    Empty where the recipe asks for no maps. int8 files are explained by Score-CAM alone: they have no activations of
-    their own to read, and Score-CAM asks for answers only.
+    Empty where the recipe asks for no maps. int8 files are explained by Score-CAM only: their activations
+    cannot be read, and Score-CAM needs only outputs.
     """
     if ctx.recipe.explain.images == 0:
         return {}
@@ -52,9 +52,9 @@ def explain_all(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str
     for file, student in students.items():
         by = [teachers[name] for name in student.teacher.split("+") if name in teachers]
         int8 = [one for one in variants if one.student == student and one.scheme != "fp32"]
-        told = explain_network(ctx, student, by, int8 if ctx.recipe.explain.method == "scorecam" else [], maps_of)
-        found[file] = {"explanation": told["explanation"], "explained": told["explained"]}
-        found |= {sha: {"explanation": figures} for sha, figures in told["int8"].items()}
+        result = explain_network(ctx, student, by, int8 if ctx.recipe.explain.method == "scorecam" else [], maps_of)
+        found[file] = {"explanation": result["explanation"], "explained": result["explained"]}
+        found |= {sha: {"explanation": figures} for sha, figures in result["int8"].items()}
     return found
 
 

@@ -1,4 +1,4 @@
-"""What training with a teacher was worth: every distilled student against its twin without one and its teachers.
+"""Effect of a teacher: every distilled student against its control without a teacher, and against its teachers.
 
 `gains` gives the details that rows show, p values adjusted over the run; the claim about a teacher (over seeds) and
 the one about the files at hand are kept apart.
@@ -160,7 +160,7 @@ def _corrected(tests: Sequence[Tests]) -> list[dict[str, Comparison]]:
 
 
 def _foremost(tests: Tests) -> Comparison:
-    """Choose the figure that a verdict is told by: AUC, or accuracy where AUC is undefined."""
+    """Choose the figure of the verdict: AUC, or accuracy where AUC is undefined."""
     return tests["auc"] if tests["auc"].difference is not None else tests["accuracy"]
 
 
@@ -170,7 +170,7 @@ def _told(tests: Tests) -> dict[str, Any]:
     found = {"verdict": one.text, "outcome": one.verdict, "num_seeds": one.num_seeds, "num_groups": one.num_groups}
     for name, test in tests.items():
         found |= {name: test.difference, f"{name}_lo": test.low, f"{name}_hi": test.high}
-        # A column with a p reads as a claim: where seeds are too few for one, `claims` alone has it.
+        # A column with a p reads as a claim: where seeds are too few for one, only `claims` has it.
         found[f"{name}_p"] = None if test.too_few_seeds else test.p
     return {**found, "margin": one.margin, "corrected_for": one.num_comparisons}
 

@@ -1,6 +1,6 @@
-"""Measure every file on every device of the recipe, all files of a device in turns within one session.
+"""Measure every file on every device of the recipe, all files of a device interleaved in one session.
 
-A device that cannot be reached from here has no measurements: its rows show predictions, in their own place.
+A device that cannot be reached from here has no measurements: its rows show predictions, in columns of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cut students out of networks that a run has taught, by structured pruning, and teach them as the others are."""
+"""Make students by structured pruning of networks that a run has trained, and fine-tune them like the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tutelage.records import Artifact, InputError, Pruned, Student
 from .students import choices, teach_seeds
 
 WINNERS = "winners"
-# Labelled images whose gradients weigh the channels for `taylor`: a few dozen rank them as thousands do (Molchanov).
+# Labelled images whose gradients rank the channels for `taylor`: a few dozen rank them as thousands do (Molchanov).
 _TAYLOR_IMAGES = 64
 
 
@@ -34,14 +34,15 @@ def check_pruned(ctx: Context) -> None:
         if section.of not in known:
             raise InputError(f"pruned.of = {section.of!r}: no such network is trained; known: {', '.join(known)}")
         if section.importance == "taylor" and ctx.dataset.multi_label:
-            raise InputError("pruned.importance = 'taylor' weighs one class an image, these images have several labels")
+            raise InputError("pruned.importance = 'taylor' needs one class an image, these images are multi-label")
         require_pruner(section.importance)
 
 
 def teach_pruned(ctx: Context, taught: Sequence[Student], teachers: Sequence[Student]) -> list[Student]:
-    """Prune the labels-alone twin of each network that the recipe names, and tune it once for each choice of teachers.
+    """Prune the control of each network that the recipe names, and fine-tune it for each choice of teachers.
 
-    taught: the run's students and baselines. The tuning is the students' schedule, from the weights that pruning left.
+    taught: the run's students and baselines; a control is one without a teacher. Fine-tuning starts from the pruned
+    weights and has the students' schedule.
     """
     alone = [student for student in taught if not student.teacher and student.seed == ctx.recipe.seed]
     tuned = []
@@ -58,7 +59,7 @@ def teach_pruned(ctx: Context, taught: Sequence[Student], teachers: Sequence[Stu
 
 
 def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student, Artifact]:
-    """Prune one network and file what is left of its weights."""
+    """Prune one network and file its remaining weights."""
     title = f"{parent.model}-cut{section.share * 100:g}"
     title += "" if section.importance == "magnitude" else f"-{section.importance}"
     inputs = {

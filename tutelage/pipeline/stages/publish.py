@@ -1,4 +1,4 @@
-"""Turn evaluated and measured variants into rows, file them as they come, and draw the page, the plot and the table."""
+"""Make rows of evaluated and measured variants, file them during the run, and write the page, plot and table."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
 def _latency_details(device: Device, one: Judged, measurement: Measurement | None) -> dict[str, Any]:
     """Say what is predicted (low, mean, high) and, beside the raw percentiles, measured on the prediction's scale.
 
-    A latency model speaks of the files that it was made of: an fp32 profile predicts fp32 files alone.
+    A latency model is valid for the precision it was fitted on: an fp32 profile predicts only fp32 files.
     """
     details: dict[str, Any] = {}
     student, integer = one.variant.student, one.variant.scheme != "fp32"

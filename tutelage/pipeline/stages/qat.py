@@ -1,4 +1,4 @@
-"""Quantization-aware training of students under the teachers they have, and int8 files with the ranges it learnt."""
+"""Quantization-aware training (QAT) of students with their own teachers, and int8 files with the learnt ranges."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tutelage.records import Student
 from .compress import Variant, calibration_images, float_files, inputs_of, left_out, quantized, read_variants
 from .train import CHECKPOINT, fit
 
-# Whose quantizers take activation ranges as they are.
+# Runtimes whose quantizers take given activation ranges.
 _RUNTIMES = ("onnxruntime", "openvino")
 
 
 def teach_rounding(
     ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]
 ) -> list[Variant]:
-    """Train a student on under int8 rounding for the recipe's `qat_epochs`, and write its int8 files.
+    """Fine-tune a student by QAT for the recipe's `qat_epochs`, and write its int8 files.
 
-    It starts from the student's own weights and has those of `teachers` that distilled it, with the students' schedule
-    but its own learning rate. The files round activations in the ranges that training saw. Nothing is done where the
-    recipe asks for no such epochs, and for teachers; runtimes that take no ranges are left out and said.
+    It starts from the student's weights and uses those of `teachers` that distilled it, with the students' schedule
+    but its own learning rate. The files quantize activations with the ranges of training. Returns no variants where
+    `qat_epochs` is 0 and for teachers; runtimes whose quantizer takes no ranges are left out and logged.
     """
     section = ctx.recipe.quantize
     if section.qat_epochs == 0 or student.role == "teacher":
@@ -47,7 +47,7 @@ def teach_rounding(
         seeds = (ctx.seed("rounding"), ctx.seed("rounding batches"))
         result = fit(
             ctx, student, network, schedule, own, folder / CHECKPOINT,
-            seeds=seeds, what="teach rounding to", rounding=True,
+            seeds=seeds, what="QAT of", rounding=True,
         )  # fmt: skip
         trained, plain = folder / "model.qat.onnx", finish_qat(network)
         learnt = export_learnt(network, trained, (1, ctx.channels, side, side))
@@ -63,5 +63,6 @@ def teach_rounding(
         return {"variants": variants, "simulated": validation}
 
     taught = f" from {student.teacher}" if student.teacher else ""
+    # The name is part of the key of stages that workspaces hold.
     stage = ctx.workspace.stage(f"teach rounding to {student.model}{taught}", inputs, work)
     return read_variants(student, stage.result["variants"])

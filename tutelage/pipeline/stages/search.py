@@ -50,8 +50,8 @@ FRONT, HYPERVOLUME = "search-front.png", "search-hypervolume.png"
 class Winner:
     """An architecture that kept every budget when it was measured again, with its validation figures.
 
-    Latencies are by device. `measured_ms` is without the host's drift, the quantity that `predicted_ms` speaks of and
-    budgets are held on; `p50_ms` is the raw median of the same samples. A device out of reach is in neither.
+    Latencies are by device. `measured_ms` is without the host's drift, the quantity that `predicted_ms` predicts and
+    budgets bound; `p50_ms` is the raw median of the same samples. A device out of reach is in neither.
     """
 
     name: str
@@ -68,14 +68,14 @@ class Winner:
 
 @dataclass(frozen=True)
 class Found:
-    """What the search stage leaves: winners, how many finalists broke a budget, and the whole search."""
+    """Result of the search stage: winners, how many finalists broke a budget, and the whole search."""
 
     winners: tuple[Winner, ...]
     broke: int
     finalists: int
     result: SearchResult
     folder: Path
-    devices: tuple[Device, ...] = ()  # whose latency was weighed; one at int8 has a profile of its own
+    devices: tuple[Device, ...] = ()  # whose latency was an objective; one at int8 has its own profile
 
     def to_dict(self) -> dict[str, Any]:
         """Give what verifying the finalists came to, measured and predicted apart, as JSON-able values."""

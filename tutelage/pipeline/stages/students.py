@@ -94,7 +94,7 @@ def check_training(ctx: Context) -> None:
 
 
 def named_students(ctx: Context) -> list[Student]:
-    """Give the records of the students that a recipe names; a name that nobody knows is an error."""
+    """Give the records of the students that a recipe names; an unknown name is an error."""
     named = [
         (_named(ctx, section.name, section.options, section.arch), section.title) for section in ctx.recipe.students
     ]
@@ -138,7 +138,7 @@ def teach_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[
 
 
 def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
-    """List who may teach: nobody, each teacher alone, all together, as `distill.taught_by` says."""
+    """List the sets of teachers to train with: none, each teacher, all together, as `distill.taught_by` says."""
     how = ctx.recipe.distill.taught_by
     alone = [(teacher,) for teacher in teachers] if how != "together" or len(teachers) == 1 else []
     together = [tuple(teachers)] if how != "each" and len(teachers) > 1 else []
@@ -172,7 +172,7 @@ def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
 def teach_seeds(
     ctx: Context, student: Student, start: Callable[[], nn.Module] | None, start_key: str, choice: Sequence[Student]
 ) -> list[Student]:
-    """Train one student by one choice of teachers with each of the recipe's seeds, and tell the run of them."""
+    """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`."""
     seeds = [teach_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
     ctx.trained(seeds)
     return seeds

@@ -45,7 +45,7 @@ def space_of(ctx: Context) -> Space:
 
 
 def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
-    """Train by the recipe's schedule, taught by the largest subnet and by those teachers that the recipe names."""
+    """Train by the recipe's schedule, distilled from the largest subnet and the teachers that the recipe names."""
     section = ctx.recipe.supernet
     space = space_of(ctx)
     num_random = NUM_RANDOM if section.num_random is None else section.num_random

@@ -103,9 +103,9 @@ def teach_student(
     teachers: Sequence[Student],
     repeat: int = 0,
 ) -> Student:
-    """Train one student from what `start` makes (fresh weights where it is None), taught by all of `teachers` together.
+    """Train one student from what `start` makes (fresh weights where it is None), distilled from all of `teachers`.
 
-    Twins share everything but the teachers: the schedule, the seed, the batches and the start. `repeat` counts the
+    Students with and without teachers have the same schedule, seed, batches and initial weights. `repeat` counts the
     seeds after the recipe's own: it draws other batches and, where there is no start, other fresh weights.
     """
     section = ctx.recipe.distill
@@ -152,10 +152,10 @@ def kd_of(section: DistillSection) -> KDConfig:
 
 
 def soft_targets(ctx: Context, teachers: Sequence[Student], resolution: int | None = None) -> SoftTargets:
-    """Wrap teachers so that their pass over an (image, augmentation) is paid once for all students of a workspace.
+    """Wrap teachers so that their outputs for an (image, augmentation) are computed once for all students.
 
-    `resolution` is that of the batches they are asked about (None: the data's size): what a batch of another size
-    shows a teacher differs, so it has a cache of its own.
+    `resolution` is that of the students' batches (None: the data's size). Outputs on resized batches differ, so each
+    resolution has its own cache in the workspace.
     """
     return SoftTargets(
         [networks.load(ctx, teacher) for teacher in teachers],
@@ -222,10 +222,10 @@ def fit(
     what: str = "train",
     rounding: bool = False,
 ) -> TrainResult:
-    """Train `model` in place by a section of the recipe, taught by all of `teachers` as the recipe says.
+    """Train `model` in place by a section of the recipe, distilled from all of `teachers` as the recipe says.
 
-    Where a launcher started several processes, the others take part; `rounding` tells them that the network is one
-    prepared for int8.
+    Where a launcher started several processes, the others take part; `rounding` says that the network is
+    prepared for QAT.
     """
     tell(Training(student, section, tuple(teachers), checkpoint, seeds, rounding), model)
     title = student.model if not teachers else f"{student.model} from {student.teacher}"
