@@ -1,6 +1,6 @@
-"""Files of this room: written whole or not at all, read only when they are what they claim to be.
+"""Read and write the package's files: atomic writes, checked ONNX graphs, text of bounded size and hashes.
 
-Enters paths; leaves ONNX graphs, bounded text and hashes. No model file is ever unpickled.
+No model file is ever unpickled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Run a model file as it is deployed: the logits of the very bytes that a row names.
+"""Run a model file as it is deployed: float32 logits (n, classes) of normalised float32 images (n, c, h, w).
 
-Enters a path and normalised float32 images (n, c, h, w); leaves float32 logits (n, classes). Threads are counted and do
-not spin; what a file calls fp32 is computed in fp32.
+The number of threads is fixed and they do not spin; an fp32 file is computed in fp32.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ def run_openvino(path: Path | str, images: npt.ArrayLike, *, threads: int = 1, b
 def openvino_model(path: Path, *, threads: int = 1, batch: int = 1) -> Any:
     """Compile a model for OpenVINO's CPU device with float32 and, where the file leaves it free, the batch pinned.
 
-    OpenVINO 2026.4 answers wrongly for int8 networks whose batch is free when it is given one image (mean error of the
-    logits 3 times the same file's at a fixed batch), so a batch is never left free.
+    OpenVINO 2026.4 gives wrong outputs for int8 networks whose batch is free when it is given one image, so a batch is
+    never left free.
     """
     require("openvino")
     import openvino

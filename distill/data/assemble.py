@@ -1,6 +1,6 @@
-"""From a listing of files to a `Dataset`: decode once, refuse or count the bad ones, group duplicates, split.
+"""Make a `Dataset` of a `Listing` of files: decode once, refuse or count unreadable files, group duplicates, split.
 
-Enters: a `Listing` and what was asked. Leaves: a `Dataset` whose manifest hash names its files, labels and splits.
+The manifest hash of the data set covers its files, labels and splits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def assemble(listing: Listing, request: Request) -> Dataset:
         notes.append(f"{across:.1%} of the slices have their nearest neighbour (32 px) in another block")
     groups = merge_groups(groups, decoded.digests)
     if listing.near_duplicates is not None:
-        # Of several labels an image, copies may lack one: they are looked for among all images.
+        # Multi-label copies may lack a label, so they are looked for among all images.
         kinds = np.zeros(len(listing.paths), dtype=np.int64) if listing.multi_label else listing.labels
         near = group_near_duplicates(decoded.images, kinds, listing.near_duplicates)
         groups = merge_groups(groups, near)
@@ -111,7 +111,7 @@ def _absent_classes(listing: Listing, splits: dict[str, NDArray[np.int64]], requ
         for name, num in zip(listing.class_names, num_images, strict=False):
             if num == 0 and split == "train" and not listing.multi_label:
                 raise InputError(
-                    f"class {name} of {request.name} has no image in train: add images or lower the shares"
+                    f"class {name} of {request.name} has no image in train: add images or lower val_share, test_share"
                 )
             if num == 0:
                 notes.append(f"class {name} has no image in {split}: its AUC there is undefined")

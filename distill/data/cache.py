@@ -1,8 +1,8 @@
-"""Decoding of a whole listing, once and in parallel: a memory-mapped cache of resized images.
+"""Decode all files of a listing once, in parallel, into a memory-mapped cache of uint8 images `(n, size, size, c)`.
 
-Enters: a listing. Leaves: uint8 images `(n, size, size, c)`, content digests, and what could not be read.
-A cache is written aside, synced and renamed when whole, so a kill leaves none that is half done; its key holds every
-file (name, bytes, time of change), the size and the version of the decoding code. A stale one is rebuilt, and said.
+The cache also keeps content digests and the files that could not be read. It is written to a temporary folder, synced
+and renamed when complete, so a killed process leaves no partial cache. Its key covers every file (name, size in bytes,
+modification time), the image size and the version of the decoding code; a stale cache is rebuilt and logged.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Decode any picture file to uint8 of one size: gray, RGB(A), palette, 1 bit, 16 bit; errors name the file.
+"""Decode an image file (gray, RGB(A), palette, 1 bit or 16 bit) to uint8 `(size, size, channels)`: `decode`.
 
-Enters: a path, the side in pixels, 1 or 3 channels. Leaves: uint8 `(size, size, channels)`.
+`size` is in pixels and `channels` is 1 or 3. Errors name the file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def to_plain(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def to_square(picture: Image.Image, size: int, channels: int, fit: Fit = "squash") -> NDArray[np.uint8]:
-    """Resize to a square: squash both sides, crop the middle, or pad with black."""
+    """Resize to a square: squash width and height, crop the middle, or pad with black."""
     if fit == "crop":
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -97,7 +97,7 @@ def resize_stack(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Turn `(n, h, w, c)` to 1 or 3 channels: gray is repeated; RGB is weighed by ITU-R 601, as PIL does."""
+    """Convert `(n, h, w, c)` to 1 or 3 channels: gray is repeated, RGB is weighted by ITU-R 601 as in PIL."""
     if channels not in (1, 3):
         raise InputError(f"channels must be 1 or 3, got {channels}")
     if images.shape[3] == channels:

@@ -1,6 +1,6 @@
-"""Evaluation of a classifier: accuracy, AUC and their 95 % intervals, thresholds from validation, calibration.
+"""Evaluate a classifier: accuracy, AUC and their 95 % intervals, thresholds from validation data, calibration error.
 
-Enters: probabilities `(n, classes)`, labels, groups. Leaves: an `Evaluation`; a figure that is undefined is `None`.
+`evaluate` takes probabilities `(n, classes)`, labels and groups; an undefined figure of an `Evaluation` is `None`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Evaluation(Record):
     """Figures of one model on one split. Intervals are 95 % bootstrap percentiles over groups.
 
     `auc` and `f1` are those of the second class for two classes, else means over the classes where they are defined.
-    Several labels: `accuracy` is the mean over labels of the share of right answers, and `confusion` is empty.
+    Multi-label: `accuracy` is the mean over labels of the fraction of correct predictions, and `confusion` is empty.
     """
 
     num_images: int
@@ -81,8 +81,8 @@ def evaluate(
 ) -> Evaluation:
     """Score probabilities `(n, classes)` against labels `(n,)`, or `(n, labels)` where nan is unknown.
 
-    `threshold` is chosen on validation data: for two classes the second class is answered at or above it, for several
-    labels there is one each (default .5). `bootstrap=0` gives no intervals.
+    `threshold` is chosen on validation data: for two classes the second class is predicted at or above it;
+    multi-label needs one for each label (default .5). `bootstrap=0` gives no intervals.
     """
     scores = _numpy(probs).astype(np.float64)
     truth = _numpy(labels)
@@ -135,7 +135,7 @@ def evaluate(
 
 
 def predict_classes(probs: np.ndarray, threshold: float | None = None) -> np.ndarray:
-    """Answer the likeliest class `(n,)`; for two classes with a threshold, the second one at or above it."""
+    """Predict the likeliest class `(n,)`; for two classes with a threshold, the second one at or above it."""
     if threshold is None or probs.shape[1] != 2:
         return np.asarray(probs.argmax(1))
     return np.asarray(probs[:, 1] >= threshold).astype(np.int64)
@@ -155,7 +155,7 @@ def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 256) -> T
 
 
 def probabilities(logits: Tensor, multi_label: bool = False) -> np.ndarray:
-    """Turn logits into probabilities `(n, classes)`, float64."""
+    """Convert logits to probabilities `(n, classes)`, float64."""
     logits = logits.double()
     return np.asarray((logits.sigmoid() if multi_label else logits.softmax(1)).numpy())
 
@@ -203,7 +203,7 @@ def _class_figures(scores: np.ndarray, member: np.ndarray, answer: np.ndarray, k
 
 
 def _balanced(per_class: Sequence[ClassFigures], multi_label: bool) -> float | None:
-    """Mean sensitivity over classes that have images; several labels: the mean of (sensitivity + specificity) / 2."""
+    """Mean sensitivity over classes that have images; multi-label: the mean of (sensitivity + specificity) / 2."""
     if not multi_label:
         return _mean(figures.sensitivity for figures in per_class)
     return _mean(
@@ -220,7 +220,7 @@ def _brier(scores: np.ndarray, member: np.ndarray, known: np.ndarray, multi_labe
 
 
 def _calibration_error(scores: np.ndarray, member: np.ndarray, known: np.ndarray, multi_label: bool) -> float:
-    """|confidence - accuracy| over equal-width bins, weighted by their size; for several labels over all answers."""
+    """|confidence - accuracy| over equal-width bins, weighted by their size; multi-label: over all outputs."""
     if multi_label:
         confidence = np.maximum(scores, 1 - scores)[known]
         right = ((scores >= 0.5) == member)[known]

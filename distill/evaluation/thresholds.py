@@ -1,6 +1,7 @@
-"""Thresholds, chosen on validation data and nowhere else: one for two classes, one a label for several labels.
+"""Choose decision thresholds on validation data: one for two classes, or one for each label (multi-label).
 
-Enters: probabilities and labels of the validation split. Leaves: cuts that are then held on every other split.
+`choose_threshold` and `choose_thresholds` take probabilities and labels of the validation split; the thresholds stay
+fixed on every other split.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from torch import Tensor
 
 from tutelage.records import InputError
 
-# Bootstrap resamples whose best cuts are averaged: the mean's own error is then below a tenth of their spread.
+# Bootstrap resamples whose best thresholds are averaged: the error of the mean is below a tenth of their spread.
 _NUM_RESAMPLES = 200
-# Probabilities are held this far from 0 and 1 where log-odds are taken: float32 softmax rounds there.
+# Probabilities are clipped this far from 0 and 1 before log-odds are taken: float32 softmax rounds there.
 _EDGE = 1e-7
 
 
 def choose_threshold(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor, *, seed: int = 0) -> float:
-    """Give the cut on the second class's probability that parts the two classes best; .5 where one is absent.
+    """Choose the threshold on the second class's probability that separates two classes best; .5 if one is absent.
 
-    Best is Youden's J (Cancer 1950), sensitivity + specificity - 1: unlike accuracy it does not lean on the class
-    shares of this split, which the next hospital's images need not have. On a few hundred images that are nearly
-    parted the best cut is a matter of one or two of them, so it is taken on bootstrap resamples and averaged in
-    log-odds (bagging, Breiman 1996). `probs` `(n, 2)` and `labels` `(n,)` are validation data: on test it flatters.
+    Best is Youden's J (Cancer 1950), sensitivity + specificity - 1: unlike accuracy it does not depend on the class
+    fractions of this split, which differ between hospitals. On a few hundred well separated images one or two of them
+    decide the threshold, so it is computed on bootstrap resamples and averaged in log-odds (bagging, Breiman 1996).
+    `probs` `(n, 2)` and `labels` `(n,)` must be validation data: a threshold chosen on test is biased.
     """
     scores, truth = _numpy(probs).astype(np.float64), _numpy(labels)
     if scores.ndim != 2 or scores.shape[1] != 2:
@@ -42,7 +43,7 @@ def choose_threshold(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor, *,
 
 
 def youden_log_odds(second: np.ndarray, positive: np.ndarray) -> float:
-    """Give the cut with the largest J, in log-odds; of equals, the middle of the widest gap between scores.
+    """Give the threshold with the largest J, in log-odds; of equals, the middle of the widest gap between scores.
 
     `second` `(n,)` are probabilities of the positive class and `positive` `(n,)` booleans of which some are true and
     some false.
@@ -51,18 +52,18 @@ def youden_log_odds(second: np.ndarray, positive: np.ndarray) -> float:
     level = np.clip(second[order], _EDGE, 1 - _EDGE)
     is_positive = positive[order]
     odds = np.log(level / (1 - level))
-    # Cut i lies between images i and i + 1: the first i + 1 are answered "no".
+    # Threshold i lies between images i and i + 1: the first i + 1 are predicted negative.
     specificity = np.cumsum(~is_positive)[:-1] / (~is_positive).sum()
     sensitivity = 1 - np.cumsum(is_positive)[:-1] / is_positive.sum()
     gap = np.diff(odds)
-    worth = np.where(gap > 0, specificity + sensitivity, -1.0)  # no cut parts two equal scores
+    worth = np.where(gap > 0, specificity + sensitivity, -1.0)  # no threshold separates two equal scores
     best = np.flatnonzero(worth >= worth.max() - 1e-12)
     widest = best[gap[best].argmax()]
     return float((odds[widest] + odds[widest + 1]) / 2)
 
 
 def choose_thresholds(probs: np.ndarray | Tensor, labels: np.ndarray | Tensor, by: str = "f1") -> tuple[float, ...]:
-    """Give one cut a label that maximises F1 or Youden's J on validation data; .5 where a label has no positive."""
+    """Choose one threshold a label by F1 or Youden's J on validation data; .5 where a label has no positive."""
     if by not in ("f1", "youden"):
         raise InputError(f"thresholds are chosen by f1 or youden, not {by!r}")
     scores, truth = _numpy(probs).astype(np.float64), _numpy(labels)

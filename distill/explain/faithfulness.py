@@ -1,6 +1,7 @@
-"""Figures about explanation maps: do the marked pixels matter, do two models mark the same, do they hit the lesion.
+"""Metrics of explanation maps: faithfulness, agreement between two models, and overlap with the lesion.
 
-Enters: maps `(n, h, w)` in 0..1 and a callable that answers images with logits. Leaves: means over images, or `None`.
+Maps are `(n, h, w)` in 0..1 and the model is a callable from images to logits. Every metric is a mean over images, or
+`None` where it is undefined.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _top_masks(marks: np.ndarray, steps: int, rng: np.random.Generator) -> np.nd
 
 
 def _blur(image: Tensor) -> Tensor:
-    """Blur by a Gaussian of a sixteenth of the side: no lesion survives it."""
+    """Blur by a Gaussian of a sixteenth of the image size, which removes any lesion."""
     sigma = max(image.shape[-1] / 16, 1.0)
     reach = int(2 * sigma)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype) ** 2) / (2 * sigma**2))
@@ -91,7 +92,7 @@ def road(
 
     of_class = sigmoid_of if multi_label else ClassifierOutputSoftmaxTarget
     metric = ROADCombined(percentiles=list(_ROAD_PERCENTILES))
-    # Equal marks: its percentiles cut by value, and a flat map has no top fifth without a little noise.
+    # Ties: percentiles threshold by value, and a flat map has no top fifth without a little noise.
     marks = maps + np.random.default_rng(seed).random(maps.shape).astype(np.float32) * 1e-6
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the imputer adds noise from the global stream
@@ -131,16 +132,16 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def pointing_game(maps: np.ndarray, masks: np.ndarray) -> float | None:
-    """Give the share of maps whose maximum lies in the lesion (Zhang et al., ECCV 2016); images without one are out.
+    """Give the fraction of maps whose maximum lies in the lesion (Zhang et al., ECCV 2016); images without one are out.
 
-    Several equal maxima count by the share of them that lie inside.
+    Equal maxima count by the fraction of them that lies inside.
     """
     hits = [float(inside[marks == marks.max()].mean()) for marks, inside in _with_lesion(maps, masks)]
     return float(np.mean(hits)) if hits else None
 
 
 def energy_in_mask(maps: np.ndarray, masks: np.ndarray) -> tuple[float | None, float | None]:
-    """Give the mean share of the map's sum inside the lesion, and the lesion's mean share of the pixels."""
+    """Give the mean fraction of the map's sum inside the lesion, and the lesion's mean fraction of pixels."""
     pairs = [(marks, inside) for marks, inside in _with_lesion(maps, masks) if marks.sum() > 0]
     if not pairs:
         return None, None

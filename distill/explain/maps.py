@@ -1,7 +1,7 @@
-"""Explanations: which pixels a teacher, a student or its int8 file looked at, by class activation maps.
+"""Explain a teacher, a student or its int8 file by class activation maps.
 
-Enters: networks, normalised images, the class to explain. Leaves: maps `(n, h, w)` in 0..1, figures
-about them, pictures.
+`explain` gives maps `(n, h, w)` in 0..1 for a network, normalised images and the class to explain; `compare` adds
+metrics of several models' maps and images of them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ METHODS = ("scorecam", "gradcam", "hirescam", "eigencam")
 MAX_CHANNELS = 64
 # Feature maps of so few masked images stay in a core's cache: 64 at once take twice as long.
 _MASKS_AT_A_TIME = 8
-# A map of fewer cells a side says little more than "everywhere": an earlier layer is read on small images.
+# A map of fewer cells in height or width cannot localise: on small images an earlier layer is read.
 _MIN_GRID = 4
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A model to explain. An int8 file gives its own answers through `predict`; `net` is the network it was made from,
-    whose activations are the masks that its answers are asked about (Score-CAM alone)."""
+    """A model to explain. An int8 file gives its own outputs through `predict`; `net` is the network it was exported
+    from, whose activations are the masks that `predict` is evaluated on (Score-CAM only)."""
 
     net: nn.Module
     predict: Predict | None = None
 
 
 class ExplanationFigures(Record):
-    """Means over images of one model's maps; `None` where undefined or not asked."""
+    """Means over images of one model's maps; `None` where undefined or not requested."""
 
     method: str
     num_images: int
@@ -52,9 +52,9 @@ class ExplanationFigures(Record):
     agreement_spearman: float | None = None  # with the reference model's maps
     agreement_iou: float | None = None  # of the top tenth of the pixels
     sanity_spearman: float | None = None  # with maps of the same network with shuffled weights: should be near 0
-    pointing: float | None = None  # share of maps whose maximum lies in the lesion
-    energy: float | None = None  # share of the map's sum that lies in the lesion
-    mask_share: float | None = None  # share of pixels in the lesion: what a flat map would get
+    pointing: float | None = None  # fraction of maps whose maximum lies in the lesion
+    energy: float | None = None  # fraction of the map's sum that lies in the lesion
+    mask_share: float | None = None  # fraction of pixels in the lesion: the energy of a flat map
 
 
 def explain(
@@ -70,8 +70,8 @@ def explain(
 ) -> np.ndarray:
     """Give one map a normalised image `(n, c, r, r)`: float32 `(n, r, r)`, each scaled to 0..1.
 
-    `classes` are the classes to explain (default: the answered ones); `layer` names the module to read (default: see
-    `cam_layer`). The network is left as it was. With `predict` (Score-CAM alone) the scores are those answers.
+    `classes` are the classes to explain (default: the predicted ones); `layer` names the module to read (default: see
+    `cam_layer`). The network is left as it was. With `predict` (Score-CAM only) the scores are its outputs.
     """
     if method not in METHODS:
         raise InputError(f"unknown explanation {method!r}: give one of {', '.join(METHODS)}")
@@ -127,22 +127,23 @@ def compare(
     maps: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, ExplanationFigures]:
-    """Explain the same images and classes by several models and say how good and how alike the maps are.
+    """Explain the same images and classes by several models and measure how faithful and how similar the maps are.
 
     `masks` `(n, h, w)` are lesions (nonzero inside; empty ones are left out); `reference` is the model that the others
-    are held against (default: the first). With `pictures` one PNG an image is written there, models side by side.
+    are compared with (default: the first). With `pictures` one PNG an image is written there, one column a model.
     `maps` are those of `explain`, where they were made before.
     """
-    told = {name: one if isinstance(one, Explained) else Explained(one) for name, one in models.items()}
-    reference = reference or next(iter(told))
-    if reference not in told:
-        raise InputError(f"no model {reference!r} to compare with: give one of {', '.join(told)}")
+    explained = {name: one if isinstance(one, Explained) else Explained(one) for name, one in models.items()}
+    reference = reference or next(iter(explained))
+    if reference not in explained:
+        raise InputError(f"no model {reference!r} to compare with: give one of {', '.join(explained)}")
     if maps is None:
         maps = {
-            name: explain(one.net, images, classes, method=method, predict=one.predict) for name, one in told.items()
+            name: explain(one.net, images, classes, method=method, predict=one.predict)
+            for name, one in explained.items()
         }
     figures = {}
-    for name, one in told.items():
+    for name, one in explained.items():
         answer = one.predict or _answers(one.net)
         values: dict[str, Any] = {}
         if faithful:
@@ -198,7 +199,7 @@ def _maps(
     else:
         kind = {"gradcam": GradCAM, "hirescam": HiResCAM, "eigencam": EigenCAM}[method]
         cam = kind(model=net, target_layers=layers, reshape_transform=reshape)
-    # Frozen parameters leave no graph: the images themselves ask for a gradient.
+    # Frozen parameters leave no graph, so the images themselves require a gradient.
     asked = images.detach().clone().to(device).requires_grad_(method != "scorecam")
     try:
         found: np.ndarray = cam(input_tensor=asked, targets=targets)
@@ -208,11 +209,11 @@ def _maps(
 
 
 def _capped_score_cam() -> Any:
-    """Give grad-cam's Score-CAM (Wang et al., CVPRW 2020) with a cap on channels and answers from elsewhere."""
+    """Give grad-cam's Score-CAM (Wang et al., CVPRW 2020) with a limit on channels and outputs from `predict`."""
     from pytorch_grad_cam import ScoreCAM
 
     class CappedScoreCAM(ScoreCAM):  # type: ignore[misc]
-        """Asks about the channels of the greatest mean activation alone; the others weigh 0."""
+        """Evaluates only the channels of the greatest mean activation; the others have weight 0."""
 
         def __init__(
             self, net: nn.Module, layers: list[nn.Module], reshape: Any, max_channels: int, predict: Predict | None
@@ -237,7 +238,7 @@ def _capped_score_cam() -> Any:
         def get_cam_weights(
             self, input_tensor: Tensor, target_layer: Any, targets: Any, activations: np.ndarray, grads: Any
         ) -> np.ndarray:
-            """Give weights `(n, channels)`: the softmax over the asked channels of the class score under each mask."""
+            """Give weights `(n, channels)`: the softmax over channels of the class score under each mask."""
             maps = torch.from_numpy(activations).to(input_tensor.device)
             strongest = maps.flatten(2).abs().mean(2).topk(min(self.max_channels, maps.shape[1]), dim=1).indices
             weights = torch.zeros(maps.shape[:2])

@@ -1,6 +1,6 @@
-"""Pictures of explanations: the image, then each model's map over it, side by side.
+"""Draw explanations: one PNG an image, with the image and then each model's map over it in a row.
 
-Enters: normalised images and maps by model name. Leaves: one PNG an image.
+Images are normalised, maps are given by model name.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def save_pictures(
 
 
 def overlay_png(image: Tensor, heat: np.ndarray) -> bytes:
-    """Give one PNG of an image `(c, r, r)` with its map `(r, r)` in 0..1 laid over it, at least 96 px a side."""
+    """Give one PNG of an image `(c, r, r)` with its map `(r, r)` in 0..1 laid over it, at least 96 px wide and high."""
     from matplotlib import colormaps
     from PIL import Image
 

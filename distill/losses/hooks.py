@@ -1,7 +1,7 @@
-"""Tensors from inside a network, by hooks: feature maps of its stages and the embedding before its classifier.
+"""Read feature maps and embeddings of a network by forward hooks.
 
-Enters: any image classifier (timm CNN, ViT, Swin, an extracted subnet) and an example image. Leaves: maps
-`(b, c, h, w)` and embeddings `(b, features)`.
+Works for any image classifier (timm CNN, ViT, Swin, an extracted subnet) and an example image: maps of its stages are
+`(b, c, h, w)`, embeddings before its classifier are `(b, features)`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Trace:
 def as_map(output: Any, num_prefix: int = 1) -> Tensor | None:
     """Read a module's output as `(b, c, h, w)`, or `None` where it is no feature map.
 
-    NCHW stays; NHWC (Swin) is turned; tokens `(b, n, c)` become a square grid without their prefix (class and
+    NCHW stays; NHWC (Swin) is permuted; tokens `(b, n, c)` become a square grid without their prefix (class and
     distillation tokens: `num_prefix`, or whatever is left over from the largest square).
     """
     if not isinstance(output, Tensor):

@@ -1,6 +1,6 @@
 """NASNet-A (4 @ 1056), called NASNetMobile, which timm lacks: its NASNet-A (6 @ 4032) with fewer cells, rewired.
 
-Enters: class count and input channels. Leaves: a timm `NASNetALarge` subclass (Zoph et al., CVPR 2018).
+The network is a subclass of timm's `NASNetALarge` (Zoph et al., CVPR 2018) for any class count and input channels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mixup and cutmix of a batch, its labels and its soft targets.
 
-Enters: shares drawn from a numpy generator. Leaves: a `Mix` that blends row i with row order[i], alike for all three.
+A `Mix`, drawn from a numpy generator, blends row i with row order[i] in the same ratio for all three.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Mix:
-    """One batch's mixing: `share` of a row is its own; a `box` (y0, y1, x0, x1, shares of the side) makes it cutmix."""
+    """One batch's mixing: a row keeps the fraction `share` of itself. A `box` (y0, y1, x0, x1, as fractions of the
+    image size) makes it cutmix."""
 
     active: bool = False
     share: float = 1.0
@@ -44,7 +45,7 @@ class Mix:
     def logits(self, logits: Tensor, temperature: float, multi_label: bool) -> Tensor:
         """Blend soft targets `(b, classes)`: the softened probabilities of the result are the blend of the rows'.
 
-        What the teacher would say of the blended image is not asked: the cached answers on its two parts stand in.
+        The teacher is not evaluated on the blended image: its cached logits of the two parts are blended instead.
         """
         if self.order is None:
             return logits

@@ -1,6 +1,6 @@
-"""The file behind soft targets: logits by (image, augmentation seed), safe against a kill.
+"""Store logits by (image, augmentation seed) in an append-only file that survives a killed process: `LogitStore`.
 
-Enters: keys `(n, 2)` int64 and logits `(n, classes)` float32. Leaves: the same bits, to this and later processes.
+Keys are `(n, 2)` int64 and logits `(n, classes)` float32; every later process reads the same bits.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MAX_FRESH = 65536
 class LogitStore:
     """An append-only file of fixed-size records (image, seed, logits, checksum) and an index over it.
 
-    A process that is killed leaves at most one torn record at the end: it is cut off under a lock at the next open.
-    Several processes may append at once; a record found twice holds the same value.
-    `told` is what the values depend on; a folder made with another `told` is rebuilt, and the log says so.
+    A process that is killed leaves at most one torn record at the end: it is truncated under a lock at the next open.
+    Several processes may append at once; a key stored twice has the same value.
+    `inputs` is what the values depend on; a folder made with another `inputs` is rebuilt, and the log says so.
     """
 
-    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, inputs: dict[str, Any]) -> None:
         self.path = folder / "logits.bin"
-        self._told = told
+        self._inputs = inputs
         self._kind: np.dtype[Any] | None = None
         self._mixed = np.empty(0, np.uint64)  # sorted
         self._records: np.ndarray = np.empty(0)
@@ -46,7 +46,7 @@ class LogitStore:
             self.path.unlink(missing_ok=True)  # records of unknown origin
             return
         stored = _read_meta(meta)
-        if {key: stored.get(key) for key in told} != told:
+        if {key: stored.get(key) for key in inputs} != inputs:
             logger.warning("%s is a cache of another data set or version: rebuilt", folder)
             self.path.unlink(missing_ok=True)
             meta.unlink()
@@ -79,7 +79,7 @@ class LogitStore:
         """Write records in one call under a lock, so that a reader sees whole ones only."""
         if self._kind is None:
             self._kind = _record(values.shape[1])
-            write_json(self.path.parent / "meta.json", {**self._told, "classes": values.shape[1]})
+            write_json(self.path.parent / "meta.json", {**self._inputs, "classes": values.shape[1]})
         records = np.zeros(len(keys), self._kind)
         records["key"], records["logits"] = keys, values
         records["crc"] = _checksums(records)

@@ -1,7 +1,7 @@
-"""Soft targets: what teachers say of a batch, paid once and kept on disk for every later student.
+"""Soft targets: the logits of teachers on a batch, computed once and cached on disk for later students.
 
-Enters: teachers and batches that know which image and which augmentation seed each row is. Leaves: teacher logits, so
-that every temperature and every loss shares them.
+`SoftTargets` takes teachers, and batches that name the image and the augmentation seed of each row. Logits are cached,
+not probabilities, so that every temperature and every loss uses the same cache.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class SoftTargets:
     """Teachers frozen in eval mode, with one append-only cache file each under `cache` (none without it).
 
     `data_id` names the images and their augmentation (a manifest hash, the recipe's augmentation and normalisation): a
-    cache made of other images is not used. `resolution` is the side the teachers see, resized from the batch's own.
-    Deterministic: a cached answer is the very float32 the teacher gave.
+    cache made of other images is not used. `resolution`: the batch is resized to it for teachers.
+    Deterministic: cached logits are bit for bit the float32 that the teacher computed.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class SoftTargets:
         self._stores: list[LogitStore | None] = [None] * len(self.teachers)
         if cache is not None:
             for i, name in enumerate(self.ids):
-                told = {"version": CACHE_VERSION, "teacher": name, "data": data_id, "resolution": resolution}
-                folder = cache / f"{name}-{content_id(told)}"
+                inputs = {"version": CACHE_VERSION, "teacher": name, "data": data_id, "resolution": resolution}
+                folder = cache / f"{name}-{content_id(inputs)}"
                 others = [path.name for path in cache.glob(f"{name}-*") if path != folder]
                 if others and not folder.exists():
                     logger.warning("%s of another data set or version is not used: built anew", ", ".join(others))
-                self._stores[i] = LogitStore(folder, told)
+                self._stores[i] = LogitStore(folder, inputs)
 
     def logits(self, batch: TaughtBatch) -> Tensor:
         """Give every teacher's logits `(teachers, batch, classes)`, float32, on the batch's device."""
@@ -127,7 +127,7 @@ class SoftTargets:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Resize `(b, c, r, r)` to `side`, bilinear and antialiased; the same tensor when it has that side already."""
+    """Resize `(b, c, r, r)` to `side`, bilinear and antialiased; the same tensor when it has that size already."""
     if images.shape[-1] == side and images.shape[-2] == side:
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
@@ -136,9 +136,9 @@ def resize(images: Tensor, side: int) -> Tensor:
 def combine_logits(
     logits: Tensor, labels: Tensor, temperature: float, how: Combine = "mean", multi_label: bool = False
 ) -> Tensor:
-    """Make one teacher `(batch, classes)` of several `(teachers, batch, classes)`; one alone is given as it is.
+    """Combine logits `(teachers, batch, classes)` into one teacher's `(batch, classes)`; a single one is unchanged.
 
-    The answer is a logit vector whose softened probabilities are: the mean of theirs (You et al., KDD 2017), their
+    The softened probabilities of the result are the mean of theirs (You et al., KDD 2017), their
     mean weighted by 1 - softmax of each one's loss on the hard label (CA-MKD, Zhang et al., ICASSP 2022, eq. 3), or
     those of the teacher with the least loss on that sample.
     """

@@ -1,7 +1,7 @@
 """The model card of a bundle: what the model is, what it was measured at and where it must not be trusted.
 
-Enters a leaderboard row, labels, parity figures, lines on the data and notes; leaves Markdown. A figure that was not
-measured is left out.
+`model_card` writes Markdown from a leaderboard row, labels, parity figures, lines on the data and notes. A figure that
+was not measured is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tutelage.records import Row
 
 _STANDING_LIMITS = (
-    "It answers with its labels for any image, also for one that shows none of them or comes from another device.",
+    "It predicts one of its labels for any image, also for one that shows none of them or comes from another device.",
     "Its figures hold for data like its test set; measure again on your own before you rely on it.",
     "It is not a medical device and must not decide on a patient alone.",
 )
@@ -30,11 +30,11 @@ def model_card(
     notes: Sequence[str] = (),
 ) -> str:
     """Write MODEL_CARD.md; intervals are 95 %."""
-    taught = f", taught by {row.teacher}" if row.teacher else ""
+    distilled = f", distilled from {row.teacher}" if row.teacher else ""
     lines = [
         f"# {row.model}",
         "",
-        f"A {row.role} ({row.scheme}) that tells {', '.join(labels)} apart{taught}.",
+        f"A {row.role} ({row.scheme}) that classifies images as {', '.join(labels)}{distilled}.",
         "",
         "## Intended use",
         "",
@@ -68,12 +68,12 @@ def model_card(
 
 def _decision(labels: Sequence[str], thresholds: Mapping[str, Any]) -> str:
     """Say when a class is called."""
-    cuts = [f"{cut:.4f}" for cut in thresholds["values"]]
+    values = [f"{value:.4f}" for value in thresholds["values"]]
     if thresholds["multi_label"]:
-        called = ", ".join(f"{name} from {cut}" for name, cut in zip(labels, cuts, strict=True))
+        called = ", ".join(f"{name} from {value}" for name, value in zip(labels, values, strict=True))
         return f"Each label is called from its own probability on: {called}."
     if len(labels) == 2:
-        return f"{labels[1]} is called from probability {cuts[1]} on, a threshold chosen on validation data."
+        return f"{labels[1]} is called from probability {values[1]} on, a threshold chosen on validation data."
     return "The class of the largest probability is called."
 
 

@@ -1,6 +1,6 @@
 """The manifest of a bundle: every file's hash, so that one changed byte is refused before anything is run.
 
-Enters a folder; leaves `manifest.json`, or the files it names, checked to be plain files of that folder as written.
+It writes `manifest.json` for a folder, and checks that the files it names are unchanged plain files of that folder.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ __all__ = ["MANIFEST", "Bundle", "Parity", "Preprocess", "Thresholds", "compare"
 class Preprocess(Record):
     """How pixels become the model's input: 8 bits, resized (Pillow's bilinear), / 255, - mean, / std, channels first.
 
-    `fit`: what is done to an image that is not square: both sides squashed, the middle cropped, or padded with black.
+    `fit`: what is done to an image that is not square: squashed, cropped to the middle, or padded with black.
     """
 
     height: int = Field(gt=0)
@@ -58,7 +58,7 @@ class Parity(Record):
     num_images: int
     largest_difference: float
     mean_difference: float
-    same_top1: float  # share of images whose largest output is the same class
+    same_top1: float  # fraction of images whose largest output is the same class
     evaluated_difference: float | None = None  # largest, of probabilities from those the row was evaluated with
 
 
@@ -167,18 +167,18 @@ def compare(
 ) -> Parity:
     """Run a model file on validation images (n, c, h, w) and compare its logits with the reference's (n, classes)."""
     expected = np.asarray(reference_logits, dtype=np.float32)
-    found = run_file(model, runtime or RUNTIMES[model.suffix][0], images, 1)
-    if found.shape != expected.shape:
+    logits = run_file(model, runtime or RUNTIMES[model.suffix][0], images, 1)
+    if logits.shape != expected.shape:
         raise InputError(
-            f"{model} gives outputs {found.shape}, the reference {expected.shape}; they are not one model's"
+            f"{model} gives outputs {logits.shape}, the reference {expected.shape}; they are not one model's"
         )
-    difference = np.abs(found - expected)
+    difference = np.abs(logits - expected)
     return Parity(
         reference=reference,
-        num_images=len(found),
+        num_images=len(logits),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        same_top1=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        same_top1=float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean()),
     )
 
 

@@ -1,7 +1,7 @@
 """Write an OpenVINO IR without what its reader does not read.
 
 A 1.3 M student's IR is one fifth XML: indentation, names of nodes and shapes and types that every operator infers anew.
-Without them that XML is a little more than half as large; the weights and the answers are the same to the bit.
+Without them that XML is a little more than half as large; the weights and the outputs are bit for bit the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def save_ir(model: Any, path: Path) -> None:
 
 
 def _shorten_names(model: Any) -> None:
-    """Number the nodes; only the tensors that go in and come out keep the names by which a program asks for them."""
+    """Number the nodes; only the tensors that go in and come out keep the names that programs use for them."""
     outside = {name for port in (*model.inputs, *model.outputs) for name in port.get_names()}
     for index, node in enumerate(model.get_ordered_ops()):
         if node.get_type_name() not in ("Parameter", "Result"):

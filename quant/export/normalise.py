@@ -1,8 +1,8 @@
 """Rewrite a network into the runtimes' own operators: hard-swish, hard-sigmoid and global average pooling.
 
-Enters any `nn.Module`; leaves a deep copy in eval mode on the CPU whose outputs differ by rounding alone. The `ofa`
-package composes these functions from clips and double means, which exporters turn into four operators where a runtime
-has one (ONNX Runtime runs the one 15-19 % faster), and torchao's quantizers refuse the composed form.
+`normalise` gives a deep copy of an `nn.Module`, in eval mode on the CPU, whose outputs differ by rounding only. The
+`ofa` package composes these functions from clips and double means, which exporters turn into four operators where a
+runtime has one faster operator, and torchao's quantizers refuse the composed form.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-# What the rewritten network may differ by: largest absolute difference as a share of the largest output (at least 1).
+# Tolerance of the rewritten network: largest absolute difference as a fraction of the largest output (at least 1).
 TOLERANCE = 2e-5
 
 

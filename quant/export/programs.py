@@ -1,6 +1,7 @@
 """Export a network as a program: `.pt2` for PyTorch, eager or compiled, and `.pte` for ExecuTorch with XNNPACK.
 
-Enters an `nn.Module`, the shape of its input and, for int8, calibration images; leaves one file, written whole.
+Each export takes an `nn.Module`, the shape of its input and, for int8, calibration images, and writes one file
+atomically.
 """
 
 from __future__ import annotations

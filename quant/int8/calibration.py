@@ -23,7 +23,7 @@ def draw_by_class(
     """Draw `n` indices with as nearly equal numbers of each class as the data allows, in ascending order.
 
     labels: (num,) class numbers, or (num, labels) of 0/1 where an image counts for its rarest label (all zeros is a
-    class of its own). All indices are given when there are fewer than `n`. `images` is only asked for its length.
+    class of its own). All indices are given when there are fewer than `n`. Only the length of `images` is read.
     """
     targets = np.asarray(labels)
     if images is not None and len(images) != len(targets):
@@ -32,7 +32,7 @@ def draw_by_class(
         raise InputError(f"cannot draw {n} images from {len(targets)}; give at least one image")
     classes = _classes(targets)
     queues = [rng.permutation(np.flatnonzero(classes == value)) for value in np.unique(classes)]
-    # Round-robin over the classes: a class that runs out leaves its share to the others.
+    # Round-robin over the classes: a class that runs out leaves its places to the others.
     order = [int(queue[turn]) for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     return np.sort(np.asarray(order[:n], dtype=np.int64))
 

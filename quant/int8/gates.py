@@ -117,7 +117,7 @@ def fold_gates(model: Any) -> int:
 
 
 def free_outputs(model: Any) -> None:
-    """Give the graph's outputs in float, unrounded, in place: an answer beyond calibration's is not cut to a range."""
+    """Give the graph's outputs in float, unrounded, in place: an output beyond the calibrated range is not clipped."""
     makers = {name: node for node in model.graph.node for name in node.output}
     uses = _uses(model)
     for value in model.graph.output:

@@ -1,12 +1,9 @@
 """Quantize an ONNX network to int8 for ONNX Runtime: static, QDQ, weights per channel.
 
-Activation ranges are calibrated, or learnt by training (`qat.py`) where training has seen the tensor.
+Activation ranges are calibrated, or learnt by QAT (`qat.py`) where training has seen the tensor.
 
-Left out because they did not pay: cross-layer equalisation (Nagel et al., ICCV 2019, eq. 6-11) evens out what
-per-channel weights already do, and needs ReLU in the place of ReLU6. On a MobileNetV2 trained on PneumoniaMNIST (28 px,
-524 validation images, one seed) int8's error as a fraction of the logits' variance was .052 / .042 / .065 (min-max,
-percentile, entropy), with ReLU .074 / .048 / .079, equalised besides .076 / .052 / .147; in OpenVINO .076, .087, .083.
-ReLU alone changed 3.6 % of the answers. Bias correction was tried for ONNX Runtime without a gain; NNCF does its own.
+Left out because they gave no gain: cross-layer equalisation (Nagel et al., ICCV 2019, eq. 6-11), which repeats what
+per-channel weights already do and needs ReLU in the place of ReLU6, and bias correction (NNCF does its own).
 """
 
 from __future__ import annotations
@@ -50,7 +47,7 @@ def quantize_onnx(
     """Write the int8 form of `fp32_path` to `out_path`; the same inputs give the same bytes.
 
     calibration: normalised float32 images (n, c, h, w). exclude: names of operators that stay in float. learnt: ranges
-    of tensors by name that training saw (`learnt.py`): they go into the file as they are; the others are calibrated.
+    of tensors by name from QAT (`qat_export.py`): they go into the file as they are; the others are calibrated.
     activation_type: uint8 or int8; the default is what is fast here (on x86 signed activations are 1.7-4 times slower).
     Raises InputError for a model that is quantized already, no images, or an operator onnxruntime does not know.
     """

@@ -1,6 +1,6 @@
 """Quantize an ONNX network to int8 for OpenVINO by NNCF's static scheme: NAME.xml with NAME.bin beside it.
 
-Activation ranges are calibrated, or learnt by training (`qat.py`) where training has seen the tensor.
+Activation ranges are calibrated, or learnt by QAT (`qat.py`) where training has seen the tensor.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def quantize_openvino(
 ) -> QuantReport:
     """Write the int8 IR of `fp32_path` to `out_path` (.xml, with .bin beside it).
 
-    calibration: normalised float32 images (n, c, h, w). transformer: tell NNCF that the network is a ViT
+    calibration: normalised float32 images (n, c, h, w). transformer: whether NNCF treats the network as a ViT
     (default: whether it holds a softmax, as attention does). The full bias correction (`fast_bias_correction=False`) is
     slower and now and then better. control: return operators to float, the worst first, until a score on validation
-    images holds (NNCF's accuracy-aware algorithm). learnt: ranges of tensors by their ONNX names that training saw:
+    images holds (NNCF's accuracy-aware algorithm). learnt: ranges of tensors by their ONNX names, from QAT:
     they go into the file as they are, and NNCF corrects no bias. size_bytes counts both files.
     """
     require("nncf")
@@ -195,7 +195,7 @@ class Control:
     def validate(self, compiled: Any, batches: Iterable[Array]) -> tuple[float, list[list[Array]]]:
         """Score a compiled model, as NNCF calls for it, and give the logits of each batch, by which it ranks operators.
 
-        A score alone would be asked for batch by batch, and `score` knows the labels of all images in order.
+        NNCF would evaluate a plain score batch by batch, but `score` needs all images in order.
         """
         logits = [np.array(compiled(batch)[compiled.output(0)]) for batch in batches]
         return self.score(np.concatenate(logits)[: len(self.validation)]), [[values] for values in logits]

@@ -1,6 +1,6 @@
 """Where a network computes on integers: which operators gain from it, which layers have weights, what stays in float.
 
-Enters ONNX graphs; leaves names of operators.
+Its functions take ONNX graphs and give names of operators.
 """
 
 from __future__ import annotations

@@ -1,17 +1,14 @@
 """Quantization-aware training (QAT): a network whose activations and weights are rounded while it is trained.
 
-`prepare_qat` gives the network to train with any loop (under teachers too), `learnt.export_learnt` its float graph and
-the activation ranges that training saw, which `quantize_onnx` and `quantize_openvino` put into their files.
+`prepare_qat` gives the network to train with any loop (distillation too), `export_learnt` (`qat_export.py`) its
+float graph and learnt activation ranges, which `quantize_onnx` and `quantize_openvino` put into their files.
 
-Rounding is torch's fake quantization, placed as the runtimes place their integers: weights per channel and symmetric,
+Rounding is torch's fake quantization, at the places where the runtimes quantize: weights per channel and symmetric,
 activations per tensor where a layer, a gate, a pooling or a squeeze-excite block reads them. BN is folded first: with
-statistics that go on moving under rounded weights, training collapses (torch's graph mode fell from .97 to .36 on
-digits).
+statistics that go on moving under rounded weights, training collapses.
 
-Why not NNCF's or torchao's own QAT: both place rounding for another backend. Of the digits student's 47 convolutions
-ONNX Runtime runs 12 on integers in a file exported from NNCF 3.4's trained model (a convolution in front of a
-hard-swish gets no rounded output), 46 in ours. NNCF also compiles a C++ extension at its first training step, and
-gives up after 60 s on a busy machine.
+Why not NNCF's or torchao's own QAT: both place fake quantization for another backend. NNCF gives a convolution in front
+of a hard-swish no quantized output, so ONNX Runtime runs it in float, and compiles a C++ extension at the first step.
 """
 
 from __future__ import annotations
@@ -117,7 +114,7 @@ def rounded_weight(weight: Tensor) -> Tensor:
 
 
 def prepare_qat(model: nn.Module, calibration: npt.ArrayLike) -> nn.Module:
-    """Give a trainable copy of `model` with BN folded and rounding in place; `model` is left alone.
+    """Give a trainable copy of `model` with BN folded and fake quantization inserted; `model` is unchanged.
 
     calibration: normalised float32 images (n, c, h, w), which set the first ranges. Raises InputError for no images.
     """
@@ -141,7 +138,7 @@ def prepare_qat(model: nn.Module, calibration: npt.ArrayLike) -> nn.Module:
 
 
 def finish_qat(network: nn.Module) -> nn.Module:
-    """Give a copy without the rounding: the plain network with the learnt weights, in eval mode."""
+    """Give a copy without fake quantization: the plain network with the learnt weights, in eval mode."""
     network = copy.deepcopy(network)
     while any(isinstance(module, RoundedLayer | RoundedInput) for module in network.modules()):
         _replace(network, lambda module: {RoundedLayer: "layer", RoundedInput: "block"}.get(type(module)))
@@ -177,7 +174,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
 def _readers(
     network: nn.Module, images: Tensor, kinds: tuple[type[nn.Module], ...]
 ) -> list[tuple[nn.Module, nn.Module]]:
-    """List the pairs (layer, module of `kinds` that takes the layer's very output), found by running the network."""
+    """List the pairs (layer, module of `kinds` that reads the layer's output), by running the network."""
     makers: dict[int, nn.Module] = {}
     alive: list[Tensor] = []  # an id names a tensor only as long as it lives
     pairs: list[tuple[nn.Module, nn.Module]] = []

@@ -1,4 +1,4 @@
-"""Export a network that was trained under rounding: its float graph, and the activation ranges that training saw."""
+"""Export a network after quantization-aware training (QAT): its float graph and its learnt activation ranges."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LEVELS = 255
 def export_learnt(network: nn.Module, path: Path | str, input_shape: Sequence[int]) -> Ranges:
     """Write the float graph of a network of `prepare_qat` to `path`; give (low, high) by the name of each tensor.
 
-    The exporter writes every rounding as a pair of QuantizeLinear and DequantizeLinear on the tensor it is on. The
-    pairs are taken out again and their ranges kept, so that the names are those of the graph that is quantized next.
-    Raises InputError where the graph does not compute what the network without rounding does.
+    The exporter writes every fake quantization as a pair of QuantizeLinear and DequantizeLinear on its tensor. The
+    pairs are removed again and their ranges kept, so that the names are those of the graph that is quantized next.
+    Raises InputError where the graph does not compute what the network without fake quantization does.
     """
     import onnx
 

@@ -1,7 +1,6 @@
-"""Prune by NNI (Microsoft, 3.0, no longer developed): its norm pruners choose the channels, its speed-up cuts them out.
+"""Prune by NNI (Microsoft, 3.0, no longer developed): its norm pruners choose channels, its speed-up removes them.
 
-Enters a network, an example input and a ratio; leaves a smaller network of the same classes. All that NNI 3.0 needs to
-work on a current torch stands here:
+`prune_by_nni` gives a smaller network of the same classes. What NNI 3.0 needs to work on a current torch:
 - its own tracer fails on functions without a module (torch >= 2.2): `torch.fx` traces the network instead;
 - its import registers two of torch's containers anew and warns: the warnings are kept quiet;
 - what comes back is a traced graph: its weights are put into a network built again from the original's classes.
@@ -35,7 +34,7 @@ def prune_by_nni(
 
     example: (batch, c, h, w). pruner: nni-l1 or nni-l2 (norms of filters, Li et al., ICLR 2017), nni-fpgm (distance to
     their geometric median, He et al., CVPR 2019). heads: layers left alone. Raises InputError for a network that
-    cannot be traced or cut.
+    cannot be traced or pruned.
     """
     if ratio == 0:
         return copy.deepcopy(model)
@@ -57,7 +56,7 @@ def prune_by_nni(
     ]
     if not names:
         raise InputError(f"{type(model).__name__} has no convolutions to prune")
-    network, cut = copy.deepcopy(model), copy.deepcopy(model)
+    network, pruned = copy.deepcopy(model), copy.deepcopy(model)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints, too
             wrapped = kinds[pruner](network, [{"op_names": names, "sparse_ratio": ratio}])
@@ -65,12 +64,14 @@ def prune_by_nni(
             wrapped.unwrap_model()
             traced = torch.fx.symbolic_trace(network)
             small = ModelSpeedup(network, example, masks, graph_module=traced).speedup_model().eval()
-        cut_to(cut, cut_shapes(cut, small)).load_state_dict(small.state_dict())
+        cut_to(pruned, cut_shapes(pruned, small)).load_state_dict(small.state_dict())
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{type(model).__name__} cannot be pruned by nni: {reason}; use magnitude") from error
     with torch.no_grad():
-        far = float((cut(example) - small(example)).abs().max())
+        far = float((pruned(example) - small(example)).abs().max())
     if far > _TOLERANCE:
-        raise InputError(f"{type(model).__name__} answers otherwise than what nni left ({far:.2g}); use magnitude")
-    return cut
+        raise InputError(
+            f"outputs of {type(model).__name__} differ by {far:.2g} from those of nni's pruned network; use magnitude"
+        )
+    return pruned

@@ -1,9 +1,8 @@
-"""Structured pruning: whole channels are cut out of a trained network until it costs what it may.
+"""Structured pruning: remove whole channels of a trained network until its cost is within a target.
 
-Enters an `nn.Module`, its input's shape and a cost (MACs by default, or any callable such as a measured latency) with
-its target; leaves a smaller copy, dense again, to be fine-tuned and exported as any other network, and a report. Which
-channels hang together (residuals, depthwise convolutions, squeeze-and-excite) torch-pruning finds out by tracing
-(Fang et al., DepGraph, CVPR 2023).
+`prune_to` prunes to a cost (MACs by default, or any callable such as a measured latency), `prune` by a ratio. Both give
+a smaller dense copy, to be fine-tuned and exported as any other network. torch-pruning traces which channels depend on
+each other (residuals, depthwise convolutions, squeeze-and-excite; Fang et al., DepGraph, CVPR 2023).
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from .nni_prune import prune_by_nni
 
 log = logging.getLogger(__name__)
 
-# magnitude: the L2 norm of a group of channels (Fang et al.); taylor: |weight x gradient|, its first-order share of the
+# magnitude: the L2 norm of a group of channels (Fang et al.); taylor: |weight x gradient|, its first-order part of the
 # loss (Molchanov et al., CVPR 2019), which needs images with labels; nni-*: pruners of NNI (nni_prune.py).
 Importance = Literal["magnitude", "taylor", "nni-l1", "nni-l2", "nni-fpgm"]
 Cost = Callable[[nn.Module], float]
 
 # Integer kernels work on 8 channels at once: other widths pay for the next multiple.
 CHANNEL_MULTIPLE = 8
-# Beyond, layers lose their last channels and nothing is learnt any more.
+# Beyond, layers lose their last channels and the network no longer trains.
 MAX_RATIO = 0.95
 _BISECTIONS = 7  # of the ratio: steps of under 1 %
 
 
 class PruneReport(Record):
-    """What was cut: the share of channels removed in every layer, and what the network cost before and after."""
+    """The result of pruning: the ratio of channels removed in every layer, and the cost before and after."""
 
     importance: str
     ratio: float
@@ -66,13 +65,13 @@ def prune_to(
     """
     require_pruner(importance)
     if importance == "taylor" and batch is None:
-        raise InputError("importance 'taylor' weighs gradients: give a batch of images and labels")
+        raise InputError("importance 'taylor' needs gradients: give a batch of images and labels")
     measure = cost or (lambda network: macs(network, input_shape))
     before = measure(model)
     if not target > 0:
         raise InputError(f"target {target}: give a positive cost")
     if before <= target:
-        raise InputError(f"the network costs {before:.4g} already, within the target {target:.4g}: nothing is cut")
+        raise InputError(f"the network costs {before:.4g} already, within the target {target:.4g}: nothing is pruned")
     low, high = 0.0, MAX_RATIO
     best = prune(model, input_shape, high, importance=importance, batch=batch, channel_multiple=channel_multiple)
     reached = measure(best)
@@ -117,7 +116,7 @@ def prune(
     """
     require_pruner(importance)
     if not 0 <= ratio <= MAX_RATIO:
-        raise InputError(f"pruning ratio {ratio}: give a share of the channels from 0 to {MAX_RATIO}")
+        raise InputError(f"pruning ratio {ratio}: give a fraction of the channels from 0 to {MAX_RATIO}")
     shape = tuple(int(size) for size in input_shape)
     if len(shape) != 4 or shape[0] < 2:
         raise InputError(f"input_shape must be (batch, c, h, w) with at least 2 images, got {shape}")
@@ -132,7 +131,7 @@ def prune(
 
     weigh: Any = pruning.importance.GroupMagnitudeImportance(p=2)
     if importance == "taylor":
-        assert batch is not None, "prune_to asks for it"
+        assert batch is not None, "prune_to checks it"
         weigh = pruning.importance.GroupTaylorImportance()
         loss: Any = F.cross_entropy(network(batch[0]), batch[1])
         loss.backward()
@@ -151,9 +150,9 @@ def prune(
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{type(model).__name__} cannot be pruned: {reason}; prune another network") from error
     network.zero_grad(set_to_none=True)
-    found = _outputs(network, example)
-    if found.shape[1] != classes:
-        raise InputError(f"{type(model).__name__} lost outputs ({classes} to {found.shape[1]}); prune another network")
+    outputs = _outputs(network, example)
+    if outputs.shape[1] != classes:
+        raise InputError(f"{type(model).__name__} lost outputs ({classes} to {outputs.shape[1]}); prune another one")
     return network
 
 
@@ -186,16 +185,16 @@ def count_params(model: nn.Module) -> int:
 
 def _outputs(network: nn.Module, example: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = network(example)
-    if found.ndim != 2:
-        raise InputError(f"a classifier gives (batch, classes), this network {tuple(found.shape)}")
-    return found
+        outputs: torch.Tensor = network(example)
+    if outputs.ndim != 2:
+        raise InputError(f"a classifier gives (batch, classes), this network {tuple(outputs.shape)}")
+    return outputs
 
 
 def _ratios(network: nn.Module, ratio: float, multiple: int) -> dict[nn.Module, float]:
-    """Say for each layer which share goes, so that a multiple of `multiple` channels, and at least so many, is left.
+    """Give the ratio to remove from each layer, so that a positive multiple of `multiple` channels is left.
 
-    The library's own rounding goes down: where fewer than `multiple` would be left it cuts nothing at all.
+    The library rounds down itself: where fewer than `multiple` would be left it prunes nothing at all.
     """
     ratios: dict[nn.Module, float] = {}
     for layer in network.modules():

@@ -1,7 +1,7 @@
-"""Cut the layers of a network to given shapes: how a pruned network is built again from its whole one.
+"""Give the layers of a network the shapes of its pruned form, to rebuild a pruned network from the original one.
 
-Enters a network and the shapes of its state dict that channels were cut from; leaves the network with layers of these
-shapes, zeros in the cut tensors: weights are loaded next. Convolutions, linear layers and batch norms can be cut.
+`cut_shapes` lists the tensors of a pruned state dict whose shapes differ, `cut_to` gives a network layers of these
+shapes with zeros in those tensors; weights are loaded next. Works for convolutions, linear layers and batch norms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def cut_shapes(whole: nn.Module, cut: nn.Module) -> Shapes:
     after = {name: tuple(value.shape) for name, value in cut.state_dict().items()}
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())[0]
-        raise InputError(f"{odd} is in one of the two networks alone: cut a network to a smaller one of its kind")
+        raise InputError(f"{odd} is in only one of the two networks: give a network and its pruned form")
     return {name: shape for name, shape in after.items() if shape != before[name]}
 
 
@@ -35,7 +35,7 @@ def cut_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module
         if mine:
             _resize(name, layer, mine)
     if left:
-        raise InputError(f"{type(model).__name__} has no tensor named {next(iter(left))} to cut")
+        raise InputError(f"{type(model).__name__} has no tensor named {next(iter(left))} to prune")
     return model
 
 

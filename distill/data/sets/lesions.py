@@ -1,7 +1,8 @@
 """The phantom's lesions and textures: what is added to lung tissue, and the mask of where it is.
 
-Enters: the tissue of a slice in Hounsfield units, its vessels and lungs (cover 0..1), a generator. Leaves: changed
-tissue and a 0/1 mask. Only arithmetic that rounds the same everywhere is used on pixels (no exp, no pow).
+Each lesion takes the tissue of a slice in Hounsfield units, its vessels and lungs (coverage 0..1) and a generator, and
+gives the changed tissue and a 0/1 mask. Only arithmetic that rounds the same everywhere is used on pixels (no exp, no
+pow).
 """
 
 from __future__ import annotations

@@ -50,5 +50,5 @@ def test_other_layers_and_unknown_names_are_refused() -> None:
         cut_to(norm, {"1.weight": (4,)})
     with pytest.raises(InputError, match=r"no tensor named 7\.weight"):
         cut_to(norm, {"7.weight": (4,)})
-    with pytest.raises(InputError, match="in one of the two networks alone"):
+    with pytest.raises(InputError, match="in only one of the two networks"):
         cut_shapes(norm, nn.Sequential(nn.Conv2d(1, 4, 3)))
