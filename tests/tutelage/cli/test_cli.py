@@ -149,7 +149,8 @@ def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
     good = Row(model="good", role="student", auc=0.9, latency_p50_ms=1, size_bytes=10, **common)  # type: ignore[arg-type]
     poor = Row(model="poor", role="student", auc=0.8, latency_p50_ms=2, size_bytes=20, **common)  # type: ignore[arg-type]
     Store(tmp_path / "leaderboard.db").add([good, poor])
-    assert "good fp32" in tutelage("leaderboard", "show", poor.key, "-w", str(tmp_path)).stdout
+    beaten = tutelage("leaderboard", "show", poor.key, "-w", str(tmp_path)).stdout
+    assert f"{good.key[:8]}      good  +0.100" in beaten
     assert "No row dominates it" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
     board = tutelage("leaderboard", "show", "--front", "latency_p50_ms,auc", "--ties", "0.01", "-w", str(tmp_path))
     assert "* sure" in board.stdout
