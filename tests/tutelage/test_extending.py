@@ -10,10 +10,19 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
+from tutelage.bench.protocol.measure import measure
+from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.cli.registry_help import REGISTRIES, registry_of
+from tutelage.leaderboard.store import Store
 from tutelage.plugins import GROUPS
+from tutelage.records import DeviceProfile, Row
+from tutelage.search.counts import count
+from tutelage.search.evolve import Objective, search
+from tutelage.search.space import SPACES
 
 from .command import tutelage
 from .installed import installer
@@ -52,7 +61,7 @@ def check_what_is_shown(doctor: str, data_list: str, helps: str) -> None:
             assert facts[f"plug-in {group} {name}"] == whose
     assert json.loads(data_list)["rings"]["plugin"] == whose
     plain = re.sub(r"[^\w().-]+", " ", helps)
-    for name in ("rings", "cosine", "per_tensor"):
+    for name in ("rings", "cosine", "per_tensor", "smallest"):
         assert f"{name} (from {whose})" in plain, plain
 
 
@@ -60,6 +69,45 @@ def check_what_is_shown(doctor: str, data_list: str, helps: str) -> None:
 def test_the_command_line_shows_what_the_package_adds() -> None:
     helps = " ".join(tutelage(verb, "--help").stdout for verb in ("search", "distill", "quantize"))
     check_what_is_shown(tutelage("doctor", "--json").stdout, tutelage("data", "list", "--json").stdout, helps)
+
+
+@pytest.mark.usefixtures("package")
+def test_its_strategy_searches() -> None:
+    space = SPACES["ofa_mbv3_w1.0"]
+    depth = Objective("depth", fn=lambda archs: np.array([sum(arch.d) for arch in archs], float), cheap=False)
+    found, drawn = (
+        search(space, [depth, Objective("macs")], strategy=strategy, evaluations=16, seed=0)
+        for strategy in ("smallest", "random")
+    )
+    sizes = [float(np.mean(count([row.arch for row in one.evaluated]).macs)) for one in (found, drawn)]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.usefixtures("package")
+def test_its_runtime_computes_and_is_measured(tmp_path: Path) -> None:
+    """Against ONNX Runtime here, and by the measuring protocol in a process of its own."""
+    anchor = ANCHORS[0]
+    model, shape = tmp_path / "net.onnx", (1, anchor.channels, anchor.side, anchor.side)
+    model.write_bytes(anchor_onnx(anchor))
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    one, two = (find_runtime(name).load(model).run(images) for name in ("onnx-reference", "onnxruntime"))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    device = DeviceProfile(name="here", runtime="onnx-reference")
+    assert measure({"net": model}, device, shape[1:])["net"].p50_ms > 0
+
+
+@pytest.mark.usefixtures("package")
+def test_its_column_is_filtered_and_exported(tmp_path: Path) -> None:
+    rows = [
+        Row(model=name, role="student", dataset="d", details={"quantization": {"size_ratio": ratio}})
+        for name, ratio in (("small", 0.25), ("large", 0.5))
+    ]
+    Store(tmp_path / "leaderboard.db").add(rows)
+    kept = tutelage("leaderboard", "export", "--filter", "int8_size_ratio<0.3", "--format", "csv", "-w", str(tmp_path))
+    assert kept.returncode == 0, kept.stderr
+    head, *lines = kept.stdout.strip().splitlines()
+    assert "int8_size_ratio" in head.split(",")
+    assert [line.split(",")[1] for line in lines] == ["small"]
 
 
 def check_rows(printed: str) -> None:
