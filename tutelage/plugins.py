@@ -92,7 +92,7 @@ def origin(group: str, name: str) -> Origin | None:
 
 
 def broken(group: str) -> list[PluginError]:
-    """List the plug-ins of a group that cannot be imported, or that share a name."""
+    """List the plug-ins of a group that cannot be imported, or that have the same name."""
     return [plugin for plugin in _loaded(group).values() if isinstance(plugin, PluginError)]
 
 
@@ -119,7 +119,7 @@ def _import(group: str, name: str) -> Plugin | PluginError:
     point = importlib.metadata.EntryPoint(name, first.value, f"tutelage.{group}")
     try:
         return Plugin(point.load(), first)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - another author's module: any failure is that plug-in's alone
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - another author's module: any failure concerns only that plug-in
         return PluginError(first, f"{type(error).__name__}: {error}")
 
 

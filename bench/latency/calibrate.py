@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 ExportArch = Callable[[Arch, Path], object]
 ExportBlock = Callable[[BlockSpec, Path], object]
 
-# Block models share processes, so that a hundred of them do not take a hundred times a runtime's memory.
+# Block models run in shared processes: a process each would multiply the runtime's memory by a hundred.
 BLOCKS_A_PROCESS = 24
 # Random archs whose blocks make the table, until this many in a row bring nothing new.
 _ARCHS_WITHOUT_NEWS = 200

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Timings before and after a moment whose median is its drift. On a shared 2-core host 3 to 5 halved the label noise of
-# whole rounds (10 and more were worse).
+# Timings before and after a moment whose median is its drift. On a 2-core host with other tenants,
+# 3 to 5 halved the label noise of whole rounds (10 and more were worse).
 _NEIGHBOURS = 5
 _SWEEPS = 6
 

@@ -120,7 +120,7 @@ def search(
     """
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
-    from tutelage.pipeline.operations import single_stage as alone
+    from tutelage.pipeline.operations import single_stage
     from tutelage.pipeline.recipe import load_recipe, with_options
 
     from . import output as terminal
@@ -134,7 +134,7 @@ def search(
     options |= {"search.strategy": strategy}
     options |= {"seed": seed, "supernet.weights": supernet_weights}
     base = load_recipe(recipe, set_ or ())
-    devices = alone.named_devices(base, device or (), max_latency, workspace, risk)
+    devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
     chosen = with_options(base, options, devices)
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
@@ -164,7 +164,7 @@ def distill(
     """
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
-    from tutelage.pipeline.operations import single_stage as alone
+    from tutelage.pipeline.operations import single_stage
     from tutelage.pipeline.recipe import load_recipe, with_options
 
     from . import output as terminal
@@ -173,7 +173,7 @@ def distill(
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():
-        students = alone.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
+        students = single_stage.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
         return
@@ -242,13 +242,15 @@ def bench(
     Example: [bold]tutelage bench student.int8.onnx --device host-ort[/]
     """
     from tutelage.bench.protocol.offline import BATCHES
-    from tutelage.pipeline.operations import single_stage as alone
+    from tutelage.pipeline.operations import single_stage
 
     from . import output as terminal
 
     sizes = tuple(batch or BATCHES) if offline or batch else ()
     with terminal.run_setting(workspace) as (space, report, _):
-        figures = alone.bench_file(space, report, model=model, device=device, side=side, offline=sizes, images=images)
+        figures = single_stage.bench_file(
+            space, report, model=model, device=device, side=side, offline=sizes, images=images
+        )
     terminal.print_figures(figures, Console(), as_json)
 
 

@@ -1,1 +1,1 @@
-"""A run from recipe to leaderboard: the stages, the workspace, and the operations that verbs run alone."""
+"""A run from recipe to leaderboard: the stages, the workspace, and the single operations of the verbs."""

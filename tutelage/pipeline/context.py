@@ -127,7 +127,7 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:
-    """Turn a recipe's training section into the loop's own schedule: model code never sees the config.
+    """Convert a recipe's training section to a `TrainSchedule`: model code never reads the recipe.
 
     Class weights are not in it: they are counted on the data, see `stages/train.py`.
     """

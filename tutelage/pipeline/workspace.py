@@ -122,7 +122,7 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Keep other writers out of this workspace; the lock ends with the process, however that ends.
 
-        Who holds it may take it again. Raises InputError where another process has it.
+        It is reentrant. Raises InputError where another process has it.
         """
         with self._held:
             yield

@@ -93,8 +93,8 @@ def board_build(
         print(f"{len(found)} rows: {out}; no picture, since no row has an AUC or an accuracy")
         return
     pareto_plot(drawn, picture, title=title)
-    share = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
-    print(f"{len(found)} rows: {out} and {picture}{share}")
+    scope = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
+    print(f"{len(found)} rows: {out} and {picture}{scope}")
 
 
 @app.command("import")

@@ -70,7 +70,7 @@ class Variant:
 def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Variant]:
     """Make the fp32 file and the int8 file of each runtime of the recipe's devices, from one ONNX file where it can.
 
-    A runtime that cannot load or quantize a network (an operator that it does not know) is left out and the reason
+    A runtime that cannot load or quantize a network (an operator that it lacks) is left out and the reason
     logged.
     """
     taught = f" from {student.teacher}" if student.teacher else ""
@@ -193,8 +193,8 @@ def _held(
 
 
 def _made_by(scheme: Scheme, fp32: Path, out: Path, calibration: Floats) -> QuantReport:
-    """Let a scheme write its file, and hold it to what rows rely on."""
-    assert scheme.quantize is not None, "the caller has asked"
+    """Have a scheme write its file, and check what rows rely on."""
+    assert scheme.quantize is not None, "the caller checks that the scheme quantizes"
     report = scheme.quantize(fp32, out, calibration)
     if not report.scheme.startswith("int8") or report.path != out or not out.is_file():
         raise InputError(

@@ -97,14 +97,14 @@ def explain_network(
             multi_label=ctx.dataset.multi_label,
             maps=maps,
         )
-        told = {name: _told(one.to_dict(), maps[name], [maps_of(by) for by in teachers], name)
+        explained = {name: _told(one.to_dict(), maps[name], [maps_of(by) for by in teachers], name)
                 for name, one in figures.items()}  # fmt: skip
         pictures = [
             {"validation image of": ctx.dataset.class_names[label], "map": _embedded(image, heat)}
             for image, label, heat in zip(images, classes.tolist(), maps["net"], strict=True)
         ]
         ctx.report(f"explain {student.model}{taught}", 1, 1)
-        return {"explanation": told.pop("net"), "explained": pictures, "int8": told}
+        return {"explanation": explained.pop("net"), "explained": pictures, "int8": explained}
 
     return ctx.workspace.stage(f"explain {student.model}{taught}", inputs, work).result
 

@@ -140,7 +140,7 @@ def teach_student(
 
 
 def kd_of(section: DistillSection) -> KDConfig:
-    """Turn a recipe's distillation into the loop's own: model code never sees the config."""
+    """Convert a recipe's distillation section to a `KDConfig`: model code never reads the recipe."""
     return KDConfig(
         alpha=section.alpha,
         temperature=section.temperature,
