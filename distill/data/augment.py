@@ -47,7 +47,7 @@ def augment(
         shape = images.shape
         images = change(images, draws[:, _NUM_DRAWS:])
         if images.shape != shape:
-            raise InputError(f"an augmentation turned images of shape {tuple(shape)} into {tuple(images.shape)}")
+            raise InputError(f"an augmentation changed images of shape {tuple(shape)} to {tuple(images.shape)}")
     return images.clamp(0, 1)
 
 

@@ -19,7 +19,7 @@ from .images import decode, is_image
 from .registry import DATASETS
 from .splits import copies, one_hot, straddling_groups
 
-_LAST = "folder"  # any folder may be one of classes: it is asked when no other data set knows the path
+_LAST = "folder"  # any folder may hold class folders, so it is tried when no other data set matches
 
 
 def check_path(path: Path) -> DataReport:
@@ -89,7 +89,7 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[str], dict[int, str]]:
 
 
 def _bare_report(path: Path, kind: str, problems: list[str]) -> DataReport:
-    """Report on data that cannot be listed: its files are read all the same, so that every fault is told at once."""
+    """Report on data that cannot be listed: its files are read all the same, so that every fault is reported."""
     top = path if path.is_dir() else path.parent
     files = sorted(file for file in top.rglob("*") if is_image(file)) if path.is_dir() else []
     unreadable, _ = _read_all(files)

@@ -1,6 +1,6 @@
-"""The records of image data: the entry of a data set (`DatasetEntry`), what it is asked for and what it gives.
+"""The records of image data: the entry of a data set, requests for it, and its results.
 
-A `Request` goes in; a `Listing` of files or a `Dataset` in memory comes out; a `DataReport` says what lies on disk.
+A `DatasetEntry` maps a `Request` to a `Listing` of files or a `Dataset` in memory; a `DataReport` describes a path.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Dataset:
         if split not in self.splits:
             raise InputError(f"data set {self.name} has no split {split!r}; it has {', '.join(self.splits)}")
         if len(self.splits[split]) == 0:
-            raise InputError(f"split {split!r} of data set {self.name} holds no image: raise its share or the limit")
+            raise InputError(f"split {split!r} of data set {self.name} holds no image: raise its fraction or the limit")
         return self.splits[split]
 
     @cached_property
@@ -94,7 +94,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_dataset` was asked for; a data set reads the fields that concern it and its own `options`."""
+    """The arguments of `load_dataset`; a data set reads the fields that concern it and its own `options`."""
 
     name: str
     path: Path | None
@@ -132,7 +132,7 @@ class Request:
         return self.options.get(key, default)
 
     def near(self, default: float = 0.0) -> float | None:
-        """Read the option `near`: how many gray levels apart copies of one picture may be; 0 asks for no grouping."""
+        """Read the option `near`: how many gray levels copies of one image may differ by; 0 means no grouping."""
         near = float(self.option("near", default))
         if near < 0:
             raise InputError(f"near must be 0 (off) or some gray levels, got {near}")
@@ -144,9 +144,9 @@ class Listing:
     """The files of a set before any is decoded: one entry an image.
 
     `splits` holds "train", "val", "test", "extra" (a second test) or "" (not said); `labels` as in `Dataset`.
-    `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels, asks that pictures
+    `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels: images
     whose signatures differ by no more are put in one group. With `slices` (each image's number in its sequence, its
-    class folder) groups become blocks of about `block` neighbours, cut by their pixels.
+    class folder) groups become blocks of about `block` neighbours, split by their pixels.
     """
 
     root: Path
@@ -186,7 +186,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found at a path. `problems` are one line each and empty when a run may use the data as it is.
+    """What a path holds. `problems` are one line each and empty when a run may use the data as it is.
 
     `kind` is the data set that reads it, `options` are what it needs to be given.
     """

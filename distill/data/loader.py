@@ -21,7 +21,7 @@ from .augment import augment
 from .augmentations import AUGMENTATIONS, Augmentation, Policy
 from .dataset import Dataset
 
-# Mean and deviation the pixels (0..1) are normalised by: ImageNet's for RGB, so that pretrained teachers fit.
+# Mean and standard deviation the pixels (0..1) are normalised by: ImageNet's for RGB, so that pretrained teachers fit.
 NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     1: ((0.5,), (0.25,)),
     3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -47,7 +47,7 @@ class Loader:
     """Batches of one split. `loader.epoch(k)` gives the same bits for the same (seed, k), in any order of epochs.
 
     `augment` is a name in `AUGMENTATIONS` or a `Policy`; with `augment_variants=K`, epoch k uses augmentation
-    seed `k % K`, so that a teacher's cached answers are K an image. Seeds of augmentation do not depend on `seed`:
+    seed `k % K`, so that a teacher's cache holds K outputs an image. Seeds of augmentation do not depend on `seed`:
     students of different seeds share what is cached. `resolution` resizes (antialiased); None keeps the set's size.
     """
 
@@ -164,7 +164,7 @@ def tensors(
 
 
 def to_unit(pixels: Tensor, resolution: int) -> Tensor:
-    """Turn uint8 `(b, h, w, c)` into float `(b, c, r, r)` in 0..1, resized with antialiasing where needed."""
+    """Convert uint8 `(b, h, w, c)` to float `(b, c, r, r)` in 0..1, resized with antialiasing where needed."""
     images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255
     if images.shape[2] != resolution:
         size = (resolution, resolution)
@@ -173,7 +173,7 @@ def to_unit(pixels: Tensor, resolution: int) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Normalise `(b, c, h, w)` in 0..1 by the mean and deviation of its number of channels."""
+    """Normalise `(b, c, h, w)` in 0..1 by the mean and standard deviation of its number of channels."""
     mean, deviation = NORMALISATION[images.shape[1]]
     centre = torch.tensor(mean, device=images.device)[:, None, None]
     spread = torch.tensor(deviation, device=images.device)[:, None, None]

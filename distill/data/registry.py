@@ -45,7 +45,7 @@ def load_dataset(
 
     `val_share` and `test_share` are of all images and hold where the set has no split of its own; `fold` of `folds`
     takes the place of `test_share`. `cache` is a folder for decoded images. `limit` keeps about that many images,
-    classes by their share. `leaky` splits by image. `options` are the data set's own. `workers` processes decode.
+    classes by their fraction. `leaky` splits by image. `options` are the data set's own. `workers` processes decode.
     Raises InputError, one line, for anything in the data or the request that cannot be used.
     """
     entry = DATASETS.find(name)

@@ -1,6 +1,6 @@
-"""Group slices of unnamed patients: neighbouring slices stay together, and groups end where nobody's likeness is cut.
+"""Group slices of unnamed patients: neighbouring slices stay together, and groups end between patients.
 
-`group_slices` cuts each numbered sequence into blocks; `nearest_across` measures what a grouping leaves to leak.
+`group_slices` splits each numbered sequence into blocks; `nearest_across` measures the leakage that remains.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from .images import to_channels
 
-_THUMBNAIL = 32  # pixels a side at which two slices are compared
+_THUMBNAIL = 32  # pixels: the image size at which two slices are compared
 
 
 def group_slices(
     images: NDArray[np.uint8], sequences: NDArray[np.str_], numbers: NDArray[np.int64], block: int
 ) -> NDArray[np.str_]:
-    """Name a group for each slice `(n, s, s, c)`: about `block` neighbours of one sequence, cut between patients.
+    """Name a group for each slice `(n, s, s, c)`: about `block` neighbours of one sequence, split between patients.
 
     A sequence (a class folder) is halved again and again until its parts hold at most 3/2 `block` slices, none fewer
-    than half a block. Each cut falls where the fewest slices have their nearest neighbour (of the sequence, in pixels
-    at 32 px) on the other side, and of such places where two neighbours differ most: between two patients, since a
+    than half a block. Each split falls where the fewest slices have their nearest neighbour (of the sequence, in pixels
+    at 32 px) across it, and of such places where two neighbours differ most: between two patients, since a
     slice is most like the others of its own.
     """
     features = thumbnails(images)
@@ -72,7 +72,7 @@ def _cuts(features: NDArray[np.float32], block: int) -> list[int]:
     jump = np.linalg.norm(np.diff(features, axis=0), axis=1)  # jump[i] lies before slice i + 1
     places = np.arange(num)
     nearest = _nearest(features)
-    # crossing[p]: how many slices look to the other side of a cut before slice p.
+    # crossing[p]: how many slices have their nearest neighbour across a split before slice p.
     ends = np.sort(np.stack([places, nearest]), axis=0)
     step = np.zeros(num + 1, dtype=np.int64)
     np.add.at(step, ends[0] + 1, 1)

@@ -20,10 +20,10 @@ Splits = dict[str, NDArray[np.int64]]
 
 
 def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[np.str_], request: Request) -> Splits:
-    """Make train, val and test from what the set gives ("train"/"val"/"test"/"" an image) and what was asked.
+    """Make train, val and test from what the set gives ("train"/"val"/"test"/"" an image) and the request.
 
-    A set with no split of its own gets test and val by share, or by `fold` of `folds`; one with an official test keeps
-    it, and has val carved from train where it gives none. With `leaky`, each image is a group of its own.
+    A set with no split of its own gets test and val by fraction, or by `fold` of `folds`; one with an official test keeps
+    it, and has val split off train where it gives none. With `leaky`, each image is a group of its own.
     """
     _check_shares(request)
     rng = np.random.default_rng([request.seed, 7])
@@ -63,16 +63,15 @@ def assign_groups(
 
     Greedy: groups in random order, those with the rarest and the most images first, each into the part that lacks its
     kinds most (after Sechidis et al. 2011, iterative stratification, with groups in the place of examples). All kinds
-    and the number of images are weighed at once and no choice is undone, so parts miss their shares by a few images
-    even where groups would allow less: of 300 single images in four classes a part of 15 % missed by 3.7 in its worst
-    class and 3.6 in all (means of 50 draws; at most 5).
+    and the number of images are weighted at once and no choice is undone, so parts miss their fractions by a few images
+    even where groups would allow an exact split.
     """
     _, group_of = np.unique(groups, return_inverse=True)
     num_groups = int(group_of.max()) + 1 if len(group_of) else 0
     counts = np.zeros((num_groups, kinds.shape[1] + 1))
     np.add.at(counts, group_of, np.concatenate([kinds, np.ones((len(kinds), 1))], axis=1))
     total = np.maximum(counts.sum(axis=0), 1)
-    rarity = counts / total  # so a rare class weighs as much as a common one
+    rarity = counts / total  # so a rare class counts as much as a common one
     order = rng.permutation(num_groups)
     order = order[np.argsort(-rarity[order].sum(axis=1), kind="stable")]
     lacking = np.asarray(shares, dtype=float)[:, None] * np.ones(counts.shape[1])
@@ -97,7 +96,7 @@ def drop_straddlers(keys: NDArray[Any], splits: Splits) -> tuple[Splits, int]:
 
 
 def merge_groups(groups: NDArray[np.str_], keys: NDArray[Any]) -> NDArray[np.str_]:
-    """Join groups that share a key (identical files, near-duplicates): each takes its smallest member's name."""
+    """Join groups with a common key (identical files, near-duplicates): each takes its smallest member's name."""
     parent = {str(name): str(name) for name in np.unique(groups)}
 
     def root(name: str) -> str:
@@ -132,7 +131,7 @@ def copies(names: Sequence[str], digests: Sequence[str]) -> tuple[tuple[str, ...
 
 
 def limit_images(labels: NDArray[Any], given: NDArray[np.str_], limit: int, seed: int) -> NDArray[np.int64]:
-    """Choose at most `limit` images, each class of each given split by its share (at least one); sorted indices."""
+    """Choose at most `limit` images, each class of each given split by its fraction (at least one); sorted indices."""
     if limit < 1:
         raise InputError(f"limit must be at least 1 image, got {limit}")
     if limit >= len(labels):

@@ -1,4 +1,4 @@
-"""What a teacher is worth: one student trained with and without it over several seeds, on the same test images.
+"""The gain of distillation: one student trained with a teacher and without it (control), over several seeds.
 
 Seeds and images' groups are both random, as readers and cases are in the multi-reader multi-case studies of radiology,
 and are tested as there: `compare_trainings` for the difference, `over_seeds` for the figures of one network.
@@ -34,7 +34,7 @@ from .statistics import PairedTest
 def compare_trainings(
     first: Sequence[FileFigures], second: Sequence[FileFigures], *, margin: float = DEFAULT_MARGIN
 ) -> dict[str, Comparison]:
-    """Test the claim that training as in `first` helps, `auc` and `accuracy`: `first[i]` and `second[i]` share a seed.
+    """Test the claim that training as in `first` helps, `auc` and `accuracy`: `first[i]` and `second[i]` have one seed.
 
     Raises InputError where they do not come in pairs or saw other images. One seed has no interval; fewer than
     MIN_SEEDS make no verdict but "inconclusive". Correct the p values of many with `correct`.
@@ -100,7 +100,7 @@ def compare_labels(
 ) -> list[Comparison]:
     """Test whether the files of `first` differ from those of `second` in the AUC of each label of `(n, labels)`.
 
-    Each side has one array of probabilities `(n, labels)` a seed, and its mean is compared; nan is an unknown label.
+    Each has one array of probabilities `(n, labels)` a seed, and its mean is compared; nan is an unknown label.
     p values are adjusted over the labels (Holm).
     """
     found = []

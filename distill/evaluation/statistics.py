@@ -90,7 +90,7 @@ class PairedTest:
 
 
 def midranks(values: np.ndarray) -> np.ndarray:
-    """Rank from 1, ties share the mean of their ranks."""
+    """Rank from 1, ties get the mean of their ranks."""
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts - 1) / 2)[index], np.float64)

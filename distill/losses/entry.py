@@ -36,7 +36,7 @@ class Loss:
     embeddings: EmbeddingLoss | None = None
     maps: MapLoss | None = None
     pairs: Literal["stages", "last"] = "stages"  # maps: of which layers, where no option names them
-    # The student's side passes a projector that learns along: embeddings where sizes differ, maps always.
+    # The student's tensors pass a projector that is trained with it: embeddings where sizes differ, maps always.
     project: bool = False
     weight: float = 1.0
     weight_source: str = "ours"

@@ -1,7 +1,7 @@
 """Losses of logits: against hard labels and against a teacher's softened outputs, pure functions with their sources.
 
-Logits are `(batch, classes)`, labels `(batch,)` or `(batch, labels)`. Every soft loss is the soft term alone: `train`
-weighs it against the hard term.
+Logits are `(batch, classes)`, labels `(batch,)` or `(batch, labels)`. Every soft loss is the soft term only: `train`
+weights it against the hard term.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def hard_loss(
     """Give cross-entropy for labels `(batch,)`, or the mean binary one for labels `(batch, labels)`.
 
     Labels of class probabilities `(batch, classes)` (mixup) are taken too. Multi-label: `class_weights` is the
-    positive weight neg / pos of each, and a NaN label is unknown and left out. `focal_gamma` > 0 weighs an example by
+    positive weight neg / pos of each, and a NaN label is unknown and left out. `focal_gamma` > 0 weights an example by
     (1 - p_t)^gamma (Lin et al., ICCV 2017).
     """
     if multi_label:
@@ -189,7 +189,7 @@ LOGITSTD = Loss(
 
 
 def balanced_weights(labels: Tensor, num_classes: int, multi_label: bool = False) -> tuple[float, ...]:
-    """Weigh classes by n / (classes x count), or give each label's neg / pos; a class with no image, or a label
+    """Weight classes by n / (classes x count), or give each label's neg / pos; a class with no image, or a label
     that is always or never there, is an error."""
     if multi_label:
         positive, negative = (labels == 1).sum(0), (labels == 0).sum(0)

@@ -67,7 +67,7 @@ def check_distillation(
     if kd.combine != "mean" and num_teachers < 2:
         raise InputError(f"combine = {kd.combine!r} has no effect where no two teachers distil together: leave it out")
     if mixing and loss.needs_labels:
-        raise InputError(f"method {kd.method!r} needs one true class an image: turn mixup and cutmix off")
+        raise InputError(f"method {kd.method!r} needs one true class an image: disable mixup and cutmix")
     if kd.alpha == 1 and num_teachers > 0:
         raise InputError("alpha = 1 leaves the teachers without effect: lower it, or name no teachers")
     return loss

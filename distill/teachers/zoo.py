@@ -17,7 +17,7 @@ from tutelage.records import InputError
 from .nasnet import build_nasnet_mobile
 from .weights import first_conv_name, load_weights
 
-# Fewer patches a side than this leave attention nothing to attend to: at 64 px a patch of 16 gives 4 x 4 tokens.
+# Fewer patches per row or column leave attention too few tokens: at 64 px a patch of 16 gives 4 x 4 tokens.
 _MIN_PATCHES = 7
 # Below this a CNN made for 224 px (five halvings) ends on less than 2 x 2 cells: its stem keeps stride 1.
 _SMALL_IMAGE = 48
@@ -195,7 +195,7 @@ def _build(name: str, num_classes: int, in_channels: int, resolution: int | None
 
 
 def small_patch(resolution: int, native: int = 16) -> int:
-    """Give the largest patch side that divides the image and leaves 7 x 7 patches: 28 -> 4, 64 -> 8, 224 -> 16."""
+    """Give the largest patch size that divides the image and leaves 7 x 7 patches: 28 -> 4, 64 -> 8, 224 -> 16."""
     fits = [side for side in range(1, native + 1) if resolution % side == 0 and resolution // side >= _MIN_PATCHES]
     return max(fits, default=1)
 

@@ -47,7 +47,7 @@ def save_checkpoint(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     for name, tensors in weights.items():
-        # Cloned: safetensors refuses tensors that share memory, and channels-last ones are not contiguous.
+        # Cloned: safetensors refuses tensors with common memory, and channels-last ones are not contiguous.
         plain = {
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()
         }

@@ -1,4 +1,4 @@
-"""How a training goes: the schedule, the distillation, and the learning rate that follows from them."""
+"""Settings of a training: the schedule, the distillation, and the learning rate that follows from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainSchedule:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9  # sgd
     decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"
-    milestones: tuple[float, ...] = (0.5, 0.75)  # step: lr x decay_factor at these shares of the epochs (MedMNIST v2)
+    milestones: tuple[float, ...] = (0.5, 0.75)  # step: lr x decay_factor at these fractions of epochs (MedMNIST v2)
     decay_factor: float = 0.1  # step, plateau
     plateau_patience: int = 4  # plateau: epochs without a better validation figure before lr x decay_factor
     warmup_epochs: float = 1.0
@@ -34,7 +34,7 @@ class TrainSchedule:
     mixup: float = 0.0  # Beta(a, a); 0 is off
     cutmix: float = 0.0
     focal_gamma: float = 0.0
-    class_weights: tuple[float, ...] | None = None  # one a class; several labels: neg / pos of each
+    class_weights: tuple[float, ...] | None = None  # one a class; multi-label: neg / pos of each
     ema_decay: float | None = None
     patience: int | None = None  # epochs without a better validation figure before the training stops
     clip_norm: float | None = None
@@ -118,7 +118,7 @@ def build_optimizer(modules: Sequence[nn.Module], schedule: TrainSchedule) -> to
 
 
 def wants_bf16(schedule: TrainSchedule, device: torch.device, model: nn.Module) -> bool:
-    """Decide whether to compute in bf16: as told, or where it is faster.
+    """Decide whether to compute in bf16: as the schedule says, or where it is faster.
 
     On a CPU with AVX-512 BF16 dense networks train 1.5 times as fast (DenseNet-121, ResNet), but depthwise
     convolutions have no fast bf16 kernel there: MobileNets take twice as long.

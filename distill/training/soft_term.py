@@ -81,7 +81,7 @@ class Taught:
     def soft(self, student: Tensor, batch: LabelledBatch, mix: Mix, student_images: Tensor) -> Tensor:
         """Give the soft term of one batch of student logits `(batch, classes)`, times its weight; it is a scalar.
 
-        Call it right after the forward. The logits that a feature method compares too weigh `logits_weight` alone.
+        Call it right after the forward. The logits that a feature method compares too have the weight `logits_weight`.
         """
         if self.inside is not None:
             features = self.weight * self.inside.loss(mix.images(batch.images), student_images, batch.labels)
@@ -143,7 +143,7 @@ class Taught:
 class FeatureMethod:
     """A method that looks inside: taps on the student and on live teachers, projectors where channels differ.
 
-    Layers are found by themselves (the ends of stages, see `stage_layers`) unless `student_layers` and
+    Layers are chosen automatically (the ends of stages, see `stage_layers`) unless `student_layers` and
     `teacher_layers` name them. Teachers run anew for every batch: their features are not cached.
     """
 

@@ -1,4 +1,4 @@
-"""Chest X-ray collections with many labels an image: ChestX-ray14, CheXpert and PadChest, as they lie on disk.
+"""Multi-label chest X-ray collections: ChestX-ray14, CheXpert and PadChest, as they lie on disk.
 
 Each lister takes the folder that a person downloaded and groups images by patient.
 """
@@ -61,7 +61,7 @@ def list_chestxray14(request: Request) -> Listing:
         groups=np.array([row[3].strip() for row in rows], dtype=np.str_),
         splits=np.array([official.get(row[0], "") for row in rows], dtype="<U5"),
         multi_label=True,
-        notes=() if official else ("no official lists found: test was carved by patient",),
+        notes=() if official else ("no official lists: test was split off by patient",),
     )
     return keep_present(listing)
 

@@ -19,12 +19,12 @@ _COVID_QU_EX_SPLITS = {"Train": "train", "Val": "val", "Test": "test"}
 SARS_COV_2_CLASSES = ("COVID", "non-COVID")
 
 # Slices of one patient have neighbouring numbers, some 21 a patient, and the set does not say whose a slice is. Blocks
-# of 25 to 75 leave room for the next patient's first slice wherever a cut is sought. Our choice.
+# of 25 to 75 leave room for the next patient's first slice wherever a split is sought. Our choice.
 DEFAULT_BLOCK = 50
 
 
 def list_covid_qu_ex(request: Request) -> Listing:
-    """List COVID-QU-Ex by its official splits; exact copies across splits are found when files are read."""
+    """List COVID-QU-Ex by its official splits; exact copies across splits are detected when files are read."""
     root = request.where()
     near = request.near()
     places = (root / "Lung Segmentation Data" / "Lung Segmentation Data", root / "Lung Segmentation Data", root)
@@ -91,7 +91,7 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
         splits=np.full(len(paths), "", dtype="<U5"),
         slices=np.array(numbers, dtype=np.int64),
         block=block,
-        notes=(f"patients are not named: blocks of about {block} neighbouring slices, cut where the pixels change",),
+        notes=(f"patients are not named: blocks of about {block} neighbouring slices, split where the pixels change",),
     )
 
 

@@ -1,6 +1,6 @@
 """Class folders: `root/class/*` or `root/{train,val,test}/class/*`, grouped by a regex on the name or a built-in rule.
 
-`cxr3` is a class folder with the rule of that name. No picture is opened here.
+`cxr3` is a class folder with the rule of that name. No image is opened here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def list_cxr3(request: Request) -> Listing:
 
 
 def group_rule(rule: str) -> Callable[[str], str]:
-    """Turn a rule's name or a regex into a function from a file's name (below the root) to its group."""
+    """Make a rule's name or a regex a function from a file's name (below the root) to its group."""
     if not rule:
         return lambda name: name
     if rule in GROUP_RULES:

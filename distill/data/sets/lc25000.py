@@ -1,6 +1,6 @@
-"""LC25000 histopathology, and the near-duplicate grouping it needs: 25,000 augmented copies of about 1,250 pictures.
+"""LC25000 histopathology, and the near-duplicate grouping it needs: 25,000 augmented copies of about 1,250 images.
 
-`list_lc25000` lists the folder; `group_near_duplicates` finds pictures that show the same tissue.
+`list_lc25000` lists the folder; `group_near_duplicates` finds images that show the same tissue.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def group_near_duplicates(images: NDArray[np.uint8], labels: NDArray[np.int64], 
 
 
 def signatures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Describe pictures by numbers that turning and mirroring leave as they are: `(n, s, s, c)` -> `(n, d)`.
+    """Describe images by features that rotation and mirroring do not change: `(n, s, s, c)` -> `(n, d)`.
 
     A perceptual hash in gray levels: quantiles of each colour, and its mean in rings about the centre, all within the
-    inscribed circle. LC25000's copies are turned by up to 25 degrees and mirrored (Borkowski et al. 2019), which
+    inscribed circle. LC25000's copies are rotated by up to 25 degrees and mirrored (Borkowski et al. 2019), which
     hashes of the pixel grid (dHash, pHash) do not survive.
     """
     size = images.shape[1]

@@ -1,4 +1,4 @@
-"""MedMNIST v2 archives (`.npz`): official splits; images that stand in several splits are taken out of the earlier one.
+"""MedMNIST v2 archives (`.npz`): official splits; images in several splits are removed from the earlier one.
 
 An archive holds `{train,val,test}_{images,labels}`; it lies on disk or is downloaded. Nothing is unpickled.
 """

@@ -2,7 +2,7 @@
 
 A `Dataset` of four classes with a lesion mask an image, drawn in Hounsfield units (HU) with soft-edged ellipses and
 point-stamped vessels, then shown in a fixed window.
-Every image has its own child seed, so image i of a set does not depend on how many were asked for.
+Every image has its own child seed, so image i of a set does not depend on the number of images.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """What the slices of one patient share; lengths are in units of half the image's side."""
+    """What the slices of one patient share; lengths are in units of half the image size."""
 
     centre: tuple[float, float]
     half_axes: tuple[float, float]
     tilt: float
-    fat: float  # thickness of the subcutaneous fat, a share of the body's radius
+    fat: float  # thickness of the subcutaneous fat, a fraction of the body's radius
     lung_width: float
     lung_height: float
     heart: float
     lung_hu: float
-    gravity_hu: float  # how much denser the dependent (posterior) lung is: what ground glass must be told from
+    gravity_hu: float  # how much denser the dependent (posterior) lung is: looks like ground glass
     noise_hu: float
     vessel_hu: float
     level: float  # where the first slice lies: -1 apex, 1 base

@@ -1,6 +1,6 @@
-"""Any CSV that lists images: a path, one label or several, and, where there are, a group and a split.
+"""Any CSV that lists images: a path, one label or more (multi-label), and optionally a group and a split.
 
-Also the parts that the sets of chest X-ray tables share: reading rows by position, laying label words out in columns,
+Also functions common to the sets of chest X-ray tables: reading rows by position, laying label words out in columns,
 and setting aside rows whose file is absent.
 """
 
@@ -51,7 +51,7 @@ def list_table(request: Request) -> Listing:
 def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV's header and rows (a byte-order mark and blank lines are dropped).
 
-    Every row has the cells of the header: one that is cut off, or holds a comma that is not quoted, would put a value
+    Every row has the cells of the header: a truncated row, or one with a comma that is not quoted, would put a value
     under another column's name, and is an InputError with its line. Empty cells at the end may be too many.
     """
     if not file.is_file():
@@ -78,7 +78,7 @@ def _fitted(row: list[str], width: int, file: Path, line: int) -> list[str]:
     if len(row) != width:
         raise InputError(
             f"{file}, line {line}: {len(row)} cells, and the header has {width}; "
-            + ("quote a cell that holds a comma" if len(row) > width else "the row is cut off")
+            + ("quote a cell that holds a comma" if len(row) > width else "the row is truncated")
         )
     return row
 
@@ -168,7 +168,7 @@ TABLE = DatasetEntry(
     list_table,
     options={
         "path_column": "column of the files' paths (default path)",
-        "label_column": "column of the class, or of several labels joined by | (default label)",
+        "label_column": "column of the class, or of multi-label words joined by | (default label)",
         "label_columns": "a list of 0/1 columns instead, one a label",
         "group_column": "column of the patient or series (default group, where there is one)",
         "split_column": "column of train, val or test (default split, where there is one)",

@@ -163,7 +163,7 @@ def _official(root: Path, collection: _Collection, rows: list[Any]) -> np.ndarra
 
 
 def _collection_of(path: Path) -> Mapping[str, str] | None:
-    """Tell a collection by its tables; one whose tables come with the package cannot be told from class folders."""
+    """Recognise a collection by its tables; one whose tables come with the package looks like class folders."""
     for name, collection in COLLECTIONS.items():
         if name in _TOLD_BY_TABLES and has_files(*collection.tables.values())(path) is not None:
             return {"collection": name}

@@ -65,7 +65,7 @@ def test_several_labels_joined_or_in_columns(tmp_path: Path) -> None:
             "path,age,sex,view,date,label",
             "pictures/0.png,50,F,PA",
             {},
-            r"line 2: 4 cells, and the header has 6; .*cut off",
+            r"line 2: 4 cells, and the header has 6; .*truncated",
         ),
         ("path,label", "\npictures/0.png,a,b", {}, r"line 3: 3 cells, and the header has 2; quote a cell"),
         ("path,label", "pictures/absent.png,b", {}, r"absent\.png is listed and not there"),

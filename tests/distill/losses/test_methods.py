@@ -188,7 +188,7 @@ def test_what_has_an_effect_is_taken() -> None:
     check_distillation(alone, 2, False, num_teachers=0)
     mixed = KDConfig(method="dkd")
     check_distillation(mixed, 3, False)
-    with pytest.raises(InputError, match="turn mixup and cutmix off"):
+    with pytest.raises(InputError, match="disable mixup and cutmix"):
         check_distillation(mixed, 3, False, mixing=True)
     assert check_distillation(replace(alone, alpha=1.0), 2, False, num_teachers=0).temperature == 4.0
 

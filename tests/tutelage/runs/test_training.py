@@ -82,7 +82,7 @@ def test_no_epochs_without_weights_are_refused(kind: str) -> None:
         ({"distill": {"warmup_epochs": 11}}, "warmup_epochs: 11 of 10 epochs never reach lr"),
         ({"distill": {"alpha": 1}}, "alpha = 1 leaves the teachers without effect"),
         ({"distill": {"combine": "best"}}, "no two teachers distil together"),
-        ({"distill": {"method": "dkd", "mixup": 0.2}}, "turn mixup and cutmix off"),
+        ({"distill": {"method": "dkd", "mixup": 0.2}}, "disable mixup and cutmix"),
         ({"distill": {"method": "crckd"}}, "is called 'category_relation'"),
         ({"distill": {"method": "magic"}, "teachers": []}, "unknown distillation method"),
     ],
