@@ -22,8 +22,8 @@ Splits = dict[str, NDArray[np.int64]]
 def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[np.str_], request: Request) -> Splits:
     """Make train, val and test from what the set gives ("train"/"val"/"test"/"" an image) and the request.
 
-    A set with no split of its own gets test and val by fraction, or by `fold` of `folds`; one with an official test keeps
-    it, and has val split off train where it gives none. With `leaky`, each image is a group of its own.
+    A set with no split of its own gets test and val by fraction, or by `fold` of `folds`; an official test split is
+    kept, and val is split off train where the set has none. With `leaky`, each image is a group of its own.
     """
     _check_shares(request)
     rng = np.random.default_rng([request.seed, 7])
