@@ -143,9 +143,9 @@ def test_the_run_leaves_a_page_a_plot_a_table_and_the_search(whole: Path) -> Non
     assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "leaderboard.csv").read_text().startswith("row_id,model,role,arch,teacher")
     (search,) = whole.glob("artifacts/*/search.json")
-    asked = json.loads(search.read_text())["asked"]
-    assert len(asked) == RECIPE["search"]["evaluations"]
-    assert all("error" in one["measured"] and "params" in one["counted"] for one in asked)
+    evaluated = json.loads(search.read_text())["evaluated"]
+    assert len(evaluated) == RECIPE["search"]["evaluations"]
+    assert all("error" in one["measured"] and "params" in one["counted"] for one in evaluated)
 
 
 def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_path: Path) -> None:
