@@ -4,6 +4,7 @@ import re
 import runpy
 import shlex
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import typer.main
 import yaml
 
-from tutelage.cli.app import app
+from tutelage.cli.app import app, main
 from tutelage.pipeline.recipe import Recipe
 from tutelage.records import InputError
 
@@ -21,6 +22,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 MOST_README_LINES = 100
 # What stands for a value of the reader's own.
 PLACEHOLDERS = {"NAME": "demo", "ROW": "8576a5ae", "FILE": "nets.csv", "PATH": "images", "USER@HOST": "me@host"}
+# What `test_the_commands_of_the_guide_run` leaves to the parser: it needs a host, files or runtimes of one's own, or
+# minutes of measuring (`my-box`, whose verbs the tests of devices run).
+NEEDS_MORE = (
+    *("my-box", "USER@HOST", "FILE", "images/", "my-recipe.yaml"),
+    *("pruned", "serve", "accelerate", "model.onnx", "@int8"),
+)
 
 
 def fenced(page: Path, language: str = "") -> Iterator[str]:
@@ -127,6 +134,51 @@ def test_python_of_the_guide_runs(page: Path, tmp_path: Path) -> None:
 def test_recipes_of_the_guide_are_recipes(page: Path) -> None:
     for block in fenced(page, "yaml"):
         Recipe.model_validate(yaml.safe_load(block))
+
+
+# The recipe `demo` with everything that the guide's commands use, as small as it goes.
+SMALL: dict[str, Any] = {
+    "name": "demo",
+    "data": {"dataset": "phantom", "size": 64, "limit": 160, "augment_variants": 1},
+    "teachers": [{"name": "resnet10t", "epochs": 1, "batch_size": 32}],
+    "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 1, "batch_size": 32, "num_random": 1},
+    "devices": [{"name": "host-ort-64px", "runtime": "onnxruntime", "max_latency": "90%", "minutes": 0.2}],
+    "search": {"strategy": "random", "evaluations": 4, "winners": 1},
+    "distill": {"epochs": 1, "batch_size": 32},
+    "quantize": {"method": "minmax", "calibration_images": 16},
+    "measure": {"bootstrap": 100, "tolerance": 0.9},
+    "explain": {"images": 1},
+}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_the_commands_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pasted and in their order, in one folder; the recipe `demo` is a small one, data and schedule alone."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "demo.yaml").write_text(yaml.safe_dump(SMALL))
+    real = resources.files
+    monkeypatch.setattr(
+        "tutelage.pipeline.recipe.resources.files", lambda name: recipes if name == "tutelage.recipes" else real(name)
+    )
+    monkeypatch.chdir(tmp_path)
+    ran = ["run demo"]
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for line in (line for block in fenced(page) for line in block.splitlines()):
+            if found := re.match(r"\.venv/bin/tutelage (.+)", line.strip()):
+                ran += [found[1]] if found[1] not in ran and not any(word in line for word in NEEDS_MORE) else []
+    assert len(ran) > 8
+    for line in ran:
+        words = shlex.split(line)
+        monkeypatch.setattr("sys.argv", ["tutelage", *words])
+        try:
+            main()
+            code: Any = 0
+        except SystemExit as done:
+            code = done.code
+        # A slow host may hold no subnet within the guide's milliseconds: said in one line, with exit code 3.
+        assert code in ((0, None, 3) if words[0] == "search" else (0, None)), line
 
 
 def test_a_recipe_that_does_not_exist_is_told_with_the_nearest() -> None:
