@@ -2,8 +2,7 @@
 
 A package of this project declares a `Registry` of its built-in entries. What other distributions declare under
 `tutelage.<group>` is discovered when the registry is first read, and an entry's module is imported when that entry is
-needed. `load` gives the plug-ins of a group, `broken` says which ones cannot be used. This module imports none of the
-packages that declare registries.
+needed. This module imports none of the packages that declare registries.
 """
 
 from __future__ import annotations
@@ -77,23 +76,10 @@ class PluginError(InputError):
         )
 
 
-def load(group: str) -> dict[str, Any]:
-    """Give the entries that installed packages add to a group, by name; the broken ones are left out (see `broken`).
-
-    Raises InputError for a group that does not exist.
-    """
-    return {name: plugin.entry for name, plugin in _loaded(group).items() if isinstance(plugin, Plugin)}
-
-
 def origin(group: str, name: str) -> Origin | None:
     """Say which distribution, in which version, adds `name` to a group; None where no plug-in does."""
     declared = origins(group).get(name, ())
     return declared[0] if declared else None
-
-
-def broken(group: str) -> list[PluginError]:
-    """List the plug-ins of a group that cannot be imported, or that have the same name."""
-    return [plugin for plugin in _loaded(group).values() if isinstance(plugin, PluginError)]
 
 
 @cache
@@ -121,10 +107,6 @@ def _import(group: str, name: str) -> Plugin | PluginError:
         return Plugin(point.load(), first)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - another author's module: any failure concerns only that plug-in
         return PluginError(first, f"{type(error).__name__}: {error}")
-
-
-def _loaded(group: str) -> dict[str, Plugin | PluginError]:
-    return {name: _import(group, name) for name in origins(group)}
 
 
 def forget() -> None:

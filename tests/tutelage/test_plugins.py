@@ -58,12 +58,11 @@ def test_what_a_distribution_adds_is_loaded_with_its_name_and_version(installed:
     registry = colours()
     assert list(registry) == ["red", "blue", "green"]
     assert registry.find("green").hue == 120.0
-    assert plugins.load("losses") == {"green": registry["green"]}
     assert registry.added() == {"green": Origin("paints", "1.2", "losses", "green", "paints:green")}
     assert registry.origin("red") is None
     assert str(plugins.origin("losses", "green")) == "paints 1.2"
     assert not registry.broken()
-    assert plugins.load("columns") == {}
+    assert plugins.origins("columns") == {}
 
 
 def test_a_module_is_imported_when_its_entry_is_needed_and_once(installed: Install, tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_two_distributions_with_one_name_are_both_named(installed: Install) -> N
         registry.find("green")
     assert "paints 1.2" in str(refused.value)
     assert "dyes 3.0" in str(refused.value)
-    assert len(plugins.broken("losses")) == 1
+    assert len(registry.broken()) == 1
 
 
 def test_an_unknown_name_is_one_line_with_what_is_near_plugins_included(installed: Install) -> None:
@@ -141,7 +140,7 @@ def test_an_unknown_name_is_one_line_with_what_is_near_plugins_included(installe
     with pytest.raises(InputError, match="known are red, blue, green"):
         colours().find("xyz")
     with pytest.raises(InputError, match="no plug-in group 'colours'"):
-        plugins.load("colours")
+        plugins.origins("colours")
     with pytest.raises(KeyError):
         colours()["xyz"]
 

@@ -1,26 +1,21 @@
-"""The command line: one short function a verb, which reads options, calls the pipeline and prints the result."""
+"""The command line: its verbs, put together, and `main`, which turns what goes wrong into one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceError
 
-from .options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
-from .output_files import check_folder, check_output
 from .registry_help import RegistryCommand
-from .verbs import bundle, data, device
+from .verbs import bench, bundle, data, device, distill, doctor, explain, quantize, run, search
 from .verbs import leaderboard as board
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -28,6 +23,14 @@ app.add_typer(device.app, name="device")
 app.add_typer(board.app, name="leaderboard")
 app.add_typer(data.app, name="data")
 app.add_typer(bundle.app, name="bundle")
+app.command()(run.run)
+app.command(cls=RegistryCommand)(search.search)
+app.command(cls=RegistryCommand)(distill.distill)
+app.command(cls=RegistryCommand)(quantize.quantize)
+app.command()(bench.bench)
+app.command()(explain.explain)
+app.command()(run.reproduce)
+app.command()(doctor.doctor)
 
 EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
 # What typer raises for a wrong option; it carries a click of its own, or uses the one that is installed.
@@ -43,274 +46,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
         print(f"tutelage {tutelage.__version__}")
         raise typer.Exit
-
-
-@app.command()
-def run(
-    recipe: Annotated[str, typer.Argument(help="A built-in recipe or a YAML file.")],
-    set_: SetOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Do this recipe's stages again; what older rows refer to is kept.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a recipe from images to the leaderboard; stopped, it goes on where it was.
-
-    Example: [bold]tutelage run demo[/]   or   [bold]tutelage run pneumoniamnist --set data.path=pneumoniamnist.npz[/]
-    """
-    from tutelage.pipeline import run as pipeline
-    from tutelage.pipeline.following import follow, leading
-    from tutelage.pipeline.recipe import load_recipe
-
-    from . import output as terminal
-
-    chosen = load_recipe(recipe, set_ or ())
-    if follow(chosen, workspace, terminal.cores()):
-        return
-    with terminal.run_setting(workspace) as setting, leading():
-        if fresh:
-            setting[0].start_over(chosen.name)
-        searched, published = pipeline.run(chosen, *setting)
-    if as_json:
-        print(json.dumps([row.to_dict() for row in published.rows]))
-        return
-    terminal.print_run(searched, published, Console())
-
-
-@app.command(cls=RegistryCommand)
-def search(
-    device: Annotated[
-        list[str] | None, typer.Option("--device", help="Device profile to hold budgets on; repeatable.")
-    ] = None,
-    max_latency: Annotated[str | None, typer.Option(help="Latency budget on those devices, e.g. 5ms.")] = None,
-    risk: Annotated[
-        float | None, typer.Option(help="Probability that a subnet breaks its latency budget: 0.05 holds it to 95 %.")
-    ] = None,
-    max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
-    max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            help="Space of architectures, those with _stem1 for small images. One of: {spaces}.",
-        ),
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set: {datasets}; see `tutelage data list`.")] = None,
-    path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
-    evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="Search strategy. One of: {strategies:help}.",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
-    supernet_weights: Annotated[
-        Path | None, typer.Option(help="Official or own supernet weights to start from.")
-    ] = None,
-    recipe: RecipeOption = "demo",
-    set_: SetOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Find the best subnets within a budget; finalists are measured again on the device.
-
-    Example: [bold]tutelage search --device host-ort --max-latency 1.5ms --max-params 3M --evals 100[/]
-    """
-    from tutelage.pipeline import run as pipeline
-    from tutelage.pipeline.following import follow, leading
-    from tutelage.pipeline.operations import single_stage
-    from tutelage.pipeline.recipe import load_recipe, with_options
-
-    from . import output as terminal
-
-    options: dict[str, object] = {
-        "search.max_macs": max_macs,
-        "search.max_params": max_params,
-        "search.max_size": max_size,
-    }
-    options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
-    options |= {"search.strategy": strategy}
-    options |= {"seed": seed, "supernet.weights": supernet_weights}
-    base = load_recipe(recipe, set_ or ())
-    devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
-    chosen = with_options(base, options, devices)
-    terminal.note_budget(max_latency, risk, None if device else devices)
-    if follow(chosen, workspace, terminal.cores()):
-        return
-    with terminal.run_setting(workspace) as setting, leading():
-        searched = pipeline.search(chosen, *setting)
-    if as_json:
-        print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
-        return
-    terminal.print_search(searched, Console())
-
-
-@app.command(cls=RegistryCommand)
-def distill(
-    arch: Annotated[
-        Path | None, typer.Option(help="JSON of one architecture to train; default: the search's winners.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
-    recipe: RecipeOption = "demo",
-    set_: SetOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Train the winners with each teacher, with all and with none; validation figures only, the test split is not used.
-
-    Example: [bold]tutelage distill --recipe demo --set distill.epochs=5[/]
-    """
-    from tutelage.pipeline import run as pipeline
-    from tutelage.pipeline.following import follow, leading
-    from tutelage.pipeline.operations import single_stage
-    from tutelage.pipeline.recipe import load_recipe, with_options
-
-    from . import output as terminal
-
-    chosen = with_options(load_recipe(recipe, set_ or ()), {"distill.method": method})
-    if follow(chosen, workspace, terminal.cores()):
-        return
-    with terminal.run_setting(workspace) as setting, leading():
-        students = single_stage.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
-    if as_json:
-        print(json.dumps([student.to_dict() for student in students]))
-        return
-    terminal.print_students(students, workspace, Console())
-
-
-@app.command(cls=RegistryCommand)
-def quantize(
-    model: Annotated[Path, typer.Argument(help="An fp32 ONNX file, e.g. one that `tutelage run` left in artifacts.")],
-    out: Annotated[Path, typer.Option(help="Where the int8 model goes: .onnx, or .xml for OpenVINO.")],
-    method: Annotated[
-        str | None, typer.Option(help="How: auto (of ranges, the best on validation), or one of {schemes}.")
-    ] = None,
-    images: Annotated[int | None, typer.Option(help="Training images to calibrate on, drawn by class.")] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(help="Points of validation accuracy that int8 may lose; layers go back to float.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Measure here, and keep the fastest of what holds --max-drop.")
-    ] = None,
-    picture: Annotated[Path | None, typer.Option(help="PNG or SVG of each layer's quantization noise.")] = None,
-    recipe: RecipeOption = "demo",
-    set_: SetOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Quantize an ONNX model to int8, calibrated on the recipe's training images, and compare it on validation.
-
-    Example: [bold]tutelage quantize student.onnx --out student.int8.onnx --max-drop 0.5 --device host-ort-64px[/]
-    Quantization-aware training needs the student: [bold]tutelage run demo --set quantize.qat_epochs=3[/]
-    """
-    from tutelage.pipeline.operations import quantize as quantizing
-    from tutelage.pipeline.recipe import load_recipe, with_options
-
-    from . import output as terminal
-
-    options: dict[str, object] = {"quantize.method": method, "quantize.calibration_images": images}
-    chosen = with_options(load_recipe(recipe, set_ or ()), options | {"quantize.max_drop": max_drop})
-    check_output(out, "--out", suffixes=(".onnx", ".xml"), apart_from={"the model that is read": model})
-    if picture is not None:
-        check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from={"the model": model, "--out": out})
-    with terminal.run_setting(workspace) as setting:
-        figures = quantizing.quantize_file(chosen, *setting, model=model, out=out, device=device, picture=picture)
-    terminal.print_figures(figures, Console(), as_json)
-
-
-@app.command()
-def bench(
-    model: Annotated[
-        Path, typer.Argument(help="An .onnx (converted for the device if need be), .xml, .tflite, .pt2, .pte.")
-    ],
-    device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
-    side: Annotated[
-        int | None, typer.Option(min=1, max=8192, help="Input size in pixels, where the file does not fix it.")
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Measure throughput over batch sizes too.")] = False,
-    batch: Annotated[
-        list[int] | None, typer.Option(min=1, max=65536, help="Batch size of --offline; repeatable.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of image files: time their pre-processing too.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a model on a device by the protocol in the README: p50, p90, p99, memory, load time.
-
-    Example: [bold]tutelage bench student.int8.onnx --device host-ort[/]
-    """
-    from tutelage.bench.protocol.offline import BATCHES
-    from tutelage.pipeline.operations import single_stage
-
-    from . import output as terminal
-
-    sizes = tuple(batch or BATCHES) if offline or batch else ()
-    with terminal.run_setting(workspace) as (space, report, _):
-        figures = single_stage.bench_file(
-            space, report, model=model, device=device, side=side, offline=sizes, images=images
-        )
-    terminal.print_figures(figures, Console(), as_json)
-
-
-@app.command()
-def explain(
-    method: Annotated[str, typer.Option(help="scorecam, gradcam, hirescam or eigencam.")] = "gradcam",
-    images: Annotated[int, typer.Option(min=1, help="Validation images to explain.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explanations"),
-    recipe: RecipeOption = "demo",
-    set_: SetOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Draw saliency maps of teachers and students side by side, and measure their faithfulness and agreement.
-
-    Example: [bold]tutelage explain --recipe demo --method scorecam --images 4[/]
-    """
-    from tutelage.pipeline.operations.explain import explain_recipe
-    from tutelage.pipeline.recipe import load_recipe
-
-    from . import output as terminal
-
-    chosen = load_recipe(recipe, set_ or ())
-    check_folder(out, "--out")
-    with terminal.run_setting(workspace) as setting:
-        figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out)
-    terminal.print_explanations(figures, out, Console(), as_json)
-
-
-@app.command()
-def reproduce(
-    row: Annotated[str, typer.Argument(help="A row's id; `tutelage leaderboard show` prints them.")],
-    into: Annotated[Path, typer.Option(help="Workspace of the new run.")] = Path("tutelage-reproduced"),
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-) -> None:
-    """Run the recipe that made a row again, elsewhere, and say which figures are the same.
-
-    Example: [bold]tutelage reproduce 8576a5ae[/]
-    """
-    from tutelage.pipeline.operations.reproduce import check_place
-    from tutelage.pipeline.operations.reproduce import reproduce as run_again
-
-    from . import output as terminal
-
-    check_place(workspace, into)
-    with terminal.run_setting(into) as (place, report, threads):
-        agreement = run_again(row, workspace, place, report, threads)
-    terminal.print_agreement(agreement, Console(), as_json)
-
-
-@app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Say what this machine has: cores, runtimes, versions, and what is missing with the command that adds it.
-
-    Example: [bold]tutelage doctor[/]
-    """
-    from tutelage.cli import inventory
-
-    inventory.print_doctor(Console(), as_json)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tutelage.cli.output import print_figures
 from tutelage.cli.registry_help import registry_of
-from tutelage.plugins import GROUPS, Registry, broken, load, origin, origins
+from tutelage.plugins import GROUPS, Registry, origins
 from tutelage.quantities import in_units
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def _plugins() -> dict[str, str]:
         if not origins(group):
             continue  # no package is imported needlessly
         registry = registry_of(group)
-        added = registry.added() if registry else {name: origin(group, name) for name in load(group)}
-        facts.update({f"plug-in {group} {name}": str(whose) for name, whose in added.items()})
-        for error in registry.broken() if registry else broken(group):
+        facts.update({f"plug-in {group} {name}": str(whose) for name, whose in registry.added().items()})
+        for error in registry.broken():
             facts[f"plug-in {group} {error.origin.name}"] = f"warning: {error}"
     return facts
 

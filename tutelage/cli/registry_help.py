@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperOption
 
-from tutelage.plugins import Registry, load
+from tutelage.plugins import Registry
 
 # Where each registry lives; its module is imported when it is read.
 REGISTRIES: Mapping[str, tuple[str, str]] = {
@@ -25,10 +25,8 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def registry_of(group: str) -> Registry[Any] | None:
-    """Give the registry of a plug-in group, or None where the package reads the group in another way."""
-    if group not in REGISTRIES:
-        return None
+def registry_of(group: str) -> Registry[Any]:
+    """Give the registry of a plug-in group."""
     module, attribute = REGISTRIES[group]
     found: Registry[Any] = getattr(importlib.import_module(module), attribute)
     return found
@@ -37,8 +35,6 @@ def registry_of(group: str) -> Registry[Any] | None:
 def names_of(group: str, *, helped: bool = False) -> str:
     """List a registry's names for a line of help, each plug-in's with its package, and `helped` what each one is."""
     registry = registry_of(group)
-    if registry is None:
-        return ", ".join(load(group))
     added = registry.added()
     names = [f"{name} (from {added[name]})" if name in added else name for name in registry]
     if not helped:

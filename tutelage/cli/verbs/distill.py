@@ -1,0 +1,43 @@
+"""`tutelage distill`: train the winners of a search, or one architecture, with the recipe's teachers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+
+
+def distill(
+    arch: Annotated[
+        Path | None, typer.Option(help="JSON of one architecture to train; default: the search's winners.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the winners with each teacher, with all and with none; validation figures only, the test split is not used.
+
+    Example: [bold]tutelage distill --recipe demo --set distill.epochs=5[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline import run as pipeline
+    from tutelage.pipeline.following import follow, leading
+    from tutelage.pipeline.operations import single_stage
+    from tutelage.pipeline.recipe import load_recipe, with_options
+
+    chosen = with_options(load_recipe(recipe, set_ or ()), {"distill.method": method})
+    if follow(chosen, workspace, terminal.cores()):
+        return
+    with terminal.run_setting(workspace) as setting, leading():
+        students = single_stage.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
+    if as_json:
+        print(json.dumps([student.to_dict() for student in students]))
+        return
+    terminal.print_students(students, workspace, Console())

@@ -1,0 +1,36 @@
+"""`tutelage explain`: draw and measure where networks look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+from tutelage.cli.output_files import check_folder
+
+
+def explain(
+    method: Annotated[str, typer.Option(help="scorecam, gradcam, hirescam or eigencam.")] = "gradcam",
+    images: Annotated[int, typer.Option(min=1, help="Validation images to explain.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explanations"),
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw saliency maps of teachers and students side by side, and measure their faithfulness and agreement.
+
+    Example: [bold]tutelage explain --recipe demo --method scorecam --images 4[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline.operations.explain import explain_recipe
+    from tutelage.pipeline.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or ())
+    check_folder(out, "--out")
+    with terminal.run_setting(workspace) as setting:
+        figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out)
+    terminal.print_explanations(figures, out, Console(), as_json)

@@ -1,0 +1,50 @@
+"""`tutelage quantize`: quantize an ONNX file to int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+from tutelage.cli.output_files import check_output
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="An fp32 ONNX file, e.g. one that `tutelage run` left in artifacts.")],
+    out: Annotated[Path, typer.Option(help="Where the int8 model goes: .onnx, or .xml for OpenVINO.")],
+    method: Annotated[
+        str | None, typer.Option(help="How: auto (of ranges, the best on validation), or one of {schemes}.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="Training images to calibrate on, drawn by class.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of validation accuracy that int8 may lose; layers go back to float.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Measure here, and keep the fastest of what holds --max-drop.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG or SVG of each layer's quantization noise.")] = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize an ONNX model to int8, calibrated on the recipe's training images, and compare it on validation.
+
+    Example: [bold]tutelage quantize student.onnx --out student.int8.onnx --max-drop 0.5 --device host-ort-64px[/]
+    Quantization-aware training needs the student: [bold]tutelage run demo --set quantize.qat_epochs=3[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline.operations import quantize as quantizing
+    from tutelage.pipeline.recipe import load_recipe, with_options
+
+    options: dict[str, object] = {"quantize.method": method, "quantize.calibration_images": images}
+    chosen = with_options(load_recipe(recipe, set_ or ()), options | {"quantize.max_drop": max_drop})
+    check_output(out, "--out", suffixes=(".onnx", ".xml"), apart_from={"the model that is read": model})
+    if picture is not None:
+        check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from={"the model": model, "--out": out})
+    with terminal.run_setting(workspace) as setting:
+        figures = quantizing.quantize_file(chosen, *setting, model=model, out=out, device=device, picture=picture)
+    terminal.print_figures(figures, Console(), as_json)

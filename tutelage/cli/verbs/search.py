@@ -1,0 +1,79 @@
+"""`tutelage search`: search the supernet under budgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+
+
+def search(
+    device: Annotated[
+        list[str] | None, typer.Option("--device", help="Device profile to hold budgets on; repeatable.")
+    ] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Latency budget on those devices, e.g. 5ms.")] = None,
+    risk: Annotated[
+        float | None, typer.Option(help="Probability that a subnet breaks its latency budget: 0.05 holds it to 95 %.")
+    ] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
+    max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Space of architectures, those with _stem1 for small images. One of: {spaces}.",
+        ),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set: {datasets}; see `tutelage data list`.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
+    evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="Search strategy. One of: {strategies:help}.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
+    supernet_weights: Annotated[
+        Path | None, typer.Option(help="Official or own supernet weights to start from.")
+    ] = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best subnets within a budget; finalists are measured again on the device.
+
+    Example: [bold]tutelage search --device host-ort --max-latency 1.5ms --max-params 3M --evals 100[/]
+    """
+    from tutelage.cli import output as terminal
+    from tutelage.pipeline import run as pipeline
+    from tutelage.pipeline.following import follow, leading
+    from tutelage.pipeline.operations import single_stage
+    from tutelage.pipeline.recipe import load_recipe, with_options
+
+    options: dict[str, object] = {
+        "search.max_macs": max_macs,
+        "search.max_params": max_params,
+        "search.max_size": max_size,
+    }
+    options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
+    options |= {"search.strategy": strategy}
+    options |= {"seed": seed, "supernet.weights": supernet_weights}
+    base = load_recipe(recipe, set_ or ())
+    devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
+    chosen = with_options(base, options, devices)
+    terminal.note_budget(max_latency, risk, None if device else devices)
+    if follow(chosen, workspace, terminal.cores()):
+        return
+    with terminal.run_setting(workspace) as setting, leading():
+        searched = pipeline.search(chosen, *setting)
+    if as_json:
+        print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
+        return
+    terminal.print_search(searched, Console())
