@@ -106,9 +106,7 @@ def make_profile(
             "created": utc_now(),
         }
     )
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    model.save(Path(folder) / profile.latency_model)
-    write_profile(profile, folder)
+    write_profile(profile, folder, model)
     return profile
 
 

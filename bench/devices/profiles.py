@@ -165,8 +165,12 @@ def check_profile_values(profile: DeviceProfile) -> None:
         raise InputError(f"resolutions is {list(profile.resolutions)}: give input resolutions in pixels, 1 or more")
 
 
-def write_profile(profile: DeviceProfile, folder: Path) -> Path:
-    """Write a profile as commented YAML, whole or not at all; returns its path."""
+def write_profile(profile: DeviceProfile, folder: Path, model: LatencyModel | None = None) -> Path:
+    """Write a profile as commented YAML, whole or not at all; returns its path.
+
+    `model` is its latency model: it is filed first, under the name that the profile gives, so that a profile that is
+    there has its model.
+    """
     check_profile_values(profile)
     path = Path(folder) / f"{profile.name}.yaml"
     lines = ["# A device profile of Tutelage: edit it freely; `tutelage device show` checks it."]
@@ -174,6 +178,8 @@ def write_profile(profile: DeviceProfile, folder: Path) -> Path:
         lines.append(f"{field}: {_plain(value)}".rstrip() + f"  # {_COMMENTS[field]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if model is not None:
+            model.save(path.parent / profile.latency_model)
         write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise InputError(f"cannot write device profile {path}: {error.strerror}; choose another workspace") from error

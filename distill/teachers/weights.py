@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.records import InputError
+from tutelage.tensors import describe_misfit
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 3  # how many tensors that do not fit an error names
 # What the `ofa` package's older files, the official subnets among them, call a block's convolution.
 _OLD_BLOCK, _BLOCK = ".mobile_inverted_conv.", ".conv."
 
@@ -98,17 +98,8 @@ def first_conv_name(net: nn.Module) -> str:
 
 
 def _refuse_misfit(net: nn.Module, state: Mapping[str, Tensor], origin: str, remedy: str) -> None:
-    own = net.state_dict()
-    misfit = [f"{name} is missing" for name in own if name not in state]
-    misfit += [f"{name} is not of this network" for name in state if name not in own]
-    misfit += [
-        f"{name} has shape {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if misfit:
-        more = f" and {len(misfit) - _SHOWN} more" if len(misfit) > _SHOWN else ""
-        raise InputError(f"{origin} does not fit {type(net).__name__}: {'; '.join(misfit[:_SHOWN])}{more}; {remedy}")
+    if misfit := describe_misfit(net.state_dict(), state):
+        raise InputError(f"{origin} does not fit {type(net).__name__}: {misfit}; {remedy}")
 
 
 def _in_current_names(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,10 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tutelage.records import InputError
+from tutelage.tensors import describe_misfit
 
 log = logging.getLogger(__name__)
-
-_SHOWN_KEYS = 3  # how many keys that differ an error names
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
@@ -41,7 +40,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
         log.warning("%s has %d classes, this network %d: the classifier starts from scratch", path, theirs, ours)
         for name in head:
             loaded[name] = own[name]
-    _refuse_misfit(path, own, loaded)
+    if misfit := describe_misfit(own, loaded):
+        raise InputError(f"{path} does not fit this supernet: {misfit}")
     net.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in loaded.items()})
 
 
@@ -84,16 +84,3 @@ def _current_names(loaded: dict[str, Tensor], net: nn.Module) -> dict[str, Tenso
         # Two of the file's names for one tensor: the second stays as it is, to be refused as surplus.
         renamed[name if current in renamed else current] = tensor
     return renamed
-
-
-def _refuse_misfit(path: Path, own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
-    differing = [f"{name} is missing" for name in own if name not in loaded]
-    differing += [f"{name} is not of this network" for name in loaded if name not in own]
-    differing += [
-        f"{name} has shape {tuple(loaded[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in loaded and loaded[name].shape != own[name].shape
-    ]
-    if differing:
-        more = f" and {len(differing) - _SHOWN_KEYS} more" if len(differing) > _SHOWN_KEYS else ""
-        raise InputError(f"{path} does not fit this supernet: {'; '.join(differing[:_SHOWN_KEYS])}{more}")
