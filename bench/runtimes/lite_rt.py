@@ -59,17 +59,15 @@ def read_shape(path: str) -> list[int | None]:
     return [int(size) for size in Interpreter(model_path=path).get_input_details()[0]["shape"]]
 
 
-RUNTIMES = (
-    Runtime(
-        name="litert",
-        module="ai_edge_litert",
-        distribution="ai-edge-litert",
-        precisions=("fp32", "int8"),
-        suffixes=(".tflite",),
-        adapter=Litert,
-        file=__file__,
-        extra="litert",
-        converter="tutelage.bench.converters.litert:convert_to_litert",
-        read_shape=read_shape,
-    ),
+LITERT = Runtime(
+    name="litert",
+    module="ai_edge_litert",
+    distribution="ai-edge-litert",
+    precisions=("fp32", "int8"),
+    suffixes=(".tflite",),
+    adapter=Litert,
+    file=__file__,
+    extra="litert",
+    converter="tutelage.bench.converters.litert:convert_to_litert",
+    read_shape=read_shape,
 )

@@ -49,16 +49,14 @@ class Ncnn:
         return run, "int8" if holds_int8(path) else precision
 
 
-RUNTIMES = (
-    Runtime(
-        name="ncnn",
-        module="ncnn",
-        distribution="ncnn",
-        precisions=("fp32", "fp16", "bf16"),
-        suffixes=(".param",),
-        adapter=Ncnn,
-        file=__file__,
-        extra="ncnn",
-        converter="tutelage.bench.converters.ncnn_convert:convert_to_ncnn",
-    ),
+NCNN = Runtime(
+    name="ncnn",
+    module="ncnn",
+    distribution="ncnn",
+    precisions=("fp32", "fp16", "bf16"),
+    suffixes=(".param",),
+    adapter=Ncnn,
+    file=__file__,
+    extra="ncnn",
+    converter="tutelage.bench.converters.ncnn_convert:convert_to_ncnn",
 )

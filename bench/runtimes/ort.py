@@ -46,27 +46,25 @@ class Onnxruntime:
         return lambda images: session.run(None, {name: images})[0], "int8" if holds_int8(path) else "fp32"
 
 
-RUNTIMES = (
-    Runtime(
-        name="onnxruntime",
-        module="onnxruntime",
-        distribution="onnxruntime",
-        precisions=("fp32", "int8"),
-        suffixes=(".onnx",),
-        adapter=Onnxruntime,
-        file=__file__,
-        anchors="onnxruntime",
-        int8_blocks=True,
-    ),
-    Runtime(
-        name="onnxruntime-cuda",
-        module="onnxruntime",
-        distribution="onnxruntime-gpu",
-        precisions=("fp32", "int8"),
-        suffixes=(".onnx",),
-        adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
-        file=__file__,
-        anchors="onnxruntime-cuda",
-        told_apart=True,
-    ),
+ONNXRUNTIME = Runtime(
+    name="onnxruntime",
+    module="onnxruntime",
+    distribution="onnxruntime",
+    precisions=("fp32", "int8"),
+    suffixes=(".onnx",),
+    adapter=Onnxruntime,
+    file=__file__,
+    anchors="onnxruntime",
+    int8_blocks=True,
+)
+ONNXRUNTIME_CUDA = Runtime(
+    name="onnxruntime-cuda",
+    module="onnxruntime",
+    distribution="onnxruntime-gpu",
+    precisions=("fp32", "int8"),
+    suffixes=(".onnx",),
+    adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
+    file=__file__,
+    anchors="onnxruntime-cuda",
+    told_apart=True,
 )

@@ -57,16 +57,14 @@ def read_shape(path: str) -> list[int | None]:
     return [size.get_length() if size.is_static else None for size in shape]
 
 
-RUNTIMES = (
-    Runtime(
-        name="openvino",
-        module="openvino",
-        distribution="openvino",
-        precisions=tuple(OPENVINO_HINTS),
-        suffixes=(".onnx", ".xml"),
-        adapter=Openvino,
-        file=__file__,
-        anchors="openvino",
-        read_shape=read_shape,
-    ),
+OPENVINO = Runtime(
+    name="openvino",
+    module="openvino",
+    distribution="openvino",
+    precisions=tuple(OPENVINO_HINTS),
+    suffixes=(".onnx", ".xml"),
+    adapter=Openvino,
+    file=__file__,
+    anchors="openvino",
+    read_shape=read_shape,
 )

@@ -86,29 +86,27 @@ def read_shape(path: str) -> list[int | None]:
     return [int(size) if isinstance(size, int) else None for size in node.meta["val"].shape]
 
 
-RUNTIMES = (
-    Runtime(
-        name="torch",
-        module="torch",
-        distribution="torch",
-        precisions=("fp32", "bf16"),
-        suffixes=(".pt2",),
-        adapter=Torch,
-        file=__file__,
-        exported=".pt2",
-        read_shape=read_shape,
-    ),
-    Runtime(
-        name="torch-compiled",
-        module="torch",
-        distribution="torch",
-        precisions=("fp32", "bf16"),
-        suffixes=(".pt2",),
-        adapter=lambda: Torch(compiled=True),
-        file=__file__,
-        exported=".pt2",
-        load_seconds=900.0,
-        files_rows=False,
-        block_table=False,
-    ),
+TORCH = Runtime(
+    name="torch",
+    module="torch",
+    distribution="torch",
+    precisions=("fp32", "bf16"),
+    suffixes=(".pt2",),
+    adapter=Torch,
+    file=__file__,
+    exported=".pt2",
+    read_shape=read_shape,
+)
+TORCH_COMPILED = Runtime(
+    name="torch-compiled",
+    module="torch",
+    distribution="torch",
+    precisions=("fp32", "bf16"),
+    suffixes=(".pt2",),
+    adapter=lambda: Torch(compiled=True),
+    file=__file__,
+    exported=".pt2",
+    load_seconds=900.0,
+    files_rows=False,
+    block_table=False,
 )

@@ -1,15 +1,13 @@
 """The runtimes that a device may use: one file each in this folder, and what other packages add.
 
-A built-in runtime is discovered by its file: every module here that has `RUNTIMES` adds the entries in it.
+A built-in runtime is a constant of a module here.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from pathlib import Path
 
-from tutelage.plugins import Registry
+from tutelage.plugins import Registry, modules_of
 from tutelage.records import InputError
 
 from .anchor import ANCHOR
@@ -20,16 +18,13 @@ __all__ = ["RUNTIMES", "Runtime", "Session", "adapter_files", "find_runtime", "r
 HERE = Path(__file__).parent
 
 
-def _built_in() -> list[Runtime]:
-    """List the entries of this folder: those that always come first, then the others, by name."""
-    package = __name__.rpartition(".")[0]
-    names = [one.name for one in pkgutil.iter_modules([str(HERE)]) if one.name != "registry"]
-    modules = [importlib.import_module(f"{package}.{name}") for name in names]
-    found = [runtime for module in modules for runtime in getattr(module, "RUNTIMES", ())]
+def _devices_run() -> list[Runtime]:
+    """List the built-in runtimes, those that are always installed first; the anchors' numpy is none of a device."""
+    found = [runtime for runtime in modules_of(__package__, Runtime)() if runtime is not ANCHOR]
     return sorted(found, key=lambda runtime: (bool(runtime.extra or runtime.told_apart), runtime.name))
 
 
-RUNTIMES: Registry[Runtime] = Registry("runtimes", "runtime", Runtime, _built_in())
+RUNTIMES: Registry[Runtime] = Registry("runtimes", "runtime", Runtime, _devices_run)
 
 
 def find_runtime(name: str) -> Runtime:

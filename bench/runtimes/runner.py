@@ -197,9 +197,10 @@ def _adapter(name: str, file: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    entries = [*getattr(module, "RUNTIMES", ()), getattr(module, "ANCHOR", None)]
-    entries += [value for value in vars(module).values() if getattr(value, "adapter", None)]
-    return next(entry for entry in entries if entry is not None and entry.name == name).adapter()
+    for entry in vars(module).values():
+        if getattr(entry, "adapter", None) and getattr(entry, "name", "") == name:
+            return entry.adapter()
+    raise ImportError(f"{path} declares no runtime {name}")
 
 
 def _images(shape: Any) -> Any:

@@ -50,17 +50,15 @@ def read_shape(path: str) -> list[int | None]:
     return [int(size) for size in method.metadata.input_tensor_meta(0).sizes()]
 
 
-RUNTIMES = (
-    Runtime(
-        name="executorch",
-        module="executorch.runtime",
-        distribution="executorch",
-        precisions=("fp32", "int8"),
-        suffixes=(".pte",),
-        adapter=Executorch,
-        file=__file__,
-        extra="executorch",
-        exported=".pte",
-        read_shape=read_shape,
-    ),
+EXECUTORCH = Runtime(
+    name="executorch",
+    module="executorch.runtime",
+    distribution="executorch",
+    precisions=("fp32", "int8"),
+    suffixes=(".pte",),
+    adapter=Executorch,
+    file=__file__,
+    extra="executorch",
+    exported=".pte",
+    read_shape=read_shape,
 )

@@ -18,6 +18,7 @@ from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.cli.registry_help import REGISTRIES, registry_of
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline import runtime_files
 from tutelage.plugins import GROUPS
 from tutelage.records import DeviceProfile, Row
 from tutelage.search.counts import count
@@ -47,9 +48,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_package_adds_one_of_each_registry() -> None:
     assert set(ADDED) <= set(REGISTRIES) == set(GROUPS)
     for group in REGISTRIES:
-        registry = registry_of(group)
-        assert registry is not None
-        assert registry.group == group
+        assert registry_of(group).group == group
 
 
 def check_what_is_shown(doctor: str, data_list: str, helps: str) -> None:
@@ -84,7 +83,7 @@ def test_its_strategy_searches() -> None:
 
 
 @pytest.mark.usefixtures("package")
-def test_its_runtime_computes_and_is_measured(tmp_path: Path) -> None:
+def test_its_runtime_computes_and_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against ONNX Runtime here, and by the measuring protocol in a process of its own."""
     anchor = ANCHORS[0]
     model, shape = tmp_path / "net.onnx", (1, anchor.channels, anchor.side, anchor.side)
@@ -92,6 +91,9 @@ def test_its_runtime_computes_and_is_measured(tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     one, two = (find_runtime(name).load(model).run(images) for name in ("onnx-reference", "onnxruntime"))
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    # What a row says of a runtime is what that runtime computes, whoever else loads the format.
+    monkeypatch.setattr(runtime_files, "run_onnx", None)
+    assert (runtime_files.answers("onnx-reference", model, images, 1) == one).all()
     device = DeviceProfile(name="here", runtime="onnx-reference")
     assert measure({"net": model}, device, shape[1:])["net"].p50_ms > 0
 
@@ -115,6 +117,12 @@ def check_rows(printed: str) -> None:
     assert {row["dataset"] for row in rows} == {"rings"}
     assert {row["scheme"] for row in rows} == {"fp32", "int8-per-tensor"}
     assert {row["role"] for row in rows} == {"teacher", "student"}
+    # It has no int8, and computes fp32 files as ONNX Runtime does.
+    assert {row["scheme"] for row in rows if row["runtime"] == "onnx-reference"} == {"fp32"}
+    floats = [row for row in rows if row["scheme"] == "fp32" and row["role"] == "student"]
+    both = {(row["model"], row["teacher"], row["runtime"]): row for row in floats}
+    for (model, teacher, runtime), row in both.items():
+        assert row["accuracy"] == both[model, teacher, "onnxruntime"]["accuracy"], runtime
     for row in rows:
         if row["scheme"] != "fp32":
             assert row["details"]["quantization"]["method"] == "per_tensor"

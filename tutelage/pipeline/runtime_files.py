@@ -91,15 +91,15 @@ def int8_file(
 
     LiteRT by Google's quantizer from its fp32 file, ExecuTorch by PT2E from the network: both static, by the extremes
     of the calibration images, weights per channel, input and logits of LiteRT in int8 too. Raises InputError for a
-    runtime that has no integers here (ncnn, torch), or that cannot quantize the network.
+    format that nothing here quantizes to, and for a network that cannot be quantized.
     """
     known = find_runtime(runtime)
-    if "int8" not in known.precisions:
-        raise InputError(f"{runtime} has no int8 here, it runs {', '.join(known.precisions)}: name another runtime")
+    if fp32.suffix not in (".tflite", ".pte"):
+        raise InputError(f"nothing here makes int8 {fp32.suffix} files: name a scheme that does with quantize.method")
     images = checked_calibration(calibration)
     path, shape = fp32.with_suffix(f".int8{fp32.suffix}"), (1, ctx.channels, side, side)
     try:
-        if runtime == "litert":
+        if fp32.suffix == ".tflite":
             quantize_litert(fp32, path, images)
         else:
             export_pte(network, path, shape, torch.from_numpy(images))
@@ -125,7 +125,7 @@ def answers(runtime: str, path: Path, images: Floats, threads: int) -> Floats:
     """Give the logits (n, classes) that `runtime` computes of its own file for normalised images (n, c, h, w)."""
     if runtime == "openvino":
         return run_openvino(path, images, threads=threads)
-    if path.suffix == ".onnx":
+    if _by_onnxruntime(runtime, path):
         return run_onnx(path, images, threads=threads)
     session = find_runtime(runtime).load(path, threads, "fp32", (1, *images.shape[1:]))
     # Copied at once: a runtime may hand out its own memory, which the next image overwrites.
@@ -134,6 +134,11 @@ def answers(runtime: str, path: Path, images: Floats, threads: int) -> Floats:
 
 def answering(runtime: str, path: Path, threads: int) -> Callable[[Floats], Floats]:
     """Give what computes `answers` of one file, which ONNX Runtime opens once, however often it is called."""
-    if runtime != "openvino" and path.suffix == ".onnx":
+    if _by_onnxruntime(runtime, path):
         return open_onnx(path, threads=threads)
     return lambda images: answers(runtime, path, images, threads)
+
+
+def _by_onnxruntime(runtime: str, path: Path) -> bool:
+    """Say whether ONNX Runtime computes what a runtime makes of a file; other runtimes may load ONNX files, too."""
+    return path.suffix == ".onnx" and find_runtime(runtime).module == "onnxruntime"

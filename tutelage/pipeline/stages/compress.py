@@ -114,6 +114,7 @@ def quantized(
     variants = []
     for runtime, fp32 in files.items():
         try:
+            _check_int8(runtime)
             if fp32.suffix == ".onnx":
                 out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
                 report = quantize_for(ctx, runtime, fp32, out, calibration, val, learnt=learnt)
@@ -132,6 +133,12 @@ def quantized(
             continue
         variants.append({"scheme": scheme, "runtime": runtime, "file": filed(ctx, out).to_dict(), "quantization": made})
     return variants
+
+
+def _check_int8(runtime: str) -> None:
+    known = find_runtime(runtime)
+    if "int8" not in known.precisions:
+        raise InputError(f"{runtime} has no int8 here, it runs {', '.join(known.precisions)}: name another runtime")
 
 
 def quantize_for(
