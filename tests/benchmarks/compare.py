@@ -32,11 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--allowed", type=float, default=1.5)
-    told = parser.parse_args()
+    options = parser.parse_args()
     runs = sorted(FOLDER.glob("*/[0-9]*.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
         sys.exit("no saved run: `make bench` makes one")
-    if told.save:
+    if options.save:
         shutil.copyfile(runs[-1], BASELINE)
         sys.exit(0)
     if not BASELINE.is_file():
@@ -44,9 +44,9 @@ def main() -> None:
     ratios = table(medians(BASELINE), medians(runs[-1]))
     for name, ratio in ratios:
         print(f"{'    -' if ratio is None else f'{ratio:5.2f}'}  {name}")
-    slower = [name for name, ratio in ratios if ratio is not None and ratio > told.allowed]
+    slower = [name for name, ratio in ratios if ratio is not None and ratio > options.allowed]
     if slower:
-        sys.exit(f"{len(slower)} of {len(ratios)} took more than {told.allowed} times their baseline")
+        sys.exit(f"{len(slower)} of {len(ratios)} took more than {options.allowed} times their baseline")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def print_table(found: dict[Name, Kept], margin: float) -> None:
 def compare_twins(found: dict[Name, Kept], margin: float) -> dict[Name, str]:
     """Say what each teacher was worth to each student, on all folds' images and seeds, p values Holm-adjusted.
 
-    With fewer seeds than a claim about a teacher needs, what is told is how the files of these trainings differ.
+    With fewer seeds than a claim about a teacher needs, the table says how the files of these trainings differ.
     """
     pairs: dict[tuple[str, str, str], list[Name]] = {}
     for name in found:
@@ -164,8 +164,8 @@ def compare_twins(found: dict[Name, Kept], margin: float) -> dict[Name, str]:
 
 def keep(file: Path, title: str, changes: Sequence[str], found: dict[Name, Kept]) -> None:
     """Write the figures so far beside those of other runs in this workspace."""
-    told = json.loads(file.read_text()) if file.is_file() else {}
-    told[title] = {
+    tables = json.loads(file.read_text()) if file.is_file() else {}
+    tables[title] = {
         "changes": list(changes),
         "networks": [
             {
@@ -175,7 +175,7 @@ def keep(file: Path, title: str, changes: Sequence[str], found: dict[Name, Kept]
             for name, kept in found.items()
         ],
     }  # fmt: skip
-    write_json(file, told)
+    write_json(file, tables)
 
 
 def print_times(ctx: Context, students: Sequence[Student]) -> None:

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None:
-    """Teach, quantize and judge a recipe's students, and add their answers on the test images."""
+    """Train, quantize and evaluate a recipe's students, and add their outputs on the test images."""
     with reporting() as report:
         ctx = open_context(recipe, workspace, report, cores())
         if recipe.data.fold is not None and (ctx.num_classes == 2 or ctx.dataset.multi_label):
@@ -82,9 +82,9 @@ def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None
         teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
         for student in students:
             variants = [*compress(ctx, student, RUNTIMES), *teach_rounding(ctx, student, RUNTIMES, teachers)]
-            judged = [judge(ctx, variant) for variant in variants]
-            floats = {one.variant.runtime: one for one in judged if one.variant.scheme == "fp32"}
-            for one in judged:
+            evaluated = [judge(ctx, variant) for variant in variants]
+            floats = {one.variant.runtime: one for one in evaluated if one.variant.scheme == "fp32"}
+            for one in evaluated:
                 runtime = one.variant.runtime
                 key = (student.model, student.teacher, runtime, one.variant.scheme, student.seed)
                 groups = ctx.dataset.groups[ctx.dataset.indices("test")]

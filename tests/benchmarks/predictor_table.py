@@ -62,7 +62,7 @@ def by_one_hot_process(train: Sequence[Arch], values: Floats, test: Sequence[Arc
         kernel + WhiteKernel(0.01), normalize_y=True, n_restarts_optimizer=2, random_state=0
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound is told and does no harm
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound is warned of and does no harm
         process.fit(one_hot(train), values)
     mean, std = process.predict(one_hot(test), return_std=True)
     return mean, std

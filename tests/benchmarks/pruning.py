@@ -97,7 +97,7 @@ def both_roads(setting: Setting, seed: int, options: argparse.Namespace) -> list
     side = space.resolutions[0]
     shape = (2, ctx.channels, side, side)
     arch = space.largest() if options.parent == "largest" else place(PRESETS[options.parent], space, side)
-    parent = taught(
+    parent = distilled(
         setting, "parent", 0.0, options.epochs, lambda: fresh(setting, arch), {"arch": arch.to_dict()}, shape
     )
     ratios, budgets = pruned_ratios(setting, parent, arch, shape, options)
@@ -108,7 +108,7 @@ def both_roads(setting: Setting, seed: int, options: argparse.Namespace) -> list
     for ratio, budget in zip(ratios, budgets, strict=True):
         cut = {"parent": parent.folder.name, "ratio": ratio, "importance": options.importance}
         nets.append(
-            taught(
+            distilled(
                 setting, "pruned", budget, options.tune,
                 lambda ratio=ratio: pruned(setting, parent, arch, ratio, shape, options.importance), cut, shape,
             )
@@ -118,7 +118,7 @@ def both_roads(setting: Setting, seed: int, options: argparse.Namespace) -> list
         chosen = found.evaluated[best].arch
         inherited = {"supernet": setting.supernet.key, "arch": chosen.to_dict()}
         nets.append(
-            taught(
+            distilled(
                 setting, "searched", budget, options.tune,
                 lambda chosen=chosen: extract(setting.supernet.load(ctx), chosen), inherited, shape,
             )
@@ -163,10 +163,10 @@ def pruned_ratios(
         model = trained(setting, parent, arch)
         whole, files, ratios = macs(model, shape), {}, []
         for share in sorted(options.shares):
-            cut, told = prune_to(
+            cut, pruned = prune_to(
                 model, shape, share * whole, importance=options.importance, batch=weighing(setting)
             )  # fmt: skip
-            ratios.append(told.ratio)
+            ratios.append(pruned.ratio)
             files[str(share)] = folder / f"{share}.onnx"
             export_onnx(cut, files[str(share)], (1, *shape[1:]))
         ms = timed(setting, files)
@@ -177,7 +177,7 @@ def pruned_ratios(
     return found["ratios"], found["ms"]
 
 
-def taught(
+def distilled(
     setting: Setting,
     road: str,
     budget: float,

@@ -35,17 +35,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of the halves of a session")
     parser.add_argument("--at-once", type=int, default=10, help="models of one session")
-    told = parser.parse_args()
-    space = find_space("ofa_mbv3_w1.0").with_resolutions((told.side,))
-    archs = space.decode(space.random(told.models, np.random.default_rng(0)))
-    device = DeviceProfile(name="here", runtime=told.runtime)
-    shape = (3, told.side, told.side)
+    options = parser.parse_args()
+    space = find_space("ofa_mbv3_w1.0").with_resolutions((options.side,))
+    archs = space.decode(space.random(options.models, np.random.default_rng(0)))
+    device = DeviceProfile(name="here", runtime=options.runtime)
+    shape = (3, options.side, options.side)
     with tempfile.TemporaryDirectory() as folder:
         files = {f"net {index}": Path(folder) / f"{index}.onnx" for index in range(len(archs))}
         for arch, path in zip(archs, files.values(), strict=True):
             export_onnx(build_arch(arch, 4), path, (1, *shape), check=False)
         names = list(files)
-        groups = [names[start : start + told.at_once] for start in range(0, len(names), told.at_once)]
+        groups = [names[start : start + options.at_once] for start in range(0, len(names), options.at_once)]
         first: dict[str, Measurement] = {}
         second: dict[str, Measurement] = {}
         scale: float | None = None
@@ -57,7 +57,7 @@ def main() -> None:
             for again in range(SESSIONS):
                 try:
                     timed = measure_jobs(
-                        jobs, device, seed=seed + 10_000 * again, tolerance=told.tolerance, anchor_ms=scale
+                        jobs, device, seed=seed + 10_000 * again, tolerance=options.tolerance, anchor_ms=scale
                     )
                 except UnsteadyDeviceError as error:
                     refused += 1
@@ -72,16 +72,16 @@ def main() -> None:
             for number, group in enumerate(groups):
                 found |= session(group, 100 * turn + number)
         spent = f"{time.monotonic() - begun:.0f} s, {refused} sessions refused"
-        print(f"{told.runtime}, {told.side} px, {len(names)} models twice, {spent}")
+        print(f"{options.runtime}, {options.side} px, {len(names)} models twice, {spent}")
         print("| | median | p95 |\n|---|---|---|")
         for kind in ("anchored", "raw"):
             apart = [abs(_ms(second[name], kind) / _ms(first[name], kind) - 1) for name in names]
             print(f"| {kind} | {np.median(apart):.2%} | {np.percentile(apart, 95):.2%} |")
-        repeats = [session(names[:1], 1000 + n)[names[0]] for n in range(told.repeats)]
+        repeats = [session(names[:1], 1000 + n)[names[0]] for n in range(options.repeats)]
     for kind in ("anchored", "raw"):
         ms = np.array([_ms(each, kind) for each in repeats])
         each = " ".join(f"{value:.3f}" for value in ms)
-        print(f"{told.repeats} repeats of {names[0]}, {kind} ms: {each}; max/min - 1: {ms.max() / ms.min() - 1:.1%}")
+        print(f"{options.repeats} repeats of {names[0]}, {kind} ms: {each}; max/min - 1: {ms.max() / ms.min() - 1:.1%}")
 
 
 def _ms(found: Measurement, kind: str) -> float:

@@ -35,19 +35,19 @@ def main() -> None:
     parser.add_argument("--side", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--only", action="append", choices=tuple(RUNTIMES))
-    told = parser.parse_args()
+    options = parser.parse_args()
     print("| side | runtime | asked / computed in | threads | p50 ms | p90 ms | bytes | peak memory above runtime |")
     print("|---|---|---|---|---|---|---|---|")
-    for side in told.side or (64, 224):
+    for side in options.side or (64, 224):
         torch.manual_seed(0)
         net = build_arch(PRESETS["EEEA-Net-C2"].replace(r=side), 14).eval()
         with tempfile.TemporaryDirectory() as folder:
-            for runtime in told.only or RUNTIMES:
+            for runtime in options.only or RUNTIMES:
                 if not RUNTIMES[runtime].installed():
                     print(f"| {side} | {runtime} | not installed: {RUNTIMES[runtime].remedy()} | | | | | |", flush=True)
                     continue
                 for precision in ("fp32", "int8"):
-                    _lines(net, runtime, precision, side, told.threads or (1, 2), Path(folder))
+                    _lines(net, runtime, precision, side, options.threads or (1, 2), Path(folder))
 
 
 def _lines(net: nn.Module, runtime: str, precision: str, side: int, threads: tuple[int, ...], folder: Path) -> None:

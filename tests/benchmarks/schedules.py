@@ -5,8 +5,8 @@
 DIR holds `pneumoniamnist.npz` (MedMNIST v2); only its training and validation splits are read. Each schedule gets as
 many steps as a probe says fit into the minutes of one thread's processor time (wall time, on a machine to itself), and
 then the same 50 subnets are drawn, their batch norm calibrated, and scored. Then some subnets of the first schedule are
-cut out and taught by a teacher as the pipeline's distillation stage does it, and the two orders are compared. With
-`--keep` all that is trained is left in a folder and taken from there: a bench that was stopped goes on.
+extracted and distilled from a teacher as the pipeline's distillation stage does it, and the two orders are compared.
+With `--keep` all that is trained is left in a folder and taken from there: a bench that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def teach(
 
         kept_or(keep, f"{arch.id[:12]}-{seed}", student, fit)
         scores.append(score_logits(predict_logits(student, val), labels))
-        print(f"  taught {arch.id[:8]}: {_cells(scores[-1:])}", flush=True)
+        print(f"  distilled {arch.id[:8]}: {_cells(scores[-1:])}", flush=True)
     return scores
 
 
@@ -110,20 +110,20 @@ def kept_or(keep: Path | None, name: str, net: nn.Module, fit: Callable[[], Any]
     if file is not None and file.exists():
         net.load_state_dict(load_file(file))
         return None
-    told = fit()
+    fitted = fit()
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, file)
-    return told
+    return fitted
 
 
-def print_ranks(archs: Sequence[Arch], inherited: Sequence[SubnetScore], taught: Sequence[SubnetScore]) -> None:
-    """Print Kendall's tau-b of inherited and taught figures, and of MACs as the plainest guess."""
+def print_ranks(archs: Sequence[Arch], inherited: Sequence[SubnetScore], distilled: Sequence[SubnetScore]) -> None:
+    """Print Kendall's tau-b of inherited and distilled figures, and of MACs as the plainest guess."""
     macs = count(archs, 2, 1).macs.astype(np.float64)
     print(f"\nKendall tau (two-sided p) over {len(archs)} subnets, against the figure after distillation:")
     print(f"{'':12}{'inherited, same figure':>26}{'inherited loss':>20}{'MACs':>20}")
     for name in FIGURES:
-        after = [getattr(score, name) for score in taught]
+        after = [getattr(score, name) for score in distilled]
         before = [getattr(score, name) for score in inherited]
         losses = [score.loss * (-1 if name == "auc" else 1) for score in inherited]
         sized = macs if name == "auc" else -macs  # the larger one is guessed to be the better
@@ -156,17 +156,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if kept is not None and options.students:
         net, scores = kept
         chosen = archs[: options.students]
-        taught = teach(net, chosen, dataset, options.seed, options.student_epochs, options.keep)
-        print_ranks(chosen, scores[: options.students], taught)
+        distilled = teach(net, chosen, dataset, options.seed, options.student_epochs, options.keep)
+        print_ranks(chosen, scores[: options.students], distilled)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds pneumoniamnist.npz")
     parser.add_argument("--space", default="ofa_mbv3_w1.0", help="a space of SPACES; _stem1 costs three times as much")
-    parser.add_argument("--methods", default=",".join(get_args(Method)), help="the first one's subnets are taught")
+    parser.add_argument("--methods", default=",".join(get_args(Method)), help="the first one's subnets are distilled")
     parser.add_argument("--minutes", type=float, default=4, help="of training a schedule")
-    parser.add_argument("--students", type=int, default=12, help="subnets that are taught (0: none)")
+    parser.add_argument("--students", type=int, default=12, help="subnets that are distilled (0: none)")
     parser.add_argument("--student-epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for trained networks")

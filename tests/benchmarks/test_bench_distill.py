@@ -53,7 +53,7 @@ def test_six_students_of_one_teacher(tmp_path: Path, benchmark: BenchmarkFixture
     schedule = TrainSchedule(epochs=4)
     ratios: list[float] = []
 
-    def taught(seed: int, cache: Path | None) -> tuple[float, dict[str, Tensor]]:
+    def distilled(seed: int, cache: Path | None) -> tuple[float, dict[str, Tensor]]:
         student = build_teacher("mobilenetv3_small_050", 4, 1, seed=seed)
         started = time.perf_counter()
         targets = SoftTargets(teacher, cache)
@@ -66,12 +66,12 @@ def test_six_students_of_one_teacher(tmp_path: Path, benchmark: BenchmarkFixture
         for seed in range(6):
             weights = {}
             for name in ("bare", "kept") if seed % 2 else ("kept", "bare"):
-                spent, weights[name] = taught(seed, cache if name == "kept" else None)
+                spent, weights[name] = distilled(seed, cache if name == "kept" else None)
                 seconds[name] += spent
             assert all(torch.equal(weights["bare"][name], weights["kept"][name]) for name in weights["bare"])
         ratios.append(seconds["kept"] / seconds["bare"])
 
-    taught(0, None)
+    distilled(0, None)
     benchmark.pedantic(one_round, rounds=3)
     benchmark.extra_info.update(share_of_time=float(np.median(ratios)))
     print(f"\n{np.median(ratios):.3f} of the time without the cache ({min(ratios):.3f} to {max(ratios):.3f})")

@@ -85,7 +85,7 @@ def test_subnets_scored_a_minute(data_dir):
                     score_subnets(net, archs, calibration, images, labels, workers=workers)
                     seen.append(60 * len(archs) / (time.perf_counter() - started))
             cells = [(n, statistics.median(seen), min(seen), max(seen)) for n, seen in rates.items()]
-            told = [f"{n}: {middle:.0f} ({least:.0f}-{most:.0f})" for n, middle, least, most in cells]
-            print(f"\n{name}, 28 px, two threads in all, subnets a minute by workers: {'; '.join(told)}")
+            cells_text = [f"{n}: {middle:.0f} ({least:.0f}-{most:.0f})" for n, middle, least, most in cells]
+            print(f"\n{name}, 28 px, two threads in all, subnets a minute by workers: {'; '.join(cells_text)}")
     finally:
         torch.set_num_threads(threads)

@@ -98,9 +98,9 @@ def main() -> None:
                 study = Study(seeds, groups, seed_sd=seed_sd)
                 called = teacher_called(study, asked.runs) if seeds >= 5 else None
                 earlier = bootstrap_called(study, asked.bootstrap_runs)
-                told = "always inconclusive" if called is None else f"{called:.3f}"
+                shown = "always inconclusive" if called is None else f"{called:.3f}"
                 print(
-                    f"  {seeds:2} seeds, {groups:3} groups, seed sd {seed_sd:.2f}  {told:>26} {earlier:23.3f}",
+                    f"  {seeds:2} seeds, {groups:3} groups, seed sd {seed_sd:.2f}  {shown:>26} {earlier:23.3f}",
                     flush=True,
                 )
     print("\ntwo files of equal skill (nominal .05)    a claim about the files")
