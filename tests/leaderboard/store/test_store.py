@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.records import InputError, Measurement, Row
 
+from ..filed import integrity, run_row
+
 # What a writer process runs: it files `count` rows, `step` a transaction, and says after each how far it is.
 WRITER = """
 import sys
@@ -43,12 +45,6 @@ def write_aside(place: str | Path, name: str, count: int, step: int) -> subproce
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def integrity(path: Path) -> str:
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
 
 
 def test_rows_and_samples_come_back_as_they_were(tmp_path, demo):
@@ -233,15 +229,6 @@ def test_importing_another_workspace_brings_its_samples_marked_as_imported(tmp_p
     assert isinstance(ours.measurement(demo[0][0].measurement), Measurement)
     shutil.copy(tmp_path / "theirs.db", tmp_path / "others.db")
     assert import_file(ours, tmp_path / "others.db") == 10  # another origin is another row
-
-
-def run_row(state: str, **figures: float) -> Row:
-    made = {
-        "recipe": {"name": "tiny"},
-        "file": {"path": f"artifacts/{state}/m.onnx", "sha256": "f" * 64},
-        "network": {"weights": {"path": "w", "sha256": "w" * 64}},
-    }
-    return Row(model="m", role="student", dataset="d", details={"state": state, "how": made}, **figures)
 
 
 def test_a_row_of_a_run_keeps_its_id_while_its_figures_come(tmp_path):

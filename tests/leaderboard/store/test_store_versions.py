@@ -1,7 +1,6 @@
 """Stores of other versions: older ones are migrated with their rows, newer ones are refused."""
 
 import sqlite3
-from pathlib import Path
 
 import pytest
 
@@ -11,20 +10,7 @@ from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.store.schema import SCHEMA_VERSION
 from tutelage.records import InputError, Row
 
-
-def integrity(path: Path) -> str:
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-
-
-def run_row(state: str, **figures: float) -> Row:
-    made = {
-        "recipe": {"name": "tiny"},
-        "file": {"path": f"artifacts/{state}/m.onnx", "sha256": "f" * 64},
-        "network": {"weights": {"path": "w", "sha256": "w" * 64}},
-    }
-    return Row(model="m", role="student", dataset="d", details={"state": state, "how": made}, **figures)
+from ..filed import integrity, run_row
 
 
 def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
