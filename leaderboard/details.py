@@ -25,14 +25,31 @@ _NUMBER, _TEXT = "leaderboard_number", "leaderboard_text"
 def read_details(texts: Iterable[str], wanted: Sequence[Column]) -> dict[str, list[Any]]:
     """Give columns of rows whose details are these texts.
 
-    Details may hold pictures: a text that does not name a wanted key is not parsed.
+    Details may hold pictures and there may be 100,000 of them: a text that does not name all keys of a wanted path is
+    not parsed, and of one that is, the columns are read whose first key is there.
     """
-    keys = {_written(path[-1]) for one in wanted for path in one.paths}
-    columns: dict[str, list[Any]] = {one.name: [] for one in wanted}
+    starts: dict[str, list[tuple[str, ...]]] = {}
+    for first, *rest in {tuple(_written(key) for key in path) for one in wanted for path in one.paths}:
+        starts.setdefault(first, []).append(tuple(rest))
+    heads: dict[str, list[Column]] = {}
+    for one in wanted:
+        for head in dict.fromkeys(path[0] for path in one.paths):
+            heads.setdefault(head, []).append(one)
+    found: dict[str, dict[int, Any]] = {one.name: {} for one in wanted}
+    size = 0
     for text in texts:
-        details = json.loads(text) if text and any(key in text for key in keys) else {}
-        for one in wanted:
-            columns[one.name].append(one.read(details))
+        named = [first for first in starts if first in text]
+        if any(all(key in text for key in rest) for first in named for rest in starts[first]):
+            details = json.loads(text)
+            for head in details.keys() & heads.keys():
+                for one in heads[head]:
+                    found[one.name][size] = one.read(details)
+        size += 1
+    columns: dict[str, list[Any]] = {}
+    for one in wanted:
+        columns[one.name] = [one.read({})] * size
+        for place, value in found[one.name].items():
+            columns[one.name][place] = value
     return columns
 
 

@@ -125,7 +125,15 @@ def for_people(one: Column, columns: Mapping[str, Sequence[Any]] | pd.DataFrame)
     """Write the cells of one column for people; a column made of others in words needs those beside it."""
     if one.words is None:
         return [one.write(value) for value in columns[one.name]]
-    return [one.words(values) for values in zip(*(columns[name] for name in one.made_of), strict=True)]
+    if isinstance(columns, Mapping):
+        return [one.words(values) for values in zip(*(columns[name] for name in one.made_of), strict=True)]
+    # Of 100,000 rows most have no such figure: what is written where all are absent is written once.
+    parts = columns[list(one.made_of)]
+    is_there = parts.notna().any(axis=1).to_numpy()
+    written = [one.words([None] * len(one.made_of))] * len(columns)
+    for place, values in zip(is_there.nonzero()[0], parts[is_there].itertuples(index=False, name=None), strict=True):
+        written[place] = one.words(values)
+    return written
 
 
 def _printed(found: pd.DataFrame) -> dict[Column, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # What a network is, and the words for it in a legend.
 KINDS = {
@@ -29,6 +30,7 @@ def title(model: str, teacher: str, scheme: str, *, is_short: bool = False) -> s
     return f"{model}{distilled}{' int8' if 'int8' in scheme and 'int8' not in model else ''}"
 
 
+@lru_cache(maxsize=1024)
 def brief_teacher(teacher: str, *, is_short: bool = True) -> str:
     """Name teachers without patch size and resolution; where it is short, several by their number."""
     names = re.split(r"\s*[+,&]\s*", teacher)

@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,6 +148,7 @@ def _named(found: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)
 def _rig(device: str, batch: float, threads: float) -> str:
     """Name the device with the batch and the threads of its measurements, where they are not one."""
     if not device:
@@ -161,18 +163,19 @@ def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> 
     0: a figure is missing, or the row is imported; 1: not on the front by the intervals, 2: maybe, 3: for sure; and 4
     more where the row is on the front by its figures.
     """
-    size = len(found)
+    import pandas as pd
+
     ground: dict[str, Any] = {"dataset": places, "device": rigs, "source": found["source"].tolist()}
-    ground |= dict.fromkeys(("split", "batch", "threads"), [""] * size)
+    ground |= dict.fromkeys(("split", "batch", "threads"), "")  # the places and rigs say these
     measured = (found["source"] == "measured").to_numpy()
     drawn = [one.name for one in known() if _is_drawn(one.name, found)]
     values: dict[str, Any] = {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in drawn}
-    fronts = {}
+    fronts, grouped = {}, pd.DataFrame(ground | values)
     for quality in (name for name in qualities() if name in values):
         for cost in (name for name in costs() if name in values):
             pair = (quality, cost)
-            verdicts = [_VERDICTS[verdict] for verdict in pareto.front_with_intervals(ground | values, pair)]
-            codes = np.array(verdicts, np.int64) + 4 * np.array(pareto.front(ground | values, pair), np.int64)
+            verdicts = [_VERDICTS[verdict] for verdict in pareto.front_with_intervals(grouped, pair)]
+            codes = np.array(verdicts, np.int64) + 4 * np.array(pareto.front(grouped, pair), np.int64)
             codes[~measured | np.isnan(values[quality]) | np.isnan(values[cost])] = 0
             fronts[f"{quality}|{cost}"] = "".join(map(str, codes.tolist()))
     return fronts

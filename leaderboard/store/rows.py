@@ -7,7 +7,7 @@ on says how far it is, and is superseded, not changed, when it is further: reade
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Ids looked up in one statement: SQLite takes at most 32,766 values.
 _CHUNK = 500
+# Rows read at once.
+_PART = 2_000
 # Columns that repeat what the details say, and the order in which rows came.
 _NOT_OF_A_ROW = ("number", "row_id", "state", *GAINS)
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
@@ -171,17 +173,14 @@ class Store:
         query = query.where(*alike)
         chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
         found: dict[str, list[Any]] = {one.name: [] for one in wanted}
-
-        def texts(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-            for row in rows:
-                for name, value in zip(stored, row, strict=False):
-                    found[name].append(value)
-                yield row[-1]
-
         with self._read() as connection:
-            for chunk in chunks:
-                for name, values in read_details(texts(connection.execute(chunk)), inside).items():
+            # In parts: the details of 100,000 rows are not held at once.
+            for rows in (part for chunk in chunks for part in connection.execute(chunk).partitions(_PART)):
+                columns = list(zip(*rows, strict=True))
+                for name, values in zip(stored, columns, strict=False):
                     found[name].extend(values)
+                for name, texts in read_details(columns[-1], inside).items() if inside else ():
+                    found[name].extend(texts)
         return {name: found[one.name] for name, one in named.items()}
 
     def _query(self, columns: list[Any], filter: str | None, limit: int | None) -> Select[Any]:
