@@ -7,7 +7,7 @@ ROOMS := search distill quant bench leaderboard
 # Where the caller forbids bytecode, each process start compiles torch and timm anew: 8 s of CPU time instead of 3.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo docs reference test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -70,6 +70,11 @@ check: $(READY) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p tutelage
+
+# What the guide lists of the registries: its columns, strategies, spaces and distillation methods.
+reference: $(READY)
+	$(BIN)/python -m tutelage.leaderboard.reference > docs/columns.md
+	$(BIN)/python -m tutelage.cli.reference docs
 
 # The site of docs/ in site/; a broken link or anchor fails.
 docs: $(READY)

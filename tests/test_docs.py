@@ -13,6 +13,7 @@ import typer.main
 import yaml
 
 from tutelage.cli.app import app, main
+from tutelage.cli.reference import TABLES, with_tables
 from tutelage.pipeline.recipe import Recipe
 from tutelage.records import InputError
 
@@ -76,6 +77,15 @@ def test_every_page_is_linked_from_the_readme_or_the_site() -> None:
 
 def test_the_readme_fits_on_two_screens() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MOST_README_LINES
+
+
+def test_the_tables_of_the_guide_are_the_registries() -> None:
+    """Strategies, spaces and methods as they are declared: one that is added, changed or removed fails here."""
+    marked = {name: page for page in PAGES for name in re.findall(r"<!-- table (\w+) -->", page.read_text("utf-8"))}
+    assert marked.keys() == TABLES.keys()
+    for name, page in marked.items():
+        text = page.read_text(encoding="utf-8")
+        assert text == with_tables(text), f"{name} of {page.name}: run `make reference`"
 
 
 def test_the_guide_names_commands() -> None:

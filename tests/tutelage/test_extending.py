@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.measure import measure
@@ -24,6 +25,8 @@ from tutelage.records import DeviceProfile, Row
 from tutelage.search.counts import count
 from tutelage.search.evolve import Objective, search
 from tutelage.search.space import SPACES
+from tutelage.search.spaces.space import find_space
+from tutelage.search.supernet import build_supernet, extract
 
 from .command import tutelage
 from .installed import installer
@@ -60,7 +63,7 @@ def check_what_is_shown(doctor: str, data_list: str, helps: str) -> None:
             assert facts[f"plug-in {group} {name}"] == whose
     assert json.loads(data_list)["rings"]["plugin"] == whose
     plain = re.sub(r"[^\w().-]+", " ", helps)
-    for name in ("rings", "cosine", "per_tensor", "smallest"):
+    for name in ("rings", "cosine", "per_tensor", "smallest", "mcu"):
         assert f"{name} (from {whose})" in plain, plain
 
 
@@ -80,6 +83,20 @@ def test_its_strategy_searches() -> None:
     )
     sizes = [float(np.mean(count([row.arch for row in one.evaluated]).macs)) for one in (found, drawn)]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.usefixtures("package")
+def test_its_space_is_counted_built_and_searched() -> None:
+    space = find_space("mcu")
+    deep = Objective("depth", "max", fn=lambda archs: np.array([sum(arch.d) for arch in archs], float), cheap=False)
+    result = search(space, [deep, Objective("macs")], {"macs": 2e6}, strategy="nsga2", evaluations=24, seed=0)
+    assert len(result.front) > 1
+    supernet = build_supernet("mcu", num_classes=3, in_channels=1)
+    for row in (result.evaluated[i] for i in result.front):
+        subnet = extract(supernet, row.arch)
+        counted = count([row.arch], 3, 1)
+        assert counted.params[0] == sum(weight.numel() for weight in subnet.parameters())
+        assert subnet.eval()(torch.zeros(2, 1, row.arch.r, row.arch.r)).shape == (2, 3)
 
 
 @pytest.mark.usefixtures("package")

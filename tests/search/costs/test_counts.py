@@ -25,9 +25,12 @@ from tutelage.search.costs.counts import cost_tables, count, count_genes
 from tutelage.search.spaces.blocks import BlockSpec, block_specs
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.spaces.space import SPACES
+from tutelage.search.supernet import build_arch
 
 SIDES = (32, 75, 224)  # 75 is odd at every stride: sides must round up as padding makes them
 NUM_CLASSES, IN_CHANNELS = 14, 1
+# The spaces that the package `ofa` builds too, and whose networks it counts.
+OFA_SPACES = [name for name in SPACES if name.startswith("ofa_")]
 
 
 @contextmanager
@@ -108,7 +111,7 @@ def test_the_14_class_preset_has_its_published_params() -> None:
     assert round(int(count([PRESETS["EEEA-Net-C2"]], num_classes=14).params[0]) / 1e6, 3) == 4.733
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", OFA_SPACES)
 def test_whole_networks_agree_with_torch_and_ofa(name: str) -> None:
     space, net = SPACES[name], supernet(name)
     for arch in [draw(name, 1)[0], space.largest(SIDES[-1] // 4 * 4)]:
@@ -119,6 +122,16 @@ def test_whole_networks_agree_with_torch_and_ofa(name: str) -> None:
         with doubles():
             macs, params = ofa_profile(built, (1, channels(name), arch.r, arch.r))
         assert (macs, params) == (counted.macs[0], counted.params[0])
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_networks_as_built_here_agree_with_torch(name: str) -> None:
+    arch = draw(name, 1, seed=6)[0]
+    with doubles(), torch.device("meta"):
+        built = build_arch(arch, NUM_CLASSES, IN_CHANNELS).eval()
+    counted = count([arch], NUM_CLASSES, IN_CHANNELS)
+    assert counted.macs[0] == flop_counter(built, IN_CHANNELS, arch.r, arch.r)
+    assert counted.params[0] == sum(parameter.numel() for parameter in built.parameters())
 
 
 def block_configs(net: Any, arch: Arch) -> list[dict[str, Any]]:
@@ -251,7 +264,7 @@ class Tape:
     bottleneck = False
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", OFA_SPACES)
 def test_peak_and_activations_agree_with_hooks(name: str) -> None:
     net = supernet(name)
     for arch in [*draw(name, 2, seed=3), SPACES[name].smallest(28)]:
@@ -269,7 +282,7 @@ def test_peak_and_activations_agree_with_hooks(name: str) -> None:
         assert counted.activations[0] == tape.outputs
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", OFA_SPACES)
 def test_bytes_follow_from_the_layers(name: str) -> None:
     arch = draw(name, 1, seed=4)[0]
     built = subnet(supernet(name), arch)
