@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.records import DEFAULT_MARGIN, Comparison, Row, verdict_of
+from tutelage.records import DATA_KEY, DEFAULT_MARGIN, DEVICE_KEY, Comparison, Row, verdict_of
 
 from .pareto import QUALITY
 from .ties import span
@@ -131,9 +131,9 @@ def _grounds(rows: Sequence[Row]) -> list[list[Row]]:
     newest: dict[tuple[Any, ...], str] = {}
     grounds: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        data = (row.dataset, row.split, row.details.get("manifest"))
+        data, device = (tuple(getattr(row, name) for name in key) for key in (DATA_KEY, DEVICE_KEY))
         newest[data] = max(newest.get(data, ""), row.created)
-        grounds.setdefault((data, row.device, row.batch, row.threads), []).append(row)
+        grounds.setdefault((data, device), []).append(row)
     return [grounds[key] for key in sorted(grounds, key=lambda key: newest[key[0]], reverse=True)]
 
 

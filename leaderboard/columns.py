@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tutelage.plugins import Registry
 from tutelage.quantities import KINDS
-from tutelage.records import InputError, Row
+from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
 
 from .gained import GAIN_COLUMNS, gain_words, is_absent
 
@@ -24,12 +24,17 @@ Kind = Literal["text", "json", "flag", "plain", "fraction", "count", "size", "la
 Group = Literal["row", "quality", "cost", "gain", "seeds", "explanation"]
 Direction = Literal["min", "max"]
 
+# Who may be compared with whom: rows of the same data and the same device, never imported ones with measured ones.
+GROUP = (*DATA_KEY, *DEVICE_KEY, "source")
+
 # How people read the numbers of a kind: the unit, and what a value is divided by to be in it.
 _SHOWN: Mapping[str, tuple[str, float]] = {
     **{"count": ("M", 1e6), "size": ("MB", 1e6), "latency": ("ms", 1.0), "energy": ("mJ", 1.0)},
 }
+# What a store says of rows that are not current; empty of all others.
+OF_FORMER = ("superseded_by", "retracted")
 # What stands in no field of a row and in no details.
-_COMPUTED = ("row_id", "on_front")
+COMPUTED = ("row_id", "on_front", *OF_FORMER)
 # An integer of more digits may be beyond what a double holds.
 MOST_DIGITS = 308
 
@@ -65,7 +70,7 @@ class Column:
     def __post_init__(self) -> None:
         if self.at and self.kind in ("json", "flag"):
             raise InputError(f"column {self.name!r}: a value of the details is a number or a text, not {self.kind}")
-        if not self.at and self.name not in (*Row.model_fields, *_COMPUTED):
+        if not self.at and self.name not in (*Row.model_fields, *COMPUTED):
             raise InputError(
                 f"column {self.name!r}: a row has no such field: say where it stands in its details, "
                 f'e.g. at=("{self.name}",)'
@@ -78,6 +83,11 @@ class Column:
     @property
     def is_text(self) -> bool:
         return self.kind == "text"
+
+    @property
+    def is_key(self) -> bool:
+        """Say whether rows are comparable only where they agree in it."""
+        return self.name in GROUP
 
     @property
     def stored_unit(self) -> str:
@@ -143,11 +153,11 @@ class Column:
         return int(value) if self.is_whole and value == int(value) else float(value)
 
     def of(self, row: Row) -> Any:
-        """Give a row's value; what the rows around it decide (`on_front`) is None."""
+        """Give a row's value; what the rows around it decide (`on_front`) is None, an absent text is empty."""
         if self.at:
             return self.read(row.details)
-        if self.name in _COMPUTED:
-            return row.key if self.name == "row_id" else None
+        if self.name in COMPUTED:
+            return row.key if self.name == "row_id" else "" if self.is_text else None
         return getattr(row, self.name)
 
     def write(self, value: Any) -> str:
@@ -233,9 +243,17 @@ BUILTIN: tuple[Column, ...] = (
            is_usual=True, priority=6),
     Column("scheme", "Precision of the file: fp32, int8-ptq, int8-qat ...", "text", is_usual=True, priority=5),
     Column("dataset", "Data set that it was evaluated on.", "text", label="data set", priority=14),
+    Column("manifest", "Hash of the data: files, labels, groups, splits. Empty: not known.", "text"),
     Column("split", "Split that it was evaluated on.", "text"),
+    Column("fold", "Fold that was the test split; empty where the data were not split into folds.", is_whole=True),
+    Column("image_size", "Side of the images as decoded; a network may take them resized (`resolution`).",
+           unit="px", is_whole=True, label="image size", valid="positive"),
     Column("device", "Device profile that it was measured on.", "text", is_usual=True, priority=13),
     Column("runtime", "Runtime that ran it there.", "text", priority=19),
+    Column("runtime_version", "Version of that runtime.", "text", label="runtime version"),
+    Column("processor", "CPU or GPU that ran it.", "text"),
+    Column("precision", "Precision that the device computes fp32 files in; an int8 file is `scheme`.", "text"),
+    Column("power_state", "What set the clock when measured: governor, turbo, battery. Empty: not known.", "text"),
     Column("batch", "Images in one run of the measurement.", is_whole=True, priority=21, valid="positive"),
     Column("threads", "Threads of the measurement.", is_whole=True, priority=22, valid="positive"),
     *_quality("auc", "AUC", 2, "Area under the ROC curve, mean over classes,"),
@@ -291,6 +309,10 @@ BUILTIN: tuple[Column, ...] = (
     _explained("teacher_iou", "Overlap (IoU) with the teacher's explanations.", "max"),
     _explained("fp32_spearman", "Rank correlation of an int8 file's explanations with its fp32 network's.", "max"),
     _explained("fp32_iou", "Overlap (IoU) of an int8 file's explanations with its fp32 network's.", "max"),
+    Column("resolution", "Side of the images as the network takes them.", unit="px", at=("side_px",), is_whole=True),
+    Column("superseded_by", "Row of the later run of the same thing, which took the place of this one.", "text",
+           label="superseded by"),
+    Column("retracted", "Why the row was retracted.", "text"),
     Column("details", "Everything else that is known of the row, as JSON.", "json"),
 )  # fmt: skip
 

@@ -54,9 +54,15 @@ def read_details(texts: Iterable[str], wanted: Sequence[Column]) -> dict[str, li
 
 
 def expression(table: Table, column: Column) -> ColumnElement[Any]:
-    """Give the SQL of a column of the rows: of the table, or out of the details as a number or NULL, a text or ''."""
+    """Give the SQL of a column of the rows: of the table, said by another table, or out of the details.
+
+    A number is NULL where it is absent, a text ''.
+    """
     if column.name in table.c:
         return table.c[column.name]
+    if column.name in table.info.get("expressions", {}):
+        said: ColumnElement[Any] = table.info["expressions"][column.name]()
+        return said
     kind = _TextAt if column.is_text else _NumberAt
     values: list[ColumnElement[Any]] = [kind(table.c.details, literal(place, Text())) for place in column.at]
     if column.is_text:

@@ -24,7 +24,7 @@ from tutelage.quantities import KINDS, amount
 from tutelage.records import InputError, Row
 
 from . import clauses
-from .columns import Column, by_any_name, known
+from .columns import OF_FORMER, Column, by_any_name, known
 from .columns import column as column_named
 from .details import expression
 
@@ -84,8 +84,11 @@ def filterable() -> dict[str, Column]:
 
 
 def grammar() -> dict[str, Any]:
-    """Give what the page needs to know to read the same language: columns, their other names, kinds, units, limits."""
-    columns = [one for one in known() if _is_compared(one)]
+    """Give what the page needs to know to read the same language: columns, their other names, kinds, units, limits.
+
+    A page holds current rows: it has no column of those that are not.
+    """
+    columns = [one for one in known() if _is_compared(one) and one.name not in OF_FORMER]
     return {
         "names": {name: one.name for name, one in filterable().items() if name != one.name},
         "texts": [one.name for one in columns if one.is_text],

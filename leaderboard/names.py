@@ -1,9 +1,16 @@
-"""What a row is called and drawn as where it stands alone: in a chart, a card, a sentence (`title`, `kind_of`)."""
+"""What a row is called and drawn as in a chart, a card, a sentence (`title`, `kind_of`), and its data and device.
+
+Rows that are not comparable never have the same `data_names` and `device_names`: what tells equal names apart is added.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
+
+from tutelage.records import DATA_KEY, DEVICE_KEY
 
 # What a network is, and the words for it in a legend.
 KINDS = {
@@ -13,6 +20,10 @@ KINDS = {
     "control": "control (no teacher)",
     "imported": "imported",
 }
+
+
+_MANIFEST_DIGITS = 8
+_Key = tuple[Any, ...]
 
 
 def kind_of(role: str, teacher: str, source: str) -> str:
@@ -37,3 +48,75 @@ def brief_teacher(teacher: str, *, is_short: bool = True) -> str:
     if is_short and len(names) > 1:
         return f"{len(names)} teachers"
     return " + ".join(re.sub(r"_patch\d+.*$", "", name) for name in names)
+
+
+def data_names(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Name the data of each row: set, split and fold; image size and manifest where only these differ."""
+    return _named([columns[name] for name in DATA_KEY], _data, _data_parts)
+
+
+def device_names(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Name the device of each row with batch and threads, where they are not one; "" for a row without a device.
+
+    Processor, runtime, precision and power are added where only these differ.
+    """
+    return _named([columns[name] for name in DEVICE_KEY], _device, _device_parts)
+
+
+def key_parts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Say in words each part of the key that a row is compared by; what is not known is said to be so."""
+    data = _data_parts(tuple(values[name] for name in DATA_KEY))
+    device = _device_parts(tuple(values[name] for name in DEVICE_KEY))
+    return {**data, **device}
+
+
+def _named(
+    columns: Sequence[Sequence[Any]], name: Callable[[_Key], str], parts: Callable[[_Key], dict[str, str]]
+) -> list[str]:
+    keys = list(zip(*columns, strict=True))
+    alike: dict[str, list[_Key]] = {}
+    for key in dict.fromkeys(keys):
+        alike.setdefault(name(key), []).append(key)
+    names = dict.fromkeys(alike.pop("", ()), "")
+    for brief, same in alike.items():
+        said = [parts(key) for key in same]
+        telling = [part for part in said[0] if len({one[part] for one in said}) > 1]
+        for key, one in zip(same, said, strict=True):
+            names[key] = " · ".join([brief, *(one[part] for part in telling)])
+    return [names[key] for key in keys]
+
+
+def _data(key: _Key) -> str:
+    dataset, _, split, fold, _ = key
+    parts = [dataset, split if split not in (None, "", "test") else "", "" if fold is None else f"fold {fold:g}"]
+    return " · ".join(part for part in parts if part)
+
+
+def _data_parts(key: _Key) -> dict[str, str]:
+    _, manifest, split, fold, size = key
+    return {
+        "split": split or "split not known",
+        "fold": "no fold" if fold is None else f"fold {fold:g}",
+        "image size": "image size not known" if size is None else f"images of {size:g} px",
+        "manifest": f"manifest {manifest[:_MANIFEST_DIGITS]}" if manifest else "manifest not known",
+    }
+
+
+def _device(key: _Key) -> str:
+    device, *_, threads, batch, _, _ = key
+    if not device:
+        return ""
+    more = [f"batch {batch:g}" if (batch or 1) > 1 else "", f"{threads:g} threads" if (threads or 1) > 1 else ""]
+    return " · ".join(part for part in (device, *more) if part)
+
+
+def _device_parts(key: _Key) -> dict[str, str]:
+    _, processor, runtime, version, threads, batch, precision, power = key
+    return {
+        "processor": processor or "processor not known",
+        "runtime": f"{runtime} {version}" if version else f"{runtime or 'runtime'}, version not known",
+        "threads": "threads not known" if threads is None else f"{threads:g} thread{'s' * (threads != 1)}",
+        "batch": "batch not known" if batch is None else f"batch {batch:g}",
+        "precision": precision or "precision not known",
+        "power state": power or "power state not known",
+    }

@@ -1,14 +1,15 @@
 """Pareto fronts, and which rows dominate another.
 
-Rows are records, a frame, or columns as `Store.columns` gives them. Rows of different data sets, splits, devices,
-batches or threads are never compared, nor imported rows with measured ones; an empty figure never dominates. `front`
-and `on_front` go by the figures, `front_with_intervals` by what the figures may be; ties (`ties.py`) never dominate.
+Rows are records, a frame, or columns as `Store.columns` gives them. Rows are compared where all of `columns.GROUP`
+agrees: the data, the device, measured or imported; superseded and retracted rows are compared with none. An empty
+figure never dominates. `front` and `on_front` go by the figures, `front_with_intervals` by what the figures may be;
+ties (`ties.py`) never dominate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from tutelage.records import InputError, Row
 
 from . import columns
+from .columns import GROUP as GROUP
 from .columns import Direction
 from .ties import bar, resolutions, span, tolerances
 
@@ -29,9 +31,8 @@ if TYPE_CHECKING:
 Verdict = Literal["sure", "maybe", "no"]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Groups = Sequence[NDArray[np.intp]]
 
-# Who may be compared with whom. The runtime belongs to the device profile, so it needs no place of its own.
-GROUP = ("dataset", "split", "device", "batch", "threads", "source")
 # What `on_front` means where nobody says otherwise; of the two qualities a group uses the first that any row has.
 QUALITY = ("auc", "accuracy")
 COSTS = ("latency_p50_ms", "size_bytes")
@@ -74,18 +75,20 @@ def front(
     *,
     epsilon: Mapping[str, float] | None = None,
     tolerance: Mapping[str, float] | None = None,
+    groups: Groups | None = None,
 ) -> list[bool]:
     """Say for each row whether it is on the front of its group, by the figures as they are.
 
     `epsilon` (differences in the objective's unit) and `tolerance` (fractions) are ties: a row leaves the front only
     when another is no worse on all objectives and better by more than a tie on one. That relation is transitive, so a
     dominated row that is added changes nothing. Without ties this is the exact front; equal rows are on it together.
+    `groups` are the rows' places by group, where the caller has parted them already.
     """
     ways = directions(objectives)
     costs = _costs(rows, ways)
     bars = _bars(costs, ways, epsilon or {}, tolerance or {})
     flags = np.zeros(len(costs), dtype=bool)
-    for members in _groups(rows):
+    for members in _groups(rows) if groups is None else groups:
         flags[members] = _undominated(costs[members], bars[members])
     return [bool(flag) for flag in flags]
 
@@ -110,7 +113,9 @@ def on_front(rows: Rows) -> list[bool]:
     return [bool(flag) for flag in flags]
 
 
-def front_with_intervals(rows: Rows, objectives: Sequence[str] | Mapping[str, Direction]) -> list[Verdict]:
+def front_with_intervals(
+    rows: Rows, objectives: Sequence[str] | Mapping[str, Direction], *, groups: Groups | None = None
+) -> list[Verdict]:
     """Say whether a row is on the front for sure, maybe or not, given what its figures may be (`ties.span`).
 
     `sure`: no row at its best dominates this row at its worst. `no`: some row at its worst dominates this row at its
@@ -120,7 +125,7 @@ def front_with_intervals(rows: Rows, objectives: Sequence[str] | Mapping[str, Di
     point = _costs(rows, ways)
     best, worst = _spans(rows, ways)
     verdicts = np.full(len(point), "no", dtype=object)
-    for members in _groups(rows):
+    for members in _groups(rows) if groups is None else groups:
         known = members[~_some(np.isnan(point[members]))]
         # What dominates anything has a row of its own front that dominates it too, so only fronts are compared. Rows of
         # the first one dominate themselves at their worst and might hide others: they are compared one by one.
@@ -220,19 +225,36 @@ def _spans(rows: Rows, ways: Mapping[str, Direction]) -> tuple[Floats, Floats]:
 
 
 def _groups(rows: Rows) -> list[NDArray[np.intp]]:
-    """Split the rows' places into groups that may be compared."""
+    """Split the places of the current rows into groups that may be compared."""
     if isinstance(rows, Sequence | Mapping):
         if isinstance(rows, Sequence):
             columns: list[Sequence[Any]] = [[getattr(row, name) for row in rows] for name in GROUP]
         else:
             columns = [rows[name] for name in GROUP]
-        members: dict[tuple[object, ...], list[int]] = {}
-        for place, group in enumerate(zip(*columns, strict=True)):
-            members.setdefault(group, []).append(place)
-        return [np.array(places, dtype=np.intp) for places in members.values()]
+        return parted(columns, _former(rows))
     if rows.empty:
         return []
-    return [np.asarray(places) for places in rows.groupby(list(GROUP), dropna=False, sort=False).indices.values()]
+    found = [np.asarray(places) for places in rows.groupby(list(GROUP), dropna=False, sort=False).indices.values()]
+    if former := _former(rows):
+        found = [kept for places in found if len(kept := places[~np.isin(places, list(former))])]
+    return found
+
+
+def parted(columns: Sequence[Sequence[Any]], without: Set[int] = frozenset()) -> list[NDArray[np.intp]]:
+    """Give the places at which all columns agree, a group each, without some places."""
+    members: dict[tuple[object, ...], list[int]] = {}
+    for place, group in enumerate(zip(*columns, strict=True)):
+        if place not in without:
+            members.setdefault(group, []).append(place)
+    return [np.array(places, dtype=np.intp) for places in members.values()]
+
+
+def _former(rows: Rows) -> set[int]:
+    """Give the places of superseded and retracted rows; only a store's columns say which are."""
+    if isinstance(rows, Sequence):
+        return set()
+    said = [rows[name] for name in columns.OF_FORMER if name in rows]
+    return {place for column in said for place, why in enumerate(column) if why}
 
 
 def _dominates(costs: Floats, point: Floats) -> Flags:

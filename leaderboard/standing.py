@@ -45,14 +45,16 @@ class Standing:
         return asdict(self)
 
 
-def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None) -> Standing:
-    """Compare a row with those of its data set, split, device, batch, threads and source.
+def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None) -> Standing | None:
+    """Compare a row with the current ones of the same data and device; None for one that is not current.
 
     Without `objectives`: AUC (else accuracy), median latency and size, those that the group has.
     """
     figures = directions()
     bounds = [f"{name}{end}" for name in with_interval(figures) for end in ("_lo", "_hi")]
     peers = store.peers(row, ("row_id", "model", "teacher", "scheme", *pareto.GROUP, *figures, *bounds))
+    if row.key not in peers["row_id"]:
+        return None
     ways = pareto.directions(objectives or _usual(peers))
     place = peers["row_id"].index(row.key)
     beaten = tuple(

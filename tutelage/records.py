@@ -1,19 +1,20 @@
 """The types that the packages exchange: frozen, validated, with a JSON round trip and a content id each.
 
 search, distill, quant, bench and leaderboard import this module and no other of `tutelage`; it re-exports
-`comparison`, `inputs` and `record`.
+`arch`, `comparison`, `inputs` and `record`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from numbers import Real
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator
 
+from .arch import OFA_SLOTS as OFA_SLOTS
+from .arch import Arch as Arch
 from .comparison import DEFAULT_MARGIN as DEFAULT_MARGIN
 from .comparison import MIN_SEEDS as MIN_SEEDS
 from .comparison import Comparison as Comparison
@@ -31,94 +32,16 @@ from .record import ID_DIGITS as ID_DIGITS
 from .record import Record as Record
 from .record import content_id as content_id
 
-# numpy's numbers are registered as real ones; so typed, a comparison is not narrowed to what `Real` promises.
-_ANY_NUMBER: Any = Real
 Role = Literal["teacher", "student", "baseline"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 # The host of a device that cannot be reached from here: its latency is predicted, never measured.
 UNREACHABLE = "unreachable"
 
-# The slots of Once for All's spaces, by the beginning of their names: for each stage the blocks that are always there
-# and how many more its depth may add. ProxylessNAS ends with one block of fixed depth.
-OFA_SLOTS: dict[str, tuple[tuple[int, int], ...]] = {
-    "ofa_mbv3": ((0, 4),) * 5,
-    "ofa_proxyless": (*((0, 4),) * 5, (1, 0)),
-    "ofa_resnet50": ((2, 2), (2, 2), (4, 2), (2, 2)),
-}
-# ResNet50D's d[0] is no stage's: it keeps the stem's residual block at 2 and leaves it out below.
-_RESNET = "ofa_resnet50"
-_RESNET_STEM_DEPTH = 2
-
 
 def utc_now() -> str:
     """Give the time as rows store it, e.g. `2026-11-20T22:10:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Arch(Record):
-    """One architecture of a space, in the field's JSON (OFA, DyNAS-T, HELP) and in canonical form.
-
-    `ks`, `e`, `d` are per slot, per slot and per stage; `r` is the input size in pixels; `w` (ResNet50D only) holds
-    the width choices by index. Slots of blocks beyond a stage's depth are inactive: they are set to 0, so two archs
-    that differ only in filler are equal. Compact lists (one entry an active block) are accepted and spread out. Slots
-    are known here for Once for All's spaces; lists of another space stay as given, with one entry a slot.
-    """
-
-    space: str
-    ks: tuple[int, ...] = ()
-    e: tuple[float, ...] = ()
-    d: tuple[int, ...]
-    r: int = Field(gt=0)
-    w: tuple[int, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _canonical(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping | Arch):
-            raise ValueError(f"an architecture is a mapping of space, ks, e, d and r, not {data!r}")
-        data = dict(data)
-        for key in ("ks", "e", "d", "w"):
-            values = data.get(key)
-            if values is not None and not _are_numbers(values):
-                raise ValueError(f"{key} is a list of numbers, not {values!r}")
-        depth = [int(value) for value in data.get("d") or ()]
-        slots = next((s for start, s in OFA_SLOTS.items() if str(data.get("space", "")).startswith(start)), None)
-        if slots is None:
-            return data
-        if slots is OFA_SLOTS[_RESNET]:
-            data["d"] = depth = _resnet_depths(depth)
-            depth = depth[1:]
-        active = _active_slots(depth, slots)
-        for key in ("ks", "e"):
-            if data.get(key):
-                data[key] = _spread(key, data[key], active)
-        return data
-
-    @model_validator(mode="after")
-    def _plain_numbers(self) -> Self:
-        for value in (*self.ks, *self.e):
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"ks and e must be finite and not negative, got {value}")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the field's JSON: whole expand ratios are written as integers, absent lists are left out."""
-        data: dict[str, Any] = {"space": self.space, "d": list(self.d), "r": self.r}
-        if self.ks:
-            data["ks"] = list(self.ks)
-        if self.e:
-            data["e"] = [int(value) if value == int(value) else value for value in self.e]
-        if self.w:
-            data["w"] = list(self.w)
-        return data
-
-    def replace(self, **changes: Any) -> Arch:
-        """Return the same architecture with some fields changed, e.g. `arch.replace(r=64)`."""
-        return Arch.model_validate({**self.to_dict(), **changes})
-
-    def __hash__(self) -> int:
-        return hash((self.space, self.ks, self.e, self.d, self.r, self.w))
 
 
 class Budget(Record):
@@ -198,12 +121,14 @@ class Measurement(Record):
     host_load_before: float | None = None
     host_load_after: float | None = None
     drift: float | None = None  # anchor nets' time now over the time when the profile was made, minus 1; None: unknown
+    processor: str = ""  # the CPU or GPU that ran it, as the device names it
+    power_state: str = ""  # what sets its clock: governor, turbo, battery; empty where the device does not say
     created: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Leave an unknown drift out: measurements filed before there was the field keep their ids."""
-        data = super().to_dict()
-        return data if self.drift is not None else {key: value for key, value in data.items() if key != "drift"}
+        """Leave out what is unknown of the fields that came later: older measurements keep their ids."""
+        later = {"drift": None, "processor": "", "power_state": ""}
+        return {key: value for key, value in super().to_dict().items() if key not in later or value != later[key]}
 
     @field_validator("samples_ms")
     @classmethod
@@ -289,10 +214,18 @@ _FIGURES = (
 )
 # What of a row's details says what the row is of; the rest are figures.
 _IDENTITY = ("manifest", "versions", "python", "cpu", "side_px", "imported_from")
+# Rows are comparable where all of these agree: the data that they were evaluated on, and the device as it was measured.
+DATA_KEY = ("dataset", "manifest", "split", "fold", "image_size")
+DEVICE_KEY = ("device", "processor", "runtime", "runtime_version", "threads", "batch", "precision", "power_state")
+# Fields that came after ids were given out: an empty one is no part of an id that is computed from the content.
+_LATER_FIELDS = ("manifest", "fold", "image_size", "processor", "runtime_version", "precision", "power_state")
 
 
 class Row(Record):
-    """One line of the leaderboard. A figure that was not measured is `None`, never 0."""
+    """One line of the leaderboard. A figure that was not measured is `None`, never 0.
+
+    Two rows are equal where they say the same; the id that a store gave a row is no part of what it says.
+    """
 
     model: str
     role: Role
@@ -300,10 +233,17 @@ class Row(Record):
     teacher: str = ""
     recipe: str = ""
     dataset: str
+    manifest: str = ""  # hash of the files, labels, groups and splits; empty: not known
     split: str = "test"
+    fold: int | None = None  # None: the set was not split into folds
+    image_size: int | None = None  # pixels at which images were decoded; a network may take them resized
     scheme: str = "fp32"
     runtime: str = ""
+    runtime_version: str = ""
     device: str = ""
+    processor: str = ""  # the CPU or GPU that ran it
+    precision: str = ""  # of the device profile: what fp32 files are computed in; `scheme` is the file's own
+    power_state: str = ""  # governor, turbo and battery during the measurement; empty: not known
     batch: int | None = None
     threads: int | None = None
     accuracy: float | None = None
@@ -336,55 +276,60 @@ class Row(Record):
             return None
         return abs(value) if value == 0 else value
 
+    _stored_id: str = PrivateAttr("")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Row) and self.__dict__ == other.__dict__
+
+    def filed_as(self, row_id: str) -> Row:
+        """Give this row with the id that a store holds it under."""
+        row = self.model_copy()
+        row._stored_id = row_id
+        return row
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Row:
+        """Copy the row; a changed copy is another row, without the stored id."""
+        row = super().model_copy(update=update, deep=deep)
+        if update:
+            row._stored_id = ""
+        return row
+
     @property
     def key(self) -> str:
-        """The id: what makes two rows the same result, whenever it was made.
+        """The id: the stored one, else what makes two rows the same result, whenever it was made.
 
         A row of a run (it says how far it is, `details["state"]`) is named by what it is of: network and file by their
         hashes, recipe, data, device, versions. Its figures come one after the other and keep the id. Any other row is
         named by all that it says.
         """
-        values = {name: value for name, value in self.to_dict().items() if name != "created"}
+        if self._stored_id:
+            return self._stored_id
+        empty = ("", None)
+        values = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name != "created" and not (name in _LATER_FIELDS and value in empty)
+        }
         if self.details.get("state") not in STATES:
             return content_id(values)
         made = values["details"].get("how", {})
         weights = (made.get("network") or {}).get("weights") or {}
         hashes = [(made.get("file") or {}).get("sha256"), weights.get("sha256")]
-        later = (*_FIGURES, "measurement", "twin", "details")
+        # The data are said by the details too; what the device was like is known when it was measured.
+        later = (*_FIGURES, *_LATER_FIELDS, "measurement", "twin", "details")
         of = {name: value for name, value in values.items() if name not in later}
         said = {name: values["details"].get(name) for name in _IDENTITY}
         return content_id({**of, **said, "recipe_values": made.get("recipe"), "hashes": hashes})
 
+    @property
+    def identity(self) -> str:
+        """What this is a result of: a later run of the same supersedes the row. Empty where it does not say.
 
-def _are_numbers(values: Any) -> bool:
-    """Say whether this is a list of numbers of the size that genes have."""
-    return isinstance(values, list | tuple) and all(
-        isinstance(value, _ANY_NUMBER) and not isinstance(value, bool) and -1e9 < value < 1e9 for value in values
-    )
-
-
-def _resnet_depths(depth: Sequence[int]) -> list[int]:
-    """Check the length of a ResNet50D arch's `d`, and write its stem as the one value or the other."""
-    if len(depth) != len(OFA_SLOTS[_RESNET]) + 1:
-        raise ValueError(f"d of an ofa_resnet50 arch has 5 entries (stem, 4 stages), got {len(depth)}: {list(depth)}")
-    return [_RESNET_STEM_DEPTH if depth[0] == _RESNET_STEM_DEPTH else 0, *depth[1:]]
-
-
-def _active_slots(depth: Sequence[int], slots: Sequence[tuple[int, int]]) -> list[bool]:
-    """Say which slots hold an active block; fixed stages come last. The space refuses a `d` of another length."""
-    elastic = [stage for stage in slots if stage[1]]
-    stages = [(elastic[min(i, len(elastic) - 1)], more) for i, more in enumerate(depth)]
-    stages += [(stage, 0) for stage in slots if not stage[1]]
-    return [i < base + more for (base, extra), more in stages for i in range(base + extra)]
-
-
-def _spread(key: str, values: Sequence[float], active: Sequence[bool]) -> list[float]:
-    """Mask filler of a full list, or spread a compact list over the active slots."""
-    if len(values) == len(active):
-        return [value if on else 0 for value, on in zip(values, active, strict=True)]
-    if len(values) == sum(active):
-        compact = iter(values)
-        return [next(compact) if on else 0 for on in active]
-    raise ValueError(
-        f"{key} has {len(values)} entries; this depth takes {len(active)} (one a slot) or {sum(active)} (one a block)"
-    )
+        The recipe's name and settings, the network with its role, teachers, scheme and seed, the data and the device.
+        Versions of libraries and of this package are no part: a run by newer ones is a later run of the same thing.
+        """
+        settings = (self.details.get("how") or {}).get("settings")
+        if self.details.get("state") not in STATES or settings is None:
+            return ""
+        names = (*DATA_KEY, *DEVICE_KEY, "source", "recipe", "role", "model", "teacher", "scheme", "seed")
+        return content_id([settings, self.details.get("imported_from"), *(getattr(self, name) for name in names)])

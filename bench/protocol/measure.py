@@ -203,6 +203,8 @@ def _measure_jobs(
             host_load_before=before,
             host_load_after=load_average() if local else None,
             drift=here / anchor_ms - 1 if anchor_ms else None,
+            processor=workers[seats[index].worker].processor,
+            power_state=workers[seats[index].worker].power_state,
             created=utc_now(),
         )
         for index, job in enumerate(jobs)

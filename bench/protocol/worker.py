@@ -62,7 +62,8 @@ class Worker:
         local = argv is None
         adapter = adapter_files(runtime)[0] if runtime else Path()  # none where cores are chosen
         environment = thread_environment(threads)
-        self.version, self.rss, self.cpu, self.pid = "", None, "", 0
+        self.version, self.rss, self.pid = "", None, 0
+        self.cpu, self.processor, self.power_state = "", "", ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._unread = b""
         self._stops = local and hasattr(signal, "SIGSTOP") and sys.platform.startswith("linux")
@@ -98,10 +99,14 @@ class Worker:
         self.stop()
 
     def greet(self, timeout: float = START_SECONDS) -> None:
-        """Wait until the runtime is loaded; fills `version`, `rss` (bytes, before any model), `cpu` and `pid` there."""
+        """Wait until the runtime is loaded; fills what the runner says of itself and of its host.
+
+        `version`, `rss` (bytes, before any model), `pid`, `cpu`, `processor` (the GPU where that runs the models) and
+        `power_state`, what sets its clock.
+        """
         reply = self._receive(timeout)
-        self.pid = reply["pid"]
-        self.version, self.rss, self.cpu = reply["version"], reply["rss"], reply["cpu"]
+        self.version, self.rss, self.pid = reply["version"], reply["rss"], reply["pid"]
+        self.cpu, self.processor, self.power_state = reply["cpu"], reply["processor"], reply["power_state"]
 
     def ask(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
         """Send one request and wait for its reply. Raises WorkerError if it fails, dies or takes too long."""

@@ -1,7 +1,8 @@
 """`Runtime`: the registry entry of a runtime; its file also runs on other hosts, without this package.
 
 An adapter is a class with `prepare()`, which imports the runtime and gives its version, and `load(path, shape, threads,
-precision)`, which gives `(run, effective precision)`: run takes images and gives the model's outputs, as arrays.
+precision)`, which gives `(run, effective precision)`: run takes images and gives the model's outputs, as arrays. One
+that runs models on a GPU has `gpu()` too: its name and what limits its clock, "" where that is not known.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Sequence  # noqa: UP035 - other hosts may have Python 3.8
+import subprocess
+from typing import Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
 
 if __package__:
     from .entry import Run, Runtime
@@ -26,6 +27,18 @@ class Onnxruntime:
         if self.provider not in onnxruntime.get_available_providers():
             raise ValueError(f"this onnxruntime has no {self.provider}: pip install onnxruntime-gpu")
         return str(onnxruntime.__version__)
+
+    def gpu(self) -> Tuple[str, str]:  # noqa: UP006
+        """Name the first CUDA device and its power limit, as the driver does; "" on the CPU, or where it is silent."""
+        if self.provider != "CUDAExecutionProvider":
+            return "", ""
+        query = ["nvidia-smi", "--query-gpu=name,power.limit", "--format=csv,noheader", "--id=0"]
+        try:
+            said = subprocess.check_output(query, stderr=subprocess.DEVNULL, timeout=20)
+        except (OSError, subprocess.SubprocessError):
+            return "", ""
+        name, _, limit = said.decode(errors="replace").strip().partition(", ")
+        return name, f"GPU limit {limit}" if limit else ""
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
         """Open a model file; give a function from images to outputs, and the precision that it computes in."""

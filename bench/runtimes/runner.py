@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import glob
 import importlib.util
 import json
 import os
@@ -64,7 +65,13 @@ def serve(lines: Iterator[str], reply: Callable[[dict[str, Any]], None]) -> None
         reply({"error": f"{type(error).__name__}: {error}"})
         return
     gc.disable()
-    reply({"version": version, "rss": memory()["rss"], "pid": os.getpid(), "cpu": processor()})
+    gpu, limit = adapter.gpu() if hasattr(adapter, "gpu") else ("", "")
+    machine = {
+        "cpu": processor(),
+        "processor": gpu or processor(),
+        "power_state": ", ".join(filter(None, [power_state(), limit])),
+    }
+    reply({"version": version, "rss": memory()["rss"], "pid": os.getpid(), **machine})
     # A dead connection may look open from the remote end for hours: end after a long time without a request.
     _watchdog(job.get("idle"))
     for line in lines:
@@ -133,6 +140,33 @@ def processor() -> str:
             if key.strip() in ("model name", "Model") and value.strip():
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def power_state(root: str = "/sys") -> str:
+    """Say what sets the clock of this host, e.g. `governor powersave, turbo on, on battery`, as far as it is known.
+
+    Times of two power states of one processor are as far apart as those of two processors. Cores of several governors
+    are named together: `governor performance+powersave`.
+    """
+    system = os.path.join(root, "devices", "system", "cpu")
+    governors = _contents(system, "cpu[0-9]*/cpufreq/scaling_governor")
+    said = ["governor " + "+".join(sorted(set(governors)))] if governors else []
+    no_turbo, boost = _contents(system, "intel_pstate/no_turbo"), _contents(system, "cpufreq/boost")
+    if no_turbo or boost:
+        said.append("turbo on" if "0" in no_turbo or "1" in boost else "turbo off")
+    mains = _contents(root, "class/power_supply/*/online")
+    if mains and "1" not in mains:
+        said.append("on battery")
+    return ", ".join(said)
+
+
+def _contents(root: str, pattern: str) -> list[str]:
+    """Read the small files that match a pattern; those that cannot be read are left out."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(root, pattern))):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            found.append(file.read().strip())
+    return found
 
 
 def memory() -> dict[str, int | None]:

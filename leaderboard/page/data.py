@@ -10,16 +10,16 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tutelage.leaderboard import names, pareto
-from tutelage.leaderboard.columns import COLUMNS, Column, costs, known, qualities
+from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, costs, known, qualities
 from tutelage.leaderboard.export import finite, for_people, frame
 from tutelage.leaderboard.filters import grammar
-from tutelage.records import Comparison, Row, utc_now
+from tutelage.leaderboard.names import data_names, device_names
+from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row, utc_now
 
 from .verdicts import Verdicts
 
@@ -54,7 +54,7 @@ def embedded(
     language = grammar()
     language["kinds"] |= {name: "plain" for name in others if name not in language["kinds"]}
     written = [one for one in known() if one.words is not None and one.name in found]
-    texts = [one for one in known() if one.is_text and one.name in found and one.name != "measurement"]
+    texts = [one for one in known() if one.is_text and one.name in found and one.name in page_columns()]
     filled = {*figures, *qualities(), *costs(), "on_front", *(one.name for one in written)}
     filled |= {one.name for one in texts if (found[one.name] != "").any()}
     head = {
@@ -80,7 +80,8 @@ def embedded(
 
 def page_columns() -> tuple[str, ...]:
     """Name what a store's frame must hold for the page; details are read of single rows."""
-    return tuple(one.name for one in known() if one.name not in ("on_front", "details", "measurement"))
+    unread = ("on_front", "details", "measurement", *OF_FORMER)
+    return tuple(one.name for one in known() if one.name not in unread)
 
 
 def _about(one: Column) -> dict[str, Any]:
@@ -135,26 +136,14 @@ def _named(found: pd.DataFrame) -> dict[str, Any]:
         for model, teacher, scheme, role, source in rows
     ]
     columns = dict(zip(("title", "short", "teacher", "kind"), zip(*called, strict=True), strict=False))
-    places = [
-        dataset if split in ("", "test") else f"{dataset} · {split}"
-        for dataset, split in zip(found["dataset"], found["split"], strict=True)
-    ]
-    rigs = [_rig(*one) for one in zip(found["device"], *(_plain(found[n]) for n in ("batch", "threads")), strict=True)]
+    keys = {name: _listed(found[name]) for name in (*DATA_KEY, *DEVICE_KEY)}
+    places, rigs = data_names(keys), device_names(keys)
     columns |= {"place": tuple(places), "rig": tuple(rigs)}
     return {
         "kinds": names.KINDS,
         "names": {name: _coded(_series(values)) for name, values in columns.items()},
         "fronts": _fronts(found, places, rigs),
     }
-
-
-@lru_cache(maxsize=1024)
-def _rig(device: str, batch: float, threads: float) -> str:
-    """Name the device with the batch and the threads of its measurements, where they are not one."""
-    if not device:
-        return ""
-    parts = [device, f"batch {batch:g}" * (batch > 1), f"{threads:g} threads" * (threads > 1)]
-    return " · ".join(part for part in parts if part)
 
 
 def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> dict[str, str]:
@@ -165,17 +154,17 @@ def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> 
     """
     import pandas as pd
 
-    ground: dict[str, Any] = {"dataset": places, "device": rigs, "source": found["source"].tolist()}
-    ground |= dict.fromkeys(("split", "batch", "threads"), "")  # the places and rigs say these
+    groups = pareto.parted([places, rigs, found["source"].tolist()])
     measured = (found["source"] == "measured").to_numpy()
     drawn = [one.name for one in known() if _is_drawn(one.name, found)]
     values: dict[str, Any] = {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in drawn}
-    fronts, grouped = {}, pd.DataFrame(ground | values)
+    fronts, figures = {}, pd.DataFrame(values)
     for quality in (name for name in qualities() if name in values):
         for cost in (name for name in costs() if name in values):
             pair = (quality, cost)
-            verdicts = [_VERDICTS[verdict] for verdict in pareto.front_with_intervals(grouped, pair)]
-            codes = np.array(verdicts, np.int64) + 4 * np.array(pareto.front(grouped, pair), np.int64)
+            verdicts = [_VERDICTS[verdict] for verdict in pareto.front_with_intervals(figures, pair, groups=groups)]
+            is_on = pareto.front(figures, pair, groups=groups)
+            codes = np.array(verdicts, np.int64) + 4 * np.array(is_on, np.int64)
             codes[~measured | np.isnan(values[quality]) | np.isnan(values[cost])] = 0
             fronts[f"{quality}|{cost}"] = "".join(map(str, codes.tolist()))
     return fronts
@@ -187,8 +176,12 @@ def _is_drawn(name: str, found: pd.DataFrame) -> bool:
     return is_axis and name in found and bool(found[name].notna().any())
 
 
-def _plain(column: pd.Series[Any]) -> list[float]:
-    return [float(value) for value in column.to_numpy(dtype=np.float64, na_value=1.0)]
+def _listed(column: pd.Series[Any]) -> list[Any]:
+    """List a column with None for what is empty; pandas' NA equals nothing, itself included."""
+    if str(column.dtype).lower() != "int64":
+        return list(column)
+    values: list[Any] = column.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+    return [None if value != value else value for value in values] if column.hasnans else values
 
 
 def _series(values: Sequence[Any]) -> pd.Series[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.best import PairTest, best_students, best_teacher
-from tutelage.records import Comparison, Row
+from tutelage.records import DATA_KEY, Comparison, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +58,8 @@ def decide(rows: Sequence[Row], on_validation: PairTest | None = None, on_test: 
     order = _by_interest(rows, wanted)
     grounds: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
     for row in order:
-        if row.details.get("predictions") and row.details.get("manifest"):
-            ground = grounds.setdefault((row.dataset, row.split, row.details["manifest"]), {})
+        if row.details.get("predictions") and row.manifest:
+            ground = grounds.setdefault(tuple(getattr(row, name) for name in DATA_KEY), {})
             ground.setdefault(_file_of(row), []).append(row)
     files: dict[str, int] = {}
     pairs: dict[tuple[int, int], tuple[Comparison, ...]] = {}
@@ -90,8 +90,7 @@ def _headlines(rows: Sequence[Row], on_validation: PairTest | None) -> tuple[Hea
     found = []
     for group in groups.values():
         for student in best_students(group, on_validation)[:1]:
-            same = [row for row in group if row.details.get("manifest") == student.details.get("manifest")]
-            teacher = best_teacher(same)
+            teacher = best_teacher(group)
             found.append(Headline(student.key, teacher.key if teacher else ""))
     return tuple(found)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tutelage.leaderboard.names import KINDS
 from tutelage.records import InputError, Row
 
-from .front import MARKS, PANEL_INCHES, add_legend, axis_of, comparable, kind_of, save, style_axis
+from .front import MARKS, PANEL_INCHES, add_legend, axis_of, comparable, group_titles, kind_of, save, style_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(groups), squeeze=False, sharey=len({g[0].dataset for g in groups}) == 1)[0]
-        for panel, group in zip(panels, groups, strict=True):
+        for panel, group, name in zip(panels, groups, group_titles(groups), strict=True):
             steps = _steps(group)
             shown = {row.key: row for pair in steps for row in pair} | {r.key: r for r in group if r.role == "teacher"}
             for row in shown.values():
@@ -71,7 +71,7 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
             style_axis(panel, x, "x", [spot(row)[0] for row in shown.values()])
             style_axis(panel, quality, "y", [])
             panel.margins(0.14)
-            panel.set_title(f"{group[0].dataset} · {group[0].device}".strip(" ·"), loc="left", fontweight="bold")
+            panel.set_title(name, loc="left", fontweight="bold")
         _key(figure, {kind_of(row) for group in groups for row in group})
 
     save(path, (PANEL_INCHES[0] * len(groups), PANEL_INCHES[1] + 0.4), draw)

@@ -15,7 +15,8 @@ import numpy as np
 from tutelage.files import whole_file
 from tutelage.leaderboard import names, pareto
 from tutelage.leaderboard.columns import COLUMNS, Column, column, directions
-from tutelage.records import InputError, Row
+from tutelage.leaderboard.names import data_names, device_names
+from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
 
 from .labels import place_labels
 
@@ -100,10 +101,10 @@ def pareto_plot(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(len(groups), len(costs), squeeze=False)
-        for line, group in zip(axes, groups, strict=True):
+        for line, group, name in zip(axes, groups, group_titles(groups), strict=True):
             for panel, cost in zip(line, across, strict=True):
                 _draw_panel(panel, group, cost, up)
-            line[0].set_title(_group_name(group[0]), loc="left", fontweight="bold")
+            line[0].set_title(name, loc="left", fontweight="bold")
         _legend(figure, [row for group in groups for row in group])
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=9)
@@ -243,9 +244,12 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     add_legend(figure, marks)
 
 
-def _group_name(row: Row) -> str:
-    parts = [row.dataset, row.device, f"batch {row.batch}" if row.batch not in (None, 1) else ""]
-    return " · ".join(part for part in parts if part).replace("$", r"\$")
+def group_titles(groups: Sequence[Sequence[Row]]) -> list[str]:
+    """Name the data and device of each group, apart from those of the others; `$` would start a formula."""
+    first = [group[0] for group in groups]
+    columns = {name: [getattr(row, name) for row in first] for name in (*DATA_KEY, *DEVICE_KEY)}
+    both = zip(data_names(columns), device_names(columns), strict=True)
+    return [" · ".join(part for part in parts if part).replace("$", r"\$") for parts in both]
 
 
 def _short_name(row: Row) -> str:

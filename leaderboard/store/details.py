@@ -84,3 +84,32 @@ def check_details(details: Mapping[str, Any], where: str) -> None:
         field = ".".join(["details", *map(str, first["loc"])])
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: {field} is {_brief.repr(first.get('input'))}: {message}") from error
+
+
+def facts_said(details: Mapping[str, Any], measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what a row of before its `identity` says of its data and device; what it does not say is empty.
+
+    measurement: its raw samples' record, {} where there is none. The versions in the details are no fact about it: they
+    are those of the day on which the row was filed.
+    """
+    data: Any = details
+    for name in ("how", "recipe", "data"):
+        data = data.get(name) if isinstance(data, Mapping) else None
+    said = data if isinstance(data, Mapping) else {}
+    return {
+        "manifest": _text(details.get("manifest")),
+        "fold": _whole(said.get("fold")),
+        "image_size": _whole(said.get("size")),
+        "processor": _text(measurement.get("processor")) or _text(details.get("cpu")),
+        "runtime_version": _text(measurement.get("runtime_version")),
+        "precision": _text(measurement.get("precision")),
+        "power_state": _text(measurement.get("power_state")),
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None

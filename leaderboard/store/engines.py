@@ -28,10 +28,9 @@ BUSY_SECONDS = 60
 
 def open_engine(place: str | Path, read_only: bool) -> Engine:
     """Give an engine for a path, a sqlite: or a postgresql: URL; raise InputError for what cannot be opened."""
-    text = str(place)
-    if "://" in text and not text.startswith("sqlite:"):
-        return _open_server(text, read_only)
-    path = Path(text.removeprefix("sqlite:///")).expanduser().absolute()
+    path = file_of(place)
+    if path is None:
+        return _open_server(str(place), read_only)
     if read_only and not path.is_file():
         raise InputError(f"there is no leaderboard at {path}: run a recipe first, or name another --workspace")
     if not path.parent.is_dir():
@@ -61,6 +60,14 @@ def open_engine(place: str | Path, read_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def file_of(place: str | Path) -> Path | None:
+    """Give the file of a SQLite store; None for a server."""
+    text = str(place)
+    if "://" in text and not text.startswith("sqlite:"):
+        return None
+    return Path(text.removeprefix("sqlite:///")).expanduser().absolute()
 
 
 def _connected(uri: str) -> sqlite3.Connection:

@@ -17,17 +17,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.leaderboard.columns import COLUMNS, Column, by_any_name, known
+from tutelage.leaderboard.columns import COLUMNS, COMPUTED, Column, by_any_name, known
 from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
-from .details import check_details
+from .details import check_details, facts_said
 from .engines import copied
 from .rows import Store
 
 # timm's results-*.csv: percentages, millions of parameters, G MACs. Its infer columns are images/s, which is no
 # single-stream latency, so they stay in the details.
 _TIMM = {"model", "top1", "param_count"}
-_COMPUTED = ("row_id", "on_front")
 # timm names its files after the test set: results-imagenet-real.csv.
 _TIMM_PREFIX = "results-"
 _MOST_MILLIONS = 1e6  # of parameters: a table beyond it counts parameters, not millions
@@ -68,7 +67,7 @@ def mark_imported(row: Row, origin: str) -> Row:
 def _read_store(path: Path) -> tuple[list[Row], list[Measurement]]:
     with TemporaryDirectory() as folder:
         # A copy, so that a store of an older version is read, too, and left as it is.
-        other = Store(copied(path, Path(folder, path.name)))
+        other = Store(copied(path, Path(folder, path.name)), backup=False)
         rows = [mark_imported(row, path.name) for row in other.rows()]
         for row in rows:
             check_details(row.details, f"{path}, model {row.model!r}")
@@ -116,7 +115,7 @@ def _to_row(record: Mapping[str, Any], path: Path, where: str) -> Row:
     values = {
         columns[name].name if name in columns else name: value
         for name, value in record.items()
-        if value not in (None, "") and name not in _COMPUTED
+        if value not in (None, "") and name not in COMPUTED
     }
     for name in ("arch", "details"):
         if isinstance(values.get(name), str):
@@ -134,6 +133,7 @@ def _to_row(record: Mapping[str, Any], path: Path, where: str) -> Row:
         details = _placed(details, columns[name].paths[0] if name in columns else (name,), value)
     details = _storable(details, where)
     check_details(details, where)
+    values = {**{name: said for name, said in facts_said(details, {}).items() if said not in ("", None)}, **values}
     values = {name: value if isinstance(value, float) else _storable(value, where) for name, value in values.items()}
     try:
         return mark_imported(Row.model_validate({**values, "details": details}), path.name)

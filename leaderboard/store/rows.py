@@ -1,7 +1,8 @@
 """The store: every row that was ever measured, in SQLite (WAL) or, for a team, PostgreSQL. Append-only.
 
-A row is named by `Row.key`; one that is there already is left alone, so writers never collide. A row of a run that goes
-on says how far it is, and is superseded, not changed, when it is further: readers see the latest of each id.
+A row is filed under `Row.key` and keeps that id; one that is there already is left alone, so writers never collide. A
+row of a run that goes on is superseded, not changed, when it is further, and so is that of an earlier run of the same
+thing (`superseding.py`). Readers see current rows: the latest of each, without those that people retracted.
 """
 
 from __future__ import annotations
@@ -12,28 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, literal, select
 from sqlalchemy.engine import make_url
 
 from tutelage.leaderboard import columns as registry
 from tutelage.leaderboard.columns import GAINS
 from tutelage.leaderboard.details import read_details
 from tutelage.leaderboard.filters import parse
-from tutelage.leaderboard.pareto import GROUP
-from tutelage.records import STATES, InputError, Measurement, Row
+from tutelage.records import STATES, InputError, Measurement, Row, utc_now
 
 from . import schema
-from .engines import open_engine, plain_errors
+from .engines import file_of, open_engine, plain_errors
+from .migrating import prepare, version_of
+from .superseding import chunks, insert_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Ids looked up in one statement: SQLite takes at most 32,766 values.
-_CHUNK = 500
 # Rows read at once.
 _PART = 2_000
-# Columns that repeat what the details say, and the order in which rows came.
-_NOT_OF_A_ROW = ("number", "row_id", "state", *GAINS)
+# Columns that repeat what the details say, what the store adds, and the order in which rows came.
+_NOT_OF_A_ROW = ("number", "row_id", "state", "identity", *GAINS)
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
 _WRITE_LOCK = 0x7475746C
 
@@ -41,18 +41,21 @@ _WRITE_LOCK = 0x7475746C
 class Store:
     """The leaderboard of a workspace: `Store(path)` for SQLite, `Store("postgresql://...")` for a shared server."""
 
-    def __init__(self, place: str | Path, *, read_only: bool = False, migrate: bool = False) -> None:
+    def __init__(
+        self, place: str | Path, *, read_only: bool = False, migrate: bool = False, backup: bool = True
+    ) -> None:
         """Open a store: to be read as it is, or for writing, when an empty one gets its tables.
 
-        An older schema of one's own file is migrated; a team's server is where the team says so (`migrate`), because
-        colleagues' older versions can then not open it.
+        An older schema of one's own file is migrated after it was copied; a team's server is where the team says so
+        (`migrate`), because colleagues' older versions can then not open it. `backup`: copy a file before.
         """
         self.place = str(place)
         self.read_only = read_only
         self._engine = open_engine(place, read_only)
         if not read_only:
             with self._write() as connection:
-                schema.prepare(connection, migrate or connection.dialect.name == "sqlite")
+                file = file_of(place)
+                prepare(connection, migrate or file is not None, file if backup else None)
         else:
             with self._read() as connection:
                 _check_readable(connection, self.name)
@@ -65,28 +68,37 @@ class Store:
     def add(self, rows: Sequence[Row], measurements: Sequence[Measurement] = ()) -> int:
         """File rows and their measurements in one transaction; return how many rows were new, or newer.
 
-        A row that says how far it is (`details["state"]`) supersedes the one of its id that is not further.
+        A row that says how far it is (`details["state"]`) supersedes the one of its id that is not further, and those
+        of earlier runs of the same thing (`Row.identity`) that are not further.
         """
         samples = [_measurement_values(measurement) for measurement in measurements]
-        values = [_row_values(row) for row in rows]
+        values = [row_values(row) for row in rows]
         with self._write() as connection:
             _insert_missing(connection, schema.measurements, samples, "id")
-            return _insert_newer(connection, values)
+            return insert_rows(connection, values)
 
     def rows(
-        self, filter: str | None = None, *, limit: int | None = None, ids: Sequence[str] | None = None
+        self,
+        filter: str | None = None,
+        *,
+        limit: int | None = None,
+        ids: Sequence[str] | None = None,
+        every: bool = False,
     ) -> list[Row]:
-        """Give the rows that a filter keeps, e.g. `latency_p50_ms<5 and role=student`, or of ids; oldest first."""
-        query = self._query(list(schema.rows.c), filter, limit)
-        chunks = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in _chunks(ids)]
+        """Give the rows that a filter keeps, e.g. `latency_p50_ms<5 and role=student`, or of ids; oldest first.
+
+        every: superseded and retracted ones, too, each in its last state.
+        """
+        query = self._query(list(schema.rows.c), filter, limit, every)
+        queries = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in chunks(ids)]
         with self._read() as connection:
-            return [_to_row(found) for chunk in chunks for found in connection.execute(chunk).mappings()]
+            return [_to_row(found) for one in queries for found in connection.execute(one).mappings()]
 
     def row(self, row_id: str) -> Row:
-        """Give one row by its id or the unambiguous beginning of it."""
+        """Give one row by its id or the unambiguous beginning of it; a superseded or retracted one, too."""
         table = schema.rows
         beginning = func.substr(table.c.row_id, 1, len(row_id)) == row_id.lower()
-        query = select(table).where(beginning, schema.is_current()).limit(2)
+        query = select(table).where(beginning, schema.is_last_state()).limit(2)
         with self._read() as connection:
             found = connection.execute(query).mappings().all()
         if not row_id or len(found) != 1:
@@ -94,19 +106,29 @@ class Store:
             raise InputError(f"{what} has an id that begins with {row_id!r}: see `tutelage leaderboard show`")
         return _to_row(found[0])
 
-    def frame(self, filter: str | None = None, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def frame(
+        self, filter: str | None = None, *, columns: Sequence[str] | None = None, every: bool = False
+    ) -> pd.DataFrame:
         """Give the same rows as a frame (`arch` and `details` stay JSON text): the fast way for 100,000 of them."""
         from tutelage.leaderboard.export import typed_frame
 
-        return typed_frame(self.columns(filter, columns))
+        return typed_frame(self.columns(filter, columns, every=every))
 
     def columns(
-        self, filter: str | None = None, names: Sequence[str] | None = None, *, ids: Sequence[str] | None = None
+        self,
+        filter: str | None = None,
+        names: Sequence[str] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        every: bool = False,
     ) -> dict[str, list[Any]]:
-        """Give columns as lists, oldest row first: of the rows that a filter keeps, or of those with these ids."""
+        """Give columns as lists, oldest row first: of the rows that a filter keeps, or of those with these ids.
+
+        every: of superseded and retracted rows, too, each in its last state.
+        """
         if names is None:
             names = [one.name for one in registry.known() if one.name != "on_front"]
-        return self._columns(names, filter, ids)
+        return self._columns(names, filter, ids, every)
 
     def details(self, ids: Sequence[str]) -> dict[str, str]:
         """Give the `details` of some rows as JSON text, by id."""
@@ -114,11 +136,39 @@ class Store:
         return dict(zip(found["row_id"], found["details"], strict=True))
 
     def peers(self, row: Row, names: Sequence[str]) -> dict[str, list[Any]]:
-        """Give columns of all rows that may share a front with this one (itself among them), oldest first."""
+        """Give columns of all current rows that may share a front with this one, oldest first."""
         table = schema.rows
-        values = {name: getattr(row, name) for name in GROUP}
+        values = {name: getattr(row, name) for name in registry.GROUP}
         alike = [table.c[name].is_(None) if value is None else table.c[name] == value for name, value in values.items()]
-        return self._columns(names, None, None, *alike)
+        return self._columns(names, None, None, False, *alike)
+
+    def retract(self, row_id: str, reason: str | None) -> Row:
+        """Retract the row of an id, or of the beginning of one, for a reason; None: let it stand again.
+
+        Nothing is deleted: readers that ask for every row see it with the reason. InputError where that is so already.
+        """
+        row = self.row(row_id)
+        found = self.columns(names=("retracted",), ids=[row.key], every=True)["retracted"][0]
+        if reason is None and not found:
+            raise InputError(f"row {row.key} is not retracted: there is nothing to undo")
+        if reason is not None and found:
+            raise InputError(f"row {row.key} is retracted already: {found}")
+        if reason is not None and (not reason.strip() or not _is_text(reason)):
+            raise InputError(f"the reason {reason!r} says nothing: write why nobody should use the row")
+        with self._write() as connection:
+            values = {"row_id": row.key, "reason": reason, "created": utc_now()}
+            connection.execute(insert(schema.retractions), [values])
+        return row
+
+    def num_hidden(self, filter: str | None = None) -> tuple[int, int]:
+        """Count the rows of a filter that readers do not see: those superseded by later runs, and the retracted."""
+        rows = schema.rows
+        retracted = rows.c.row_id.in_(schema.retracted_ids())
+        counts = [func.count().filter(condition) for condition in (~schema.is_current() & ~retracted, retracted)]
+        query = self._query(counts, filter, every=True).order_by(None)
+        with self._read() as connection:
+            superseded, taken_back = connection.execute(query).one()
+        return int(superseded), int(taken_back)
 
     def measurement(self, measurement_id: str) -> Measurement:
         """Give the raw samples behind a row (`Row.measurement`)."""
@@ -135,7 +185,7 @@ class Store:
         with self._read() as connection:
             bodies = [
                 body
-                for some in _chunks(ids)
+                for some in chunks(ids)
                 for body in connection.execute(select(table.c.body).where(table.c.id.in_(some))).scalars()
             ]
         return [Measurement.model_validate_json(body) for body in bodies]
@@ -147,35 +197,44 @@ class Store:
 
     def unfinished(self, filter: str | None = None) -> int:
         """Count the rows of a filter whose run goes on, or was stopped: figures of theirs are still to come."""
-        query = self._query([schema.rows.c.number], filter, None).where(schema.rows.c.state.in_(STATES[:-1]))
+        query = self._query([schema.rows.c.number], filter).where(schema.rows.c.state.in_(STATES[:-1]))
         with self._read() as connection:
             return len(connection.execute(query).all())
 
     def version(self) -> int:
-        """Give a number that grows with every row that is filed, a newer one of the same id included."""
+        """Give a number that grows with every row that is filed, a newer one of the same id included, or retracted."""
         with self._read() as connection:
-            return int(connection.execute(select(func.max(schema.rows.c.number))).scalar() or 0)
+            tables = (schema.rows, schema.retractions)
+            return sum(int(connection.execute(select(func.max(one.c.number))).scalar() or 0) for one in tables)
 
     def close(self) -> None:
         self._engine.dispose()
 
     def _columns(
-        self, names: Sequence[str], filter: str | None, ids: Sequence[str] | None, *alike: ColumnElement[bool]
+        self,
+        names: Sequence[str],
+        filter: str | None,
+        ids: Sequence[str] | None,
+        every: bool,
+        *alike: ColumnElement[bool],
     ) -> dict[str, list[Any]]:
-        """Read columns of the table, and those that stand in the details out of their text."""
+        """Read columns of the tables, and those that stand in the details out of their text."""
         table = schema.rows
         by_name = registry.by_any_name()
         named = {name: by_name[name] for name in names}
         wanted = list(dict.fromkeys(named.values()))
-        stored = [one.name for one in wanted if one.name in table.c]
-        inside = [one for one in wanted if one.name not in table.c]
-        query = self._query([table.c[name] for name in stored] + [table.c.details] * bool(inside), filter, None)
+        said: dict[str, ColumnElement[Any]] = {
+            name: make() if every else literal("") for name, make in table.info["expressions"].items()
+        }
+        stored = {one.name: said.get(one.name, table.c.get(one.name)) for one in wanted if not one.at}
+        inside = [one for one in wanted if one.at]
+        query = self._query([*stored.values()] + [table.c.details] * bool(inside), filter, None, every)
         query = query.where(*alike)
-        chunks = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in _chunks(ids)]
+        queries = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in chunks(ids)]
         found: dict[str, list[Any]] = {one.name: [] for one in wanted}
         with self._read() as connection:
             # In parts: the details of 100,000 rows are not held at once.
-            for rows in (part for chunk in chunks for part in connection.execute(chunk).partitions(_PART)):
+            for rows in (part for one in queries for part in connection.execute(one).partitions(_PART)):
                 columns = list(zip(*rows, strict=True))
                 for name, values in zip(stored, columns, strict=False):
                     found[name].extend(values)
@@ -183,8 +242,11 @@ class Store:
                     found[name].extend(texts)
         return {name: found[one.name] for name, one in named.items()}
 
-    def _query(self, columns: list[Any], filter: str | None, limit: int | None) -> Select[Any]:
-        query = select(*columns).where(schema.is_current()).order_by(schema.rows.c.number)
+    def _query(
+        self, columns: list[Any], filter: str | None, limit: int | None = None, every: bool = False
+    ) -> Select[Any]:
+        shown = schema.is_last_state() if every else schema.is_current()
+        query = select(*columns).where(shown).order_by(schema.rows.c.number)
         if filter:
             query = query.where(parse(filter).clause(schema.rows))
         return query if limit is None else query.limit(limit)
@@ -206,7 +268,7 @@ class Store:
 
 
 def _check_readable(connection: Connection, name: str) -> None:
-    found = schema.version_of(connection)
+    found = version_of(connection)
     if found == 0:
         raise InputError(f"{name} holds no leaderboard yet: run a recipe first, or name another --workspace")
     if found != schema.SCHEMA_VERSION:
@@ -224,7 +286,7 @@ def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping
     """Insert what is not there yet and count it: writers take turns, so what was looked up stays true."""
     unique = {value[key]: value for value in reversed(values)}  # of equal ids the first
     num_added = 0
-    for ids in _chunks(list(reversed(unique))):
+    for ids in chunks(list(reversed(unique))):
         there = set(connection.execute(select(table.c[key]).where(table.c[key].in_(ids))).scalars())
         missing = [unique[one] for one in ids if one not in there]
         if missing:
@@ -233,45 +295,10 @@ def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping
     return num_added
 
 
-def _insert_newer(connection: Connection, values: Sequence[Mapping[str, Any]]) -> int:
-    """Insert rows that are not there, or not as far; what a newer one supersedes stays in the table, unseen."""
-    latest: dict[str, Mapping[str, Any]] = {}
-    for value in values:
-        if value["row_id"] not in latest or _supersedes(value, latest[value["row_id"]]):
-            latest[value["row_id"]] = value
-    table, num_added = schema.rows, 0
-    for ids in _chunks(list(latest)):
-        named = select(table.c.number, table.c.row_id).where(table.c.row_id.in_(ids), schema.is_current())
-        numbers = {row_id: number for number, row_id in connection.execute(named)}
-        stated = [row_id for row_id in numbers if latest[row_id]["state"] is not None]
-        there = select(table).where(table.c.number.in_([numbers[row_id] for row_id in stated]))
-        old = {one["row_id"]: dict(one) for one in connection.execute(there).mappings()} if stated else {}
-        newer = [row_id for row_id in stated if _supersedes(latest[row_id], old[row_id])]
-        if newer:
-            connection.execute(insert(schema.superseded), [{"number": numbers[row_id]} for row_id in newer])
-        chosen = [latest[row_id] for row_id in ids if row_id not in numbers or row_id in newer]
-        if chosen:
-            connection.execute(insert(table), chosen)
-        num_added += len(chosen)
-    return num_added
-
-
-def _supersedes(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Say whether a row of the same id is as far as the other, or further, and says something else."""
-    if new["state"] is None or old["state"] is None:
-        return False  # the id is the hash of all that the row says
-    return STATES.index(new["state"]) >= STATES.index(old["state"]) and any(
-        value != old[name] for name, value in new.items() if name != "created"
-    )
-
-
-def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:
-    return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
-
-
-def _row_values(row: Row) -> dict[str, Any]:
-    """Give a row's columns; raise InputError for what no database of ours can hold."""
+def row_values(row: Row) -> dict[str, Any]:
+    """Give a row as the columns of the table; raise InputError for what no database of ours can hold."""
     values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
+    values["identity"] = row.identity or None
     values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
     values["measurement"] = row.measurement or None
     values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)
@@ -279,17 +306,18 @@ def _row_values(row: Row) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise InputError(f"row {row.model!r}: {name} is {value}: a count has at most 63 bits")
-        if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+        if isinstance(value, str) and not _is_text(value):
             raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
     return values | {"row_id": row.key} | schema.gains_of(row.details)
 
 
-def _is_unicode(text: str) -> bool:
+def _is_text(text: str) -> bool:
+    """Say whether a database of ours can hold a text: no NUL, no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in text
 
 
 def _measurement_values(measurement: Measurement) -> dict[str, Any]:
@@ -302,4 +330,4 @@ def _to_row(found: Mapping[Any, Any]) -> Row:
     values["arch"] = None if values["arch"] is None else json.loads(values["arch"])
     values["measurement"] = values["measurement"] or ""
     values["details"] = json.loads(values["details"])
-    return Row.model_validate(values)
+    return Row.model_validate(values).filed_as(found["row_id"])

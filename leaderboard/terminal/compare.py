@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.columns import Column, column, directions, with_interval
 from tutelage.leaderboard.ties import span
-from tutelage.records import Comparison, Row
+from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,10 +30,8 @@ class Difference:
 
 
 def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> list[Difference]:
-    """Compare what may be compared: qualities on one data set and split, latencies on one device."""
-    same_ground = (first.dataset, first.split) == (second.dataset, second.split)
-    rig = ("device", "batch", "threads")
-    same_rig = all(getattr(first, name) == getattr(second, name) for name in rig)
+    """Compare what may be compared: qualities on the same data, latencies on the same device as it was measured."""
+    other_data, other_device = (_difference(first, second, key) for key in (DATA_KEY, DEVICE_KEY))
     found = []
     for name, way in directions().items():
         one = column(name)
@@ -43,10 +41,10 @@ def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> li
         change = verdict = note = ""
         if a is None or b is None:
             note = "not measured for both"
-        elif way == "max" and not same_ground:
-            note = "other data set or split"
-        elif one.is_of_device and not same_rig:
-            note = "other device"
+        elif way == "max" and other_data:
+            note = f"other {other_data}"
+        elif one.is_of_device and other_device:
+            note = f"other {other_device}"
         else:
             change, verdict = _change(one, a, b)
             if way == "max":
@@ -69,19 +67,26 @@ def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequenc
         table.add_column(Text(f"{letter}: {row.model}"), justify="right", overflow="fold")
     table.add_column("B against A", justify="right")
     table.add_column("")
-    for name in ("role", "teacher", "scheme", "dataset", "device"):
-        a, b = getattr(first, name), getattr(second, name)
+    differ = [name for name in (*DATA_KEY, *DEVICE_KEY) if getattr(first, name) != getattr(second, name)]
+    for name in dict.fromkeys(("role", "teacher", "scheme", "dataset", "device", *differ)):
+        a, b = ("" if getattr(row, name) is None else str(getattr(row, name)) for row in (first, second))
         if a or b:
-            table.add_row(name, Text(a or "-"), Text(b or "-"), "", "")
+            table.add_row(column(name).name_for_people, Text(a or "-"), Text(b or "-"), "", "")
     for one in differences(first, second, tests):
         style, sign = marks[one.verdict]
         cells = (column(one.figure).write(value) for value in (one.first, one.second))
         table.add_row(column(one.figure).short_heading, *cells, Text(one.change + sign, style=style), one.note)
     console.print(table)
-    if not tests and (first.dataset, first.split) == (second.dataset, second.split):
+    if not tests and not _difference(first, second, DATA_KEY):
         console.print(
             "No paired test was made: the predictions of both rows on the same images are needed.", style="dim"
         )
+
+
+def _difference(first: Row, second: Row, key: Sequence[str]) -> str:
+    """Name the first part of a key in which two rows differ; "" where they agree in all."""
+    parts = (name for name in key if getattr(first, name) != getattr(second, name))
+    return next((column(name).name_for_people for name in parts), "")
 
 
 def _change(column: Column, a: float, b: float) -> tuple[str, str]:

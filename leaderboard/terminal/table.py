@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.columns import COLUMNS, column, known, with_interval
+from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, column, known, with_interval
 from tutelage.leaderboard.export import columns_of, for_people
 from tutelage.leaderboard.ties import resolutions, tolerances
 from tutelage.records import Arch, InputError, Measurement, Row
@@ -58,15 +58,22 @@ def show_table(
     marked = [marks[place].startswith("*") for place in order]
     shown = _shown(found, order, needed_columns(names), more)
     shown["on_front"] = [marks[place] for place in order]
+    former = {name: [found[name][place] for place in order] for name in OF_FORMER if name in found}
+    former["superseded_by"] = [row_id[:_ID_WIDTH] for row_id in former.get("superseded_by", ())]
+    former = {name: [printable(text) for text in texts] for name, texts in former.items() if any(texts)}
     chosen = [column(name).name for name in names]
     cells = {name: _cells(shown, name) for name in (chosen or _by_priority())}
     cells.setdefault("on_front", shown["on_front"])
     cells.setdefault("model", _cells(shown, "model"))
+    cells |= former
+    if former:
+        cells["row_id"] = _cells(shown, "row_id")
     if console.width < _NARROW and "teacher" in cells:
         cells["teacher"] = [_cut(text, _SHORT_NAME) for text in cells["teacher"]]
     ways = pareto.directions(objectives) if objectives else ()
-    wanted = ("on_front", *(("row_id", *ways) if objectives else ()))
-    shown_names = _in_order(["on_front", "model", *chosen]) if chosen else _fitting(cells, console.width, wanted)
+    wanted = ("on_front", *(("row_id", *former, *ways) if objectives or former else ()))
+    always = _in_order(["on_front", "model", *chosen, *(("row_id", *former) if former else ())])
+    shown_names = always if chosen else _fitting(cells, console.width, wanted)
     table = Table(box=None, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
     for name in shown_names:
         table.add_column(_heading(name), justify="right" if COLUMNS[name].is_number else "left", no_wrap=True)
@@ -109,9 +116,9 @@ def show_row(row: Row, console: Console, *, measurement: Measurement | None = No
         if value in (None, "", {}) or name in ("details", "measurement"):
             continue
         written = json.dumps(value.to_dict()) if isinstance(value, Arch) else str(value)
-        table.add_row(Text(name, style="bold"), Text(_printable(written)))
+        table.add_row(Text(name, style="bold"), Text(printable(written)))
     for name, value in _flat(row.details):
-        table.add_row(Text(name, style="dim"), Text(_printable(value)))
+        table.add_row(Text(name, style="dim"), Text(printable(value)))
     if measurement is not None:
         how = f"{len(measurement.samples_ms)} runs, {measurement.runtime} {measurement.runtime_version}"
         exact = measurement.effective_precision or measurement.precision
@@ -196,10 +203,10 @@ def _cells(columns: Columns, name: str) -> list[str]:
     written = for_people(COLUMNS[name], columns)
     if name == "row_id":
         return [text[:_ID_WIDTH] for text in written]
-    return [_cut(_printable(text)) for text in written] if COLUMNS[name].is_text else written
+    return [_cut(printable(text)) for text in written] if COLUMNS[name].is_text else written
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Keep a name from steering the terminal: control characters are shown, not sent."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
@@ -234,11 +241,11 @@ def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequen
         values = set(found[name])
         only = values.pop() if len(values) == 1 else ""
         if name not in names and only:
-            same.append(f"{name} {_printable(str(only))}")
+            same.append(f"{name} {printable(str(only))}")
     what = ", ".join(objectives) if objectives else "AUC (else accuracy), p50, size"
     size = len(found["dataset"])
     count = f"{size} rows" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
-    parts = [count, *same, f"* on the front of {what} within its data set and device"]
+    parts = [count, *same, f"* on the front of {what} among rows of the same data and device"]
     if objectives:
         parts.append("sure, maybe: by 95 % intervals of quality and latency")
         parts.append(f"tie: within {ties or '.0005 of quality or 5 % of a measured cost'} of a row that dominates it")

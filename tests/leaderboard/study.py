@@ -63,6 +63,7 @@ def study_rows() -> list[Row]:
                 Row(
                     **{"model": model, "teacher": teacher, "role": role, "arch": ARCHS.get(model), "scheme": scheme},
                     **{"recipe": "pneumoniamnist", "dataset": "pneumoniamnist", "runtime": "onnxruntime"},
+                    **{"manifest": "9f2c41d07be1a3aa", "image_size": 28},
                     **{"device": "host-ort-28px", "batch": 1, "threads": 1, "seed": 1},
                     **{"auc": auc, "auc_lo": low, "auc_hi": high, "accuracy": accuracy},
                     accuracy_lo=accuracy - 0.028,
@@ -127,7 +128,6 @@ def _details(rng: np.random.Generator, auc: float, accuracy: float, scheme: str)
         "per_class": {name: {"num": 234 + 156 * n, **figures} for n, name in enumerate(CLASSES)},
         **{"balanced_accuracy": accuracy - 0.03, "f1": accuracy + 0.04, "brier": 0.1, "ece": 0.07},
         "confusion": [[150, 84], [10, 380]],
-        "manifest": "9f2c41d07be1a3aa",
         "how": {
             "command": "tutelage run pneumoniamnist",
             "recipe": {"data": {"path": "/home/someone/data"}},

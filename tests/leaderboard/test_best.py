@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tutelage.leaderboard.best import Candidate, best_student, best_students, best_teacher, choose, quality_of
 from tutelage.records import Comparison, Row
 
-FILE = {"how": {"file": {"path": "artifacts/model.onnx", "sha256": "0"}}, "manifest": "m"}
+FILE = {"how": {"file": {"path": "artifacts/model.onnx", "sha256": "0"}}}
 
 
 def student(model, auc, size=100, latency=1.0, teacher="", **more):
@@ -75,7 +75,7 @@ def test_only_what_can_be_deployed_competes():
 
 
 def test_rows_of_older_data_and_of_other_devices_do_not_compete():
-    old = student("old data", 0.99, created="2026-01-01T00:00:00Z", details={"manifest": "old"})
+    old = student("old data", 0.99, created="2026-01-01T00:00:00Z", manifest="old")
     here = student("here", 0.90, created="2026-02-01T00:00:00Z")
     there = student("there", 0.90, 10, device="y", created="2026-02-01T00:00:01Z")
     assert best_student([old, here, there]).model == "here"
@@ -83,7 +83,7 @@ def test_rows_of_older_data_and_of_other_devices_do_not_compete():
 
 
 def test_newer_data_without_a_figure_leave_the_older_their_best():
-    bare = student("bare", 0.9, created="2026-02-01T00:00:00Z", details={"validation": {}, "manifest": "new"})
+    bare = student("bare", 0.9, created="2026-02-01T00:00:00Z", details={"validation": {}}, manifest="new")
     older = student("older", 0.8, created="2026-01-01T00:00:00Z")
     assert [row.model for row in best_students([bare, older])] == ["older"]
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from tutelage import plugins
 from tutelage.cli.app import app
 from tutelage.leaderboard import columns, pareto
-from tutelage.leaderboard.columns import BUILTIN, Column
+from tutelage.leaderboard.columns import BUILTIN, COMPUTED, Column
 from tutelage.leaderboard.export import export, frame
 from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.page.build import page_text
@@ -177,7 +177,7 @@ def test_every_name_is_one_column_and_every_column_is_explained() -> None:
     names = [name for one in BUILTIN for name in one.names]
     assert len(names) == len(set(names))
     fields = {one.name for one in BUILTIN if not one.at}
-    assert fields == set(Row.model_fields) | {"row_id", "on_front"}
+    assert fields == set(Row.model_fields) | set(COMPUTED)
     for one in BUILTIN:
         assert one.help.endswith((".", "...")), one.name
 
@@ -224,7 +224,7 @@ def test_chosen_columns_are_shown_and_odd_ones_refused(store: Store) -> None:
     names = ["latency_p50_ms", "explanation.road", "gain", "auc"]
     show_table(store.columns(), console, names=names)
     assert console.export_text().splitlines()[0].split()[:3] == ["model", "p50", "(ms)"]
-    for odd, words in (("details", "does not fit a table"), ("power", "no column 'power', the nearest is")):
+    for odd, words in (("details", "does not fit a table"), ("powr", "no column 'powr', the nearest is")):
         with pytest.raises(InputError, match=words):
             show_table(store.columns(), console, names=[odd])
 

@@ -25,8 +25,12 @@ def print_board(
     ties: str,
     limit: int | None,
     columns: str = "",
+    every: bool = False,
 ) -> None:
-    """Print the rows of a store that a filter keeps; only the columns that are shown are read."""
+    """Print the rows of a store that a filter keeps; only the columns that are shown are read.
+
+    every: superseded and retracted ones, too, with two columns that say which these are.
+    """
     from tutelage.leaderboard.export import finite
     from tutelage.leaderboard.terminal.table import columns_to_rank, needed_columns, ranked, show_table
 
@@ -36,24 +40,33 @@ def print_board(
         raise InputError("--columns has no effect on --json, which gives every column: leave one of them out")
     names = [name.strip() for name in columns.split(",") if name.strip()]
     objectives = _objectives(front)
-    found = store.columns(filter, columns_to_rank(objectives))
+    said = ("superseded_by", "retracted") if every else ()
+    found = store.columns(filter, (*columns_to_rank(objectives), *said), every=every)
     if as_json:
         order, marks = ranked(found, objectives, ties) if found["row_id"] else ([], [])
         kept = sorted(order[:limit])  # the store gives rows in the order in which they came in
-        rows = dict(zip(kept, store.rows(ids=[found["row_id"][place] for place in kept]), strict=True))
+        rows = dict(zip(kept, store.rows(ids=[found["row_id"][place] for place in kept], every=every), strict=True))
         records = [
-            {"row_id": found["row_id"][place], **rows[place].to_dict(), **_standing_on_front(marks[place])}
+            {
+                "row_id": found["row_id"][place],
+                **rows[place].to_dict(),
+                **_standing_on_front(marks[place]),
+                **{name: found[name][place] for name in said},
+            }
             for place in order[:limit]
         ]
         print(json.dumps(finite(records)))
         return
 
     def more(ids: list[str]) -> dict[str, list[Any]]:
-        return store.columns(names=needed_columns(names), ids=ids)
+        return store.columns(names=needed_columns(names), ids=ids, every=every)
 
     show_table(found, console, objectives=objectives, ties=ties, limit=limit or MAX_SHOWN, names=names, more=more)
     if unfinished := store.unfinished(filter):
         message = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
+        console.print(message, highlight=False, soft_wrap=True)
+    if not every and any(hidden := store.num_hidden(filter)):
+        message = f"{hidden[0]} superseded and {hidden[1]} retracted rows are not shown: --all shows them."
         console.print(message, highlight=False, soft_wrap=True)
 
 
@@ -76,20 +89,28 @@ def _standing_on_front(mark: str) -> dict[str, Any]:
 def print_row(
     row: Row, store: Store, how: bool, console: Console, as_json: bool = False, front: str | None = None
 ) -> None:
-    """Print one row whole and where it stands among its peers, or what made it."""
+    """Print one row whole and where it stands among its peers, or what it is of."""
     from tutelage.leaderboard.export import finite
     from tutelage.leaderboard.standing import show_standing, standing_of
-    from tutelage.leaderboard.terminal.table import show_row
+    from tutelage.leaderboard.terminal.provenance import lines, provenance, status
+    from tutelage.leaderboard.terminal.table import printable, show_row
 
+    said = provenance(store, row)
     if how:
-        from tutelage.pipeline.operations.reproduce import how_made
-
-        print_figures(how_made(row), console, as_json)
+        if as_json:
+            print(json.dumps(finite(said)))
+            return
+        print_figures({name: printable(words) for name, words in lines(said)}, console)
         return
     objectives = _objectives(front)
+    standing = standing_of(store, row, objectives)
     if as_json:
-        standing = standing_of(store, row, objectives)
-        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), "standing": standing.to_dict()})))
+        hidden = {name: said[name] for name in ("superseded_by", "retracted")}
+        placed = None if standing is None else standing.to_dict()
+        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), **hidden, "standing": placed})))
         return
     show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
-    show_standing(standing_of(store, row, objectives), console)
+    if standing is None:
+        console.print(f"\nOn no front: {printable(status(said))}.", highlight=False, markup=False, soft_wrap=True)
+        return
+    show_standing(standing, console)

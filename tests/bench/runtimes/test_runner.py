@@ -181,3 +181,43 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_the_power_state_is_what_the_host_says_sets_its_clock(tmp_path: Path):
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+    assert runner.power_state(str(tmp_path)) == "", "what a host does not say was made up"
+    for core, governor in enumerate(("performance", "performance", "powersave")):
+        write(f"devices/system/cpu/cpu{core}/cpufreq/scaling_governor", governor)
+    assert runner.power_state(str(tmp_path)) == "governor performance+powersave"
+    write("devices/system/cpu/intel_pstate/no_turbo", "1")
+    write("class/power_supply/AC/online", "1")
+    assert runner.power_state(str(tmp_path)) == "governor performance+powersave, turbo off"
+    write("devices/system/cpu/intel_pstate/no_turbo", "0")
+    write("class/power_supply/AC/online", "0")
+    assert runner.power_state(str(tmp_path)) == "governor performance+powersave, turbo on, on battery"
+    (tmp_path / "devices/system/cpu/intel_pstate/no_turbo").unlink()
+    write("devices/system/cpu/cpufreq/boost", "0")
+    assert runner.power_state(str(tmp_path)) == "governor performance+powersave, turbo off, on battery"
+
+
+def test_a_runner_says_what_it_runs_on(model: ModelFile):
+    with Worker("onnxruntime", [model], threads=1, precision="fp32") as worker:
+        worker.greet()
+        assert (worker.processor, worker.power_state) == (runner.processor(), runner.power_state())
+
+
+def test_a_runtime_of_a_gpu_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from tutelage.bench.runtimes.ort import Onnxruntime
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 700.00 W'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert Onnxruntime("CUDAExecutionProvider").gpu() == ("NVIDIA H100 80GB HBM3", "GPU limit 700.00 W")
+    assert Onnxruntime().gpu() == ("", "")
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert Onnxruntime("CUDAExecutionProvider").gpu() == ("", "")

@@ -10,11 +10,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
 
 from tutelage.leaderboard.filters import parse
-from tutelage.leaderboard.store import Store, import_file
+from tutelage.leaderboard.store import Store, import_file, schema
 from tutelage.records import InputError, Row
+
+from ..filed import dump_of, older_tables, run_row
 
 pytestmark = pytest.mark.slow
 
@@ -266,26 +270,58 @@ def test_a_reader_of_the_server_changes_nothing_and_creates_nothing(url):
 
 
 def test_a_teams_schema_is_migrated_only_where_that_is_asked_for(url):
-    Store(url).close()
+    """A real board of the version before, as `pg_dump` gave it."""
     engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
-    with engine.begin() as connection:  # as version 3 left it
-        connection.execute(text("DROP TABLE superseded"))
-        connection.execute(text("ALTER TABLE rows ADD CONSTRAINT rows_row_id_key UNIQUE (row_id)"))
-        connection.execute(text("DROP INDEX rows_by_id"))
-        connection.execute(text("ALTER TABLE rows DROP COLUMN state"))
-        connection.execute(text("ALTER TABLE rows DROP COLUMN gain_margin"))
-        connection.execute(text("DELETE FROM schema_version WHERE version >= 4"))
+    dump = dump_of("version-5.postgresql.sql.gz")
+    with engine.begin() as connection:  # what begins with a backslash is meant for psql
+        plain = "\n".join(line for line in dump.splitlines() if not line.startswith("\\"))
+        connection.connection.cursor().execute(plain)
+    with engine.begin() as connection:
+        ids = select_ids(connection)
+    engine.dispose()  # the dump left its connection without a search path
     for options in ({"read_only": True}, {}):
-        with pytest.raises(InputError, match=r"schema version 3.*leaderboard migrate") as caught:
+        with pytest.raises(InputError, match=r"schema version 5.*leaderboard migrate") as caught:
             Store(url, **options)
         assert "\n" not in str(caught.value)
     store = Store(url, migrate=True)
-    first = Row(model="m", role="student", dataset="d", details={"state": "evaluated"})
-    assert store.add([first]) == 1
-    complete = first.model_copy(update={"auc": 0.5, "details": {"state": "complete"}})
-    assert store.add([complete]) == 1
-    assert store.rows() == [complete]
-    with pytest.raises(Exception, match="append-only"), engine.begin() as connection:
-        connection.execute(text("DELETE FROM superseded"))
+    assert store.columns(names=("row_id",))["row_id"] == ids
+    assert len(ids) == 8
+    facts = store.columns("source=measured", ("manifest", "image_size", "processor", "runtime_version", "precision"))
+    assert {name: set(values) for name, values in facts.items()} == {
+        "manifest": {"3ecaaa000bf4c6c8"}, "image_size": {32}, "processor": {"AMD EPYC"},
+        "runtime_version": {"1.31.1"}, "precision": {"fp32"},
+    }  # fmt: skip
+    with store._read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, schema.metadata)
+    assert [one for one in differences if "alembic_version" not in str(one)] == []
+    complete = run_row("complete", auc=0.5)
+    assert [store.add([row]) for row in (run_row("evaluated", auc=0.5), complete)] == [1, 1]
+    assert store.rows("recipe=empty and model=m") == [complete]
+    store.retract(complete.key, "made by a test")
+    assert store.rows("recipe=empty and model=m") == []
+    for table in schema.APPEND_ONLY:
+        with pytest.raises(Exception, match="append-only"), engine.begin() as connection:
+            connection.execute(text(f"DELETE FROM {table}"))
     engine.dispose()
     store.close()
+
+
+@pytest.mark.parametrize("version", range(1, schema.SCHEMA_VERSION))
+def test_each_older_version_of_the_server_becomes_todays(url, version):
+    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
+    rows = [Row(model="old", role="student", dataset="d"), run_row("complete", auc=0.9)]
+    with engine.begin() as connection:
+        older_tables(connection, version, rows)
+    store = Store(url, migrate=True)
+    assert store.rows() == rows
+    assert store.add([run_row("complete", auc=0.95, network="v", settings={"distill": {"alpha": 0.5}})]) == 1
+    engine.dispose()
+    store.close()
+
+
+def select_ids(connection: Connection) -> list[str]:
+    """What a reader of version 5 saw."""
+    superseded = "SELECT number FROM public.superseded"
+    current = f"SELECT row_id FROM public.rows WHERE number NOT IN ({superseded}) ORDER BY number"
+    return list(connection.execute(text(current)).scalars())

@@ -1,103 +1,183 @@
-"""Stores of other versions: older ones are migrated with their rows, newer ones are refused."""
+"""Stores of other versions: older ones are migrated with their rows and ids after a copy, newer ones are refused."""
 
+import logging
+import os
 import sqlite3
+from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from tutelage.cli.app import app
-from tutelage.leaderboard.columns import GAINS
-from tutelage.leaderboard.store import Store, import_file
+from tutelage.leaderboard.store import Store, import_file, migrating, schema
 from tutelage.leaderboard.store.schema import SCHEMA_VERSION
 from tutelage.records import InputError, Row
 
-from ..filed import integrity, run_row
+from ..filed import dump_of, integrity, older_store, real_board, run_row
+
+GAINED = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "delong_p": 0.008, "accuracy": None, "margin": 0.02}
+OLD_ROWS = [
+    Row(model="distilled", role="student", dataset="d", details={"gain_over_twin": GAINED}),
+    Row(model="control", role="student", dataset="d"),
+]
 
 
-def test_version_1_is_migrated_with_its_rows(tmp_path, monkeypatch):
-    from tutelage.leaderboard.store import schema
+def leaderboard(*words: object, workspace: Path) -> None:
+    app(["leaderboard", *map(str, words), "--workspace", str(workspace)], standalone_mode=False)
 
-    path = tmp_path / "leaderboard.db"
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 1)
-        Store(path).add([Row(model="old", role="student", dataset="d")])
+
+def version_in(path: Path) -> int:
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (0,)
-    with pytest.raises(InputError, match="schema version 1"):
+        return int(connection.execute("SELECT max(version) FROM schema_version").fetchone()[0])
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_each_older_version_becomes_todays_with_its_rows(tmp_path, version):
+    path = tmp_path / "leaderboard.db"
+    rows = [*OLD_ROWS, run_row("complete", auc=0.9)]
+    older_store(path, version, rows)
+    with pytest.raises(InputError, match=rf"schema version {version}.*leaderboard migrate"):
         Store(path, read_only=True)
-    assert [row.model for row in Store(path).rows()] == ["old"]
-    assert Store(path).columns(names=["model"]) == {"model": ["old"]}
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (SCHEMA_VERSION,)
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (6,)
-
-
-def test_version_4_gets_the_margins_of_its_gains(tmp_path):
-    path = tmp_path / "leaderboard.db"
-    details = {"gain_over_twin": {"auc": 0.012, "margin": 0.02}}
-    Store(path).add([Row(model="distilled", role="student", dataset="d", details=details)])
-    with sqlite3.connect(path) as connection:
-        connection.execute("ALTER TABLE rows DROP COLUMN gain_margin")
-        connection.execute("DELETE FROM schema_version WHERE version >= 5")
-    assert Store(path).columns(names=["gain_auc", "gain_margin"]) == {"gain_auc": [0.012], "gain_margin": [0.02]}
-
-
-def test_version_2_is_migrated_and_its_gains_become_columns(tmp_path):
-    path = tmp_path / "leaderboard.db"
-    gained = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "delong_p": 0.008, "accuracy": None, "mcnemar_p": None}
-    taught = Row(model="taught", role="student", dataset="d", details={"gain_over_twin": gained})
-    alone = Row(model="alone", role="student", dataset="d")
-    Store(path).add([taught, alone])
-    # Make it what version 2 was: no such columns, and no word of later versions.
-    with sqlite3.connect(path) as connection:
-        for name in GAINS:
-            connection.execute(f"ALTER TABLE rows DROP COLUMN {name}")
-        connection.execute("ALTER TABLE rows DROP COLUMN state")
-        connection.execute("DELETE FROM schema_version WHERE version >= 3")
     store = Store(path)
-    assert store.rows() == [taught, alone]
-    found = store.columns(names=["gain_auc", "gain_auc_lo", "gain_auc_p", "gain_accuracy"])
-    assert found == {
-        **{"gain_auc": [0.012, None], "gain_auc_lo": [0.003, None]},
-        **{"gain_auc_p": [0.008, None], "gain_accuracy": [None, None]},
-    }
-    assert [row.model for row in store.rows("gain_auc>1% and gain_auc_p<0.05")] == ["taught"]
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"), sqlite3.connect(path) as connection:
-        connection.execute("UPDATE rows SET gain_auc = 1")
-
-
-def test_a_store_of_version_3_keeps_its_rows_and_ids(tmp_path, demo):
-    path = tmp_path / "leaderboard.db"
-    store = Store(path)
-    store.add(demo[0][:20], demo[1][:20])
-    text = sqlite3.connect(path).execute("SELECT sql FROM sqlite_master WHERE name = 'rows'").fetchone()[0]
-    with sqlite3.connect(path) as connection:  # as version 3 made it
-        connection.execute("DROP TABLE superseded")
-        connection.execute("ALTER TABLE rows RENAME TO current")
-        connection.execute(text.replace("row_id VARCHAR(32) NOT NULL", "row_id VARCHAR(32) NOT NULL UNIQUE"))
-        connection.execute("INSERT INTO rows SELECT * FROM current")
-        connection.execute("DROP TABLE current")
-        connection.execute("ALTER TABLE rows DROP COLUMN state")
-        connection.execute("ALTER TABLE rows DROP COLUMN gain_margin")
-        connection.execute("DELETE FROM schema_version WHERE version >= 4")
-    before = path.read_bytes()
-    page = str(tmp_path / "page.html")
-    for verb in (["show"], ["show", "abc"], ["build", "--out", page], ["export"], ["compare", "a", "b"], ["serve"]):
-        with pytest.raises(InputError, match=r"schema version 3.*leaderboard migrate"):
-            app(["leaderboard", *verb, "--workspace", str(tmp_path)], standalone_mode=False)
-        assert path.read_bytes() == before, f"{verb[0]} changed a store of an older version"
-    imported = Store(tmp_path / "mine.db")
-    assert import_file(imported, path) == 20  # another's older store is read from a copy
-    assert path.read_bytes() == before
-    app(["leaderboard", "migrate", "--workspace", str(tmp_path)], standalone_mode=False)
-    assert Store(path, read_only=True).rows() == demo[0][:20]
-    store = Store(path)
-    assert store.add([run_row("evaluated")]) == store.add([run_row("complete")]) == 1
-    assert store.count() == 21
-    for table in ("rows", "superseded", "measurements"):
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"), sqlite3.connect(path) as connection:
-            connection.execute(f"DELETE FROM {table}")
+    assert store.rows() == rows
+    assert store.columns(names=("row_id",))["row_id"] == [row.key for row in rows]
+    assert store.columns(names=["gain_auc", "gain_auc_p", "gain_margin"]) == {
+        "gain_auc": [0.012, None, None], "gain_auc_p": [0.008, None, None], "gain_margin": [0.02, None, None],
+    }  # fmt: skip
+    with store._read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, schema.metadata)
+    assert [one for one in differences if "alembic_version" not in str(one)] == []
+    with sqlite3.connect(path) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(rows)")]
+        (triggers,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
+    assert columns[-1] == "details", "SQLite would read every figure through the details"
+    assert triggers == 2 * len(schema.APPEND_ONLY)
     assert integrity(path) == "ok"
+    for table in schema.APPEND_ONLY:
+        with sqlite3.connect(path) as connection:
+            connection.execute("INSERT INTO superseded VALUES (1, 'b')")
+            connection.execute("INSERT INTO retractions VALUES (1, 'a', NULL, '')")
+            connection.execute("INSERT INTO measurements VALUES ('m', 'd', 'r', '{}')")
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(f"DELETE FROM {table}")
+            connection.rollback()
+    assert store.add([run_row("complete", auc=0.95, network="v")]) == 1
+
+
+def test_a_real_board_of_the_version_before_keeps_all_that_it_said(tmp_path, caplog, capsys):
+    path = real_board(tmp_path / "leaderboard.db")
+    with sqlite3.connect(path) as connection:
+        shown = "row_id, model, scheme, auc, latency_p50_ms, size_bytes, details"
+        before = connection.execute(
+            f"SELECT {shown} FROM rows WHERE number NOT IN (SELECT number FROM superseded)"
+        ).fetchall()
+    with caplog.at_level(logging.WARNING):
+        leaderboard("show", workspace=tmp_path)
+    assert caplog.messages == [
+        f"{path}: brought from schema version 5 to {SCHEMA_VERSION}; a copy of before is leaderboard.version-5.db"
+    ]
+    copy = tmp_path / "leaderboard.version-5.db"
+    assert version_in(copy) == 5
+    assert integrity(copy) == integrity(path) == "ok"
+    with sqlite3.connect(copy) as connection:
+        assert "\n".join(connection.iterdump()) + "\n" == dump_of("version-5.sqlite.sql.gz")
+    store = Store(path, read_only=True)
+    names = tuple(shown.split(", "))
+    found = store.columns(names=names)
+    assert list(zip(*(found[name] for name in names), strict=True)) == before
+    assert len(store.rows(every=True)) == len(before) == 8, "states of one row are no history"
+    for row in store.rows("source=measured"):
+        facts = (row.manifest, row.fold, row.image_size, row.processor, row.runtime_version, row.precision)
+        assert facts == ("3ecaaa000bf4c6c8", None, 32, "AMD EPYC", "1.31.1", "fp32")
+        assert row.key == row.model_copy(update={}).key
+        assert row.key == row.model_copy(update={"created": ""}).key, "today's ids are not those of the version before"
+    # An id that is no hash of what the store holds: filed with `auc_lo` NaN, which SQLite keeps as NULL.
+    (odd,) = store.rows("model=DenseNet-Y")
+    assert odd.key != odd.model_copy(update={"created": ""}).key
+    capsys.readouterr()
+    leaderboard("show", odd.key, workspace=tmp_path)
+    assert "on it by the figures" in capsys.readouterr().out
+    leaderboard("show", odd.key, "--how", workspace=tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not known, so only with rows that lack it too: manifest, image size" in said
+    assert "imported from paper.csv" in said
+
+
+def test_a_row_that_lacks_its_data_is_comparable_with_what_lacks_them_too(tmp_path):
+    """Rows of the version before that say no manifest stay together, apart from those that do."""
+    path = tmp_path / "leaderboard.db"
+    good = Row(model="a", role="student", dataset="d", auc=0.8, size_bytes=9)
+    old = [good, good.model_copy(update={"model": "b", "auc": 0.7})]
+    older_store(path, 5, old)
+    store = Store(path)
+    store.add([old[0].model_copy(update={"model": "new", "manifest": "0123", "auc": 0.99})])
+    shown = store.columns()
+    from tutelage.leaderboard import pareto
+
+    assert dict(zip(shown["model"], pareto.on_front(shown), strict=True)) == {"a": True, "b": False, "new": True}
+
+
+def test_the_verbs_that_read_bring_a_local_board_up_to_date_once(tmp_path, capsys):
+    for place, verb in enumerate((["export"], ["build", "--out", "page.html"], ["migrate"], ["show", "--json"])):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        path = real_board(folder / "leaderboard.db")
+        verb = [str(folder / word) if word.endswith(".html") else word for word in verb]
+        for _ in range(2):
+            leaderboard(*verb, workspace=folder)
+        assert version_in(path) == SCHEMA_VERSION
+        assert sorted(file.name for file in folder.glob("*.version-5*")) == ["leaderboard.version-5.db"], verb
+    capsys.readouterr()
+
+
+def test_a_copy_of_before_never_replaces_another(tmp_path):
+    for _ in range(2):
+        path = tmp_path / "leaderboard.db"
+        path.unlink(missing_ok=True)
+        Store(real_board(path)).close()
+    assert {file.name for file in tmp_path.glob("*.version-5*")} == {
+        "leaderboard.version-5.db", "leaderboard.version-5.2.db",
+    }  # fmt: skip
+
+
+def test_a_board_that_cannot_be_written_is_not_migrated_and_says_so(tmp_path, monkeypatch):
+    path = real_board(tmp_path / "leaderboard.db")
+    before = path.read_bytes()
+    access = os.access  # as for somebody else's folder; the tests may run as root
+    monkeypatch.setattr("os.access", lambda place, mode, **how: mode != os.W_OK and access(place, mode, **how))
+    with pytest.raises(InputError, match=r"schema version 5.*leaderboard migrate"):
+        leaderboard("show", workspace=tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_the_board_as_it_was(tmp_path, monkeypatch):
+    path = real_board(tmp_path / "leaderboard.db")
+    with sqlite3.connect(path) as connection:
+        before = list(connection.iterdump())
+
+    def fail(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patch:  # after the rows were copied into the new table
+        patch.setattr("tutelage.leaderboard.store.details._whole", fail)
+        with pytest.raises(InputError, match="disk is full"):
+            Store(path)
+    with sqlite3.connect(path) as connection:
+        assert list(connection.iterdump()) == before
+    assert len(Store(path).rows()) == 8
+
+
+def test_importing_an_older_board_leaves_it_as_it_is(tmp_path):
+    path = real_board(tmp_path / "theirs.db")
+    before = path.read_bytes()
+    mine = Store(tmp_path / "mine.db")
+    assert import_file(mine, path) == 8
+    assert import_file(mine, path) == 0
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.glob("*.db")) == ["mine.db", "theirs.db"]
+    assert {row.manifest for row in mine.rows("recipe=tiny")} == {"3ecaaa000bf4c6c8"}
 
 
 def test_a_store_of_a_newer_version_is_refused_by_readers_and_writers(tmp_path):
@@ -109,3 +189,4 @@ def test_a_store_of_a_newer_version_is_refused_by_readers_and_writers(tmp_path):
         with pytest.raises(InputError, match=r"schema version 99.*newer tutelage that wrote it") as caught:
             Store(path, **options)
         assert "\n" not in str(caught.value)
+    assert not migrating.is_older(path)

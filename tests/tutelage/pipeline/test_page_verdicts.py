@@ -43,8 +43,9 @@ def rows(tmp_path):
                     teacher="" if name in ("teacher", "control") else "teacher", latency_p50_ms=1.0,
                     scheme="int8-ptq" if name == "int8" else "fp32",
                     size_bytes=25 if name in ("int8", "control") else 99,
+                    manifest="m",
                     details={
-                        "validation": {"auc": auc}, "manifest": "m", "predictions": f"{name}.npz", "threshold": 0.5,
+                        "validation": {"auc": auc}, "predictions": f"{name}.npz", "threshold": 0.5,
                         "how": {"file": {"path": "model.onnx"}},
                     },
                 )
@@ -85,7 +86,7 @@ def test_a_pair_has_the_verdict_that_compare_prints(rows, tmp_path):
 
 def test_a_row_without_its_predictions_or_of_other_images_is_in_no_pair(rows, tmp_path):
     (tmp_path / "control.npz").unlink()
-    other = rows[0].model_copy(update={"details": {**rows[0].details, "manifest": "other"}})
+    other = rows[0].model_copy(update={"manifest": "other"})
     imported = rows[0].model_copy(update={"source": "imported", "details": {}})
     found = page_verdicts([*rows, other, imported], tmp_path)
     assert len(found.pairs) == 3

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tutelage.bench.runtimes.runner import processor
 from tutelage.distill.data.registry import load_dataset
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.workspace import Workspace
@@ -196,13 +198,16 @@ def test_a_row_run_again_gives_the_same_digits(whole: Path, tmp_path: Path) -> N
 
 
 def test_a_row_says_how_it_was_made(whole: Path) -> None:
-    from tutelage.pipeline.operations.reproduce import how_made
-
-    made = how_made(Store(whole / "leaderboard.db").rows()[0])
-    assert made["recipe"] == "tiny"
-    assert made["data manifest"]
-    assert made["version torch"]
-    assert "onnxruntime" in made["device"]
+    row = Store(whole / "leaderboard.db").rows()[0]
+    made = json.loads(succeed("leaderboard", "show", row.key, "--how", "--json", "-w", whole))
+    assert (made["recipe"], made["data"]["fold"], made["data"]["image_size"]) == ("tiny", None, 32)
+    assert made["data"]["manifest"]
+    assert made["versions"]["torch"]
+    assert made["device"]["runtime_version"] == version("onnxruntime")
+    assert made["device"]["processor"] == processor()
+    assert set(made["unknown"]) <= {"power"}, "a run left out what it could know"
+    said = succeed("leaderboard", "show", row.key, "--how", "-w", whole)
+    assert f"manifest {made['data']['manifest'][:8]}, split test, no fold, images of 32 px" in said
 
 
 @pytest.mark.long

@@ -12,13 +12,22 @@ from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
 from tutelage.cli.output_files import check_output
 from tutelage.records import InputError
 
+from .retract import retract
+
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
+app.command("retract")(retract)
 
 
 @app.command("show")
 def board_show(
     row: Annotated[str | None, typer.Argument(help="A row's id (its first digits do); default: all rows.")] = None,
-    how: Annotated[bool, typer.Option("--how", help="Say what made the row: command, recipe, seed, versions.")] = False,
+    how: Annotated[
+        bool, typer.Option("--how", help="Say what the row is of: data, device, recipe, versions, what superseded it.")
+    ] = False,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Superseded and retracted rows, too; they are on no front."),
+    ] = False,
     filter_: Annotated[str | None, typer.Option("--filter", help="e.g. 'latency_p50_ms<5 and role=student'")] = None,
     front: Annotated[str | None, typer.Option(help="Figures of the front, e.g. latency_p50_ms,auc")] = None,
     ties: Annotated[
@@ -42,12 +51,11 @@ def board_show(
     Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq' --front latency_p50_ms,auc[/]
     """
     from tutelage.cli import show as board
-    from tutelage.leaderboard.store import Store
-    from tutelage.pipeline.workspace import database
+    from tutelage.pipeline.operations.board import open_board
 
-    store = Store(database(workspace), read_only=True)
+    store = open_board(workspace)
     if row is not None:
-        given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--columns": columns}
+        given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--columns": columns, "--all": every}
         given |= {"--front": front if how else None}
         if unused := [name for name, value in given.items() if value]:
             raise InputError(f"{', '.join(unused)} has no effect on one row{' and --how' if how else ''}: leave it out")
@@ -55,7 +63,7 @@ def board_show(
         return
     if how:
         raise InputError("--how belongs to one row: give its id, the first column of the table")
-    board.print_board(store, filter_, Console(), as_json, front, ties, limit, columns)
+    board.print_board(store, filter_, Console(), as_json, front, ties, limit, columns, every)
 
 
 @app.command("build")
@@ -75,11 +83,10 @@ def board_build(
     from tutelage.leaderboard.page.data import page_columns
     from tutelage.leaderboard.page.verdicts import decided_ids
     from tutelage.leaderboard.plots.front import chosen_ids, pareto_plot
-    from tutelage.leaderboard.store import Store
+    from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
-    from tutelage.pipeline.workspace import database
 
-    store = Store(database(workspace), read_only=True)
+    store = open_board(workspace)
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     found = store.frame(filter_, columns=page_columns())
@@ -116,6 +123,8 @@ def board_import(
 def board_migrate(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Bring the leaderboard of an older version up to date; older versions of tutelage then cannot open it.
 
+    A workspace's own is brought up to date where a verb opens it, after it was copied; a team's server only by this.
+
     Example: [bold]tutelage leaderboard migrate[/]
     """
     from tutelage.leaderboard.store import Store
@@ -136,12 +145,11 @@ def board_compare(
 
     Example: [bold]tutelage leaderboard compare 8576a5ae 0c2e2c63[/]
     """
-    from tutelage.leaderboard.store import Store
     from tutelage.leaderboard.terminal.compare import show_comparison
+    from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import paired_tests
-    from tutelage.pipeline.workspace import database
 
-    store = Store(database(workspace), read_only=True)
+    store = open_board(workspace)
     rows = (store.row(first), store.row(second))
     show_comparison(*rows, Console(), tests=paired_tests(*rows, workspace))
 
@@ -156,10 +164,10 @@ def board_serve(
     Example: [bold]tutelage leaderboard serve --port 8642[/]
     """
     from tutelage.leaderboard.page.serve import make_server
+    from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
-    from tutelage.pipeline.workspace import database
 
-    server = make_server(database(workspace), port=port, decide=lambda rows: page_verdicts(rows, workspace))
+    server = make_server(open_board(workspace).place, port=port, decide=lambda rows: page_verdicts(rows, workspace))
     print(f"http://{server.server_address[0]!s}:{server.server_address[1]}/", flush=True)
     try:
         server.serve_forever()
@@ -174,6 +182,9 @@ def board_export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="Rows to export.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Superseded and retracted rows, too: two columns say which these are.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Export rows with every column; what was not measured is empty, never 0.
@@ -181,8 +192,7 @@ def board_export(
     Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
     """
     from tutelage.leaderboard.export import FORMATS, export
-    from tutelage.leaderboard.store import Store
-    from tutelage.pipeline.workspace import database
+    from tutelage.pipeline.operations.board import open_board
 
     ending = out.suffix.lower().removeprefix(".") if out is not None else ""
     if format_ is not None and ending in FORMATS and ending != format_:
@@ -190,5 +200,5 @@ def board_export(
     format_ = format_ or (ending if ending in FORMATS else "csv")
     if out is not None:
         check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
-    text = export(Store(database(workspace), read_only=True).frame(filter_), out, format_)
+    text = export(open_board(workspace).frame(filter_, every=every), out, format_)
     print(text if out is None else f"wrote {out}")

@@ -15,15 +15,15 @@ from tutelage.distill.data.dataset import SPLITS
 from tutelage.distill.data.loader import NORMALISATION
 from tutelage.distill.evaluation.evaluate import predict_logits, probabilities
 from tutelage.leaderboard.best import best_student
-from tutelage.leaderboard.store import Store
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, file_hash, open_context
 from tutelage.pipeline.recipe import Recipe, with_changes
-from tutelage.pipeline.workspace import Workspace, database
+from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.bundle.write import Bundle, Preprocess, run_file, write_bundle
 from tutelage.records import Artifact, InputError, Row, Student
 
+from .board import open_board
 from .paired import RowFigures
 
 # Probabilities of one file on one image, then in batches and now: beyond this another file was run.
@@ -84,7 +84,7 @@ def bundle_row(
 
 def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | None) -> Row:
     """Give the row of an id or its beginning, or the best student by validation among those that `filter` keeps."""
-    store = Store(database(workspace.path), read_only=True)
+    store = open_board(workspace.path)
     if row_id is not None:
         if filter is not None:
             raise InputError("--filter has no effect where a row is named: leave one of both out")

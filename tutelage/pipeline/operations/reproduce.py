@@ -1,5 +1,5 @@
-"""Provenance of a row (`how_made`), and the same run again (`reproduce`): counts and accuracy must agree exactly, times
-and memory within a tolerance.
+"""Run the recipe of a row again (`reproduce`): counts and accuracy must agree exactly, times and memory within a
+tolerance.
 """
 
 from __future__ import annotations
@@ -7,16 +7,16 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.leaderboard.store import Store
 from tutelage.pipeline.changes import one_line
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.workspace import Workspace, shared_store
+from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.records import InputError, Row
+
+from .board import open_board
 
 # Figures that the same seed gives again to the digit; the rest are measured and only compared by ratio.
 EXACT = ("accuracy", "auc", "params", "macs", "size_bytes")
@@ -48,22 +48,6 @@ class Agreement:
         return f"{self.now / self.then - 1:+.1%}, {'within' if self.agrees else 'outside'} ±{self.tolerance:.0%}"
 
 
-def how_made(row: Row) -> dict[str, Any]:
-    """Say what made a row: command, recipe, seed, data, versions and device."""
-    if "how" not in row.details:
-        raise InputError(f"row {row.key} was {row.source}: it does not say how it was made")
-    made = row.details["how"]
-    return {
-        "command": made.get("command"),
-        "recipe": row.recipe,
-        "seed": row.seed,
-        "data manifest": row.details.get("manifest"),
-        "device": f"{row.device}: {row.runtime}, {row.threads} threads, batch {row.batch}, {row.details.get('cpu')}",
-        **{f"version {name}": value for name, value in row.details.get("versions", {}).items()},
-        "python": row.details.get("python"),
-    }
-
-
 def check_place(origin: Path, into: Path) -> None:
     """Refuse to run again in the workspace of the row: its stages are done there, so nothing would be run."""
     if origin.expanduser().resolve() == into.expanduser().resolve():
@@ -76,10 +60,11 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
     Counts and accuracies must be exactly equal; times and memory may differ by the recipe's `tolerance`, which
     is how far two halves of one measurement may differ.
     """
-    from tutelage.pipeline import run as pipeline  # it brings torch, which `how_made` does without
+    from tutelage.pipeline import run as pipeline  # it brings torch, which `check_place` does without
 
-    row = Store(shared_store() or origin / "leaderboard.db", read_only=True).row(row_id)
-    how_made(row)
+    row = open_board(origin).row(row_id)
+    if "how" not in row.details:
+        raise InputError(f"row {row.key} was {row.source}: it does not say how it was made")
     if row.details["how"].get("recipe") is None:
         raise InputError(f"row {row.key[:8]} does not hold the recipe that made it: it cannot be run again")
     try:

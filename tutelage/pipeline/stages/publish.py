@@ -19,12 +19,18 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.operations.paired import page_verdicts
-from tutelage.records import Measurement, Row, Student, utc_now
+from tutelage.pipeline.recipe import Recipe
+from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 
 from .evaluate import Judged
 from .gains import Details, details_of
 from .search import Found, draw_search
 
+# How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
+_NO_SETTINGS = (
+    *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
+    *("measure", "explain"),
+)
 _LIBRARIES = ("torch", "timm", "ofa", "onnxruntime", "openvino", "nncf", "tutelage")
 
 
@@ -113,13 +119,9 @@ def _row(
         arch=student.subnet,
         teacher=student.teacher,
         recipe=ctx.recipe.name,
-        dataset=ctx.dataset.name,
-        split="test (leaky split)" if ctx.dataset.leaky else "test",
         scheme=one.variant.scheme,
-        runtime=device.profile.runtime,
-        device=device.name,
-        batch=device.profile.batch,
-        threads=device.profile.threads,
+        **_data_facts(ctx),
+        **_device_facts(device.profile, measurement),
         **_figures(one, more),
         params=student.params,
         macs=student.macs,
@@ -141,6 +143,58 @@ def _row(
             **more,
         },
     )
+
+
+def _data_facts(ctx: Context) -> dict[str, Any]:
+    """Say what a run evaluates on, as fields of a row."""
+    dataset = ctx.dataset
+    return {
+        "dataset": dataset.name,
+        "manifest": dataset.manifest,
+        "split": "test (leaky split)" if dataset.leaky else "test",
+        "fold": ctx.recipe.data.fold,
+        "image_size": ctx.size,
+    }
+
+
+def _device_facts(profile: DeviceProfile, measurement: Measurement | None) -> dict[str, Any]:
+    """Say what a file runs on, as fields of a row: as the measurement found it, before that as the profile says."""
+    return {
+        "device": profile.name,
+        "runtime": profile.runtime,
+        "runtime_version": measurement.runtime_version if measurement else profile.runtime_version,
+        "processor": (measurement.processor if measurement else "") or profile.cpu_model,
+        "precision": profile.precision,
+        "power_state": measurement.power_state if measurement else "",
+        "batch": profile.batch,
+        "threads": profile.threads,
+    }
+
+
+def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]:
+    """Give the settings that one network of a recipe is a result of, without those that are at their default.
+
+    Without the defaults a setting that a later version adds changes nothing. Where the images lie is no setting: their
+    manifest says what they are.
+    """
+    said = recipe.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        exclude={**dict.fromkeys(_NO_SETTINGS, True), "data": {"path", "workers"}},
+    )
+    is_searched = student.subnet is not None and not recipe.students
+    teachers = {student.model} if student.role == "teacher" else set(student.teacher.split("+"))
+    if is_searched:
+        teachers |= set(recipe.supernet.teachers)
+    said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
+    said["students"] = [one for one in said.get("students", ()) if (one.get("title") or one["name"]) == student.model]
+    unused = {
+        "supernet": not is_searched,
+        "distill": student.role == "teacher",
+        "pruned": student.pruned is None,
+        "quantize": scheme == "fp32",
+    }
+    return {name: value for name, value in said.items() if value and not unused.get(name, False)}
 
 
 def _figures(one: Judged, more: Mapping[str, Any]) -> dict[str, float | None]:
@@ -173,6 +227,7 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
         "how": {
             "command": ctx.recipe.command or f"tutelage run {ctx.recipe.name}",
             "recipe": ctx.recipe.model_dump(mode="json"),
+            "settings": settings_of(ctx.recipe, student, one.variant.scheme),
             "network": student.to_dict(),
             "file": one.variant.file.to_dict(),
         },

@@ -1,0 +1,1 @@
+"""The revisions, oldest first; `migrating.prepare` says which of them a store needs."""

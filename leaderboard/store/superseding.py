@@ -1,0 +1,110 @@
+"""Insert rows (`insert_rows`), and say which rows of before they supersede.
+
+Of one id a later state supersedes the earlier. Of one thing (`Row.identity`) a later run supersedes an earlier one when
+it is as far; until then both are shown. Every earlier row is told, so that where the later run is retracted the one
+before it is current again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, insert, select
+
+from tutelage.records import STATES
+
+from . import schema
+
+# Ids looked up in one statement: SQLite takes at most 32,766 values.
+CHUNK = 500
+
+Values = Mapping[Any, Any]
+_T = TypeVar("_T")
+
+
+def insert_rows(connection: Connection, values: Sequence[Values]) -> int:
+    """Insert rows that are not there, or not as far, and count them; what they supersede stays in the table."""
+    latest: dict[str, Values] = {}
+    for value in values:
+        if value["row_id"] not in latest or _is_news(value, latest[value["row_id"]]):
+            latest[value["row_id"]] = value
+    num_added = 0
+    for ids in chunks(list(latest)):
+        numbers = _last_states(connection, ids)
+        stated = [row_id for row_id in numbers if latest[row_id]["state"] is not None]
+        newer = _newer(connection, {row_id: latest[row_id] for row_id in stated}, numbers)
+        if newer:
+            pairs = [{"number": numbers[row_id], "by_id": row_id} for row_id in newer]
+            connection.execute(insert(schema.superseded), pairs)
+        chosen = [latest[row_id] for row_id in ids if row_id not in numbers or row_id in newer]
+        if chosen:
+            connection.execute(insert(schema.rows), chosen)
+            _supersede(connection, {value["identity"] for value in chosen} - {None})
+        num_added += len(chosen)
+    return num_added
+
+
+def chunks(ids: Sequence[_T]) -> list[Sequence[_T]]:
+    """Part ids into what one statement takes."""
+    return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+
+
+def _last_states(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    table = schema.rows
+    named = select(table.c.number, table.c.row_id).where(table.c.row_id.in_(ids), schema.is_last_state())
+    return {row_id: number for number, row_id in connection.execute(named)}
+
+
+def _newer(connection: Connection, latest: Mapping[str, Values], numbers: Mapping[str, int]) -> set[str]:
+    """Give the ids whose row says more than the one that is there, or was run again after another superseded it."""
+    if not latest:
+        return set()
+    table = schema.rows
+    places = [numbers[row_id] for row_id in latest]
+    there = connection.execute(select(table).where(table.c.number.in_(places))).mappings().all()
+    by = schema.superseded
+    hidden = set(connection.execute(select(by.c.number).where(by.c.number.in_(places))).scalars())
+    newer = set()
+    for old in there:
+        new = latest[old["row_id"]]
+        if _is_news(new, old) or (old["number"] in hidden and _is_as_far(new["state"], old["state"])):
+            newer.add(str(old["row_id"]))
+    return newer
+
+
+def _is_news(new: Values, old: Values) -> bool:
+    """Say whether a row of the same id is as far as the other, or further, and says something else."""
+    if new["state"] is None or old["state"] is None:
+        return False  # the id is the hash of all that the row says
+    differs = any(value != old[name] for name, value in new.items() if name != "created")
+    return differs and _is_as_far(new["state"], old["state"])
+
+
+def _is_as_far(state: str, other: str) -> bool:
+    return STATES.index(state) >= STATES.index(other)
+
+
+def _supersede(connection: Connection, identities: Iterable[str]) -> None:
+    """Say of each row of some things which later runs are as far as it is."""
+    table, by = schema.rows, schema.superseded
+    names = (table.c.identity, table.c.created, table.c.number, table.c.row_id, table.c.state)
+    for some in chunks(sorted(identities)):
+        things: dict[str, list[Any]] = {}
+        for row in connection.execute(select(*names).where(table.c.identity.in_(some))):
+            things.setdefault(row.identity, []).append(row)
+        pairs = {pair for thing in things.values() if len(thing) > 1 for pair in _pairs(thing)}
+        for numbers in chunks(sorted({number for number, _ in pairs})):
+            known = connection.execute(select(by.c.number, by.c.by_id).where(by.c.number.in_(numbers)))
+            pairs -= {(number, by_id) for number, by_id in known}
+        if pairs:
+            connection.execute(insert(by), [{"number": number, "by_id": by_id} for number, by_id in sorted(pairs)])
+
+
+def _pairs(thing: Sequence[Any]) -> Iterator[tuple[int, str]]:
+    """Yield the number of an earlier row and the id of a later run that supersedes it."""
+    ordered = sorted(thing, key=lambda row: (row.created, row.number))
+    for earlier, later in combinations(ordered, 2):
+        if earlier.row_id != later.row_id and _is_as_far(later.state, earlier.state):
+            yield earlier.number, later.row_id

@@ -1,0 +1,138 @@
+"""What a run says its rows are of: the data, the device as it was measured, and the settings of one network."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.distill.data.dataset import Dataset
+from tutelage.distill.evaluation.evaluate import evaluate
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.device import Device
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.stages.compress import Variant
+from tutelage.pipeline.stages.evaluate import Judged
+from tutelage.pipeline.stages.gains import gains
+from tutelage.pipeline.stages.publish import file_rows, settings_of
+from tutelage.pipeline.workspace import Workspace
+from tutelage.records import Arch, Artifact, DeviceProfile, Measurement, Row, Student
+
+NUM = 60
+LABELS = np.arange(NUM) % 2
+GROUPS = np.repeat(np.arange(20), 3).astype(str)
+RECIPE: dict[str, Any] = {
+    "name": "folded",
+    "data": {"size": 32, "fold": 1},
+    "teachers": [{"name": "big"}, {"name": "vit"}],
+    "students": [{"name": "small"}, {"name": "tiny", "title": "tiny-half", "options": {"width": 0.5}}],
+}
+SMALL = Student(
+    model="small", role="student", teacher="big", weights=Artifact(kind="w", path="w", sha256="w", size_bytes=1)
+)
+PROFILE = DeviceProfile(name="host-ort", runtime="onnxruntime", runtime_version="1.0", cpu_model="CPU of the profile")
+
+
+def filed(folder: Path, measured: bool = True, *, version: str = "1.31.1", weights: str = "w", **seen: str) -> Row:
+    """File the row of one student in a workspace's leaderboard, as a run does, and give it."""
+    data = Dataset(
+        name="folder", images=np.zeros((NUM, 2, 2, 1), np.uint8), labels=LABELS, class_names=("healthy", "ill"),
+        groups=GROUPS, splits={"test": np.arange(NUM)}, manifest="0123456789abcdef",
+    )  # fmt: skip
+    ctx = Context(Recipe.model_validate(RECIPE), Workspace(folder), data, lambda *_: None, 1)
+    second = 0.2 + 0.6 * LABELS + 0.1 * np.sin(np.arange(NUM))
+    probs = np.stack([1 - second, second], 1).astype(np.float32)
+    figures = evaluate(probs, LABELS, GROUPS, threshold=0.5, bootstrap=100)
+    student = SMALL.model_copy(update={"weights": Artifact(kind="w", path="w", sha256=weights, size_bytes=1)})
+    file = Artifact(kind="onnx", path="m.onnx", sha256="f", size_bytes=1)
+    one = Judged(Variant(student, "fp32", "onnxruntime", file), figures, 0.5, probs, LABELS, figures, "m.npz")
+    measurement = Measurement(
+        device="host-ort", runtime="onnxruntime", runtime_version=version, threads=1, batch=1, precision="fp32",
+        effective_precision="fp32", samples_ms=(1.0, 2.0), **seen,
+    )  # fmt: skip
+    found = {"host-ort": {"f": measurement}} if measured else {}
+    store = Store(ctx.workspace.store)
+    state = "complete" if measured else "evaluated"
+    (row,) = file_rows(ctx, store, [Device(PROFILE, folder, None)], [one], found, gains(ctx, [one]), state=state)
+    return row
+
+
+def facts(row: Row) -> tuple[object, ...]:
+    return (row.processor, row.runtime_version, row.precision, row.power_state)
+
+
+def test_a_row_says_its_data_and_the_device_as_it_was_measured(tmp_path: Path) -> None:
+    early = filed(tmp_path, measured=False)
+    assert (early.manifest, early.split, early.fold, early.image_size) == ("0123456789abcdef", "test", 1, 32)
+    assert facts(early) == ("CPU of the profile", "1.0", "fp32", "")
+    row = filed(tmp_path, processor="Cortex-A76", power_state="governor powersave")
+    assert facts(row) == ("Cortex-A76", "1.31.1", "fp32", "governor powersave")
+    assert row.key == early.key, "the row that goes on became another when it was measured"
+    (back,) = Store(tmp_path / "leaderboard.db").rows()
+    assert (back.key, facts(back)) == (row.key, facts(row))
+    # A measurement of before they were part of one says neither.
+    assert facts(filed(tmp_path / "old")) == ("CPU of the profile", "1.31.1", "fp32", "")
+
+
+def test_a_run_on_another_host_stands_beside_and_one_on_this_host_replaces(tmp_path: Path) -> None:
+    first = filed(tmp_path, processor="here")
+    other = filed(tmp_path, processor="there", weights="v")
+    store = Store(tmp_path / "leaderboard.db")
+    assert [row.key for row in store.rows()] == [first.key, other.key]
+    again = filed(tmp_path, processor="here", weights="u")
+    assert [row.key for row in store.rows()] == [other.key, again.key]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "renamed"}, {"title": "T", "about": "a", "expect": "e", "command": "c"}, {"seed": 4}, {"seeds": 5},
+        {"devices": [{"name": "another"}]}, {"baselines": ["mobilenetv2_100"]}, {"measure": {"samples": 500}},
+        {"explain": {"images": 3}}, {"search": {"evaluations": 7}}, {"data": {"size": 32, "fold": 1, "workers": 7}},
+        {"students": [{"name": "small"}, {"name": "another"}]}, {"quantize": {"method": "minmax"}},
+        {"teachers": [{"name": "big"}, {"name": "vit", "epochs": 3}]}, {"supernet": {"epochs": 3}},
+        {"distill": {"temperature": None, "epochs": 10}},  # said, and as it is by default
+    ],
+)  # fmt: skip
+def test_what_a_network_is_no_result_of_is_no_setting_of_it(changes: dict[str, Any]) -> None:
+    before, after = (Recipe.model_validate({**RECIPE, **more}) for more in ({}, changes))
+    assert settings_of(after, SMALL, "fp32") == settings_of(before, SMALL, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "student", "scheme"),
+    [
+        ({"data": {"size": 32, "fold": 1, "augment": "flip"}}, SMALL, "fp32"),
+        ({"teachers": [{"name": "big", "epochs": 3}]}, SMALL, "fp32"),
+        ({"students": [{"name": "small", "options": {"drop_rate": 0.5}}]}, SMALL, "fp32"),
+        ({"distill": {"epochs": 3}}, SMALL, "fp32"),
+        ({"quantize": {"method": "minmax"}}, SMALL, "int8-ptq"),
+        (
+            {"teachers": [{"name": "big", "lr": 0.5}]},
+            SMALL.model_copy(update={"model": "big", "role": "teacher"}),
+            "fp32",
+        ),
+        (
+            {"students": [{"name": "tiny", "title": "tiny-half"}]},
+            SMALL.model_copy(update={"model": "tiny-half"}),
+            "fp32",
+        ),
+    ],
+)
+def test_what_a_network_is_a_result_of_is_a_setting_of_it(
+    changes: dict[str, Any], student: Student, scheme: str
+) -> None:
+    before, after = (Recipe.model_validate({**RECIPE, **more}) for more in ({}, changes))
+    assert settings_of(after, student, scheme) != settings_of(before, student, scheme)
+
+
+def test_a_searched_student_is_a_result_of_its_supernet() -> None:
+    arch = Arch(space="ofa_mbv3_w1.0", ks=[3] * 20, e=[3] * 20, d=[2] * 5, r=32)
+    student = SMALL.model_copy(update={"arch": arch, "teacher": ""})
+    bare = {**RECIPE, "students": [], "supernet": {"teachers": ["vit"]}}
+    before = Recipe.model_validate(bare)
+    for changes in ({"supernet": {"teachers": ["vit"], "epochs": 3}}, {"teachers": [{"name": "vit", "epochs": 3}]}):
+        assert settings_of(Recipe.model_validate({**bare, **changes}), student, "fp32") != settings_of(
+            before, student, "fp32"
+        )
