@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -65,9 +64,11 @@ class Taught:
         self.numbers: Numbers = {name: kd.options.get(name, default) for name, default in self.loss.numbers.items()}
         self.logits_weight = float(kd.options.get("logits_weight", 0.0))
         self.multi_label = multi_label
-        self.mean_teacher: nn.Module | None = None
+        self.mean_teacher: Any = None
         if "mean_teacher" in kd.options:
-            self.mean_teacher = copy.deepcopy(student).requires_grad_(False)
+            from timm.utils import ModelEmaV3
+
+            self.mean_teacher = ModelEmaV3(student, float(kd.options["mean_teacher"])).requires_grad_(False)
         self.inside: FeatureMethod | None = None
         if self.loss.features:
             live = self._live(example, student_example)
@@ -103,14 +104,8 @@ class Taught:
     @torch.no_grad()
     def follow(self, student: nn.Module) -> None:
         """Move the mean teacher towards the student (Tarvainen and Valpola, NeurIPS 2017)."""
-        if self.mean_teacher is None:
-            return
-        decay = float(self.kd.options["mean_teacher"])
-        for own, new in zip(self.mean_teacher.state_dict().values(), student.state_dict().values(), strict=True):
-            if own.is_floating_point():
-                own.lerp_(new, 1 - decay)
-            else:
-                own.copy_(new)
+        if self.mean_teacher is not None:
+            self.mean_teacher.update(student)
 
     def _teacher(self, batch: LabelledBatch, mix: Mix, student_images: Tensor, classes: int) -> Tensor:
         """Give one teacher's logits `(batch, classes)` for the batch as it was mixed."""
@@ -126,7 +121,7 @@ class Taught:
             return mix.logits(combined, self.temperature, self.multi_label)
         assert self.mean_teacher is not None, "a student without teachers is not distilled"
         with torch.no_grad():
-            logits: Tensor = self.mean_teacher.eval()(student_images).float()
+            logits: Tensor = self.mean_teacher.module.eval()(student_images).float()
         return logits
 
     def _live(self, example: Tensor, student_example: Tensor) -> list[tuple[nn.Module, Tensor, int | None, bool]]:
@@ -136,7 +131,7 @@ class Taught:
             seen = example if target.resolution is None else resize(example, target.resolution)
             found += [(teacher, seen, target.resolution, False) for teacher in target.teachers]
         if self.mean_teacher is not None:
-            found.append((self.mean_teacher, student_example, None, True))
+            found.append((self.mean_teacher.module, student_example, None, True))
         return found
 
 

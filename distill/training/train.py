@@ -5,7 +5,6 @@ It runs on the CPU or one GPU as it is, and on several by `accelerate launch`.
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -135,13 +134,14 @@ def train(
             taught = Taught(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
     projectors = taught.projectors if taught else nn.ModuleList()
     optimizer = build_optimizer([model, projectors], schedule)
-    ema = copy.deepcopy(model).requires_grad_(False) if schedule.ema_decay else None
+    ema = start_average(model, schedule.ema_decay) if schedule.ema_decay else None
+    evaluated = ema.module if ema else model
     weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
 
     fingerprint = ""
     if checkpoint is not None:
         fingerprint = _fingerprint(model, schedule, taught, seed, resolution, loader.identity, val, multi_label)
-    parts = _parts(model, ema, taught)
+    parts = _parts(model, ema.module if ema else None, taught)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
@@ -191,10 +191,8 @@ def train(
             optimizer.step()
             if taught:
                 taught.follow(model)
-            if ema is not None and schedule.ema_decay:
-                # Young averages forget faster (as TensorFlow's): the first weights are noise.
-                done = epoch * num_batches + step
-                _average(ema, model, min(schedule.ema_decay, (done + 1) / (done + 10)))
+            if ema is not None:
+                ema.update(model, step=epoch * num_batches + step + 2)
             sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
             count += len(images)
             if progress:
@@ -203,11 +201,11 @@ def train(
             raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
         record = dict(zip(("loss", "hard", "soft"), _mean(sums, count, accelerator), strict=True))
         record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
-        record |= _validate(ema or model, val_images, val_labels, multi_label, accelerator)
+        record |= _validate(evaluated, val_images, val_labels, multi_label, accelerator)
         run.history.append(record)
         if run.best_epoch < 0 or run.rank(record) > run.rank(run.history[run.best_epoch]):
             run.best_epoch = epoch
-            run.best = {name: value.detach().cpu().clone() for name, value in (ema or model).state_dict().items()}
+            run.best = {name: value.detach().cpu().clone() for name, value in evaluated.state_dict().items()}
         if checkpoint is not None and accelerator.is_main_process:
             _save(checkpoint, fingerprint, run, parts, optimizer)
         accelerator.wait_for_everyone()
@@ -284,14 +282,14 @@ def _from_main(weights: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor
     return {name: broadcast(value.to(accelerator.device)) for name, value in weights.items()}
 
 
-def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the average towards the model: floats by 1 - decay, counters copied."""
-    with torch.no_grad():
-        own, new = ema.state_dict(), model.state_dict()
-        floats = [name for name in own if own[name].is_floating_point()]
-        torch._foreach_lerp_([own[name] for name in floats], [new[name] for name in floats], 1 - decay)
-        for name in own.keys() - set(floats):
-            own[name].copy_(new[name])
+def start_average(model: nn.Module, decay: float) -> Any:
+    """Copy the model for its moving average (timm's `ModelEmaV3`); `update(model, step=t + 1)` makes update t = 1, 2...
+
+    Young averages forget faster, since the first weights are noise: decay t / (t + 9) at most, as TensorFlow's.
+    """
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay, use_warmup=True, warmup_gamma=9, warmup_power=1).requires_grad_(False)
 
 
 @torch.no_grad()
@@ -329,7 +327,7 @@ def _parts(model: nn.Module, ema: nn.Module | None, taught: Taught | None) -> di
     if ema is not None:
         parts["ema"] = ema
     if taught is not None and taught.mean_teacher is not None:
-        parts["mean_teacher"] = taught.mean_teacher
+        parts["mean_teacher"] = taught.mean_teacher.module
     if taught is not None and len(list(taught.projectors.parameters())):
         parts["projectors"] = taught.projectors
     return parts

@@ -13,7 +13,7 @@ from tutelage.distill.losses.hooks import Taps, as_map, last_layer, stage_layers
 from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.schedule import KDConfig, TrainSchedule
-from tutelage.distill.training.train import train
+from tutelage.distill.training.train import start_average, train
 from tutelage.records import InputError
 
 FEATURE_METHODS = [name for name, loss in LOSSES.items() if loss.features]
@@ -181,3 +181,17 @@ def test_named_layers_and_their_errors() -> None:
         run(student_layers=["blocks.1", "blocks.2"], teacher_layers=["blocks.3"])
     with pytest.raises(InputError, match="unknown distillation option 'layers'"):
         run(layers=["blocks.1"])
+
+
+def test_the_average_of_the_weights_by_hand() -> None:
+    """Decay t / (t + 9) until it reaches its end; a counter of batches is copied, not averaged."""
+    net = nn.BatchNorm1d(1)
+    wanted, average = float(net.bias.detach()), start_average(net, 0.4)
+    for t in range(1, 12):
+        net.bias.data.fill_(t)
+        net(torch.ones(2, 1))
+        decay = min(0.4, t / (t + 9))
+        wanted = decay * wanted + (1 - decay) * t
+        average.update(net, step=t + 1)
+        assert float(average.module.bias) == pytest.approx(wanted, rel=1e-5)
+        assert int(average.module.num_batches_tracked) == t
