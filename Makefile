@@ -120,7 +120,7 @@ bench-latency: $(READY)
 RUNTIME ?= onnxruntime
 SIDE ?= 64
 bench-latency-host: $(READY)
-	$(BIN)/python tests/benchmarks/latency_host.py --runtime $(RUNTIME) --side $(SIDE)
+	$(BIN)/python tests/benchmarks/latency_host.py --runtime $(RUNTIME) --resolution $(SIDE)
 
 # One search under FLOPs and one a device under milliseconds; the measured fronts and a figure. It goes on where it was.
 BUDGET_DIR ?= tutelage-workspace/budget-fronts

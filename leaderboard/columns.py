@@ -227,9 +227,11 @@ def _second(name: str, what: str) -> Column:
                   at=(f"second_test.{name}",))  # fmt: skip
 
 
-def _explained(name: str, what: str, better: Direction | None = None) -> Column:
-    return Column(f"explained_{name}", what, "fraction", "explanation", at=(f"explanation.{name}",),
-                  label=f"explanation: {name.replace('_', ' ')}", better=better)  # fmt: skip
+def _explained(name: str, what: str, better: Direction | None = None, former: str = "") -> Column:
+    return Column(f"explained_{name}", what, "fraction", "explanation", better=better,
+                  at=tuple(f"explanation.{each}" for each in (name, former) if each),
+                  former=(f"explained_{former}",) if former else (),
+                  label=f"explanation: {name.replace('_', ' ')}")  # fmt: skip
 
 
 # In the order in which a table for people shows them; files are written in the order of `export.COLUMNS`.
@@ -239,7 +241,7 @@ BUILTIN: tuple[Column, ...] = (
     Column("row_id", "Identifier of the row: a hash of what it is of.", "text", label="id", priority=12),
     Column("model", "Name of the network.", "text", is_usual=True, priority=1),
     Column("role", "teacher, student or baseline.", "text", is_usual=True, priority=15),
-    Column("teacher", "Networks that it was distilled from, joined by +; empty: trained on labels alone.", "text",
+    Column("teacher", "Networks that it was distilled from, joined by +; empty: trained on labels only.", "text",
            is_usual=True, priority=6),
     Column("scheme", "Precision of the file: fp32, int8-ptq, int8-qat ...", "text", is_usual=True, priority=5),
     Column("dataset", "Data set that it was evaluated on.", "text", label="data set", priority=14),
@@ -304,7 +306,7 @@ BUILTIN: tuple[Column, ...] = (
     _explained("sanity_spearman", "Rank correlation with the explanations of a randomized network.", "min"),
     _explained("pointing", "Pointing game: how often the maximum lies inside the mask.", "max"),
     _explained("energy", "Fraction of the map's energy that lies inside the mask.", "max"),
-    _explained("mask_share", "Fraction of the image that the mask covers."),
+    _explained("mask_fraction", "Fraction of the image that the mask covers.", former="mask_share"),
     _explained("teacher_spearman", "Rank correlation with the teacher's explanations.", "max"),
     _explained("teacher_iou", "Overlap (IoU) with the teacher's explanations.", "max"),
     _explained("fp32_spearman", "Rank correlation of an int8 file's explanations with its fp32 network's.", "max"),

@@ -191,7 +191,7 @@ def test_the_commands_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.Monke
         assert code in ((0, None, 3) if words[0] == "search" else (0, None)), line
 
 
-def test_a_recipe_that_does_not_exist_is_told_with_the_nearest() -> None:
+def test_a_recipe_that_does_not_exist_is_reported_with_the_nearest() -> None:
     from tutelage.pipeline.recipe import load_recipe
 
     with pytest.raises(InputError, match="demo"):

@@ -1,7 +1,7 @@
 """Quantities with units, as people write them: `5ms`, `100M`, `8MB`, `35%`; the one reader of options and of filters.
 
-An option is above zero and names its unit (`milliseconds`, `number`, `size_in_bytes`, `share`). A filter compares any
-number with a column: `amount` takes one without a unit in the column's own.
+An option is above zero and names its unit (`milliseconds`, `number`, `size_in_bytes`, `fraction_of`). A filter compares
+any number with a column: `amount` takes one without a unit in the column's own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def size_in_bytes(value: str | float) -> float:
     return _read(value, SIZE)
 
 
-def share(value: str | float) -> float:
+def fraction_of(value: str | float) -> float:
     """Read a percentage: `35%` is .35."""
     return _read(value, SHARE)
 
@@ -75,7 +75,7 @@ def share(value: str | float) -> float:
 def latency_budget(text: str) -> tuple[float, bool]:
     """Read a latency budget: milliseconds and False, or (`35%`) a fraction and True."""
     if text.strip().endswith("%"):
-        if (fraction := share(text)) > 1:
+        if (fraction := fraction_of(text)) > 1:
             raise InputError(f"{text!r} is beyond the largest network, which has 100%: such a budget bounds nothing")
         return fraction, True
     return milliseconds(text), False

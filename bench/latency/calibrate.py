@@ -113,7 +113,7 @@ def calibrate(
             if first is None:
                 first = timed
                 table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
-            log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.judged})
+            log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.must_be_steady})
             took = clock.share(begun, len(held) / (len(jobs) + NUM_ANCHORS))
             labels, noise = combine_sessions(log_ms)
             nets, net_ms = [pool[i] for i in chosen], np.array([labels[f"net {i}"] for i in chosen])
@@ -261,7 +261,7 @@ class _Files:
             self.export_block(spec, path)
             shape = (self.profile.batch, spec.in_channels, spec.in_hw, spec.in_hw)
             group = f"blocks {index // BLOCKS_A_PROCESS}"
-            jobs.append(self._add(path, Job(f"block {spec.key}", path, shape, group, judged=False)))
+            jobs.append(self._add(path, Job(f"block {spec.key}", path, shape, group, must_be_steady=False)))
         return jobs
 
     def convert(self) -> None:

@@ -66,7 +66,7 @@ class Job:
     path: Path
     shape: tuple[int, ...]
     group: str = ""  # models of one named group share a process; empty: a process of its own
-    judged: bool = True  # whether its steadiness counts for the acceptance of the measurement
+    must_be_steady: bool = True  # whether its steadiness counts for the acceptance of the measurement
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,12 @@ def _measure_jobs(
             session.copy([*small, *[True] * NUM_ANCHORS], runtime.load_seconds, copied_load_ms)
             repeats = session.repeats(rounds, samples, min_seconds)
             rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
-            judged = [job.judged for job in jobs]
-            log_ms, unsteadiness, tries = session.time_until_steady(judged, rounds, repeats, tolerance, seed)
+            must_be_steady = [job.must_be_steady for job in jobs]
+            log_ms, unsteadiness, tries = session.time_until_steady(must_be_steady, rounds, repeats, tolerance, seed)
             energy = session.energy(len(jobs), find_meter(runtime.name) if local else None)
         finally:
             stop_workers(workers)
-    effects = _effects(log_ms, session.when, judged)
+    effects = _effects(log_ms, session.when, must_be_steady)
     here = float(np.exp(effects[-len(STREAMING) :].mean()))  # these anchors' geometric mean
     scale = anchor_ms / here if anchor_ms else 1.0
     measurements = {
@@ -212,14 +212,14 @@ def _measure_jobs(
     return TimedJobs(measurements, unsteadiness, here, tries, workers[0].cpu)
 
 
-def _effects(log_ms: Floats, when: Ints, judged: Sequence[bool]) -> Floats:
+def _effects(log_ms: Floats, when: Ints, must_be_steady: Sequence[bool]) -> Floats:
     """Give each model's typical log time; nets and streaming anchors share one drift estimate, small blocks and
     tiny anchors have another.
 
     Contention for memory slows nets that stream their weights, but not models that fit the inner cache.
     """
-    tiny = len(log_ms) - len(judged) - len(STREAMING)
-    nets = np.array([*judged, *[False] * tiny, *[True] * len(STREAMING)])
+    tiny = len(log_ms) - len(must_be_steady) - len(STREAMING)
+    nets = np.array([*must_be_steady, *[False] * tiny, *[True] * len(STREAMING)])
     effects = np.empty(len(log_ms))
     for kind in (nets, ~nets):
         if kind.any():
@@ -307,14 +307,14 @@ class _Session:
         return sum(1e-3 + (each + _settle(ms)) * ms / 1000 for each, ms in counted)
 
     def time_until_steady(
-        self, judged: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
+        self, must_be_steady: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
     ) -> tuple[Floats, float, int]:
         """Time rounds until their halves agree. Returns the log times `(models, rounds)`, how far apart, the tries.
 
         A try that is not steady is not thrown away: the next adds as many rounds, and the halves of all are compared.
         The polish takes medians over rounds, so a burst of load in one try weighs less with every further one.
         """
-        chosen = np.flatnonzero(np.array(judged))
+        chosen = np.flatnonzero(np.array(must_be_steady))
         apart = math.inf
         log_ms = np.empty((len(self.seats), 0))
         self.when = np.empty((len(self.seats), 0), dtype=np.int64)
@@ -322,7 +322,7 @@ class _Session:
         for attempt in range(1, MAX_TRIES + 1):
             more = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
             log_ms = np.concatenate([log_ms, more], axis=1)
-            compared = [*range(len(judged)), *range(len(log_ms) - len(STREAMING), len(log_ms))]
+            compared = [*range(len(must_be_steady)), *range(len(log_ms) - len(STREAMING), len(log_ms))]
             each = halves_apart(log_ms[compared], len(STREAMING))[chosen]
             apart = float(np.percentile(each, 95)) if len(each) else 0.0
             if apart <= tolerance:

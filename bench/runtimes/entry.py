@@ -37,7 +37,7 @@ class Runtime:
     file: str  # the adapter's own file, `__file__`: it is what goes to another host
     extra: str = ""  # the extra of this package that brings it; empty: always installed, or not brought by one
     anchors: str = "anchor"  # the runtime of the anchor nets measured beside it; "anchor" needs only numpy
-    told_apart: bool = False  # another distribution brings a module of that name too
+    ambiguous_module: bool = False  # another distribution brings a module of that name too
     load_seconds: float = 120.0  # within which a model must be loaded
     exported: str = ".onnx"  # what a network is exported to; where it is no suffix above, `converter` makes one
     converter: str = ""  # `module:function` of (conversions, done), see `converters/convert.py`
@@ -53,7 +53,7 @@ class Runtime:
 
     def installed(self) -> bool:
         """Say whether its module can be found; it is not imported for that."""
-        if self.told_apart and not self.version():
+        if self.ambiguous_module and not self.version():
             return False
         try:
             return importlib.util.find_spec(self.module) is not None

@@ -79,5 +79,5 @@ ONNXRUNTIME_CUDA = Runtime(
     adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
     file=__file__,
     anchors="onnxruntime-cuda",
-    told_apart=True,
+    ambiguous_module=True,
 )

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def _devices_run() -> list[Runtime]:
     """List the built-in runtimes, those that are always installed first; the anchors' numpy is none of a device."""
     found = [runtime for runtime in modules_of(__package__, Runtime)() if runtime is not ANCHOR]
-    return sorted(found, key=lambda runtime: (bool(runtime.extra or runtime.told_apart), runtime.name))
+    return sorted(found, key=lambda runtime: (bool(runtime.extra or runtime.ambiguous_module), runtime.name))
 
 
 RUNTIMES: Registry[Runtime] = Registry("runtimes", "runtime", Runtime, _devices_run)

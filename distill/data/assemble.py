@@ -111,7 +111,8 @@ def _absent_classes(listing: Listing, splits: dict[str, NDArray[np.int64]], requ
         for name, num in zip(listing.class_names, num_images, strict=False):
             if num == 0 and split == "train" and not listing.multi_label:
                 raise InputError(
-                    f"class {name} of {request.name} has no image in train: add images or lower val_share, test_share"
+                    f"class {name} of {request.name} has no image in train: "
+                    "add images or lower val_fraction, test_fraction"
                 )
             if num == 0:
                 notes.append(f"class {name} has no image in {split}: its AUC there is undefined")

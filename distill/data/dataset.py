@@ -101,8 +101,8 @@ class Request:
     size: int
     channels: int = 1
     seed: int = 0
-    val_share: float = 0.15
-    test_share: float = 0.2
+    val_fraction: float = 0.15
+    test_fraction: float = 0.2
     cache: Path | None = None
     limit: int | None = None
     skip_bad: bool = False

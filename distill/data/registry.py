@@ -30,8 +30,8 @@ def load_dataset(
     size: int,
     channels: int = 1,
     seed: int = 0,
-    val_share: float = 0.15,
-    test_share: float = 0.2,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.2,
     cache: Path | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
@@ -43,8 +43,8 @@ def load_dataset(
 ) -> Dataset:
     """Load a set by its name in `DATASETS`, resized to `size` pixels.
 
-    `val_share` and `test_share` are of all images and hold where the set has no split of its own; `fold` of `folds`
-    takes the place of `test_share`. `cache` is a folder for decoded images. `limit` keeps about that many images,
+    `val_fraction` and `test_fraction` are of all images, where the set has no split of its own; `fold` of `folds`
+    takes the place of `test_fraction`. `cache` is a folder for decoded images. `limit` keeps about that many images,
     classes by their fraction. `leaky` splits by image. `options` are the data set's own. `workers` processes decode.
     Raises InputError, one line, for anything in the data or the request that cannot be used.
     """
@@ -59,8 +59,8 @@ def load_dataset(
         size=size,
         channels=channels,
         seed=seed,
-        val_share=val_share,
-        test_share=test_share,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
         cache=Path(cache) if cache is not None else None,
         limit=limit,
         skip_bad=skip_bad,

@@ -25,7 +25,7 @@ def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[n
     A set with no split of its own gets test and val by fraction, or by `fold` of `folds`; an official test split is
     kept, and val is split off train where the set has none. With `leaky`, each image is a group of its own.
     """
-    _check_shares(request)
+    _check_fractions(request)
     rng = np.random.default_rng([request.seed, 7])
     units = np.arange(len(groups)).astype(np.str_) if request.leaky else groups
     kinds = one_hot(labels)
@@ -41,15 +41,15 @@ def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[n
                 raise InputError(f"fold {request.fold} is not one of 0..{request.folds - 1}")
             parts = assign_groups(kinds[pool], units[pool], [1 / request.folds] * request.folds, rng)
             split[pool[parts == request.fold]] = "test"
-        elif request.test_share > 0:
-            parts = assign_groups(kinds[pool], units[pool], [1 - request.test_share, request.test_share], rng)
+        elif request.test_fraction > 0:
+            parts = assign_groups(kinds[pool], units[pool], [1 - request.test_fraction, request.test_fraction], rng)
             split[pool[parts == 1]] = "test"
     else:
         split[open_] = "train"
-    if not (split == "val").any() and request.val_share > 0:
+    if not (split == "val").any() and request.val_fraction > 0:
         pool = np.flatnonzero(split == "train")
-        share = min(0.5, request.val_share * (len(pool) + int((split == "test").sum())) / max(1, len(pool)))
-        share = share if not (given == "test").any() else request.val_share
+        share = min(0.5, request.val_fraction * (len(pool) + int((split == "test").sum())) / max(1, len(pool)))
+        share = share if not (given == "test").any() else request.val_fraction
         parts = assign_groups(kinds[pool], units[pool], [1 - share, share], rng)
         split[pool[parts == 1]] = "val"
     names = (*SPLITS, EXTRA) if (split == EXTRA).any() else SPLITS
@@ -164,13 +164,14 @@ def one_hot(labels: NDArray[Any]) -> NDArray[np.float64]:
     return columns
 
 
-def _check_shares(request: Request) -> None:
-    for name, share in (("val_share", request.val_share), ("test_share", request.test_share)):
+def _check_fractions(request: Request) -> None:
+    for name, share in (("val_fraction", request.val_fraction), ("test_fraction", request.test_fraction)):
         if not 0 <= share < 1:
             raise InputError(f"{name} must be at least 0 and below 1, got {share}")
-    if request.val_share + request.test_share >= 1:
+    if request.val_fraction + request.test_fraction >= 1:
         raise InputError(
-            f"val_share + test_share must leave room for train, got {request.val_share + request.test_share}"
+            "val_fraction + test_fraction must leave room for train, "
+            f"got {request.val_fraction + request.test_fraction}"
         )
     if request.folds < 2:
         raise InputError(f"folds must be at least 2, got {request.folds}")

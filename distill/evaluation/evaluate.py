@@ -195,10 +195,10 @@ def _class_figures(scores: np.ndarray, member: np.ndarray, answer: np.ndarray, k
         num=hit + miss,
         auc=_or_none(auc(scores, member)),
         average_precision=_or_none(average_precision(scores, member)),
-        sensitivity=_share(hit, hit + miss),
-        specificity=_share(quiet, quiet + alarm),
-        precision=_share(hit, hit + alarm),
-        f1=_share(2 * hit, 2 * hit + miss + alarm),
+        sensitivity=_ratio(hit, hit + miss),
+        specificity=_ratio(quiet, quiet + alarm),
+        precision=_ratio(hit, hit + alarm),
+        f1=_ratio(2 * hit, 2 * hit + miss + alarm),
     )
 
 
@@ -244,7 +244,7 @@ def _nan_mean(areas: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(known, areas, 0).sum(0) / known.sum(0))
 
 
-def _share(part: int, whole: int) -> float | None:
+def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 

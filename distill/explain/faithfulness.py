@@ -100,7 +100,7 @@ def road(
     return float(np.mean(scores))
 
 
-def agreement(first: np.ndarray, second: np.ndarray, share: float = 0.1) -> tuple[float | None, float | None]:
+def agreement(first: np.ndarray, second: np.ndarray, fraction: float = 0.1) -> tuple[float | None, float | None]:
     """Give the mean Spearman correlation of two sets of maps, and the mean IoU of their most marked pixels.
 
     A flat map has no ranks: that image is left out; `None` when none is left.
@@ -112,7 +112,7 @@ def agreement(first: np.ndarray, second: np.ndarray, share: float = 0.1) -> tupl
         if np.ptp(a) == 0 or np.ptp(b) == 0:
             continue
         correlations.append(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
-        top = max(1, round(share * a.size))
+        top = max(1, round(fraction * a.size))
         mine, theirs = set(np.argsort(-a, kind="stable")[:top]), set(np.argsort(-b, kind="stable")[:top])
         overlaps.append(len(mine & theirs) / len(mine | theirs))
     if not correlations:

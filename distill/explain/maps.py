@@ -54,7 +54,7 @@ class ExplanationFigures(Record):
     sanity_spearman: float | None = None  # with maps of the same network with shuffled weights: should be near 0
     pointing: float | None = None  # fraction of maps whose maximum lies in the lesion
     energy: float | None = None  # fraction of the map's sum that lies in the lesion
-    mask_share: float | None = None  # fraction of pixels in the lesion: the energy of a flat map
+    mask_fraction: float | None = None  # fraction of pixels in the lesion: the energy of a flat map
 
 
 def explain(
@@ -159,7 +159,7 @@ def compare(
             values["sanity_spearman"] = agreement(maps[name], shuffled)[0]
         if masks is not None:
             values["pointing"] = pointing_game(maps[name], masks)
-            values["energy"], values["mask_share"] = energy_in_mask(maps[name], masks)
+            values["energy"], values["mask_fraction"] = energy_in_mask(maps[name], masks)
         figures[name] = ExplanationFigures(method=method, num_images=len(images), **values)
     if pictures is not None:
         from .pictures import save_pictures

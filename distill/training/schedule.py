@@ -85,7 +85,7 @@ def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[tuple[floa
         rest = max(schedule.epochs - schedule.warmup_epochs, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (epoch - schedule.warmup_epochs) / rest)))
     if schedule.decay == "step":
-        return schedule.decay_factor ** sum(epoch >= share * schedule.epochs for share in schedule.milestones)
+        return schedule.decay_factor ** sum(epoch >= fraction * schedule.epochs for fraction in schedule.milestones)
     if schedule.decay == "plateau":
         return schedule.decay_factor ** _num_plateaus(values, schedule.plateau_patience)
     return 1.0

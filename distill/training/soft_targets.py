@@ -28,7 +28,7 @@ CACHE_VERSION = 1
 Combine = Literal["mean", "confidence", "best"]
 
 
-class TaughtBatch(Protocol):
+class AugmentedBatch(Protocol):
     """What a batch must tell: images `(b, c, r, r)`, and for each row its image index and augmentation seed."""
 
     @property
@@ -75,7 +75,7 @@ class SoftTargets:
                     logger.warning("%s of another data set or version is not used: built anew", ", ".join(others))
                 self._stores[i] = LogitStore(folder, inputs)
 
-    def logits(self, batch: TaughtBatch) -> Tensor:
+    def logits(self, batch: AugmentedBatch) -> Tensor:
         """Give every teacher's logits `(teachers, batch, classes)`, float32, on the batch's device."""
         keys = np.stack([_as_int64(batch.indices), _as_int64(batch.aug_seeds)], axis=1)
         rows = [self._one(i, batch.images, keys) for i in range(len(self.teachers))]
@@ -84,7 +84,7 @@ class SoftTargets:
             raise InputError(f"teachers disagree about the classes: {sorted(shape[1] for shape in shapes)} outputs")
         return torch.stack(rows).to(batch.images.device)
 
-    def __call__(self, batch: TaughtBatch) -> Tensor:
+    def __call__(self, batch: AugmentedBatch) -> Tensor:
         """Give the mean probabilities `(batch, classes)` of all teachers at temperature 1."""
         logits = self.logits(batch)
         return (logits.sigmoid() if self.multi_label else logits.softmax(2)).mean(0)

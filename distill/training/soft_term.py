@@ -32,7 +32,7 @@ class LabelledBatch(Protocol):
     def aug_seeds(self) -> Any: ...
 
 
-class Taught:
+class SoftTerm:
     """Everything between a student's logits and the soft loss."""
 
     def __init__(

@@ -25,7 +25,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .mixing import draw_mix
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
 from .soft_targets import SoftTargets, resize, tensors_id, weights_id
-from .soft_term import LabelledBatch, Taught
+from .soft_term import LabelledBatch, SoftTerm
 
 __all__ = [
     "Batches",
@@ -123,7 +123,7 @@ def train(
     model.to(place)
     model.to(memory_format=layout)
     kd = kd or KDConfig()
-    taught = None
+    soft_term = None
     if teachers or "mean_teacher" in kd.options:
         example = val[0][:1].to(place)
         own_example = example if resolution is None else resize(example, resolution)
@@ -131,8 +131,8 @@ def train(
             torch.manual_seed(seed)  # projectors start from it
             mixing = schedule.mixup > 0 or schedule.cutmix > 0
             num_classes = _num_outputs(model, own_example)
-            taught = Taught(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
-    projectors = taught.projectors if taught else nn.ModuleList()
+            soft_term = SoftTerm(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
+    projectors = soft_term.projectors if soft_term else nn.ModuleList()
     optimizer = build_optimizer([model, projectors], schedule)
     ema = start_average(model, schedule.ema_decay) if schedule.ema_decay else None
     evaluated = ema.module if ema else model
@@ -140,8 +140,8 @@ def train(
 
     fingerprint = ""
     if checkpoint is not None:
-        fingerprint = _fingerprint(model, schedule, taught, seed, resolution, loader.identity, val, multi_label)
-    parts = _parts(model, ema.module if ema else None, taught)
+        fingerprint = _fingerprint(model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label)
+    parts = _parts(model, ema.module if ema else None, soft_term)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
@@ -179,8 +179,8 @@ def train(
                 class_weights=weights,
                 focal_gamma=schedule.focal_gamma,
             )
-            soft = taught.soft(logits, mine, mix, images) if taught else hard.new_zeros(())
-            loss = taught.kd.alpha * hard + (1 - taught.kd.alpha) * soft if taught else hard
+            soft = soft_term.soft(logits, mine, mix, images) if soft_term else hard.new_zeros(())
+            loss = soft_term.kd.alpha * hard + (1 - soft_term.kd.alpha) * soft if soft_term else hard
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             if ranks > 1:
@@ -189,8 +189,8 @@ def train(
             if schedule.clip_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), schedule.clip_norm)
             optimizer.step()
-            if taught:
-                taught.follow(model)
+            if soft_term:
+                soft_term.follow(model)
             if ema is not None:
                 ema.update(model, step=epoch * num_batches + step + 2)
             sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
@@ -210,8 +210,8 @@ def train(
             _save(checkpoint, fingerprint, run, parts, optimizer)
         accelerator.wait_for_everyone()
 
-    if taught:
-        taught.close()
+    if soft_term:
+        soft_term.close()
     model.load_state_dict(_from_main(run.best, accelerator))
     model.to(memory_format=torch.contiguous_format)
     best = run.history[run.best_epoch]
@@ -307,7 +307,7 @@ def _out_of_patience(run: _Run, schedule: TrainSchedule) -> bool:
 def _fingerprint(
     model: nn.Module,
     schedule: TrainSchedule,
-    taught: Taught | None,
+    soft_term: SoftTerm | None,
     seed: int,
     resolution: int | None,
     data: str,
@@ -315,21 +315,21 @@ def _fingerprint(
     multi_label: bool,
 ) -> str:
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
-    names = [name for target in taught.targets for name in target.ids] if taught else []
-    kd = [asdict(taught.kd), taught.weight, taught.temperature, dict(taught.numbers)] if taught else None
+    names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
+    kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
     images = [data, tensors_id(*val), multi_label]
     return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution, images])
 
 
-def _parts(model: nn.Module, ema: nn.Module | None, taught: Taught | None) -> dict[str, nn.Module]:
+def _parts(model: nn.Module, ema: nn.Module | None, soft_term: SoftTerm | None) -> dict[str, nn.Module]:
     """Name the modules whose weights a checkpoint must hold."""
     parts: dict[str, nn.Module] = {"model": model}
     if ema is not None:
         parts["ema"] = ema
-    if taught is not None and taught.mean_teacher is not None:
-        parts["mean_teacher"] = taught.mean_teacher.module
-    if taught is not None and len(list(taught.projectors.parameters())):
-        parts["projectors"] = taught.projectors
+    if soft_term is not None and soft_term.mean_teacher is not None:
+        parts["mean_teacher"] = soft_term.mean_teacher.module
+    if soft_term is not None and len(list(soft_term.projectors.parameters())):
+        parts["projectors"] = soft_term.projectors
     return parts
 
 

@@ -123,8 +123,8 @@ function rulers(state, drawable, front, x, isLog, width) {
   const room = Math.max(0.09 * (top - bottom), 0.002);
   [bottom, top] = [Math.max(0, bottom - room), Math.min(1.004, top + room)];
   const inner = width - MARGIN.left - MARGIN.right, tall = HEIGHT - MARGIN.top - MARGIN.bottom;
-  const share = isLog ? (v) => Math.log(v / low) / Math.log(high / low) : (v) => (v - low) / (high - low);
-  const place = (v) => MARGIN.left + inner * share(v);
+  const fraction = isLog ? (v) => Math.log(v / low) / Math.log(high / low) : (v) => (v - low) / (high - low);
+  const place = (v) => MARGIN.left + inner * fraction(v);
   const up = (v) => MARGIN.top + tall * (1 - (v - bottom) / (top - bottom));
   const across = (value) => place(value / (FIGURES[x].scale || 1));
   const lines = [];

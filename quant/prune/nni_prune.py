@@ -22,7 +22,7 @@ from torch import nn
 
 from tutelage.records import InputError
 
-from .shapes import cut_shapes, cut_to
+from .shapes import apply_shapes, pruned_shapes
 
 _TOLERANCE = 1e-4  # between NNI's traced network and the one built again: the same sums
 
@@ -64,7 +64,7 @@ def prune_by_nni(
             wrapped.unwrap_model()
             traced = torch.fx.symbolic_trace(network)
             small = ModelSpeedup(network, example, masks, graph_module=traced).speedup_model().eval()
-        cut_to(pruned, cut_shapes(pruned, small)).load_state_dict(small.state_dict())
+        apply_shapes(pruned, pruned_shapes(pruned, small)).load_state_dict(small.state_dict())
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{type(model).__name__} cannot be pruned by nni: {reason}; use magnitude") from error

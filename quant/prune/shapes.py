@@ -1,7 +1,8 @@
 """Give the layers of a network the shapes of its pruned form, to rebuild a pruned network from the original one.
 
-`cut_shapes` lists the tensors of a pruned state dict whose shapes differ, `cut_to` gives a network layers of these
-shapes with zeros in those tensors; weights are loaded next. Works for convolutions, linear layers and batch norms.
+`pruned_shapes` lists the tensors of a pruned state dict whose shapes differ, `apply_shapes` gives a network layers
+of these shapes with zeros in those tensors; weights are loaded next. Works for convolutions, linear
+layers and batch norms.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tutelage.records import InputError
 Shapes = dict[str, tuple[int, ...]]
 
 
-def cut_shapes(whole: nn.Module, cut: nn.Module) -> Shapes:
+def pruned_shapes(whole: nn.Module, cut: nn.Module) -> Shapes:
     """Give the shapes in `cut`'s state dict that differ from `whole`'s, by name."""
     before = {name: tuple(value.shape) for name, value in whole.state_dict().items()}
     after = {name: tuple(value.shape) for name, value in cut.state_dict().items()}
@@ -26,7 +27,7 @@ def cut_shapes(whole: nn.Module, cut: nn.Module) -> Shapes:
     return {name: shape for name, shape in after.items() if shape != before[name]}
 
 
-def cut_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+def apply_shapes(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """Give `model` tensors of these shapes, in place; raise InputError where its layers cannot have them."""
     left = dict(shapes)
     for name, layer in model.named_modules():

@@ -1,6 +1,7 @@
 """Search once under a FLOPs budget and once a device under its latency budget, then measure who keeps the budgets.
 
-    python tests/benchmarks/budget_fronts.py --data DIR --workspace DIR [--side 160] [--runtimes onnxruntime,openvino]
+    python tests/benchmarks/budget_fronts.py --data DIR --workspace DIR [--resolution 160]
+        [--runtimes onnxruntime,openvino]
 
 All searches have the same strategy, seed and number of evaluations. Accuracy is a surrogate's: kernel ridge on the
 public ImageNet table of `--data` (accuracy/*.csv, 224 px), nothing is trained here. Latency is real: models are made
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds accuracy/*.csv")
     parser.add_argument("--workspace", type=Path, default=Path("tutelage-workspace/budget-fronts"))
-    parser.add_argument("--side", type=int, default=160)
+    parser.add_argument("--resolution", dest="side", type=int, default=160)
     parser.add_argument("--runtimes", default="onnxruntime,openvino,litert", help="comma-separated")
     parser.add_argument("--evaluations", type=int, default=200, help="of every search")
     parser.add_argument("--minutes", type=float, default=3.0, help="for each latency model")

@@ -31,7 +31,7 @@ from tutelage.pipeline import networks
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import load_recipe
-from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import reporting
 from tutelage.quant.export.onnx_export import export_onnx
@@ -91,7 +91,7 @@ def run_folds(asked: argparse.Namespace, by: str) -> tuple[dict[Name, Kept], Con
         with reporting() as report:
             students = pipeline.distill(recipe, workspace, report, cores())
             ctx = open_context(recipe, workspace, report, cores())
-            teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+            teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         for student in [*teachers, *students]:
             name = (student.role, student.model, student.teacher, student.seed)
             score(ctx, student, asked.on, found.setdefault(name, Kept()))
@@ -104,7 +104,7 @@ def run_folds(asked: argparse.Namespace, by: str) -> tuple[dict[Name, Kept], Con
 
 def score(ctx: Context, student: Student, split: str, kept: Kept) -> None:
     """Add one fold's answers of a network."""
-    images, labels = ctx.split(split, ctx.side(student))
+    images, labels = ctx.split(split, ctx.resolution(student))
     probs = np.asarray(probabilities(predict_logits(networks.load(ctx, student), images)), dtype=np.float64)
     figures = evaluate(probs, labels, bootstrap=0)
     kept.probs.append(probs)
@@ -130,7 +130,7 @@ def print_table(found: dict[Name, Kept], margin: float) -> None:
         params = (kept.student.params if kept.student else 0) or 0
         areas = [value for value in kept.auc if value is not None]
         print(
-            f"  {role:8} {model:20} {f'from {teacher}' if teacher else 'labels alone':28} seed {seed}  "
+            f"  {role:8} {model:20} {f'from {teacher}' if teacher else 'labels only':28} seed {seed}  "
             f"{params:>10,} parameters  accuracy mean {np.mean(kept.accuracy):.4f} sd {deviation:.4f} "
             f"[{whole.accuracy_lo:.3f}, {whole.accuracy_hi:.3f}]  AUC {np.mean(areas):.4f}  folds {folds}"
             + (f"  {verdicts[name]}" if name in verdicts else ""),
@@ -187,7 +187,7 @@ def print_times(ctx: Context, students: Sequence[Student]) -> None:
     for student in students:
         if student.teacher:  # the twin without a teacher is the same network
             continue
-        shape = (1, ctx.channels, ctx.side(student), ctx.side(student))
+        shape = (1, ctx.channels, ctx.resolution(student), ctx.resolution(student))
         jobs.append(Job(student.model, folder / f"{student.model}.onnx", shape))
         export_onnx(networks.load(ctx, student), jobs[-1].path, shape, check=False)
     timed = measure_jobs(jobs, DeviceProfile(name="here", runtime="onnxruntime", threads=1), tolerance=0.1)

@@ -21,9 +21,9 @@ from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.stages.compress import Variant, compress
-from tutelage.pipeline.stages.evaluate import Judged, Threshold, judge
-from tutelage.pipeline.stages.qat import teach_rounding
-from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.stages.evaluate import Evaluated, Threshold, evaluate_variant
+from tutelage.pipeline.stages.qat import train_with_qat
+from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import reporting
 from tutelage.records import Comparison, InputError
@@ -79,10 +79,10 @@ def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None
                 f"{recipe.name}: thresholds differ from fold to fold; give three classes or more, or no folds"
             )
         students = pipeline.distill(recipe, workspace, report, cores())
-        teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+        teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         for student in students:
-            variants = [*compress(ctx, student, RUNTIMES), *teach_rounding(ctx, student, RUNTIMES, teachers)]
-            evaluated = [judge(ctx, variant) for variant in variants]
+            variants = [*compress(ctx, student, RUNTIMES), *train_with_qat(ctx, student, RUNTIMES, teachers)]
+            evaluated = [evaluate_variant(ctx, variant) for variant in variants]
             floats = {one.variant.runtime: one for one in evaluated if one.variant.scheme == "fp32"}
             for one in evaluated:
                 runtime = one.variant.runtime
@@ -96,7 +96,7 @@ def size_of(workspace: Workspace, variant: Variant) -> int:
     return size_bytes(workspace.path / variant.file.path)
 
 
-def add(pooled: Pooled, one: Judged, fp32: Judged, groups: NDArray[np.str_], size: int) -> None:
+def add(pooled: Pooled, one: Evaluated, fp32: Evaluated, groups: NDArray[np.str_], size: int) -> None:
     pooled.int8.append(one.probs)
     pooled.fp32.append(fp32.probs)
     pooled.labels.append(one.labels)

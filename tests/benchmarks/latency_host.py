@@ -1,6 +1,6 @@
 """Print how well a latency model made on this host predicts nets it never saw.
 
-    python tests/benchmarks/latency_host.py [--runtime onnxruntime] [--side 64] [--nets 10] [--held-out 24]
+    python tests/benchmarks/latency_host.py [--runtime onnxruntime] [--resolution 64] [--nets 10] [--held-out 24]
 
 A block table and `--nets` whole nets, chosen by design, are measured as `tutelage device add` measures them; random
 held-out nets are measured in the same interleaved sessions and shown to nobody. MAPE and Kendall tau are of the
@@ -67,7 +67,7 @@ def floor(true_ms: NDArray[np.float64], noise: float, draws: int = 200) -> tuple
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtime", default="onnxruntime")
-    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--resolution", dest="side", type=int, default=64)
     parser.add_argument("--nets", type=int, default=10)
     parser.add_argument("--held-out", type=int, default=24)
     parser.add_argument("--minutes", type=float, default=3.0)

@@ -186,7 +186,7 @@ def distilled(
     inputs: dict[str, Any],
     shape: tuple[int, ...],
 ) -> Net:
-    """Train what `start` gives on the recipe's schedule for students, labels alone, and file it as ONNX."""
+    """Train what `start` gives on the recipe's schedule for students, labels only, and file it as ONNX."""
     ctx = setting.ctx
     schedule = ctx.recipe.distill.model_copy(update={"epochs": epochs})
     seed = ctx.recipe.seed

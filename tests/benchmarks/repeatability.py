@@ -1,6 +1,6 @@
 """How far two measurements of one model are apart: anchored and raw, over twenty models; and ten repeats of one.
 
-    python tests/benchmarks/repeatability.py [--models 20] [--side 64] [--runtime onnxruntime] [--repeats 10]
+    python tests/benchmarks/repeatability.py [--models 20] [--resolution 64] [--runtime onnxruntime] [--repeats 10]
                                               [--tolerance .05]
 
 Each measurement is a session of its own (new processes, new order); anchored times are on the first session's scale.
@@ -30,7 +30,7 @@ SESSIONS = 10  # refused one after another before the machine is called too busy
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=20)
-    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--resolution", dest="side", type=int, default=64)
     parser.add_argument("--runtime", choices=("onnxruntime", "openvino"), default="onnxruntime")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of the halves of a session")

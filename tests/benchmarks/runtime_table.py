@@ -1,6 +1,7 @@
 """One network on every installed runtime: EEEA-Net-C2 in fp32 and int8, one and two threads, as a table.
 
-    python tests/benchmarks/runtime_table.py [--side 64 --side 224] [--threads 1 --threads 2] [--only litert]
+    python tests/benchmarks/runtime_table.py [--resolution 64 --resolution 224] [--threads 1 --threads 2]
+        [--only litert]
 
 Weights are random, so the int8 files are for their speed and size alone; peak memory is above the runtime's own.
 """
@@ -32,7 +33,7 @@ from tutelage.search.supernet import build_arch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, action="append")
+    parser.add_argument("--resolution", dest="side", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--only", action="append", choices=tuple(RUNTIMES))
     options = parser.parse_args()

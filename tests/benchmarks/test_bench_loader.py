@@ -59,7 +59,7 @@ def test_epochs_are_at_least_three_times_faster_than_torchvision(
     torch.set_num_threads(1)
     start = time.perf_counter()
     data = load_dataset(
-        "folder", path=folder, size=_SIZE, cache=tmp_path / "cache", workers=workers, val_share=0, test_share=0
+        "folder", path=folder, size=_SIZE, cache=tmp_path / "cache", workers=workers, val_fraction=0, test_fraction=0
     )
     decode_s = time.perf_counter() - start
     loader = Loader(data, "train", _BATCH, augment="medical", shuffle=True)
@@ -82,7 +82,7 @@ def test_epochs_are_at_least_three_times_faster_than_torchvision(
 
 
 def test_loader_epoch(folder: Path, benchmark: BenchmarkFixture) -> None:
-    data = load_dataset("folder", path=folder, size=_SIZE, val_share=0, test_share=0)
+    data = load_dataset("folder", path=folder, size=_SIZE, val_fraction=0, test_fraction=0)
     loader = Loader(data, "train", _BATCH, augment="medical", shuffle=True)
     benchmark(lambda: sum(len(batch.images) for batch in loader.epoch(0)))
 

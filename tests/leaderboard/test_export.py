@@ -225,7 +225,7 @@ def test_a_chosen_front_says_how_sure_it_is_and_what_ties():
     assert marks(ties="0.005") == {"best": "* maybe", "rival": "  tie", "quick": "* sure", "poor": ""}
 
 
-def test_a_row_is_told_where_it_stands_and_what_beats_it(tmp_path):
+def test_a_row_is_reported_where_it_stands_and_what_beats_it(tmp_path):
     from tutelage.leaderboard.standing import show_standing, standing_of
 
     store = Store(tmp_path / "leaderboard.db")

@@ -290,10 +290,10 @@ def test_figures_on_the_public_table(data_dir: Path, points: int, overall: float
         mean, std = AccuracyPredictor().fit([archs[i] for i in train], truth[train]).predict([archs[i] for i in test])
         covered = np.mean(np.abs(mean - truth[test]) < 1.645 * std)
         found.append((kendalltau(mean, truth[test])[0], tau_in_bins(mean, truth[test], macs[test]), covered))
-    taus, binned, covered_shares = np.mean(found, axis=0)
+    taus, binned, coverage = np.mean(found, axis=0)
     assert taus >= overall
     assert binned >= inside
-    assert 0.85 <= covered_shares <= 0.95
+    assert 0.85 <= coverage <= 0.95
 
 
 @pytest.mark.parametrize("points", [20, 50, 100])

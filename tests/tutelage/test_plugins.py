@@ -22,7 +22,7 @@ from tutelage.distill.losses.entry import Loss
 from tutelage.distill.losses.methods import check_distillation
 from tutelage.distill.training.mixing import Mix
 from tutelage.distill.training.schedule import KDConfig
-from tutelage.distill.training.soft_term import Taught
+from tutelage.distill.training.soft_term import SoftTerm
 from tutelage.pipeline.recipe import load_recipe
 from tutelage.pipeline.stages.compress import scheme_for
 from tutelage.plugins import Origin, PluginError, Registry
@@ -244,7 +244,7 @@ def test_a_loss_of_a_plugin_distils_and_is_checked_as_others_are(installed: Inst
 
     student, teacher, images = network(4), network(6), torch.rand(5, 1, 8, 8)
     kd = KDConfig(method="closer", options={"far": 3.0})
-    term = Taught([teacher], kd, student, images[:1], images[:1], False, 3)
+    term = SoftTerm([teacher], kd, student, images[:1], images[:1], False, 3)
     (projector,) = term.projectors[0]
     logits = student(images)
     soft = term.soft(logits, LoadedBatch(images, torch.zeros(5).long(), torch.arange(5), torch.zeros(5)), Mix(), images)

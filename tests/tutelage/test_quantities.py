@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.quantities import COUNT, KINDS, amount, in_units, milliseconds, number, share, size_in_bytes
+from tutelage.quantities import COUNT, KINDS, amount, fraction_of, in_units, milliseconds, number, size_in_bytes
 from tutelage.records import InputError
 
 
@@ -19,7 +19,7 @@ from tutelage.records import InputError
         (number, "1e6", 1e6),
         (size_in_bytes, "8MB", 8e6),
         (size_in_bytes, "2MiB", 2 * 2**20),
-        (share, "35%", 0.35),
+        (fraction_of, "35%", 0.35),
     ],
 )
 def test_units_are_read(read: object, text: str, value: float) -> None:
@@ -28,7 +28,14 @@ def test_units_are_read(read: object, text: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("read", "text"),
-    [(milliseconds, "5"), (milliseconds, "5MB"), (size_in_bytes, "8M"), (number, "-3"), (number, "0"), (share, "half")],
+    [
+        (milliseconds, "5"),
+        (milliseconds, "5MB"),
+        (size_in_bytes, "8M"),
+        (number, "-3"),
+        (number, "0"),
+        (fraction_of, "half"),
+    ],
 )
 def test_wrong_units_are_refused_with_an_example(read: object, text: str) -> None:
     with pytest.raises(InputError, match=r"e\.g\."):

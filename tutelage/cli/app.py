@@ -58,24 +58,24 @@ def main() -> None:
         _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False, prog_name="tutelage")
     except tuple(codes) as error:
-        _told(str(error), codes[type(error)])
+        _exit_with(str(error), codes[type(error)])
     except _USAGE_ERROR as error:
         _tell_usage(error)
     except OSError as error:  # a disk that is full, a file that may not be read or written
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        _told(f"{error.filename or 'the disk'}: {error.strerror}", EXIT_BAD_INPUT)
+        _exit_with(f"{error.filename or 'the disk'}: {error.strerror}", EXIT_BAD_INPUT)
     except (KeyboardInterrupt, SystemExit) as stop:
         code = EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code
         if code not in stopped:
             raise
     if code in stopped:  # typer turns Ctrl-C into its exit code
         command = "the same command without --fresh" if "--fresh" in sys.argv[1:] else "the same command"
-        _told(f"{stopped[code]}; {command} goes on where it was", code)
+        _exit_with(f"{stopped[code]}; {command} goes on where it was", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(text: str, code: int) -> NoReturn:
+def _exit_with(text: str, code: int) -> NoReturn:
     print("tutelage: " + " ".join(text.splitlines()), file=sys.stderr)
     sys.exit(code)
 
@@ -89,7 +89,7 @@ def _tell_usage(error: Exception) -> NoReturn:
     verb = context.command_path if context is not None else "tutelage"
     if isinstance(error.__cause__, ValidationError):  # typer leaves the value out
         message += f", got {error.__cause__.errors()[0]['input']!r}"
-    _told(f"{' '.join(message.split()).removesuffix('.')}. See `{verb} --help`.", EXIT_BAD_INPUT)
+    _exit_with(f"{' '.join(message.split()).removesuffix('.')}. See `{verb} --help`.", EXIT_BAD_INPUT)
 
 
 def _refuse_bytes(arguments: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ from pydantic import BaseModel
 
 from tutelage.records import InputError, parsed_yaml
 
+from .former_keys import current_key
+
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _NULL_TAG = "tag:yaml.org,2002:null"
 _QUOTES = ("'", '"')
@@ -55,7 +57,7 @@ def _find(
     data: dict[str, Any], model: type[BaseModel], key: str, change: str
 ) -> tuple[dict[str, Any] | list[Any], str, Any]:
     """Walk to the place that holds the last part of a dotted key; give that place, the part and its declared type."""
-    parts = key.split(".")
+    parts = current_key(key).split(".")
     if not all(parts):
         raise InputError(f"--set {change!r}: write the key as section.key, e.g. distill.epochs")
     place: Any = data

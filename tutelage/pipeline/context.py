@@ -50,7 +50,7 @@ class Context:
     def size(self) -> int:
         return self.recipe.data.size
 
-    def side(self, student: Student) -> int:
+    def resolution(self, student: Student) -> int:
         """Give the input size in pixels of a network: its resolution gene, or the data's size."""
         return student.arch.r if student.arch is not None else self.size
 
@@ -112,8 +112,8 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
         size=data.size,
         channels=data.channels,
         seed=recipe.seed,
-        val_share=data.val_share,
-        test_share=data.test_share,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
         cache=workspace.path / "cache",
         limit=data.limit,
         skip_bad=data.skip_bad,

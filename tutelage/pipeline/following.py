@@ -14,7 +14,7 @@ from tutelage.quant.int8.qat import prepare_qat
 
 from . import networks
 from .context import Context, open_context
-from .processes import Training, follows, leading, told
+from .processes import Training, follows, leading, received_trainings
 from .recipe import Recipe
 from .workspace import Workspace
 
@@ -29,7 +29,7 @@ def follow(recipe: Recipe, workspace: Path, threads: int) -> bool:
     if not follows():
         return False
     ctx: Context | None = None
-    for training, weights in told():
+    for training, weights in received_trainings():
         ctx = ctx or open_context(recipe, Workspace(workspace), silent, threads)
         model = _build(ctx, training)
         load_exactly(model, weights, "what the leader sent")
@@ -49,6 +49,6 @@ def follow(recipe: Recipe, workspace: Path, threads: int) -> bool:
 def _build(ctx: Context, training: Training) -> nn.Module:
     if not training.rounding:
         return networks.build(ctx, training.student)
-    images = calibration_images(ctx, ctx.side(training.student))
+    images = calibration_images(ctx, ctx.resolution(training.student))
     prepared: nn.Module = prepare_qat(networks.load(ctx, training.student), images)
     return prepared

@@ -11,7 +11,7 @@ from torch import nn
 
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.distill.teachers.zoo import build_teacher
-from tutelage.quant.prune.shapes import cut_to
+from tutelage.quant.prune.shapes import apply_shapes
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.costs.counts import count
 from tutelage.search.supernet import build_arch
@@ -29,7 +29,7 @@ def build(ctx: Context, student: Student, *, seed: int = 0) -> nn.Module:
         model = build_teacher(
             student.library_name, ctx.num_classes, ctx.channels, resolution=ctx.size, seed=seed, **student.options
         )
-    return model if student.pruned is None else cut_to(model, student.pruned.shapes)
+    return model if student.pruned is None else apply_shapes(model, student.pruned.shapes)
 
 
 def load(ctx: Context, student: Student) -> nn.Module:
@@ -61,7 +61,7 @@ def costs(ctx: Context, student: Student) -> dict[str, int]:
     if student.subnet is not None:
         counted = count([student.subnet], ctx.num_classes, ctx.channels)
         return {"params": int(counted.params[0]), "macs": int(counted.macs[0])}
-    side = ctx.side(student)
+    side = ctx.resolution(student)
     return count_module(build(ctx, student), (1, ctx.channels, side, side))
 
 

@@ -1,8 +1,8 @@
 """Several processes of one run, as `accelerate launch` or torchrun start them (read from the environment).
 
 Rank 0 leads (`leading`): only it searches, measures and writes. Before each training it broadcasts the training and the
-weights (`tell`); the other ranks receive them (`told`) and train on their part of its batches. A process that fails
-ends, and the launcher ends the others.
+weights (`announce`); the other ranks receive them (`received_trainings`) and train on their
+part of its batches. A process that fails ends, and the launcher ends the others.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def leading() -> Iterator[None]:
         _broadcast([None, None])
 
 
-def tell(training: Training, model: nn.Module) -> None:
+def announce(training: Training, model: nn.Module) -> None:
     """Broadcast a training that is about to start here; nothing happens with one process."""
     if num_processes() > 1 and not follows():
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
         _broadcast([training, weights])
 
 
-def told() -> Iterator[tuple[Training, dict[str, Tensor]]]:
+def received_trainings() -> Iterator[tuple[Training, dict[str, Tensor]]]:
     """Give each training to take part in, with the weights it starts from, until the leader is done."""
     _join()
     while True:

@@ -16,11 +16,13 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from tutelage.records import InputError
 
 from .changes import one_line, set_text, set_value, typed_yaml
+from .former_keys import with_current_keys
 from .sections import (
     DataSection,
     DeviceSection,
@@ -70,6 +72,11 @@ class Recipe(Section):
     measure: MeasureSection = MeasureSection()
     explain: ExplainSection = ExplainSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_keys(cls, data: Any) -> Any:
+        return with_current_keys(data)
+
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, value: str) -> str:
@@ -114,6 +121,10 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
     else:
         known = list(built_in_recipes())
         raise InputError(f"no recipe {name_or_path!r}{_nearest(name_or_path, known)}: give a file or one of {known}")
+    try:
+        data = with_current_keys(data)
+    except ValueError as error:
+        raise InputError(f"{origin}: {error}") from None
     for change in changes:
         set_text(data, Recipe, change)
     try:

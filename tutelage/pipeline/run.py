@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.stages.compress import compress
-from tutelage.pipeline.stages.evaluate import Judged, judge
+from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
 from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.measure import measure_all
-from tutelage.pipeline.stages.pruned import check_pruned, teach_pruned
+from tutelage.pipeline.stages.pruned import check_pruned, train_pruned
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
-from tutelage.pipeline.stages.qat import teach_rounding
+from tutelage.pipeline.stages.qat import train_with_qat
 from tutelage.pipeline.stages.search import Found, check_budget, check_counted, search_winners
-from tutelage.pipeline.stages.students import check_training, teach_baselines, teach_named, teach_winners
+from tutelage.pipeline.stages.students import check_training, train_baselines, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
-from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.stages.train import train_teacher
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
 from tutelage.search.spaces.space import find_space
@@ -71,8 +71,8 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
         prepared = replace(prepared, ctx=ctx)
         students = _distill(prepared)
         searched = prepared if isinstance(prepared, Searched) else None
-        baselines = teach_baselines(ctx, searched.supernet if searched else None, prepared.teachers)
-        teach_pruned(ctx, [*students, *baselines], prepared.teachers)
+        baselines = train_baselines(ctx, searched.supernet if searched else None, prepared.teachers)
+        train_pruned(ctx, [*students, *baselines], prepared.teachers)
         return searched, scoring.finish(searched.found if searched else None)
 
 
@@ -104,7 +104,7 @@ def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int,
     check_training(ctx)
     check_pruned(ctx)
     devices = tuple(name_device(workspace, section) for section in recipe.devices)
-    prepared = Prepared(ctx, devices, tuple(teach_teacher(ctx, section) for section in recipe.teachers))
+    prepared = Prepared(ctx, devices, tuple(train_teacher(ctx, section) for section in recipe.teachers))
     begin(prepared)
     return prepared
 
@@ -126,7 +126,7 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, 
     )
     weighed = weighed_devices(ctx, space, devices)
     check_budget(ctx, space, weighed)
-    teachers = tuple(teach_teacher(ctx, section) for section in recipe.teachers)
+    teachers = tuple(train_teacher(ctx, section) for section in recipe.teachers)
     begin(Prepared(ctx, devices, teachers))
     supernet = train_the_supernet(ctx, teachers)
     return Searched(ctx, devices, teachers, supernet, search_winners(ctx, supernet, weighed))
@@ -134,8 +134,8 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, 
 
 def _distill(prepared: Prepared) -> list[Student]:
     if isinstance(prepared, Searched):
-        return teach_winners(prepared.ctx, prepared.supernet, prepared.found.winners, prepared.teachers)
-    return teach_named(prepared.ctx, prepared.teachers)
+        return train_winners(prepared.ctx, prepared.supernet, prepared.found.winners, prepared.teachers)
+    return train_named_students(prepared.ctx, prepared.teachers)
 
 
 class _Scoring:
@@ -147,7 +147,7 @@ class _Scoring:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._prepared: Prepared | None = None
-        self._judged: list[Judged] = []
+        self._evaluated: list[Evaluated] = []
 
     def begin(self, prepared: Prepared) -> None:
         """Take the prepared run and evaluate its teachers."""
@@ -164,29 +164,29 @@ class _Scoring:
             for student in seeds
             for variant in (
                 *compress(ctx, student, runtimes),
-                *teach_rounding(ctx, student, runtimes, prepared.teachers),
+                *train_with_qat(ctx, student, runtimes, prepared.teachers),
             )
         ]
-        judged = [judge(ctx, variant) for variant in variants]
-        self._judged += judged
-        worth = gains(ctx, judged)  # of one network: its figures over the seeds
-        file_rows(ctx, self._store, prepared.devices, judged, {}, worth, state="evaluated")
+        evaluated = [evaluate_variant(ctx, variant) for variant in variants]
+        self._evaluated += evaluated
+        worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
+        file_rows(ctx, self._store, prepared.devices, evaluated, {}, worth, state="evaluated")
 
     def finish(self, found: Found | None) -> Published:
         """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
-        prepared, judged = self._run, self._judged
+        prepared, evaluated = self._run, self._evaluated
         ctx = prepared.ctx
-        shown = [one.variant for one in judged if one.variant.student.seed == ctx.recipe.seed]
-        worth = gains(ctx, judged)
+        shown = [one.variant for one in evaluated if one.variant.student.seed == ctx.recipe.seed]
+        worth = gains(ctx, evaluated)
         measured: dict[str, dict[str, Measurement]] = {}
         for device in prepared.devices:
             measured[device.name] = measure_all(ctx, device, shown)
-            file_rows(ctx, self._store, [device], judged, measured, worth, state="measured", found=found)
+            file_rows(ctx, self._store, [device], evaluated, measured, worth, state="measured", found=found)
         rows = file_rows(
             ctx,
             self._store,
             prepared.devices,
-            judged,
+            evaluated,
             measured,
             worth,
             state="complete",

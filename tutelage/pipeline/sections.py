@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from tutelage.quantities import latency_budget, number, share, size_in_bytes
+from tutelage.quantities import fraction_of, latency_budget, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN, Arch, InputError
 
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
@@ -65,8 +65,8 @@ class DataSection(Section):
     size: int = Field(64, ge=16, le=1024)
     channels: Literal[1, 3] = 1
     limit: int | None = Field(None, gt=0)  # at most so many images (phantom: exactly so many)
-    val_share: float = Field(0.15, gt=0, lt=1)
-    test_share: float = Field(0.2, gt=0, lt=1)
+    val_fraction: float = Field(0.15, gt=0, lt=1)
+    test_fraction: float = Field(0.2, gt=0, lt=1)
     fold: int | None = Field(None, ge=0)
     folds: int = Field(5, ge=2)
     leaky: bool = False
@@ -99,8 +99,10 @@ class DataSection(Section):
         DATASETS.find(self.dataset).check_request(self.path, self.options)
         if self.fold is None and self.folds != type(self).model_fields["folds"].default:
             raise ValueError(f"folds: {self.folds} has no effect without a fold: give fold, or leave folds out")
-        if self.fold is not None and self.test_share != type(self).model_fields["test_share"].default:
-            raise ValueError(f"test_share: {self.test_share} has no effect beside fold: {self.fold}: leave one out")
+        if self.fold is not None and self.test_fraction != type(self).model_fields["test_fraction"].default:
+            raise ValueError(
+                f"test_fraction: {self.test_fraction} has no effect beside fold: {self.fold}: leave one out"
+            )
         return self
 
 
@@ -163,15 +165,15 @@ class PrunedSection(Section):
     importance: Literal["magnitude", "taylor", "nni-l1", "nni-l2", "nni-fpgm"] = "magnitude"
 
     @property
-    def share(self) -> float:
+    def keep_fraction(self) -> float:
         """Give `keep` as a number between 0 and 1."""
-        return share(self.keep)
+        return fraction_of(self.keep)
 
     @field_validator("keep")
     @classmethod
-    def _a_share(cls, value: str) -> str:
+    def _fraction(cls, value: str) -> str:
         try:
-            part = share(value)
+            part = fraction_of(value)
         except InputError:
             part = 0.0
         if not 0 < part < 1:
@@ -263,7 +265,7 @@ class DistillSection(TrainSection):
     temperature: float | None = Field(None, gt=0)  # None: the method's own; refused where it reads none
     soft_weight: float | None = Field(None, gt=0)  # of the soft term, on top of 1 - alpha; None: the method's paper's
     combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
-    taught_by: Literal["each", "together", "both"] = "both"  # each teacher, all as one, or both; always a control
+    teacher_mode: Literal["each", "together", "both"] = "both"  # each teacher, all as one, or both; always a control
     options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
 
 

@@ -49,9 +49,11 @@ class _Anatomy:
     label: int
 
 
-def phantom(n: int, size: int, seed: int = 0, *, val_share: float = 0.15, test_share: float = 0.2) -> Dataset:
+def phantom(n: int, size: int, seed: int = 0, *, val_fraction: float = 0.15, test_fraction: float = 0.2) -> Dataset:
     """Draw `n` slices of `size` pixels, four a patient, split by patient."""
-    return load_phantom(Request("phantom", None, size, seed=seed, limit=n, val_share=val_share, test_share=test_share))
+    return load_phantom(
+        Request("phantom", None, size, seed=seed, limit=n, val_fraction=val_fraction, test_fraction=test_fraction)
+    )
 
 
 def load_phantom(request: Request) -> Dataset:
@@ -229,16 +231,16 @@ def _stamp(
     row = (cos * y + sin * x + anatomy.centre[1] + 1) * (size / 2) - 0.5
     column, row = np.clip(column, 0, size - 1.001), np.clip(row, 0, size - 1.001)
     left, top = column.astype(np.int64), row.astype(np.int64)
-    right_share, low_share = column - left, row - top
+    right_fraction, low_fraction = column - left, row - top
     place = np.concatenate(
         [top * size + left, top * size + left + 1, (top + 1) * size + left, (top + 1) * size + left + 1]
     )
     shares = np.concatenate(
         [
-            weight * (1 - right_share) * (1 - low_share),
-            weight * right_share * (1 - low_share),
-            weight * (1 - right_share) * low_share,
-            weight * right_share * low_share,
+            weight * (1 - right_fraction) * (1 - low_fraction),
+            weight * right_fraction * (1 - low_fraction),
+            weight * (1 - right_fraction) * low_fraction,
+            weight * right_fraction * low_fraction,
         ]
     )
     canvas = np.bincount(place, shares, minlength=size * size)[: size * size]

@@ -62,7 +62,7 @@ class _Laboratory:
         self.sessions.append([job.name for job in jobs])
         found = {}
         for job in jobs:
-            off = self.spread * self.rng.standard_normal() if job.judged else 0.0
+            off = self.spread * self.rng.standard_normal() if job.must_be_steady else 0.0
             found[job.name] = Measurement(
                 device="x", runtime="onnxruntime", runtime_version="1", threads=1, batch=1, precision="fp32",
                 effective_precision="fp32", samples_ms=(1.0,), anchored_ms=self.ms[job.path] * math.exp(off),

@@ -85,7 +85,7 @@ def test_ncnn_runs_a_net_written_by_hand(tmp_path: Path):
     np.testing.assert_array_equal(session.run(x), np.maximum(x, 0))
 
 
-def test_what_is_installed_is_told_and_the_rest_has_a_remedy():
+def test_what_is_installed_is_reported_and_the_rest_has_a_remedy():
     for name, runtime in RUNTIMES.items():
         assert runtime.name == name
         if runtime.installed():

@@ -132,7 +132,7 @@ def test_requests_that_cannot_be_met_are_one_line(tmp_path: Path) -> None:
         ({"path": None}, "say where"),
         ({"size": 4}, "size must be 8 to"),
         ({"channels": 2}, "channels must be 1 or 3"),
-        ({"val_share": 0.6, "test_share": 0.5}, "must leave room for train"),
+        ({"val_fraction": 0.6, "test_fraction": 0.5}, "must leave room for train"),
         ({"fold": 7}, "fold 7 is not one of 0..4"),
         ({"options": {"grup": "x"}}, "no option 'grup'"),
         ({"options": {"group": "("}}, "neither a rule"),

@@ -146,7 +146,7 @@ def test_folds_part_the_set_and_each_has_its_own_validation() -> None:
 def test_an_official_test_split_is_kept_and_validation_comes_from_train() -> None:
     labels, groups = np.repeat([0, 1], 100), np.arange(200).astype(np.str_)
     column = np.array(["train", "test", "", "extra"] * 50, dtype="<U5")
-    splits = make_splits(labels, groups, column, replace(REQUEST, val_share=0.2))
+    splits = make_splits(labels, groups, column, replace(REQUEST, val_fraction=0.2))
     assert list(splits) == ["train", "val", "test", "extra"]
     for name in ("test", "extra"):
         np.testing.assert_array_equal(splits[name], np.flatnonzero(column == name))
@@ -169,12 +169,12 @@ def test_an_official_validation_split_is_kept() -> None:
 
 def test_a_fraction_of_nothing_makes_no_split() -> None:
     labels, groups = np.zeros(50, np.int64), np.arange(50).astype(np.str_)
-    no_val = make_splits(labels, groups, np.full(50, ""), replace(REQUEST, val_share=0.0))
+    no_val = make_splits(labels, groups, np.full(50, ""), replace(REQUEST, val_fraction=0.0))
     assert [len(no_val[name]) for name in ("train", "val", "test")] == [40, 0, 10]
-    no_test = make_splits(labels, groups, np.full(50, ""), replace(REQUEST, test_share=0.0, val_share=0.1))
+    no_test = make_splits(labels, groups, np.full(50, ""), replace(REQUEST, test_fraction=0.0, val_fraction=0.1))
     assert [len(no_test[name]) for name in ("train", "val", "test")] == [45, 5, 0]
     # A validation split as large as asked for would leave less than itself to train on: half of the rest is the most.
-    large = make_splits(labels, groups, np.full(50, ""), replace(REQUEST, test_share=0.2, val_share=0.6))
+    large = make_splits(labels, groups, np.full(50, ""), replace(REQUEST, test_fraction=0.2, val_fraction=0.6))
     assert [len(large[name]) for name in ("train", "val", "test")] == [20, 20, 10]
     nothing = make_splits(labels[:0], groups[:0], np.full(0, ""), REQUEST)
     assert [len(chosen) for chosen in nothing.values()] == [0, 0, 0]
@@ -183,10 +183,10 @@ def test_a_fraction_of_nothing_makes_no_split() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"val_share": -0.1}, "val_share must be at least 0 and below 1, got -0.1"),
-        ({"val_share": 1.0}, "val_share must be at least 0 and below 1, got 1.0"),
-        ({"test_share": 1.0, "val_share": 0.0}, "test_share must be at least 0 and below 1"),
-        ({"test_share": 0.5, "val_share": 0.5}, "must leave room for train, got 1.0"),
+        ({"val_fraction": -0.1}, "val_fraction must be at least 0 and below 1, got -0.1"),
+        ({"val_fraction": 1.0}, "val_fraction must be at least 0 and below 1, got 1.0"),
+        ({"test_fraction": 1.0, "val_fraction": 0.0}, "test_fraction must be at least 0 and below 1"),
+        ({"test_fraction": 0.5, "val_fraction": 0.5}, "must leave room for train, got 1.0"),
         ({"folds": 1}, "folds must be at least 2, got 1"),
         ({"fold": 5}, r"fold 5 is not one of 0\.\.4"),
         ({"fold": -1}, r"fold -1 is not one of 0\.\.4"),

@@ -14,7 +14,7 @@ from tutelage.distill.losses.logits import dist, dkd, hard_loss
 from tutelage.distill.losses.methods import LOSSES, check_distillation, find_loss
 from tutelage.distill.training.mixing import Mix
 from tutelage.distill.training.schedule import KDConfig, TrainSchedule
-from tutelage.distill.training.soft_term import Taught
+from tutelage.distill.training.soft_term import SoftTerm
 from tutelage.distill.training.train import train
 from tutelage.records import InputError
 
@@ -77,7 +77,7 @@ def soft_term(method: str, **settings: Any) -> tuple[float, float]:
     images = batch()
     kd = KDConfig(method=method, **settings)
     torch.manual_seed(0)  # projectors
-    taught = Taught([trained_teacher()], kd, student, images.images[:1], images.images[:1], False, CLASSES)
+    taught = SoftTerm([trained_teacher()], kd, student, images.images[:1], images.images[:1], False, CLASSES)
     logits = student.train()(images.images)
     soft = taught.soft(logits, images, Mix(), images.images)
     taught.close()

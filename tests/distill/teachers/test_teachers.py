@@ -119,7 +119,7 @@ def test_position_embeddings_are_resized(tmp_path: Path) -> None:
     assert net(torch.zeros(1, 1, 128, 128)).shape == (1, 2)
 
 
-def test_bad_weights_are_told_in_one_line(tmp_path: Path) -> None:
+def test_bad_weights_are_reported_in_one_line(tmp_path: Path) -> None:
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(b"\x08\x00")
     other = tmp_path / "other.safetensors"

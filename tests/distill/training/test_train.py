@@ -331,7 +331,7 @@ def test_drawn_shares_match_the_cut_area() -> None:
         mix = draw_mix(4, 0.0, 1.0, rng)
         assert mix.box is not None
         top, bottom, left, right = mix.box
-        assert mix.share == pytest.approx(np.clip(1 - (bottom - top) * (right - left), 1e-3, 1 - 1e-3))
+        assert mix.fraction == pytest.approx(np.clip(1 - (bottom - top) * (right - left), 1e-3, 1 - 1e-3))
     assert draw_mix(4, 0.0, 0.0, rng) == Mix()
 
 

@@ -265,7 +265,7 @@ def test_it_is_readable_at_any_width(open_page, demo, width, theme):
 
 
 @pytest.mark.slow
-def test_kin_that_share_one_model_name_are_told_apart(open_page):
+def test_kin_that_share_one_model_name_are_reported_apart(open_page):
     alone = Row(model="net", role="student", dataset="d", device="x", auc=0.8, latency_p50_ms=1.0)
     taught = alone.model_copy(update={"teacher": "vit", "twin": "net", "auc": 0.85})
     small = taught.model_copy(update={"scheme": "int8-ptq", "parent": "net", "latency_p50_ms": 0.5})

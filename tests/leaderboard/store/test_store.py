@@ -128,7 +128,7 @@ def test_columns_and_details_are_read_by_id_and_peers_by_ground(tmp_path, demo):
     assert peers == [row.key for row in rows if (row.dataset, row.device) == (rows[0].dataset, rows[0].device)]
 
 
-def test_what_is_no_leaderboard_is_told_in_one_line(tmp_path):
+def test_what_is_no_leaderboard_is_reported_in_one_line(tmp_path):
     text = tmp_path / "notes.db"
     text.write_text("this is not a database, but it is long enough to be read as the head of one" * 4)
     foreign = tmp_path / "foreign.db"

@@ -130,7 +130,7 @@ def test_eight_processes_write_to_the_server(url):
     store.close()
 
 
-def test_a_server_that_is_away_is_told_in_one_line_without_the_password():
+def test_a_server_that_is_away_is_reported_in_one_line_without_the_password():
     with pytest.raises(InputError) as caught:
         Store("postgresql://tester:secret@127.0.0.1:1/none")
     assert "\n" not in str(caught.value)

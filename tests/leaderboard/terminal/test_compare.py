@@ -46,7 +46,7 @@ def test_other_ground_is_not_compared(change, figure):
     assert one.note.startswith("other")
 
 
-def test_a_paired_test_is_told_before_the_intervals():
+def test_a_paired_test_is_reported_before_the_intervals():
     found = {"claim": "file", "figure": "auc", "difference": 0.05, "low": 0.02, "high": 0.08, "p": 0.0004}
     tests = [Comparison.from_dict({**found, "margin": 0.01, "num_seeds": 1, "num_groups": 40})]
     assert by_figure(A, B, tests)["auc"].note == "gained +.050 AUC [+.020, +.080], p < .001"

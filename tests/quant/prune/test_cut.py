@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tutelage.quant.prune.prune import prune
-from tutelage.quant.prune.shapes import cut_shapes, cut_to
+from tutelage.quant.prune.shapes import apply_shapes, pruned_shapes
 from tutelage.records import InputError
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
@@ -29,9 +29,9 @@ def _mobilenet() -> nn.Module:
 def test_the_cut_network_is_built_again_from_its_shapes(make) -> None:
     whole = make().eval()
     cut = prune(whole, SHAPE, 0.5)
-    shapes = cut_shapes(whole, cut)
+    shapes = pruned_shapes(whole, cut)
     assert shapes
-    again = cut_to(make(), shapes).eval()
+    again = apply_shapes(make(), shapes).eval()
     again.load_state_dict(cut.state_dict())
     images = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again(images), cut(images))
@@ -41,14 +41,14 @@ def test_the_cut_network_is_built_again_from_its_shapes(make) -> None:
 
 
 def test_a_whole_network_has_nothing_cut() -> None:
-    assert cut_shapes(_subnet(), _subnet()) == {}
+    assert pruned_shapes(_subnet(), _subnet()) == {}
 
 
 def test_other_layers_and_unknown_names_are_refused() -> None:
     norm = nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8))
     with pytest.raises(InputError, match=r"layer 1 \(GroupNorm\) lost channels"):
-        cut_to(norm, {"1.weight": (4,)})
+        apply_shapes(norm, {"1.weight": (4,)})
     with pytest.raises(InputError, match=r"no tensor named 7\.weight"):
-        cut_to(norm, {"7.weight": (4,)})
+        apply_shapes(norm, {"7.weight": (4,)})
     with pytest.raises(InputError, match="in only one of the two networks"):
-        cut_shapes(norm, nn.Sequential(nn.Conv2d(1, 4, 3)))
+        pruned_shapes(norm, nn.Sequential(nn.Conv2d(1, 4, 3)))

@@ -104,7 +104,7 @@ def test_the_strategy_is_ours_unless_named_and_a_wrong_name_is_refused(tmp_path:
     assert not list(tmp_path.iterdir()), "something was done for a strategy that is not there"
 
 
-def test_a_budget_nothing_meets_is_told_before_any_training(tmp_path: Path) -> None:
+def test_a_budget_nothing_meets_is_reported_before_any_training(tmp_path: Path) -> None:
     told(tutelage("search", "--max-params", "10k", "-w", str(tmp_path)), 3, "params")
     assert not list(tmp_path.glob("artifacts/*"))
     assert not (tmp_path / "devices").exists(), "a device was measured for a budget that its size alone rules out"
@@ -211,11 +211,11 @@ def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
         json.dumps(SPACES["ofa_mbv3_w1.0"].with_resolutions((64,)).smallest().to_dict())
     )
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(alone, "teach_teacher", lambda ctx, section: None)
+    monkeypatch.setattr(alone, "train_teacher", lambda ctx, section: None)
     monkeypatch.setattr(alone, "choices", lambda ctx, teachers: [(), ("t",)])
     monkeypatch.setattr(
-        alone, "teach_student", lambda ctx, student, start, key, choice, repeat: asked.append((len(choice), repeat))
+        alone, "train_student", lambda ctx, student, start, key, choice, repeat: asked.append((len(choice), repeat))
     )
     recipe = load_recipe("demo", ["seeds=3", "data.limit=40"])
-    alone.teach_file(recipe, Workspace(tmp_path / "w"), lambda *_: None, 1, path=tmp_path / "arch.json")
+    alone.distil_arch(recipe, Workspace(tmp_path / "w"), lambda *_: None, 1, path=tmp_path / "arch.json")
     assert asked == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]

@@ -226,7 +226,7 @@ def test_every_verb_that_measures_refuses_a_device_out_of_reach(ctx: Context, tm
     (tmp_path / "net.onnx").write_bytes(b"never read")
     out_of_reach = "phone cannot be reached from here"
     with pytest.raises(InputError, match=out_of_reach):
-        bench_file(ctx.workspace, ctx.report, model=tmp_path / "net.onnx", device="phone", side=32)
+        bench_file(ctx.workspace, ctx.report, model=tmp_path / "net.onnx", device="phone", resolution=32)
     with pytest.raises(InputError, match=out_of_reach):
         check_device(ctx.workspace, ctx.report, "phone")
     with pytest.raises(InputError, match=out_of_reach):
@@ -251,7 +251,7 @@ def test_a_device_that_is_not_this_machine_is_refused_by_a_run_and_its_images_by
     (profiles / "far.yaml").write_text("name: far\nruntime: onnxruntime\nhost: me@there\n")
     (tmp_path / "net.onnx").write_bytes(b"never read")
     with pytest.raises(InputError, match="--images are timed on this machine, and device far is me@there"):
-        bench_file(place, print, model=tmp_path / "net.onnx", device="far", side=32, images=tmp_path)
+        bench_file(place, print, model=tmp_path / "net.onnx", device="far", resolution=32, images=tmp_path)
 
 
 def test_a_device_out_of_reach_whose_rows_are_named_is_predicted(ctx: Context) -> None:

@@ -77,7 +77,7 @@ def test_nets_and_blocks_of_a_torch_device_are_exported_for_its_batch_and_measur
 
     write_profile(replace_batch(profile, 1), tmp_path / "w" / "devices")
     program = network_file(network, "torch", tmp_path, "net", (1, 1, 28, 28), tmp_path)
-    figures = bench_file(Workspace(tmp_path / "w"), silent, model=program, device="box", side=None)
+    figures = bench_file(Workspace(tmp_path / "w"), silent, model=program, device="box", resolution=None)
     assert figures["precision"] == "fp32"
     assert figures["size_bytes"] == program.stat().st_size
 

@@ -14,7 +14,7 @@ from tutelage.pipeline.context import Context
 from tutelage.pipeline.operations.paired import RowFigures, files_of, paired_tests
 from tutelage.pipeline.recipe import load_recipe
 from tutelage.pipeline.stages.compress import Variant
-from tutelage.pipeline.stages.evaluate import Judged
+from tutelage.pipeline.stages.evaluate import Evaluated
 from tutelage.pipeline.stages.gains import details_of, gains
 from tutelage.pipeline.stages.publish import _figures
 from tutelage.pipeline.workspace import Workspace
@@ -36,7 +36,7 @@ def context(folder: Path, seeds: int, *changes: str, multi_label: bool = False) 
     return Context(recipe, Workspace(folder), data, lambda text, done, total: None, 1)
 
 
-def evaluated(ctx: Context, model: str, teacher: str, seed: int, skill: float, role: Any = "student") -> Judged:
+def evaluated(ctx: Context, model: str, teacher: str, seed: int, skill: float, role: Any = "student") -> Evaluated:
     """Evaluate made-up predictions and file them, as a run does; `skill` is how far apart the classes' scores lie."""
     rng = np.random.default_rng([seed, len(model), len(teacher)])
     second = 1 / (1 + np.exp(-(skill * (LABELS - 0.5) + rng.standard_normal(NUM))))
@@ -50,10 +50,10 @@ def evaluated(ctx: Context, model: str, teacher: str, seed: int, skill: float, r
     np.savez(ctx.workspace.path / f"{name}.npz", test_probs=probs, test_labels=ctx.dataset.labels, test_groups=GROUPS)
     figures = evaluate(probs, ctx.dataset.labels, GROUPS, threshold=threshold, multi_label=multi_label, bootstrap=100)
     variant = Variant(student, "fp32", "onnxruntime", artifact)
-    return Judged(variant, figures, threshold, probs, ctx.dataset.labels, figures, f"{name}.npz")
+    return Evaluated(variant, figures, threshold, probs, ctx.dataset.labels, figures, f"{name}.npz")
 
 
-def run_of(ctx: Context, seeds: int, skill: float = 2.5) -> list[Judged]:
+def run_of(ctx: Context, seeds: int, skill: float = 2.5) -> list[Evaluated]:
     """A teacher, a student it distils and that student alone, each with so many seeds (the teacher: one)."""
     found = [evaluated(ctx, "big", "", 0, 4.0, "teacher")]
     for seed in range(seeds):
@@ -61,7 +61,7 @@ def run_of(ctx: Context, seeds: int, skill: float = 2.5) -> list[Judged]:
     return found
 
 
-def figures_of(ctx: Context, judged: list[Judged]) -> list[Any]:
+def figures_of(ctx: Context, judged: list[Evaluated]) -> list[Any]:
     return [
         file_figures(one.probs, one.labels, GROUPS, threshold=0.5)
         for one in sorted(judged, key=lambda one: one.variant.student.seed)
@@ -151,7 +151,7 @@ def test_rows_of_several_seeds_have_the_mean_with_an_interval_over_seeds_and_say
     assert _figures(judged[0], alone)["auc"] == judged[0].evaluation.auc
 
 
-def row_of(one: Judged, **more: Any) -> Row:
+def row_of(one: Evaluated, **more: Any) -> Row:
     details = {"predictions": one.predictions, "threshold": one.threshold, **more}
     return Row(model=one.variant.student.model, role="student", dataset="made", details=details)
 
@@ -186,7 +186,7 @@ def test_two_rows_are_compared_within_the_margin_of_their_recipes(tmp_path: Path
     ctx = context(tmp_path, 1)
     _, good, poor = run_of(ctx, 1)
 
-    def stated(one: Judged, margin: float) -> Row:
+    def stated(one: Evaluated, margin: float) -> Row:
         return row_of(one, how={"recipe": {"measure": {"margin": margin}}})
 
     assert [one.margin for one in paired_tests(stated(good, 0.3), stated(poor, 0.3), tmp_path)] == [0.3, 0.3]

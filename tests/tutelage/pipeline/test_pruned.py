@@ -43,7 +43,7 @@ def test_a_run_files_pruned_students_beside_their_parent(tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     rows = {(row.model, row.teacher, row.scheme): row for row in Store(tmp_path / "ws" / "leaderboard.db").rows()}
     parent = rows["EEEA-Net-C1", "", "fp32"]
-    name = "EEEA-Net-C1-cut60-taylor"
+    name = "EEEA-Net-C1-pruned60-taylor"
     row, int8 = rows[name, "", "fp32"], rows[name, "", "int8-ptq"]
     assert row.role == "student"
     assert row.arch is None
@@ -59,7 +59,7 @@ def test_a_run_files_pruned_students_beside_their_parent(tmp_path: Path) -> None
     assert any(row["model"] == name for row in shown)
 
 
-def test_what_cannot_be_pruned_is_told_before_any_training(tmp_path: Path) -> None:
+def test_what_cannot_be_pruned_is_reported_before_any_training(tmp_path: Path) -> None:
     unknown = _written(tmp_path, pruned=[{"of": "OFA-595"}])
     result = CliRunner().invoke(app, ["run", str(unknown), "--workspace", str(tmp_path / "ws")])
     assert isinstance(result.exception, InputError)

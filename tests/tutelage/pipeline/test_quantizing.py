@@ -23,8 +23,8 @@ from tutelage.pipeline.stages.compress import calibration_images, compress, quan
 from tutelage.pipeline.stages.evaluate import answer
 from tutelage.pipeline.stages.explain import _images
 from tutelage.pipeline.stages.measure import measure_all
-from tutelage.pipeline.stages.qat import teach_rounding
-from tutelage.pipeline.stages.train import teach_student, teach_teacher
+from tutelage.pipeline.stages.qat import train_with_qat
+from tutelage.pipeline.stages.train import train_student, train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.files import is_quantized, read_graph
@@ -51,8 +51,8 @@ def _quiet(text: str, done: int, total: int) -> None:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory) -> tuple[Context, Student, Student]:
     ctx = open_context(RECIPE, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
-    teacher = teach_teacher(ctx, RECIPE.teachers[0])
-    student = teach_student(ctx, Student(model="small", role="student", arch=ARCH), None, "fresh", [teacher])
+    teacher = train_teacher(ctx, RECIPE.teachers[0])
+    student = train_student(ctx, Student(model="small", role="student", arch=ARCH), None, "fresh", [teacher])
     return ctx, teacher, student
 
 
@@ -66,7 +66,7 @@ def test_rows_say_how_they_were_made_and_rounding_is_taught_by_the_teacher(taugh
     assert len(int8.quantization["calibration_sha256"]) == 64
     assert set(int8.quantization["trials"]) == {"minmax", "percentile", "entropy"}  # the recipe's method is auto
     assert int8.quantization["method"] == max(int8.quantization["trials"], key=int8.quantization["trials"].get)
-    (rounded,) = teach_rounding(ctx, student, ["onnxruntime"], [teacher])
+    (rounded,) = train_with_qat(ctx, student, ["onnxruntime"], [teacher])
     assert rounded.scheme == "int8-qat"
     assert rounded.quantization["qat_epochs"] == 1
     assert rounded.quantization["num_learnt"] > 50  # the ranges that training saw are the file's
@@ -78,17 +78,17 @@ def test_rows_say_how_they_were_made_and_rounding_is_taught_by_the_teacher(taugh
     assert np.abs(ptq - plain).mean() < np.abs(plain).mean()
     assert not np.array_equal(qat, ptq)  # its weights have moved; that this helps is tested on digits
     journal = [event["stage"] for event in ctx.workspace.journal()]
-    assert teach_rounding(ctx, student, ["onnxruntime"], [teacher]) == [rounded]
+    assert train_with_qat(ctx, student, ["onnxruntime"], [teacher]) == [rounded]
     assert [event["stage"] for event in ctx.workspace.journal()] == journal  # done once
 
 
 @pytest.mark.slow
 def test_no_rounding_is_taught_to_teachers_or_where_none_is_asked(taught) -> None:
     ctx, teacher, student = taught
-    assert teach_rounding(ctx, teacher, ["onnxruntime"], [teacher]) == []
+    assert train_with_qat(ctx, teacher, ["onnxruntime"], [teacher]) == []
     plain = RECIPE.model_copy(update={"quantize": RECIPE.quantize.model_copy(update={"qat_epochs": 0})})
     other = Context(plain, ctx.workspace, ctx.dataset, _quiet, 1)
-    assert teach_rounding(other, student, ["onnxruntime"], [teacher]) == []
+    assert train_with_qat(other, student, ["onnxruntime"], [teacher]) == []
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def sorted_by_class(tmp_path_factory) -> Context:
         for number in range(40):
             pixels = rng.integers(0, 60, (16, 16)).astype(np.uint8) + np.uint8(80 * kind)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
-    data = {"dataset": "folder", "path": str(root), "size": 16, "channels": 1, "augment": "none", "val_share": 0.3}
+    data = {"dataset": "folder", "path": str(root), "size": 16, "channels": 1, "augment": "none", "val_fraction": 0.3}
     recipe = Recipe.model_validate({"name": "sorted", "data": data, "explain": {"images": 6}})
     return open_context(recipe, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
 
@@ -287,7 +287,7 @@ def test_a_held_loss_still_chooses_the_method(sorted_by_class, tmp_path) -> None
 @pytest.mark.slow
 def test_qat_is_not_put_through_another_runtime_s_calibration(taught, caplog) -> None:
     ctx, teacher, student = taught
-    found = teach_rounding(ctx, student, ["onnxruntime", "litert"], [teacher])
+    found = train_with_qat(ctx, student, ["onnxruntime", "litert"], [teacher])
     assert {one.runtime for one in found} == {"onnxruntime"}
     assert "no int8-qat row of small for litert: its quantizer takes no learnt ranges" in caplog.text
 

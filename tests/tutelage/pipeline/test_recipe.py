@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tutelage.pipeline.recipe import built_in_recipes, load_recipe, with_options
+from tutelage.pipeline.former_keys import FORMER_KEYS
+from tutelage.pipeline.recipe import Recipe, built_in_recipes, load_recipe, with_options
 from tutelage.records import InputError
 
 
@@ -50,7 +51,7 @@ def test_set_reaches_list_entries_by_name_and_by_place() -> None:
     assert [student.name for student in more.students][2:] == ["mobilenetv2_100", "mobilenetv3_small_100"]
     assert load_recipe("demo", ["seed=3"]).seed == 3
     added = load_recipe("demo", ["pruned.0={of: winners, keep: 40%}", "pruned.1={of: EEEA-Net-C1}"]).pruned
-    assert [(one.of, one.share) for one in added] == [("winners", 0.4), ("EEEA-Net-C1", 0.5)]
+    assert [(one.of, one.keep_fraction) for one in added] == [("winners", 0.4), ("EEEA-Net-C1", 0.5)]
     with pytest.raises(InputError, match="the list has 3 entries"):
         load_recipe("cxr3-folds-teachers", ["students.4={name: mobilenetv3_small_100}"])
     with pytest.raises(InputError, match="no entry 'nobody'"):
@@ -158,3 +159,21 @@ def test_options_are_values_not_yaml() -> None:
     assert (recipe.search.max_params, recipe.search.evaluations) == ("3000000", 7)
     with pytest.raises(InputError, match=r"search\.max_params = '': '' is not a count"):
         with_options(load_recipe("demo"), {"search.max_params": ""})
+
+
+@pytest.mark.parametrize("former", FORMER_KEYS)
+def test_a_renamed_key_is_read_by_its_former_name(former: str, tmp_path: Path) -> None:
+    """In a file, after `--set`, and in the recipe that a row holds; a file that gives both names is refused."""
+    section, key = former.split(".")
+    now = FORMER_KEYS[former]
+    value = {"teacher_mode": "together"}.get(now, 0.11)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"name": "mine", section: {key: value}}))
+    stored = Recipe.model_validate({"name": "mine", section: {key: value}})
+    for recipe in (load_recipe(str(file)), load_recipe("demo", [f"{former}={value}"]), stored):
+        assert getattr(getattr(recipe, section), now) == value
+        assert key not in recipe.model_dump()[section]
+    assert getattr(load_recipe(str(file), [f"{former}={value}"]), section) == getattr(stored, section)
+    file.write_text(yaml.safe_dump({"name": "mine", section: {key: value, now: value}}))
+    with pytest.raises(InputError, match=f"{former} is the former name of {section}.{now}: give one of them"):
+        load_recipe(str(file))

@@ -13,7 +13,7 @@ from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages.compress import Variant
-from tutelage.pipeline.stages.evaluate import Judged
+from tutelage.pipeline.stages.evaluate import Evaluated
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import file_rows, settings_of
 from tutelage.pipeline.workspace import Workspace
@@ -46,7 +46,7 @@ def filed(folder: Path, measured: bool = True, *, version: str = "1.31.1", weigh
     figures = evaluate(probs, LABELS, GROUPS, threshold=0.5, bootstrap=100)
     student = SMALL.model_copy(update={"weights": Artifact(kind="w", path="w", sha256=weights, size_bytes=1)})
     file = Artifact(kind="onnx", path="m.onnx", sha256="f", size_bytes=1)
-    one = Judged(Variant(student, "fp32", "onnxruntime", file), figures, 0.5, probs, LABELS, figures, "m.npz")
+    one = Evaluated(Variant(student, "fp32", "onnxruntime", file), figures, 0.5, probs, LABELS, figures, "m.npz")
     measurement = Measurement(
         device="host-ort", runtime="onnxruntime", runtime_version=version, threads=1, batch=1, precision="fp32",
         effective_precision="fp32", samples_ms=(1.0, 2.0), **seen,

@@ -381,7 +381,7 @@ def test_a_file_is_whole_or_absent_and_nothing_is_left_beside_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("option", "words"), [([], "the same command goes on"), (["--fresh"], "without --fresh goes")])
-def test_who_interrupts_is_told_which_command_goes_on(
+def test_who_interrupts_is_reported_which_command_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], words: str
 ) -> None:
     def interrupted(**_: object) -> None:

@@ -179,7 +179,7 @@ def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_chexpert_mobilenetv2(tmp_path: Path) -> None:
     name = "chexpert-mobilenetv2"
-    shares = ("data.val_share=0.2", "data.test_share=0.25")  # 5 % of 45 patients is two
+    shares = ("data.val_fraction=0.2", "data.test_fraction=0.25")  # 5 % of 45 patients is two
     options = "data.options={uncertain: ones, valid_as: extra}"
     more = ("seeds=2", "explain.images=2", *shares, options)
     small = teacher_of(name, options={"drop_rate": 0.394, **SMALL_DENSENET})
@@ -253,7 +253,7 @@ def test_the_second_set_of_the_ofa_paper(tmp_path: Path) -> None:
     assert ctx.dataset.class_names == ("lung_aca", "lung_n", "lung_scc", "colon_aca", "colon_n")
 
 
-def test_what_cannot_be_taught_is_told_before_a_teacher_is_trained(tmp_path: Path) -> None:
+def test_what_cannot_be_taught_is_reported_before_a_teacher_is_trained(tmp_path: Path) -> None:
     root = chestxray14(tmp_path / "nih")
     cases = {
         "students=[{name: mobilenetv9}]": "unknown teacher 'mobilenetv9'",

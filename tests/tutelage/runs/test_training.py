@@ -14,8 +14,8 @@ from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.train import validate
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
-from tutelage.pipeline.stages.students import check_training, teach_named
-from tutelage.pipeline.stages.train import soft_targets, teach_teacher
+from tutelage.pipeline.stages.students import check_training, train_named_students
+from tutelage.pipeline.stages.train import soft_targets, train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError
 
@@ -37,7 +37,7 @@ def weights_file(folder: Path, classes: int = 4) -> Path:
 def test_a_teacher_with_weights_is_used_as_it_is(tmp_path: Path) -> None:
     path = weights_file(tmp_path)
     ctx = opened(tmp_path, teachers=[{"name": NET, "weights": str(path), "epochs": 0}])
-    teacher = teach_teacher(ctx, ctx.recipe.teachers[0])
+    teacher = train_teacher(ctx, ctx.recipe.teachers[0])
     assert teacher.weights is not None
     filed, given = load_file(ctx.workspace.path / teacher.weights.path), load_file(path)
     assert filed.keys() == given.keys()
@@ -50,7 +50,7 @@ def test_a_teacher_with_weights_is_used_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="a classifier of 9 classes, these images have 4: with epochs: 0 it would stay"
     ):
-        teach_teacher(other, other.recipe.teachers[0])
+        train_teacher(other, other.recipe.teachers[0])
 
 
 def test_a_student_with_weights_is_used_as_it_is(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_student_with_weights_is_used_as_it_is(tmp_path: Path) -> None:
     ctx = opened(
         tmp_path, seeds=3, students=[{"name": NET, "weights": str(path), "epochs": 0}], teachers=[{"name": NET}]
     )
-    (student,) = teach_named(ctx, [])  # three seeds and a teacher change nothing of what is not trained
+    (student,) = train_named_students(ctx, [])  # three seeds and a teacher change nothing of what is not trained
     assert (student.role, student.teacher, student.model) == ("student", "", NET)
     assert student.weights is not None
     filed = load_file(ctx.workspace.path / student.weights.path)
@@ -118,7 +118,7 @@ def test_a_plateau_that_never_acts_is_said(tmp_path: Path, caplog: pytest.LogCap
     [
         (["teachers.1.name=resnet10t"], "'resnet10t' is named twice"),
         (["data.folds=4"], "folds: 4 has no effect without a fold"),
-        (["data.fold=1", "data.test_share=0.3"], "test_share: 0.3 has no effect beside fold: 1"),
+        (["data.fold=1", "data.test_fraction=0.3"], "test_fraction: 0.3 has no effect beside fold: 1"),
         (["teachers.0.options={seed: 3}"], "seed is no option of a network"),
     ],
 )
@@ -131,7 +131,7 @@ def test_keys_that_do_not_go_together_are_refused(changes: list[str], message: s
 def test_soft_targets_of_batches_of_another_size_are_others(tmp_path: Path) -> None:
     path = weights_file(tmp_path)
     ctx = opened(tmp_path, teachers=[{"name": NET, "weights": str(path), "epochs": 0}])
-    teacher = teach_teacher(ctx, ctx.recipe.teachers[0])
+    teacher = train_teacher(ctx, ctx.recipe.teachers[0])
     for resolution in (None, 20):  # what batches of 20 px show a teacher of 32 px is blurred
         batch = next(iter(ctx.loader(8, seed=0, resolution=resolution).epoch(0)))
         cached, fresh = soft_targets(ctx, [teacher], resolution), soft_targets(ctx, [teacher], resolution)
@@ -149,7 +149,7 @@ def test_data_is_known_by_its_pixels_too(tmp_path: Path) -> None:
     found = {}
     for name, changes in {
         "usual": {}, "again": {}, "fit": {"options": {"fit": "pad"}}, "augment": {"augment": "medical"},
-        "split": {"val_share": 0.3}, "variants": {"augment_variants": 2},
+        "split": {"val_fraction": 0.3}, "variants": {"augment_variants": 2},
     }.items():  # fmt: skip
         data = {"dataset": "folder", "path": str(tmp_path / "images"), "size": 32, "augment_variants": 1, **changes}
         ctx = opened(tmp_path, data=data)

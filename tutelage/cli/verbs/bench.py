@@ -16,8 +16,9 @@ def bench(
         Path, typer.Argument(help="An .onnx (converted for the device if need be), .xml, .tflite, .pt2, .pte.")
     ],
     device: Annotated[str, typer.Option("--device", help="Device profile; see `tutelage device list`.")],
-    side: Annotated[
-        int | None, typer.Option(min=1, max=8192, help="Input size in pixels, where the file does not fix it.")
+    resolution: Annotated[
+        int | None,
+        typer.Option("--resolution", "--side", min=1, max=8192, help="Input resolution in pixels, where not fixed."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Measure throughput over batch sizes too.")] = False,
     batch: Annotated[
@@ -38,6 +39,6 @@ def bench(
     sizes = tuple(batch or BATCHES) if offline or batch else ()
     with terminal.run_setting(workspace) as (space, report, _):
         figures = single_stage.bench_file(
-            space, report, model=model, device=device, side=side, offline=sizes, images=images
+            space, report, model=model, device=device, resolution=resolution, offline=sizes, images=images
         )
     terminal.print_figures(figures, Console(), as_json)

@@ -29,7 +29,10 @@ def device_add(
     batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
     space: Annotated[str, typer.Option(help="Space whose blocks are measured. One of: {spaces}.")] = "ofa_mbv3_w1.0",
-    side: Annotated[list[int] | None, typer.Option(help="Input resolution in pixels; repeatable; default 64.")] = None,
+    resolution: Annotated[
+        list[int] | None,
+        typer.Option("--resolution", "--side", help="Input size in pixels; repeatable; default 64."),
+    ] = None,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 4,
     minutes: Annotated[
@@ -49,15 +52,15 @@ def device_add(
 ) -> None:
     """Measure this host, or one behind ssh, with a runtime and fit a latency model, so that budgets can be held on it.
 
-    Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --side 64[/]
-    Behind ssh: [bold]tutelage device add board --ssh me@board --side 64 --minutes 5[/]
+    Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --resolution 64[/]
+    Behind ssh: [bold]tutelage device add board --ssh me@board --resolution 64 --minutes 5[/]
     From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
     """
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations.devices import DeviceRequest, add_device
     from tutelage.search.spaces.space import find_space
 
-    unused = [option for option, value in (("--side", side), ("--minutes", minutes)) if value is not None]
+    unused = [option for option, value in (("--resolution", resolution), ("--minutes", minutes)) if value is not None]
     if from_measurements is not None and unused:
         raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
     # `--ssh "$BOARD"` with an unset variable must not measure this machine in the board's place.
@@ -67,7 +70,7 @@ def device_add(
         raise InputError(
             f"{empty[0]} is empty: say how the device is reached, or leave the option out to measure this machine"
         )
-    where = find_space(space).with_resolutions(tuple(side or (64,)))
+    where = find_space(space).with_resolutions(tuple(resolution or (64,)))
     request = DeviceRequest(
         name,
         runtime,
@@ -104,7 +107,7 @@ def device_check(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_j
         "holds": found.holds,
         "drift": found.drift,
         "mean_error_of_predictions": found.error,
-        "share_inside_interval": found.covered,
+        "fraction_inside_interval": found.covered,
     }
     terminal.print_figures(facts, Console(), as_json)
     if not as_json:

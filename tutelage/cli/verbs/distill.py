@@ -36,7 +36,7 @@ def distill(
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():
-        students = single_stage.teach_file(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
+        students = single_stage.distil_arch(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
         return

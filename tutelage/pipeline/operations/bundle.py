@@ -56,7 +56,7 @@ def bundle_row(
         raise InputError(
             f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
         )
-    side = ctx.side(network)
+    side = ctx.resolution(network)
     images, _ = ctx.split("val", side)
     difference = _evaluated_difference(ctx, row, model, images)
     report("bundle", 1, 3)

@@ -68,7 +68,7 @@ def add_device(
         )
     if any(not MIN_SIDE <= side <= MAX_SIDE for side in request.space.resolutions):
         raise InputError(
-            f"--side is {', '.join(map(str, request.space.resolutions))}: give {MIN_SIDE} to {MAX_SIDE} pixels"
+            f"--resolution is {', '.join(map(str, request.space.resolutions))}: give {MIN_SIDE} to {MAX_SIDE} pixels"
         )
     if not 1 <= request.batch <= MAX_BATCH:
         raise InputError(f"batch is {request.batch}: give the images of one call, 1 to {MAX_BATCH}")

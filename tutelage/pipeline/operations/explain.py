@@ -15,7 +15,7 @@ from tutelage.pipeline.context import open_context
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages.compress import compress
 from tutelage.pipeline.stages.explain import EXPLAINED, kinds
-from tutelage.pipeline.stages.train import teach_teacher
+from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.run import run_onnx
@@ -41,10 +41,10 @@ def explain_recipe(
         raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     students = pipeline.distill(recipe, workspace, report, threads)
     ctx = open_context(recipe, workspace, report, threads)
-    teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+    teachers = [train_teacher(ctx, section) for section in recipe.teachers]
     mine = [one for one in students if one.model == students[0].model and one.seed == recipe.seed]
     student = mine[-1]
-    side = ctx.side(student)
+    side = ctx.resolution(student)
     chosen = ctx.draw("val", num_images, EXPLAINED)
     images, labels = ctx.split("val", side, chosen)
     classes = kinds(labels).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Single stages on given files: train one architecture (`teach_file`), measure one model (`bench_file`)."""
+"""Single stages on given files: train one architecture (`distil_arch`), measure one model (`bench_file`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tutelage.pipeline.context import check_weights, open_context
 from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe
 from tutelage.pipeline.sections import DeviceSection
 from tutelage.pipeline.stages.students import check_training, choices
-from tutelage.pipeline.stages.train import teach_student, teach_teacher
+from tutelage.pipeline.stages.train import train_student, train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.files import read_graph
@@ -61,17 +61,17 @@ def named_devices(
     return [section.model_copy(update=update) for section in chosen]
 
 
-def teach_file(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
+def distil_arch(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
     """Train one architecture, given as OFA's JSON, from fresh weights with the recipe's teachers and schedule."""
     check_weights(recipe)
     arch = read_arch(path)
     with workspace.locked():
         ctx = open_context(recipe, workspace, report, threads)
         check_training(ctx)
-        teachers = [teach_teacher(ctx, section) for section in recipe.teachers]
+        teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
         return [
-            teach_student(ctx, student, None, "fresh", choice, repeat)
+            train_student(ctx, student, None, "fresh", choice, repeat)
             for choice in choices(ctx, teachers)
             for repeat in range(recipe.seeds)
         ]
@@ -100,7 +100,7 @@ def bench_file(
     *,
     model: Path,
     device: str,
-    side: int | None,
+    resolution: int | None,
     offline: Sequence[int] = (),
     images: Path | None = None,
 ) -> dict[str, Any]:
@@ -117,17 +117,19 @@ def bench_file(
             f"--images are timed on this machine, and device {profile.name} is {profile.command or profile.host}: "
             "leave them out, or time them there"
         )
-    shape = input_shape(model, side)
+    shape = input_shape(model, resolution)
     model = converted(model, profile, shape, workspace.path / "cache" / "converted")
 
-    def tell(text: str, done: int, total: int) -> None:
+    def progress_line(text: str, done: int, total: int) -> None:
         report(f"{text} on {profile.name}", done, total)
 
     anchor_ms = load_latency_model(profile, folder).anchor_ms if profile.latency_model else None
-    values = figures(measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=tell)[model.name])
+    values = figures(
+        measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=progress_line)[model.name]
+    )
     values["size_bytes"] = size_bytes(model)
     if offline:
-        rates = measure_throughput(model, profile, shape, batches=offline, progress=tell)
+        rates = measure_throughput(model, profile, shape, batches=offline, progress=progress_line)
         values |= {f"images_a_second_batch_{batch}": rates.get(batch) for batch in offline}  # empty: not taken
     if images is not None:
         values |= time_preprocessing(images, shape)
@@ -168,8 +170,8 @@ def figures(found: Measurement) -> dict[str, Any]:
     }
 
 
-def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
-    """Read (channels, height, width) from an ONNX file; `side` is used where the file does not fix them."""
+def input_shape(model: Path, resolution: int | None) -> tuple[int, int, int]:
+    """Read (channels, height, width) from an ONNX file; `resolution` is used where the file does not fix them."""
     dims: list[int | None]
     if model.suffix != ".onnx":
         dims = read_shape(model)
@@ -180,9 +182,9 @@ def input_shape(model: Path, side: int | None) -> tuple[int, int, int]:
         raise InputError(
             f"{model} takes an input of {len(dims)} dimensions; images are (batch, channels, height, width)"
         )
-    channels, height, width = dims[1] or 3, dims[2] or side, dims[3] or side
+    channels, height, width = dims[1] or 3, dims[2] or resolution, dims[3] or resolution
     if height is None or width is None:
-        raise InputError(f"{model} does not fix the input size: give it with --side, e.g. --side 224")
+        raise InputError(f"{model} does not fix the input size: give it with --resolution, e.g. --resolution 224")
     return int(channels), int(height), int(width)
 
 

@@ -63,8 +63,8 @@ class Variant:
 
     @property
     def title(self) -> str:
-        taught = f" from {self.student.teacher}" if self.student.teacher else ""
-        return f"{self.student.model}{taught} {self.scheme} {self.runtime}"
+        origin = f" from {self.student.teacher}" if self.student.teacher else ""
+        return f"{self.student.model}{origin} {self.scheme} {self.runtime}"
 
 
 def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Variant]:
@@ -73,11 +73,11 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
     A runtime that cannot load or quantize a network (an operator that it lacks) is left out and the reason
     logged.
     """
-    taught = f" from {student.teacher}" if student.teacher else ""
+    origin = f" from {student.teacher}" if student.teacher else ""
 
     def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"export and quantize {student.model}{taught}", 0, 1)
-        side = ctx.side(student)
+        ctx.report(f"export and quantize {student.model}{origin}", 0, 1)
+        side = ctx.resolution(student)
         fp32, network = folder / "model.onnx", networks.load(ctx, student)
         export = export_onnx(network, fp32, (1, ctx.channels, side, side))
         files = float_files(ctx, student, network, fp32, runtimes)
@@ -85,10 +85,10 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
             {"scheme": "fp32", "runtime": name, "file": filed(ctx, path).to_dict()} for name, path in files.items()
         ]
         variants += quantized(ctx, student, network, files)
-        ctx.report(f"export and quantize {student.model}{taught}", 1, 1)
+        ctx.report(f"export and quantize {student.model}{origin}", 1, 1)
         return {"variants": variants, "max_difference": export.max_difference}
 
-    stage = ctx.workspace.stage(f"compress {student.model}{taught}", inputs_of(ctx, student, runtimes), work)
+    stage = ctx.workspace.stage(f"compress {student.model}{origin}", inputs_of(ctx, student, runtimes), work)
     return read_variants(student, stage.result["variants"])
 
 
@@ -99,7 +99,7 @@ def float_files(
     files = {}
     for runtime in runtimes:
         try:
-            files[runtime] = runtime_file(ctx, runtime, network, onnx, ctx.side(student))
+            files[runtime] = runtime_file(ctx, runtime, network, onnx, ctx.resolution(student))
         except InputError as error:
             left_out(ctx, f"no row of {student.model} for {runtime}: {error}")
     return files
@@ -109,7 +109,7 @@ def quantized(
     ctx: Context, student: Student, network: nn.Module, files: Mapping[str, Path], learnt: Ranges | None = None
 ) -> list[dict[str, Any]]:
     """Quantize each runtime's fp32 file beside it, with the activation ranges that QAT has `learnt`, if given."""
-    side = ctx.side(student)
+    side = ctx.resolution(student)
     calibration, val = calibration_images(ctx, side), validation(ctx, side)
     variants = []
     for runtime, fp32 in files.items():
@@ -118,12 +118,12 @@ def quantized(
             if fp32.suffix == ".onnx":
                 out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
                 report = quantize_for(ctx, runtime, fp32, out, calibration, val, learnt=learnt)
-                scheme, made = report.scheme, told(report)
+                scheme, made = report.scheme, report_details(report)
             else:
                 chosen = scheme_for(ctx.recipe.quantize.method, runtime, fp32.suffix)
                 if chosen is not None and chosen.quantize is not None:
                     report = _made_by(chosen, fp32, fp32.with_suffix(f".int8{fp32.suffix}"), calibration)
-                    scheme, out, made = report.scheme, report.path, told(report)
+                    scheme, out, made = report.scheme, report.path, report_details(report)
                 else:
                     out, made = int8_file(ctx, runtime, network, fp32, side, calibration)
                     scheme = "int8-ptq"
@@ -279,7 +279,7 @@ def read_variants(student: Student, entries: Sequence[dict[str, Any]]) -> list[V
     ]
 
 
-def told(report: QuantReport) -> dict[str, Any]:
+def report_details(report: QuantReport) -> dict[str, Any]:
     """Give the fields of a quantization report that a row keeps."""
     names = (
         "method", "num_calibration", "calibration_sha256", "activation_type", "weight_type", "weight_bits",

@@ -1,4 +1,4 @@
-"""Evaluate the deployed file: thresholds are chosen on validation, the test split is used once (`judge`)."""
+"""Evaluate the deployed file: thresholds are chosen on validation, the test split is used once (`evaluate_variant`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Threshold = float | tuple[float, ...] | None  # two classes: one; multi-label: o
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A variant with its figures on the test split, and its probabilities there for paired tests."""
 
     variant: Variant
@@ -37,7 +37,7 @@ class Judged:
     second: Evaluation | None = None  # on the set's second test split, where it has one
 
 
-def judge(ctx: Context, variant: Variant) -> Judged:
+def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     """Run validation and test images through the file, once, and compute the figures with 95 % intervals."""
     splits = ("val", "test", *(name for name in ctx.dataset.splits if name == "extra"))
     inputs = {
@@ -77,7 +77,7 @@ def judge(ctx: Context, variant: Variant) -> Judged:
     }
     filed = ctx.workspace.relative(stage.folder / _PROBS)
     probs, labels = predictions["test"]
-    return Judged(variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"))
+    return Evaluated(variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"))
 
 
 def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, multi_label: bool) -> Threshold:
@@ -90,7 +90,7 @@ def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, m
 def _answers(ctx: Context, variant: Variant, split: str) -> NDArray[np.float32]:
     """Give the logits of a split, in chunks: a large one does not fit in memory as floats."""
     places = np.arange(len(ctx.dataset.indices(split)))
-    side = ctx.side(variant.student)
+    side = ctx.resolution(variant.student)
     parts = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
     return np.concatenate([answer(ctx, variant, ctx.split(split, side, part)[0]) for part in parts])
 

@@ -76,10 +76,10 @@ def explain_network(
         "images": ctx.draw("val", section.images, EXPLAINED).tolist(),
         "seed": ctx.recipe.seed,
     }
-    taught = f" from {student.teacher}" if student.teacher else ""
+    origin = f" from {student.teacher}" if student.teacher else ""
 
     def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"explain {student.model}{taught}", 0, 1)
+        ctx.report(f"explain {student.model}{origin}", 0, 1)
         images, classes, masks = _images(ctx, student)
         net = networks.load(ctx, student)
         models = {"net": Explained(net)}
@@ -97,19 +97,19 @@ def explain_network(
             multi_label=ctx.dataset.multi_label,
             maps=maps,
         )
-        explained = {name: _told(one.to_dict(), maps[name], [maps_of(by) for by in teachers], name)
+        explained = {name: _figures(one.to_dict(), maps[name], [maps_of(by) for by in teachers], name)
                 for name, one in figures.items()}  # fmt: skip
         pictures = [
             {"validation image of": ctx.dataset.class_names[label], "map": _embedded(image, heat)}
             for image, label, heat in zip(images, classes.tolist(), maps["net"], strict=True)
         ]
-        ctx.report(f"explain {student.model}{taught}", 1, 1)
+        ctx.report(f"explain {student.model}{origin}", 1, 1)
         return {"explanation": explained.pop("net"), "explained": pictures, "int8": explained}
 
-    return ctx.workspace.stage(f"explain {student.model}{taught}", inputs, work).result
+    return ctx.workspace.stage(f"explain {student.model}{origin}", inputs, work).result
 
 
-def _told(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: str) -> dict[str, Any]:
+def _figures(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: str) -> dict[str, Any]:
     """Put the agreement of an int8 file with its fp32 network, and of any file with its teachers, in their own keys."""
     with_fp32 = (figures.pop("agreement_spearman"), figures.pop("agreement_iou"))
     if name != "net":
@@ -124,9 +124,9 @@ def _told(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: s
 def _images(ctx: Context, student: Student) -> tuple[Tensor, Tensor, NDArray[np.uint8] | None]:
     """Choose the validation images, the class each is explained for, and the lesions where the data has them."""
     chosen = ctx.draw("val", ctx.recipe.explain.images, EXPLAINED)
-    images, labels = ctx.split("val", ctx.side(student), chosen)
+    images, labels = ctx.split("val", ctx.resolution(student), chosen)
     masks = None
-    if ctx.dataset.masks is not None and ctx.side(student) == ctx.size:
+    if ctx.dataset.masks is not None and ctx.resolution(student) == ctx.size:
         masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
     return images, kinds(labels).clamp(min=0), masks
 

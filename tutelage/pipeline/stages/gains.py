@@ -25,7 +25,7 @@ from tutelage.distill.evaluation.paired import (
 from tutelage.pipeline.context import Context
 from tutelage.records import Comparison
 
-from .evaluate import Judged
+from .evaluate import Evaluated
 
 Details = dict[str, dict[str, Any]]
 Tests = Mapping[str, Comparison]  # by figure
@@ -35,7 +35,7 @@ Tests = Mapping[str, Comparison]  # by figure
 class _Seeds:
     """The files of one network, one a seed, with what the tests need of each."""
 
-    judged: list[Judged]
+    evaluated: list[Evaluated]
     figures: list[FileFigures]
 
 
@@ -43,33 +43,33 @@ class _Seeds:
 Series = dict[tuple[bool, str, str], _Seeds]
 
 
-def gains(ctx: Context, judged: Sequence[Judged]) -> Details:
+def gains(ctx: Context, evaluated: Sequence[Evaluated]) -> Details:
     """Give `gain_over_twin`, `against_teachers` and `seeds` for the rows, by the id of each file of the first seed.
 
     Comparisons of one kind, in one scheme on one runtime, are corrected together: int8 rows repeat the fp32 ones.
     """
-    details: Details = {_name(one): {} for one in judged if one.variant.student.seed == ctx.recipe.seed}
-    for scheme, runtime in sorted({(one.variant.scheme, one.variant.runtime) for one in judged}):
-        here = [one for one in judged if (one.variant.scheme, one.variant.runtime) == (scheme, runtime)]
+    details: Details = {_name(one): {} for one in evaluated if one.variant.student.seed == ctx.recipe.seed}
+    for scheme, runtime in sorted({(one.variant.scheme, one.variant.runtime) for one in evaluated}):
+        here = [one for one in evaluated if (one.variant.scheme, one.variant.runtime) == (scheme, runtime)]
         series = _series(ctx, here)
         for seeds in series.values():
-            if ctx.recipe.seeds > 1 and len(seeds.judged) > 1:
-                details[_name(seeds.judged[0])]["seeds"] = seeds_of(seeds.judged, seeds.figures)
+            if ctx.recipe.seeds > 1 and len(seeds.evaluated) > 1:
+                details[_name(seeds.evaluated[0])]["seeds"] = seeds_of(seeds.evaluated, seeds.figures)
         _twins(ctx, series, details)
         _teachers(ctx, series, details)
     return details
 
 
-def seeds_of(judged: Sequence[Judged], figures: Sequence[FileFigures]) -> dict[str, Any]:
+def seeds_of(evaluated: Sequence[Evaluated], figures: Sequence[FileFigures]) -> dict[str, Any]:
     """Give the figures of every seed with mean, standard deviation and an interval over seeds and groups.
 
     The row's `auc` and `accuracy` are the means. Its file, with size, latency, threshold and per-class figures, is the
     first seed's: `file` has that file's own figures.
     """
-    first = judged[0]
+    first = evaluated[0]
     found: dict[str, Any] = {
-        "seeds": [one.variant.student.seed for one in judged],
-        "files": [{"predictions": one.predictions, "threshold": one.threshold} for one in judged],
+        "seeds": [one.variant.student.seed for one in evaluated],
+        "files": [{"predictions": one.predictions, "threshold": one.threshold} for one in evaluated],
         "file": {
             "seed": first.variant.student.seed,
             **{f"{name}{end}": getattr(first.evaluation, f"{name}{end}")
@@ -77,7 +77,7 @@ def seeds_of(judged: Sequence[Judged], figures: Sequence[FileFigures]) -> dict[s
         },
     }  # fmt: skip
     for name, test in over_seeds(figures).items():
-        values = [getattr(one.evaluation, name) for one in judged]
+        values = [getattr(one.evaluation, name) for one in evaluated]
         known = [value for value in values if value is not None]
         found[name] = values
         found[f"{name}_mean"] = _known(test.difference)
@@ -86,13 +86,13 @@ def seeds_of(judged: Sequence[Judged], figures: Sequence[FileFigures]) -> dict[s
     return found
 
 
-def _series(ctx: Context, judged: Sequence[Judged]) -> Series:
+def _series(ctx: Context, evaluated: Sequence[Evaluated]) -> Series:
     groups = ctx.dataset.groups[ctx.dataset.indices("test")]
     found: Series = {}
-    for one in sorted(judged, key=lambda one: one.variant.student.seed):
+    for one in sorted(evaluated, key=lambda one: one.variant.student.seed):
         student = one.variant.student
         seeds = found.setdefault((student.role == "teacher", student.model, student.teacher), _Seeds([], []))
-        seeds.judged.append(one)
+        seeds.evaluated.append(one)
         seeds.figures.append(
             file_figures(one.probs, one.labels, groups, threshold=one.threshold, multi_label=ctx.dataset.multi_label)
         )
@@ -110,8 +110,8 @@ def _twins(ctx: Context, series: Series, details: Details) -> None:
     teachers = _corrected([compare_trainings(mine.figures, twin.figures, margin=margin) for mine, twin in pairs])
     files = _corrected([_files(mine, twin, margin) for mine, twin in pairs])
     for (mine, twin), helped, differ in zip(pairs, teachers, files, strict=True):
-        told = {
-            **_told(helped),
+        gain = {
+            **_as_details(helped),
             "file_verdict": _foremost(differ).text,
             "claims": {
                 "teacher": {name: one.to_dict() for name, one in helped.items()},
@@ -119,14 +119,14 @@ def _twins(ctx: Context, series: Series, details: Details) -> None:
             },
         }
         if ctx.dataset.multi_label:
-            told["per_label"] = _per_label(ctx, mine, twin)
-        details[_name(mine.judged[0])]["gain_over_twin"] = told
+            gain["per_label"] = _per_label(ctx, mine, twin)
+        details[_name(mine.evaluated[0])]["gain_over_twin"] = gain
 
 
 def _per_label(ctx: Context, mine: _Seeds, twin: _Seeds) -> dict[str, dict[str, Any]]:
-    first, second = ([one.probs for one in seeds.judged] for seeds in (mine, twin))
+    first, second = ([one.probs for one in seeds.evaluated] for seeds in (mine, twin))
     groups = ctx.dataset.groups[ctx.dataset.indices("test")]
-    tests = compare_labels(first, second, mine.judged[0].labels, groups, margin=ctx.recipe.measure.margin)
+    tests = compare_labels(first, second, mine.evaluated[0].labels, groups, margin=ctx.recipe.measure.margin)
     return {
         name: {"verdict": test.verdict, "auc": test.difference, "auc_lo": test.low, "auc_hi": test.high,
                "auc_p": test.p}
@@ -145,7 +145,7 @@ def _teachers(ctx: Context, series: Series, details: Details) -> None:
                 names.append(teacher)
     tests = _corrected([_files(mine, teacher, ctx.recipe.measure.margin) for mine, teacher in pairs])
     for (mine, _), teacher, differ in zip(pairs, names, tests, strict=True):
-        details[_name(mine.judged[0])].setdefault("against_teachers", {})[teacher] = _told(differ)
+        details[_name(mine.evaluated[0])].setdefault("against_teachers", {})[teacher] = _as_details(differ)
 
 
 def _files(first: _Seeds, second: _Seeds, margin: float) -> dict[str, Comparison]:
@@ -164,7 +164,7 @@ def _foremost(tests: Tests) -> Comparison:
     return tests["auc"] if tests["auc"].difference is not None else tests["accuracy"]
 
 
-def _told(tests: Tests) -> dict[str, Any]:
+def _as_details(tests: Tests) -> dict[str, Any]:
     """Give a comparison as rows hold it: `verdict` in words, `outcome` as one of the four, then the figures."""
     one = _foremost(tests)
     found = {"verdict": one.text, "outcome": one.verdict, "num_seeds": one.num_seeds, "num_groups": one.num_groups}
@@ -175,11 +175,11 @@ def _told(tests: Tests) -> dict[str, Any]:
     return {**found, "margin": one.margin, "corrected_for": one.num_comparisons}
 
 
-def _name(one: Judged) -> str:
+def _name(one: Evaluated) -> str:
     return one.variant.file.sha256 + one.variant.runtime
 
 
-def details_of(found: Details, one: Judged) -> dict[str, Any]:
+def details_of(found: Details, one: Evaluated) -> dict[str, Any]:
     """Give the details of one evaluated file; empty for what was not compared."""
     return found.get(_name(one), {})
 

@@ -27,7 +27,7 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
     inputs = {
         "device": device.profile.to_dict(),
         "files": sorted({variant.file.sha256 for variant in mine}),
-        "sides": sorted({ctx.side(variant.student) for variant in mine}),
+        "sides": sorted({ctx.resolution(variant.student) for variant in mine}),
         "channels": ctx.channels,
         "samples": ctx.recipe.measure.samples,
         "anchor_ms": device.anchor_ms,
@@ -35,12 +35,12 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
 
     def work(folder: Path) -> dict[str, Any]:
         found: dict[str, Measurement] = {}
-        for side in sorted({ctx.side(variant.student) for variant in mine}):
+        for side in sorted({ctx.resolution(variant.student) for variant in mine}):
             found |= measure(
                 {
                     variant.file.sha256: ctx.workspace.path / variant.file.path
                     for variant in mine
-                    if ctx.side(variant.student) == side
+                    if ctx.resolution(variant.student) == side
                 },
                 device.profile,
                 (ctx.channels, side, side),

@@ -15,10 +15,10 @@ from tutelage.pipeline.context import Context
 from tutelage.pipeline.sections import PrunedSection
 from tutelage.quant.int8.calibration import draw_by_class
 from tutelage.quant.prune.prune import macs, prune_to, require_pruner
-from tutelage.quant.prune.shapes import cut_shapes
+from tutelage.quant.prune.shapes import pruned_shapes
 from tutelage.records import Artifact, InputError, Pruned, Student
 
-from .students import choices, teach_seeds
+from .students import choices, train_seeds
 
 WINNERS = "winners"
 # Labelled images whose gradients rank the channels for `taylor`: a few dozen rank them as thousands do (Molchanov).
@@ -38,13 +38,13 @@ def check_pruned(ctx: Context) -> None:
         require_pruner(section.importance)
 
 
-def teach_pruned(ctx: Context, taught: Sequence[Student], teachers: Sequence[Student]) -> list[Student]:
+def train_pruned(ctx: Context, trained: Sequence[Student], teachers: Sequence[Student]) -> list[Student]:
     """Prune the control of each network that the recipe names, and fine-tune it for each choice of teachers.
 
-    taught: the run's students and baselines; a control is one without a teacher. Fine-tuning starts from the pruned
+    trained: the run's students and baselines; a control is one without a teacher. Fine-tuning starts from the pruned
     weights and has the students' schedule.
     """
-    alone = [student for student in taught if not student.teacher and student.seed == ctx.recipe.seed]
+    alone = [student for student in trained if not student.teacher and student.seed == ctx.recipe.seed]
     tuned = []
     for section in ctx.recipe.pruned:
         for parent in alone:
@@ -54,13 +54,13 @@ def teach_pruned(ctx: Context, taught: Sequence[Student], teachers: Sequence[Stu
             student, weights = _cut(ctx, section, parent)
             start = partial(networks.load, ctx, student.model_copy(update={"weights": weights}))
             for choice in choices(ctx, teachers):
-                tuned += teach_seeds(ctx, student, start, weights.sha256, choice)
+                tuned += train_seeds(ctx, student, start, weights.sha256, choice)
     return tuned
 
 
 def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student, Artifact]:
     """Prune one network and file its remaining weights."""
-    title = f"{parent.model}-cut{section.share * 100:g}"
+    title = f"{parent.model}-pruned{section.keep_fraction * 100:g}"
     title += "" if section.importance == "magnitude" else f"-{section.importance}"
     inputs = {
         "data": ctx.data_key,
@@ -72,14 +72,14 @@ def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student
     def work(folder: Path) -> dict[str, Any]:
         ctx.report(f"prune {parent.model} to {section.keep}", 0, 1)
         whole = networks.load(ctx, parent)
-        side = ctx.side(parent)
+        side = ctx.resolution(parent)
         shape = (2, ctx.channels, side, side)
         batch = _labelled(ctx, side) if section.importance == "taylor" else None
         cut, report = prune_to(
-            whole, shape, section.share * macs(whole, shape), importance=section.importance, batch=batch
+            whole, shape, section.keep_fraction * macs(whole, shape), importance=section.importance, batch=batch
         )
         left = Pruned(
-            parent=parent.model, importance=section.importance, ratio=report.ratio, shapes=cut_shapes(whole, cut)
+            parent=parent.model, importance=section.importance, ratio=report.ratio, shapes=pruned_shapes(whole, cut)
         )
         ctx.report(f"prune {parent.model} to {section.keep}", 1, 1)
         return {"pruned": left.to_dict(), "weights": networks.file_weights(ctx, cut, folder).to_dict()}

@@ -22,7 +22,7 @@ from tutelage.pipeline.operations.paired import page_verdicts
 from tutelage.pipeline.recipe import Recipe
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 
-from .evaluate import Judged
+from .evaluate import Evaluated
 from .gains import Details, details_of
 from .search import Found, draw_search
 
@@ -49,7 +49,7 @@ def file_rows(
     ctx: Context,
     store: Store,
     devices: Sequence[Device],
-    judged: Sequence[Judged],
+    evaluated: Sequence[Evaluated],
     measured: Mapping[str, Mapping[str, Measurement]],
     worth: Details,
     *,
@@ -57,13 +57,13 @@ def file_rows(
     found: Found | None = None,
     explained: Mapping[str, dict[str, Any]] | None = None,
 ) -> list[Row]:
-    """File a row for every variant of the first seed on every device of its runtime; `judged` holds all their seeds.
+    """File a row for every variant of the first seed on every device of its runtime; `evaluated` holds all their seeds.
 
     state: how far the rows are (`records.STATES`); a later state supersedes an earlier one of the same row. `found` is
     None where nothing was searched; `worth` is what `gains` gave; `explained` holds details by the hash of a file.
     """
     rows, measurements = [], []
-    shown = [one for one in judged if one.variant.student.seed == ctx.recipe.seed]
+    shown = [one for one in evaluated if one.variant.student.seed == ctx.recipe.seed]
     for device in devices:
         for one in shown:
             if one.variant.runtime != device.profile.runtime:
@@ -100,14 +100,14 @@ def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None
         predicted = [details["predicted_ms"][1] for details in guessed]
         predicted_plot(predicted, [details["anchored_ms"] for details in guessed], folder / "latency-predicted.png")
     if any(row.twin for row in rows):
-        arrows_plot(rows, folder / "teaching-and-int8.png")
+        arrows_plot(rows, folder / "distillation-and-int8.png")
 
 
 def _row(
     ctx: Context,
     device: Device,
-    one: Judged,
-    twin: Judged | None,
+    one: Evaluated,
+    twin: Evaluated | None,
     measurement: Measurement | None,
     found: Found | None,
     more: Mapping[str, Any],
@@ -197,7 +197,7 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
     return {name: value for name, value in said.items() if value and not unused.get(name, False)}
 
 
-def _figures(one: Judged, more: Mapping[str, Any]) -> dict[str, float | None]:
+def _figures(one: Evaluated, more: Mapping[str, Any]) -> dict[str, float | None]:
     """Give accuracy and AUC with their intervals: over seeds where there are several, else those of the file."""
     names = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
     if "seeds" not in more:
@@ -206,7 +206,7 @@ def _figures(one: Judged, more: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: seeds[name if name.endswith(("_lo", "_hi")) else f"{name}_mean"] for name in names}
 
 
-def _details(ctx: Context, device: Device, one: Judged, student: Student, found: Found | None) -> dict[str, Any]:
+def _details(ctx: Context, device: Device, one: Evaluated, student: Student, found: Found | None) -> dict[str, Any]:
     result = one.evaluation
     details: dict[str, Any] = {
         "validation": {"accuracy": one.validation.accuracy, "auc": one.validation.auc},
@@ -231,7 +231,7 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
             "network": student.to_dict(),
             "file": one.variant.file.to_dict(),
         },
-        "side_px": ctx.side(student),
+        "side_px": ctx.resolution(student),
         "mac_counter": "conv + linear" if student.subnet is not None else "torch FlopCounterMode / 2",
         "inherited_start": student.subnet is not None
         and student.subnet.space == ctx.recipe.supernet.space
@@ -251,7 +251,7 @@ def _details(ctx: Context, device: Device, one: Judged, student: Student, found:
     return details
 
 
-def _latency_details(device: Device, one: Judged, measurement: Measurement | None) -> dict[str, Any]:
+def _latency_details(device: Device, one: Evaluated, measurement: Measurement | None) -> dict[str, Any]:
     """Say what is predicted (low, mean, high) and, beside the raw percentiles, measured on the prediction's scale.
 
     A latency model is valid for the precision it was fitted on: an fp32 profile predicts only fp32 files.
@@ -269,12 +269,12 @@ def _latency_details(device: Device, one: Judged, measurement: Measurement | Non
     return details
 
 
-def _twin(one: Judged, judged: Sequence[Judged]) -> Judged | None:
+def _twin(one: Evaluated, evaluated: Sequence[Evaluated]) -> Evaluated | None:
     """Find the same network trained without a teacher, in the same scheme and runtime."""
     student, variant = one.variant.student, one.variant
     if not student.teacher:
         return None
-    for other in judged:
+    for other in evaluated:
         same = (other.variant.student.model, other.variant.scheme, other.variant.runtime)
         mine = (student.model, variant.scheme, variant.runtime)
         if same == mine and not other.variant.student.teacher and other.variant.student.role != "teacher":

@@ -19,7 +19,7 @@ from .train import CHECKPOINT, fit
 _RUNTIMES = ("onnxruntime", "openvino")
 
 
-def teach_rounding(
+def train_with_qat(
     ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]
 ) -> list[Variant]:
     """Fine-tune a student by QAT for the recipe's `qat_epochs`, and write its int8 files.
@@ -37,12 +37,12 @@ def teach_rounding(
     )
     inputs = {
         **inputs_of(ctx, student, runtimes),
-        "schedule": schedule.model_dump(mode="json", exclude={"taught_by"}),
+        "schedule": schedule.model_dump(mode="json", exclude={"teacher_mode"}),
         "teachers": [teacher.weights.sha256 for teacher in own if teacher.weights],
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        side = ctx.side(student)
+        side = ctx.resolution(student)
         network = prepare_qat(networks.load(ctx, student), calibration_images(ctx, side))
         seeds = (ctx.seed("rounding"), ctx.seed("rounding batches"))
         result = fit(
@@ -62,7 +62,7 @@ def teach_rounding(
             variant["quantization"] |= {"qat_epochs": section.qat_epochs, "qat_lr": section.qat_lr}
         return {"variants": variants, "simulated": validation}
 
-    taught = f" from {student.teacher}" if student.teacher else ""
+    origin = f" from {student.teacher}" if student.teacher else ""
     # The name is part of the key of stages that workspaces hold.
-    stage = ctx.workspace.stage(f"teach rounding to {student.model}{taught}", inputs, work)
+    stage = ctx.workspace.stage(f"teach rounding to {student.model}{origin}", inputs, work)
     return read_variants(student, stage.result["variants"])

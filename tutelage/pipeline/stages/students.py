@@ -23,37 +23,37 @@ from tutelage.search.supernet import extract
 
 from .search import Winner
 from .supernet import Supernet
-from .train import kd_of, take_student, teach_student
+from .train import kd_of, take_student, train_student
 
 log = logging.getLogger(__name__)
 
 
-def teach_winners(
+def train_winners(
     ctx: Context, supernet: Supernet, winners: Sequence[Winner], teachers: Sequence[Student]
 ) -> list[Student]:
     """Train every winner from its inherited weights once for each choice of teachers, on one schedule."""
-    taught = []
+    trained = []
     for winner in winners:
         for choice in choices(ctx, teachers):
             student = Student(model=winner.name, role="student", arch=winner.arch)
-            taught += _from_supernet(ctx, supernet, student, choice)
-    return taught
+            trained += _from_supernet(ctx, supernet, student, choice)
+    return trained
 
 
-def teach_named(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
+def train_named_students(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
     """Train the students that the recipe names, from fresh weights or a weights file, for each choice of teachers."""
-    taught = []
+    trained = []
     for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
         start: Callable[[], nn.Module] | None = None
         if section.weights is not None and section.epochs == 0:
-            taught.append(take_student(ctx, student, section.weights))
+            trained.append(take_student(ctx, student, section.weights))
             continue
         if section.weights is not None:
             start = partial(_from_file, ctx, student, section.weights)
         key = file_hash(section.weights) or "fresh"
         for choice in choices(ctx, teachers):
-            taught += teach_seeds(ctx, student, start, key, choice)
-    return taught
+            trained += train_seeds(ctx, student, start, key, choice)
+    return trained
 
 
 def check_training(ctx: Context) -> None:
@@ -82,8 +82,8 @@ def check_training(ctx: Context) -> None:
     if not recipe.teachers:
         find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
         return
-    # Baselines are distilled by all teachers, students as `taught_by` says.
-    together = recipe.baselines or recipe.distill.taught_by != "each"
+    # Baselines are distilled by all teachers, students as `teacher_mode` says.
+    together = recipe.baselines or recipe.distill.teacher_mode != "each"
     check_distillation(
         kd_of(recipe.distill),
         ctx.num_classes,
@@ -115,31 +115,31 @@ def _named(ctx: Context, name: str, options: dict[str, object], genes: Arch | No
     )
 
 
-def teach_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
+def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
     """Train the recipe's baselines on the students' schedule, with all teachers and with none.
 
     A preset that is a subnet of the searched supernet starts from its inherited weights, as the winners do; others
     start from fresh weights.
     """
-    taught = []
+    trained = []
     for name in ctx.recipe.baselines:
         for choice in ((), tuple(teachers)) if teachers else ((),):
             if supernet is None or name not in PRESETS:
                 student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
-                taught += teach_seeds(ctx, student, None, "fresh", choice)
+                trained += train_seeds(ctx, student, None, "fresh", choice)
                 continue
             arch = preset_arch(ctx, supernet, name)
             student = Student(model=name, role="baseline", arch=arch)
             if arch.space == supernet.space.name:
-                taught += _from_supernet(ctx, supernet, student, choice)
+                trained += _from_supernet(ctx, supernet, student, choice)
             else:
-                taught += teach_seeds(ctx, student, None, "fresh", choice)
-    return taught
+                trained += train_seeds(ctx, student, None, "fresh", choice)
+    return trained
 
 
 def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
-    """List the sets of teachers to train with: none, each teacher, all together, as `distill.taught_by` says."""
-    how = ctx.recipe.distill.taught_by
+    """List the sets of teachers to train with: none, each teacher, all together, as `distill.teacher_mode` says."""
+    how = ctx.recipe.distill.teacher_mode
     alone = [(teacher,) for teacher in teachers] if how != "together" or len(teachers) == 1 else []
     together = [tuple(teachers)] if how != "each" and len(teachers) > 1 else []
     return [(), *alone, *together]
@@ -160,7 +160,7 @@ def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: S
     arch = student.arch
     if arch is None:
         raise InputError(f"{student.model} is not an architecture of {supernet.space.name}")
-    return teach_seeds(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
+    return train_seeds(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
 
 
 def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
@@ -169,10 +169,10 @@ def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
     return model
 
 
-def teach_seeds(
+def train_seeds(
     ctx: Context, student: Student, start: Callable[[], nn.Module] | None, start_key: str, choice: Sequence[Student]
 ) -> list[Student]:
     """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`."""
-    seeds = [teach_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
+    seeds = [train_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
     ctx.trained(seeds)
     return seeds

@@ -22,7 +22,7 @@ from tutelage.distill.training.soft_targets import SoftTargets
 from tutelage.distill.training.train import KDConfig, TrainResult, TrainSchedule, train, validate
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, file_hash, schedule_of
-from tutelage.pipeline.processes import Training, tell
+from tutelage.pipeline.processes import Training, announce
 from tutelage.pipeline.sections import DistillSection, TeacherSection, TrainSection
 from tutelage.records import Student
 from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_layers
@@ -30,7 +30,7 @@ from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_laye
 CHECKPOINT = "checkpoint"
 
 
-def teach_teacher(ctx: Context, section: TeacherSection) -> Student:
+def train_teacher(ctx: Context, section: TeacherSection) -> Student:
     """Train a teacher on hard labels, or take it as it is from its weights file."""
     student = Student(
         model=section.name,
@@ -95,7 +95,7 @@ def take_student(ctx: Context, student: Student, weights: Path) -> Student:
     return networks.record(ctx.workspace.stage(f"student {student.model} as it is", inputs, work).result)
 
 
-def teach_student(
+def train_student(
     ctx: Context,
     student: Student,
     start: Callable[[], nn.Module] | None,
@@ -122,7 +122,7 @@ def teach_student(
         "data": ctx.data_key,
         "student": student.to_dict(),
         "start": start_key,
-        "schedule": section.model_dump(mode="json", exclude={"taught_by"}),
+        "schedule": section.model_dump(mode="json", exclude={"teacher_mode"}),
         "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
         "seed": ctx.recipe.seed,
     }
@@ -135,7 +135,7 @@ def teach_student(
         model = start() if start is not None else networks.build(ctx, student, seed=seed)
         return _fit(ctx, student, model, section, teachers, folder, seeds=(seed, ctx.seed("batches", *again)))
 
-    name = f"student {student.model} from {student.teacher or 'labels alone'}"
+    name = f"student {student.model} from {student.teacher or 'labels only'}"
     return networks.record(ctx.workspace.stage(name, inputs, work).result)
 
 
@@ -182,7 +182,7 @@ def _fit(
 
 
 def _filed_as_it_is(ctx: Context, student: Student, model: nn.Module, folder: Path) -> dict[str, Any]:
-    images, labels = ctx.split("val", ctx.side(student))
+    images, labels = ctx.split("val", ctx.resolution(student))
     figures = validate(model, images, labels, ctx.dataset.multi_label)
     notes = ("weights used as they are, not trained here",)
     return _filed(ctx, student, model, folder, figures["val_accuracy"], figures["val_auc"], notes)
@@ -227,14 +227,14 @@ def fit(
     Where a launcher started several processes, the others take part; `rounding` says that the network is
     prepared for QAT.
     """
-    tell(Training(student, section, tuple(teachers), checkpoint, seeds, rounding), model)
+    announce(Training(student, section, tuple(teachers), checkpoint, seeds, rounding), model)
     title = student.model if not teachers else f"{student.model} from {student.teacher}"
     if student.seed != ctx.recipe.seed:
         title += f", seed {student.seed}"
     result = train(
         use_fast_layers(model),
         ctx.loader(section.batch_size, seed=seeds[1]),
-        ctx.split("val", ctx.side(student)),
+        ctx.split("val", ctx.resolution(student)),
         _schedule(ctx, section),
         teachers=[soft_targets(ctx, teachers)] if teachers else (),
         kd=kd_of(ctx.recipe.distill) if teachers else None,
@@ -242,7 +242,7 @@ def fit(
         checkpoint=checkpoint,
         multi_label=ctx.dataset.multi_label,
         progress=lambda text, done, total: ctx.report(f"{what} {title}", done, total),
-        resolution=ctx.side(student),
+        resolution=ctx.resolution(student),
     )
     use_plain_layers(model)
     return result
