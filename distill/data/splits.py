@@ -73,12 +73,13 @@ def assign_groups(
     total = np.maximum(counts.sum(axis=0), 1)
     rarity = counts / total  # so a rare class counts as much as a common one
     order = rng.permutation(num_groups)
-    order = order[np.argsort(-rarity[order].sum(axis=1), kind="stable")]
+    order = order[np.argsort(-np.round(rarity[order].sum(axis=1), 9), kind="stable")]
     lacking = np.asarray(shares, dtype=float)[:, None] * np.ones(counts.shape[1])
     part_of = np.zeros(num_groups, dtype=np.int64)
     for group in order:
-        # what lacks is counted in images, not relative to the part: a kind with one group only goes to the largest part
-        part = int(np.argmax(lacking @ rarity[group]))
+        # Rounded, so that a tie falls to the first part on every processor, whatever the last bit of a sum.
+        # What lacks is counted in images, not relative to the part: a kind with one group only goes to the largest part
+        part = int(np.argmax(np.round(lacking @ rarity[group], 9)))
         part_of[group] = part
         lacking[part] -= rarity[group]
     return part_of[group_of]

@@ -7,7 +7,7 @@ declares as text or a path therefore takes what was written, as it was written.
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,11 +17,38 @@ from pydantic import BaseModel
 
 from tutelage.records import InputError, parsed_yaml
 
-from .former_keys import current_key
-
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _NULL_TAG = "tag:yaml.org,2002:null"
 _QUOTES = ("'", '"')
+
+
+# Keys that were renamed, for recipe files, `--set` and stored rows: `section.key` as it was, and the key as it is.
+FORMER_KEYS: Mapping[str, str] = {
+    "data.val_share": "val_fraction",
+    "data.test_share": "test_fraction",
+    "distill.taught_by": "teacher_mode",
+}
+
+
+def current_key(key: str) -> str:
+    """Give today's name of a dotted key; one that was not renamed is given back."""
+    section, _, _ = key.rpartition(".")
+    return f"{section}.{FORMER_KEYS[key]}" if key in FORMER_KEYS else key
+
+
+def with_current_keys(data: Any) -> Any:
+    """Give a recipe's plain data with today's keys, a copy where one changes; `ValueError` where both names stand."""
+    if not isinstance(data, Mapping):
+        return data
+    renamed = dict(data)
+    for former, name in FORMER_KEYS.items():
+        section, _, key = former.partition(".")
+        values = renamed.get(section)
+        if isinstance(values, Mapping) and key in values:
+            if name in values:
+                raise ValueError(f"{former} is the former name of {section}.{name}: give one of them")
+            renamed[section] = {name if each == key else each: value for each, value in values.items()}
+    return renamed
 
 
 def set_text(data: dict[str, Any], model: type[BaseModel], change: str) -> None:

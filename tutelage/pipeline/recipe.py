@@ -21,8 +21,7 @@ from pydantic import (
 
 from tutelage.records import InputError
 
-from .changes import one_line, set_text, set_value, typed_yaml
-from .former_keys import with_current_keys
+from .changes import one_line, set_text, set_value, typed_yaml, with_current_keys
 from .sections import (
     DataSection,
     DeviceSection,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tutelage.pipeline.former_keys import FORMER_KEYS
+from tutelage.pipeline.changes import FORMER_KEYS
 from tutelage.pipeline.recipe import Recipe, built_in_recipes, load_recipe, with_options
 from tutelage.records import InputError
 
