@@ -61,7 +61,7 @@ def _reader(path: Path) -> Callable[[], int]:
 
 
 def _nvml() -> EnergyMeter | None:
-    """Read the first GPU's counter by NVML (`pip install nvidia-ml-py`), which CUDA's driver brings."""
+    """Read the first GPU's counter by NVML (`pip install tutelage[energy]`), which CUDA's driver brings."""
     try:
         import pynvml
     except ImportError:
