@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import write_text
 from tutelage.records import UNREACHABLE, DeviceProfile, InputError, bounded_text, parsed_yaml
+
+log = logging.getLogger(__name__)
 
 # A profile is a page of text; anything larger is not one.
 MAX_PROFILE_BYTES = 1_000_000
@@ -60,24 +63,41 @@ def profile_folders(workspace: Path | None) -> list[Path]:
 
 
 def list_profiles(workspace: Path | None) -> list[tuple[DeviceProfile, Path]]:
-    """List the profiles with their folders, each name once. Raises InputError for a broken file."""
+    """List the profiles with their folders, each name once; one that cannot be used is left out with a warning.
+
+    Commands that name another device go on beside it, e.g. where the package of its runtime was uninstalled.
+    """
     found: dict[str, tuple[DeviceProfile, Path]] = {}
-    for folder in profile_folders(workspace):
-        for path in sorted(folder.glob("*.yaml")) if folder.is_dir() else []:
-            if path.stem not in found and not path.stem.startswith("template"):
-                found[path.stem] = (read_profile(path), folder)
-    return [found[name] for name in sorted(found)]
+    for name in profile_names(workspace):
+        try:
+            found[name] = find_profile(name, workspace)
+        except InputError as error:
+            log.warning("left out: %s", error)
+    return list(found.values())
 
 
-def find_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path]:
-    """Find a profile by name; returns it and its folder. Raises InputError that lists the known ones."""
+def profile_names(workspace: Path | None) -> list[str]:
+    """List the names that profiles have, broken ones too."""
+    names = {path.stem for folder in profile_folders(workspace) for path in folder.glob("*.yaml")}
+    return sorted(name for name in names if not name.startswith("template"))
+
+
+def known_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path] | None:
+    """Give a profile and its folder, or None where there is none of that name. Raises InputError for a broken one."""
     check_name(name)
     for folder in profile_folders(workspace):
         path = folder / f"{name}.yaml"
         if path.is_file():
             return read_profile(path), folder
-    known = sorted({path.stem for folder in profile_folders(workspace) for path in folder.glob("*.yaml")})
-    known = [stem for stem in known if not stem.startswith("template")]
+    return None
+
+
+def find_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path]:
+    """Find a profile by name; returns it and its folder. Raises InputError that lists the known ones."""
+    found = known_profile(name, workspace)
+    if found is not None:
+        return found
+    known = profile_names(workspace)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     listed = ", ".join(known) if known else "none yet"
@@ -187,15 +207,20 @@ def write_profile(profile: DeviceProfile, folder: Path, model: LatencyModel | No
 
 
 def remove_profile(name: str, workspace: Path | None) -> list[Path]:
-    """Remove a profile and its data; returns the files removed. Profiles of the package stay."""
-    profile, folder = find_profile(name, workspace)
+    """Remove a profile, a broken one too, and its data; returns the files removed. Profiles of the package stay."""
+    check_name(name)
+    folder = next((one for one in profile_folders(workspace) if (one / f"{name}.yaml").is_file()), None)
+    if folder is None:
+        _, folder = find_profile(name, workspace)  # says which there are
     if folder == profile_folders(None)[-1]:
         raise InputError(
             f"device {name} comes with the package and cannot be removed; one of your own of that name hides it"
         )
-    files = [folder / f"{name}.yaml"]
-    if profile.latency_model:
-        files.append(folder / profile.latency_model)
+    try:
+        model = read_profile(folder / f"{name}.yaml").latency_model
+    except InputError:
+        model = f"{name}.latency.json"
+    files = [folder / f"{name}.yaml", *([folder / model] if model else [])]
     present = [path for path in files if path.is_file()]
     for path in present:
         path.unlink()

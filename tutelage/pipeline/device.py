@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.bench.devices.profiles import list_profiles, load_latency_model, write_profile
+from tutelage.bench.devices.profiles import known_profile, load_latency_model, write_profile
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
@@ -77,9 +77,9 @@ def open_device(
     precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
     twin_of: another profile of the same device, which says where it is.
     """
-    known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
-    if section.name in known:
-        profile, folder = known[section.name]
+    known = known_profile(section.name, workspace.path)
+    if known is not None:
+        profile, folder = known
         _check_same(section, profile)
     elif twin_of is not None and not twin_of.reachable:
         raise InputError(
@@ -103,6 +103,11 @@ def open_device(
             command=twin_of.command if twin_of is not None else "",
         )
         profile = measure_device(workspace, report, request)
+    if not profile.latency_model:
+        raise InputError(
+            f"device {section.name} was measured without a latency model, which a search needs: `tutelage device "
+            f"remove {section.name}` and search again, or name another device"
+        )
     missing = set(space.resolutions) - set(profile.resolutions)
     if space.name not in profile.spaces or missing:
         raise InputError(
@@ -115,9 +120,9 @@ def open_device(
 
 def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
     """Refuse, before anything is trained, devices that a run makes no files for."""
-    known = {profile.name: profile.runtime for profile, _ in list_profiles(workspace.path)}
     for section in sections:
-        runtime = find_runtime(known.get(section.name, section.runtime))
+        known = known_profile(section.name, workspace.path)
+        runtime = find_runtime(known[0].runtime if known else section.runtime)
         if not runtime.files_rows:
             filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
             raise InputError(
@@ -138,9 +143,9 @@ def name_device(workspace: Workspace, section: DeviceSection) -> Device:
     """
     if section.max_latency is not None:
         raise InputError(f"device {section.name}: max_latency bounds a search, and this recipe names its students")
-    known = {profile.name: (profile, folder) for profile, folder in list_profiles(workspace.path)}
-    if section.name in known:
-        profile, folder = known[section.name]
+    known = known_profile(section.name, workspace.path)
+    if known is not None:
+        profile, folder = known
         _check_same(section, profile)
         return Device(profile, folder, None if profile.reachable else load_latency_model(profile, folder))
     runtime = find_runtime(section.runtime)

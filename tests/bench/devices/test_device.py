@@ -22,6 +22,7 @@ from tutelage.bench.devices.device import (
     write_profile,
 )
 from tutelage.bench.devices.imported import import_profile
+from tutelage.bench.devices.profiles import known_profile
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import describe_host
 from tutelage.bench.protocol.measure import Job, TimedJobs, measure, measure_jobs
@@ -110,6 +111,20 @@ def test_profiles_of_the_package_come_last_and_stay(tmp_path: Path, own_home: Pa
     with pytest.raises(InputError, match="comes with the package and cannot be removed"):
         remove_profile("box", work)
     assert (package / "box.yaml").is_file()
+
+
+def test_a_profile_that_cannot_be_used_is_in_nobody_elses_way(tmp_path: Path, own_home: Path):
+    """Its runtime's package was uninstalled: it is left out of the list, refused by name, and can be removed."""
+    folder = tmp_path / "devices"
+    write_profile(DeviceProfile(name="box", runtime="openvino"), folder)
+    (folder / "old.yaml").write_text("name: old\nruntime: gone\n")
+    (folder / "old.latency.json").write_text("{}")
+    assert [profile.name for profile, _ in list_profiles(tmp_path)] == ["box"]
+    assert known_profile("nosuch", tmp_path) is None
+    for read in (known_profile, find_profile):  # never taken for absent, and so never written over
+        with pytest.raises(InputError, match="unknown runtime 'gone'"):
+            read("old", tmp_path)
+    assert [path.name for path in remove_profile("old", tmp_path)] == ["old.yaml", "old.latency.json"]
 
 
 def test_a_written_profile_reads_back_and_says_what_its_fields_are(tmp_path: Path):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.devices.imported import import_profile
-from tutelage.bench.devices.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.bench.devices.profiles import find_profile, load_latency_model, profile_names
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import whole_file
@@ -72,7 +72,7 @@ def add_device(
         )
     if not 1 <= request.batch <= MAX_BATCH:
         raise InputError(f"batch is {request.batch}: give the images of one call, 1 to {MAX_BATCH}")
-    if any(profile.name == request.name for profile, _ in list_profiles(workspace.path)):
+    if request.name in profile_names(workspace.path):
         raise InputError(
             f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
         )

@@ -11,7 +11,12 @@ from pydantic import ValidationError
 
 from tutelage.bench.converters.conversion import Conversion, size_bytes
 from tutelage.bench.converters.convert import convert
-from tutelage.bench.devices.profiles import find_profile, list_profiles, load_latency_model
+from tutelage.bench.devices.profiles import (
+    find_profile,
+    known_profile,
+    load_latency_model,
+    profile_names,
+)
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.offline import measure_throughput
 from tutelage.bench.protocol.preprocess import time_preprocessing
@@ -34,16 +39,15 @@ def named_devices(
 ) -> list[DeviceSection]:
     """Give the devices a verb names, as the recipe or their profile has them, each with the budget and risk given."""
     sections = {section.name: section for section in recipe.devices}
-    for profile, _ in list_profiles(workspace):
-        sections.setdefault(
-            profile.name,
-            DeviceSection(name=profile.name, runtime=profile.runtime, threads=profile.threads, batch=profile.batch),
-        )
     for name in names:
-        if name not in sections:
-            raise InputError(
-                f"no device {name!r}: known are {', '.join(sections) or 'none'}; `tutelage device add {name}` makes it"
-            )
+        if name in sections:
+            continue
+        found = known_profile(name, workspace)
+        if found is None:
+            known = ", ".join(dict.fromkeys((*sections, *profile_names(workspace)))) or "none"
+            raise InputError(f"no device {name!r}: known are {known}; `tutelage device add {name}` makes it")
+        profile, _ = found
+        sections[name] = DeviceSection(name=name, runtime=profile.runtime, threads=profile.threads, batch=profile.batch)
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"--device {twice[0]} is given twice: name each device once")
     chosen = [sections[name] for name in names] or list(recipe.devices)
