@@ -1,8 +1,8 @@
 """Fit a latency model to a device by measuring blocks once and a few whole nets in several sessions: `calibrate`.
 
 The result is a `Calibration`: the model, the measured nets and the noise of their times. Every session loads every net
-again, because the same file in another process differs by about 2 % (where its weights lie in memory) and only fresh
-loads average that out.
+again: the same file takes another time in another process (where its weights lie in memory), and only fresh loads
+average that out.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def calibrate(
             files.convert()
             if not log_ms:  # some formats take minutes to make: half of the time is for measuring all the same
                 clock.seconds += max(0.0, clock.seconds / 2 - clock.left())
-            # Nets loaded first measure 2 % slower: each session has another order, and the first one's anchor scale.
+            # Nets loaded first measure slower: each session has another order, and the first one's anchor scale.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
             anchor_ms = first.anchor_ms if first else None
             timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress, anchor_ms)

@@ -46,13 +46,12 @@ ENERGY_SECONDS = 1.0
 # A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
 MAX_REPEATS = 32
 MIN_ROUNDS = 8
-# Inferences that are not counted each time: after another model ran, the weights come from memory again, and a net
-# of 1 ms is 30 % slow at first, 2 % after six inferences. That long, but no more than this many.
+# Inferences that are not counted each time, this long but no more than so many: after another model ran, the weights
+# come from memory again (docs/measuring.md has the figures of this and of the copies).
 SETTLE_MS = 12.0
 MAX_SETTLE = 8
-# Where its weights come to lie makes a small net up to 15 % faster or slower for as long as it is loaded (8 processes
-# of one net: .72 to .85 ms; 4 processes with 8 copies each: .72 to .75). So a model with a process of its own is loaded
-# several times there and the copies alternate; large models (memory) and those that load slowly are loaded once.
+# Where its weights come to lie makes a small net faster or slower for as long as it is loaded. So a model with a
+# process of its own is loaded several times and the copies alternate; large models (memory) and slow loaders are not.
 COPIES = 4
 COPIED_BYTES = 32 << 20
 COPIED_LOAD_MS = 1500.0

@@ -279,9 +279,7 @@ class QuantizeSection(Section):
     # Points of accuracy (multi-label: of AUC) that int8 may lose on validation; then layers go back to float.
     max_drop: float | None = Field(None, ge=0, le=100)
     qat_epochs: int = Field(0, ge=0)  # 0: no rows of scheme int8-qat; else with the student's teachers
-    # A hundredth of a student's: of 1e-4, 3e-5 and 1e-5 the last kept nearest to fp32 on validation (five folds of
-    # cxr3, two networks with and without teachers: AUC -.41, -.43, -.15 points in the mean, PTQ alone -.25). That
-    # was with ranges calibrated anew after training, as they were deployed until 2026-11-27.
+    # A hundredth of a student's: of three rates the one that kept nearest to fp32 on validation, see docs/measuring.md.
     qat_lr: float = Field(1e-5, gt=0)
 
     @field_validator("method")
