@@ -37,19 +37,14 @@ _CHECKED_BELOW = 112
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network as its paper calls it: timm's `timm_name`, or what `build` makes.
+    """A network as its paper calls it: one of timm's, or what `build` makes."""
 
-    `build(num_classes=, in_chans=, **options)` takes the recipe's options of the network; where their `name` has a
-    `timm_name` too, both find it. `params` are counted at 1000 classes, `macs` at `resolution` (conv, linear,
-    attention).
-    """
-
-    name: str
-    timm_name: str = ""
-    params: int | None = None
-    macs: float | None = None
-    resolution: int = 224
-    kind: str = "cnn"
+    name: str  # in recipes, as the paper writes it
+    timm_name: str = ""  # finds it too; empty: timm lacks it
+    params: int | None = None  # at 1,000 classes
+    macs: float | None = None  # of convolutions, linear layers and attention, for one image of `resolution`
+    resolution: int = 224  # height and width in pixels that it was published for
+    # Called as build(num_classes=, in_chans=, **options) with the recipe's options; None: timm builds it.
     build: Callable[..., nn.Module] | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +59,7 @@ class Teacher:
 
 # Parameters are exact (timm 1.0.31); MACs are torch's FlopCounterMode / 2 at the native resolution, checked in the
 # tests. Counters that add batch norm and pooling read 1-3 % more (NASNetMobile 573 M instead of the paper's 564 M).
-_TEACHERS = (
+_TEACHERS = (  # name, timm's name, params, macs, resolution
     Teacher("DenseNet121", "densenet121", 7_978_856, 2.834e9),
     Teacher("DenseNet161", "densenet161", 28_681_000, 7.728e9),
     Teacher("DenseNet201", "densenet201", 20_013_928, 4.291e9),
@@ -75,15 +70,15 @@ _TEACHERS = (
     Teacher("Xception", "legacy_xception", 22_855_952, 8.357e9, 299),
     Teacher("NASNetMobile", "nasnetamobile", 5_289_978, 0.564e9, build=build_nasnet_mobile),
     Teacher("MobileNetV2", "mobilenetv2_100", 3_504_872, 0.301e9),
-    Teacher("Visformer-S", "visformer_small", 40_219_592, 4.879e9, kind="hybrid"),
-    Teacher("AutoFormerV2-T", "swin_s3_tiny_224", 28_328_674, 4.623e9, kind="vit"),
-    Teacher("AutoFormerV2-S", "swin_s3_small_224", 49_737_298, 9.405e9, kind="vit"),
-    Teacher("AutoFormerV2-B", "swin_s3_base_224", 71_125_762, 13.655e9, kind="vit"),
-    Teacher("ViT-Ti", "vit_tiny_patch16_224", 5_717_416, 1.254e9, kind="vit"),
-    Teacher("ViT-S", "vit_small_patch16_224", 22_050_664, 4.599e9, kind="vit"),
-    Teacher("DeiT-Ti", "deit_tiny_patch16_224", 5_717_416, 1.254e9, kind="vit"),
-    Teacher("DeiT-S", "deit_small_patch16_224", 22_050_664, 4.599e9, kind="vit"),
-    Teacher("Swin-T", "swin_tiny_patch4_window7_224", 28_288_354, 4.491e9, kind="vit"),
+    Teacher("Visformer-S", "visformer_small", 40_219_592, 4.879e9),
+    Teacher("AutoFormerV2-T", "swin_s3_tiny_224", 28_328_674, 4.623e9),
+    Teacher("AutoFormerV2-S", "swin_s3_small_224", 49_737_298, 9.405e9),
+    Teacher("AutoFormerV2-B", "swin_s3_base_224", 71_125_762, 13.655e9),
+    Teacher("ViT-Ti", "vit_tiny_patch16_224", 5_717_416, 1.254e9),
+    Teacher("ViT-S", "vit_small_patch16_224", 22_050_664, 4.599e9),
+    Teacher("DeiT-Ti", "deit_tiny_patch16_224", 5_717_416, 1.254e9),
+    Teacher("DeiT-S", "deit_small_patch16_224", 22_050_664, 4.599e9),
+    Teacher("Swin-T", "swin_tiny_patch4_window7_224", 28_288_354, 4.491e9),
 )
 TEACHERS = Registry("teachers", "teacher", Teacher, _TEACHERS)
 

@@ -77,13 +77,19 @@ class KDConfig:
 
 
 def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[tuple[float, ...]] = ()) -> float:
-    """Give lr / peak lr at a fractional epoch; `values` rank the epochs before, by validation (plateau)."""
+    """Give lr / peak lr at a fractional epoch: a linear warm-up, which counts among the epochs, then the decay.
+
+    cosine: half a wave from 1 at the end of the warm-up to 0 at the end of training. step: `decay_factor` at every
+    milestone. plateau: `decay_factor` at every plateau of `values`, the validation figures of the epochs so far, larger
+    is better. It has no state: a resumed training computes it anew.
+    """
     if epoch < schedule.warmup_epochs:
         # A floor of 1 %: the very first step would otherwise learn nothing.
         return max(0.01, epoch / schedule.warmup_epochs)
     if schedule.decay == "cosine":
-        rest = max(schedule.epochs - schedule.warmup_epochs, 1e-9)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (epoch - schedule.warmup_epochs) / rest)))
+        decay_epochs = max(schedule.epochs - schedule.warmup_epochs, 1e-9)
+        progress = min(1.0, (epoch - schedule.warmup_epochs) / decay_epochs)
+        return 0.5 * (1 + math.cos(math.pi * progress))
     if schedule.decay == "step":
         return schedule.decay_factor ** sum(epoch >= fraction * schedule.epochs for fraction in schedule.milestones)
     if schedule.decay == "plateau":
@@ -92,7 +98,8 @@ def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[tuple[floa
 
 
 def _num_plateaus(values: Sequence[tuple[float, ...]], patience: int) -> int:
-    best: tuple[float, ...] = ()  # less than any
+    """Count how often more than `patience` epochs in a row were no better than the best before (ReduceLROnPlateau)."""
+    best: tuple[float, ...] = ()  # sorts before every other tuple
     waited, plateaus = 0, 0
     for value in values:
         if value > best:

@@ -40,7 +40,10 @@ class Visited:
 
 
 def rank_order(points: Floats) -> NDArray[np.int64]:
-    """Order rows by non-domination rank, inside a rank by crowding distance, lonely ones first."""
+    """Order rows as NSGA-II keeps them (Deb et al. 2002): by non-domination rank, then largest crowding distance first.
+
+    Rows of equal distance stay in their order, where pymoo's survival draws lots: the result depends on nothing else.
+    """
     from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
@@ -97,13 +100,12 @@ def run_nsga2(
     if problem.listed is not None:
         task._evaluate(problem.listed, {})
         return Visited(*seen[0])
-    first = np.unique(start, axis=0)
-    out: dict[str, Floats] = {}
-    task._evaluate(first, out)
-    excess = np.maximum(out["G"], 0).sum(axis=1) if "G" in out else np.zeros(len(first))
-    order = rank_order(out["F"])
-    order = order[np.argsort(excess[order], kind="stable")][:population]
-    algorithm = _nsga2(problem, first[order], population, population, mutation=_PREDICTED_MUTATION)
+    candidates = np.unique(start, axis=0)
+    task._evaluate(candidates, {})
+    _, points, violation = seen[0]
+    best = rank_order(points)
+    best = best[np.argsort(violation[best], kind="stable")][:population]  # feasible ones first
+    algorithm = _nsga2(problem, candidates[best], population, population, mutation=_PREDICTED_MUTATION)
     minimize(task, algorithm, ("n_gen", generations), seed=int(rng.integers(2**31)), verbose=False)
     genes, points, violation = (np.concatenate(parts) for parts in zip(*seen, strict=True))
     _, once = np.unique(genes, axis=0, return_index=True)

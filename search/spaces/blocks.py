@@ -36,6 +36,7 @@ class Layer(NamedTuple):
 
     @property
     def num_weights(self) -> int:
+        """Elements of the kernel: (in / groups) x out x kernel^2; a linear layer is a kernel of 1, pooling has none."""
         if self.kind == "pool":
             return 0
         return self.in_channels // self.groups * self.out_channels * self.kernel**2
@@ -47,10 +48,12 @@ class Layer(NamedTuple):
 
     @property
     def macs(self) -> int:
+        """Multiply-accumulates of one image: each weight once a position of the output map; bias and norm are free."""
         return self.num_weights * self.out_hw**2
 
     @property
     def activations(self) -> int:
+        """Elements of the output of a convolution or linear layer; pooling is not counted."""
         return 0 if self.kind == "pool" else self.out_channels * self.out_hw**2
 
     @property

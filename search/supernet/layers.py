@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -12,10 +10,14 @@ from tutelage.search.spaces.blocks import BlockSpec
 
 def build_layers(spec: BlockSpec) -> nn.Module:
     """Build a block's layers; their weights are still to be drawn."""
-    return _head(spec) if spec.kind == "head" else _stem(spec) if spec.kind == "stem" else _body(spec)
+    if spec.kind == "stem":
+        return _stem(spec)
+    if spec.kind == "head":
+        return _head(spec)
+    return _block(spec)
 
 
-def _body(spec: BlockSpec) -> nn.Module:
+def _block(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import IdentityLayer, MBConvLayer, ResidualBlock, ResNetBottleneckBlock
 
     if spec.style == "bottleneck":
@@ -62,14 +64,16 @@ def _stem(spec: BlockSpec) -> nn.Module:
 
 
 def _head(spec: BlockSpec) -> nn.Module:
+    """Build up to two 1x1 convolutions around the pooling (MobileNetV3 has both), then the classifier."""
     from ofa.utils.layers import ConvLayer
 
-    layers: list[Any] = [_Pool()]
-    if spec.head_convs:
+    layers: list[nn.Module] = []
+    if spec.head_convs >= 1:
         width = spec.mid_channels if spec.head_convs == 2 else spec.out_channels
-        layers = [ConvLayer(spec.in_channels, width, 1, act_func=spec.act), *layers]
+        layers.append(ConvLayer(spec.in_channels, width, 1, act_func=spec.act))
+    layers.append(_Pool())
     if spec.head_convs == 2:
-        layers.append(ConvLayer(width, spec.out_channels, 1, use_bn=False, act_func=spec.act))
+        layers.append(ConvLayer(spec.mid_channels, spec.out_channels, 1, use_bn=False, act_func=spec.act))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(spec.out_channels, spec.num_classes))
 
 
