@@ -1,36 +1,32 @@
-"""Device profiles from measurements that someone made elsewhere: a CSV or JSON file of architectures and milliseconds.
+"""Device profiles from measurements that someone made elsewhere, or on this machine before.
 
 Such a device is unreachable unless its host is given: it is predicted, and never measured on this machine in its place.
-
-CSV: a header, a column `arch` with the field's JSON (`ks`, `e`, `d`, `r`, `space`) and a column `ms` (or `latency_ms`).
-JSON: a list of objects with the same two keys; the arch may be an object, or its keys may stand beside `ms`.
+`measurements.py` reads the files, `plausible.py` refuses what no such device could have shown.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from pydantic import ValidationError
-
-from tutelage.bench.latency.model import LatencyModel, check_latencies
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.bench.runtimes.runner import processor
-from tutelage.records import UNREACHABLE, Arch, DeviceProfile, InputError, bounded_text, parsed_json, utc_now
-from tutelage.search.costs.counts import count
-from tutelage.search.spaces.space import find_space
+from tutelage.records import UNREACHABLE, DeviceProfile, utc_now
 
+from . import ofa_table
+from .measurements import read_measured, read_measurements
+from .plausible import check_conditions, check_one_kind, check_throughput, check_units
 from .profiles import check_name, make_checked, write_profile
 
-_ARCH_KEYS = ("space", "ks", "e", "d", "r", "w")
-_MS_KEYS = ("ms", "latency_ms")
-# MACs a second that small networks reach on anything from a microcontroller to a data-centre GPU; outside, the file's
-# times are in another unit (seconds or microseconds read as milliseconds are off by 1000).
-_SLOWEST, _FASTEST = 5e7, 1e13
+__all__ = ["check_units", "import_profile", "read_measurements"]
+
+log = logging.getLogger(__name__)
+
+# How far sums of separately timed blocks are assumed to be from whole networks: a table does not say.
+BLOCK_TABLE_NOISE = 0.1
 
 
 def import_profile(
@@ -47,16 +43,36 @@ def import_profile(
     space: str = "",
     host: str = UNREACHABLE,
     command: str = "",
+    column: str = "",
+    where: Sequence[str] = (),
 ) -> DeviceProfile:
     """Fit a latency model on a file of measurements, write the profile into `folder` and return it.
 
     `space` names the space of archs that do not say. `host` or `command` say how the device is reached from here;
-    `local` means that this machine is the one that was measured. Raises InputError naming the line and the remedy.
+    `local` means that this machine is the one that was measured. `column` and `where` choose among what the file holds.
+    Repeats of a network are merged. Raises InputError naming the line, or the figure that looks wrong, and the remedy.
     """
     check_name(name)
-    archs, latency_ms = read_measurements(path, space)
-    check_units(archs, latency_ms, batch, num_classes, in_channels)
-    model = LatencyModel.fit(archs, latency_ms, num_classes=num_classes, in_channels=in_channels)
+    measured = read_measured(path, space, column=column, where=where)
+    if measured.is_block_table:
+        num_classes, in_channels = ofa_table.CLASSES, ofa_table.CHANNELS
+    asked = {"runtime": runtime, "threads": threads, "batch": batch, "precision": precision}
+    check_conditions(measured.conditions, asked)
+    check_throughput(measured.archs, measured.latency_ms, find_runtime(runtime), asked, num_classes, in_channels)
+    check_one_kind(measured.archs, measured.latency_ms, num_classes, in_channels)
+    model = LatencyModel.fit(measured.archs, measured.latency_ms, num_classes=num_classes, in_channels=in_channels)
+    if measured.is_block_table:
+        log.warning(
+            "%s holds times of blocks, not of networks: how far their sums are off was never measured; intervals "
+            "assume %.0f %%, and `tutelage device check %s` measures it where the device can be reached",
+            path.name, 100 * BLOCK_TABLE_NOISE, name,
+        )  # fmt: skip
+        model.widen(BLOCK_TABLE_NOISE)
+    elif model.num_measurements > model.num_nets:
+        log.warning(
+            "%s holds %d repeats of %d networks: they are merged, one measurement differs by %.1f %% (standard "
+            "deviation)", path.name, model.num_measurements, model.num_nets, 100 * model.repeat_noise,
+        )  # fmt: skip
     profile = make_checked(
         {
             "name": name,
@@ -70,88 +86,10 @@ def import_profile(
             "latency_model": f"{name}.latency.json",
             "spaces": model.spaces,
             "resolutions": model.resolutions,
-            "model_error": round(model.error, 5),
+            "steadiness": None if math.isnan(model.label_noise) else round(model.label_noise, 5),
+            "model_error": None if measured.is_block_table else round(model.error, 5),
             "created": utc_now(),
         }
     )
     write_profile(profile, folder, model)
     return profile
-
-
-def read_measurements(path: Path, space: str = "") -> tuple[list[Arch], list[float]]:
-    """Read archs and milliseconds from a CSV or JSON file."""
-    try:
-        text = bounded_text(path, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read measurements {path}: {error}") from error
-    rows = _json_rows(path, text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(path, text)
-    archs, latency_ms = [], []
-    for number, row in enumerate(rows, 1):
-        where = f"{path}, measurement {number}"
-        archs.append(_arch(where, row, space))
-        latency_ms.append(_milliseconds(where, row))
-    check_latencies(latency_ms, len(archs))
-    return archs, latency_ms
-
-
-def check_units(
-    archs: Sequence[Arch], latency_ms: Sequence[float], batch: int, num_classes: int, in_channels: int
-) -> None:
-    """Refuse times that no hardware could have: they are in another unit."""
-    macs = count(archs, num_classes, in_channels).macs
-    rate = float(np.median(np.asarray(macs, dtype=np.float64) * batch / (np.asarray(latency_ms) / 1000)))
-    if _SLOWEST <= rate <= _FASTEST:
-        return
-    unit = "seconds" if rate > _FASTEST else "microseconds"
-    raise InputError(
-        f"median latency {float(np.median(latency_ms)):g} ms would be {rate:.1e} MACs a second: "
-        f"the times look like {unit}; give milliseconds"
-    )
-
-
-def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    try:
-        rows = parsed_json(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if isinstance(rows, dict):
-        rows = rows.get("measurements", [rows])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f'{path}: give a list of objects {{"arch": {{...}}, "ms": 1.5}}')
-    return rows
-
-
-def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text))
-    header = reader.fieldnames or []
-    if "arch" not in header or not set(_MS_KEYS) & set(header):
-        raise InputError(f"{path}: the header is {', '.join(header) or 'empty'}; it must have the columns arch and ms")
-    return list(reader)
-
-
-def _arch(where: str, row: dict[str, Any], space: str) -> Arch:
-    given = row.get("arch", {key: row[key] for key in _ARCH_KEYS if key in row})
-    try:
-        data = parsed_json(given) if isinstance(given, str) else dict(given)
-        if space:
-            data.setdefault("space", space)
-        arch = Arch.from_dict({key: value for key, value in data.items() if key in _ARCH_KEYS})
-        return find_space(arch.space).with_resolutions((arch.r,)).masked(arch)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{where}: arch {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: arch is not the field's JSON ({error})") from error
-
-
-def _milliseconds(where: str, row: dict[str, Any]) -> float:
-    given = next((row[key] for key in _MS_KEYS if key in row), None)
-    try:
-        value = float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: ms is {given!r}: give a number of milliseconds") from error
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{where}: ms is {given!r}: give positive finite milliseconds, or leave the line out")
-    return value

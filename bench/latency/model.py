@@ -1,5 +1,8 @@
 """Predict milliseconds from an architecture, with an interval, after few measurements.
 
+Measurements of one network are merged into one label, whose noise is that of the repeats (`labels.py`), and a network
+is held out together with its repeats and with itself at other resolutions: an error is that of unseen architectures.
+
 The model is linear in the features of `features.py`, fitted on relative error: Bayesian ridge regression in which each
 group of features (whole net, stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not
 overfit and fifty use the features of the stages. Noise is Student's t, so that one slow outlier does not bend the fit.
@@ -23,11 +26,11 @@ from tutelage.files import write_json
 from tutelage.records import Arch, InputError, bounded_text, parsed_json
 
 from .features import block_features, count_features
+from .labels import check_latencies, merge_repeats, number_architectures
 
 Floats = NDArray[np.float64]
 
 FORMAT = 2
-MIN_NETS = 5
 COVERAGE = 0.90
 # From so many nets on each stage may have a factor of its own; fewer only blur what the whole net's sum says.
 _NETS_FOR_STAGES = 20
@@ -75,6 +78,9 @@ class LatencyModel:
         self.num_nets = 0
         self.error = math.nan
         self.error_se = math.nan  # standard error of `error`: it is large for few nets
+        self.num_measurements = 0  # how many were merged into the labels of `num_nets` networks
+        self.repeat_noise = math.nan  # relative standard deviation of repeats of one network; nan: there were none
+        self.label_noise = math.nan  # relative standard error of the labels, 95 % of them within it; nan: unknown
         self.anchor_ms: float | None = None  # what the anchor nets took when the blocks were measured
         self._scale = 1.0  # mean latency in ms: weights are relative to it
         self._center: Floats = np.zeros(0)
@@ -93,8 +99,17 @@ class LatencyModel:
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> LatencyModel:
-        """Fit on measured nets; `blocks` is a block table (key to ms). Raises InputError for what cannot be fitted."""
-        latency = check_latencies(latency_ms, len(archs))
+        """Fit on measured nets; `blocks` is a block table (key to ms). Raises InputError for what cannot be fitted.
+
+        An arch may be given several times: its times are merged, and the spread among them is the noise of its label.
+        """
+        check_latencies(latency_ms, len(archs))
+        merged = merge_repeats(archs, latency_ms)
+        archs, latency = merged.archs, check_latencies(merged.latency_ms, len(merged.archs))
+        architectures = number_architectures(archs)
+        self.num_measurements, self.repeat_noise = merged.num_measurements, merged.repeat_noise
+        repeated = merged.num_measurements > len(archs)
+        self.label_noise = float(np.percentile(merged.label_noise, 95)) if repeated else math.nan
         self.blocks, self.num_classes, self.in_channels = dict(blocks or {}), num_classes, in_channels
         self.spaces = tuple(sorted({arch.space for arch in archs}))
         self.resolutions = tuple(sorted({arch.r for arch in archs}))
@@ -107,10 +122,12 @@ class LatencyModel:
         self._spread = spread
         design, target = self._design(features), latency / self._scale
         width_of = _column_groups(groups)
-        self._weights, self._covariance, self._noise = _robust_fit(design, target, width_of)
-        errors, scores = _held_out(design, target, width_of)
+        self._weights, self._covariance, self._noise = _robust_fit(design, target, width_of, merged.label_noise)
+        errors, scores = _held_out(design, target, width_of, architectures, merged.label_noise)
         self.error = float(np.mean(errors))
-        self.error_se = float(np.std(errors, ddof=1) / math.sqrt(len(errors)))
+        # Errors of one architecture at several resolutions are one observation.
+        own = np.array([errors[architectures == number].mean() for number in range(architectures.max() + 1)])
+        self.error_se = float(np.std(own, ddof=1) / math.sqrt(len(own)))
         self._stretch = _stretch(scores)
         return self
 
@@ -133,6 +150,11 @@ class LatencyModel:
         mean, half = mean * self._scale, half * self._scale
         return mean, np.maximum(mean - half, 0.0), mean + half
 
+    def widen(self, noise: float) -> None:
+        """Add a relative error that the training labels have in common, so that no held-out error shows it."""
+        self._noise = math.hypot(self._noise, noise)
+        self._stretch = max(self._stretch, _quantile(COVERAGE))
+
     def covers(self, arch: Arch) -> bool:
         """Say whether `predict` takes this arch: its space and its resolution are those of the training set."""
         try:
@@ -152,6 +174,8 @@ class LatencyModel:
             "num_nets": self.num_nets,
             "error": self.error,
             "error_se": self.error_se,
+            "num_measurements": self.num_measurements,
+            "repeat_noise": None if math.isnan(self.repeat_noise) else self.repeat_noise,
             "anchor_ms": self.anchor_ms,
             "anchor_set": ANCHOR_SET,
             "scale_ms": self._scale,
@@ -175,6 +199,9 @@ class LatencyModel:
         model.num_nets, model.error = data["num_nets"], data["error"]
         model.anchor_ms = data["anchor_ms"] if data.get("anchor_set") == ANCHOR_SET else None
         model.error_se = data.get("error_se", math.nan)
+        model.num_measurements = data.get("num_measurements", model.num_nets)
+        repeat_noise = data.get("repeat_noise")
+        model.repeat_noise = math.nan if repeat_noise is None else float(repeat_noise)
         model._scale, model._noise, model._stretch = data["scale_ms"], data["noise"], data["stretch"]
         model._center = np.array(data["center"])
         model._spread = np.array([np.inf if value is None else value for value in data["spread"]])
@@ -222,28 +249,6 @@ class LatencyModel:
                 raise InputError(f"no latency model at {arch.r} px: it covers {sizes}; add the device at {arch.r} px")
 
 
-def check_latencies(latency_ms: ArrayLike, num_archs: int) -> Floats:
-    """Refuse latencies no model can be fitted on; returns them as an array in ms."""
-    latency = np.asarray(latency_ms, dtype=np.float64)
-    if latency.shape != (num_archs,):
-        raise InputError(f"{latency.size} latencies for {num_archs} archs: give one a net")
-    if num_archs < MIN_NETS:
-        raise InputError(f"{num_archs} measured nets are too few for a latency model: measure at least {MIN_NETS}")
-    bad = np.flatnonzero(~(np.isfinite(latency) & (latency > 0)))
-    if len(bad):
-        raise InputError(f"latency of net {bad[0]} is {latency[bad[0]]} ms: give positive finite milliseconds")
-    if np.ptp(latency) < 1e-9 * latency.max():
-        raise InputError(f"all {num_archs} latencies are {latency[0]:g} ms: nothing can be learned from equal times")
-    # Nets of one space differ by some ten times at most: a factor near 1000 is another unit.
-    middle = float(np.median(latency))
-    odd = np.flatnonzero((latency > 100 * middle) | (latency < middle / 100))
-    if len(odd):
-        raise InputError(
-            f"latency of net {odd[0]} is {latency[odd[0]]:g} ms where the median is {middle:g} ms: mixed units? give ms"
-        )
-    return latency
-
-
 def _column_groups(groups: Sequence[str]) -> NDArray[np.int64]:
     """Number the groups of the columns in order of appearance; the intercept comes first with -1."""
     names = list(dict.fromkeys(groups))
@@ -257,19 +262,29 @@ def _precision(widths: Floats, width_of: NDArray[np.int64]) -> Floats:
     return np.concatenate([[1.0], 1.0 / share])
 
 
-def _robust_fit(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats, float]:
-    """Alternate hyperparameters and weights under Student's t noise; returns weights, covariance, relative noise."""
+def _robust_fit(
+    design: Floats, target: Floats, width_of: NDArray[np.int64], label_noise: Floats | None = None
+) -> tuple[Floats, Floats, float]:
+    """Alternate hyperparameters and weights under Student's t noise; returns weights, covariance, relative noise.
+
+    `label_noise` is each label's known relative standard error; the noise that is found comes on top of it.
+    """
     trust, log_parameters = np.ones(len(target)), None
     for _ in range(_ROBUST_SWEEPS):
-        log_parameters = _most_evident(design, target, trust, width_of, log_parameters)
+        log_parameters = _most_evident(design, target, trust, width_of, log_parameters, label_noise)
         noise = float(np.exp(log_parameters[-1]))
         precision = _precision(np.exp(log_parameters[:-1]), width_of)
-        weights, covariance, trust = _solve(design, target, noise, precision, trust)
+        weights, covariance, trust = _solve(design, target, noise, precision, trust, label_noise)
     return weights, covariance, noise
 
 
 def _most_evident(
-    design: Floats, target: Floats, trust: Floats, width_of: NDArray[np.int64], start: Floats | None
+    design: Floats,
+    target: Floats,
+    trust: Floats,
+    width_of: NDArray[np.int64],
+    start: Floats | None,
+    label_noise: Floats | None = None,
 ) -> Floats:
     """Find the logs of the groups' prior widths and of the relative noise of the highest evidence.
 
@@ -278,11 +293,13 @@ def _most_evident(
     from scipy.optimize import minimize
 
     num_groups = int(width_of.max()) + 1
+    known_variance = _known_variance(target, label_noise)
 
     def cost(log_parameters: Floats) -> tuple[float, Floats]:
         log_widths, log_noise = log_parameters[:-1], log_parameters[-1]
         precision = _precision(np.exp(log_widths), width_of)
-        noise = (np.exp(log_noise) * target) ** 2 / trust
+        own = (np.exp(log_noise) * target) ** 2 / trust
+        noise = own + known_variance
         covariance = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(precision))
         weights = covariance @ (design.T @ (target / noise))
         misfit = float(((target - design @ weights) ** 2 / noise).sum() + precision @ weights**2)
@@ -292,8 +309,8 @@ def _most_evident(
         known = precision * (weights**2 + np.diag(covariance))
         slope = offset / np.append(np.full(num_groups, _LOG_WIDTH_SD), _LOG_NOISE_SD)
         slope[:-1] += np.bincount(width_of[1:], 1 - known[1:], num_groups)
-        seen = len(precision) - float(precision @ np.diag(covariance))
-        slope[-1] += len(target) - seen - float(((target - design @ weights) ** 2 / noise).sum())
+        seen = np.einsum("ij,jk,ik->i", design, covariance, design) / noise
+        slope[-1] += float((own / noise) @ (1 - seen - (target - design @ weights) ** 2 / noise))
         return 0.5 * (misfit + log_volume + float(offset @ offset)), slope
 
     if start is None:
@@ -303,30 +320,50 @@ def _most_evident(
     return np.asarray(found.x, dtype=np.float64)
 
 
+def _known_variance(target: Floats, label_noise: Floats | None) -> Floats:
+    """Give the variance that labels have by the spread of their repeats, 0 where there were none."""
+    return np.zeros(len(target)) if label_noise is None else (label_noise * target) ** 2
+
+
 def _solve(
-    design: Floats, target: Floats, noise: float, precision: Floats, trust: Floats
+    design: Floats,
+    target: Floats,
+    noise: float,
+    precision: Floats,
+    trust: Floats,
+    label_noise: Floats | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Fit the weights under Student's t noise, relative to the target; returns weights, covariance and trusts.
 
     Student's t is a mixture of Gaussians: a net's trust is the expected precision of its own (the E step of EM).
     """
-    variance = (noise * target) ** 2 / trust
+    known = _known_variance(target, label_noise)
+    variance = (noise * target) ** 2 / trust + known
     covariance = np.asarray(np.linalg.inv(design.T @ (design / variance[:, None]) + np.diag(precision)))
     weights = covariance @ (design.T @ (target / variance))
-    scores = (target - design @ weights) / (noise * target)
+    scores = (target - design @ weights) / np.sqrt((noise * target) ** 2 + known)
     return weights, covariance, (_TAIL + 1) / (_TAIL + scores**2)
 
 
-def _held_out(design: Floats, target: Floats, width_of: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _held_out(
+    design: Floats,
+    target: Floats,
+    width_of: NDArray[np.int64],
+    architectures: NDArray[np.int64] | None = None,
+    label_noise: Floats | None = None,
+) -> tuple[Floats, Floats]:
     """Predict each net by a fit on others, hyperparameters included: relative errors, errors in predicted deviations.
 
-    Only the centres and scales of the features, which do not depend on latency, are those of all nets.
+    Nets of one number in `architectures` are held out together. Only the centres and scales of the features, which do
+    not depend on latency, are those of all nets.
     """
     errors, scores = np.empty(len(target)), np.empty(len(target))
-    fold = np.arange(len(target)) % _FOLDS  # nets come in order of choice, the extremes first: spread them
+    # Nets come in order of choice, the extremes first: spread them.
+    fold = (np.arange(len(target)) if architectures is None else architectures) % _FOLDS
+    known = np.zeros(len(target)) if label_noise is None else label_noise
     for out in range(fold.max() + 1):
         rest, left = fold != out, fold == out
-        weights, covariance, noise = _robust_fit(design[rest], target[rest], width_of)
+        weights, covariance, noise = _robust_fit(design[rest], target[rest], width_of, known[rest])
         mean = np.maximum(design[left] @ weights, 1e-6)
         variance = np.einsum("ij,jk,ik->i", design[left], covariance, design[left]) + (noise * mean) ** 2
         errors[left] = np.abs(target[left] - mean) / target[left]

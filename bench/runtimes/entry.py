@@ -43,6 +43,7 @@ class Runtime:
     converter: str = ""  # `module:function` of (conversions, done), see `converters/convert.py`
     files_rows: bool = True  # a run files rows of it
     block_table: bool = True  # blocks are quick enough to load that a profile measures a table of them
+    on_gpu: bool = False  # it computes on a GPU: `threads` says nothing about its speed
     int8_blocks: bool = False  # blocks and subnets can be quantized while a profile or a search measures them
     read_shape: Optional[Callable[[str], Sequence[Optional[int]]]] = None  # noqa: UP045 - of its own format's input
 

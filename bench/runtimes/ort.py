@@ -79,5 +79,6 @@ ONNXRUNTIME_CUDA = Runtime(
     adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
     file=__file__,
     anchors="onnxruntime-cuda",
+    on_gpu=True,
     ambiguous_module=True,
 )

@@ -1,6 +1,7 @@
 """The latency model: recovers what it should, states its errors, refuses nonsense, and meets the public GPU table."""
 
 import importlib.util
+import math
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ import pytest
 
 from tutelage.bench.latency import model as latency
 from tutelage.bench.latency.features import block_features, choose_archs, count_features, design
+from tutelage.bench.latency.labels import merge_repeats
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import block_specs
@@ -133,7 +135,8 @@ def test_the_gradient_of_the_evidence_is_its_slope(monkeypatch: pytest.MonkeyPat
     rng = np.random.default_rng(0)
     features = np.hstack([np.ones((12, 1)), rng.standard_normal((12, 5))])
     latencies, trust = rng.uniform(1, 2, 12), rng.uniform(0.5, 1.2, 12)
-    start = latency._most_evident(features, latencies, trust, np.array([-1, 0, 1, 1, 2, 2]), None)
+    known = rng.uniform(0.001, 0.05, 12)  # the labels' own noise
+    start = latency._most_evident(features, latencies, trust, np.array([-1, 0, 1, 1, 2, 2]), None, known)
     for at in (start, start + rng.standard_normal(4)):
         for i, step in enumerate(1e-5 * np.eye(4)):
             slope = (caught["cost"](at + step)[0] - caught["cost"](at - step)[0]) / 2e-5
@@ -428,3 +431,48 @@ def test_times_of_other_anchors_are_not_taken_for_these(tmp_path: Path):
     assert LatencyModel.from_dict({**kept, "anchor_set": 1}).anchor_ms is None
     del kept["anchor_set"]  # of a version that had other anchors
     assert LatencyModel.from_dict(kept).anchor_ms is None
+
+
+def test_an_architecture_is_held_out_with_its_other_resolutions():
+    """A net that is in the training set at another size is not unseen: six at five sizes know little of others."""
+    sizes = (48, 56, 64, 72, 80)
+    rng = np.random.default_rng(6)
+
+    def times(archs: list[Arch]) -> np.ndarray:  # what no count explains is the same at every size
+        own = np.repeat(np.exp(rng.normal(0, 0.1, len(archs) // len(sizes))), len(sizes))
+        return np.array([arch.r**2 / 1000 for arch in archs]) * own
+
+    archs, unseen = ([arch.replace(r=r) for arch in draw(num, seed) for r in sizes] for num, seed in ((6, 0), (40, 8)))
+    model = LatencyModel.fit(archs, times(archs))
+    assert model.error > 0.6 * np.abs(model.predict(unseen)[0] / times(unseen) - 1).mean()
+    with pytest.raises(InputError, match="4 architectures at 5 resolutions are too few"):
+        LatencyModel.fit(archs[:20], times(archs[:20]))
+
+
+def test_repeats_are_one_label_whose_noise_they_tell():
+    archs, ms = draw(9), np.linspace(1, 3, 9)
+    rng = np.random.default_rng(2)
+    noisy = np.concatenate([ms, ms[:3]]) * np.exp(0.02 * rng.standard_normal(12))
+    noisy[-1] *= 1.0001
+    merged = merge_repeats([*archs, *archs[:3]], noisy)
+    assert merged.archs == archs
+    np.testing.assert_allclose(merged.latency_ms[3:], noisy[3:9])
+    np.testing.assert_allclose(merged.latency_ms[:3], (noisy[:3] + noisy[9:]) / 2)
+    spread = math.sqrt(float(((np.log(noisy[:3] / noisy[9:])) ** 2 / 2).sum()) / 3)
+    assert merged.repeat_noise == pytest.approx(spread)
+    np.testing.assert_allclose(merged.label_noise, [spread / math.sqrt(2)] * 3 + [spread] * 6)
+    # One slow repeat of five moves no label.
+    five = merge_repeats([archs[0]] * 5, [2.0, 2.0, 2.0, 2.0, 9.0])
+    assert five.latency_ms.tolist() == [2.0]
+    assert LatencyModel.from_dict(LatencyModel.fit([*archs, *archs[:3]], noisy).to_dict()).num_measurements == 12
+
+
+def test_the_noise_of_labels_is_not_taken_for_that_of_the_model():
+    """Of labels that are known to 5 % and off by as much, the line itself is exact."""
+    rng = np.random.default_rng(3)
+    features = np.hstack([np.ones((60, 1)), rng.standard_normal((60, 2))])
+    groups = np.array([-1, 0, 1])
+    target = (1 + 0.1 * features[:, 1]) * (1 + 0.05 * rng.standard_normal(60))
+    known = np.full(60, 0.05)
+    assert latency._robust_fit(features, target, groups)[2] > 0.03
+    assert latency._robust_fit(features, target, groups, known)[2] < 0.02

@@ -40,7 +40,16 @@ def device_add(
     ] = None,
     from_measurements: Annotated[
         Path | None,
-        typer.Option(help="CSV (arch, ms) or JSON measured elsewhere: predicted, never run here."),
+        typer.Option(
+            help="CSV, JSON or npz (arch, ms), or OFA's latency table: measured elsewhere, predicted, never run here."
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of times in --from-measurements, where there are several.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE: which measurements, of a file of several devices; repeatable."),
     ] = None,
     ssh: Annotated[str | None, typer.Option(help="USER@HOST of a device reached by ssh.")] = None,
     command: Annotated[str | None, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = None,
@@ -84,6 +93,8 @@ def device_add(
         ssh=ssh or "",
         command=command or "",
         here=here,
+        column=column or "",
+        where=tuple(where or ()),
     )
     begun = time.monotonic()
     with terminal.run_setting(workspace) as (place, report, _):

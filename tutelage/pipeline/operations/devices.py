@@ -48,6 +48,8 @@ class DeviceRequest:
     ssh: str = ""
     command: str = ""
     here: bool = False  # measurements that are imported were made on this machine
+    column: str = ""  # of an imported file: which column of times
+    where: tuple[str, ...] = ()  # of an imported file: COLUMN=VALUE, which measurements
 
 
 def add_device(
@@ -82,6 +84,8 @@ def add_device(
         )
     if request.here and (request.ssh or request.command):
         raise InputError("--here and --ssh or --command are both given: the device is this machine or another one")
+    if from_measurements is None and (request.column or request.where):
+        raise InputError("--column and --where choose among the times of --from-measurements: give the file")
     if from_measurements is None:
         return measure_device(workspace, report, request)
     return import_profile(
@@ -97,6 +101,8 @@ def add_device(
         space=request.space.name,
         host="local" if request.here else request.ssh or UNREACHABLE,
         command=request.command,
+        column=request.column,
+        where=request.where,
     )
 
 
