@@ -79,11 +79,11 @@ def device_add(
         raise InputError(
             f"{empty[0]} is empty: say how the device is reached, or leave the option out to measure this machine"
         )
-    where = find_space(space).with_resolutions(tuple(resolution or (64,)))
+    measured_space = find_space(space).with_resolutions(tuple(resolution or (64,)))
     request = DeviceRequest(
         name,
         runtime,
-        where,
+        measured_space,
         classes,
         channels,
         threads,
