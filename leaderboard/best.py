@@ -1,7 +1,7 @@
 """Which student is the best: the one rule that `run`, `search`, `bundle` and the page share (`choose`, `best_student`).
 
 Validation data choose, the test split has no say. Among the files that are equivalent to the best of them the cheapest
-is taken, so that int8 is preferred to fp32 of the same quality, and a student without a teacher to its distilled twin.
+is taken, so that int8 is preferred to fp32 of the same quality, and a control to the distilled student.
 """
 
 from __future__ import annotations

@@ -204,16 +204,20 @@ def _latency(percent: int, **more: Any) -> Column:
                  tolerance=0.05, **more)  # fmt: skip
 
 
+def _gain_at(*names: str) -> tuple[str, ...]:
+    """Where a gain stands in the details: the older of the two places is that of rows filed before the new name."""
+    return tuple(f"{place}.{name}" for place in ("gain_over_control", "gain_over_twin") for name in names)
+
+
 def _gain(quality: str, label: str, old_p: str) -> list[Column]:
     """What the teacher was worth: the difference to the same student trained without one, by a paired test."""
     common: dict[str, Any] = {"kind": "fraction", "group": "gain"}
-    place = f"gain_over_twin.{quality}"
     return [
-        Column(f"gain_{quality}", f"{label} over the same student trained without a teacher.", at=(place,),
+        Column(f"gain_{quality}", f"{label} over the same student trained without a teacher.", at=_gain_at(quality),
                label=f"{label} gained by the teacher", better="max", **common),
-        Column(f"gain_{quality}_lo", "Lower end of its 95 % interval.", at=(f"{place}_lo",), **common),
-        Column(f"gain_{quality}_hi", "Upper end of its 95 % interval.", at=(f"{place}_hi",), **common),
-        Column(f"gain_{quality}_p", "p value of its paired test.", at=(f"{place}_p", f"gain_over_twin.{old_p}"),
+        Column(f"gain_{quality}_lo", "Lower end of its 95 % interval.", at=_gain_at(f"{quality}_lo"), **common),
+        Column(f"gain_{quality}_hi", "Upper end of its 95 % interval.", at=_gain_at(f"{quality}_hi"), **common),
+        Column(f"gain_{quality}_p", "p value of its paired test.", at=_gain_at(f"{quality}_p", old_p),
                label=f"p of the {label} gained", **common),
     ]  # fmt: skip
 
@@ -261,7 +265,7 @@ BUILTIN: tuple[Column, ...] = (
     *_quality("auc", "AUC", 2, "Area under the ROC curve, mean over classes,"),
     *_quality("accuracy", "accuracy", 3, "Accuracy"),
     Column("gain", "Verdict on the gain over seeds and groups of images, in words.", "text", "gain",
-           label="gain of teacher", at=("gain_over_twin.verdict",), is_usual=True, priority=8,
+           label="gain of teacher", at=_gain_at("verdict"), is_usual=True, priority=8,
            made_of=GAIN_COLUMNS, words=gain_words, ordered_by=("gain_auc", "gain_accuracy")),
     _cost("params", "Parameters.", "count", is_whole=True, is_usual=True, priority=10),
     _cost("macs", "Multiply-accumulate operations of one image.", "count", label="MACs", is_whole=True, is_usual=True,
@@ -281,16 +285,16 @@ BUILTIN: tuple[Column, ...] = (
     Column("recipe", "Recipe that made it.", "text"),
     Column("source", "measured, or imported from somebody else's file.", "text"),
     Column("measurement", "Identifier of the raw latencies.", "text"),
-    Column("twin", "Model that is the same student trained without a teacher.", "text"),
+    Column("control", "Model that is the same student trained without a teacher.", "text", former=("twin",)),
     Column("parent", "fp32 model that this one was compressed from.", "text"),
     *_gain("auc", "AUC", "delong_p"),
     *_gain("accuracy", "accuracy", "mcnemar_p"),
     Column("gain_margin", "Margin of equivalence of the verdict: its recipe's.", "fraction", "gain",
-           at=("gain_over_twin.margin",), label="margin of the gain"),
+           at=_gain_at("margin"), label="margin of the gain"),
     *(Column(f"latency_p50_ms_{end}", f"{which} end of the 95 % interval of the median latency.", "latency", "cost",
              at=(f"latency_p50_ms_{end}",), is_of_device=True) for end, which in (("lo", "Lower"), ("hi", "Upper"))),
-    Column("gain_file", "Verdict on the gain of this file alone.", "text", "gain", at=("gain_over_twin.file_verdict",)),
-    Column("gain_seeds", "Seeds that the verdict rests on.", group="gain", at=("gain_over_twin.num_seeds",)),
+    Column("gain_file", "Verdict on the gain of this file alone.", "text", "gain", at=_gain_at("file_verdict")),
+    Column("gain_seeds", "Seeds that the verdict rests on.", group="gain", at=_gain_at("num_seeds")),
     _of_seeds("accuracy_mean", "Mean accuracy over seeds."),
     _of_seeds("accuracy_sd", "Standard deviation of the accuracy over seeds."),
     _of_seeds("auc_mean", "Mean AUC over seeds."),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import AliasChoices, Field, PrivateAttr, field_validator
 
 from .arch import OFA_SLOTS as OFA_SLOTS
 from .arch import Arch as Arch
@@ -219,6 +219,8 @@ DATA_KEY = ("dataset", "manifest", "split", "fold", "image_size")
 DEVICE_KEY = ("device", "processor", "runtime", "runtime_version", "threads", "batch", "precision", "power_state")
 # Fields that came after ids were given out: an empty one is no part of an id that is computed from the content.
 _LATER_FIELDS = ("manifest", "fold", "image_size", "processor", "runtime_version", "precision", "power_state")
+# Fields that were renamed keep the name under which ids are computed.
+_NAMED_IN_IDS = {"control": "twin"}
 
 
 class Row(Record):
@@ -264,7 +266,8 @@ class Row(Record):
     created: str = ""
     source: Literal["measured", "imported"] = "measured"
     measurement: str = ""  # id of the Measurement with the raw samples
-    twin: str = ""  # model name of the same student trained without a teacher
+    # Model name of the same student trained without a teacher; files of earlier versions call it twin.
+    control: str = Field("", validation_alias=AliasChoices("control", "twin"))
     parent: str = ""  # model name of the fp32 network this row was compressed from
     details: dict[str, Any] = Field(default_factory=dict)  # per-class figures, predicted costs, data manifest, versions
 
@@ -306,7 +309,7 @@ class Row(Record):
             return self._stored_id
         empty = ("", None)
         values = {
-            name: value
+            _NAMED_IN_IDS.get(name, name): value
             for name, value in self.to_dict().items()
             if name != "created" and not (name in _LATER_FIELDS and value in empty)
         }

@@ -107,7 +107,7 @@ def train(
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
 
-    `val` are images `(n, c, r, r)` and labels. Without `teachers`, `kd` is not used: the undistilled twin is the same
+    `val` are images `(n, c, r, r)` and labels. Without `teachers`, `kd` is not used: the control is the same
     call with none. `resolution` resizes batches for the model alone, so that students of many sizes share one teacher
     cache. With `checkpoint` (a folder) a run that was stopped goes on after its last whole epoch, to the same bits.
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not

@@ -74,7 +74,7 @@ function matching(name, test) {
   return (i) => flags[code(column, i)];
 }
 
-// Relatives of a row in its own group, by name: its twin without a teacher, its fp32 parent, its int8 children, its teachers.
+// Relatives of a row in its own group, by name: its control without a teacher, its fp32 parent, its int8 children, its teachers.
 const BY_NAME = new Map();
 for (let i = 0; i < NUM; i++) {
   const key = `${PLACES[i]}\n${RIGS[i]}\n${text("model", i)}`;
@@ -87,7 +87,7 @@ function nearest(name, i, fits) {
   const like = (j) => ["scheme", "teacher"].filter((one) => text(one, j) === text(one, i)).length * 2 + (figure("seed", j) === figure("seed", i) ? 1 : 0);
   return found.sort((a, b) => like(b) - like(a))[0];
 }
-const twinOf = (i) => nearest(text("twin", i), i, (j) => !text("teacher", j) && text("role", j) === text("role", i));
+const controlOf = (i) => nearest(text("control", i), i, (j) => !text("teacher", j) && text("role", j) === text("role", i));
 const parentOf = (i) => nearest(text("parent", i), i, (j) => !isInt8(j) && text("teacher", j) === text("teacher", i));
 const teacherOf = (name, i) => nearest(name, i, (j) => text("role", j) === "teacher");
 // What a row is called where its teacher and scheme do not stand beside it; in a chart, as short as it can be told apart.
@@ -102,7 +102,7 @@ const childrenOf = (i) => (BY_PARENT.get(`${PLACES[i]}\n${RIGS[i]}\n${text("mode
 function relatives(i) {
   const found = [];
   const add = (what, j) => { if (j !== undefined && j !== i && !found.some(([, k]) => k === j)) found.push([what, j]); };
-  add("without teacher", twinOf(i));
+  add("without teacher", controlOf(i));
   add("fp32", parentOf(i));
   for (const j of childrenOf(i)) add(text("scheme", j), j);
   const teacher = text("teacher", i);

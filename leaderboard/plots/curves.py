@@ -38,7 +38,7 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
 
     groups = [group for group in comparable([row for row in rows if known(row)]) if _steps(group)]
     if not groups:
-        raise InputError("no row names its twin without a teacher or its fp32 parent: there is no arrow to draw")
+        raise InputError("no row names its control without a teacher or its fp32 parent: there is no arrow to draw")
 
     def spot(row: Row) -> tuple[float, float]:
         return across.of(row) / across.scale, up.of(row)
@@ -127,7 +127,7 @@ def hypervolume_plot(traces: Mapping[str, Sequence[tuple[int, float]]], path: Pa
 
 def _steps(group: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Find the pairs to join: control -> distilled student (both fp32), fp32 parent -> int8."""
-    # A teacher, a twin, its student and their int8 files may share a model name: role, teacher and scheme tell them
+    # A teacher, a control, its student and their int8 files may share a model name: role, teacher and scheme tell them
     # apart.
     plain = {
         (row.role != "teacher", row.model, row.teacher, row.seed): row for row in group if "int8" not in row.scheme
@@ -137,7 +137,7 @@ def _steps(group: Sequence[Row]) -> list[tuple[Row, Row]]:
         if row.parent:
             start = plain.get((row.role != "teacher", row.parent, row.teacher, row.seed))
         else:
-            start = plain.get((True, row.twin, "", row.seed)) if row.twin else None
+            start = plain.get((True, row.control, "", row.seed)) if row.control else None
         if start is not None:
             pairs.append((start, row))
     return pairs

@@ -70,7 +70,8 @@ class _Details(_File):
     manifest: str | None = None
     versions: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None
-    gain_over_twin: dict[str, Any] | None = None
+    gain_over_control: dict[str, Any] | None = None
+    gain_over_twin: dict[str, Any] | None = None  # its former name
     latency_p50_ms_lo: _Number | None = None
     latency_p50_ms_hi: _Number | None = None
 

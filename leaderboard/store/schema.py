@@ -34,7 +34,7 @@ from tutelage.leaderboard.columns import GAINS
 from tutelage.records import Row
 
 # The newest revision in `migrations/versions`.
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 metadata = MetaData()
 # Counted upwards; SQLite counts by itself only what is exactly an INTEGER PRIMARY KEY.

@@ -223,12 +223,12 @@ def _rounded(module: nn.Module, first: nn.Module | None, covered: set[nn.Module]
     return RoundedLayer(module, is_bare=module not in covered)
 
 
-def _replace(module: nn.Module, twin: Callable[[nn.Module], nn.Module | str | None]) -> None:
-    """Replace submodules by their twins, or by their own child where `twin` gives its name."""
+def _replace(module: nn.Module, replacement: Callable[[nn.Module], nn.Module | str | None]) -> None:
+    """Replace submodules by what `replacement` gives, or by their own child where it gives its name."""
     for name, child in list(module.named_children()):
-        found = twin(child)
+        found = replacement(child)
         if found is None:
-            _replace(child, twin)
+            _replace(child, replacement)
         else:
             setattr(module, name, child.get_submodule(found) if isinstance(found, str) else found)
 

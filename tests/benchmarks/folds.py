@@ -2,7 +2,7 @@
 
 Enters: a recipe, a folder of data. Leaves: a table of every network's folds, printed anew after each fold and kept in
 the workspace as `folds.json`. Finished trainings are kept there too: a run that was stopped goes on. Test images of all
-folds are pooled for the interval (groups resampled whole) and for the comparison with the twin that had no teacher.
+folds are pooled for the interval (groups resampled whole) and for the comparison with the control that had no teacher.
 `--on val` opens the validation images instead: choices are made on them. `--time` measures every network in ONNX
 Runtime, in turns with DarkCovidNet at its 256 px.
 """
@@ -118,9 +118,9 @@ def score(ctx: Context, student: Student, split: str, kept: Kept) -> None:
 def print_table(found: dict[Name, Kept], margin: float) -> None:
     """Print a line a network: mean over folds, its deviation, and what the teacher was worth on all folds' images.
 
-    Seeds are compared together, each with its own twin; the verdict stands on the line of the first.
+    Seeds are compared together, each with its own control; the verdict stands on the line of the first.
     """
-    verdicts = compare_twins(found, margin)
+    verdicts = compare_controls(found, margin)
     for name, kept in found.items():
         role, model, teacher, seed = name
         probs, labels, groups = kept.pooled()
@@ -139,7 +139,7 @@ def print_table(found: dict[Name, Kept], margin: float) -> None:
     print(f"  {PUBLISHED}", flush=True)
 
 
-def compare_twins(found: dict[Name, Kept], margin: float) -> dict[Name, str]:
+def compare_controls(found: dict[Name, Kept], margin: float) -> dict[Name, str]:
     """Say what each teacher was worth to each student, on all folds' images and seeds, p values Holm-adjusted.
 
     With fewer seeds than a claim about a teacher needs, the table says how the files of these trainings differ.
@@ -185,7 +185,7 @@ def print_times(ctx: Context, students: Sequence[Student]) -> None:
     jobs = [Job("DarkCovidNet", folder / "darkcovidnet.onnx", (1, 3, 256, 256))]
     export_onnx(darkcovidnet(3).eval(), jobs[0].path, jobs[0].shape, check=False)
     for student in students:
-        if student.teacher:  # the twin without a teacher is the same network
+        if student.teacher:  # the control without a teacher is the same network
             continue
         shape = (1, ctx.channels, ctx.resolution(student), ctx.resolution(student))
         jobs.append(Job(student.model, folder / f"{student.model}.onnx", shape))

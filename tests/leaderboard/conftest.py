@@ -1,4 +1,4 @@
-"""A leaderboard as a real run leaves it: two data sets, two devices, teachers, twins, students, fp32 and int8."""
+"""A leaderboard as a real run leaves it: two data sets, two devices, teachers, controls, students, fp32 and int8."""
 
 import shutil
 
@@ -106,7 +106,7 @@ def _row(dataset, device, name, teacher, scheme, auc, measured):
         seed=1,
         created="2026-11-20T22:10:00Z",
         measurement=measured.id,
-        twin=f"{name} alone" if teacher else "",
+        control=f"{name} alone" if teacher else "",
         parent=model if scheme != "fp32" else "",
         details={
             "per_class": [{"name": label, "auc": round(auc - 0.01 * i, 4)} for i, label in enumerate(CLASSES[dataset])],

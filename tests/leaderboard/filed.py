@@ -43,6 +43,7 @@ def older_tables(connection: Connection, version: int, rows: Sequence[Row]) -> N
     table = Table("rows", MetaData(), autoload_with=connection)
     for row in rows:
         values = row_values(row)
+        values.setdefault("twin", values["control"])  # its name before version 7
         connection.execute(insert(table).values({name: values[name] for name in table.c.keys() & values.keys()}))
 
 

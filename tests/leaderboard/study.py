@@ -58,7 +58,7 @@ def study_rows() -> list[Row]:
             details = _details(rng, auc, accuracy, scheme)
             details["predictions"] = f"artifacts/{model}-{teacher}-{scheme}.npz"
             if teacher:
-                details["gain_over_twin"] = _gain(auc - alone[model, scheme], rng)
+                details["gain_over_control"] = _gain(auc - alone[model, scheme], rng)
             rows.append(
                 Row(
                     **{"model": model, "teacher": teacher, "role": role, "arch": ARCHS.get(model), "scheme": scheme},
@@ -76,7 +76,7 @@ def study_rows() -> list[Row]:
                     latency_p99_ms=round(latency * 1.2, 4),
                     peak_rss_bytes=round(7e7 + params * 5e6),
                     created="2026-11-20T22:10:00Z",
-                    twin=model if teacher else "",
+                    control=model if teacher else "",
                     parent=model if scheme != "fp32" else "",
                     details=details,
                 )

@@ -209,7 +209,7 @@ def test_columns_of_details_have_one_meaning_in_python_and_in_the_database(tmp_p
 def test_an_export_of_before_comes_back_to_its_place(tmp_path: Path) -> None:
     """Columns of the details came back flat, as texts, and were lost in the next export."""
     details = {"seeds": {"auc_mean": 0.9, "auc_sd": 0.01}, "explanation": {"method": "gradcam", "insertion_auc": 0.7}}
-    row = Row(model="m", role="student", dataset="d", details={**details, "gain_over_twin": {"verdict": "gained"}})
+    row = Row(model="m", role="student", dataset="d", details={**details, "gain_over_control": {"verdict": "gained"}})
     export([row], tmp_path / "rows.csv", "csv")
     store = Store(tmp_path / "leaderboard.db")
     import_file(store, tmp_path / "rows.csv")
@@ -235,3 +235,13 @@ def test_a_store_can_be_read_by_other_programs(tmp_path: Path, store: Store) -> 
     with sqlite3.connect(tmp_path / "copy.db") as connection:
         assert connection.execute("SELECT count(*) FROM rows").fetchone() == (store.count(),)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_former_names_of_the_control_are_read() -> None:
+    """In rows and details of files of earlier versions, and as the name of a column; the id is the one of then."""
+    said = {"model": "m", "role": "student", "dataset": "d", "details": {"gain_over_twin": {"auc": 0.02}}}
+    row = Row.model_validate({**said, "twin": "alone"})
+    assert row.control == "alone" and "twin" not in row.to_dict()
+    assert columns.column("twin") is columns.column("control")
+    assert columns.column("gain_auc").of(row) == columns.column("gain_over_twin.auc").of(row) == 0.02
+    assert row.key == "25fddf18ddcb64de"  # as version 5 of the store computed it

@@ -182,12 +182,12 @@ def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
     near = {"auc": 0.002, "auc_lo": -0.003, "auc_hi": 0.007, "auc_p": 0.41}
     wide = {"auc": 0.098, "auc_lo": -0.02, "auc_hi": 0.21, "auc_p": 0.14}
     rows = [
-        Row(model="good", role="student", dataset="d", auc=0.9, details={"gain_over_twin": told}),
-        Row(model="vain", role="student", dataset="d", auc=0.8, details={"gain_over_twin": near}),
-        Row(model="wide", role="student", dataset="d", auc=0.8, details={"gain_over_twin": wide}),
-        Row(model="once", role="student", dataset="d", auc=0.8, details={"gain_over_twin": {"auc": 0.03}}),
+        Row(model="good", role="student", dataset="d", auc=0.9, details={"gain_over_control": told}),
+        Row(model="vain", role="student", dataset="d", auc=0.8, details={"gain_over_control": near}),
+        Row(model="wide", role="student", dataset="d", auc=0.8, details={"gain_over_control": wide}),
+        Row(model="once", role="student", dataset="d", auc=0.8, details={"gain_over_control": {"auc": 0.03}}),
         Row(model="alone", role="student", dataset="d", auc=0.7),
-        Row(model="lax", role="student", dataset="d", auc=0.6, details={"gain_over_twin": {**told, "margin": 0.03}}),
+        Row(model="lax", role="student", dataset="d", auc=0.6, details={"gain_over_control": {**told, "margin": 0.03}}),
     ]
     text = printed(rows, 120)
     assert "gain of teacher" in text
@@ -248,7 +248,7 @@ def test_a_row_is_reported_where_it_stands_and_what_beats_it(tmp_path):
 
 def test_figures_of_the_details_are_columns() -> None:
     details = {
-        "gain_over_twin": {
+        "gain_over_control": {
             "verdict": "gained +.020 AUC [+.010, +.030], p .001",
             "file_verdict": "gained +.020 AUC",
             "num_seeds": 5,

@@ -65,7 +65,7 @@ def rows() -> list[Row]:
     for record in CORPUS["rows"]:
         plain = {name: value for name, value in record.items() if name not in GAINS}
         gained = {name.removeprefix("gain_"): record[name] for name in GAINS if name in record}
-        made.append(Row.model_validate({**plain, **({"details": {"gain_over_twin": gained}} if gained else {})}))
+        made.append(Row.model_validate({**plain, **({"details": {"gain_over_control": gained}} if gained else {})}))
     return made
 
 

@@ -70,20 +70,20 @@ def open_device(
     *,
     tolerance: float = 0.05,
     precision: str = "fp32",
-    twin_of: DeviceProfile | None = None,
+    sibling: DeviceProfile | None = None,
 ) -> Device:
     """Find the device's profile, or measure it now; then read the recipe's latency budget on it.
 
     precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
-    twin_of: another profile of the same device, which says where it is.
+    sibling: another profile of the same device, which says where it is.
     """
     known = known_profile(section.name, workspace.path)
     if known is not None:
         profile, folder = known
         _check_same(section, profile)
-    elif twin_of is not None and not twin_of.reachable:
+    elif sibling is not None and not sibling.reachable:
         raise InputError(
-            f"device {twin_of.name} cannot be reached from here, so {section.name} cannot be measured: import it "
+            f"device {sibling.name} cannot be reached from here, so {section.name} cannot be measured: import it "
             f"by `tutelage device add {section.name} --precision {precision} --from-measurements FILE`"
         )
     else:
@@ -99,8 +99,8 @@ def open_device(
             precision=precision,
             minutes=section.minutes,
             tolerance=tolerance,
-            ssh=twin_of.host if twin_of is not None and twin_of.host != "local" else "",
-            command=twin_of.command if twin_of is not None else "",
+            ssh=sibling.host if sibling is not None and sibling.host != "local" else "",
+            command=sibling.command if sibling is not None else "",
         )
         profile = measure_device(workspace, report, request)
     if not profile.latency_model:

@@ -89,22 +89,22 @@ def weighed_devices(ctx: Context, space: Space, devices: Sequence[Device]) -> tu
             )
         section = sections[device.name].model_copy(update={"name": f"{device.name}-{INT8}"})
         tolerance = ctx.recipe.measure.tolerance
-        twin = open_device(
+        int8 = open_device(
             ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report,
-            tolerance=tolerance, precision=INT8, twin_of=device.profile,
+            tolerance=tolerance, precision=INT8, sibling=device.profile,
         )  # fmt: skip
-        if (twin.profile.host, twin.profile.command) != (device.profile.host, device.profile.command):
+        if (int8.profile.host, int8.profile.command) != (device.profile.host, device.profile.command):
             raise InputError(
-                f"device {twin.name} is on host {twin.profile.command or twin.profile.host}, {device.name} on "
-                f"{device.profile.command or device.profile.host}: `tutelage device remove {twin.name}`, and it is "
+                f"device {int8.name} is on host {int8.profile.command or int8.profile.host}, {device.name} on "
+                f"{device.profile.command or device.profile.host}: `tutelage device remove {int8.name}`, and it is "
                 "measured where it is"
             )
-        if twin.profile.precision != INT8:
+        if int8.profile.precision != INT8:
             raise InputError(
-                f"device {twin.name} is a profile at {twin.profile.precision}: `tutelage device remove {twin.name}`, "
+                f"device {int8.name} is a profile at {int8.profile.precision}: `tutelage device remove {int8.name}`, "
                 "and it is measured at int8"
             )
-        opened.append(twin)
+        opened.append(int8)
     return tuple(opened)
 
 

@@ -57,7 +57,7 @@ class Recipe(Section):
     command: str = ""
     expect: str = ""
     seed: int = Field(0, ge=0, lt=2**32)
-    seeds: int = Field(1, ge=1)  # students (and their twins) are trained so many times; the teachers once
+    seeds: int = Field(1, ge=1)  # students (and their controls) are trained so many times; the teachers once
     data: DataSection = DataSection()
     teachers: tuple[TeacherSection, ...] = ()
     students: tuple[StudentSection, ...] = ()  # where some are named, no supernet is trained and nothing is searched

@@ -121,7 +121,7 @@ def test_a_card_says_what_beats_its_row_and_shows_its_network(open_page, study):
 def test_gains_and_figures_of_details_are_columns(open_page, study):
     page = open_page(study)
     page.click('[data-sort="gain"]')
-    gains = [row.details["gain_over_twin"]["auc"] for row in study if row.teacher]
+    gains = [row.details["gain_over_control"]["auc"] for row in study if row.teacher]
     first = page.locator("#table tbody tr").first.inner_text()
     assert f"+{max(gains):.3f}" in first
     page.click("#chooser summary")

@@ -142,7 +142,7 @@ def test_arrows_join_twin_to_student_and_student_to_int8(group):
 
 def test_arrows_find_kin_that_share_one_model_name():
     alone = Row(model="net", role="student", dataset="d", auc=0.8)
-    taught = alone.model_copy(update={"teacher": "vit", "twin": "net"})
+    taught = alone.model_copy(update={"teacher": "vit", "control": "net"})
     small = taught.model_copy(update={"scheme": "int8-ptq", "parent": "net"})
     assert curves._steps([alone, taught, small]) == [(alone, taught), (taught, small)]
 

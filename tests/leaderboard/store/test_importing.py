@@ -102,7 +102,7 @@ ODD = [5, -1, 0, 1.5, True, "word", "nan", float("inf"), 1e300, 2**70, [1], {"a"
 FRACTIONS = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
 WHOLE = ["batch", "threads", "params", "macs", "size_bytes", "peak_rss_bytes"]
 REAL = ["latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "energy_mj"]
-TEXT = ["model", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device", "created", "twin", "parent"]
+TEXT = ["model", "teacher", "recipe", "dataset", "split", "scheme", "runtime", "device", "created", "control", "parent"]
 TAKEN: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(FRACTIONS, (0,)),
     **dict.fromkeys(WHOLE, (5,)),
@@ -194,7 +194,7 @@ def test_what_is_undefined_in_details_becomes_null_and_deep_nesting_is_refused(t
         ({"threshold": "half"}, "details.threshold"),
         ({"seeds": {"files": [1]}}, "details.seeds.files.0 is 1"),
         ({"versions": 3}, "details.versions is 3"),
-        ({"gain_over_twin": [1]}, r"details.gain_over_twin is \[1\]"),
+        ({"gain_over_control": [1]}, r"details.gain_over_control is \[1\]"),
     ],
 )
 @pytest.mark.parametrize("kind", ["json", "db"])

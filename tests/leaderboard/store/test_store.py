@@ -235,7 +235,7 @@ def test_a_row_of_a_run_keeps_its_id_while_its_figures_come(tmp_path):
     store = Store(tmp_path / "leaderboard.db")
     evaluated, measured = run_row("evaluated", auc=0.9), run_row("measured", auc=0.9, latency_p50_ms=2.0)
     complete = measured.model_copy(
-        update={"details": {**measured.details, "state": "complete", "gain_over_twin": {"auc": 0.1}}, "twin": "m"}
+        update={"details": {**measured.details, "state": "complete", "gain_over_control": {"auc": 0.1}}, "control": "m"}
     )
     assert evaluated.key == measured.key == complete.key
     other = evaluated.model_copy(update={"details": {**evaluated.details, "manifest": "other images"}})

@@ -163,7 +163,7 @@ def odd_rows() -> list[Row]:
             batch=(None, 1, 2, 3)[place % 4],
             seed=place,
             details={
-                "gain_over_twin": {"auc": (None, 0.01, float("nan"), -0.01)[place % 4]},
+                "gain_over_control": {"auc": (None, 0.01, float("nan"), -0.01)[place % 4]},
                 "seeds": {"auc_sd": ODD_VALUES[place % len(ODD_VALUES)]},
                 "explanation": {"method": (name, None, 3, "")[place % 4]},
                 "curve": [float("nan"), 1.5, float("-inf")],

@@ -71,7 +71,7 @@ def figures_of(ctx: Context, judged: list[Evaluated]) -> list[Any]:
 def test_five_seeds_make_a_claim_about_the_teacher_beside_the_one_about_the_files(tmp_path: Path) -> None:
     ctx = context(tmp_path, 5)
     judged = run_of(ctx, 5)
-    found = details_of(gains(ctx, judged), judged[1])["gain_over_twin"]
+    found = details_of(gains(ctx, judged), judged[1])["gain_over_control"]
     with_, without = figures_of(ctx, judged[1::2]), figures_of(ctx, judged[2::2])
     helped, differ = (
         compare_trainings(with_, without),
@@ -93,7 +93,7 @@ def test_five_seeds_make_a_claim_about_the_teacher_beside_the_one_about_the_file
 def test_three_seeds_are_inconclusive_about_the_teacher_however_far_apart_the_files_are(tmp_path: Path) -> None:
     ctx = context(tmp_path, 3)
     judged = run_of(ctx, 3)
-    found = details_of(gains(ctx, judged), judged[1])["gain_over_twin"]
+    found = details_of(gains(ctx, judged), judged[1])["gain_over_control"]
     assert found["outcome"] == "inconclusive"
     assert found["verdict"].endswith("3 of the 5 seeds needed")
     assert found["auc_p"] is None  # columns must not read as a claim that was not made
@@ -104,7 +104,7 @@ def test_three_seeds_are_inconclusive_about_the_teacher_however_far_apart_the_fi
 def test_the_margin_is_the_recipes(tmp_path: Path) -> None:
     ctx = context(tmp_path, 5, "measure.margin=0.4")
     judged = run_of(ctx, 5)
-    found = details_of(gains(ctx, judged), judged[1])["gain_over_twin"]
+    found = details_of(gains(ctx, judged), judged[1])["gain_over_control"]
     assert (found["outcome"], found["margin"]) == ("equivalent", 0.4)
     assert "equivalent within .4 AUC" in found["file_verdict"]
 
@@ -116,13 +116,13 @@ def test_a_student_is_compared_with_its_teacher_as_files(tmp_path: Path) -> None
     assert found["against_teachers"]["big"]["outcome"] == "lost"
     assert found["against_teachers"]["big"]["auc_p"] < 0.05
     assert "seeds" not in found
-    assert found["gain_over_twin"]["auc_lo"] is None
+    assert found["gain_over_control"]["auc_lo"] is None
 
 
 def test_each_label_has_its_own_test(tmp_path: Path) -> None:
     ctx = context(tmp_path, 1, multi_label=True)
     judged = run_of(ctx, 1)
-    labels = details_of(gains(ctx, judged), judged[1])["gain_over_twin"]["per_label"]
+    labels = details_of(gains(ctx, judged), judged[1])["gain_over_control"]["per_label"]
     assert {name: one["verdict"] for name, one in labels.items()} == {"healthy": "gained", "ill": "gained"}
 
 

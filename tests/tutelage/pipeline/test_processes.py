@@ -46,5 +46,7 @@ def test_two_processes_teach_one_workspace(tmp_path: Path) -> None:
     assert [student["teacher"] for student in students] == ["", "resnet10t"]
     assert all(student["notes"] == ["2 processes"] for student in students)
     events = Workspace(tmp_path / "w").journal()
-    assert len([event for event in events if event["event"] == "done"]) == 3  # a teacher, a student and its twin, once
+    assert (
+        len([event for event in events if event["event"] == "done"]) == 3
+    )  # a teacher, a student and its control, once
     assert not list((tmp_path / "w").rglob("*.part"))

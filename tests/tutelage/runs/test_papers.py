@@ -170,8 +170,8 @@ def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
     fp32, int8 = (rows["mobilenetv2_100", "DenseNet121", scheme] for scheme in ("fp32", "int8-ptq"))
     assert (int8.size_bytes or 0) < 0.4 * (fp32.size_bytes or 0)
     for row in (fp32, int8):
-        assert row.details["gain_over_twin"]["verdict"]
-        assert row.details["gain_over_twin"]["corrected_for"] == 2
+        assert row.details["gain_over_control"]["verdict"]
+        assert row.details["gain_over_control"]["corrected_for"] == 2
         assert set(row.details["against_teachers"]) == {"DenseNet121"}
     assert "search" not in fp32.details
 
@@ -186,15 +186,15 @@ def test_chexpert_mobilenetv2(tmp_path: Path) -> None:
     rows = run(name, chexpert(tmp_path / "chexpert"), tmp_path / "w", small, *more)
     row = rows["mobilenetv2_100", "DenseNet121", "fp32"]
     assert row.details["second_test"]["num_images"] == 20  # valid.csv
-    assert set(row.details["per_class"]) == set(row.details["gain_over_twin"]["per_label"])
+    assert set(row.details["per_class"]) == set(row.details["gain_over_control"]["per_label"])
     assert len(row.details["threshold"]) == 5
-    assert row.details["gain_over_twin"]["num_seeds"] == 2
+    assert row.details["gain_over_control"]["num_seeds"] == 2
     assert row.details["seeds"]["seeds"] == [0, 1]
     seeds = row.details["seeds"]
     assert row.accuracy == pytest.approx(np.mean(seeds["accuracy"]))
     assert row.auc == pytest.approx(np.mean(seeds["auc"]))
     assert (seeds["file"]["seed"], seeds["file"]["accuracy"]) == (0, seeds["accuracy"][0])
-    assert row.details["gain_over_twin"]["verdict"].startswith("inconclusive: ")
+    assert row.details["gain_over_control"]["verdict"].startswith("inconclusive: ")
     assert row.details["explanation"]["insertion_auc"] is not None
     assert {row.seed for row in rows.values()} == {0}
 

@@ -121,7 +121,7 @@ def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
     assert all(row.latency_p50_ms and row.measurement for row in after)
     for row, was in zip(after, before, strict=True):
         assert (row.accuracy, row.auc) == (was.accuracy, was.auc)
-        assert ("gain_over_twin" in row.details) == (bool(row.teacher) and row.role == "student")
+        assert ("gain_over_control" in row.details) == (bool(row.teacher) and row.role == "student")
     # Once more: nothing is new, and nothing is taken back on the way.
     version = str(store.version())
     pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)

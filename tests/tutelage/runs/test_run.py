@@ -132,7 +132,7 @@ def test_the_run_leaves_every_row_it_promises(whole: Path) -> None:
         assert len(maps) == (2 if row.scheme == "fp32" else 0)
         assert all(one["map"].startswith("data:image/png;base64,") for one in maps)
     for row in students:
-        assert ("gain_over_twin" in row.details) == bool(row.teacher)
+        assert ("gain_over_control" in row.details) == bool(row.teacher)
     by_key = {(row.model, row.teacher, row.scheme): row for row in rows}
     for row in rows:
         if row.scheme != "fp32":

@@ -44,7 +44,7 @@ Series = dict[tuple[bool, str, str], _Seeds]
 
 
 def gains(ctx: Context, evaluated: Sequence[Evaluated]) -> Details:
-    """Give `gain_over_twin`, `against_teachers` and `seeds` for the rows, by the id of each file of the first seed.
+    """Give `gain_over_control`, `against_teachers` and `seeds` for the rows, by the id of each file of the first seed.
 
     Comparisons of one kind, in one scheme on one runtime, are corrected together: int8 rows repeat the fp32 ones.
     """
@@ -55,7 +55,7 @@ def gains(ctx: Context, evaluated: Sequence[Evaluated]) -> Details:
         for seeds in series.values():
             if ctx.recipe.seeds > 1 and len(seeds.evaluated) > 1:
                 details[_name(seeds.evaluated[0])]["seeds"] = seeds_of(seeds.evaluated, seeds.figures)
-        _twins(ctx, series, details)
+        _against_controls(ctx, series, details)
         _teachers(ctx, series, details)
     return details
 
@@ -99,7 +99,7 @@ def _series(ctx: Context, evaluated: Sequence[Evaluated]) -> Series:
     return found
 
 
-def _twins(ctx: Context, series: Series, details: Details) -> None:
+def _against_controls(ctx: Context, series: Series, details: Details) -> None:
     """Test each distilled student against the same student trained without a teacher, seed by seed."""
     margin = ctx.recipe.measure.margin
     pairs = [
@@ -107,9 +107,9 @@ def _twins(ctx: Context, series: Series, details: Details) -> None:
         for (_, model, teacher), seeds in series.items()
         if teacher and (False, model, "") in series
     ]
-    teachers = _corrected([compare_trainings(mine.figures, twin.figures, margin=margin) for mine, twin in pairs])
-    files = _corrected([_files(mine, twin, margin) for mine, twin in pairs])
-    for (mine, twin), helped, differ in zip(pairs, teachers, files, strict=True):
+    teachers = _corrected([compare_trainings(mine.figures, control.figures, margin=margin) for mine, control in pairs])
+    files = _corrected([_files(mine, control, margin) for mine, control in pairs])
+    for (mine, control), helped, differ in zip(pairs, teachers, files, strict=True):
         gain = {
             **_as_details(helped),
             "file_verdict": _foremost(differ).text,
@@ -119,12 +119,12 @@ def _twins(ctx: Context, series: Series, details: Details) -> None:
             },
         }
         if ctx.dataset.multi_label:
-            gain["per_label"] = _per_label(ctx, mine, twin)
-        details[_name(mine.evaluated[0])]["gain_over_twin"] = gain
+            gain["per_label"] = _per_label(ctx, mine, control)
+        details[_name(mine.evaluated[0])]["gain_over_control"] = gain
 
 
-def _per_label(ctx: Context, mine: _Seeds, twin: _Seeds) -> dict[str, dict[str, Any]]:
-    first, second = ([one.probs for one in seeds.evaluated] for seeds in (mine, twin))
+def _per_label(ctx: Context, mine: _Seeds, control: _Seeds) -> dict[str, dict[str, Any]]:
+    first, second = ([one.probs for one in seeds.evaluated] for seeds in (mine, control))
     groups = ctx.dataset.groups[ctx.dataset.indices("test")]
     tests = compare_labels(first, second, mine.evaluated[0].labels, groups, margin=ctx.recipe.measure.margin)
     return {

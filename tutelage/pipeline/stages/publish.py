@@ -72,7 +72,7 @@ def file_rows(
             if measurement is not None:
                 measurements.append(measurement)
             more = {"state": state, **details_of(worth, one), **(explained or {}).get(one.variant.file.sha256, {})}
-            rows.append(_row(ctx, device, one, _twin(one, shown), measurement, found, more))
+            rows.append(_row(ctx, device, one, _control_of(one, shown), measurement, found, more))
     store.add(rows, measurements)
     return rows
 
@@ -99,7 +99,7 @@ def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None
     if guessed:
         predicted = [details["predicted_ms"][1] for details in guessed]
         predicted_plot(predicted, [details["anchored_ms"] for details in guessed], folder / "latency-predicted.png")
-    if any(row.twin for row in rows):
+    if any(row.control for row in rows):
         arrows_plot(rows, folder / "distillation-and-int8.png")
 
 
@@ -107,7 +107,7 @@ def _row(
     ctx: Context,
     device: Device,
     one: Evaluated,
-    twin: Evaluated | None,
+    control: Evaluated | None,
     measurement: Measurement | None,
     found: Found | None,
     more: Mapping[str, Any],
@@ -134,7 +134,7 @@ def _row(
         seed=ctx.recipe.seed,
         created=utc_now(),
         measurement=measurement.id if measurement else "",
-        twin=twin.variant.student.model if twin else "",
+        control=control.variant.student.model if control else "",
         parent=student.model if one.variant.scheme != "fp32" else "",
         details={
             **_details(ctx, device, one, student, found),
@@ -269,7 +269,7 @@ def _latency_details(device: Device, one: Evaluated, measurement: Measurement | 
     return details
 
 
-def _twin(one: Evaluated, evaluated: Sequence[Evaluated]) -> Evaluated | None:
+def _control_of(one: Evaluated, evaluated: Sequence[Evaluated]) -> Evaluated | None:
     """Find the same network trained without a teacher, in the same scheme and runtime."""
     student, variant = one.variant.student, one.variant
     if not student.teacher:
