@@ -241,7 +241,8 @@ def test_the_former_names_of_the_control_are_read() -> None:
     """In rows and details of files of earlier versions, and as the name of a column; the id is the one of then."""
     said = {"model": "m", "role": "student", "dataset": "d", "details": {"gain_over_twin": {"auc": 0.02}}}
     row = Row.model_validate({**said, "twin": "alone"})
-    assert row.control == "alone" and "twin" not in row.to_dict()
+    assert row.control == "alone"
+    assert "twin" not in row.to_dict()
     assert columns.column("twin") is columns.column("control")
     assert columns.column("gain_auc").of(row) == columns.column("gain_over_twin.auc").of(row) == 0.02
     assert row.key == "25fddf18ddcb64de"  # as version 5 of the store computed it
