@@ -154,6 +154,16 @@ def test_a_run_uses_the_packages_data_set_augmentation_loss_and_scheme(tmp_path:
     check_rows(done.stdout)
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("package")
+def test_a_run_searches_the_packages_space_by_its_strategy(tmp_path: Path) -> None:
+    done = tutelage("run", str(PACKAGE / "search.yaml"), "--workspace", str(tmp_path / "w"), "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    students = [row for row in json.loads(done.stdout) if row["role"] == "student"]
+    assert {row["arch"]["space"] for row in students} == {"mcu"}
+    assert {row["scheme"] for row in students} == {"fp32", "int8-per-tensor"}
+
+
 def test_a_recipe_names_what_only_the_package_adds() -> None:
     done = tutelage("run", str(RECIPE), "--workspace", "unused")
     assert done.returncode == 2
