@@ -16,13 +16,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Files of whole runs, the longest first: the last file of a suite must not keep one core waiting for the other.
 LONGEST = (
-    "test_papers.py",
     "test_run.py",
+    "test_papers.py",
+    "test_remote.py",
     "test_quantizing.py",
     "test_objectives.py",
     "test_prune.py",
-    "test_remote.py",
+    "test_supernet.py",
+    "test_extending.py",
+    "test_counts.py",
+    "test_cli.py",
+    "test_shrink.py",
+    "test_device.py",
     "test_pruned.py",
+    "test_rows_of_a_run.py",
+    "test_measure.py",
+    "test_export_program.py",
+    "test_bundle.py",
     "test_processes.py",
 )
 
@@ -51,7 +61,8 @@ def _brief_measurements() -> Iterator[None]:
     at a time, or refuses a device, says its own seconds and tolerance.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"TOLERANCE": 10.0, "WARM_SECONDS": 0.05, "MIN_SECONDS": 0.0, "SETTLE_MS": 1.0}.items():
+        brief = {"TOLERANCE": 10.0, "WARM_SECONDS": 0.05, "MIN_SECONDS": 0.0, "SETTLE_MS": 1.0, "COPIES": 2}
+        for name, value in brief.items():
             patch.setattr(f"tutelage.bench.protocol.measure.{name}", value)
         patch.setattr("tutelage.bench.protocol.offline.WARM_SECONDS", 0.05)
         patch.setattr("tutelage.bench.latency.calibrate._MIN_SECONDS", 0.0)

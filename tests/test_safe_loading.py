@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,14 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+@cache
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    """List a file's syntax nodes, parsed once for all tests."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def _calls(path: Path) -> list[ast.Call]:
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [node for node in _nodes(path) if isinstance(node, ast.Call)]
 
 
 def _name(call: ast.Call) -> str:
@@ -40,13 +47,12 @@ def _name(call: ast.Call) -> str:
 
 def test_nobody_unpickles() -> None:
     for path in SOURCES:
-        tree = ast.parse(path.read_text())
-        names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names = [node.module or "" for node in _nodes(path) if isinstance(node, ast.ImportFrom)]
         found = UNPICKLERS & {name.split(".")[0] for name in names}
         assert not found, f"{path.relative_to(ROOT)} imports from {found}"
         used = [
             ast.unparse(node)
-            for node in ast.walk(tree)
+            for node in _nodes(path)
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in UNPICKLERS
         ]
         # The error of torch's own restricted reader is named, to be told in one line.

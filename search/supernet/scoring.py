@@ -13,7 +13,6 @@ from queue import SimpleQueue
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from tutelage.records import Arch, InputError
@@ -170,6 +169,8 @@ def mean_auc(probabilities: np.ndarray, truth: np.ndarray) -> float:
     usable = (positives > 0) & (positives < len(truth))
     if not usable.any():
         return math.nan
+    from scipy.stats import rankdata  # a third of the time in which a command starts
+
     ranks = rankdata(probabilities[:, usable], axis=0)
     positives, truth = positives[usable], truth[:, usable]
     u = (ranks * truth).sum(0) - positives * (positives + 1) / 2

@@ -1,5 +1,6 @@
 """A really trained small student on scikit-learn's digits: int8 agreement of random networks means nothing."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,7 +48,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     )
     supernet.set_active_subnet(3, 3, 2)
     student = supernet.get_active_subnet()
-    train(student, images[:1000], labels[:1000], epochs=9)
+    _train_once(student, images[:1000], labels[:1000], tmp_path_factory)
     fp32 = tmp_path_factory.mktemp("digits") / "student.onnx"
     export_onnx(student, fp32, (1, 3, SIDE, SIDE))
     with torch.no_grad():
@@ -55,6 +57,23 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
         images[:1000].numpy(), labels[:1000].numpy(), images[1000:].numpy(), labels[1000:].numpy(),
         student, fp32, logits.numpy(),
     )  # fmt: skip
+
+
+def _train_once(
+    student: nn.Module, images: torch.Tensor, labels: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Train the student, or load what another worker of this test run has trained: ten seconds."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers have folders of their own in the folder of the run; without workers the run's folder is the own one.
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "digits.safetensors"
+    if kept.is_file():
+        student.load_state_dict(load_file(kept))
+        student.eval()
+        return
+    train(student, images, labels, epochs=9)
+    aside = base / "digits.part"
+    save_file(student.state_dict(), aside)
+    os.replace(aside, kept)
 
 
 @pytest.fixture(scope="session")

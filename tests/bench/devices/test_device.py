@@ -22,6 +22,7 @@ from tutelage.bench.devices.device import (
     write_profile,
 )
 from tutelage.bench.devices.imported import import_profile
+from tutelage.bench.latency.model import MIN_NETS
 from tutelage.bench.devices.profiles import known_profile
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import describe_host
@@ -66,7 +67,7 @@ def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
     few = replace(SPACE, kernels=(3, 5), expands=(3,))  # 23 blocks instead of 93
     profile = make_profile(
         "here", "onnxruntime", space=few, resolutions=(28,), num_classes=4, in_channels=1, export=export,
-        export_block=export_block, folder=folder, minutes=0.05, num_nets=6, tolerance=10.0,
+        export_block=export_block, folder=folder, minutes=0.05, num_nets=MIN_NETS, tolerance=10.0,
         progress=lambda stage, done, total: stages.append(stage),
     )  # fmt: skip
     assert {"exporting", "loading", "measuring"} <= set(stages)

@@ -248,8 +248,15 @@ def test_odd_leaderboards_are_drawn(open_page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 820, 1400])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (390, "dark"),
+        (1400, "light"),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in ((390, "light"), (820, "light"), (820, "dark"))),
+        pytest.param(1400, "dark", marks=pytest.mark.long),
+    ],
+)
 def test_it_is_readable_at_any_width(open_page, demo, width, theme):
     page = open_page(demo[0], width, theme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out sideways

@@ -168,7 +168,9 @@ def test_large_data_are_packed_and_open_all_the_same(open_page, study, monkeypat
     assert page.locator("#table tbody tr").count() == len(study)
 
 
-@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (820, "light"), (1400, "light")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(390, "dark"), pytest.param(820, "light", marks=pytest.mark.long), (1400, "light")]
+)
 def test_a_study_is_readable_at_any_width(open_page, study, width, theme):
     page = open_page(study, width, theme, verdicts=study_verdicts(study))
     page.click("#headline button")

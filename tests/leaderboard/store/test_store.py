@@ -18,12 +18,19 @@ from tutelage.records import InputError, Measurement, Row
 
 from ..filed import integrity, run_row
 
-# What a writer process runs: it files `count` rows, `step` a transaction, and says after each how far it is.
+# What a writer process runs: it files `count` rows, `step` a transaction, and says after each how far it is. Names
+# after the first have processes of their own, forked after the imports, which would take each most of its time.
 WRITER = """
-import sys
+import os, sys
 from tutelage.leaderboard.store import Store
 from tutelage.records import Measurement, Row
-place, name, count, step = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+place, count, step, name, *others = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
+forked = []
+for other in others:
+    forked.append(os.fork())
+    if not forked[-1]:
+        name, forked = other, []
+        break
 store = Store(place)
 print("open", flush=True)
 for start in range(0, count, step):
@@ -35,12 +42,14 @@ for start in range(0, count, step):
         rows.append(Row(model=f"{name}-{n}", role="student", dataset="toy", measurement=samples.id))
     store.add(rows, measured)
     print(start + step, flush=True)
+for child in forked:
+    assert os.waitpid(child, 0)[1] == 0, child
 """
 
 
-def write_aside(place: str | Path, name: str, count: int, step: int) -> subprocess.Popen[str]:
+def write_aside(place: str | Path, count: int, step: int, *names: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(place), name, str(count), str(step)],
+        [sys.executable, "-c", WRITER, str(place), str(count), str(step), *names],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -166,10 +175,9 @@ def test_eight_writers_lose_no_row_and_double_none(tmp_path):
     path = tmp_path / "leaderboard.db"
     # All open an absent file at once, so they also race for its creation; two write the very same rows.
     names = [f"writer{n}" for n in range(7)] + ["writer0"]
-    writers = [write_aside(path, name, 300, 10) for name in names]
-    for writer in writers:
-        _, errors = writer.communicate(timeout=300)
-        assert writer.returncode == 0, errors
+    writer = write_aside(path, 300, 10, *names)
+    _, errors = writer.communicate(timeout=300)
+    assert writer.returncode == 0, errors
     models = [row.model for row in Store(path).rows()]
     assert sorted(models) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(300))
     assert integrity(path) == "ok"
@@ -179,7 +187,7 @@ def test_eight_writers_lose_no_row_and_double_none(tmp_path):
 @pytest.mark.parametrize("moment", range(5))
 def test_a_killed_writer_leaves_every_committed_row(tmp_path, moment):
     path = tmp_path / "leaderboard.db"
-    writer = write_aside(path, "victim", 1_000_000, 7)
+    writer = write_aside(path, 1_000_000, 7, "victim")
     assert writer.stdout is not None
     assert writer.stdout.readline() == "open\n"
     time.sleep(0.05 + 0.11 * moment)

@@ -22,14 +22,22 @@ from ..filed import dump_of, older_tables, run_row
 
 pytestmark = pytest.mark.slow
 
-WRITER = """
-import sys
-from tutelage.leaderboard.filters import parse
-from tutelage.leaderboard.store import Store, import_file
+# Files 300 rows under each name at once, each in a process of its own, forked after the imports.
+WRITERS = """
+import os, sys
+from tutelage.leaderboard.store import Store
 from tutelage.records import Row
-store = Store(sys.argv[1])
-for start in range(0, 300, 10):
-    store.add([Row(model=f"{sys.argv[2]}-{n}", role="student", dataset="toy") for n in range(start, start + 10)])
+forked = []
+for name in sys.argv[2:]:
+    forked.append(os.fork())
+    if not forked[-1]:
+        store = Store(sys.argv[1])
+        for start in range(0, 300, 10):
+            numbers = range(start, start + 10)
+            store.add([Row(model=f"{name}-{n}", role="student", dataset="toy") for n in numbers])
+        sys.exit()
+for child in forked:
+    assert os.waitpid(child, 0)[1] == 0, child
 """
 
 
@@ -118,13 +126,10 @@ def test_the_server_keeps_rows_append_only_and_refuses_lost_samples(url):
 
 
 def test_eight_processes_write_to_the_server(url):
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, url, f"writer{n % 7}"], stderr=subprocess.PIPE, text=True)
-        for n in range(8)
-    ]
-    for writer in writers:
-        _, errors = writer.communicate(timeout=300)
-        assert writer.returncode == 0, errors
+    names = [f"writer{n % 7}" for n in range(8)]
+    command = [sys.executable, "-c", WRITERS, url, *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
     store = Store(url)
     assert sorted(row.model for row in store.rows()) == sorted(f"writer{n}-{i}" for n in range(7) for i in range(300))
     store.close()

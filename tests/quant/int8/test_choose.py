@@ -10,13 +10,13 @@ from tutelage.records import InputError
 
 
 @pytest.mark.slow
-def test_the_best_method_is_kept_and_all_trials_are_told(digits, tmp_path) -> None:
-    report = quantize_best(digits.fp32, tmp_path / "best.onnx", digits.images[:48], digits.val_images[:200])
+def test_the_best_method_is_kept_and_all_trials_are_told(digits, small, tmp_path) -> None:
+    report = quantize_best(small, tmp_path / "best.onnx", digits.images[:48], digits.val_images[:200])
     differences = {}
     for method in ("minmax", "percentile", "entropy"):
-        made = quantize_onnx(digits.fp32, tmp_path / f"{method}.onnx", digits.images[:48], method=method)
+        made = quantize_onnx(small, tmp_path / f"{method}.onnx", digits.images[:48], method=method)
         differences[method] = float(
-            np.abs(run_onnx(made.path, digits.val_images[:200]) - run_onnx(digits.fp32, digits.val_images[:200])).mean()
+            np.abs(run_onnx(made.path, digits.val_images[:200]) - run_onnx(small, digits.val_images[:200])).mean()
         )
         assert report.trials[method] == pytest.approx(-differences[method])
     assert report.method == min(differences, key=differences.__getitem__)
@@ -24,7 +24,7 @@ def test_the_best_method_is_kept_and_all_trials_are_told(digits, tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_a_score_decides_before_the_difference(digits, tmp_path) -> None:
+def test_a_score_decides_before_the_difference(digits, small, tmp_path) -> None:
     """A score that likes only the second file it sees: percentile wins, whatever its logits are."""
     seen: list[int] = []
 
@@ -32,11 +32,11 @@ def test_a_score_decides_before_the_difference(digits, tmp_path) -> None:
         seen.append(len(logits))
         return float(len(seen) == 2)
 
-    report = quantize_best(digits.fp32, tmp_path / "best.onnx", digits.images[:8], digits.val_images[:20], score=score)
+    report = quantize_best(small, tmp_path / "best.onnx", digits.images[:8], digits.val_images[:20], score=score)
     assert report.method == "percentile"
     assert report.trials == {"minmax": 0.0, "percentile": 1.0, "entropy": 0.0}
 
 
-def test_unknown_methods_are_named(digits, tmp_path) -> None:
+def test_unknown_methods_are_named(digits, small, tmp_path) -> None:
     with pytest.raises(InputError, match="'kl'"):
-        quantize_best(digits.fp32, tmp_path / "b.onnx", digits.images[:8], digits.val_images[:8], methods=["kl"])  # type: ignore[list-item]
+        quantize_best(small, tmp_path / "b.onnx", digits.images[:8], digits.val_images[:8], methods=["kl"])  # type: ignore[list-item]

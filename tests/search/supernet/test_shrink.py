@@ -1,5 +1,6 @@
 """Supernet training: it learns, it goes on to the same bits, and its phases and choices are the papers'."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,33 +44,34 @@ def _state(net):
 @pytest.mark.parametrize("method", ["sandwich", "random", "progressive"])
 def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, method):
     torch.set_num_threads(1)
+    one_step = partial(_batches, steps=1)
     schedule = SupernetSchedule(epochs=3, method=method, num_random=1, ema_decay=0.9, bf16=False)
     whole = build_supernet(SPACE, 2, 1)
-    log = train_supernet(whole, SPACE, _batches, 2, schedule)
+    log = train_supernet(whole, SPACE, one_step, 1, schedule)
     assert [entry["epoch"] for entry in log.epochs] == [0, 1, 2]
 
     def stopped(epoch: int):
         if epoch == 2:
             raise KeyboardInterrupt
-        return _batches(epoch)
+        return one_step(epoch)
 
     checkpoint = tmp_path / "supernet.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train_supernet(build_supernet(SPACE, 2, 1), SPACE, stopped, 2, schedule, checkpoint=checkpoint)
+        train_supernet(build_supernet(SPACE, 2, 1), SPACE, stopped, 1, schedule, checkpoint=checkpoint)
     resumed = build_supernet(SPACE, 2, 1, seed=9)  # its own weights must not matter
     asked: list[int] = []
 
     def recorded(epoch: int):
         asked.append(epoch)
-        return _batches(epoch)
+        return one_step(epoch)
 
-    train_supernet(resumed, SPACE, recorded, 2, schedule, checkpoint=checkpoint)
+    train_supernet(resumed, SPACE, recorded, 1, schedule, checkpoint=checkpoint)
     assert asked == [2]
     expected = _state(whole)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.state_dict().items())
     other = SupernetSchedule(epochs=3, method=method, num_random=1, ema_decay=0.9, bf16=False, lr=0.5)
     with pytest.raises(InputError, match=r"lr = 0\.001, now it is 0\.5"):
-        train_supernet(resumed, SPACE, _batches, 2, other, checkpoint=checkpoint)
+        train_supernet(resumed, SPACE, one_step, 1, other, checkpoint=checkpoint)
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_our_forward_has_the_packages_outputs_and_gradients(name):
 def test_bfloat16_is_close_and_keeps_gradients_in_float32(name):
     space = _space(name)
     net = build_supernet(space, 3).train()
-    images = _images(3, 32)
+    images = _images(3, 16)
     exact = forward_subnet(net, space.smallest(), images)
     half = forward_subnet(net, space.smallest(), images, bf16=True)
     assert exact.dtype == torch.float32

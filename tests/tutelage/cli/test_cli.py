@@ -31,7 +31,7 @@ def test_ctrl_c_and_kill_are_one_line_and_leave_nothing_behind(
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tutelage", "run", "demo", "-w", str(tmp_path / "w")],
+        [sys.executable, "-m", "tutelage", "run", "demo", "--set", "data.limit=60", "-w", str(tmp_path / "w")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

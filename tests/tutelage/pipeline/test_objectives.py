@@ -40,10 +40,10 @@ def _recipe(*objectives: str, **search: Any) -> Recipe:
         {
             "name": "r",
             "data": {"dataset": "medmnist", "size": 32, "augment": "none"},
-            "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 4, "lr": 5e-3, "batch_size": 32, "num_random": 1},
+            "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 3, "lr": 5e-3, "batch_size": 32, "num_random": 1},
             "devices": [{"name": "box", "max_latency": search.pop("max_latency", None)}],
             "search": {"objectives": list(objectives), "calibration_batches": 2, **search},
-            "quantize": {"calibration_images": 32},
+            "quantize": {"calibration_images": 16, "method": "minmax"},
             "measure": {"tolerance": 0.9},  # a test must not hang on how busy the machine is
         }
     )

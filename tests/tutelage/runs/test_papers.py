@@ -157,17 +157,17 @@ def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
     devices = "devices=[{name: host-ort, runtime: onnxruntime}]"
     block = "data.options={block: 5}"  # the real set's blocks of 50 slices would leave two groups here
     # The paper's DenseNet121 is student and teacher, of one name; its other students are as large.
-    few = f"students=[{{name: DenseNet121, options: {SMALL_DENSENET}}}, {{name: mobilenetv2_100}}]"
+    few = f"students=[{{name: DenseNet121, options: {SMALL_DENSENET}}}, {{name: mobilenetv2_050}}]"
     small = teacher_of(name, options=SMALL_DENSENET)
     rows = run(name, sars_cov_2_ct(tmp_path / "ct"), tmp_path / "w", small, devices, block, few)
     students = {key for key, row in rows.items() if row.role == "student"}
     assert students == {
         (model, teacher, scheme)
-        for model in ("DenseNet121", "mobilenetv2_100")
+        for model in ("DenseNet121", "mobilenetv2_050")
         for teacher in ("", "DenseNet121")
         for scheme in ("fp32", "int8-ptq")
     }
-    fp32, int8 = (rows["mobilenetv2_100", "DenseNet121", scheme] for scheme in ("fp32", "int8-ptq"))
+    fp32, int8 = (rows["mobilenetv2_050", "DenseNet121", scheme] for scheme in ("fp32", "int8-ptq"))
     assert (int8.size_bytes or 0) < 0.4 * (fp32.size_bytes or 0)
     for row in (fp32, int8):
         assert row.details["gain_over_control"]["verdict"]
@@ -199,11 +199,11 @@ def test_chexpert_mobilenetv2(tmp_path: Path) -> None:
     assert {row.seed for row in rows.values()} == {0}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cxr_ofa595(tmp_path: Path) -> None:
     name = "cxr-ofa595"
     # Its teachers have 28 to 140 million parameters: a small Visformer stands in for the three.
-    small = "teachers=[{name: visformer_tiny, epochs: 1, batch_size: 8, lr: 5.0e-4}]"
+    small = "teachers=[{name: visformer_tiny, epochs: 1, batch_size: 8, lr: 5.0e-4, options: {depth: [1, 1, 1]}}]"
     rows = run(name, covid_qu_ex(tmp_path / "covidqu"), tmp_path / "w", small, "explain.images=1")
     assert {model for model, _, _ in rows} == {"OFA-595", "visformer_tiny"}
     fp32, int8 = (rows["OFA-595", "visformer_tiny", scheme].details["explanation"] for scheme in ("fp32", "int8-ptq"))
@@ -213,7 +213,7 @@ def test_cxr_ofa595(tmp_path: Path) -> None:
     assert rows["OFA-595", "", "fp32"].arch is not None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cxr14_eeea_c2(tmp_path: Path) -> None:
     name = "cxr14-eeea-c2"
     small = teacher_of(name, options=SMALL_DENSENET)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tutelage.bench.latency.model import MIN_NETS
 from tutelage.bench.runtimes.runner import processor
 from tutelage.distill.data.registry import load_dataset
 from tutelage.leaderboard.store import Store
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 # Everything a real recipe has, as small as it goes: one device, one winner, one epoch each.
 RECIPE: dict[str, Any] = {
     "name": "tiny",
-    "data": {"dataset": "phantom", "size": 32, "limit": 240, "augment_variants": 1},
+    "data": {"dataset": "phantom", "size": 32, "limit": 160, "augment_variants": 1},
     "teachers": [
         {"name": "resnet10t", "epochs": 1, "batch_size": 32},
         {
@@ -42,9 +43,9 @@ RECIPE: dict[str, Any] = {
     "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 1, "batch_size": 32, "teachers": ["resnet10t"]},
     # A budget that every subnet keeps: which finalists hold must not hang on how busy the machine is.
     "devices": [{"name": "host-ort-32px", "runtime": "onnxruntime", "max_latency": "1s", "minutes": 0.05}],
-    "search": {"strategy": "nsga2", "evaluations": 12, "max_params": "4M", "winners": 1},
+    "search": {"strategy": "nsga2", "evaluations": 6, "max_params": "2.5M", "winners": 1},
     "distill": {"epochs": 1, "batch_size": 32},
-    "baselines": ["mobilenetv3_small_100"],
+    "baselines": ["mobilenetv3_small_050"],
     "quantize": {"method": "minmax", "calibration_images": 16},
     "explain": {"images": 2},
     "measure": {"bootstrap": 100, "tolerance": 0.9},  # a test must not hang on how busy the machine is
@@ -99,7 +100,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("whole")
-    finish(recipe, workspace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tutelage.pipeline.operations.devices.NETS", MIN_NETS)  # each net is exported and takes processes
+        finish(recipe, workspace)
     return workspace
 
 
@@ -173,7 +176,7 @@ def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_pat
             called = [[images.class_names[place]] for place in probs.argmax(axis=1)]
             assert [one["labels"] for one in answers] == called
     card = (out / "MODEL_CARD.md").read_text()
-    for part in (f"{row.accuracy:.4f} ({row.accuracy_lo:.4f} to ", f"`{row.key}`", "- Made.", "test: 48 images"):
+    for part in (f"{row.accuracy:.4f} ({row.accuracy_lo:.4f} to ", f"`{row.key}`", "- Made.", "test: 32 images"):
         assert part in card
     assert facts["manifest_id"] in succeed("bundle", "check", out)
     (out / "labels.json").write_text("[]")
