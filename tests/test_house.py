@@ -94,6 +94,17 @@ def test_the_front_door_is_entered_from_the_command_line_only() -> None:
         assert not [name for name in imports_of(path) if f"{name}.".startswith("tutelage.cli.")], path
 
 
+# Each takes a tenth of a second to two; a command starts without those that it does not use.
+LATE = {"scipy", "timm", "ofa", "sklearn", "pandas", "matplotlib", "pymoo", "onnx", "onnxruntime", "openvino", "nncf"}
+SCRIPTS = {"tutelage.bench.converters.litert_script"}  # run in an environment of their own
+
+
+def test_slow_libraries_are_imported_by_the_function_that_uses_them() -> None:
+    for name in MODULES.keys() - SCRIPTS:
+        found = LATE & {one.split(".")[0] for one in imports_of(MODULES[name], deferred=False)}
+        assert not found, f"{name} imports {', '.join(sorted(found))}"
+
+
 def test_no_import_cycles() -> None:
     """No module waits, while it is imported, for one that waits for it; a package's door may name its own modules."""
     graph = {

@@ -7,7 +7,6 @@ that runs models on a GPU has `gpu()` too: its name and what limits its clock, "
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +62,8 @@ class Runtime:
 
     def version(self) -> str:
         """Give the installed version, empty where it is not installed."""
+        import importlib.metadata  # a sixth of a runner's start, which never asks
+
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:

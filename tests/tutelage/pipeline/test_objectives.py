@@ -40,7 +40,7 @@ def _recipe(*objectives: str, **search: Any) -> Recipe:
         {
             "name": "r",
             "data": {"dataset": "medmnist", "size": 32, "augment": "none"},
-            "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 3, "lr": 5e-3, "batch_size": 32, "num_random": 1},
+            "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 2, "lr": 5e-3, "batch_size": 32, "num_random": 1},
             "devices": [{"name": "box", "max_latency": search.pop("max_latency", None)}],
             "search": {"objectives": list(objectives), "calibration_batches": 2, **search},
             "quantize": {"calibration_images": 16, "method": "minmax"},
@@ -206,7 +206,7 @@ def test_a_budget_on_a_latency_that_is_not_weighed_is_refused(boxed: tuple[Conte
 
 @pytest.mark.slow
 def test_a_search_on_int8_figures_measures_int8_finalists(boxed: tuple[Context, Space], supernet: Supernet) -> None:
-    ctx, devices = _weighing(boxed, "error@int8", "latency_ms@box:int8", evaluations=3, winners=1, strategy="random")
+    ctx, devices = _weighing(boxed, "error@int8", "latency_ms@box:int8", evaluations=2, winners=1, strategy="random")
     weighed = weighed_devices(ctx, boxed[1], devices)
     found = search_winners(ctx, supernet, weighed)
     assert [device.name for device in found.devices] == ["box-int8"]

@@ -35,7 +35,7 @@ ARCH = Arch.from_dict({"space": "ofa_mbv3_w1.0", "ks": [3] * 10, "e": [3] * 10, 
 RECIPE = Recipe.model_validate(
     {
         "name": "tiny",
-        "data": {"dataset": "phantom", "size": 32, "limit": 200, "augment": "none", "augment_variants": 1},
+        "data": {"dataset": "phantom", "size": 32, "limit": 140, "augment": "none", "augment_variants": 1},
         "teachers": [{"name": "resnet10t", "epochs": 1, "batch_size": 32}],
         "distill": {"epochs": 2, "batch_size": 32, "lr": 3e-3},
         "quantize": {"calibration_images": 32, "qat_epochs": 1},
