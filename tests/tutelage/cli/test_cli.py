@@ -105,7 +105,7 @@ def test_the_strategy_is_ours_unless_named_and_a_wrong_name_is_refused(tmp_path:
 
 
 def test_a_budget_nothing_meets_is_reported_before_any_training(tmp_path: Path) -> None:
-    told(tutelage("search", "--max-params", "10k", "-w", str(tmp_path)), 3, "params")
+    told(tutelage("search", "--max-params", "10k", "--set", "data.limit=60", "-w", str(tmp_path)), 3, "params")
     assert not list(tmp_path.glob("artifacts/*"))
     assert not (tmp_path / "devices").exists(), "a device was measured for a budget that its size alone rules out"
 

@@ -208,7 +208,7 @@ def test_a_row_says_how_it_was_made(whole: Path) -> None:
     assert made["versions"]["torch"]
     assert made["device"]["runtime_version"] == version("onnxruntime")
     assert made["device"]["processor"] == processor()
-    assert set(made["unknown"]) <= {"power"}, "a run left out what it could know"
+    assert set(made["unknown"]) <= {"power_state"}, "a run left out what it could know"
     said = succeed("leaderboard", "show", row.key, "--how", "-w", whole)
     assert f"manifest {made['data']['manifest'][:8]}, split test, no fold, images of 32 px" in said
 
