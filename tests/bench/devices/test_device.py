@@ -64,7 +64,7 @@ def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
         export_onnx(build_block(spec), path, (1, spec.in_channels, spec.in_hw, spec.in_hw), check=False)
 
     folder = tmp_path / "ws" / "devices"
-    few = replace(SPACE, kernels=(3, 5), expands=(3,))  # 23 blocks instead of 93
+    few = replace(SPACE, kernels=(3, 5), expands=(3,), depths=(2, 3))  # 23 blocks instead of 93
     profile = make_profile(
         "here", "onnxruntime", space=few, resolutions=(28,), num_classes=4, in_channels=1, export=export,
         export_block=export_block, folder=folder, minutes=0.05, num_nets=MIN_NETS, tolerance=10.0,

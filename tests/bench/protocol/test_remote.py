@@ -234,7 +234,7 @@ def test_a_lost_connection_leaves_nothing_running(far: Far, device: DeviceProfil
     assert not far.left()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_line_cut_while_measuring_is_one_line(far: Far, device: DeviceProfile, models: dict[str, Path]):
     cut: list[int] = []
 

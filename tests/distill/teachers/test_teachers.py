@@ -20,11 +20,11 @@ PUBLISHED_GMACS = {
 }  # fmt: skip
 
 
-# One of each kind is counted in the fast tests.
+# One of each kind; the others are the wide matrix of `make test-slow`.
 FAST = ("DenseNet121", "NASNetMobile", "AutoFormerV2-T", "ViT-Ti", "MobileNetV2")
 
 
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in TEACHERS])
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.long) for n in TEACHERS])
 def test_parameters_and_macs(name: str) -> None:
     teacher = TEACHERS[name]
     with torch.device("meta"):

@@ -35,7 +35,7 @@ def test_a_pt2_program_answers_as_the_network(net: nn.Module, tmp_path: Path):
     np.testing.assert_allclose(session.run(one.numpy()), net(one).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # its first import and lowering take a quarter of a minute
 def test_executorch_answers_as_the_network_and_int8_says_so(net: nn.Module, tmp_path: Path):
     if not RUNTIMES["executorch"].installed():
         with pytest.raises(InputError, match=r"tutelage\[executorch\]"):

@@ -101,7 +101,9 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 @needs_library
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "mobilenetv2_100", "resnet10t"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_small_100", pytest.param("mobilenetv2_100", marks=pytest.mark.long), "resnet10t"]
+)
 def test_timm_networks_are_pruned(name: str) -> None:
     import timm
 
@@ -114,7 +116,7 @@ def test_timm_networks_are_pruned(name: str) -> None:
 
 @needs_library
 @pytest.mark.slow
-@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+@pytest.mark.parametrize("importance", ["magnitude", pytest.param("taylor", marks=pytest.mark.long)])
 def test_a_trained_ofa_subnet_is_pruned_tuned_and_exported(importance, digits, tmp_path) -> None:
     """Half the MACs; after two epochs it answers nearly as before, and its ONNX file as it does."""
     images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)

@@ -31,6 +31,9 @@ SIDES = (32, 75, 224)  # 75 is odd at every stride: sides must round up as paddi
 NUM_CLASSES, IN_CHANNELS = 14, 1
 # The spaces that the package `ofa` builds too, and whose networks it counts.
 OFA_SPACES = [name for name in SPACES if name.startswith("ofa_")]
+# One space of each family; the widths and stems beside it are the wide matrix of `make test-slow`.
+EACH_FAMILY = ("ofa_mbv3_w1.2_stem1", "ofa_proxyless_w1.3", "ofa_resnet50")
+WIDE = [name if name in EACH_FAMILY else pytest.param(name, marks=pytest.mark.long) for name in OFA_SPACES]
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def test_the_14_class_preset_has_its_published_params() -> None:
     assert round(int(count([PRESETS["EEEA-Net-C2"]], num_classes=14).params[0]) / 1e6, 3) == 4.733
 
 
-@pytest.mark.parametrize("name", OFA_SPACES)
+@pytest.mark.parametrize("name", WIDE)
 def test_whole_networks_agree_with_torch_and_ofa(name: str) -> None:
     space, net = SPACES[name], supernet(name)
     for arch in [draw(name, 1)[0], space.largest(SIDES[-1] // 4 * 4)]:
@@ -170,7 +173,10 @@ def count_config(config: dict[str, Any], in_channels: int, side: int) -> tuple[i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("ofa_mbv3_w1.0", marks=pytest.mark.long), "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50"],
+)
 @pytest.mark.parametrize("num", [3, pytest.param(300, marks=pytest.mark.long)])
 def test_subnets_at_three_resolutions_agree_with_torch_and_ofa(name: str, num: int) -> None:
     """Both counters add over modules, so each distinct block is counted once and looked up after."""
@@ -264,7 +270,7 @@ class Tape:
     bottleneck = False
 
 
-@pytest.mark.parametrize("name", OFA_SPACES)
+@pytest.mark.parametrize("name", WIDE)
 def test_peak_and_activations_agree_with_hooks(name: str) -> None:
     net = supernet(name)
     for arch in [*draw(name, 2, seed=3), SPACES[name].smallest(28)]:

@@ -185,7 +185,9 @@ def test_the_average_follows_its_formula_and_is_what_training_leaves():
     assert not torch.equal(expected, seen[-1])
 
 
-@pytest.mark.parametrize("method", ["sandwich", "random", "progressive"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("sandwich", marks=pytest.mark.long), "random", "progressive"]
+)  # slow where the CPU lacks it
 def test_a_step_in_bfloat16_is_close_to_one_in_float32_and_leaves_float32(method):
     torch.set_num_threads(1)
     states, losses = [], []

@@ -23,7 +23,8 @@ def test_the_command_runs_as_a_module() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.long)],
 )
 def test_ctrl_c_and_kill_are_one_line_and_leave_nothing_behind(
     sent: signal.Signals, code: int, word: str, tmp_path: Path

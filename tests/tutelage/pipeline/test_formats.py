@@ -39,7 +39,7 @@ def network() -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["torch", "executorch", "ncnn"])
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("executorch", marks=pytest.mark.long), "ncnn"])
 def test_a_network_is_written_as_its_runtime_loads_it(runtime: str, network: nn.Module, tmp_path: Path):
     found = RUNTIMES[runtime]
     if not found.installed():

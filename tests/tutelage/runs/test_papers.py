@@ -151,7 +151,7 @@ def check_bundle(row: Row, root: Path, workspace: Path) -> None:
             assert line["labels"] == [made.labels[int(line["probabilities"][1] >= threshold)]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
     name = "chest-ct-kd-ptq"
     devices = "devices=[{name: host-ort, runtime: onnxruntime}]"
