@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tutelage.plugins import Registry
 from tutelage.quantities import KINDS
-from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
+from tutelage.records import COMPARABLE, InputError, Row
 
 from .gained import GAIN_COLUMNS, gain_words, is_absent
 
@@ -25,7 +25,7 @@ Group = Literal["row", "quality", "cost", "gain", "seeds", "explanation"]
 Direction = Literal["min", "max"]
 
 # Who may be compared with whom: rows of the same data and the same device, never imported ones with measured ones.
-GROUP = (*DATA_KEY, *DEVICE_KEY, "source")
+GROUP = COMPARABLE
 
 # How people read the numbers of a kind: the unit, and what a value is divided by to be in it.
 _SHOWN: Mapping[str, tuple[str, float]] = {
@@ -252,7 +252,7 @@ BUILTIN: tuple[Column, ...] = (
     Column("manifest", "Hash of the data: files, labels, groups, splits. Empty: not known.", "text"),
     Column("split", "Split that it was evaluated on.", "text"),
     Column("fold", "Fold that was the test split; empty where the data were not split into folds.", is_whole=True),
-    Column("image_size", "Side of the images as decoded; a network may take them resized (`resolution`).",
+    Column("image_size", "Side of the images as they were decoded; a network may take them resized.",
            unit="px", is_whole=True, label="image size", valid="positive"),
     Column("device", "Device profile that it was measured on.", "text", is_usual=True, priority=13),
     Column("runtime", "Runtime that ran it there.", "text", priority=19),
@@ -315,7 +315,6 @@ BUILTIN: tuple[Column, ...] = (
     _explained("teacher_iou", "Overlap (IoU) with the teacher's explanations.", "max"),
     _explained("fp32_spearman", "Rank correlation of an int8 file's explanations with its fp32 network's.", "max"),
     _explained("fp32_iou", "Overlap (IoU) of an int8 file's explanations with its fp32 network's.", "max"),
-    Column("resolution", "Side of the images as the network takes them.", unit="px", at=("side_px",), is_whole=True),
     Column("superseded_by", "Row of the later run of the same thing, which took the place of this one.", "text",
            label="superseded by"),
     Column("retracted", "Why the row was retracted.", "text"),

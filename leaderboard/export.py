@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tutelage.files import whole_file
 from tutelage.records import InputError, Row
 
 from . import pareto
-from .columns import COLUMNS, Column, column, known
+from .columns import COLUMNS, GROUP, Column, column, known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +46,14 @@ def frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
     return found[[name for name in names_in_order() if name in found]]
 
 
-def typed_frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
-    """Build a frame whose counts stay whole numbers beside empty cells."""
+def typed_frame(
+    columns: Mapping[str, list[Any]], *, keys: tuple[Sequence[str], Mapping[str, tuple[Any, ...]]] | None = None
+) -> pd.DataFrame:
+    """Build a frame whose counts stay whole numbers beside empty cells.
+
+    keys: for each row the hash of what it is compared by, and the values of `columns.GROUP` by hash. These columns are
+    made of it: texts as pandas categories, which are quicker to group and to encode.
+    """
     import pandas as pd
 
     typed: dict[str, Any] = {}
@@ -59,6 +67,15 @@ def typed_frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
             typed[name] = pd.array(values, dtype="Int64")
         else:
             typed[name] = pd.Series(values, dtype="float64")
+    if keys is not None:
+        groups, hashes = pd.factorize(np.array(keys[0], dtype=object))
+        for place, name in enumerate(GROUP):
+            said = [keys[1][one][place] for one in hashes]
+            if COLUMNS[name].is_number:
+                typed[name] = pd.array(said, dtype="Int64").take(groups)
+            else:
+                codes, texts = pd.factorize(np.array(said, dtype=object))
+                typed[name] = pd.Categorical.from_codes(codes[groups], pd.Index(texts))
     return pd.DataFrame(typed)
 
 

@@ -232,12 +232,24 @@ def _groups(rows: Rows) -> list[NDArray[np.intp]]:
         else:
             columns = [rows[name] for name in GROUP]
         return parted(columns, _former(rows))
-    if rows.empty:
-        return []
-    found = [np.asarray(places) for places in rows.groupby(list(GROUP), dropna=False, sort=False).indices.values()]
-    if former := _former(rows):
-        found = [kept for places in found if len(kept := places[~np.isin(places, list(former))])]
-    return found
+    numbers, _ = numbered(rows, GROUP)
+    places = np.argsort(numbers, kind="stable")
+    places = places[~np.isin(places, list(former))] if (former := _former(rows)) else places
+    return np.split(places, np.flatnonzero(np.diff(numbers[places])) + 1) if len(places) else []
+
+
+def numbered(rows: pd.DataFrame, names: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Give each row of a frame a number, equal where columns agree in all, and the first place of each number."""
+    import pandas as pd
+
+    mixed = np.zeros(len(rows), dtype=np.int64)
+    first = np.zeros(min(1, len(rows)), dtype=np.intp)
+    for name in names:
+        codes, texts = pd.factorize(rows[name])  # -1: empty
+        if len(texts) > 1 or (codes < 0).any():
+            mixed = mixed * (len(texts) + 1) + codes
+            _, first, mixed = np.unique(mixed, return_index=True, return_inverse=True)
+    return mixed.astype(np.intp), first
 
 
 def parted(columns: Sequence[Sequence[Any]], without: Set[int] = frozenset()) -> list[NDArray[np.intp]]:

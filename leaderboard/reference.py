@@ -21,7 +21,8 @@ _HEAD = """# Columns of the leaderboard
 
 Every column by the name that `--filter`, `--columns`, `--front` and an export take. *In details* says where in a row's
 `details` a column stands; its path is a name for it too. A figure that was not measured is empty, never 0. Filters take
-the units of the kind: `latency_p50_ms<5ms`, `size_bytes<8MB`, `auc>95%`. More or less is better where an arrow says so.
+the units of the kind: `latency_p50_ms<5ms`, `size_bytes<8MB`, `auc>95%`. More or less is better where an arrow says so;
+rows are compared only where they agree in every column that is marked by =.
 This page is generated from `leaderboard/columns.py` (`python -m tutelage.leaderboard.reference`).
 """
 
@@ -39,7 +40,7 @@ def columns_page(columns: Iterable[Column]) -> str:
 
 
 def _line(one: Column) -> str:
-    arrow = {"max": "↑", "min": "↓", None: ""}[one.better]
+    arrow = {"max": "↑", "min": "↓", None: "=" if one.is_key else ""}[one.better]
     kind = f"{one.kind}, whole" if one.is_whole else one.kind
     names = ", ".join(f"`{name}`" for name in (one.name, *one.former))
     places = ", ".join(f"`{place}`" for place in one.at)

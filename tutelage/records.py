@@ -217,10 +217,16 @@ _IDENTITY = ("manifest", "versions", "python", "cpu", "side_px", "imported_from"
 # Rows are comparable where all of these agree: the data that they were evaluated on, and the device as it was measured.
 DATA_KEY = ("dataset", "manifest", "split", "fold", "image_size")
 DEVICE_KEY = ("device", "processor", "runtime", "runtime_version", "threads", "batch", "precision", "power_state")
+COMPARABLE = (*DATA_KEY, *DEVICE_KEY, "source")
 # Fields that came after ids were given out: an empty one is no part of an id that is computed from the content.
 _LATER_FIELDS = ("manifest", "fold", "image_size", "processor", "runtime_version", "precision", "power_state")
 # Fields that were renamed keep the name under which ids are computed.
 _NAMED_IN_IDS = {"control": "twin"}
+
+
+def comparable_id(values: Mapping[str, Any]) -> str:
+    """Hash the comparability key of a row; a store keeps it, so that rows are parted by one column."""
+    return content_id([values[name] for name in COMPARABLE])
 
 
 class Row(Record):
@@ -325,6 +331,11 @@ class Row(Record):
         return content_id({**of, **said, "recipe_values": made.get("recipe"), "hashes": hashes})
 
     @property
+    def comparable(self) -> str:
+        """The hash of all that rows must agree in to be compared."""
+        return comparable_id({name: getattr(self, name) for name in COMPARABLE})
+
+    @property
     def identity(self) -> str:
         """What this is a result of: a later run of the same supersedes the row. Empty where it does not say.
 
@@ -334,5 +345,5 @@ class Row(Record):
         settings = (self.details.get("how") or {}).get("settings")
         if self.details.get("state") not in STATES or settings is None:
             return ""
-        names = (*DATA_KEY, *DEVICE_KEY, "source", "recipe", "role", "model", "teacher", "scheme", "seed")
+        names = (*COMPARABLE, "recipe", "role", "model", "teacher", "scheme", "seed")
         return content_id([settings, self.details.get("imported_from"), *(getattr(self, name) for name in names)])

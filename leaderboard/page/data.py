@@ -136,17 +136,28 @@ def _named(found: pd.DataFrame) -> dict[str, Any]:
         for model, teacher, scheme, role, source in rows
     ]
     columns = dict(zip(("title", "short", "teacher", "kind"), zip(*called, strict=True), strict=False))
-    keys = {name: _listed(found[name]) for name in (*DATA_KEY, *DEVICE_KEY)}
-    places, rigs = data_names(keys), device_names(keys)
-    columns |= {"place": tuple(places), "rig": tuple(rigs)}
+    places, rigs = _key_names(found, DATA_KEY, data_names), _key_names(found, DEVICE_KEY, device_names)
+    named = {name: _series(values) for name, values in columns.items()} | {"place": places, "rig": rigs}
     return {
         "kinds": names.KINDS,
-        "names": {name: _coded(_series(values)) for name, values in columns.items()},
+        "names": {name: _coded(values) for name, values in named.items()},
         "fronts": _fronts(found, places, rigs),
     }
 
 
-def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> dict[str, str]:
+def _key_names(
+    found: pd.DataFrame, key: Sequence[str], name: Callable[[Mapping[str, Sequence[Any]]], list[str]]
+) -> pd.Series[Any]:
+    """Name the data or the device of each row, as categories: each different one is named once."""
+    import pandas as pd
+
+    numbers, first = pareto.numbered(found, key)
+    named = name({column: _listed(found[column].iloc[first]) for column in key})
+    codes, texts = pd.factorize(np.array(named, dtype=object))
+    return pd.Series(pd.Categorical.from_codes(codes[numbers], pd.Index(texts)))
+
+
+def _fronts(found: pd.DataFrame, places: pd.Series[Any], rigs: pd.Series[Any]) -> dict[str, str]:
     """Give, of each pair of quality and cost, one digit a row.
 
     0: a figure is missing, or the row is imported; 1: not on the front by the intervals, 2: maybe, 3: for sure; and 4
@@ -154,7 +165,7 @@ def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> 
     """
     import pandas as pd
 
-    groups = pareto.parted([places, rigs, found["source"].tolist()])
+    groups = pareto.parted([places.cat.codes.tolist(), rigs.cat.codes.tolist(), found["source"].tolist()])
     measured = (found["source"] == "measured").to_numpy()
     drawn = [one.name for one in known() if _is_drawn(one.name, found)]
     values: dict[str, Any] = {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in drawn}
@@ -166,7 +177,7 @@ def _fronts(found: pd.DataFrame, places: Sequence[str], rigs: Sequence[str]) -> 
             is_on = pareto.front(figures, pair, groups=groups)
             codes = np.array(verdicts, np.int64) + 4 * np.array(is_on, np.int64)
             codes[~measured | np.isnan(values[quality]) | np.isnan(values[cost])] = 0
-            fronts[f"{quality}|{cost}"] = "".join(map(str, codes.tolist()))
+            fronts[f"{quality}|{cost}"] = (codes + ord("0")).astype(np.uint8).tobytes().decode()
     return fronts
 
 

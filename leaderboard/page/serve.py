@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
             if path in ("/", "/index.html"):
                 # The version first: a row that comes in meanwhile makes the page load once more, not once too few.
                 version = self._version()
-                found = self.store.frame(columns=page_columns())
+                found = self.store.frame(columns=page_columns(), categories=True)
                 verdicts = self.decide(self.store.rows(ids=decided_ids(found)))
                 page = page_text(found, self.title, live=version, details=self.store.details, verdicts=verdicts)
                 self._send(HTTPStatus.OK, "text/html", page, with_body)

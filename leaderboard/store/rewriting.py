@@ -1,4 +1,4 @@
-"""Fill columns of rows that are there (`fill`): what a migration may do to an append-only table, and nothing else."""
+"""Add columns to the table of the rows and fill them: all that a migration may do to an append-only table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, column, select, table, update
+from alembic import op
+from sqlalchemy import Column, Connection, MetaData, Table, bindparam, column, insert, inspect, select, table, update
 
 from .schema import forbid_changes
 
@@ -14,20 +15,47 @@ from .schema import forbid_changes
 _PART = 1_000
 
 
+def add_columns(columns: Sequence[Column[Any]]) -> None:
+    """Add columns to the rows, before the details: SQLite reads what stands after a long text by walking through it.
+
+    There the table is copied, and what refers to it is set aside meanwhile.
+    """
+    connection = op.get_bind()
+    if connection.dialect.name == "postgresql":
+        for one in columns:
+            op.add_column("rows", one)
+        return
+    superseded = Table("superseded", MetaData(), autoload_with=connection)
+    said = [dict(row) for row in connection.execute(select(superseded)).mappings()]
+    superseded.drop(connection)
+    names = [one["name"] for one in inspect(connection).get_columns("rows") if one["name"] != "details"]
+    order = (*names, *(one.name for one in columns), "details")
+    with op.batch_alter_table("rows", recreate="always", partial_reordering=[order]) as batch:
+        for one in columns:
+            batch.add_column(one)
+    superseded.create(connection)
+    if said:
+        connection.execute(insert(superseded), said)
+    forbid_changes(connection, ("rows", "superseded"))
+
+
 def fill(
     connection: Connection,
     names: Sequence[str],
     values: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     word: str = "",
+    reads: Sequence[str] = (),
 ) -> None:
-    """Set columns of the rows to what `values` gives for `details` and `body` (the measurement's record, or {}).
+    """Set columns of the rows to what `values` gives for `details`, `body` (the measurement's, or {}) and `reads`.
 
     word: only rows whose details hold it are read. The triggers step aside for this one write transaction.
     """
-    rows = table("rows", *(column(name) for name in ("number", "details", "measurement", *names)))
+    rows = table("rows", *(column(name) for name in ("number", "details", "measurement", *names, *reads)))
     measurements = table("measurements", column("id"), column("body"))
     joined = rows.outerjoin(measurements, rows.c.measurement == measurements.c.id)
-    query = select(rows.c.number, rows.c.details, measurements.c.body).select_from(joined).order_by(rows.c.number)
+    also = [rows.c[name] for name in reads]
+    query = select(rows.c.number, rows.c.details, measurements.c.body, *also).select_from(joined)
+    query = query.order_by(rows.c.number)
     if word:
         query = query.where(rows.c.details.contains(word))
     change = update(rows).where(rows.c.number == bindparam("of")).values({name: bindparam(name) for name in names})
@@ -36,8 +64,9 @@ def fill(
     while part := connection.execute(query.where(rows.c.number > last).limit(_PART)).all():
         last = part[-1][0]
         changes = []
-        for number, details, body in part:
-            said = values({"details": json.loads(details), "body": json.loads(body) if body else {}})
+        for number, details, body, *others in part:
+            read = dict(zip(reads, others, strict=True))
+            said = values({**read, "details": json.loads(details), "body": json.loads(body) if body else {}})
             changes.append({"of": number, **{name: said[name] for name in names}})
         connection.execute(change, changes)
     forbid_changes(connection, ("rows",))

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 # Rows read at once.
 _PART = 2_000
 # Columns that repeat what the details say, what the store adds, and the order in which rows came.
-_NOT_OF_A_ROW = ("number", "row_id", "state", "identity", *GAINS)
+_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", *GAINS)
+# The hash of what a row is compared by, among the columns that are read.
+_KEY = "comparable"
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
 _WRITE_LOCK = 0x7475746C
 
@@ -107,12 +109,24 @@ class Store:
         return _to_row(found[0])
 
     def frame(
-        self, filter: str | None = None, *, columns: Sequence[str] | None = None, every: bool = False
+        self,
+        filter: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        every: bool = False,
+        categories: bool = False,
     ) -> pd.DataFrame:
-        """Give the same rows as a frame (`arch` and `details` stay JSON text): the fast way for 100,000 of them."""
+        """Give the same rows as a frame (`arch` and `details` stay JSON text): the fast way for 100,000 of them.
+
+        categories: read what rows are compared by once for each group, as pandas categories: for the page.
+        """
         from tutelage.leaderboard.export import typed_frame
 
-        return typed_frame(self.columns(filter, columns, every=every))
+        if not categories:
+            return typed_frame(self.columns(filter, columns, every=every))
+        names = [one.name for one in registry.known() if one.name != "on_front"] if columns is None else columns
+        found = self._columns([*(name for name in names if name not in registry.GROUP), _KEY], filter, None, every)
+        return typed_frame(found, keys=(found.pop(_KEY), self._keys()))
 
     def columns(
         self,
@@ -137,10 +151,7 @@ class Store:
 
     def peers(self, row: Row, names: Sequence[str]) -> dict[str, list[Any]]:
         """Give columns of all current rows that may share a front with this one, oldest first."""
-        table = schema.rows
-        values = {name: getattr(row, name) for name in registry.GROUP}
-        alike = [table.c[name].is_(None) if value is None else table.c[name] == value for name, value in values.items()]
-        return self._columns(names, None, None, False, *alike)
+        return self._columns(names, None, None, False, schema.rows.c.comparable == row.comparable)
 
     def retract(self, row_id: str, reason: str | None) -> Row:
         """Retract the row of an id, or of the beginning of one, for a reason; None: let it stand again.
@@ -221,17 +232,19 @@ class Store:
         """Read columns of the tables, and those that stand in the details out of their text."""
         table = schema.rows
         by_name = registry.by_any_name()
-        named = {name: by_name[name] for name in names}
+        named = {name: by_name[name] for name in names if name != _KEY}
         wanted = list(dict.fromkeys(named.values()))
         said: dict[str, ColumnElement[Any]] = {
             name: make() if every else literal("") for name, make in table.info["expressions"].items()
         }
         stored = {one.name: said.get(one.name, table.c.get(one.name)) for one in wanted if not one.at}
+        if _KEY in names:
+            stored[_KEY] = table.c.comparable
         inside = [one for one in wanted if one.at]
         query = self._query([*stored.values()] + [table.c.details] * bool(inside), filter, None, every)
         query = query.where(*alike)
         queries = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in chunks(ids)]
-        found: dict[str, list[Any]] = {one.name: [] for one in wanted}
+        found: dict[str, list[Any]] = {name: [] for name in (*stored, *(one.name for one in inside))}
         with self._read() as connection:
             # In parts: the details of 100,000 rows are not held at once.
             for rows in (part for one in queries for part in connection.execute(one).partitions(_PART)):
@@ -240,7 +253,15 @@ class Store:
                     found[name].extend(values)
                 for name, texts in read_details(columns[-1], inside).items() if inside else ():
                     found[name].extend(texts)
-        return {name: found[one.name] for name, one in named.items()}
+        return {name: found[named[name].name if name in named else name] for name in names}
+
+    def _keys(self) -> dict[str, tuple[Any, ...]]:
+        """Give what rows are compared by, once for each group, by its hash."""
+        table = schema.rows
+        first = select(func.min(table.c.number)).group_by(table.c.comparable)
+        query = select(table.c.comparable, *(table.c[name] for name in registry.GROUP)).where(table.c.number.in_(first))
+        with self._read() as connection:
+            return {key: tuple(values) for key, *values in connection.execute(query)}
 
     def _query(
         self, columns: list[Any], filter: str | None, limit: int | None = None, every: bool = False
@@ -298,7 +319,7 @@ def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping
 def row_values(row: Row) -> dict[str, Any]:
     """Give a row as the columns of the table; raise InputError for what no database of ours can hold."""
     values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
-    values["identity"] = row.identity or None
+    values |= {"comparable": row.comparable, "identity": row.identity or None}
     values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
     values["measurement"] = row.measurement or None
     values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)

@@ -34,7 +34,7 @@ from tutelage.leaderboard.columns import GAINS
 from tutelage.records import Row
 
 # The newest revision in `migrations/versions`.
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 metadata = MetaData()
 # Counted upwards; SQLite counts by itself only what is exactly an INTEGER PRIMARY KEY.
@@ -82,6 +82,7 @@ rows = Table(
     *(_table_column(one) for one in _FIELDS),
     *(Column(name, Double) for name in GAINS),
     Column("state", String(16)),  # how far the row of a run is (`records.STATES`); NULL: not of a run, or of version 3
+    Column("comparable", String(32), nullable=False, server_default=""),  # `Row.comparable`
     Column("identity", String(32)),  # `Row.identity`; NULL: nothing supersedes it but a later state of itself
     Column("details", Text, nullable=False),
 )
@@ -109,6 +110,7 @@ INDEXES = (
     Index("rows_by_dataset_device", rows.c.dataset, rows.c.device),
     Index("rows_by_model", rows.c.model),
     Index("rows_by_latency", rows.c.latency_p50_ms),
+    Index("rows_by_comparable", rows.c.comparable),
     Index("rows_by_identity", rows.c.identity),
     Index("retractions_by_id", retractions.c.row_id),
 )

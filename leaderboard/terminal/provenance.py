@@ -31,7 +31,7 @@ def provenance(store: Store, row: Row) -> dict[str, Any]:
             **{name: getattr(row, name) for name in DATA_KEY},
             "folds": folds,
             "test_images": row.details.get("test_images"),
-            "resolution": column("resolution").of(row),
+            "resolution": row.details.get("side_px"),
         },
         "device": {name: getattr(row, name) for name in DEVICE_KEY},
         "unknown": [name for name in (*DATA_KEY, *DEVICE_KEY) if _is_unknown(row, name)],

@@ -15,7 +15,7 @@ from tutelage.leaderboard.page.data import page_columns
 from tutelage.leaderboard.standing import standing_of
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.terminal.compare import differences
-from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
+from tutelage.records import COMPARABLE, DATA_KEY, DEVICE_KEY, InputError, Row
 
 from ..filed import run_row
 
@@ -297,3 +297,18 @@ def test_how_says_in_lines_what_a_row_is_of(tmp_path, capsys):
     said = leaderboard("show", bare.key, "--how", workspace=tmp_path, capsys=capsys)
     assert "not known, so only with rows that lack it too: manifest, image size" in said
     assert "the row does not say how it was made" in said
+
+
+def test_the_frame_that_is_read_by_groups_says_what_the_other_says(tmp_path):
+    store = Store(tmp_path / "leaderboard.db")
+    for rows in ([], [*nine_on_a_front(), *(foreign(**{part: OTHER[part]}) for part in OTHER)]):
+        store.add(rows)
+        plain, quick = store.frame(), store.frame(categories=True)
+        assert set(plain) == set(quick)
+        for name in plain:
+            assert plain[name].isna().tolist() == quick[name].isna().tolist(), name
+            assert plain[name].dropna().tolist() == quick[name].dropna().tolist(), name
+        assert pareto.on_front(plain) == pareto.on_front(quick) == [True] * len(rows)
+    # The stored hash parts the rows as the columns themselves do.
+    parts = {(row.comparable, *(getattr(row, name) for name in COMPARABLE)) for row in store.rows()}
+    assert len(parts) == len({part[0] for part in parts}) == len({part[1:] for part in parts}) == 1 + len(OTHER)

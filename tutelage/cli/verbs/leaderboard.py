@@ -89,7 +89,7 @@ def board_build(
     store = open_board(workspace)
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
-    found = store.frame(filter_, columns=page_columns())
+    found = store.frame(filter_, columns=page_columns(), categories=True)
     if found.empty:
         raise InputError(f"{store.name} holds no row{'' if filter_ is None else f' that {filter_!r} keeps'}")
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
