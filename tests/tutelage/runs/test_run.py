@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tutelage.bench.latency.model import MIN_NETS
+from tutelage.bench.latency.labels import MIN_NETS
 from tutelage.bench.runtimes.runner import processor
 from tutelage.distill.data.registry import load_dataset
 from tutelage.leaderboard.store import Store
