@@ -23,7 +23,7 @@ from tutelage.bench.devices.device import (
 )
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import known_profile
-from tutelage.bench.latency.model import MIN_NETS
+from tutelage.bench.latency.labels import MIN_NETS
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import describe_host
 from tutelage.bench.protocol.measure import Job, TimedJobs, measure, measure_jobs
