@@ -56,7 +56,7 @@ LOWEST_TESTS := tests/quant/int8/test_ptq.py tests/quant/int8/test_qat.py tests/
 
 test-lowest: $(READY)
 	$(BIN)/uv venv -q --clear --python "$$($(BIN)/python -c 'import sys; print(sys._base_executable)')" $(LOWEST_ENV)
-	$(BIN)/uv pip install -q --python $(LOWEST_ENV)/bin/python --resolution lowest-direct -e '.[litert,ncnn,prune,medmnist,xray,postgres]'
+	$(BIN)/uv pip install -q --python $(LOWEST_ENV)/bin/python --resolution lowest-direct -e '.[litert,ncnn,prune,medmnist,xray,dicom,postgres]'
 	$(BIN)/uv pip install -q --python $(LOWEST_ENV)/bin/python -c constraints.txt pytest pytest-timeout pytest-xdist hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST_ENV)/bin/python -m pytest $(LOWEST_TESTS) -m 'not slow' -q -n auto --maxprocesses 8 --dist loadfile
 

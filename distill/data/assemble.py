@@ -6,7 +6,6 @@ The manifest hash of the data set covers its files, labels and splits.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,9 @@ from tutelage.distill.data.sets.lc25000 import group_near_duplicates
 from tutelage.records import InputError
 
 from .cache import Decoded, decode_all
-from .dataset import SPLITS, Dataset, Listing, Request, manifest_hash, split_column
+from .dataset import Dataset, Listing, Request, manifest_hash, split_column
 from .slices import group_slices, nearest_across
-from .splits import drop_straddlers, limit_images, make_splits, merge_groups, one_hot, straddling_groups
+from .splits import absent_classes, drop_straddlers, limit_images, make_splits, merge_groups, straddling_groups
 
 log = logging.getLogger(__name__)
 
@@ -33,29 +32,23 @@ def assemble(listing: Listing, request: Request) -> Dataset:
             f"{listing.missing[0]} is listed and not there ({len(listing.missing)} such) below {listing.root}: "
             "add the files, or set skip_bad"
         )
-    decoded = decode_all(listing, request)
+    return arrange(listing, decode_all(listing, request), request)
+
+
+def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:
+    """Make a data set of decoded files: leave bad ones out, group copies, split; InputError where that cannot be."""
     skipped: tuple[str, ...] = ()
     if decoded.errors:
         listing, decoded, skipped = _leave_out(listing, decoded, request)
-    notes = list(listing.notes)
+    notes = [*listing.notes, *decoded.notes(listing, request)]
     if skipped:
         notes.append(f"{len(skipped)} unreadable files were left out")
     if listing.missing:
         notes.append(f"{len(listing.missing)} listed files are not there and were left out")
         skipped = (*skipped, *listing.missing)
-    groups = listing.groups
-    if listing.slices is not None:
-        sequences = np.array([listing.class_names[label] for label in listing.labels])
-        groups = group_slices(decoded.images, sequences, listing.slices, listing.block)
-        across = nearest_across(decoded.images, groups)
-        notes.append(f"{across:.1%} of the slices have their nearest neighbour (32 px) in another block")
-    groups = merge_groups(groups, decoded.digests)
-    if listing.near_duplicates is not None:
-        # Multi-label copies may lack a label, so they are looked for among all images.
-        kinds = np.zeros(len(listing.paths), dtype=np.int64) if listing.multi_label else listing.labels
-        near = group_near_duplicates(decoded.images, kinds, listing.near_duplicates)
-        groups = merge_groups(groups, near)
-        notes.append(f"{len(np.unique(groups))} groups of near-duplicates among {len(groups)} images")
+    notes += _contradictions(listing, decoded)
+    groups, group_notes = _grouped(listing, decoded)
+    notes += group_notes
     splits = make_splits(listing.labels, groups, listing.splits, request)
     leaky = request.leaky
     if leaky:
@@ -64,9 +57,15 @@ def assemble(listing: Listing, request: Request) -> Dataset:
         splits, num_dropped = drop_straddlers(groups, splits)
         if num_dropped:
             notes.append(f"{num_dropped} images whose group or exact copy stands in a later split were left out")
+    for split, fraction in (("train", 1.0), ("val", request.val_fraction), ("test", request.test_fraction)):
+        if fraction > 0 and len(splits[split]) == 0:
+            raise InputError(
+                f"split {split!r} of data set {request.name} holds no image: its {len(groups)} images are "
+                f"{len(np.unique(groups))} groups; add some, raise its fraction or the limit"
+            )
     column = split_column(splits, len(listing.paths))
     assert leaky or not straddling_groups(groups, column)
-    notes += _absent_classes(listing, splits, request)
+    notes += absent_classes(listing.labels, listing.class_names, splits, request.name)
     names = np.array(listing.names(), dtype=np.str_)
     return Dataset(
         name=request.name,
@@ -84,6 +83,38 @@ def assemble(listing: Listing, request: Request) -> Dataset:
     )
 
 
+def _grouped(listing: Listing, decoded: Decoded) -> tuple[NDArray[np.str_], list[str]]:
+    """Give the groups with copies joined: exact ones always, near-duplicates and blocks of slices where asked."""
+    groups, notes = listing.groups, []
+    if listing.slices is not None:
+        sequences = np.array([listing.class_names[label] for label in listing.labels])
+        groups = group_slices(decoded.images, sequences, listing.slices, listing.block)
+        across = nearest_across(decoded.images, groups)
+        notes.append(f"{across:.1%} of the slices have their nearest neighbour (32 px) in another block")
+    groups = merge_groups(groups, decoded.digests)
+    if listing.near_duplicates is not None:
+        # Multi-label copies may lack a label, so they are looked for among all images.
+        kinds = np.zeros(len(listing.paths), dtype=np.int64) if listing.multi_label else listing.labels
+        near = group_near_duplicates(decoded.images, kinds, listing.near_duplicates)
+        groups = merge_groups(groups, near)
+        notes.append(f"{len(np.unique(groups))} groups of near-duplicates among {len(groups)} images")
+    return groups, notes
+
+
+def _contradictions(listing: Listing, decoded: Decoded) -> list[str]:
+    """Say how many images stand in several classes: one file's bytes under two labels."""
+    first: dict[str, int] = {}
+    names = []
+    for index, digest in enumerate(decoded.digests.tolist()):
+        before = first.setdefault(digest, index)
+        if not np.array_equal(listing.labels[before], listing.labels[index], equal_nan=listing.multi_label):
+            names.append((before, index))
+    if not names:
+        return []
+    one, other = (listing.paths[index].name for index in names[0])
+    return [f"{len(names)} files are copies of one with another label, e.g. {one} and {other}: one label is wrong"]
+
+
 def _leave_out(listing: Listing, decoded: Decoded, request: Request) -> tuple[Listing, Decoded, tuple[str, ...]]:
     """Refuse bad files, or take them out of the listing and of what was decoded."""
     bad = sorted(decoded.errors)
@@ -98,24 +129,3 @@ def _leave_out(listing: Listing, decoded: Decoded, request: Request) -> tuple[Li
         raise InputError(f"no readable image at {listing.root}: all {len(bad)} are damaged, the first: {first}")
     skipped = tuple(listing.names()[index] for index in bad)
     return listing.take(good), decoded.take(good), skipped
-
-
-def _absent_classes(listing: Listing, splits: dict[str, NDArray[np.int64]], request: Request) -> list[str]:
-    """Say which class is absent from which split; one class an image and none of it in train is an error."""
-    labels: NDArray[Any] = listing.labels
-    notes = []
-    for split in SPLITS:
-        if len(splits[split]) == 0:
-            continue
-        num_images = one_hot(labels)[splits[split]].sum(axis=0)
-        for name, num in zip(listing.class_names, num_images, strict=False):
-            if num == 0 and split == "train" and not listing.multi_label:
-                raise InputError(
-                    f"class {name} of {request.name} has no image in train: "
-                    "add images or lower val_fraction, test_fraction"
-                )
-            if num == 0:
-                notes.append(f"class {name} has no image in {split}: its AUC there is undefined")
-    for note in notes:
-        log.warning("%s: %s", request.name, note)
-    return notes

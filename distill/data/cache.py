@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from tutelage.files import sync, sync_tree
 from tutelage.records import InputError, content_id
 
 from .dataset import Listing, Request
-from .images import decode
+from .images import Decoding, read_picture
+from .reading.pixels import unused_range
+from .reading.suffixes import looks_like_dicom
 
 log = logging.getLogger(__name__)
 
 # Raise when `images.decode` gives other pixels than before for the same file.
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 
 # Files a thread takes at a time: memory in flight is threads x one picture, whatever the set's size.
 _CHUNK = 64
@@ -37,15 +39,47 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images uint8 `(n, size, size, c)`, a digest a file, and errors (one line, names the file) by index."""
+    """Images uint8 `(n, size, size, c)`, a digest a file, and errors (one line, names the file) by index.
+
+    `extents` `(n, 4)` are the least and largest value of pixels of more than 8 bits and the range that scaled them,
+    NaN for 8-bit files; `remarks` are those of `images.Picture` by index.
+    """
 
     images: NDArray[np.uint8]
     digests: NDArray[np.str_]
     errors: Mapping[int, str]
+    extents: NDArray[np.float64]
+    remarks: Mapping[int, tuple[str, ...]]
 
     def take(self, chosen: NDArray[np.int64]) -> Decoded:
         """Keep some images, by index; those with errors must not be among them."""
-        return Decoded(self.images[chosen], self.digests[chosen], {})
+        remarks = {new: self.remarks[old] for new, old in enumerate(chosen.tolist()) if old in self.remarks}
+        return Decoded(self.images[chosen], self.digests[chosen], {}, self.extents[chosen], remarks)
+
+    def notes(self, listing: Listing, request: Request) -> list[str]:
+        """Say what decoding did about what is odd; an option that has no effect on any file is an InputError."""
+        how, deep = Decoding.of(request.options), ~np.isnan(self.extents[:, 0])
+        dicom = [index for index in np.flatnonzero(deep).tolist() if looks_like_dicom(listing.paths[index])]
+        if how.range is not None and not deep.any():
+            raise InputError(f"range: {list(how.range)} has no effect: no picture has more than 8 bits; leave it out")
+        if how.window != "tag" and not dicom:
+            raise InputError(f"window: {how.window} has no effect: no file is DICOM; leave it out, or say range")
+        found: dict[str, list[int]] = {}
+        for index, remarks in self.remarks.items():
+            for remark in remarks:
+                found.setdefault(remark, []).append(index)
+        notes = [f"{len(at)} pictures {remark}, e.g. {listing.paths[at[0]].name}" for remark, at in found.items()]
+        if how.range is None and how.window == "tag":
+            windows = len(np.unique(self.extents[dicom, 2:], axis=0))
+            if windows > 1:
+                notes.append(f"{windows} DICOM windows differ between files, so equal values may differ in brightness: "
+                             "state one data.options.range or window for the data set")  # fmt: skip
+            others = self.extents[np.setdiff1d(np.flatnonzero(deep), dicom)]
+            for limits in np.unique(others[:, 2:], axis=0):
+                same = others[(others[:, 2:] == limits).all(axis=1)]
+                unused = unused_range(same[:, 0].min(), same[:, 1].max(), (limits[0], limits[1]))
+                notes += [unused] if unused else []
+        return notes
 
 
 def decode_all(listing: Listing, request: Request) -> Decoded:
@@ -53,9 +87,8 @@ def decode_all(listing: Listing, request: Request) -> Decoded:
     if request.cache is None:
         n, size = len(listing.paths), request.size
         images = np.zeros((n, size, size, request.channels), dtype=np.uint8)
-        digests, errors = _fill(images, listing, request)
-        return Decoded(images, digests, errors)
-    place = [str(listing.root.resolve()), request.size, request.channels, _fit(request), request.limit, request.seed]
+        return _fill(images, listing, request)
+    place = [str(listing.root.resolve()), request.size, request.channels, _how(request), request.limit, request.seed]
     home = request.cache / f"{request.name}-{content_id(place)}"
     whole = home / _key(listing, request)
     found = _open(whole)
@@ -74,10 +107,10 @@ def decode_all(listing: Listing, request: Request) -> Decoded:
 def _key(listing: Listing, request: Request) -> str:
     """Hash all that the pixels depend on, from what the file system says; files are not opened."""
     rows: list[Any] = []
-    for name, path in zip(listing.names(), listing.paths, strict=True):
+    for path in listing.paths:
         stat = path.stat()
-        rows.append([name, stat.st_size, stat.st_mtime_ns])
-    return content_id([DECODE_VERSION, request.size, request.channels, _fit(request), rows])
+        rows.append([str(path.absolute()), stat.st_size, stat.st_mtime_ns])
+    return content_id([DECODE_VERSION, request.size, request.channels, _how(request), rows])
 
 
 def _open(folder: Path) -> Decoded | None:
@@ -88,11 +121,14 @@ def _open(folder: Path) -> Decoded | None:
         meta = json.loads((folder / "meta.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         digests = np.load(folder / "digests.npy", allow_pickle=False)
+        extents = np.load(folder / "extents.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
         log.warning("decoded images at %s are damaged (%s): rebuilt", folder, str(error).splitlines()[0])
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Decoded(images, digests, {int(index): text for index, text in meta["errors"].items()})
+    errors = {int(index): text for index, text in meta["errors"].items()}
+    remarks = {int(index): tuple(texts) for index, texts in meta["remarks"].items()}
+    return Decoded(images, digests, errors, extents, remarks)
 
 
 def _build(whole: Path, listing: Listing, request: Request) -> Decoded:
@@ -103,11 +139,13 @@ def _build(whole: Path, listing: Listing, request: Request) -> Decoded:
         aside.mkdir(parents=True)
         shape = (len(listing.paths), request.size, request.size, request.channels)
         images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        digests, errors = _fill(images, listing, request)
+        made = _fill(images, listing, request)
         images.flush()
         del images
-        np.save(aside / "digests.npy", digests, allow_pickle=False)
-        (aside / "meta.json").write_text(json.dumps({"errors": errors, "version": DECODE_VERSION}))
+        np.save(aside / "digests.npy", made.digests, allow_pickle=False)
+        np.save(aside / "extents.npy", made.extents, allow_pickle=False)
+        meta = {"errors": made.errors, "remarks": made.remarks, "version": DECODE_VERSION}
+        (aside / "meta.json").write_text(json.dumps(meta))
         sync_tree(aside)
         if not whole.exists():  # another process may have built the same meanwhile
             aside.rename(whole)
@@ -121,27 +159,35 @@ def _build(whole: Path, listing: Listing, request: Request) -> Decoded:
     return found
 
 
-def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> tuple[NDArray[np.str_], dict[int, str]]:
+def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> Decoded:
     """Decode every file into its place. Threads do: the decoders, resizing and hashing let go of Python's lock."""
     digests = np.full(len(listing.paths), "", dtype="<U16")
+    extents = np.full((len(listing.paths), 4), np.nan)
     errors: dict[int, str] = {}
-    fit = _fit(request)
+    remarks: dict[int, tuple[str, ...]] = {}
+    how = Decoding.of(request.options)
 
     def work(start: int) -> None:
         for index in range(start, min(start + _CHUNK, len(listing.paths))):
             try:
-                images[index], digests[index] = decode(listing.paths[index], request.size, request.channels, fit=fit)
+                picture = read_picture(listing.paths[index], request.size, request.channels, how)
             except InputError as error:
                 errors[index] = str(error)
+                continue
+            images[index], digests[index] = picture.pixels, picture.digest
+            if picture.extent is not None and picture.limits is not None:
+                extents[index] = (*picture.extent, *picture.limits)
+            if picture.remarks:
+                remarks[index] = picture.remarks
 
     with ThreadPoolExecutor(max_workers=max(1, request.workers)) as threads:
         for _ in threads.map(work, range(0, len(listing.paths), _CHUNK)):
             pass
-    return digests, dict(sorted(errors.items()))
+    return Decoded(images, digests, dict(sorted(errors.items())), extents, dict(sorted(remarks.items())))
 
 
-def _fit(request: Request) -> Any:
-    return request.options.get("fit", "squash")
+def _how(request: Request) -> Any:
+    return asdict(Decoding.of(request.options))
 
 
 def _being_written(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Check data before a run does: what a file or folder holds, what is missing, unreadable, duplicate, or leaks.
+"""Check data before a run does, by the code that a run reads it with: what is there, missing, unreadable, or leaks.
 
 `check_path` reports everything it finds instead of stopping at the first fault.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ import numpy as np
 
 from tutelage.records import InputError
 
+from .assemble import arrange
+from .cache import decode_all
 from .dataset import DataReport, DatasetEntry, Request
-from .images import decode, is_image
+from .images import decode
+from .reading.folders import walk
 from .registry import DATASETS
-from .splits import copies, one_hot, straddling_groups
+from .splits import copies, count_labels, straddling_groups
 
+_SIZE = 32  # pixels that pictures are decoded to: a check keeps none of them
 _LAST = "folder"  # any folder may hold class folders, so it is tried when no other data set matches
 
 
@@ -44,55 +48,58 @@ def recognise(path: Path) -> tuple[DatasetEntry, Mapping[str, Any]]:
 
 
 def _check_files(path: Path, entry: DatasetEntry, options: Mapping[str, Any]) -> DataReport:
-    problems = entry.faults(path) if entry.faults is not None else []
+    """List, decode and split as a run does at a small size; what makes a run stop is a problem, and nothing else."""
     if entry.list_files is None:
         raise InputError(f"{path} looks like data set {entry.name}, which has no check: load it in a run instead")
+    problems = entry.faults(path) if entry.faults is not None else []
+    request = Request(entry.name, path, _SIZE, options=options)
     try:
-        listing = entry.list_files(Request(entry.name, path, 32, options=options))
+        listing = entry.list_files(request)
     except InputError as error:
         return _bare_report(path, entry.name, [*problems, str(error)])
-    unreadable, digests = _read_all(listing.paths)
+    decoded = decode_all(listing, request)
     names = listing.names()
-    doubles = copies([names[i] for i in digests], list(digests.values()))
+    read = [index for index in range(len(names)) if index not in decoded.errors]
+    doubles = copies([names[index] for index in read], [str(decoded.digests[index]) for index in read])
     crossing = straddling_groups(listing.groups, listing.splits)
     problems += [f"{name} is listed and not there" for name in listing.missing]
-    problems += unreadable
-    problems += [f"{len(same)} copies of one file: {', '.join(same)}" for same in doubles]
-    problems += [f"group {group} stands in more than one split" for group in crossing]
-    counts = np.nansum(one_hot(listing.labels), axis=0).astype(int)
+    problems += decoded.errors.values()
+    notes: list[str] = []
+    try:
+        good = np.array(read, dtype=np.int64)
+        notes += arrange(listing.take(good), decoded.take(good), request).notes if read else listing.notes
+    except InputError as error:
+        problems.append(str(error))
+        notes += listing.notes
+    notes += [f"{len(same)} copies of one file: {', '.join(same)}" for same in doubles]
+    notes += [f"group {group} stands in more than one split" for group in crossing]
     return DataReport(
         path=str(path),
         kind=entry.name,
         num_images=len(listing.paths),
-        class_counts=dict(zip(listing.class_names, (int(count) for count in counts), strict=True)),
+        class_counts=count_labels(listing.labels, listing.class_names),
         split_counts=dict(Counter(split or "(none)" for split in listing.splits.tolist())),
         num_groups=len(set(listing.groups.tolist())),
-        unreadable=tuple(unreadable),
+        unreadable=tuple(decoded.errors.values()),
         missing=listing.missing,
         duplicates=doubles,
         leaking_groups=tuple(crossing),
         problems=tuple(problems),
+        notes=tuple(notes),
+        facts=listing.facts,
         options=dict(options),
     )
 
 
-def _read_all(paths: Sequence[Path]) -> tuple[list[str], dict[int, str]]:
-    """Decode every file: what could not be read (one line each), and the content digest of the others."""
-    unreadable: list[str] = []
-    digests: dict[int, str] = {}
-    for index, path in enumerate(paths):
-        try:
-            _, digests[index] = decode(path, 32)
-        except InputError as error:
-            unreadable.append(str(error))
-    return unreadable, digests
-
-
 def _bare_report(path: Path, kind: str, problems: list[str]) -> DataReport:
     """Report on data that cannot be listed: its files are read all the same, so that every fault is reported."""
-    top = path if path.is_dir() else path.parent
-    files = sorted(file for file in top.rglob("*") if is_image(file)) if path.is_dir() else []
-    unreadable, _ = _read_all(files)
+    files = walk(path).pictures if path.is_dir() else ()
+    unreadable = []
+    for file in files:
+        try:
+            decode(file, _SIZE)
+        except InputError as error:
+            unreadable.append(str(error))
     return DataReport(
         path=str(path),
         kind=kind,

@@ -6,8 +6,9 @@ A `DatasetEntry` maps a `Request` to a `Listing` of files or a `Dataset` in memo
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import ID_DIGITS, InputError
+
+from .reading.dicom import WINDOW_HELP
+from .reading.pixels import RANGE_HELP
 
 SPLITS = ("train", "val", "test")
 EXTRA = "extra"  # a second test split, where a set has one
@@ -146,7 +150,8 @@ class Listing:
     `splits` holds "train", "val", "test", "extra" (a second test) or "" (not said); `labels` as in `Dataset`.
     `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels: images
     whose signatures differ by no more are put in one group. With `slices` (each image's number in its sequence, its
-    class folder) groups become blocks of about `block` neighbours, split by their pixels.
+    class folder) groups become blocks of about `block` neighbours, split by their pixels. `notes` say what was read
+    otherwise than it stands there; `facts` count what else the files say (patients, series, modality).
     """
 
     root: Path
@@ -161,33 +166,36 @@ class Listing:
     slices: NDArray[np.int64] | None = None
     block: int = 0
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, int] = field(default_factory=dict)
 
     def take(self, chosen: NDArray[Any]) -> Listing:
         """Keep the entries at `chosen` (indices, in that order)."""
-        return Listing(
-            root=self.root,
+        return replace(
+            self,
             paths=tuple(self.paths[i] for i in chosen),
             labels=self.labels[chosen],
-            class_names=self.class_names,
             groups=self.groups[chosen],
             splits=self.splits[chosen],
-            multi_label=self.multi_label,
-            missing=self.missing,
-            near_duplicates=self.near_duplicates,
             slices=self.slices[chosen] if self.slices is not None else None,
-            block=self.block,
-            notes=self.notes,
         )
 
     def names(self) -> list[str]:
-        """Give every file's path below the root, with forward slashes."""
-        return [path.relative_to(self.root).as_posix() for path in self.paths]
+        """Give every file's path below the root, with forward slashes.
+
+        Where a table lists files elsewhere, they are named below the folder that holds all of them.
+        """
+        if all(path.is_relative_to(self.root) for path in self.paths):
+            return [path.relative_to(self.root).as_posix() for path in self.paths]
+        whole = [Path(os.path.abspath(path)) for path in self.paths]
+        base = os.path.commonpath([path.parent for path in whole])
+        return [path.relative_to(base).as_posix() for path in whole]
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a path holds. `problems` are one line each and empty when a run may use the data as it is.
+    """What a path holds. `problems`, one line each, are what a run refuses; there is none when a run can read the data.
 
+    `notes` say what a run does about what is odd. `facts` counts what else the files say (patients, series, modality).
     `kind` is the data set that reads it, `options` are what it needs to be given.
     """
 
@@ -203,6 +211,8 @@ class DataReport:
     leaking_groups: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -256,7 +266,11 @@ class DatasetEntry:
             )
 
 
-_FILE_OPTIONS = {"fit": "how a picture becomes square: squash (default), crop or pad"}
+_FILE_OPTIONS = {
+    "fit": "how a picture becomes square: squash (default), crop or pad",
+    "range": RANGE_HELP,
+    "window": WINDOW_HELP,
+}
 
 
 def has_files(*patterns: str, **options: Any) -> Callable[[Path], Mapping[str, Any] | None]:

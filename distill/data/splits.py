@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from tutelage.records import InputError
 
 from .dataset import EXTRA, SPLITS, Request
+
+log = logging.getLogger(__name__)
 
 Splits = dict[str, NDArray[np.int64]]
 
@@ -163,6 +166,30 @@ def one_hot(labels: NDArray[Any]) -> NDArray[np.float64]:
     classes = np.arange(int(labels.max()) + 1 if len(labels) else 1)
     columns: NDArray[np.float64] = (labels[:, None] == classes).astype(np.float64)
     return columns
+
+
+def count_labels(labels: NDArray[Any], class_names: Sequence[str]) -> dict[str, int]:
+    """Count the images of each class, or with each label; the last classes may have none."""
+    counts = one_hot(labels).sum(axis=0).astype(int).tolist()
+    return dict(zip(class_names, [*counts, *[0] * (len(class_names) - len(counts))], strict=True))
+
+
+def absent_classes(labels: NDArray[Any], class_names: Sequence[str], splits: Splits, set_name: str) -> list[str]:
+    """Say which class is absent from which split; one class an image and none of it in train is an error."""
+    notes = []
+    for split in SPLITS:
+        if len(splits[split]) == 0:
+            continue
+        for name, num in count_labels(labels[splits[split]], class_names).items():
+            if num == 0 and split == "train" and labels.ndim == 1:
+                raise InputError(
+                    f"class {name} of {set_name} has no image in train: add images or lower val_fraction, test_fraction"
+                )
+            if num == 0:
+                notes.append(f"class {name} has no image in {split}: its AUC there is undefined")
+    for note in notes:
+        log.warning("%s: %s", set_name, note)
+    return notes
 
 
 def _check_fractions(request: Request) -> None:

@@ -123,7 +123,7 @@ def read_pixels(file: str, how: Any) -> Iterator[Any]:
 
 def read_image(file: str, how: Any) -> Any:
     """Read a picture and resize it as the training images were."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         image = Image.open(file)
@@ -131,11 +131,11 @@ def read_image(file: str, how: Any) -> Any:
             image.draft(None, (2 * how["width"], 2 * how["height"]))  # a large JPEG is decoded small, as in training
         if image.mode not in READABLE_MODES or "transparency" in image.info:
             sys.exit(f"{file}: mode {image.mode}: give 8-bit gray or RGB without alpha")
-        shaped = image.convert("RGB" if how["channels"] == 3 else "L")
+        shaped = ImageOps.exif_transpose(image).convert("RGB" if how["channels"] == 3 else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
         sys.exit(f"{file} cannot be read as an image: {error}")
     if how["fit"] != "squash":
-        shaped = shaped.crop(square(image.size, how["fit"]))  # what lies outside the image is black
+        shaped = shaped.crop(square(shaped.size, how["fit"]))  # what lies outside the image is black
     return shaped.resize((how["width"], how["height"]), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 

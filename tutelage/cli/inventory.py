@@ -53,7 +53,12 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
     lines += [f"  unreadable: {name}" for name in report.unreadable]
     lines += [f"  the same image: {' = '.join(names)}" for names in report.duplicates]
     lines += [f"  in several splits: {name}" for name in report.leaking_groups]
-    lines += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
+    lines += [f"  {name}: {number}" for name, number in report.facts.items()]
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"problem: {problem}" for problem in report.problems]
+    if report.ok:
+        read_so = f"a run can read it, as the {len(report.notes)} notes say" if report.notes else "no problem found"
+        lines.append(read_so)
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.distill.data.dataset import EXTRA, DatasetEntry, Listing, Request, has_files
+from tutelage.distill.data.reading.ids import group_ids
+from tutelage.distill.data.reading.tables import read_table
 from tutelage.records import InputError
 
-from .table import keep_present, read_csv, word_columns
+from .table import keep_present, word_columns
 
 CHESTXRAY14_LABELS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -38,30 +40,31 @@ PADCHEST_PROJECTIONS = ("PA", "AP", "AP_horizontal")
 def list_chestxray14(request: Request) -> Listing:
     """List ChestX-ray14: official test list, patients from the table; val is carved from the rest by patient."""
     root = request.folder()
-    table = _one(root, "Data_Entry_2017*.csv")
-    _, rows = read_csv(table)  # the header's bracketed commas shift names: read by position
+    table = read_table(_one(root, "Data_Entry_2017*.csv"))
+    rows = table.rows  # the header's bracketed commas shift names: read by position
     files = {path.name: path for pattern in ("images*/images/*.png", "images*/*.png") for path in root.glob(pattern)}
     official = dict.fromkeys(_lines(root, "test_list.txt"), "test")
     official.update(dict.fromkeys(_lines(root, "train_val_list.txt"), "train"))
     words = []
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows):
         found = [word.strip() for word in row[1].split("|")]
         for word in found:
             if word not in CHESTXRAY14_LABELS and word != "No Finding":
-                raise InputError(f"{table}, line {number}: label {word!r} is not one of ChestX-ray14's 14")
+                raise InputError(f"{table.where(number)}: label {word!r} is not one of ChestX-ray14's 14")
         words.append(found)
     unlisted = [row[0] for row in rows if row[0] not in official] if official else []
     if unlisted:
         raise InputError(f"{unlisted[0]} ({len(unlisted)} such) is neither in train_val_list.txt nor in test_list.txt")
+    groups, notes = group_ids([row[3] for row in rows], [row[0] for row in rows], "Patient ID")
     listing = Listing(
         root=root,
         paths=tuple(files.get(row[0], root / "images" / row[0]) for row in rows),
         labels=word_columns(words, CHESTXRAY14_LABELS),
         class_names=CHESTXRAY14_LABELS,
-        groups=np.array([row[3].strip() for row in rows], dtype=np.str_),
+        groups=groups,
         splits=np.array([official.get(row[0], "") for row in rows], dtype="<U5"),
         multi_label=True,
-        notes=() if official else ("no official lists: test was split off by patient",),
+        notes=notes if official else (*notes, "no official lists: test was split off by patient"),
     )
     return keep_present(listing)
 
@@ -81,17 +84,13 @@ def list_chexpert(request: Request) -> Listing:
     values: list[list[float]] = []
     given: list[str] = []
     for file, split in (("train.csv", "train"), ("valid.csv", valid_as)):
-        header, rows = read_csv(root / file)
-        absent = [name for name in ("Path", "Frontal/Lateral", *class_names) if name not in header]
-        if absent:
-            raise InputError(f"{root / file} has no column {absent[0]!r}; it has {', '.join(header)}")
-        places = [header.index(name) for name in class_names]
-        side = header.index("Frontal/Lateral")
-        for number, row in enumerate(rows, 2):
+        table = read_table(root / file)
+        path_at, side, *places = (table.column(name) for name in ("Path", "Frontal/Lateral", *class_names))
+        for number, row in enumerate(table.rows):
             if frontal and row[side] != "Frontal":
                 continue
-            paths.append(_below(root, row[header.index("Path")]))
-            values.append([_chexpert_value(root / file, number, row[place], policy) for place in places])
+            paths.append(_below(root, row[path_at]))
+            values.append([_chexpert_value(table.where(number), row[place], policy) for place in places])
             given.append(split)
     patients = [re.search(r"patient\d+", path.as_posix()) for path in paths]
     if None in patients:
@@ -114,40 +113,38 @@ def list_padchest(request: Request) -> Listing:
     root = request.folder()
     class_names = tuple(request.option("labels", PADCHEST_LABELS))
     projections = tuple(request.option("projections", PADCHEST_PROJECTIONS))
-    table = _one(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv")
-    header, rows = read_csv(table)
-    places = {}
-    for name in ("ImageID", "PatientID", "Projection", "Labels"):
-        if name not in header:
-            raise InputError(f"{table} has no column {name!r}")
-        places[name] = header.index(name)
-    folder_at = header.index("ImageDir") if "ImageDir" in header else None
+    table = read_table(_one(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv*"))
+    places = {name: table.column(name) for name in ("ImageID", "PatientID", "Projection", "Labels")}
+    folder_at = table.find("ImageDir")
     paths, words, groups = [], [], []
     num_unlabelled = 0
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(table.rows):
         if row[places["Projection"]] not in projections:
             continue
         text = row[places["Labels"]].strip()
         if text in ("", "nan"):
             num_unlabelled += 1
             continue
-        words.append(_padchest_words(table, number, text))
+        words.append(_padchest_words(table.where(number), text))
         nested = root / row[folder_at] / row[places["ImageID"]] if folder_at is not None else None
         paths.append(nested if nested is not None and nested.is_file() else root / row[places["ImageID"]])
         groups.append(row[places["PatientID"]])
     if not paths:
-        raise InputError(f"{table} has no labelled row of the projections {', '.join(projections)}")
+        raise InputError(f"{table.file} has no labelled row of the projections {', '.join(projections)}")
     if "labels" in request.options:
-        _check_known(table, class_names, words)
+        _check_known(table.file, class_names, words)
+    group_of, notes = group_ids(groups, [path.name for path in paths], "PatientID")
+    if num_unlabelled:
+        notes = (*notes, f"{num_unlabelled} rows without labels were left out")
     listing = Listing(
         root=root,
         paths=tuple(paths),
         labels=word_columns(words, class_names),
         class_names=class_names,
-        groups=np.array(groups, dtype=np.str_),
+        groups=group_of,
         splits=np.full(len(paths), "", dtype="<U5"),
         multi_label=True,
-        notes=(f"{num_unlabelled} rows without labels were left out",) if num_unlabelled else (),
+        notes=notes,
     )
     return keep_present(listing)
 
@@ -162,18 +159,18 @@ def _check_known(table: Path, asked: Sequence[str], words: Sequence[Sequence[str
             raise InputError(f"label {name!r} is in no row of {table}{hint}")
 
 
-def _padchest_words(table: Path, line: int, text: str) -> list[str]:
+def _padchest_words(where: str, text: str) -> list[str]:
     """Read labels written as a Python list: a literal, never evaluated; blanks around words are stripped."""
     try:
         words = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         words = None
     if not isinstance(words, list):
-        raise InputError(f"{table}, line {line}: Labels {text!r} is not a list of words")
+        raise InputError(f"{where}: Labels {text!r} is not a list of words")
     return [str(word).strip().lower() for word in words]
 
 
-def _chexpert_value(file: Path, line: int, text: str, policy: str) -> float:
+def _chexpert_value(where: str, text: str, policy: str) -> float:
     if text.strip() == "":
         return 0.0
     try:
@@ -184,7 +181,7 @@ def _chexpert_value(file: Path, line: int, text: str, policy: str) -> float:
         return UNCERTAIN[policy]
     if value in (0.0, 1.0):
         return value
-    raise InputError(f"{file}, line {line}: label {text!r} is not 1.0, 0.0, -1.0 or blank")
+    raise InputError(f"{where}: label {text!r} is not 1.0, 0.0, -1.0 or blank")
 
 
 def _below(root: Path, listed: str) -> Path:
@@ -233,5 +230,5 @@ PADCHEST = DatasetEntry(
         "labels": f"a list of findings (default: the {len(PADCHEST_LABELS)} that ChestX-ray14 has too)",
         "projections": f"a list of projections (default {', '.join(PADCHEST_PROJECTIONS)})",
     },
-    recognise=has_files("PADCHEST_chest_x_ray_images_labels_160K*.csv"),
+    recognise=has_files("PADCHEST_chest_x_ray_images_labels_160K*.csv*"),
 )

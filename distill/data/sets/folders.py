@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
-from tutelage.distill.data.images import is_image
+from tutelage.distill.data.dicom_listing import with_heads
+from tutelage.distill.data.reading.folders import Walk, find_shadows, is_mask_name, subfolders, walk
+from tutelage.distill.data.reading.suffixes import is_image
 from tutelage.records import InputError
 
 # How people name the folders of the official splits.
@@ -91,15 +94,78 @@ def group_rule(rule: str) -> Callable[[str], str]:
 
 
 def find_split_folders(root: Path) -> dict[str, Path]:
-    """Find `train`, `val`, `test` folders (and their usual other names) right below the root."""
+    """Find `train`, `val`, `test` folders (and their usual other names) right below the root, if they hold classes.
+
+    A folder of that name that holds pictures itself is a class (`normal/`, `test/`). InputError for two folders of one
+    split, and for one split folder beside folders that are none: what they are cannot be told.
+    """
     found: dict[str, Path] = {}
-    for folder in sorted(item for item in root.iterdir() if item.is_dir()):
+    others: list[Path] = []
+    for folder in subfolders(root):
         split = SPLIT_FOLDERS.get(folder.name.lower())
-        if split in found:
+        if split is None or _holds_pictures(folder):
+            others.append(folder)
+        elif split in found:
             raise InputError(f"{root} has both {found[split].name} and {folder.name} for the split {split!r}: keep one")
-        if split:
+        else:
             found[split] = folder
+    beside = [folder.name for folder in others if walk(folder).pictures] if len(found) == 1 else []
+    if beside:
+        (only,) = found.values()
+        raise InputError(
+            f"{root} has the folder {only.name}, named like a split, and beside it {', '.join(beside[:3])}: put all "
+            "classes into train, val and test folders, or none"
+        )
     return found
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(item.is_file() and is_image(item) for item in folder.iterdir())
+
+
+@dataclass
+class _Gathered:
+    """The pictures of class folders, and what is said of them, while they are listed."""
+
+    paths: list[Path] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    walks: list[Walk] = field(default_factory=list)
+    shadows: dict[str, list[Path]] = field(default_factory=dict)
+    alone: dict[str, list[Path]] = field(default_factory=dict)
+
+    def add(self, folder: Path, label: int, split: str, seen: set[tuple[int, int]]) -> None:
+        """List one class folder, without the masks and thumbnails of its own pictures."""
+        walked = walk(folder, seen)
+        if walked.again and not walked.pictures:
+            raise InputError(f"class folder {folder} is a link to a folder that is listed already: remove it")
+        shadows, alone = find_shadows(walked.pictures, folder)
+        hidden = {path for paths in shadows.values() for path in paths}
+        kept = [path for path in walked.pictures if path not in hidden]
+        self.paths += kept
+        self.labels += [label] * len(kept)
+        self.splits += [split] * len(kept)
+        self.walks.append(walked)
+        for kind, paths in shadows.items():
+            self.shadows.setdefault(kind, []).extend(paths)
+        for kind, paths in alone.items():
+            self.alone.setdefault(kind, []).extend(paths)
+
+    def notes(self, root: Path) -> list[str]:
+        """Say what was left out, and what may be no picture of its class."""
+        whole = Walk(root)
+        for walked in self.walks:
+            whole.skipped.update(walked.skipped)
+            whole.caches.update(walked.caches)
+            whole.again += walked.again
+        notes = whole.notes()
+        for kind, paths in self.shadows.items():
+            example = paths[0].relative_to(root).as_posix()
+            notes.append(f"{len(paths)} {kind} of pictures beside them are left out, e.g. {example}")
+        for kind, paths in self.alone.items():
+            example = paths[0].relative_to(root).as_posix()
+            notes.append(f"{len(paths)} pictures are named as {kind} and are read as images, e.g. {example}")
+        return notes
 
 
 def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listing:
@@ -108,59 +174,68 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
     splits = find_split_folders(root) or {"": root}
     if "" not in splits and "train" not in splits:
         raise InputError(f"{root} has {', '.join(splits)} but no train folder")
-    class_names = sorted(
-        {folder.name for top in splits.values() for folder in top.iterdir() if folder.is_dir() and _plain(folder)}
-    )
+    class_names = sorted({folder.name for top in splits.values() for folder in subfolders(top)})
     if len(class_names) < 2:
         raise InputError(
             f"{root} holds {len(class_names)} class folders ({', '.join(class_names) or 'none'}): needs two"
         )
-    paths: list[Path] = []
-    labels: list[int] = []
-    given: list[str] = []
+    gathered, seen = _Gathered(), set[tuple[int, int]]()
     for split, top in splits.items():
         for label, class_name in enumerate(class_names):
-            files = (
-                sorted(path for path in (top / class_name).rglob("*") if is_image(path))
-                if (top / class_name).is_dir()
-                else []
-            )
-            paths += files
-            labels += [label] * len(files)
-            given += [split] * len(files)
-    counts = np.bincount(np.array(labels, dtype=np.int64), minlength=len(class_names))
+            if (top / class_name).is_dir():
+                gathered.add(top / class_name, label, split, seen)
+    paths, notes = gathered.paths, gathered.notes(root)
+    counts = np.bincount(np.array(gathered.labels, dtype=np.int64), minlength=len(class_names))
     empty = [class_name for class_name, count in zip(class_names, counts, strict=True) if count == 0]
     if empty:
         raise InputError(
             f"class {empty[0]} at {root} holds no image ({len(empty)} such): add images or remove the folder"
+            + (f"; {'; '.join(notes)}" if notes else "")
         )
-    return Listing(
+    notes += _unlisted(root, splits, class_names)
+    listing = Listing(
         root=root,
         paths=tuple(paths),
-        labels=np.array(labels, dtype=np.int64),
+        labels=np.array(gathered.labels, dtype=np.int64),
         class_names=tuple(class_names),
         groups=np.array([group_of(path.relative_to(root).as_posix()) for path in paths], dtype=np.str_),
-        splits=np.array(given, dtype="<U5"),
+        splits=np.array(gathered.splits, dtype="<U5"),
         near_duplicates=request.near(),
+        notes=tuple(notes),
     )
+    return with_heads(listing, grouped=request.name != "folder" or bool(request.option("group", "")))
 
 
-def _plain(folder: Path) -> bool:
-    return not folder.name.startswith((".", "__"))
+def _unlisted(root: Path, splits: dict[str, Path], class_names: Sequence[str]) -> list[str]:
+    """Note pictures beside class folders, folders beside split folders, and a class that is named as masks are."""
+    notes = []
+    for top in splits.values():
+        loose = [item for item in top.iterdir() if item.is_file() and is_image(item)]
+        if loose:
+            notes.append(f"{len(loose)} pictures lie in {top} beside the class folders and are left out")
+    if "" not in splits:
+        others = [folder.name for folder in subfolders(root) if folder not in splits.values()]
+        if others:
+            notes.append(f"folders beside the splits are left out: {', '.join(others[:5])}")
+    notes += [f"class {name} is named as masks are: are its pictures the masks of another class?"
+              for name in class_names if is_mask_name(name)]  # fmt: skip
+    return notes
 
 
 def _group_rule_of(path: Path) -> dict[str, str] | None:
     """Read any folder as class folders: by patient where files are named as NIH's are (`00001280_004.png`)."""
     if not path.is_dir():
         return None
-    nih = any(re.fullmatch(r"\d{8}_\d{3}", file.stem) for file in path.rglob("*") if is_image(file))
+    nih = any(re.fullmatch(r"\d{8}_\d{3}", file.stem) for file in walk(path).pictures)
     return {"group": "cxr3" if nih else ""}
 
 
 def _empty_classes(path: Path) -> list[str]:
-    tops = list(find_split_folders(path).values()) or [path]
-    folders = [folder for top in tops for folder in sorted(top.iterdir()) if folder.is_dir()]
-    empty = [folder for folder in folders if not any(map(is_image, folder.rglob("*")))]
+    try:
+        tops = list(find_split_folders(path).values()) or [path]
+    except InputError:  # the listing says it
+        return []
+    empty = [folder for top in tops for folder in subfolders(top) if not walk(folder).pictures]
     return [f"class folder {folder.relative_to(path)} holds no image" for folder in empty]
 
 
@@ -168,10 +243,10 @@ NEAR_HELP = "gray levels by which copies of one picture, rotated or mirrored too
 
 FOLDER = DatasetEntry(
     "folder",
-    "Folders of pictures, one a class, in train, val and test folders or not.",
+    "Folders of pictures or DICOM files, one a class, in train, val and test folders or not.",
     list_folder,
     options={
-        "group": "a rule's name (cxr3), or a regex on file names whose group 1 names the patient",
+        "group": "a rule's name (cxr3), or a regex on file names whose group 1 names the patient (DICOM: PatientID)",
         "near": NEAR_HELP,
     },
     recognise=_group_rule_of,

@@ -1,15 +1,14 @@
 """MedMNIST v2 archives (`.npz`): official splits; images in several splits are removed from the earlier one.
 
-An archive holds `{train,val,test}_{images,labels}`; it lies on disk or is downloaded. Nothing is unpickled.
+An archive holds `{train,val,test}_{images,labels}`; it lies on disk or is downloaded. `reading/archives.py` reads it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
-import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,17 @@ from tutelage.distill.data.dataset import (
     split_column,
 )
 from tutelage.distill.data.images import resize_stack, to_channels
-from tutelage.distill.data.splits import copies, drop_straddlers, limit_images, straddling_groups
+from tutelage.distill.data.reading.archives import SLICES_HELP, Archive, HowToRead, read_archive
+from tutelage.distill.data.reading.labels import MULTI_LABEL_HELP, UNKNOWN_HELP, Labels, unknown_policy
+from tutelage.distill.data.reading.pixels import RANGE_HELP, stated_range
+from tutelage.distill.data.splits import (
+    absent_classes,
+    copies,
+    count_labels,
+    drop_straddlers,
+    limit_images,
+    straddling_groups,
+)
 from tutelage.files import sync
 from tutelage.records import InputError
 
@@ -37,7 +46,7 @@ _ORGANS = (
     "pancreas", "spleen",
 )  # fmt: skip
 
-# The sets of pictures and their classes; source: MedMNIST v2, INFO (CC BY 4.0). The sets of volumes are not read here.
+# The sets of pictures and their classes; source: MedMNIST v2, INFO (CC BY 4.0).
 CLASS_NAMES = {
     "pathmnist": (
         "adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
@@ -68,7 +77,21 @@ CLASS_NAMES = {
     "organcmnist": _ORGANS,
     "organsmnist": _ORGANS,
 }  # fmt: skip
+# The sets of volumes, which the option `slices` makes pictures of.
+VOLUME_CLASS_NAMES = {
+    "organmnist3d": (
+        "liver", "kidney-right", "kidney-left", "femur-right", "femur-left", "bladder", "heart", "lung-right",
+        "lung-left", "spleen", "pancreas",
+    ),
+    "nodulemnist3d": ("benign", "malignant"),
+    "adrenalmnist3d": ("normal", "hyperplasia"),
+    "fracturemnist3d": ("buckle rib fracture", "nondisplaced rib fracture", "displaced rib fracture"),
+    "vesselmnist3d": ("vessel", "aneurysm"),
+    "synapsemnist3d": ("inhibitory synapse", "excitatory synapse"),
+}  # fmt: skip
+ALL_NAMES = {**CLASS_NAMES, **VOLUME_CLASS_NAMES}
 ARCHIVE_SIZES = (28, 64, 128, 224)
+VOLUME_SIZES = (28, 64)
 
 
 def load_medmnist(request: Request) -> Dataset:
@@ -78,77 +101,74 @@ def load_medmnist(request: Request) -> Dataset:
         path = _fetched(request.path, flag, int(request.option("archive_size", 28)))
     else:
         path = _find(request.where(), str(request.option("file", "")))
-    images, labels, given = read_archive(path)
-    name = path.stem
+    return _assemble(path, read_archive(path, _how(path, request)), request)
+
+
+def _assemble(path: Path, archive: Archive, request: Request) -> Dataset:
+    """Name the classes, keep the official splits apart, resize."""
+    labels, class_names = _named(path, archive.labels, request.options.get("class_names"))
+    images, given, keys, names = archive.images, archive.splits, archive.groups, archive.names
     if request.limit is not None:
         chosen = limit_images(labels, given, request.limit, request.seed)
-        images, labels, given = images[chosen], labels[chosen], given[chosen]
-    class_names = request.option("class_names", CLASS_NAMES.get(name.split("_")[0]))
-    num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-    if class_names is None or len(class_names) < num_classes:
-        class_names = tuple(f"class {i}" for i in range(num_classes))
-    keys = np.array([hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images])
+        images, labels, given, keys = images[chosen], labels[chosen], given[chosen], keys[chosen]
+        names = names[chosen]
     splits = {split: np.flatnonzero(given == split).astype(np.int64) for split in SPLITS}
-    notes: tuple[str, ...] = ()
+    notes = list(archive.notes)
     if request.leaky:
-        notes = ("images that stand in several official splits were left in (leaky)",)
+        notes.append("images that stand in several official splits were left in (leaky)")
     else:
         splits, num_dropped = drop_straddlers(keys, splits)
         if num_dropped:
-            notes = (f"{num_dropped} images of train or val stand in a later split too and were left out",)
+            notes.append(f"{num_dropped} images of train or val stand in a later split too and were left out")
     column = split_column(splits, len(images))
-    names = np.array([f"{split}/{i}" for i, split in enumerate(given)], dtype=np.str_)
+    notes += absent_classes(labels, class_names, splits, path.stem)
     return Dataset(
-        name=name,
+        name=path.stem,
         images=to_channels(resize_stack(images, request.size), request.channels),
         labels=labels,
-        class_names=tuple(class_names),
-        groups=keys.astype(np.str_),
+        class_names=class_names,
+        groups=keys,
         splits=splits,
         multi_label=labels.ndim == 2,
         leaky=request.leaky,
         manifest=manifest_hash(names, labels.tolist(), keys, column),
-        notes=notes,
+        notes=tuple(notes),
         names=names,
     )
 
 
-def read_archive(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.str_]]:
-    """Read images `(n, h, w[, 3])`, labels `(n,)` or `(n, L)`, and the split of each from an archive."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in archive]
-            if missing:
-                raise InputError(f"{path} is not a MedMNIST archive: it lacks {', '.join(missing)}")
-            images = [archive[f"{split}_images"] for split in SPLITS]
-            labels = [archive[f"{split}_labels"] for split in SPLITS]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged or not an npz archive: {str(error).splitlines()[0]}") from None
-    for split, pictures, answers in zip(SPLITS, images, labels, strict=True):
-        _check_arrays(path, split, pictures, answers)
-    given = np.repeat(np.array(SPLITS), [len(part) for part in images])
-    stacked = np.concatenate(labels)
-    if stacked.ndim == 2 and stacked.shape[1] == 1:
-        return np.concatenate(images), stacked[:, 0].astype(np.int64), given
-    if stacked.ndim == 1:
-        return np.concatenate(images), stacked.astype(np.int64), given
-    return np.concatenate(images), stacked.astype(np.float32), given
+def _how(path: Path, request: Request) -> HowToRead:
+    """Read the options; ChestMNIST is multi-label even where each of a few rows has exactly one label."""
+    chest = True if _set_of(path) == "chestmnist" else None
+    return HowToRead(
+        slices=request.options.get("slices"),
+        range=stated_range(request.options.get("range")),
+        unknown=unknown_policy(request.option("unknown", "refuse")),
+        multi_label=request.options.get("multi_label", chest),
+    )
 
 
-def _check_arrays(path: Path, split: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise InputError(
-            f"{path}: {split}_images must be uint8 (n, h, w) or (n, h, w, 3), got {images.dtype} {images.shape}"
-        )
-    if len(images) != len(labels):
-        raise InputError(f"{path}: {split} has {len(images)} images and {len(labels)} labels")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        bad = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
-        raise InputError(f"{path}: label {bad} of {split} is NaN or infinite: correct or remove it")
-    if labels.dtype.kind not in "iubf" or (len(labels) and labels.min() < 0):
-        raise InputError(f"{path}: {split}_labels must be classes from 0 up, got {labels.dtype}")
+def _set_of(path: Path) -> str:
+    return path.stem.split("_")[0]
+
+
+def _named(path: Path, labels: Labels, asked: Sequence[str] | None) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Name the classes by the option `class_names` or MedMNIST's names, else by their codes.
+
+    Codes count from 0 where names are known: a class without an image keeps its place.
+    """
+    num = len(labels.class_names)
+    names = tuple(map(str, asked)) if asked is not None else ALL_NAMES.get(_set_of(path))
+    codes = np.array(labels.codes, dtype=np.int64)
+    if names is not None and len(codes) and codes[0] >= 0 and codes[-1] < len(names):
+        return codes[labels.values], names
+    if names is not None and len(names) == num:
+        return labels.values, names
+    if asked is not None:
+        raise InputError(f"class_names gives {len(names or ())} names, and {path} has {num} classes or labels")
+    if labels.codes == tuple(range(num)) or (not labels.codes and labels.class_names[0] == "column 0"):
+        return labels.values, tuple(f"class {number}" for number in range(num))
+    return labels.values, labels.class_names
 
 
 def _find(path: Path, file: str) -> Path:
@@ -171,9 +191,10 @@ def _fetched(path: Path | None, flag: str, size: int) -> Path:
 
     It is downloaded aside, checked against the package's MD5 and renamed: a run that is stopped leaves no half of it.
     """
-    if flag not in CLASS_NAMES or size not in ARCHIVE_SIZES:
-        what = f"flag {flag!r}" if flag not in CLASS_NAMES else f"archive_size {size}"
-        known = CLASS_NAMES if flag not in CLASS_NAMES else map(str, ARCHIVE_SIZES)
+    sizes = VOLUME_SIZES if flag in VOLUME_CLASS_NAMES else ARCHIVE_SIZES
+    if flag not in ALL_NAMES or size not in sizes:
+        what = f"flag {flag!r}" if flag not in ALL_NAMES else f"archive_size {size}"
+        known = ALL_NAMES if flag not in ALL_NAMES else map(str, sizes)
         raise InputError(f"{what} is not one of MedMNIST's: {', '.join(known)}")
     file = f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz"
     place = Path.home() / ".medmnist" if path is None else path
@@ -200,36 +221,40 @@ def _fetched(path: Path | None, flag: str, size: int) -> Path:
 
 
 def check_archive(path: Path) -> DataReport:
-    """Say what an archive holds, and which of its images stand in several splits."""
-    images, labels, given = read_archive(path)
-    digests = [hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images]
-    names = [f"{split}/{i}" for i, split in enumerate(given.tolist())]
-    crossing = straddling_groups(np.array(digests), given)
-    classes = Counter(labels.tolist()) if labels.ndim == 1 else dict(enumerate(labels.sum(axis=0).astype(int).tolist()))
-    problems = (f"{len(crossing)} images stand in more than one split (a load leaves the earlier copies out)",)
+    """Say what an archive holds, and which of its images stand in several splits; a run reads it by the same code."""
+    request = Request("medmnist", path, 28)
+    try:
+        archive = read_archive(path, _how(path, request))
+        data = _assemble(path, archive, request)
+    except InputError as error:
+        return DataReport(path=str(path), kind="medmnist", num_images=0, class_counts={}, problems=(str(error),))
     return DataReport(
         path=str(path),
         kind="medmnist",
-        num_images=len(images),
-        class_counts={str(key): int(value) for key, value in sorted(classes.items())},
-        split_counts=dict(Counter(given.tolist())),
-        num_groups=len(set(digests)),
-        duplicates=copies(names, digests),
-        leaking_groups=tuple(crossing),
-        sizes={f"{images.shape[2]}x{images.shape[1]}": len(images)},
-        problems=problems if crossing else (),
+        num_images=len(archive.images),
+        class_counts=count_labels(data.labels, data.class_names),
+        split_counts=dict(Counter(archive.splits.tolist())),
+        num_groups=len(set(archive.groups.tolist())),
+        duplicates=copies(archive.names.tolist(), archive.groups.tolist()),
+        leaking_groups=tuple(straddling_groups(archive.groups, archive.splits)),
+        sizes={f"{archive.images.shape[2]}x{archive.images.shape[1]}": len(archive.images)},
+        notes=data.notes,
     )
 
 
 MEDMNIST = DatasetEntry(
     "medmnist",
-    "MedMNIST v2 archives (.npz), there or downloaded by the package medmnist; images in several splits are kept once.",
+    "MedMNIST v2 archives (.npz) of pictures, or of volumes by slice; downloaded by the package medmnist where absent.",
     load_arrays=load_medmnist,
     options={
         "file": "the archive's name, where the path is a folder that holds several",
         "class_names": "a list of names (default: MedMNIST's)",
-        "flag": f"which set to download where it is not there: {', '.join(CLASS_NAMES)}",
-        "archive_size": f"pixels of the archive to download: {', '.join(map(str, ARCHIVE_SIZES))}",
+        "flag": f"which set to download where it is not there: {', '.join(ALL_NAMES)}",
+        "archive_size": f"pixels of the archive to download: {', '.join(map(str, ARCHIVE_SIZES))} (volumes: 28, 64)",
+        "slices": SLICES_HELP,
+        "range": RANGE_HELP,
+        "unknown": UNKNOWN_HELP,
+        "multi_label": MULTI_LABEL_HELP,
     },
     path="optional",
     recognise=lambda path: {} if path.is_file() and path.suffix == ".npz" else None,

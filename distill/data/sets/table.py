@@ -1,24 +1,34 @@
 """Any CSV that lists images: a path, one label or more (multi-label), and optionally a group and a split.
 
-Also functions common to the sets of chest X-ray tables: reading rows by position, laying label words out in columns,
-and setting aside rows whose file is absent.
+Also functions common to the sets of chest X-ray tables: laying label words out in columns, and setting aside rows whose
+file is absent. How tables, paths, ids and labels may be written is decided in `tutelage.distill.data.reading`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
+from tutelage.distill.data.dicom_listing import with_heads
+from tutelage.distill.data.reading.ids import group_ids, is_blank
+from tutelage.distill.data.reading.labels import (
+    MULTI_LABEL_HELP,
+    UNKNOWN_HELP,
+    Labels,
+    read_classes,
+    read_columns,
+    unknown_policy,
+)
+from tutelage.distill.data.reading.paths import resolve_paths
+from tutelage.distill.data.reading.tables import Table, is_table, read_table
 from tutelage.records import InputError
 
 from .folders import NEAR_HELP, SPLIT_FOLDERS
-
-_NO_LABEL = ("", "nan", "none", "null", "na", "n/a")
 
 
 def list_table(request: Request) -> Listing:
@@ -26,61 +36,27 @@ def list_table(request: Request) -> Listing:
     file = request.where()
     if file.is_dir():
         raise InputError(f"{file} is a folder: data set {request.name} needs a CSV file")
-    header, rows = read_csv(file)
+    table = read_table(file)
+    listed = table.cells(table.column(str(request.option("path_column", "path"))))
+    labels = _labels(table, request)
     root = Path(request.option("root", file.parent))
-    path_at = _column(file, header, str(request.options.get("path_column", "path")))
-    group_at = _optional(file, header, request, "group")
-    split_at = _optional(file, header, request, "split")
-    paths = [root / row[path_at] for row in rows]
-    labels, class_names, multi_label = _labels(file, header, rows, request)
-    groups = [row[group_at] for row in rows] if group_at is not None else [row[path_at] for row in rows]
-    given = [_split(file, number, row[split_at]) if split_at is not None else "" for number, row in enumerate(rows, 2)]
+    paths, path_notes = resolve_paths(listed, root, look_above="root" not in request.options)
+    groups, group_notes = _groups(table, listed, request)
+    split_at = _optional(table, request, "split")
+    given = [""] * len(listed) if split_at is None else [_split(table, row, split_at) for row in range(len(listed))]
+    kept, repeats = _first_listed(table, paths, labels)
     listing = Listing(
         root=root,
-        paths=tuple(paths),
-        labels=labels,
-        class_names=class_names,
-        groups=np.array(groups, dtype=np.str_),
-        splits=np.array(given, dtype="<U5"),
-        multi_label=multi_label,
+        paths=tuple(paths[row] for row in labels.kept[kept]),
+        labels=labels.values[kept],
+        class_names=labels.class_names,
+        groups=groups[labels.kept[kept]],
+        splits=np.array([given[row] for row in labels.kept[kept]], dtype="<U5"),
+        multi_label=labels.multi_label,
         near_duplicates=request.near(),
+        notes=(*table.notes, *labels.notes, *path_notes, *group_notes, *repeats),
     )
-    return keep_present(listing)
-
-
-def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV's header and rows (a byte-order mark and blank lines are dropped).
-
-    Every row has the cells of the header: a truncated row, or one with a comma that is not quoted, would put a value
-    under another column's name, and is an InputError with its line. Empty cells at the end may be too many.
-    """
-    if not file.is_file():
-        raise InputError(f"no table at {file}")
-    rows: list[list[str]] = []
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.reader(handle)
-            for row in reader:
-                if row and rows:
-                    row = _fitted(row, len(rows[0]), file, reader.line_num)
-                rows += [row] if row else []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is not a CSV in UTF-8: {error}") from None
-    if len(rows) < 2:
-        raise InputError(f"{file} holds no rows")
-    return rows[0], rows[1:]
-
-
-def _fitted(row: list[str], width: int, file: Path, line: int) -> list[str]:
-    """Drop empty cells beyond the header; refuse a row of another length."""
-    while len(row) > width and not row[-1]:
-        row = row[:-1]
-    if len(row) != width:
-        raise InputError(
-            f"{file}, line {line}: {len(row)} cells, and the header has {width}; "
-            + ("quote a cell that holds a comma" if len(row) > width else "the row is truncated")
-        )
-    return row
+    return with_heads(keep_present(listing), grouped=_optional(table, request, "group") is not None)
 
 
 def keep_present(listing: Listing) -> Listing:
@@ -93,8 +69,7 @@ def keep_present(listing: Listing) -> Listing:
         return listing
     names = listing.names()
     missing = tuple(names[index] for index in np.flatnonzero(~present))
-    kept = listing.take(np.flatnonzero(present))
-    return Listing(**{**kept.__dict__, "missing": missing})
+    return replace(listing.take(np.flatnonzero(present)), missing=missing)
 
 
 def word_columns(words: Iterable[Sequence[str]], class_names: Sequence[str]) -> NDArray[np.float32]:
@@ -109,71 +84,87 @@ def word_columns(words: Iterable[Sequence[str]], class_names: Sequence[str]) -> 
     return columns
 
 
-def _labels(
-    file: Path, header: list[str], rows: list[list[str]], request: Request
-) -> tuple[NDArray[np.int64] | NDArray[np.float32], tuple[str, ...], bool]:
+def _labels(table: Table, request: Request) -> Labels:
+    """Read the column of classes or joined words, or the 0/1 columns that the option `label_columns` names."""
+    unknown = unknown_policy(request.option("unknown", "refuse"))
+    multi_label = request.option("multi_label", None)
     columns = request.options.get("label_columns")
     if columns:
-        places = [_column(file, header, str(name)) for name in columns]
-        values = np.empty((len(rows), len(places)), dtype=np.float32)
-        for number, row in enumerate(rows):
-            for column, place in enumerate(places):
-                values[number, column] = _zero_or_one(file, number + 2, header[place], row[place])
-        return values, tuple(str(name) for name in columns), True
-    place = _column(file, header, str(request.options.get("label_column", "label")))
-    words = [row[place].strip() for row in rows]
-    for number, word in enumerate(words, 2):
-        if word.lower() in _NO_LABEL:
-            raise InputError(f"{file}, line {number}: label {word!r} is missing or NaN: give one or remove the row")
-    names = tuple(sorted({part.strip() for word in words for part in word.split("|")}))
-    if len(names) < 2:
-        raise InputError(f"{file}: column {header[place]} holds one class only ({names[0]}): needs two")
-    if any("|" in word for word in words):
-        return word_columns([[part.strip() for part in word.split("|")] for word in words], names), names, True
-    index = {name: number for number, name in enumerate(names)}
-    return np.array([index[word] for word in words], dtype=np.int64), names, False
+        places = [table.column(str(name)) for name in columns]
+        cells = [[row[place] for place in places] for row in table.rows]
+        names = [str(name) for name in columns]
+        what = f"{table.file.name}: {', '.join(names)}"
+        return read_columns(cells, names, table.where, what, unknown, multi_label)
+    if multi_label is not None:
+        raise InputError(f"multi_label: {multi_label} has no effect without label_columns: leave it out")
+    place = table.column(str(request.option("label_column", "label")))
+    words = table.cells(place)
+    what = f"{table.file}: column {table.header[place]}"
+    if not any("|" in word for word in words):
+        return read_classes(words, table.where, what, unknown)
+    parts = [[part.strip() for part in word.split("|") if part.strip()] for word in words]
+    blank = [row for row, found in enumerate(parts) if not found or (len(found) == 1 and is_blank(found[0]))]
+    if blank and unknown != "drop":
+        raise InputError(f"{table.where(blank[0])}: label {words[blank[0]]!r} is missing or NaN: give one, or remove "
+                         "the row, or set the option unknown to drop")  # fmt: skip
+    kept = np.setdiff1d(np.arange(len(words)), blank)
+    names = sorted({part for row in kept for part in parts[row]})
+    notes = (f"{len(blank)} images whose label is not known are left out",) if blank else ()
+    return Labels(word_columns([parts[row] for row in kept], names), tuple(names), kept, notes)
 
 
-def _zero_or_one(file: Path, line: int, column: str, text: str) -> float:
-    if text.strip() in ("0", "0.0", "1", "1.0"):
-        return float(text)
-    raise InputError(f"{file}, line {line}: {column} is {text!r}: labels must be 0 or 1")
+def _groups(table: Table, listed: Sequence[str], request: Request) -> tuple[NDArray[np.str_], tuple[str, ...]]:
+    """Group the images by the column of patients or series; without one each is a group of its own."""
+    place = _optional(table, request, "group")
+    if place is None:
+        return np.array(listed, dtype=np.str_), ()
+    return group_ids([row[place] for row in table.rows], listed, table.header[place])
 
 
-def _split(file: Path, line: int, word: str) -> str:
-    if word.strip() == "":
+def _first_listed(table: Table, paths: Sequence[Path], labels: Labels) -> tuple[list[int], tuple[str, ...]]:
+    """Keep the first of the rows that list one file; rows that give it other labels are an error."""
+    first: dict[Path, int] = {}
+    kept: list[int] = []
+    for index, row in enumerate(labels.kept.tolist()):
+        before = first.setdefault(paths[row], index)
+        if before == index:
+            kept.append(index)
+        elif not np.array_equal(labels.values[before], labels.values[index], equal_nan=True):
+            raise InputError(f"{table.where(row)}: {paths[row]} has another label than on line "
+                             f"{table.lines[labels.kept[before]]}: correct or remove one")  # fmt: skip
+    num_repeats = len(labels.kept) - len(kept)
+    return kept, (f"{num_repeats} rows list a file again and are read once",) if num_repeats else ()
+
+
+def _split(table: Table, row: int, place: int) -> str:
+    word = table.rows[row][place].strip().lower()
+    if is_blank(word):
         return ""
-    if word.strip().lower() not in SPLIT_FOLDERS:
-        raise InputError(f"{file}, line {line}: split {word!r} is not train, val or test")
-    return SPLIT_FOLDERS[word.strip().lower()]
+    if word not in SPLIT_FOLDERS:
+        raise InputError(f"{table.where(row)}: split {word!r} is not train, val or test")
+    return SPLIT_FOLDERS[word]
 
 
-def _column(file: Path, header: list[str], name: str) -> int:
-    if name not in header:
-        raise InputError(f"{file} has no column {name!r}; it has {', '.join(header)}")
-    return header.index(name)
-
-
-def _optional(file: Path, header: list[str], request: Request, role: str) -> int | None:
+def _optional(table: Table, request: Request, role: str) -> int | None:
     """Find a column that may be absent, unless an option names it."""
     named = request.options.get(f"{role}_column")
-    if named is None:
-        return header.index(role) if role in header else None
-    return _column(file, header, str(named))
+    return table.find(role) if named is None else table.column(str(named))
 
 
 TABLE = DatasetEntry(
     "table",
-    "A CSV that lists images with one label or several, and, where there are, a group and a split.",
+    "A CSV or TSV that lists images with their class or labels, and, where there are, a group and a split.",
     list_table,
     options={
         "path_column": "column of the files' paths (default path)",
         "label_column": "column of the class, or of multi-label words joined by | (default label)",
         "label_columns": "a list of 0/1 columns instead, one a label",
-        "group_column": "column of the patient or series (default group, where there is one)",
+        "group_column": "column of the patient or series (default group, where there is one); 100 and 100.0 are one",
         "split_column": "column of train, val or test (default split, where there is one)",
         "root": "folder that paths are relative to (default: the CSV's)",
+        "unknown": UNKNOWN_HELP,
+        "multi_label": MULTI_LABEL_HELP,
         "near": NEAR_HELP,
     },
-    recognise=lambda path: {} if path.is_file() and path.suffix.lower() == ".csv" else None,
+    recognise=lambda path: {} if is_table(path) else None,
 )

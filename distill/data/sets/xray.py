@@ -23,7 +23,7 @@ from tutelage.records import InputError
 from .folders import SPLIT_FOLDERS
 from .table import keep_present
 
-_SUFFIXES = (".png", ".jpg")
+_SUFFIXES = (".png", ".jpg", ".dcm")
 
 
 @dataclass(frozen=True)

@@ -133,15 +133,20 @@ def test_padchest(tmp_path: Path) -> None:
         text = texts[number % 4]
         head = f"{number},{name},{number % 3},20140915,S{number},P{number // 2},1930.0,F,POSTEROANTERIOR"
         lines.append(f"{head},{projection},Manual,No,{text}")
-        _save(tmp_path / str(number % 3) / name, number, bits=12)  # 12 bits in a 16-bit PNG
+        _save(
+            tmp_path / str(number % 3) / name, number, bits=12
+        )  # 12 bits in a 16-bit PNG: a data set of its own, PadChest's files use all 16
     (tmp_path / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv").write_text("\n".join(lines))
-    options = {"labels": ["pneumonia", "pleural effusion", "cardiomegaly", "mass"]}
+    options = {"labels": ["pneumonia", "pleural effusion", "cardiomegaly", "mass"], "range": [0, 4095]}
     data = load_dataset("padchest", path=tmp_path, size=16, options=options)
     lateral, unlabelled = 8, sum(number % 4 == 3 and number % 10 != 9 for number in range(80))
     assert len(data.images) == 80 - lateral - unlabelled
     assert data.notes == (f"{unlabelled} rows without labels were left out",)
     np.testing.assert_array_equal(data.labels[1], [1, 1, 0, 0])
-    assert data.images.max() > 150  # not black: 12 bits were scaled as 12
+    assert data.images.max() > 150  # not black: 12 bits were scaled as the recipe states
+    dark = load_dataset("padchest", path=tmp_path, size=16, options={"labels": options["labels"]})
+    assert dark.images.max() <= 16
+    assert dark.notes[-1].endswith("state the range of the data set, e.g. data.options.range: [0, 4095]")
     assert set(data.groups[data.splits["train"]]).isdisjoint(data.groups[data.splits["test"]])
     assert check_path(tmp_path).kind == "padchest"
     with pytest.raises(InputError, match=r"label 'pnemonia' is in no row of .*: did you mean 'pneumonia'"):

@@ -65,9 +65,15 @@ def test_colour_other_sizes_and_many_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_labels": np.where(np.arange(40) == 7, np.nan, 0.0)[:, None]}, "label 7 of train is NaN"),
+        (
+            {"train_labels": np.where(np.arange(40) == 7, np.nan, 0.0)[:, None]},
+            "label 7 of train: label 'nan' is missing or NaN",
+        ),
         ({"val_labels": np.zeros((9, 1), dtype=np.uint8)}, "val has 10 images and 9 labels"),
-        ({"test_images": np.zeros((20, 28, 28), dtype=np.float32)}, "test_images must be uint8"),
+        (
+            {"test_images": np.zeros((20, 28, 28), dtype=np.float32)},
+            "test_images are float32 .*, and train_images uint8",
+        ),
     ],
 )
 def test_faulty_arrays_are_named(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:

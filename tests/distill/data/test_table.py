@@ -49,8 +49,11 @@ def test_several_labels_joined_or_in_columns(tmp_path: Path) -> None:
     assert data.multi_label
     np.testing.assert_array_equal(data.labels[:3], [[1, 1, 0], [0, 1, 0], [1, 0, 1]])
     columns = _table(tmp_path, "path,x,y", [f"{name},{n % 2},{1 - n % 2}.0" for n, name in enumerate(names)])
-    data = load_dataset("table", path=columns, size=16, options={"label_columns": ["x", "y"]})
+    data = load_dataset("table", path=columns, size=16, options={"label_columns": ["x", "y"], "multi_label": True})
     np.testing.assert_array_equal(data.labels[:2], [[0, 1], [1, 0]])
+    one_hot = load_dataset("table", path=columns, size=16, options={"label_columns": ["x", "y"]})
+    np.testing.assert_array_equal(one_hot.labels[:2], [1, 0])
+    assert "one-hot" in one_hot.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""Walk a folder for its pictures: what is no picture is counted, system folders are left out, links followed once.
+
+`walk` lists the pictures; `find_shadows` finds the masks and thumbnails among them that another picture is beside of.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tutelage.records import InputError
+
+from .suffixes import is_image, looks_like_dicom
+
+_SYSTEM_FOLDERS = ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir")
+
+# Names of folders and ends of file names that say "the mask of" or "a thumbnail of".
+_SHADOWS = {
+    "masks": "masks?|segmentations?|segs?|labels?|labelmaps?|ground[ _-]?truths?|gt|annotations?|overlays?",
+    "thumbnails": "thumbs?|thumbnails?|previews?|icons?",
+}
+
+
+@dataclass
+class Walk:
+    """What a folder holds: `pictures` sorted by path, `skipped` other files by suffix, and pictures of `caches`.
+
+    `again` names links to folders that were listed already.
+    """
+
+    root: Path
+    pictures: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    caches: Counter[str] = field(default_factory=Counter)
+    again: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Say what was left out."""
+        notes = []
+        if self.skipped:
+            by_suffix = self.skipped.most_common()
+            counts = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in by_suffix)
+            notes.append(f"{self.skipped.total()} files that are no pictures are left out: {counts}")
+        if self.caches:
+            notes.append(f"{self.caches.total()} pictures in folders of the system are left out: "
+                         f"{', '.join(sorted(self.caches))}")  # fmt: skip
+        notes += [f"{link} leads to a folder that is listed already: left out" for link in self.again]
+        return notes
+
+
+def is_system(name: str) -> bool:
+    """Tell a folder that a system or tool made: hidden, `__MACOSX`, `@eaDir`, checkpoints."""
+    return name.startswith((".", "__")) or name.lower() in _SYSTEM_FOLDERS
+
+
+def walk(root: Path, seen: set[tuple[int, int]] | None = None) -> Walk:
+    """List the pictures below a folder. `seen` holds the folders that were listed, by device and number, and grows."""
+    found = Walk(root)
+    seen = set() if seen is None else seen
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+
+    for place, folders, files in os.walk(root, followlinks=True, onerror=refuse):
+        here = Path(place)
+        stat = here.stat()
+        if (stat.st_dev, stat.st_ino) in seen:
+            found.again.append(str(here))
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        for name in [name for name in folders if is_system(name)]:
+            folders.remove(name)
+            inside = sum(is_image(Path(file)) for _, _, names in os.walk(here / name) for file in names)
+            found.caches.update({name: inside} if inside else {})
+        folders.sort()
+        for name in files:
+            path = here / name
+            if name.startswith(".") or name.lower() in _SYSTEM_FILES:
+                continue
+            if is_image(path) or looks_like_dicom(path):
+                found.pictures.append(path)
+            else:
+                found.skipped[path.suffix.lower()] += 1
+    found.pictures.sort()
+    return found
+
+
+def find_shadows(pictures: Sequence[Path], root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Find pictures that are made from another one beside them: their kind ("masks", "thumbnails") and paths.
+
+    A shadow lies in a folder below `root` that is named so, or its name ends (starts) with the word, and what is left
+    of its name is the name of another picture: `masks/7.png` beside `images/7.png`, `7_mask.png` beside `7.png`. The
+    second result are those that look like one and have no other picture beside them.
+    """
+    marked = {path: mark for path in pictures if (mark := _mark(path, root)) is not None}
+    plain = {path.stem.lower() for path in pictures if path not in marked}
+    beside: dict[str, list[Path]] = {}
+    alone: dict[str, list[Path]] = {}
+    for path, (kind, stem) in marked.items():
+        (beside if stem in plain else alone).setdefault(kind, []).append(path)
+    return beside, alone
+
+
+def _mark(path: Path, root: Path) -> tuple[str, str] | None:
+    """Give the kind of shadow that a path is named as, and the name of the picture it would belong to."""
+    stem = path.stem.lower()
+    for kind, word in _SHADOWS.items():
+        inner = _without_word(stem, word)
+        if inner is not None:
+            return kind, inner
+        if any(re.search(rf"(^|[\s_.-])({word})$", part.lower()) for part in path.relative_to(root).parts[:-1]):
+            return kind, stem
+    return None
+
+
+def _without_word(stem: str, word: str) -> str | None:
+    end = re.fullmatch(rf"(.+?)[\s_.-]+\(?({word})\)?([\s_.-]*\d+)?", stem)
+    start = re.fullmatch(rf"({word})[\s_.-]+(.+)", stem)
+    return end[1] if end else start[2] if start else None
+
+
+def is_mask_name(name: str) -> bool:
+    """Tell a folder's name that says masks."""
+    return re.search(rf"(^|[\s_.-])({_SHADOWS['masks']})$", name.lower()) is not None
+
+
+def subfolders(root: Path) -> Iterator[Path]:
+    """Yield the folders right below a folder, without the system's, sorted."""
+    for item in sorted(root.iterdir()):
+        if item.is_dir() and not is_system(item.name):
+            yield item

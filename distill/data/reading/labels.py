@@ -1,0 +1,207 @@
+"""Read labels as files have them: words, codes of any numbering, 0/1 columns, one-hot rows; refuse what is no class.
+
+`read_classes` reads one value an image, `read_columns` one column a label. What is read otherwise than it is written is
+in the notes of the `Labels`; what cannot be a class raises InputError that names its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import InputError
+
+from .ids import is_blank
+
+UNKNOWN = ("refuse", "drop", "ignore", "zeros")
+UNKNOWN_HELP = (
+    "what a label that is not known (blank, NaN, -1) does: refuse (default), drop the image, or of multi-label columns "
+    "ignore (left out of loss and metrics) or zeros"
+)
+MULTI_LABEL_HELP = "true: rows with exactly one 1 are multi-label all the same (default: one class an image)"
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+# What a row's place is called in a message, by its index.
+Place = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of the rows at `kept`: int64 `(n,)` of classes, or float32 `(n, L)` of 0, 1 and NaN (not known).
+
+    `codes` are the numbers that the classes had where those are not 0 to n - 1.
+    """
+
+    values: NDArray[np.int64] | NDArray[np.float32]
+    class_names: tuple[str, ...]
+    kept: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+    codes: tuple[int, ...] = ()
+
+    @property
+    def multi_label(self) -> bool:
+        return self.values.ndim == 2
+
+    def take(self, chosen: NDArray[Any]) -> Labels:
+        """Give the labels at `chosen` (indices, in that order)."""
+        return replace(self, values=self.values[chosen], kept=self.kept[chosen])
+
+
+def unknown_policy(value: Any) -> str:
+    """Check the option `unknown`."""
+    if value not in UNKNOWN:
+        raise InputError(f"unknown {value!r} is not one of {', '.join(UNKNOWN)}")
+    return str(value)
+
+
+def read_classes(words: Sequence[str] | NDArray[Any], place: Place, what: str, unknown: str = "refuse") -> Labels:
+    """Read one label an image: words or whole numbers, not both. `what` names the column or array in messages.
+
+    `1`, `1.0` and ` 1` are one class; classes of numbers are in numeric order. -1 is a class only where there is one
+    other number (-1 and 1); else, as blanks and NaN, it is a label that is not known.
+    """
+    if unknown in ("ignore", "zeros"):
+        raise InputError(f"unknown {unknown!r} is for multi-label columns: {what} holds one class an image; say drop")
+    column = np.asarray(words)
+    distinct, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+    texts = [str(value).strip() for value in distinct.tolist()]
+    numbers = [float(text) if _NUMBER.fullmatch(text) else None for text in texts]
+    blank = [is_blank(text) for text in texts]
+    values = {number for number in numbers if number is not None}
+    if -1.0 in values and len(values) > 2:
+        blank = [gap or number == -1.0 for gap, number in zip(blank, numbers, strict=True)]
+    gaps = [index for index, gap in enumerate(blank) if gap]
+    if gaps and unknown == "refuse":
+        index = int(min(first[gaps]))
+        shown = texts[int(inverse[index])]
+        raise InputError(f"{place(index)}: label {shown!r} is missing or NaN, or not known: give one, or remove the "
+                         "row, or set the option unknown to drop")  # fmt: skip
+    names, codes, notes = _name_classes(texts, numbers, blank, first, place, what)
+    order = sorted(set(names) - {""}, key=lambda name: (float(name) if codes else 0.0, name))
+    class_of = np.array([order.index(name) if name else -1 for name in names], dtype=np.int64)[inverse.reshape(-1)]
+    kept = np.flatnonzero(class_of >= 0).astype(np.int64)
+    if len(kept) < len(class_of):
+        notes.append(f"{len(class_of) - len(kept)} images whose label is not known are left out")
+    if len(order) < 2:
+        raise InputError(f"{what} holds one class only ({', '.join(order) or 'none'}): needs two")
+    return Labels(class_of[kept], tuple(order), kept, tuple(notes), codes)
+
+
+def _name_classes(
+    texts: Sequence[str],
+    numbers: Sequence[float | None],
+    blank: Sequence[bool],
+    first: NDArray[Any],
+    place: Place,
+    what: str,
+) -> tuple[list[str], tuple[int, ...], list[str]]:
+    """Give each distinct value its class ("" where not known), the codes where classes are numbers, and notes."""
+    known = [index for index, gap in enumerate(blank) if not gap]
+    numeric = [index for index in known if numbers[index] is not None]
+    words = [index for index in known if numbers[index] is None]
+    if numeric and words:
+        few = min(words, numeric, key=len)
+        index = int(min(first[few]))
+        other = texts[(numeric if few is words else words)[0]]
+        odd = next(texts[i] for i in few if first[i] == index)
+        raise InputError(f"{place(index)}: label {odd!r} stands among labels such as {other!r}: name all classes by "
+                         "numbers, or all by words")  # fmt: skip
+    names = ["" if gap else text for text, gap in zip(texts, blank, strict=True)]
+    if not numeric:
+        return names, (), _alike(sorted({name for name in names if name}))
+    for index in numeric:
+        number = numbers[index]
+        assert number is not None
+        if not number.is_integer():
+            raise InputError(f"{place(int(first[index]))}: label {texts[index]} is a fraction: classes are whole "
+                             f"numbers or words; is {what} a score?")  # fmt: skip
+        names[index] = str(int(number))
+    codes = tuple(sorted({int(name) for name in names if name}))
+    if codes == tuple(range(len(codes))):
+        return names, codes, []
+    shown = ", ".join(map(str, codes[:8])) + (", ..." if len(codes) > 8 else "")
+    return names, codes, [f"{what} holds the codes {shown}: read as {len(codes)} classes of those names"]
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Note classes that differ in case or blanks only: they may be one."""
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(re.sub(r"[\s_-]+", " ", name).lower(), []).append(name)
+    return [f"classes {' and '.join(map(repr, same))} may be one: they differ in case, blanks or dashes only"
+            for same in spelled.values() if len(same) > 1]  # fmt: skip
+
+
+def read_columns(
+    cells: Sequence[Sequence[str]] | NDArray[Any],
+    names: Sequence[str],
+    place: Place,
+    what: str,
+    unknown: str = "refuse",
+    multi_label: bool | None = None,
+) -> Labels:
+    """Read 0/1 columns `(n, L)`, one a label. Rows with exactly one 1 each are one class an image (one-hot).
+
+    Blank, NaN and -1 are labels that are not known, which `unknown` treats. `multi_label` True keeps one-hot rows as
+    labels of their own.
+    """
+    table: NDArray[Any] = np.asarray(cells)
+    num_columns = len(names)
+    distinct, first, inverse = np.unique(table, return_index=True, return_inverse=True)
+    values = np.array([_zero_or_one(str(value).strip()) for value in distinct.tolist()])
+    for index in np.flatnonzero(values < 0):
+        row, column = divmod(int(first[index]), num_columns)
+        shown = str(distinct[index]).strip()
+        fraction = "; a fraction is no label" if _NUMBER.fullmatch(shown) and not float(shown).is_integer() else ""
+        raise InputError(f"{place(row)}: {names[column]} is {shown!r}: labels must be 0 or 1{fraction}")
+    columns = values[inverse.reshape(-1)].reshape(table.shape).astype(np.float32)
+    gaps = np.isnan(columns)
+    kept, notes = np.arange(len(columns)), list[str]()
+    if gaps.any():
+        columns, kept, notes = _treat_unknown(columns, gaps, (table, names, place), unknown)
+    labels = Labels(columns, tuple(names), kept, tuple(notes))
+    one_hot = num_columns > 1 and len(columns) > 0 and not np.isnan(columns).any() and (columns.sum(1) == 1).all()
+    if multi_label or not one_hot:
+        if multi_label is False:
+            raise InputError(f"multi_label is false, and not every row of {what} has exactly one 1")
+        return labels
+    note = f"{what}: each row has exactly one 1 (one-hot): read as one of {num_columns} classes an image"
+    return replace(labels, values=columns.argmax(axis=1).astype(np.int64), notes=(*notes, note))
+
+
+def _treat_unknown(
+    columns: NDArray[np.float32],
+    gaps: NDArray[np.bool_],
+    source: tuple[NDArray[Any], Sequence[str], Place],
+    unknown: str,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[str]]:
+    """Refuse labels that are not known, drop their images, keep them as NaN or take them for 0."""
+    table, names, place = source
+    row, column = map(int, np.argwhere(gaps)[0])
+    if unknown == "refuse":
+        raise InputError(f"{place(row)}: {names[column]} is {str(table[row, column]).strip()!r}: labels must be 0 or "
+                         "1; set the option unknown to drop, ignore or zeros where it is not known")  # fmt: skip
+    rows = gaps.any(axis=1)
+    if unknown == "drop":
+        note = f"{int(rows.sum())} images with a label that is not known are left out"
+        return columns[~rows], np.flatnonzero(~rows).astype(np.int64), [note]
+    note = f"{int(gaps.sum())} labels of {int(rows.sum())} images are not known: {unknown}"
+    filled = columns if unknown == "ignore" else np.nan_to_num(columns).astype(np.float32)
+    return filled, np.arange(len(columns)), [note]
+
+
+def _zero_or_one(text: str) -> float:
+    """Give 0, 1, NaN for what is not known, -1 for anything else."""
+    if is_blank(text):
+        return float("nan")
+    if text.lower() in ("true", "false"):
+        return float(text.lower() == "true")
+    if not _NUMBER.fullmatch(text):
+        return -1.0
+    return {0.0: 0.0, 1.0: 1.0, -1.0: float("nan")}.get(float(text), -1.0)
