@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tutelage.files import whole_file
+from tutelage.files import model_bytes, whole_file
 from tutelage.records import InputError
 
 # A manifest or label file of a bundle is a few kB; a file of this size was not written by us.
@@ -88,9 +88,8 @@ def check_external_data(model: Any, path: Path) -> None:
 
 def onnx_bytes(path: Path) -> int:
     """Count the bytes of an ONNX model on disk: its file and the files beside it that hold its weights."""
-    tensors = _tensors(read_graph(path).graph)
-    beside: set[str] = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in beside)))
+    read_graph(path)  # refuses data outside the folder, or missing
+    return model_bytes(path)
 
 
 def is_quantized(model: Any) -> bool:

@@ -1,11 +1,13 @@
 """Files that are whole or absent, whatever ends the process: written aside, synced to disk, then renamed.
 
 `whole_file` is the one way to write a file that a later run reads; `sync_tree` makes a folder that others filled last.
+`files_of_a_model` lists the files that one model consists of, `model_bytes` and `model_digest` measure and hash them.
 This module imports nothing of the package, so that every package may use it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+# Files that lie beside a model and belong to it: weights of OpenVINO and of ncnn.
+BESIDE = {".xml": ".bin", ".param": ".bin"}
+_READ_BYTES = 1 << 20
 
 
 @contextmanager
@@ -61,3 +67,52 @@ def sync_tree(folder: Path) -> None:
             if path.is_file() and not path.is_symlink():
                 sync(path)
         sync(Path(root))
+
+
+def files_of_a_model(path: Path) -> list[Path]:
+    """List the files that make up a model, itself first; OpenVINO, ncnn and ONNX may keep weights beside it.
+
+    External data that is missing or lies outside the model's folder is left out: who opens the file refuses it.
+    """
+    beside = path.with_suffix(BESIDE.get(path.suffix, path.suffix))
+    if beside != path:
+        return [path, beside] if beside.is_file() else [path]
+    if path.suffix != ".onnx":
+        return [path]
+    folder = path.parent.resolve()
+    named = sorted({(folder / name).resolve() for name in _external_data(path)})
+    return [path, *(file for file in named if file.is_relative_to(folder) and file.is_file())]
+
+
+def model_bytes(path: Path) -> int:
+    """Count the bytes of a model on disk, those of all its files."""
+    return sum(file.stat().st_size for file in files_of_a_model(path))
+
+
+def model_digest(path: Path) -> str:
+    """Hash the content of all files of a model, 64 hex digits; of one file it is the SHA-256 of that file."""
+    digests = [_sha256(file) for file in files_of_a_model(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _external_data(path: Path) -> set[str]:
+    """Name the files that an ONNX graph's weights lie in; a file that is no ONNX graph has none."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx.external_data_helper import _get_all_tensors
+
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except DecodeError:
+        return set()
+    return {
+        entry.value for tensor in _get_all_tensors(model) for entry in tensor.external_data if entry.key == "location"
+    }

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Files that lie beside a model and belong to it.
-BESIDE = {".xml": ".bin", ".param": ".bin"}
+from tutelage.files import BESIDE, files_of_a_model, model_bytes
+from tutelage.records import InputError
+
 # Called after each file: how many are done, of how many.
 Done = Callable[[int, int], None]
 
@@ -22,12 +23,19 @@ class Conversion:
 
 
 def parts(path: Path) -> list[Path]:
-    """List the files that make up a model: OpenVINO's weights and ncnn's lie beside the graph."""
-    beside = BESIDE.get(path.suffix)
-    extra = [path.with_suffix(beside)] if beside and path.with_suffix(beside).is_file() else []
-    return [path, *extra]
+    """List the files of a model that can be copied under another stem: the graph, and OpenVINO's or ncnn's weights.
+
+    Raises InputError for an ONNX file with external data, which is found by the name that the graph holds.
+    """
+    files = files_of_a_model(path)
+    if path.suffix not in BESIDE and len(files) > 1:
+        raise InputError(
+            f"{path} keeps weights in {files[1].name}, which is not copied to another machine: save it as one file "
+            "(onnx.save_model(onnx.load(path), one_file))"
+        )
+    return files
 
 
 def size_bytes(path: Path) -> int:
     """Give the bytes of a model on disk, its weights file included."""
-    return sum(part.stat().st_size for part in parts(path))
+    return model_bytes(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tutelage.bench.runtimes.entry import Runtime
-from tutelage.files import sync
+from tutelage.files import model_digest, sync
 from tutelage.records import InputError
 
 from .conversion import Conversion, Done, parts
@@ -67,5 +67,5 @@ def _place(conversion: Conversion, suffix: str, kept: Path | None) -> Path:
     if kept is None:
         return conversion.target
     kept.mkdir(parents=True, exist_ok=True)
-    content = hashlib.sha256(conversion.onnx.read_bytes() + repr((conversion.shape, suffix)).encode())
+    content = hashlib.sha256(f"{model_digest(conversion.onnx)}{(conversion.shape, suffix)!r}".encode())
     return kept / f"{content.hexdigest()[:24]}{suffix}"

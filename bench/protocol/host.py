@@ -10,6 +10,8 @@ from typing import Any
 
 from tutelage.bench.runtimes.runner import processor, quiet_cores
 
+from .cgroup import cpu_quota
+
 __all__ = [
     "available_cores", "busy_warning", "describe_host", "load_average", "others_busy", "processor", "quiet_cores",
     "thread_budget", "thread_environment",
@@ -44,6 +46,7 @@ def describe_host() -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": available_cores(),
         "cores_installed": os.cpu_count() or 1,
+        "cpu_quota": cpu_quota(),
         "cpu_flags": _cpu_flags(),
         "memory_bytes": int(psutil.virtual_memory().total),
         "load_1min": load_average(),
@@ -53,13 +56,8 @@ def describe_host() -> dict[str, Any]:
 def available_cores() -> int:
     """Count the cores this process may run on: by affinity, and by the container's CPU quota (at least 1)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2, or no quota file: the affinity decides
-    return cores
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, max(1, int(quota)))
 
 
 def thread_budget(num_workers: int = 1, cores: int | None = None) -> int:

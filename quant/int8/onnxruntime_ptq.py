@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy.typing as npt
 
-from tutelage.quant.files import is_quantized, onnx_bytes, read_graph, sha256_of, write_whole
+from tutelage.files import model_digest
+from tutelage.quant.files import is_quantized, onnx_bytes, read_graph, write_whole
 from tutelage.quant.run import onnx_session, require
 from tutelage.records import InputError
 
@@ -179,7 +180,7 @@ def report(
         activation_type=activation_type,
         num_calibration=len(calibration),
         calibration_sha256=calibration_hash(calibration),
-        sha256=sha256_of(out_path),
+        sha256=model_digest(out_path),
         size_bytes=out_path.stat().st_size,
         fp32_bytes=onnx_bytes(fp32_path),
         num_quantized=integer,

@@ -120,6 +120,8 @@ def _quiet_threads() -> None:
     OpenMP threads spin while they wait, by default for so long that two processes on the same cores were measured 30
     times slower than one. After 1,000 spins they sleep: as fast as spinning on a quiet host, and fair on a busy one.
     """
+    from tutelage.bench.protocol.cgroup import cpu_quota
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(cores, max(1, int(cpu_quota() or cores)))))
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -174,8 +174,13 @@ class _Lock:
             handle = self.path.open("w")
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError as error:
                 handle.close()
+                if not isinstance(error, BlockingIOError):
+                    raise InputError(
+                        f"workspace {self.path.parent} lies on a file system without locks ({error.strerror}), so two "
+                        "commands could write it at once: choose a --workspace on a local disk"
+                    ) from None
                 raise InputError(
                     f"workspace {self.path.parent} is in use by another command: wait for it, or choose another "
                     "--workspace"

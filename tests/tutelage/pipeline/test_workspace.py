@@ -407,3 +407,20 @@ def test_a_child_process_that_lives_on_does_not_keep_the_lock(tmp_path: Path) ->
             assert child.poll() is None
     finally:
         child.communicate(b"\n")
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As NFS with nolock and some Lustre mounts: flock gives ENOLCK."""
+    import errno
+    import fcntl
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    place = Workspace(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with (
+        pytest.raises(InputError, match=r"on a file system without locks \(No locks available\).*--workspace"),
+        place.locked(),
+    ):
+        pass
