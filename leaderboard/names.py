@@ -52,15 +52,17 @@ def brief_teacher(teacher: str, *, is_short: bool = True) -> str:
 
 def data_names(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """Name the data of each row: set, split and fold; image size and manifest where only these differ."""
-    return _named([columns[name] for name in DATA_KEY], _data, _data_parts)
+    keys = list(zip(*(columns[name] for name in DATA_KEY), strict=True))
+    return _named(keys, [""] * len(keys), _data, _data_parts)
 
 
 def device_names(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """Name the device of each row with batch and threads, where they are not one; "" for a row without a device.
 
-    Processor, runtime, precision and power are added where only these differ.
+    Processor, runtime, precision and power state are added where devices of the same data differ only in these.
     """
-    return _named([columns[name] for name in DEVICE_KEY], _device, _device_parts)
+    keys = list(zip(*(columns[name] for name in DEVICE_KEY), strict=True))
+    return _named(keys, data_names(columns), _device, _device_parts)
 
 
 def key_parts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -71,19 +73,19 @@ def key_parts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _named(
-    columns: Sequence[Sequence[Any]], name: Callable[[_Key], str], parts: Callable[[_Key], dict[str, str]]
+    keys: Sequence[_Key], within: Sequence[str], name: Callable[[_Key], str], parts: Callable[[_Key], dict[str, str]]
 ) -> list[str]:
-    keys = list(zip(*columns, strict=True))
-    alike: dict[str, list[_Key]] = {}
-    for key in dict.fromkeys(keys):
-        alike.setdefault(name(key), []).append(key)
-    names = dict.fromkeys(alike.pop("", ()), "")
-    for brief, same in alike.items():
+    """Name keys, each apart from the others within the same; a key that has no name stays without one."""
+    alike: dict[tuple[str, str], list[_Key]] = {}
+    for where, key in dict.fromkeys(zip(within, keys, strict=True)):
+        alike.setdefault((where, name(key)), []).append(key)
+    names = {}
+    for (where, brief), same in alike.items():
         said = [parts(key) for key in same]
-        telling = [part for part in said[0] if len({one[part] for one in said}) > 1]
+        telling = [part for part in said[0] if brief and len({one[part] for one in said}) > 1]
         for key, one in zip(same, said, strict=True):
-            names[key] = " · ".join([brief, *(one[part] for part in telling)])
-    return [names[key] for key in keys]
+            names[where, key] = " · ".join([brief, *(one[part] for part in telling)])
+    return [names[where, key] for where, key in zip(within, keys, strict=True)]
 
 
 def _data(key: _Key) -> str:

@@ -136,7 +136,7 @@ def _named(found: pd.DataFrame) -> dict[str, Any]:
         for model, teacher, scheme, role, source in rows
     ]
     columns = dict(zip(("title", "short", "teacher", "kind"), zip(*called, strict=True), strict=False))
-    places, rigs = _key_names(found, DATA_KEY, data_names), _key_names(found, DEVICE_KEY, device_names)
+    places, rigs = _key_names(found, DATA_KEY, data_names), _key_names(found, (*DATA_KEY, *DEVICE_KEY), device_names)
     named = {name: _series(values) for name, values in columns.items()} | {"place": places, "rig": rigs}
     return {
         "kinds": names.KINDS,

@@ -11,6 +11,7 @@ import numpy as np
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, column, known, with_interval
 from tutelage.leaderboard.export import columns_of, for_people
+from tutelage.leaderboard.names import data_names, device_names
 from tutelage.leaderboard.ties import resolutions, tolerances
 from tutelage.records import Arch, InputError, Measurement, Row
 
@@ -65,6 +66,11 @@ def show_table(
     cells = {name: _cells(shown, name) for name in (chosen or _by_priority())}
     cells.setdefault("on_front", shown["on_front"])
     cells.setdefault("model", _cells(shown, "model"))
+    # What is not comparable has another name in the table, too.
+    keys = {name: [found[name][place] for place in order] for name in pareto.GROUP}
+    for name, named in (("dataset", data_names(keys)), ("device", device_names(keys))):
+        if name in cells:
+            cells[name] = [_cut(printable(text)) for text in named]
     cells |= former
     if former:
         cells["row_id"] = _cells(shown, "row_id")
@@ -187,9 +193,11 @@ def _shown(
 
 
 def _order(found: Columns) -> list[int]:
-    """Keep data sets and devices together; inside, best AUC (else accuracy) first, rows without either last."""
-    grounds = list(zip(found["dataset"], found["device"], strict=True))
-    rank = {ground: place for place, ground in enumerate(sorted(set(grounds)))}
+    """Keep comparable rows together; inside, best AUC (else accuracy) first, rows without either last."""
+    names = ("dataset", "device", *(name for name in pareto.GROUP if name not in ("dataset", "device")))
+    grounds = list(zip(*(found[name] for name in names), strict=True))
+    ordered = sorted(set(grounds), key=lambda ground: tuple(map(str, ground)))
+    rank = {ground: place for place, ground in enumerate(ordered)}
     auc = pareto.figures(found, "auc")
     quality = np.where(np.isnan(auc), pareto.figures(found, "accuracy"), auc)
     order: list[int] = np.lexsort((-quality, np.array([rank[ground] for ground in grounds]))).tolist()

@@ -1,9 +1,11 @@
 """What a row is of: who is compared with whom, what a later run supersedes, and what a person takes back."""
 
+import io
 import json
 import re
 
 import pytest
+from rich.console import Console
 
 from tutelage.cli.app import app
 from tutelage.leaderboard import pareto
@@ -15,6 +17,7 @@ from tutelage.leaderboard.page.data import page_columns
 from tutelage.leaderboard.standing import standing_of
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.terminal.compare import differences
+from tutelage.leaderboard.terminal.table import show_table
 from tutelage.records import COMPARABLE, DATA_KEY, DEVICE_KEY, InputError, Row
 
 from ..filed import run_row
@@ -74,6 +77,13 @@ def test_a_foreign_row_of_the_same_names_leaves_the_front_as_it_is(tmp_path, par
     columns = {name: [getattr(row, name) for row in rows] for name in OTHER}
     named = list(zip(data_names(columns), device_names(columns), strict=True))
     assert len(set(named)) == 2, "rows that are not comparable stand under one name"
+    console = Console(width=300, file=io.StringIO(), record=True, color_system=None)
+    show_table(store.columns(), console)
+    lines = console.export_text().splitlines()[1:-1]
+    assert all(line.startswith("*") for line in lines)
+    (alone,) = (line for line in lines if "foreign" in line)
+    told = next(name for name in named[-1] if name not in named[0])
+    assert told in alone, "the table does not say why both are on a front"
     details = {"validation": {"auc": 0.9}, "how": {"file": {"path": "m"}}}
     chosen = best_students([row.model_copy(update={"details": details}) for row in rows])
     assert len(chosen) == 2
@@ -99,10 +109,11 @@ def test_names_say_no_more_than_tells_data_and_devices_apart():
         "folder · fold 1 · manifest not known", "folder · image size not known",
     ]  # fmt: skip
     rows = [foreign(), foreign(power_state=""), foreign(threads=2), foreign(device=""), foreign(device="", batch=2)]
-    columns = {name: [getattr(row, name) for row in rows] for name in DEVICE_KEY}
+    rows.append(foreign(dataset="lungs", power_state="on battery"))  # of other data: nothing to tell it from
+    columns = {name: [getattr(row, name) for row in rows] for name in (*DATA_KEY, *DEVICE_KEY)}
     assert device_names(columns) == [
         "host-ort-64px · governor performance, turbo off", "host-ort-64px · power state not known",
-        "host-ort-64px · 2 threads", "", "",
+        "host-ort-64px · 2 threads", "", "", "host-ort-64px",
     ]  # fmt: skip
 
 
