@@ -24,7 +24,7 @@ from tutelage.records import InputError
 
 from .calibration import Array, calibration_hash, checked_calibration
 from .gates import fold_gates, free_outputs, gate_ranges, shorten_names, split_hard_swish
-from .placement import OPERATORS, count_operators, float_stem
+from .placement import OPERATORS, count_operators, float_stem, integer_macs
 from .ranges import collect, write_ranges
 from .saturation import weight_bits
 from .schemes.entry import QuantReport
@@ -187,4 +187,5 @@ def report(
         float_operators=floating,
         excluded=tuple(exclude),
         stem=stem,
+        integer_macs=integer_macs(out_path, (1, *calibration.shape[1:])),
     )

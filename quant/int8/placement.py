@@ -1,4 +1,5 @@
-"""Where a network computes on integers: which operators gain from it, which layers have weights, what stays in float.
+"""Where a network computes on integers: which operators gain from it, which layers have weights, what stays in float,
+and what fraction of the MACs of a file runs on integers.
 
 Its functions take ONNX graphs and give names of operators.
 """
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from tutelage.quant.files import read_graph
+from tutelage.records import InputError
+
+from .schemes.entry import QuantReport
 
 # Operators that gain from integers on CPUs. Softmax, LayerNormalization and the rest stay in float: their integer forms
 # are no faster and cost accuracy. Reshapes and pools stand here so that no float island is left between convolutions.
@@ -82,3 +86,54 @@ def count_operators(model: Any) -> tuple[int, tuple[str, ...]]:
         node.op_type for node in nodes if node.op_type not in OPERATORS or not any(i in dequantized for i in node.input)
     }
     return len(integer), tuple(sorted(kinds))
+
+
+def check_integer(report: QuantReport) -> None:
+    """Refuse, and remove, a file that is called int8 and computes nothing on integers. Raises InputError."""
+    if report.excluded or (report.integer_macs != 0.0 and report.num_quantized):
+        return  # layers that went back to float did so to hold a loss, and the report says which
+    report.path.unlink(missing_ok=True)
+    raise InputError(
+        f"{report.path.name} would be float: of its operators ({', '.join(report.float_operators) or 'no layer'}) none "
+        "runs on integers; quantize a network with Conv, Gemm or MatMul layers whose weights are constants"
+    )
+
+
+def integer_macs(path: Path, input_shape: tuple[int, ...]) -> float:
+    """Give the fraction of the MACs of an ONNX file's layers that ONNX Runtime computes on integers, 0 to 1.
+
+    A layer counts where image and weights come from integers (DequantizeLinear) and its result goes back to them or is
+    the network's output. `input_shape` is (batch, channels, height, width). A network without layers gives 0.
+    """
+    import onnx
+
+    model = read_graph(path)
+    for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, input_shape, strict=True):
+        dimension.dim_value = size
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {value.name: _shape(value) for value in (*graph.value_info, *graph.input, *graph.output)}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    total = integer = 0
+    for node in graph.node:
+        if node.op_type not in LAYERS:
+            continue
+        macs = _macs(node, shapes)
+        total += macs
+        if all(name in makers and makers[name].op_type == "DequantizeLinear" for name in node.input[:2]):
+            integer += macs
+    return integer / total if total else 0.0
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim)
+
+
+def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Count one layer's MACs: outputs times the products that each sums (a convolution's weights of one channel)."""
+    out, weights = shapes.get(node.output[0], ()), shapes.get(node.input[1], ())
+    if node.op_type == "Conv":
+        return int(np.prod(out) * np.prod(weights[1:]))
+    entry = shapes.get(node.input[0], ())
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return int(np.prod(out) * (entry[0 if transposed else -1] if entry else 1))

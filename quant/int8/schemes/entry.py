@@ -46,6 +46,7 @@ class QuantReport(Record):
     float_operators: tuple[str, ...] = ()  # kinds of operators that were left in float
     excluded: tuple[str, ...] = ()  # operators kept in float on purpose, by name
     stem: tuple[str, ...] = ()  # the operators that read the image, where float is faster for them (placement.py)
+    integer_macs: float | None = None  # fraction of the layers' MACs that run on integers (placement.py); None: unknown
     trials: dict[str, float] = Field(default_factory=dict)  # method -> its figure on validation, where one was chosen
     num_learnt: int = 0  # activations whose range in the file is the one that training saw
 

@@ -26,6 +26,12 @@ def quantize(
         str | None, typer.Option("--device", help="Measure here, and keep the fastest of what holds --max-drop.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG or SVG of each layer's quantization noise.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--input", help="Tensor where the network starts, where a file has several inputs.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--output", help="Tensor of the classes' logits, where a file has several outputs.")
+    ] = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -46,5 +52,7 @@ def quantize(
     if picture is not None:
         check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from={"the model": model, "--out": out})
     with terminal.run_setting(workspace) as setting:
-        figures = quantizing.quantize_file(chosen, *setting, model=model, out=out, device=device, picture=picture)
+        figures = quantizing.quantize_file(
+            chosen, *setting, model=model, out=out, device=device, picture=picture, start=start or "", end=end or ""
+        )
     terminal.print_figures(figures, Console(), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ import numpy as np
 from tutelage.bench.devices.profiles import find_profile
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.remote import check_reachable
+from tutelage.files import model_bytes
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages.compress import calibration_images, quantize_for, scheme_for, validation
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
+from tutelage.quant.files import read_graph
+from tutelage.quant.int8.placement import check_integer
 from tutelage.quant.int8.schemes.entry import QuantReport
 from tutelage.quant.int8.schemes.registry import find_ranges
 from tutelage.quant.int8.sensitivity import draw_sensitivity, sensitivity
+from tutelage.quant.intake import fix_shape, prepare_model
 from tutelage.quant.run import run_onnx, run_openvino
 from tutelage.records import InputError, Measurement
 
@@ -37,11 +42,14 @@ def quantize_file(
     out: Path,
     device: str | None = None,
     picture: Path | None = None,
+    start: str = "",
+    end: str = "",
 ) -> dict[str, Any]:
     """Quantize an fp32 ONNX file for the runtime that `out` is for, and compare both on the validation split.
 
     The recipe says how (`quantize.method`, `max_drop`, ...). With `device`, of the choices of float layers that hold
     the allowed loss the fastest there is kept, and both files are measured. `picture`: where layers' noise is drawn.
+    `start` and `end` name the tensors between which the network lies, where the file holds more.
     """
     must_exist(model)
     runtime = _RUNTIMES.get(out.suffix)
@@ -51,7 +59,18 @@ def quantize_file(
     if picture is not None and scheme is not None:
         find_ranges(scheme.name)  # the noise that is drawn is that of its ranges
     ctx = open_context(recipe, workspace, report, threads)
-    channels, side, width = input_shape(model, ctx.size)
+    with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
+        usable = Path(folder) / model.name
+        prepare_model(model, usable, start=start, end=end)
+        return _quantize_usable(ctx, usable, model, out, runtime, device, picture)
+
+
+def _quantize_usable(
+    ctx: Context, usable: Path, model: Path, out: Path, runtime: str, device: str | None, picture: Path | None
+) -> dict[str, Any]:
+    """Quantize the usable form of `model`; bytes and messages are those of the file that was given."""
+    threads, report = ctx.threads, ctx.report
+    channels, side, width = input_shape(usable, ctx.size)
     if side != width or channels != ctx.channels:
         raise InputError(
             f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "
@@ -59,20 +78,36 @@ def quantize_file(
         )
     calibration = calibration_images(ctx, side)
     val = validation(ctx, side)
+    fix_shape(usable, (1, channels, side, width))
+    _check_classes(model, usable, ctx, val.ranking[:2])
     clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
     report("quantize", 0, 1)
     latency = _anchored(clock) if clock is not None else None
-    made = quantize_for(ctx, runtime, model, out, calibration, val, latency=latency)
+    made = quantize_for(ctx, runtime, usable, out, calibration, val, latency=latency)
+    check_integer(made)
+    made = made.model_copy(update={"fp32_bytes": model_bytes(model)})
     report("quantize", 1, 1)
-    figures = _figures(model, made, val.images, val.score, threads)
+    figures = _figures(usable, made, val.images, val.score, threads)
     if clock is not None:
-        measured = clock({"fp32": model, "int8": out})
+        measured = clock({"fp32": usable, "int8": out})
         figures |= {f"{name}_p50_ms": measured[name].p50_ms for name in ("fp32", "int8")}
     if picture is not None:
-        noise = sensitivity(model, calibration, val.ranking, method=made.method, threads=threads)
+        noise = sensitivity(usable, calibration, val.ranking, method=made.method, threads=threads)
         draw_sensitivity(noise, picture, kept=made.excluded)
         figures |= {"picture": str(picture), "noisiest_layer": noise.worst()[0].name}
     return figures
+
+
+def _check_classes(model: Path, usable: Path, ctx: Context, images: Any) -> None:
+    """Refuse a network whose output does not hold one value a class of the recipe's labels."""
+    outputs = run_onnx(usable, images, threads=ctx.threads)
+    classes = ctx.dataset.num_classes
+    if outputs.ndim != 2 or outputs.shape[1] != classes:
+        name = read_graph(usable).graph.output[0].name
+        raise InputError(
+            f"{model}: output {name} has the shape (n, {', '.join(map(str, outputs.shape[1:]))}), the recipe's labels "
+            f"have {classes} classes: name another tensor with --output, or give the --recipe of its data"
+        )
 
 
 def _clock(
@@ -130,5 +165,6 @@ def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], fl
         "largest_difference": float(np.abs(before - after).max()),
         "mean_difference": float(np.abs(before - after).mean()),
         "weight_bits": made.weight_bits,
+        "int8_macs_fraction": made.integer_macs,
         "float_layers": ", ".join(made.excluded) or "none",
     }

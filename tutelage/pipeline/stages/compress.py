@@ -26,6 +26,7 @@ from tutelage.quant.int8.choose import quantize_best
 from tutelage.quant.int8.mixed import Latency, quantize_mixed
 from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.quant.int8.openvino_ptq import Control, quantize_openvino
+from tutelage.quant.int8.placement import check_integer
 from tutelage.quant.int8.saturation import weight_bits
 from tutelage.quant.int8.schemes.entry import QuantReport, Scheme
 from tutelage.quant.int8.schemes.registry import SCHEMES
@@ -118,6 +119,7 @@ def quantized(
             if fp32.suffix == ".onnx":
                 out = fp32.with_suffix(".int8.xml" if runtime == "openvino" else ".int8.onnx")
                 report = quantize_for(ctx, runtime, fp32, out, calibration, val, learnt=learnt)
+                check_integer(report)
                 scheme, made = report.scheme, report_details(report)
             else:
                 chosen = scheme_for(ctx.recipe.quantize.method, runtime, fp32.suffix)
@@ -284,6 +286,7 @@ def report_details(report: QuantReport) -> dict[str, Any]:
     names = (
         "method", "num_calibration", "calibration_sha256", "activation_type", "weight_type", "weight_bits",
         "per_channel", "float_operators", "excluded", "stem", "trials", "size_ratio", "num_quantized", "num_learnt",
+        "integer_macs",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 

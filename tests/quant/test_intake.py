@@ -1,0 +1,130 @@
+"""ONNX files of other exporters: brought into the form that is quantized, or refused with the tensor or node named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.quant.int8.placement import check_integer, integer_macs
+from tutelage.quant.intake import fix_shape, prepare_model
+from tutelage.quant.run import run_onnx
+from tutelage.records import InputError
+
+RNG = np.random.default_rng(0)
+W = {"w0": (8, 4, 3, 3), "w1": (5, 8), "b1": (5,)}  # 36 products: no stem that stays in float
+WIDE = {"logits": 5, "f": 8}
+IMAGES = RNG.standard_normal((4, 4, 8, 8)).astype(np.float32)
+
+
+def net(
+    path: Path, *, opset: int = 17, named: bool = True, dtype: Any = np.float32, kind: int = TensorProto.FLOAT,
+    shape: tuple[object, ...] = ("n", 4, 8, 8), before: tuple[Any, ...] = (), outputs: tuple[str, ...] = ("logits",),
+    entries: tuple[Any, ...] = (), listed: bool = False,
+) -> Path:  # fmt: skip
+    """Write convolution, pool, linear; `before` are nodes that make `x0` of `image`."""
+    weights = [
+        numpy_helper.from_array(np.random.default_rng(1).standard_normal(s).astype(dtype), n) for n, s in W.items()
+    ]
+    nodes = [
+        *before,
+        helper.make_node("Conv", ["x0" if before else "image", "w0"], ["c"], name="conv0" * named, pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["a"], name="relu0" * named),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"], name="pool" * named),
+        helper.make_node("Flatten", ["p"], ["f"], name="flat" * named),
+        helper.make_node("Gemm", ["f", "w1", "b1"], ["logits"], name="fc" * named, transB=1),
+    ]
+    inputs = [helper.make_tensor_value_info("image", kind, shape), *entries]
+    if listed:
+        inputs += [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in W.items()]
+    ends = [
+        helper.make_tensor_value_info(n, kind if dtype == np.float16 else TensorProto.FLOAT, [shape[0], WIDE[n]])
+        for n in outputs
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "net", inputs, ends, weights), opset_imports=[helper.make_opsetid("", opset)]
+    )
+    model.ir_version = 3 if listed else 8
+    onnx.save_model(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options", [{"named": False}, {"opset": 9}, {"opset": 11, "listed": True}, {"shape": (2, 4, 8, 8)}, {}]
+)
+def test_what_can_be_brought_there_computes_the_same_and_becomes_int8(options: dict[str, Any], tmp_path: Path):
+    path, usable, int8 = net(tmp_path / "net.onnx", **options), tmp_path / "usable.onnx", tmp_path / "int8.onnx"
+    prepare_model(path, usable)
+    np.testing.assert_allclose(run_onnx(usable, IMAGES), run_onnx(path, IMAGES), rtol=1e-5, atol=1e-6)
+    model = onnx.load(usable)
+    names = [node.name for node in model.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+    report = quantize_onnx(usable, int8, IMAGES)
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(int8).graph.node}
+    assert report.integer_macs == 1.0
+    check_integer(report)
+
+
+def test_macs_on_integers_are_counted_by_hand(tmp_path: Path):
+    """8 x 8 outputs of 8 channels times 36 products, and 5 outputs times 8: the linear layer is left in float."""
+    int8 = tmp_path / "int8.onnx"
+    quantize_onnx(net(tmp_path / "net.onnx"), int8, IMAGES, exclude=["fc"])
+    convolution, linear = 64 * 8 * 36, 5 * 8
+    assert integer_macs(int8, (1, 4, 8, 8)) == pytest.approx(convolution / (convolution + linear))
+    assert integer_macs(tmp_path / "net.onnx", (1, 4, 8, 8)) == 0
+
+
+def test_a_file_that_stays_float_is_not_called_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Left without names, all nodes bear that of the stem, which stays in float, and so do they."""
+    monkeypatch.setitem(W, "w0", (8, 3, 3, 3))
+    int8, images = tmp_path / "int8.onnx", IMAGES[:, :3]
+    path = net(tmp_path / "net.onnx", named=False, shape=("n", 3, 8, 8))
+    report = quantize_onnx(path, int8, images)
+    assert report.integer_macs == 0
+    with pytest.raises(InputError, match=r"int8\.onnx would be float: of its operators \(.*Conv"):
+        check_integer(report)
+    assert not int8.exists()
+    prepare_model(path, tmp_path / "usable.onnx")
+    assert (quantize_onnx(tmp_path / "usable.onnx", int8, images).integer_macs or 0) > 0
+
+
+CAST = (helper.make_node("Cast", ["image"], ["x0"], name="cast", to=TensorProto.FLOAT),)
+TURN = (helper.make_node("Transpose", ["image"], ["x0"], name="turn", perm=[0, 3, 1, 2]),)
+AGE = (helper.make_tensor_value_info("age", TensorProto.FLOAT, ["n", 1]),)
+MIX = (helper.make_node("Mul", ["image", "age"], ["x0"], name="mix"),)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": TensorProto.UINT8, "before": CAST}, "takes image as uint8, read by Cast cast: .*--input x0"),
+        ({"kind": TensorProto.FLOAT16, "dtype": np.float16}, "takes image as float16, read by Conv conv0"),
+        ({"shape": ("n", 8, 8, 4), "before": TURN}, r"image \(n, 8, 8, 4\), channels last .*--input x0"),
+        ({"entries": AGE, "before": MIX}, r"2 inputs \(image \(n, 4, 8, 8\), age \(n, 1\)\)"),
+        ({"outputs": ("logits", "f")}, r"2 outputs \(logits .*, f .*\): name that of the classes with --output"),
+    ],
+)
+def test_what_cannot_is_refused_by_name(options: dict[str, Any], message: str, tmp_path: Path):
+    with pytest.raises(InputError, match=message) as caught:
+        prepare_model(net(tmp_path / "net.onnx", **options), tmp_path / "out.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_taken_between_two_tensors(tmp_path: Path):
+    path = net(tmp_path / "net.onnx", kind=TensorProto.UINT8, before=CAST, outputs=("f", "logits"))
+    prepare_model(path, tmp_path / "out.onnx", start="x0", end="logits")
+    plain = net(tmp_path / "plain.onnx")
+    np.testing.assert_allclose(run_onnx(tmp_path / "out.onnx", IMAGES), run_onnx(plain, IMAGES), rtol=1e-6)
+    with pytest.raises(InputError, match=r"--output nothing: .* has no tensor of that name; its own are f, logits"):
+        prepare_model(path, tmp_path / "out.onnx", end="nothing")
+
+
+def test_free_sides_are_fixed_and_the_batch_stays_free(tmp_path: Path):
+    path = net(tmp_path / "net.onnx", shape=("n", 4, "h", "w"))
+    fix_shape(path, (1, 4, 8, 8))
+    dims = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value or d.dim_param for d in dims] == ["n", 4, 8, 8]
