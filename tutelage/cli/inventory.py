@@ -57,7 +57,7 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"problem: {problem}" for problem in report.problems]
     if report.ok:
-        read_so = f"a run can read it, as the {len(report.notes)} notes say" if report.notes else "no problem found"
+        read_so = "a run can read it, as the notes say" if report.notes else "no problem found"
         lines.append(read_so)
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 

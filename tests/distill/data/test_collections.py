@@ -1,5 +1,6 @@
 """The public collections, on made pictures laid out on disk exactly as the real sets are."""
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -149,6 +150,11 @@ def test_padchest(tmp_path: Path) -> None:
     assert dark.notes[-1].endswith("state the range of the data set, e.g. data.options.range: [0, 4095]")
     assert set(data.groups[data.splits["train"]]).isdisjoint(data.groups[data.splits["test"]])
     assert check_path(tmp_path).kind == "padchest"
+    table = tmp_path / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+    table.with_name(f"{table.name}.gz").write_bytes(gzip.compress(table.read_bytes()))
+    table.unlink()  # it is shipped packed
+    packed = load_dataset("padchest", path=tmp_path, size=16, options=options)
+    assert packed.manifest == data.manifest
     with pytest.raises(InputError, match=r"label 'pnemonia' is in no row of .*: did you mean 'pneumonia'"):
         load_dataset("padchest", path=tmp_path, size=16, options={"labels": ["pnemonia", "mass"]})
 
