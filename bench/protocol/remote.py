@@ -10,6 +10,7 @@ watchdog ends one that hangs. Host keys are checked; passwords and keys are left
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import shlex
 import subprocess
@@ -24,7 +25,10 @@ from tutelage.bench.runtimes.registry import adapter_files, find_runtime
 from tutelage.bench.runtimes.runner import processor
 from tutelage.records import DeviceProfile, InputError
 
+from .host import available_cores
 from .worker import RUNNER, Launcher, ModelFile, launch_local
+
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 15
 COPY_SECONDS = 300
@@ -46,6 +50,11 @@ def check_reachable(device: DeviceProfile) -> None:
         )
     if device.local:
         check_processor(device, processor(), "this machine")
+        if device.threads > available_cores():
+            log.warning(
+                "device %s asks for %d threads, this process may use %d cores: its times are not those of %d threads",
+                device.name, device.threads, available_cores(), device.threads,
+            )  # fmt: skip
 
 
 def check_processor(device: DeviceProfile, found: str, where: str) -> None:

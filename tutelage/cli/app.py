@@ -62,6 +62,10 @@ def main() -> None:
     except _USAGE_ERROR as error:
         _tell_usage(error)
     except OSError as error:  # a disk that is full, a file that may not be read or written
+        if error.filename is None and "temporary directory" in str(error.strerror):  # what tempfile raises
+            _exit_with(
+                f"{error.strerror}: make room there, or set TMPDIR to a folder that can be written", EXIT_BAD_INPUT
+            )
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         _exit_with(f"{error.filename or 'the disk'}: {error.strerror}", EXIT_BAD_INPUT)

@@ -1,11 +1,14 @@
 """CPU quotas of cgroup v1 and v2, from the process's own group up to what is mounted."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from tutelage.bench.protocol import host
+from tutelage.bench.protocol import host, remote
 from tutelage.bench.protocol.cgroup import cpu_quota
+from tutelage.cli import app as cli
+from tutelage.records import DeviceProfile
 
 
 @pytest.fixture
@@ -62,3 +65,26 @@ def test_threads_follow_the_quota_and_are_at_least_one(monkeypatch: pytest.Monke
 
 def test_no_files_are_no_quota(tmp_path: Path):
     assert cpu_quota(tmp_path / "absent") is None
+
+
+def test_a_profile_that_asks_for_more_threads_than_there_are_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(remote, "available_cores", lambda: 2)
+    remote.check_reachable(DeviceProfile(name="box", runtime="onnxruntime", threads=2))
+    assert not caplog.text
+    remote.check_reachable(DeviceProfile(name="box", runtime="onnxruntime", threads=8))
+    assert "box asks for 8 threads, this process may use 2 cores" in caplog.text
+
+
+def test_a_full_tmpdir_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """What tempfile raises where no folder can be written has no file name."""
+
+    def no_room(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(cli, "app", no_room)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert "No usable temporary directory found in ['/tmp']: make room there, or set TMPDIR" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tutelage.bench.protocol.cgroup import cpu_quota
 from tutelage.bench.protocol.spread import latency_bounds
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.page.build import build_page
@@ -239,6 +240,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES},
         "cpu": device.profile.cpu_model,
+        "cpu_quota": cpu_quota() if device.profile.local else None,  # cores, where a container limits them
     }
     if one.second is not None:
         details["second_test"] = one.second.to_dict()
