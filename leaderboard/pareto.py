@@ -229,6 +229,8 @@ def _groups(rows: Rows) -> list[NDArray[np.intp]]:
     if isinstance(rows, Sequence | Mapping):
         if isinstance(rows, Sequence):
             columns: list[Sequence[Any]] = [[getattr(row, name) for row in rows] for name in GROUP]
+        elif "comparable" in rows:  # the store's hash of these columns
+            columns = [rows["comparable"]]
         else:
             columns = [rows[name] for name in GROUP]
         return parted(columns, _former(rows))

@@ -147,7 +147,7 @@ def columns_to_rank(objectives: Sequence[str] | None = None) -> tuple[str, ...]:
     """Name what must be known of every row to say which are printed, in which order, and which are on the front."""
     ways = pareto.directions(objectives) if objectives else {}
     bounds = [f"{name}{end}" for name in with_interval(ways) for end in ("_lo", "_hi")]
-    names = ("row_id", *pareto.GROUP, "runtime", "scheme", *pareto.QUALITY, *pareto.COSTS, *ways, *bounds)
+    names = ("row_id", "comparable", *pareto.GROUP, "runtime", "scheme", *pareto.QUALITY, *pareto.COSTS, *ways, *bounds)
     return tuple(dict.fromkeys(names))
 
 
@@ -195,8 +195,9 @@ def _shown(
 def _order(found: Columns) -> list[int]:
     """Keep comparable rows together; inside, best AUC (else accuracy) first, rows without either last."""
     names = ("dataset", "device", *(name for name in pareto.GROUP if name not in ("dataset", "device")))
-    grounds = list(zip(*(found[name] for name in names), strict=True))
-    ordered = sorted(set(grounds), key=lambda ground: tuple(map(str, ground)))
+    grounds = found["comparable"] if "comparable" in found else list(zip(*(found[name] for name in names), strict=True))
+    first = {ground: place for place, ground in reversed(list(enumerate(grounds)))}
+    ordered = sorted(first, key=lambda ground: [str(found[name][first[ground]]) for name in names])
     rank = {ground: place for place, ground in enumerate(ordered)}
     auc = pareto.figures(found, "auc")
     quality = np.where(np.isnan(auc), pareto.figures(found, "accuracy"), auc)

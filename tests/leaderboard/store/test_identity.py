@@ -320,6 +320,9 @@ def test_the_frame_that_is_read_by_groups_says_what_the_other_says(tmp_path):
             assert plain[name].isna().tolist() == quick[name].isna().tolist(), name
             assert plain[name].dropna().tolist() == quick[name].dropna().tolist(), name
         assert pareto.on_front(plain) == pareto.on_front(quick) == [True] * len(rows)
+    by_group = store.columns(names=("comparable", *COMPARABLE))
+    assert by_group.pop("comparable") == [row.comparable for row in store.rows()]
+    assert by_group == store.columns(names=COMPARABLE)
     # The stored hash parts the rows as the columns themselves do.
     parts = {(row.comparable, *(getattr(row, name) for name in COMPARABLE)) for row in store.rows()}
     assert len(parts) == len({part[0] for part in parts}) == len({part[1:] for part in parts}) == 1 + len(OTHER)
