@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tutelage.records import InputError
+from tutelage.records import InputError, NotAvailableError
 
 from .files import read_graph
 
@@ -104,7 +104,7 @@ def require(package: str, extra: str = "") -> None:
     """Raise InputError with the command that installs a runtime which is not there."""
     if importlib.util.find_spec(package) is None:
         target = f"tutelage[{extra}]" if extra else package
-        raise InputError(f"{package} is not installed; install it with: pip install {target}")
+        raise NotAvailableError(f"{package} is not installed; install it with: pip install {target}")
 
 
 def first_line(error: BaseException) -> str:

@@ -12,6 +12,13 @@ class InputError(ValueError):
     """What a user gave cannot be used; the message is one line that names the value and the remedy (exit code 2)."""
 
 
+class NotAvailableError(InputError):
+    """What is needed is not there now and may be there later: a library, a network, memory, a device that is free.
+
+    It is never filed as the result of a stage.
+    """
+
+
 # Text that a user brings (measurements, a search, rows): a million lines fit, and nothing larger is read into memory.
 MAX_TEXT_BYTES = 256 * 1024 * 1024
 # A YAML file of a kilobyte can name itself a billion times over; a recipe or a profile has some hundred values.

@@ -24,6 +24,7 @@ from .inputs import MAX_TEXT_BYTES as MAX_TEXT_BYTES
 from .inputs import MAX_YAML_VALUES as MAX_YAML_VALUES
 from .inputs import InfeasibleBudgetError as InfeasibleBudgetError
 from .inputs import InputError as InputError
+from .inputs import NotAvailableError as NotAvailableError
 from .inputs import UnsteadyDeviceError as UnsteadyDeviceError
 from .inputs import bounded_text as bounded_text
 from .inputs import parsed_json as parsed_json

@@ -1,6 +1,7 @@
 """Convert ONNX files to what a runtime loads, by the converter that the runtime's entry names (`convert`).
 
-Converting takes longer than exporting, so results are kept by the content of the ONNX file and the input's shape.
+Converting takes longer than exporting, so results are kept by the content of the ONNX file, the input's shape and the
+converter's version.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ def converter_of(runtime: Runtime) -> Converter:
     return found
 
 
+def converter_version(runtime: Runtime) -> dict[str, str]:
+    """Give the version of a runtime's converter, by the `version` function of its module, if it has either."""
+    if not runtime.converter:
+        return {}
+    module = importlib.import_module(runtime.converter.partition(":")[0])
+    version: Callable[[], str] | None = getattr(module, "version", None)
+    return {} if version is None else {f"converter of {runtime.name}": version()}
+
+
 def convert(
     runtime: Runtime, conversions: Sequence[Conversion], kept: Path | None = None, done: Done | None = None
 ) -> None:
@@ -39,7 +49,8 @@ def convert(
     """
     suffix = runtime.suffixes[0]
     converter = converter_of(runtime)
-    stores = [_place(each, suffix, kept) for each in conversions]
+    version = converter_version(runtime)
+    stores = [_place(each, suffix, kept, version) for each in conversions]
     missing = [(each, store) for each, store in zip(conversions, stores, strict=True) if not store.is_file()]
     if missing:
         with TemporaryDirectory(dir=missing[0][1].parent, prefix=".converting.") as aside:
@@ -63,9 +74,9 @@ def _keep(new: Path, store: Path) -> None:
     sync(store.parent)
 
 
-def _place(conversion: Conversion, suffix: str, kept: Path | None) -> Path:
+def _place(conversion: Conversion, suffix: str, kept: Path | None, version: dict[str, str]) -> Path:
     if kept is None:
         return conversion.target
     kept.mkdir(parents=True, exist_ok=True)
-    content = hashlib.sha256(f"{model_digest(conversion.onnx)}{(conversion.shape, suffix)!r}".encode())
+    content = hashlib.sha256(f"{model_digest(conversion.onnx)}{(conversion.shape, suffix, version)!r}".encode())
     return kept / f"{content.hexdigest()[:24]}{suffix}"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tutelage.bench.protocol.host import thread_environment
 from tutelage.files import whole_file
-from tutelage.records import InputError
+from tutelage.records import InputError, NotAvailableError
 
 from .conversion import Conversion, Done
 
@@ -40,6 +40,11 @@ def converter_folder() -> Path:
     root = (Path(cache) if cache else Path.home() / ".cache") / "tutelage"
     made_of = f"{sys.version_info[:2]}\n{PINS.read_text()}".encode()
     return root / f"litert-converter-{hashlib.sha256(made_of).hexdigest()[:12]}"
+
+
+def version() -> str:
+    """Name the pins of the converter's environment."""
+    return converter_folder().name
 
 
 def converter_ready() -> bool:
@@ -110,7 +115,7 @@ def quantize_litert(source: Path, target: Path, images: NDArray[np.float32]) -> 
     try:
         from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
-        raise InputError("LiteRT int8 needs the quantizer: pip install 'tutelage[litert]'") from error
+        raise NotAvailableError("LiteRT int8 needs the quantizer: pip install 'tutelage[litert]'") from error
     from ai_edge_litert.interpreter import Interpreter
 
     if not len(images):
@@ -139,7 +144,9 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = (folder.parent / f"{folder.name}.lock").open("w")
     except OSError as error:
-        raise InputError(f"cannot write {folder.parent}: {error.strerror}; set XDG_CACHE_HOME to a folder") from error
+        raise NotAvailableError(
+            f"cannot write {folder.parent}: {error.strerror}; set XDG_CACHE_HOME to a folder"
+        ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -149,13 +156,17 @@ def _install(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"the LiteRT converter was not installed within {INSTALL_SECONDS} s: try again") from error
+        raise NotAvailableError(
+            f"the LiteRT converter was not installed within {INSTALL_SECONDS} s: try again"
+        ) from error
     if done.returncode:
         lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         reason = next(
             (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no reason"
         )
-        raise InputError(f"cannot make the LiteRT converter in {folder}: {reason}; it needs venv and a package index")
+        raise NotAvailableError(
+            f"cannot make the LiteRT converter in {folder}: {reason}; it needs venv and a package index"
+        )
 
 
 def _start(python: Path, share: Sequence[Conversion], log: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -188,7 +199,9 @@ def _take_answer(process: subprocess.Popen[str], log: Path, conversion: Conversi
     line = process.stdout.readline()
     if not line:
         lines = log.read_text(errors="replace").strip().splitlines()
-        raise InputError(f"the LiteRT converter ended at {conversion.onnx}: {lines[-1] if lines else 'no reason'}")
+        raise NotAvailableError(
+            f"the LiteRT converter ended at {conversion.onnx}: {lines[-1] if lines else 'no reason'}"
+        )
     error = json.loads(line).get("error")
     if error:
         raise InputError(f"{conversion.onnx} cannot be converted for LiteRT: {error}")

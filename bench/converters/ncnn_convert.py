@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tutelage.bench.protocol.host import thread_environment
 from tutelage.files import whole_file
-from tutelage.records import InputError
+from tutelage.records import InputError, NotAvailableError
 
 from .conversion import Conversion, Done
 
@@ -25,6 +26,14 @@ def convert_to_ncnn(conversions: Sequence[Conversion], done: Done | None = None)
             _convert(conversion, Path(folder))
         if done:
             done(number, len(conversions))
+
+
+def version() -> str:
+    """Give the version of pnnx, empty where it is not installed."""
+    try:
+        return importlib.metadata.version("pnnx")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _convert(conversion: Conversion, folder: Path) -> None:
@@ -41,8 +50,12 @@ def _convert(conversion: Conversion, folder: Path) -> None:
             env={**os.environ, **thread_environment(1)},
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"{conversion.onnx} was not converted for ncnn within {CONVERT_SECONDS} s") from error
+        raise NotAvailableError(f"{conversion.onnx} was not converted for ncnn within {CONVERT_SECONDS} s") from error
     graph, weights = folder / "net.ncnn.param", folder / "net.ncnn.bin"
+    if done.returncode < 0:  # ended by a signal: the host's memory, or somebody
+        raise NotAvailableError(
+            f"{conversion.onnx} was not converted for ncnn: pnnx ended by signal {-done.returncode}"
+        )
     if done.returncode or not graph.is_file():
         lines = f"{done.stdout}\n{done.stderr}".strip().splitlines()
         raise InputError(f"{conversion.onnx} cannot be converted for ncnn: {lines[-1] if lines else 'no reason'}")
@@ -60,5 +73,5 @@ def _pnnx() -> str:
     """Find pnnx's program in its package, without importing it."""
     found = importlib.util.find_spec("pnnx")
     if found is None or found.origin is None:
-        raise InputError("ncnn models are made by pnnx, which is not installed: pip install 'tutelage[ncnn]'")
+        raise NotAvailableError("ncnn models are made by pnnx, which is not installed: pip install 'tutelage[ncnn]'")
     return str(Path(found.origin).with_name("pnnx"))

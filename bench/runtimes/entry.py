@@ -80,13 +80,15 @@ class Runtime:
 
         Raises InputError for an unknown precision or suffix and for a broken file.
         """
-        from tutelage.records import InputError
+        from tutelage.records import InputError, NotAvailableError
 
         self.check(precision, path)
         try:
             adapter = self.adapter()
             adapter.prepare()
             run, effective = adapter.load(str(path), shape, threads, precision)
+        except (ImportError, OSError, MemoryError) as error:  # of this host at this moment, not of the file
+            raise NotAvailableError(f"{self.name} cannot load {path} now: {type(error).__name__}: {error}") from error
         except Exception as error:  # runtimes raise types of their own
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.name} cannot load {path}: {reason}") from error
@@ -94,10 +96,10 @@ class Runtime:
 
     def check(self, precision: str, path: Optional[Path] = None, *, here: bool = True) -> None:  # noqa: UP045
         """Refuse what it cannot do, before any process is started; `here`: it will run on this host."""
-        from tutelage.records import InputError
+        from tutelage.records import InputError, NotAvailableError
 
         if here and not self.installed():
-            raise InputError(f"runtime {self.name} is not installed: {self.remedy()}")
+            raise NotAvailableError(f"runtime {self.name} is not installed: {self.remedy()}")
         if precision not in self.precisions:
             raise InputError(f"precision {precision!r} is not of {self.name}: it runs {', '.join(self.precisions)}")
         if path is not None and path.suffix not in self.suffixes:

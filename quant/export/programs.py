@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.quant.files import write_whole
-from tutelage.records import InputError
+from tutelage.records import NotAvailableError
 
 from .normalise import normalise
 
@@ -38,13 +38,13 @@ def export_pte(model: nn.Module, path: Path, input_shape: Sequence[int], calibra
     """Write `model` as an ExecuTorch program for XNNPACK; with `calibration` (number, c, h, w) its operators are int8.
 
     int8 is per-channel symmetric weights and static activations by PT2E, input and output in float.
-    Raises InputError where ExecuTorch is not installed.
+    Raises NotAvailableError where ExecuTorch is not installed.
     """
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
     except ImportError as error:
-        raise InputError("ExecuTorch is not installed: pip install 'tutelage[executorch]'") from error
+        raise NotAvailableError("ExecuTorch is not installed: pip install 'tutelage[executorch]'") from error
     example = (torch.zeros(tuple(input_shape)),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

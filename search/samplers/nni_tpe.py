@@ -87,4 +87,4 @@ def _scalarised(points: Floats, weights: Floats) -> Floats:
     return total
 
 
-NNI_TPE = Strategy("nni-tpe", "NNI's TPE tuner (needs the extra nni)", _STARTUP, 10, propose, check_tuner)
+NNI_TPE = Strategy("nni-tpe", "NNI's TPE tuner (needs the extra nni)", _STARTUP, 10, propose, check_tuner, ("nni",))

@@ -64,3 +64,4 @@ class Strategy:
     batch: int
     propose: Propose
     check: Callable[[], None] = _available
+    distributions: tuple[str, ...] = ()  # that decide what it proposes, besides numpy, pymoo and scikit-learn

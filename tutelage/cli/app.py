@@ -17,12 +17,14 @@ from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceEr
 from .registry_help import RegistryCommand
 from .verbs import bench, bundle, data, device, distill, doctor, explain, quantize, run, search
 from .verbs import leaderboard as board
+from .verbs import workspace as stages
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.add_typer(device.app, name="device")
 app.add_typer(board.app, name="leaderboard")
 app.add_typer(data.app, name="data")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(stages.app, name="workspace")
 app.command()(run.run)
 app.command(cls=RegistryCommand)(search.search)
 app.command(cls=RegistryCommand)(distill.distill)

@@ -1,12 +1,14 @@
-"""`Context`, the input of every stage of a run: recipe, workspace, images and the loader that makes batches of them."""
+"""`Context`, an opened run: recipe, workspace and images; `run_stage`, which gives a computation its inputs only."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,20 +17,89 @@ from torch import Tensor
 
 from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.loader import Loader, tensors
-from tutelage.distill.data.registry import Dataset, load_dataset
+from tutelage.distill.data.registry import DATASETS, Dataset, load_dataset
 from tutelage.distill.training.train import TrainSchedule
 from tutelage.progress import Report
+from tutelage.quant.files import sha256_of
 from tutelage.quant.int8.calibration import draw_by_class
-from tutelage.records import InputError, Student
+from tutelage.records import InputError, Student, content_id
 
+from .keys.stage_inputs import AugmentInput, FileInput, ImagesInput, StageInputs
 from .recipe import Recipe
 from .sections import TrainSection
-from .workspace import Workspace
+from .workspace import Stage, Workspace
+
+
+class Opened:
+    """What an opened run and the computation of a stage have in common: the images, held in memory, and the workspace.
+
+    threads: how many torch and the runtimes may use. It changes how long a stage takes and is in no key.
+    """
+
+    workspace: Workspace
+    dataset: Dataset
+    report: Report
+    threads: int
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.dataset.channels
+
+    @property
+    def size(self) -> int:
+        return self.dataset.size
+
+    def resolution(self, student: Student) -> int:
+        """Give the input size in pixels of a network: its resolution gene, or the data's size."""
+        return student.arch.r if student.arch is not None else self.size
+
+    def loader(self, augment: AugmentInput, batch_size: int, *, seed: int, resolution: int | None = None) -> Loader:
+        """Make the training loader: shuffled, augmented, the same batches for the same seed."""
+        return Loader(
+            self.dataset,
+            "train",
+            batch_size,
+            resolution,
+            augment=augment.name,
+            augment_variants=augment.variants,
+            shuffle=True,
+            drop_last=True,
+            seed=seed,
+        )
+
+    def draw(self, name: str, number: int, seed: int) -> NDArray[np.int64]:
+        """Draw `number` positions in a split by class, ascending, the same ones for the same seed.
+
+        Splits may be sorted by class: a choice that is made on the first images of one is made on one class.
+        """
+        labels = self.dataset.labels[self.dataset.indices(name)]
+        return draw_by_class(None, labels, number, np.random.default_rng(seed))
+
+    def split(
+        self, name: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give the images and labels of a split (or those at `positions` in it), normalised and not augmented."""
+        images, labels, _ = tensors(self.dataset, name, resolution, positions)
+        return images, labels
 
 
 @dataclass(frozen=True)
-class Context:
-    """One run: `dataset` is loaded once and held in memory, `threads` is what torch may use."""
+class Resources(Opened):
+    """What the computation of a stage has besides its inputs: the images that they name, and no recipe."""
+
+    workspace: Workspace
+    dataset: Dataset
+    report: Report
+    threads: int
+
+
+@dataclass(frozen=True)
+class Context(Opened):
+    """One run: its recipe, and what was opened for it."""
 
     recipe: Recipe
     workspace: Workspace
@@ -38,68 +109,58 @@ class Context:
     # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
     trained: Callable[[Sequence[Student]], None] = lambda seeds: None
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.dataset.class_names)
+    @cached_property
+    def recipe_values(self) -> dict[str, Any]:
+        """Give the recipe as JSON-able values, to be filed beside the inputs of stages."""
+        return self.recipe.model_dump(mode="json")
 
     @property
-    def channels(self) -> int:
-        return self.recipe.data.channels
+    def resources(self) -> Resources:
+        return Resources(self.workspace, self.dataset, self.report, self.threads)
 
-    @property
-    def size(self) -> int:
-        return self.recipe.data.size
-
-    def resolution(self, student: Student) -> int:
-        """Give the input size in pixels of a network: its resolution gene, or the data's size."""
-        return student.arch.r if student.arch is not None else self.size
-
-    @property
-    def data_key(self) -> dict[str, Any]:
-        """What identifies the images, their split and their augmentation in a stage's inputs."""
+    @cached_property
+    def images_input(self) -> ImagesInput:
+        """Give what identifies the images and their splits in the inputs of a stage."""
         section = self.recipe.data
-        plugin = AUGMENTATIONS.origin(section.augment)
-        return {
-            "manifest": self.dataset.manifest,
-            "size": section.size,
-            "channels": section.channels,
-            "augment": f"{section.augment} of {plugin}" if plugin else section.augment,
-            "variants": section.augment_variants,
-        }
-
-    def seed(self, *names: object) -> int:
-        """Derive a seed for one purpose, so that adding a stage does not shift another's draws."""
-        text = repr((self.recipe.seed, *names))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-    def loader(self, batch_size: int, *, seed: int, resolution: int | None = None) -> Loader:
-        """Make the training loader: shuffled, augmented, the same batches for the same seed."""
-        return Loader(
-            self.dataset,
-            "train",
-            batch_size,
-            resolution,
-            augment=self.recipe.data.augment,
-            augment_variants=self.recipe.data.augment_variants,
-            shuffle=True,
-            drop_last=True,
-            seed=seed,
+        fits = "fit" in DATASETS.find(section.dataset).all_options
+        groups = hashlib.sha256("\0".join(self.dataset.groups.tolist()).encode()).hexdigest()
+        return ImagesInput(
+            digest=content_id([self.dataset.identity, groups]),
+            size=self.size,
+            channels=self.channels,
+            fit=str(section.options.get("fit", "squash")) if fits else None,
         )
 
-    def draw(self, name: str, number: int, purpose: str) -> NDArray[np.int64]:
-        """Draw `number` positions in a split by class, ascending, the same ones for the same purpose and seed.
+    @property
+    def augment_input(self) -> AugmentInput:
+        """Give what identifies the augmentation of training images in the inputs of a stage."""
+        section = self.recipe.data
+        origin = AUGMENTATIONS.origin(section.augment)
+        return AugmentInput(name=section.augment, origin=str(origin or ""), variants=section.augment_variants)
 
-        Splits may be sorted by class: a choice that is made on the first images of one is made on one class.
-        """
-        labels = self.dataset.labels[self.dataset.indices(name)]
-        return draw_by_class(None, labels, number, np.random.default_rng(self.seed(purpose)))
+    def seed(self, *names: object) -> int:
+        """Derive a seed of this run for one purpose, see `derived_seed`."""
+        return derived_seed(self.recipe.seed, *names)
 
-    def split(
-        self, name: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Give the images and labels of a split (or those at `positions` in it), normalised and not augmented."""
-        images, labels, _ = tensors(self.dataset, name, resolution, positions)
-        return images, labels
+
+Inputs = TypeVar("Inputs", bound=StageInputs)
+Compute = Callable[[Inputs, Resources, Path], dict[str, Any]]
+
+
+def run_stage(ctx: Context, inputs: Inputs, compute: Compute[Inputs]) -> Stage:
+    """Give the stage of `inputs`, doing `compute(inputs, resources, folder)` only if it was never finished.
+
+    `compute` is a function of a module: one that closes over the recipe could read what the key does not hold.
+    """
+    assert inspect.isfunction(compute), f"{compute} is no function of a module"
+    assert compute.__closure__ is None, f"{compute} closes over {compute.__code__.co_freevars}"
+    work = partial(compute, inputs, ctx.resources)
+    return ctx.workspace.run(inputs, work, ctx.recipe_values)
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """Derive a seed for one purpose, so that adding a stage does not shift another's draws."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:4], "big")
 
 
 def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Context:
@@ -155,8 +216,9 @@ def file_hash(path: Path | None) -> str:
     if path is None:
         return ""
     check_file(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path)
+
+
+def weights_input(path: Path | None) -> FileInput | None:
+    """Give a file of weights that a recipe names as an input of a stage."""
+    return None if path is None else FileInput(sha256=file_hash(path), path=str(path.expanduser().absolute()))

@@ -7,10 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from tutelage.distill.teachers.weights import load_exactly
-from tutelage.pipeline.stages.compress import calibration_images
-from tutelage.pipeline.stages.train import fit
+from tutelage.pipeline.stages.qat import QatInputs, prepared
+from tutelage.pipeline.stages.training import TrainingInputs, fit
 from tutelage.progress import silent
-from tutelage.quant.int8.qat import prepare_qat
 
 from . import networks
 from .context import Context, open_context
@@ -33,22 +32,15 @@ def follow(recipe: Recipe, workspace: Path, threads: int) -> bool:
         ctx = ctx or open_context(recipe, Workspace(workspace), silent, threads)
         model = _build(ctx, training)
         load_exactly(model, weights, "what the leader sent")
-        fit(
-            ctx,
-            training.student,
-            model,
-            training.section,
-            training.teachers,
-            training.checkpoint,
-            seeds=training.seeds,
-            rounding=training.rounding,
-        )
+        fit(_inputs(training), ctx, model, training.checkpoint)
     return True
 
 
 def _build(ctx: Context, training: Training) -> nn.Module:
-    if not training.rounding:
-        return networks.build(ctx, training.student)
-    images = calibration_images(ctx, ctx.resolution(training.student))
-    prepared: nn.Module = prepare_qat(networks.load(ctx, training.student), images)
-    return prepared
+    inputs = _inputs(training)
+    return prepared(inputs, ctx) if isinstance(inputs, QatInputs) else networks.build(ctx, inputs.network.student)
+
+
+def _inputs(training: Training) -> TrainingInputs:
+    assert isinstance(training.inputs, TrainingInputs), training
+    return training.inputs

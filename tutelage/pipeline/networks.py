@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,53 +15,53 @@ from tutelage.records import Artifact, InputError, Student
 from tutelage.search.costs.counts import count
 from tutelage.search.supernet import build_arch
 
-from .context import Context, file_hash
+from .context import Opened, file_hash
 
 WEIGHTS = "weights.safetensors"
 
 
-def build(ctx: Context, student: Student, *, seed: int = 0) -> nn.Module:
+def build(here: Opened, student: Student, *, seed: int = 0) -> nn.Module:
     """Build the network of a record with fresh weights."""
     if student.arch is not None:
-        model = build_arch(student.arch, ctx.num_classes, ctx.channels, seed=seed)
+        model = build_arch(student.arch, here.num_classes, here.channels, seed=seed)
     else:
         model = build_teacher(
-            student.library_name, ctx.num_classes, ctx.channels, resolution=ctx.size, seed=seed, **student.options
+            student.library_name, here.num_classes, here.channels, resolution=here.size, seed=seed, **student.options
         )
     return model if student.pruned is None else apply_shapes(model, student.pruned.shapes)
 
 
-def load(ctx: Context, student: Student) -> nn.Module:
+def load(here: Opened, student: Student) -> nn.Module:
     """Build the network of a record with the weights it was filed with, in evaluation mode."""
     if student.weights is None:
         raise InputError(f"{student.model} has no weights filed")
-    path = ctx.workspace.path / student.weights.path
+    path = here.workspace.path / student.weights.path
     if file_hash(path) != student.weights.sha256:
         raise InputError(f"{path} is not the file that was written (its hash differs): delete its folder and run again")
-    model = build(ctx, student)
+    model = build(here, student)
     load_exactly(model, load_file(path), str(path))
     return model.eval()
 
 
-def file_weights(ctx: Context, model: nn.Module, folder: Path) -> Artifact:
+def file_weights(here: Opened, model: nn.Module, folder: Path) -> Artifact:
     """Write the weights as safetensors into a stage's folder and give their record."""
     path = folder / WEIGHTS
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return Artifact(
-        kind="weights", path=ctx.workspace.relative(path), sha256=file_hash(path), size_bytes=path.stat().st_size
+        kind="weights", path=here.workspace.relative(path), sha256=file_hash(path), size_bytes=path.stat().st_size
     )
 
 
-def costs(ctx: Context, student: Student) -> dict[str, int]:
+def costs(here: Opened, student: Student) -> dict[str, int]:
     """Count parameters and multiply-accumulates (convolutions, linear layers, matmul and attention) at the data's size.
 
     Architectures of a space are counted from their genes; other networks by torch's FlopCounterMode / 2.
     """
     if student.subnet is not None:
-        counted = count([student.subnet], ctx.num_classes, ctx.channels)
+        counted = count([student.subnet], here.num_classes, here.channels)
         return {"params": int(counted.params[0]), "macs": int(counted.macs[0])}
-    side = ctx.resolution(student)
-    return count_module(build(ctx, student), (1, ctx.channels, side, side))
+    side = here.resolution(student)
+    return count_module(build(here, student), (1, here.channels, side, side))
 
 
 def count_module(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
@@ -74,8 +73,3 @@ def count_module(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
         model(torch.zeros(shape))
     params = sum(parameter.numel() for parameter in model.parameters())
     return {"params": params, "macs": counter.get_total_flops() // 2}
-
-
-def record(data: dict[str, Any]) -> Student:
-    """Read a student back from a stage's result."""
-    return Student.from_dict(data)

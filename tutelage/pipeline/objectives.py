@@ -1,38 +1,48 @@
 """Objectives of a search, read from their names in a recipe: `read_objectives`, `objectives_of`, `weighed_devices`.
 
 The names are `error`, `error@int8`, `latency_ms@DEVICE`, `latency_ms@DEVICE:int8` and those of counts. A device at int8
-has its own profile, measured on int8 blocks and networks. Error at int8 is that of the extracted subnet, exported,
-quantized after training (PTQ) and run by the runtime: the file that would be deployed, not a simulation.
+has its own profile, measured on int8 blocks and networks. Error at int8 is that of the file that the recipe would
+deploy: the extracted subnet, exported, quantized after training (PTQ) by `quantize.method` within `quantize.max_drop`,
+and run by the runtime.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.pipeline.operations.devices import int8_block_runtimes
-from tutelage.pipeline.stages.supernet import Supernet
+from tutelage.pipeline.stages.quantization import (
+    Quantization,
+    Validation,
+    calibration_images,
+    quantized_file,
+    validation,
+)
+from tutelage.pipeline.stages.training import SupernetInput
 from tutelage.quant.export.onnx_export import export_onnx
-from tutelage.quant.int8.calibration import draw_by_class
-from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
-from tutelage.quant.run import run_onnx
-from tutelage.records import Arch, InputError
+from tutelage.records import Arch, InputError, NotAvailableError
 from tutelage.search.objectives import COUNTS, Objective, Score
 from tutelage.search.spaces.space import Space
 from tutelage.search.supernet import extract
-from tutelage.search.supernet.scoring import recalibrate_bn, score_logits, score_subnets
+from tutelage.search.supernet.scoring import recalibrate_bn, resize, score_logits, score_subnets
 
-from .context import Context
+from .context import Context, Opened, derived_seed
 from .device import Device, open_device
 from .recipe import Recipe
+from .runtime_files import answers, runtime_file
+
+log = logging.getLogger(__name__)
 
 ERROR, LATENCY, INT8 = "error", "latency_ms@", "int8"
 
@@ -61,6 +71,11 @@ def read_objectives(recipe: Recipe) -> tuple[Named, ...]:
     errors = [name for name in names if name.split("@")[0] == ERROR]
     if len(errors) != 1 or len(set(names)) < len(names):
         raise InputError(f"search.objectives {list(names)}: name each once, and one of {ERROR}, {ERROR}@{INT8}")
+    return named_objectives(names)
+
+
+def named_objectives(names: Sequence[str]) -> tuple[Named, ...]:
+    """Read the names of objectives that were checked before."""
     return tuple(_named(name) for name in names)
 
 
@@ -115,84 +130,94 @@ def latency_name(device: Device) -> str:
     return f"{LATENCY}{device.name}"
 
 
-def objectives_of(ctx: Context, devices: Sequence[Device], error: Score) -> tuple[Objective, ...]:
-    """List what is weighed, in the recipe's order.
+def objectives_of(names: Sequence[Named], devices: Sequence[Device], error: Score) -> tuple[Objective, ...]:
+    """List what is weighed, in the order of `names`.
 
     Latency is the upper end of the model's interval at the device's risk, so that a budget is kept even where the
     model is unsure.
     """
-    latencies = {latency_name(device): device for device in devices}
+    latencies = {latency_name(device): upper_latency(device.model, device.risk) for device in devices}
+    return objectives_by(names, latencies, error)
+
+
+def objectives_by(names: Sequence[Named], latencies: Mapping[str, Score], error: Score) -> tuple[Objective, ...]:
+    """List objectives by their names; `latencies` predicts each that is named on a device."""
     found = []
-    for one in read_objectives(ctx.recipe):
+    for one in names:
         if one.figure == ERROR:
             found.append(Objective(one.name, "min", error, cheap=False))
         elif one.device:
-            found.append(Objective(one.name, "min", _upper_latency(latencies[one.name])))
+            found.append(Objective(one.name, "min", latencies[one.name]))
         else:
             found.append(Objective(one.name))
     return tuple(found)
 
 
-def scorer(ctx: Context, supernet: Supernet) -> Score:
-    """Make the expensive objective: error on validation images with inherited weights and recalibrated BN."""
-    net = supernet.load(ctx)
-    side = max(supernet.space.resolutions)
-    images, labels = ctx.split("val", side)
-    batch = ctx.recipe.supernet.batch_size
-    train_images, train_labels = ctx.split("train", side)
-    rng = np.random.default_rng(ctx.seed("recalibration"))
-    drawn = rng.permutation(len(train_images))[: batch * ctx.recipe.search.calibration_batches]
-    chosen = train_images[np.sort(drawn)]
-    calibration = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-    if any(one.figure == ERROR and one.int8 for one in read_objectives(ctx.recipe)):
-        seen = train_images[calibration_places(ctx, train_images, train_labels)]
+def int8_runtime(recipe: Recipe, devices: Sequence[Device]) -> str:
+    """Name the runtime whose int8 file `error@int8` is of: a device's that is weighed at int8, else the first one's."""
+    weighed = [device.profile.runtime for device in devices if device.profile.precision == INT8]
+    runtimes = [*weighed, *(device.profile.runtime for device in devices), *(one.runtime for one in recipe.devices)]
+    runtime = next(iter(runtimes), "onnxruntime")
+    if INT8 not in find_runtime(runtime).precisions:
+        raise InputError(f"{ERROR}@{INT8}: {runtime} has no int8 here: name a device of another runtime first")
+    return runtime
 
-        def score_int8(archs: Sequence[Arch]) -> NDArray[np.float64]:
-            return np.array([_int8_error(ctx, net, arch, calibration, seen, images, labels) for arch in archs])
 
-        return score_int8
+class Subnets:
+    """Subnets of a trained supernet as a search scores them: recalibrated, and their int8 files."""
 
-    def score(archs: Sequence[Arch]) -> NDArray[np.float64]:
-        multi_label = ctx.dataset.multi_label
-        scores = score_subnets(net, archs, calibration, images, labels, multi_label=multi_label, workers=ctx.threads)
+    def __init__(self, here: Opened, supernet: SupernetInput, batch_size: int, num_batches: int, seed: int) -> None:
+        """Load the supernet. BN is recalibrated on `num_batches` of `batch_size` training images for each subnet."""
+        self._here, self._seed = here, seed
+        self.net, self.side = supernet.load(here), max(supernet.resolutions)
+        train_images = here.split("train", self.side)[0]
+        rng = np.random.default_rng(derived_seed(seed, "recalibration"))
+        chosen = train_images[np.sort(rng.permutation(len(train_images))[: batch_size * num_batches])]
+        self.calibration = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+        self._images: dict[int, tuple[NDArray[np.float32], Validation]] = {}
+
+    def errors(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
+        """Give the validation error of each subnet with inherited weights and recalibrated BN."""
+        images, labels = self._here.split("val", self.side)
+        scores = score_subnets(
+            self.net, archs, self.calibration, images, labels,
+            multi_label=self._here.dataset.multi_label, workers=self._here.threads,
+        )  # fmt: skip
         return np.array([value.error for value in scores])
 
-    return score
+    def int8_errors(self, archs: Sequence[Arch], how: Quantization, runtime: str) -> NDArray[np.float64]:
+        """Give the validation error of each subnet's int8 file, made as the recipe deploys it; 1 where none is made."""
+        return np.array([self._int8_error(arch, how, runtime) for arch in archs])
 
+    def int8_file(self, arch: Arch, how: Quantization, runtime: str, folder: Path) -> Path:
+        """Write the int8 file of a subnet into `folder`, by the recipe's method and within its `max_drop`."""
+        subnet = self._recalibrated(arch)
+        if arch.r not in self._images:
+            images = calibration_images(self._here, arch.r, how.calibration_images, self._seed)
+            self._images[arch.r] = images, validation(self._here, arch.r, self._seed)
+        calibration, val = self._images[arch.r]
+        onnx = folder / f"{arch.id}.onnx"
+        export_onnx(subnet, onnx, (1, self._here.channels, arch.r, arch.r), check=False)
+        fp32 = runtime_file(self._here, runtime, subnet, onnx, arch.r)
+        return quantized_file(self._here, how, runtime, subnet, fp32, arch.r, calibration, val)[1]
 
-def calibration_places(ctx: Context, images: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    """Draw the calibration images of the search by class, as many as the recipe quantizes with."""
-    rng = np.random.default_rng(ctx.seed("calibration"))
-    return draw_by_class(images, labels.numpy(), ctx.recipe.quantize.calibration_images, rng)
+    def _recalibrated(self, arch: Arch) -> torch.nn.Module:
+        subnet = extract(self.net, arch)
+        recalibrate_bn(subnet, [resize(batch, arch.r) for batch in self.calibration])
+        return subnet.eval()
 
-
-def export_int8(ctx: Context, net: torch.nn.Module, side: int, seen: Tensor, path: Path) -> None:
-    """Export a network and quantize it for ONNX Runtime with the calibration images `seen` (n, c, side, side)."""
-    with tempfile.TemporaryDirectory(prefix="tutelage-int8-") as folder:
-        fp32 = Path(folder) / "model.onnx"
-        export_onnx(net, fp32, (1, ctx.channels, side, side), check=False)
-        quantize_onnx(fp32, path, seen.numpy(), threads=ctx.threads)
-
-
-def _int8_error(
-    ctx: Context,
-    net: torch.nn.Module,
-    arch: Arch,
-    calibration: Sequence[Tensor],
-    seen: Tensor,
-    images: Tensor,
-    labels: Tensor,
-) -> float:
-    """Extract a subnet, recalibrate its BN, quantize it and run the int8 file on the validation images."""
-    from tutelage.search.supernet.scoring import resize
-
-    subnet = extract(net, arch)
-    recalibrate_bn(subnet, [resize(batch, arch.r) for batch in calibration])
-    with tempfile.TemporaryDirectory(prefix="tutelage-int8-") as folder:
-        path = Path(folder) / "int8.onnx"
-        export_int8(ctx, subnet.eval(), arch.r, resize(seen, arch.r), path)
-        logits = run_onnx(path, resize(images, arch.r).numpy(), threads=ctx.threads)
-    return score_logits(torch.from_numpy(logits), labels, multi_label=ctx.dataset.multi_label).error
+    def _int8_error(self, arch: Arch, how: Quantization, runtime: str) -> float:
+        with tempfile.TemporaryDirectory(prefix="tutelage-int8-") as folder:
+            try:
+                path = self.int8_file(arch, how, runtime, Path(folder))
+            except NotAvailableError:
+                raise
+            except InputError as error:  # no int8 row of it would be filed
+                log.warning("%s has no int8 file for %s: %s", arch.id, runtime, error)
+                return 1.0
+            images, labels = self._here.split("val", arch.r)
+            logits = answers(runtime, path, images.numpy(), self._here.threads)
+        return score_logits(torch.from_numpy(logits), labels, multi_label=self._here.dataset.multi_label).error
 
 
 def _named(name: str) -> Named:
@@ -203,5 +228,5 @@ def _named(name: str) -> Named:
     return Named(name, figure, int8=precision == INT8)
 
 
-def _upper_latency(device: Device) -> Score:
-    return lambda archs: device.model.predict(archs, coverage=1 - 2 * device.risk)[2]
+def upper_latency(model: LatencyModel, risk: float) -> Score:
+    return lambda archs: model.predict(archs, coverage=1 - 2 * risk)[2]

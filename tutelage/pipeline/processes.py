@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tutelage.records import InputError, Student
+from tutelage.records import InputError
 
-from .sections import TrainSection
+from .keys.stage_inputs import StageInputs
 
 # Between two trainings the others wait for as long as a search and its measurements take.
 _PATIENCE = timedelta(days=7)
@@ -27,14 +27,10 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Training:
-    """One training, as the leader broadcasts it. `rounding`: the network is prepared for QAT first."""
+    """One training, as the leader broadcasts it: the inputs of its stage, and where its checkpoints lie."""
 
-    student: Student
-    section: TrainSection
-    teachers: tuple[Student, ...]
+    inputs: StageInputs  # of `stages/training.py`, which imports this module
     checkpoint: Path
-    seeds: tuple[int, int]
-    rounding: bool = False
 
 
 def num_processes() -> int:

@@ -27,6 +27,7 @@ from tutelage.search.spaces.space import find_space
 
 from .context import Context, check_weights, open_context
 from .device import Device, check_rows, name_device, open_device
+from .keys.plan import Plan, plan
 from .objectives import read_objectives, weighed_devices
 from .recipe import Recipe
 from .workspace import Workspace
@@ -41,7 +42,9 @@ class Prepared:
     teachers: tuple[Student, ...]
 
 
+# What is called when the teachers are trained, and when it is known what is going to be done.
 Begin = Callable[[Prepared], None]
+Announce = Callable[[Plan], None]
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,17 @@ class Searched(Prepared):
     found: Found
 
 
-def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> tuple[Searched | None, Published]:
+def _unannounced(_: Plan) -> None:
+    """Do nothing with a plan."""
+
+
+def run(
+    recipe: Recipe, workspace: Workspace, report: Report, threads: int, announce: Announce = _unannounced
+) -> tuple[Searched | None, Published]:
     """Run a recipe whole: data, devices, teachers, supernet, search, students, int8, measurements, leaderboard.
 
-    A recipe that names its students has no supernet and no search: `None` stands for them.
+    A recipe that names its students has no supernet and no search: `None` stands for them. `announce` is given the
+    plan of the run before anything is trained.
     """
     if not recipe.devices:
         raise InputError(
@@ -66,7 +76,7 @@ def run(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> t
     with workspace.locked():
         # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(Store(workspace.store))
-        prepared = _prepare(recipe, workspace, report, threads, scoring.begin)
+        prepared = _prepare(recipe, workspace, report, threads, scoring.begin, announce)
         ctx = replace(prepared.ctx, trained=scoring.trained)
         prepared = replace(prepared, ctx=ctx)
         students = _distill(prepared)
@@ -95,21 +105,37 @@ def _nothing(_: Prepared) -> None:
     """Do nothing when the teachers are trained: a search files no rows."""
 
 
-def _prepare(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Prepared:
+def _prepare(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    begin: Begin = _nothing,
+    announce: Announce = _unannounced,
+) -> Prepared:
     """Open images and devices, train the teachers, pass them to `begin`, and search where the recipe has a space."""
     check_weights(recipe)
     if not recipe.students:
-        return _search(recipe, workspace, report, threads, begin)
+        return _search(recipe, workspace, report, threads, begin, announce)
     ctx = open_context(recipe, workspace, report, threads)
     check_training(ctx)
     check_pruned(ctx)
     devices = tuple(name_device(workspace, section) for section in recipe.devices)
+    if announce is not _unannounced:
+        announce(plan(ctx, devices))
     prepared = Prepared(ctx, devices, tuple(train_teacher(ctx, section) for section in recipe.teachers))
     begin(prepared)
     return prepared
 
 
-def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, begin: Begin = _nothing) -> Searched:
+def _search(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    begin: Begin = _nothing,
+    announce: Announce = _unannounced,
+) -> Searched:
     check_weights(recipe)
     find_space(recipe.supernet.space)  # an unknown name fails before the images are read
     read_objectives(recipe)  # and an invalid objective before a device is measured for it
@@ -126,6 +152,8 @@ def _search(recipe: Recipe, workspace: Workspace, report: Report, threads: int, 
     )
     weighed = weighed_devices(ctx, space, devices)
     check_budget(ctx, space, weighed)
+    if announce is not _unannounced:
+        announce(plan(ctx, devices, weighed))
     teachers = tuple(train_teacher(ctx, section) for section in recipe.teachers)
     begin(Prepared(ctx, devices, teachers))
     supernet = train_the_supernet(ctx, teachers)
@@ -147,7 +175,7 @@ class _Scoring:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._prepared: Prepared | None = None
-        self._evaluated: list[Evaluated] = []
+        self._judged: list[Evaluated] = []
 
     def begin(self, prepared: Prepared) -> None:
         """Take the prepared run and evaluate its teachers."""
@@ -168,13 +196,13 @@ class _Scoring:
             )
         ]
         evaluated = [evaluate_variant(ctx, variant) for variant in variants]
-        self._evaluated += evaluated
+        self._judged += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
         file_rows(ctx, self._store, prepared.devices, evaluated, {}, worth, state="evaluated")
 
     def finish(self, found: Found | None) -> Published:
         """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
-        prepared, evaluated = self._run, self._evaluated
+        prepared, evaluated = self._run, self._judged
         ctx = prepared.ctx
         shown = [one.variant for one in evaluated if one.variant.student.seed == ctx.recipe.seed]
         worth = gains(ctx, evaluated)

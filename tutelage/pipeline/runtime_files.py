@@ -25,7 +25,7 @@ from tutelage.quant.int8.calibration import calibration_hash, checked_calibratio
 from tutelage.quant.run import open_onnx, run_onnx, run_openvino
 from tutelage.records import InputError
 
-from .context import Context
+from .context import Opened
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int, int]
@@ -64,7 +64,7 @@ def network_file(network: nn.Module, runtime: str, folder: Path, stem: str, shap
     return target
 
 
-def runtime_file(ctx: Context, runtime: str, network: nn.Module, onnx: Path, side: int) -> Path:
+def runtime_file(here: Opened, runtime: str, network: nn.Module, onnx: Path, side: int) -> Path:
     """Give the fp32 file that `runtime` loads: the ONNX file, or what is made of it or of the network beside it.
 
     It is opened once, so that an operator that the runtime lacks is reported here. Raises InputError with the reason
@@ -75,17 +75,17 @@ def runtime_file(ctx: Context, runtime: str, network: nn.Module, onnx: Path, sid
         return onnx
     known.check("fp32")
     suffix = known.suffixes[0]
-    path, shape = onnx.with_suffix(suffix), (1, ctx.channels, side, side)
+    path, shape = onnx.with_suffix(suffix), (1, here.channels, side, side)
     if known.converter:
-        convert(known, [Conversion(onnx, path, shape)], ctx.workspace.path / "cache" / "converted")
+        convert(known, [Conversion(onnx, path, shape)], here.workspace.path / "cache" / "converted")
     else:
         export_network(network, path, shape)
-    known.load(path, ctx.threads, "fp32", shape)
+    known.load(path, here.threads, "fp32", shape)
     return path
 
 
 def int8_file(
-    ctx: Context, runtime: str, network: nn.Module, fp32: Path, side: int, calibration: Floats
+    here: Opened, runtime: str, network: nn.Module | None, fp32: Path, side: int, calibration: Floats
 ) -> tuple[Path, dict[str, Any]]:
     """Quantize for a runtime whose int8 is no ONNX file: the file, and what a row says of how it was made.
 
@@ -97,18 +97,19 @@ def int8_file(
     if fp32.suffix not in (".tflite", ".pte"):
         raise InputError(f"nothing here makes int8 {fp32.suffix} files: name a scheme that does with quantize.method")
     images = checked_calibration(calibration)
-    path, shape = fp32.with_suffix(f".int8{fp32.suffix}"), (1, ctx.channels, side, side)
+    path, shape = fp32.with_suffix(f".int8{fp32.suffix}"), (1, here.channels, side, side)
     try:
         if fp32.suffix == ".tflite":
             quantize_litert(fp32, path, images)
         else:
+            assert network is not None, "a program is quantized before it is exported"
             export_pte(network, path, shape, torch.from_numpy(images))
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:  # the quantizers' own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{runtime} cannot quantize {fp32.name}: {reason}") from error
-    if known.load(path, ctx.threads, "int8", shape).effective_precision != "int8":
+    if known.load(path, here.threads, "int8", shape).effective_precision != "int8":
         raise InputError(f"{runtime} left {fp32.name} in float: no operator of it was quantized")
     return path, {
         "method": "minmax",

@@ -10,16 +10,20 @@ import fcntl
 import json
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from tutelage.files import sync, sync_tree, write_json
 from tutelage.records import InputError, content_id, utc_now
+
+from .keys.stage_inputs import StageInputs
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +34,13 @@ _DONE = "done.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: its key (hash of name and inputs, and the attempt), its folder and the small JSON result."""
+    """A finished stage: title, key (hash of name and inputs, and the attempt), folder and JSON result."""
 
     name: str
     key: str
     folder: Path
     result: dict[str, Any]
+    made_by: dict[str, str] = field(default_factory=dict)  # versions of tutelage and Python; empty: not filed
 
 
 class Workspace:
@@ -80,29 +85,64 @@ class Workspace:
             for removed in self.path.glob(".removed.*"):
                 shutil.rmtree(removed, ignore_errors=True)
 
-    def stage(self, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
+    def stage(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        work: Callable[[Path], dict[str, Any]],
+        *,
+        title: str = "",
+        recipe: dict[str, Any] | None = None,
+    ) -> Stage:
         """Give the stage of this name and these inputs, doing `work(folder)` only if it was never finished.
 
         `work` may leave checkpoints in the folder and find them there after a kill; only its returned result, filed
-        when all its files are on the disk, makes the stage count as done.
+        when all its files are on the disk, makes the stage count as done. `title` (what it is of) and `recipe` are
+        filed beside the inputs and are not in the key.
         """
-        key = content_id({"stage": name, "inputs": inputs, "layout": LAYOUT_VERSION})
+        key, title = stage_key(name, inputs), title or name
         with self.locked():
             folder = self._folder(key)
-            done = folder / _DONE
-            if done.is_file():
-                log.debug("%s: done before (%s)", name, folder.name)
-                return Stage(name, folder.name, folder, _read_json(done)["result"])
+            if (found := self._done(title, folder)) is not None:
+                log.debug("%s: done before (%s)", title, folder.name)
+                return found
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "inputs.json", {"stage": name, "inputs": inputs})
-            self._journal("start", name, folder.name)
+            write_json(folder / "inputs.json", {"stage": name, "title": title, "inputs": inputs, "recipe": recipe})
+            self._journal("start", title, folder.name)
             result = work(folder)
             sync_tree(folder)
             for parent in (folder.parent, self.path):  # their entries, too: the folder may be new
                 sync(parent)
-            write_json(done, {"stage": name, "finished": utc_now(), "result": result})
-            self._journal("done", name, folder.name)
-            return Stage(name, folder.name, folder, json.loads(json.dumps(result)))
+            made_by = {"tutelage": version("tutelage"), "python": platform.python_version()}
+            write_json(folder / _DONE, {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by})
+            self._journal("done", title, folder.name)
+            return Stage(title, folder.name, folder, json.loads(json.dumps(result)), made_by)
+
+    def run(
+        self, inputs: StageInputs, work: Callable[[Path], dict[str, Any]], recipe: dict[str, Any] | None = None
+    ) -> Stage:
+        """Give the stage of typed inputs, doing `work(folder)` only if it was never finished."""
+        return self.stage(inputs.stage, inputs.key_values(), work, title=inputs.title, recipe=recipe)
+
+    def find(self, inputs: StageInputs) -> tuple[str, Stage | None]:
+        """Give the name that a stage's folder has or will have, and the stage where it is done."""
+        folder = self._folder(stage_key(inputs.stage, inputs.key_values()))
+        return folder.name, self._done(inputs.title, folder)
+
+    def versions(self, key: str) -> dict[str, str]:
+        """Give the versions that computed a stage: of its libraries, of tutelage and of Python; none where unknown."""
+        folder = self.path / "artifacts" / key
+        if not (folder / _DONE).is_file():
+            return {}
+        libraries: dict[str, str] = _read_json(folder / "inputs.json").get("inputs", {}).get("versions", {})
+        return {**libraries, **_read_json(folder / _DONE).get("made_by", {})}
+
+    def _done(self, title: str, folder: Path) -> Stage | None:
+        done = folder / _DONE
+        if not done.is_file():
+            return None
+        content = _read_json(done)
+        return Stage(title, folder.name, folder, content["result"], content.get("made_by", {}))
 
     def journal(self) -> list[dict[str, str]]:
         """List the stages that were started and finished, oldest first. A torn last line (a kill) is left out."""
@@ -151,6 +191,11 @@ class Workspace:
         torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         with path.open("a") as handle:
             handle.write(("\n" if torn else "") + line + "\n")
+
+
+def stage_key(name: str, inputs: dict[str, Any]) -> str:
+    """Hash what a stage is: its name and its inputs."""
+    return content_id({"stage": name, "inputs": inputs, "layout": LAYOUT_VERSION})
 
 
 def shared_store() -> str:

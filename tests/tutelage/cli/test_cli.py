@@ -215,7 +215,7 @@ def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
     monkeypatch.setattr(alone, "train_teacher", lambda ctx, section: None)
     monkeypatch.setattr(alone, "choices", lambda ctx, teachers: [(), ("t",)])
     monkeypatch.setattr(
-        alone, "train_student", lambda ctx, student, start, key, choice, repeat: asked.append((len(choice), repeat))
+        alone, "train_student", lambda ctx, student, start, choice, repeat: asked.append((len(choice), repeat))
     )
     recipe = load_recipe("demo", ["seeds=3", "data.limit=40"])
     alone.distil_arch(recipe, Workspace(tmp_path / "w"), lambda *_: None, 1, path=tmp_path / "arch.json")

@@ -17,18 +17,23 @@ from tutelage.bench.devices.imported import import_profile
 from tutelage.cli.output import print_drift, print_figures, print_search
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device, name_device, open_device
-from tutelage.pipeline.objectives import objectives_of, weighed_devices
+from tutelage.pipeline.keys.stage_inputs import FileInput
+from tutelage.pipeline.objectives import objectives_of, read_objectives, weighed_devices
 from tutelage.pipeline.operations.devices import DeviceRequest, add_device, check_device
 from tutelage.pipeline.operations.quantize import _clock
 from tutelage.pipeline.operations.single_stage import bench_file
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.run import Searched
 from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.stages import finalists as finalists_stage
 from tutelage.pipeline.stages import measure as measure_stage
 from tutelage.pipeline.stages import search as search_stage
+from tutelage.pipeline.stages.finalists import measure_finalists
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.publish import _latency_details
-from tutelage.pipeline.stages.search import _pick, _verify
+from tutelage.pipeline.stages.search import _pick
+from tutelage.pipeline.stages.supernet import Supernet
+from tutelage.pipeline.stages.training import SupernetInput
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError, Measurement
 from tutelage.search import loop as evolve
@@ -64,7 +69,7 @@ def told() -> list[str]:
 @pytest.fixture
 def ctx(workspace: Workspace, told: list[str]) -> Context:
     recipe = Recipe.model_validate({"name": "r", "devices": [{"name": "phone"}, {"name": "box"}]})
-    dataset: Any = SimpleNamespace(class_names=("a", "b", "c", "d"), multi_label=False)
+    dataset: Any = SimpleNamespace(class_names=("a", "b", "c", "d"), multi_label=False, channels=CHANNELS)
     return Context(recipe, workspace, dataset, lambda text, *_: told.append(text), 1)
 
 
@@ -104,7 +109,7 @@ def _searched(ctx: Context, devices: Sequence[Device]) -> evolve.SearchResult:
     sections = tuple(section for section in ctx.recipe.devices if section.name in names)
     ctx = replace(ctx, recipe=ctx.recipe.model_copy(update={"devices": sections}))
     return evolve.search(
-        SPACE, objectives_of(ctx, devices, error), {}, strategy="random", evaluations=6, seed=0,
+        SPACE, objectives_of(read_objectives(ctx.recipe), devices, error), {}, strategy="random", evaluations=6, seed=0,
         num_classes=CLASSES, in_channels=CHANNELS, num_finalists=3,
     )  # fmt: skip
 
@@ -118,13 +123,16 @@ def _found(
     tmp_path: Path,
 ) -> search_stage.Found:
     """Verify the finalists of a quick search as a run does, the exports and the clock apart."""
-    monkeypatch.setattr(search_stage, "measure", clock)
-    monkeypatch.setattr(search_stage, "network_file", lambda net, runtime, folder, stem, *_: folder / stem)
-    monkeypatch.setattr(search_stage, "extract", lambda net, arch: net)
-    supernet: Any = SimpleNamespace(load=lambda ctx: nn.Identity())
+    monkeypatch.setattr(finalists_stage, "measure", clock)
+    monkeypatch.setattr(finalists_stage, "network_file", lambda net, runtime, folder, stem, *_: folder / stem)
+    monkeypatch.setattr(finalists_stage, "extract", lambda net, arch: net)
+    monkeypatch.setattr(SupernetInput, "load", lambda self, here: nn.Identity())
+    file = FileInput(sha256="", path="")
+    supernet = Supernet(SPACE, SupernetInput(space=SPACE.name, origin="", resolutions=(32,), weights=file))
     result = _searched(ctx, devices)
-    verified = json.loads(json.dumps(_verify(ctx, supernet, devices, result, tmp_path)))
-    return _pick(ctx, result, devices, Budget(latency_ms=dict(budget)), verified, tmp_path)
+    ctx = replace(ctx, workspace=Workspace(tmp_path))  # where no finalist was measured before
+    measured = measure_finalists(ctx, supernet, devices, [result.evaluated[index].arch for index in result.finalists])
+    return _pick(ctx, result, devices, Budget(latency_ms=dict(budget)), measured, tmp_path)
 
 
 def _printed(ctx: Context, found: search_stage.Found) -> str:
@@ -207,19 +215,19 @@ def test_rows_of_a_device_out_of_reach_have_no_measurement(
 
 
 def test_a_rows_details_keep_predicted_and_measured_apart(devices: tuple[Device, ...]) -> None:
-    def judged(scheme: str) -> Any:
+    def evaluated(scheme: str) -> Any:
         return SimpleNamespace(variant=SimpleNamespace(scheme=scheme, student=SimpleNamespace(subnet=ARCHS[5])))
 
     phone, box = devices
     predicted = [round(value, 4) for value in phone.predicted_ms(ARCHS[5]) or ()]
-    assert _latency_details(phone, judged("fp32"), None) == {
+    assert _latency_details(phone, evaluated("fp32"), None) == {
         "predicted_ms": predicted,
         "latency": "predicted, not measured: the device cannot be reached from here",
     }
-    found = _latency_details(box, judged("fp32"), _measured(raw=7.5, anchored=6.5, drift=None))
+    found = _latency_details(box, evaluated("fp32"), _measured(raw=7.5, anchored=6.5, drift=None))
     assert found == {"predicted_ms": predicted, "anchored_ms": 6.5, "drift": "unknown"}
     # The profile is of fp32 files: it predicts no int8 file.
-    assert _latency_details(box, judged("int8-ptq"), _measured(7.5, 6.5, 0.1)) == {"anchored_ms": 6.5, "drift": 0.1}
+    assert _latency_details(box, evaluated("int8-ptq"), _measured(7.5, 6.5, 0.1)) == {"anchored_ms": 6.5, "drift": 0.1}
 
 
 def test_every_verb_that_measures_refuses_a_device_out_of_reach(ctx: Context, tmp_path: Path) -> None:

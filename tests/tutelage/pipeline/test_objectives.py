@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,27 @@ import pytest
 import torch
 
 from tutelage.bench.devices.imported import import_profile
+from tutelage.pipeline import objectives
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import Device, open_device
+from tutelage.pipeline.keys.stage_inputs import FileInput
 from tutelage.pipeline.objectives import (
-    calibration_places,
-    export_int8,
+    Subnets,
     latency_name,
     read_objectives,
-    scorer,
     weighed_devices,
 )
 from tutelage.pipeline.operations.devices import DeviceRequest, _exporter, measure_device
 from tutelage.pipeline.recipe import Recipe, with_options
-from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.sections import DeviceSection, QuantizeSection
+from tutelage.pipeline.stages.quantization import Quantization, calibration_images
 from tutelage.pipeline.stages.search import bounds_of, search_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
+from tutelage.pipeline.stages.training import SupernetInput
 from tutelage.pipeline.workspace import Workspace
+from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.files import is_quantized, read_graph
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.quant.run import run_onnx
 from tutelage.records import InputError
 from tutelage.search.costs.counts import count
@@ -138,31 +143,59 @@ def _weighing(boxed: tuple[Context, Space], *objectives: str, **search: Any) -> 
 
 
 @pytest.mark.slow
-def test_error_at_int8_is_that_of_the_file_that_would_be_deployed(
-    boxed: tuple[Context, Space], supernet: Supernet
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+def test_error_at_int8_is_that_of_the_file_that_the_recipe_would_deploy(
+    boxed: tuple[Context, Space], supernet: Supernet, method: str
 ) -> None:
-    """Against the road by hand: cut out, set BN, export, quantize, run; and no further from fp32 than int8 costs."""
-    ctx, _ = boxed
-    archs = [supernet.space.smallest()]
-    (int8, _), (fp32, _) = _weighing(boxed, "error@int8", "macs"), _weighing(boxed, "error", "macs")
-    found, before = scorer(int8, supernet)(archs), scorer(fp32, supernet)(archs)
+    """Against the path by hand: extract, set BN, export, quantize by the recipe's method, run."""
+    ctx, arch = boxed[0], supernet.space.smallest()
+    how = Quantization.of(QuantizeSection(method=method, calibration_images=32))
+    subnets = Subnets(ctx, supernet.part, 32, 2, ctx.recipe.seed)
+    (error,), (plain,) = subnets.int8_errors([arch], how, "onnxruntime"), subnets.errors([arch])
     images, labels = ctx.split("val", 32)
-    train_images, train_labels = ctx.split("train", 32)
+    train_images = ctx.split("train", 32)[0]
     drawn = np.random.default_rng(ctx.seed("recalibration")).permutation(len(train_images))[:64]
     chosen = train_images[np.sort(drawn)]
-    seen = train_images[calibration_places(int8, train_images, train_labels)]
-    for arch, error, plain in zip(archs, found, before, strict=True):
-        subnet = extract(supernet.load(ctx), arch)
-        recalibrate_bn(subnet, [chosen[:32], chosen[32:]])
-        path = ctx.workspace.path / f"{arch.id}.onnx"
-        export_int8(int8, subnet.eval(), 32, seen, path)
-        assert is_quantized(read_graph(path))
-        logits = torch.from_numpy(run_onnx(path, images.numpy()))
-        assert error == pytest.approx(score_logits(logits, labels).error)
-        with torch.no_grad():
-            assert plain == pytest.approx(score_logits(subnet(images), labels).error, abs=1.5 / len(labels))
-        assert abs(error - plain) <= 0.15
-        assert error < 0.5  # three in four would be chance: the figures are of a network that learnt
+    subnet = extract(supernet.load(ctx), arch)
+    recalibrate_bn(subnet, [chosen[:32], chosen[32:]])
+    fp32, int8 = (ctx.workspace.path / f"{arch.id}.{method}.{name}.onnx" for name in ("fp32", "int8"))
+    export_onnx(subnet.eval(), fp32, (1, 1, 32, 32))
+    quantize_onnx(fp32, int8, calibration_images(ctx, 32, 32, ctx.recipe.seed), method=method)
+    assert is_quantized(read_graph(int8))
+    logits = torch.from_numpy(run_onnx(int8, images.numpy()))
+    assert error == pytest.approx(score_logits(logits, labels).error)
+    with torch.no_grad():
+        assert plain == pytest.approx(score_logits(subnet(images), labels).error, abs=1.5 / len(labels))
+    assert error < 0.6  # three in four would be chance: the figures are of a network that learnt
+
+
+def test_error_at_int8_is_of_the_recipes_quantization(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Method, runtime and `max_drop` reach the file that is scored; a subnet with no file to deploy has error 1."""
+    asked: list[tuple[Quantization, str]] = []
+
+    def quantized(here: object, how: Quantization, runtime: str, *_: object) -> tuple[str, Path, dict[str, Any]]:
+        asked.append((how, runtime))
+        if how.max_drop == 0:
+            raise InputError("int8 loses 3.00 points on validation, more than max_drop 0")
+        return "int8-ptq", tmp_path / "made.onnx", {}
+
+    for name in ("export_onnx", "runtime_file", "extract", "recalibrate_bn", "calibration_images", "validation"):
+        monkeypatch.setattr(objectives, name, lambda *_, **__: torch.nn.Identity())
+    monkeypatch.setattr(objectives, "quantized_file", quantized)
+    monkeypatch.setattr(objectives, "answers", lambda runtime, path, *_: np.eye(4, dtype=np.float32))
+    monkeypatch.setattr(SupernetInput, "load", lambda self, here: torch.nn.Identity())
+    here: Any = SimpleNamespace(
+        split=lambda *_: (torch.zeros(4, 1, 32, 32), torch.arange(4)), channels=1, threads=1,
+        dataset=SimpleNamespace(multi_label=False),
+    )  # fmt: skip
+    part = SupernetInput(space="s", origin="", resolutions=(32,), weights=FileInput(sha256="", path=""))
+    subnets, arch = Subnets(here, part, 2, 1, 0), SPACES["ofa_mbv3_w1.0"].with_resolutions((32,)).smallest()
+    held, refused = (
+        Quantization.of(QuantizeSection(method="entropy", max_drop=drop, calibration_images=3)) for drop in (1.0, 0.0)
+    )
+    assert subnets.int8_errors([arch], held, "openvino").tolist() == [0.0]
+    assert subnets.int8_errors([arch], refused, "onnxruntime").tolist() == [1.0]
+    assert asked == [(held, "openvino"), (refused, "onnxruntime")]
 
 
 def test_latency_at_int8_is_of_a_profile_of_its_own(boxed: tuple[Context, Space]) -> None:

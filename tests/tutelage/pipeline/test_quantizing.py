@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import name_device
 from tutelage.pipeline.operations.quantize import quantize_file
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.sections import DeviceSection
-from tutelage.pipeline.stages.compress import calibration_images, compress, quantize_for, validation
-from tutelage.pipeline.stages.evaluate import answer
+from tutelage.pipeline.runtime_files import answers
+from tutelage.pipeline.sections import DeviceSection, QuantizeSection
+from tutelage.pipeline.stages.compress import compress
 from tutelage.pipeline.stages.explain import _images
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.qat import train_with_qat
+from tutelage.pipeline.stages.quantization import Quantization, calibration_images, quantize_for, validation
 from tutelage.pipeline.stages.train import train_student, train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.export.onnx_export import export_onnx
@@ -52,7 +54,7 @@ def _quiet(text: str, done: int, total: int) -> None:
 def taught(tmp_path_factory) -> tuple[Context, Student, Student]:
     ctx = open_context(RECIPE, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
     teacher = train_teacher(ctx, RECIPE.teachers[0])
-    student = train_student(ctx, Student(model="small", role="student", arch=ARCH), None, "fresh", [teacher])
+    student = train_student(ctx, Student(model="small", role="student", arch=ARCH), None, [teacher])
     return ctx, teacher, student
 
 
@@ -121,7 +123,10 @@ def test_rows_of_other_runtimes_are_their_own_files(runtime, taught, caplog) -> 
     # Each layer of a subnet takes ExecuTorch seconds to lower, and torch.export a part of one: the teacher has few.
     exported = teacher if runtime in ("executorch", "torch") else student
     variants = compress(ctx, exported, ["onnxruntime", runtime])
-    logits = {(one.runtime, one.scheme): answer(ctx, one, images) for one in variants}
+    logits = {
+        (one.runtime, one.scheme): answers(one.runtime, ctx.workspace.path / one.file.path, images.numpy(), 1)
+        for one in variants
+    }
     exact = logits["onnxruntime", "fp32"]
     np.testing.assert_allclose(logits[runtime, "fp32"], exact, atol=1e-3 * np.abs(exact).max())
     files = {one.runtime: one.file for one in variants if one.scheme == "fp32"}
@@ -155,13 +160,15 @@ class _Odd(nn.Module):
 
 
 @pytest.mark.slow
-def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(taught, monkeypatch, caplog) -> None:
+def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(
+    taught, monkeypatch, caplog, tmp_path
+) -> None:
     if not find_runtime("ncnn").installed():
         pytest.skip("ncnn is not installed")
     ctx, _, student = taught
     changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
-    other = Context(RECIPE.model_copy(update={"quantize": changed}), ctx.workspace, ctx.dataset, _quiet, 1)
-    monkeypatch.setattr("tutelage.pipeline.networks.load", lambda ctx, student: _Odd().eval())
+    other = Context(RECIPE.model_copy(update={"quantize": changed}), Workspace(tmp_path), ctx.dataset, _quiet, 1)
+    monkeypatch.setattr("tutelage.pipeline.networks.load", lambda here, student: _Odd().eval())
     found = compress(other, student, ["onnxruntime", "ncnn"])
     assert {one.runtime for one in found} == {"onnxruntime"}
     assert "no row of small for ncnn:" in caplog.text
@@ -202,9 +209,9 @@ def test_the_verb_quantizes_as_it_is_told(taught, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_calibration_is_the_same_images_every_time(taught) -> None:
     ctx, _, _ = taught
-    np.testing.assert_array_equal(calibration_images(ctx, 32), calibration_images(ctx, 32))
+    np.testing.assert_array_equal(calibration_images(ctx, 32, 32, 0), calibration_images(ctx, 32, 32, 0))
     train = ctx.split("train", 32)[0].numpy()
-    assert all((train == image).all(axis=(1, 2, 3)).any() for image in calibration_images(ctx, 32)[:4])
+    assert all((train == image).all(axis=(1, 2, 3)).any() for image in calibration_images(ctx, 32, 32, 0)[:4])
 
 
 @pytest.mark.slow
@@ -256,36 +263,36 @@ def test_choices_see_every_class_of_a_sorted_split(sorted_by_class, monkeypatch)
     ctx = sorted_by_class
     labels = ctx.dataset.labels[ctx.dataset.indices("val")]
     assert len(set(labels[:9].tolist())) == 1  # what a prefix would have seen
-    monkeypatch.setattr("tutelage.pipeline.stages.compress._CHOOSING_IMAGES", 9)
-    monkeypatch.setattr("tutelage.pipeline.stages.compress._RANKING_IMAGES", 6)
-    val = validation(ctx, 16)
+    monkeypatch.setattr("tutelage.pipeline.stages.quantization._CHOOSING_IMAGES", 9)
+    monkeypatch.setattr("tutelage.pipeline.stages.quantization._RANKING_IMAGES", 6)
+    val = validation(ctx, 16, 0)
     images = ctx.split("val", 16)[0].numpy()
     for drawn, each in ((val.choosing, 3), (val.ranking, 2)):
         places = [int(np.flatnonzero((images == one).all(axis=(1, 2, 3)))[0]) for one in drawn]
         assert np.bincount(labels[places]).tolist() == [each] * 3
-    explained = _images(ctx, Student(model="small", role="student", arch=ARCH.model_copy(update={"r": 16})))[1]
+    inputs: Any = SimpleNamespace(number=6, seed=0)
+    student = Student(model="small", role="student", arch=ARCH.model_copy(update={"r": 16}))
+    explained = _images(inputs, ctx, student)[1]
     assert np.bincount(explained.numpy()).tolist() == [2, 2, 2]
-    assert ctx.draw("val", 9, "one").tolist() == ctx.draw("val", 9, "one").tolist()
-    assert ctx.draw("val", 9, "one").tolist() != ctx.draw("val", 9, "other").tolist()
+    assert ctx.draw("val", 9, 1).tolist() == ctx.draw("val", 9, 1).tolist()
+    assert ctx.draw("val", 9, 1).tolist() != ctx.draw("val", 9, 2).tolist()
 
 
-def _changed(ctx: Context, **section: object) -> Context:
-    quantize = ctx.recipe.quantize.model_copy(update=section)
-    return Context(ctx.recipe.model_copy(update={"quantize": quantize}), ctx.workspace, ctx.dataset, _quiet, 1)
+def _how(**section: object) -> Quantization:
+    return Quantization.of(QuantizeSection.model_validate(section))
 
 
 def test_a_held_loss_still_chooses_the_method(sorted_by_class, tmp_path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     export_onnx(net, tmp_path / "net.onnx", (1, 1, 16, 16))
-    ctx = _changed(sorted_by_class, method="auto", max_drop=100.0, calibration_images=24)
-    calibration, val = calibration_images(ctx, 16), validation(ctx, 16)
-    made = quantize_for(ctx, "onnxruntime", tmp_path / "net.onnx", tmp_path / "int8.onnx", calibration, val)
+    ctx, files = sorted_by_class, (tmp_path / "net.onnx", tmp_path / "int8.onnx")
+    calibration, val = calibration_images(ctx, 16, 24, 0), validation(ctx, 16, 0)
+    made = quantize_for(_how(max_drop=100.0), "onnxruntime", *files, calibration, val, threads=1)
     assert set(made.trials) == {"minmax", "percentile", "entropy"}
     assert made.method == max(made.trials, key=made.trials.__getitem__)
-    given = _changed(ctx, method="percentile")
     with pytest.raises(InputError, match=r"percentile makes \.onnx files, openvino loads \.xml: give auto or minmax"):
-        quantize_for(given, "openvino", tmp_path / "net.onnx", tmp_path / "int8.xml", calibration, val)
+        quantize_for(_how(method="percentile"), "openvino", files[0], tmp_path / "a.xml", calibration, val, threads=1)
 
 
 @pytest.mark.slow
@@ -297,7 +304,7 @@ def test_qat_is_not_put_through_another_runtime_s_calibration(taught, caplog) ->
 
 
 def test_the_recipes_method_is_for_the_tensors_that_qat_has_not_seen(monkeypatch, tmp_path) -> None:
-    from tutelage.pipeline.stages import compress as stage
+    from tutelage.pipeline.stages import quantization as stage
 
     asked = []
     monkeypatch.setattr(stage, "quantize_onnx", lambda *_, **options: asked.append(options))
@@ -305,9 +312,8 @@ def test_the_recipes_method_is_for_the_tensors_that_qat_has_not_seen(monkeypatch
     ranges = {"x": (0.0, 1.0)}
 
     def quantized(runtime: str, method: str) -> None:
-        quantize = RECIPE.quantize.model_copy(update={"method": method})
-        ctx = SimpleNamespace(recipe=RECIPE.model_copy(update={"quantize": quantize}))
-        quantize_for(ctx, runtime, tmp_path / "a.onnx", tmp_path / "b", np.zeros(1), None, learnt=ranges)
+        files = (tmp_path / "a.onnx", tmp_path / "b")
+        quantize_for(_how(method=method), runtime, *files, np.zeros(1), None, threads=1, learnt=ranges)
 
     quantized("onnxruntime", "percentile")
     quantized("onnxruntime", "auto")

@@ -15,7 +15,8 @@ from tutelage.distill.training.train import validate
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.stages.students import check_training, train_named_students
-from tutelage.pipeline.stages.train import soft_targets, train_teacher
+from tutelage.pipeline.stages.train import train_teacher
+from tutelage.pipeline.stages.training import soft_targets
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError
 
@@ -133,8 +134,8 @@ def test_soft_targets_of_batches_of_another_size_are_others(tmp_path: Path) -> N
     ctx = opened(tmp_path, teachers=[{"name": NET, "weights": str(path), "epochs": 0}])
     teacher = train_teacher(ctx, ctx.recipe.teachers[0])
     for resolution in (None, 20):  # what batches of 20 px show a teacher of 32 px is blurred
-        batch = next(iter(ctx.loader(8, seed=0, resolution=resolution).epoch(0)))
-        cached, fresh = soft_targets(ctx, [teacher], resolution), soft_targets(ctx, [teacher], resolution)
+        batch = next(iter(ctx.loader(ctx.augment_input, 8, seed=0, resolution=resolution).epoch(0)))
+        cached, fresh = (soft_targets(ctx, [teacher], "light", resolution) for _ in range(2))
         fresh._stores = [None]
         assert torch.equal(cached.logits(batch), fresh.logits(batch))
 
@@ -153,6 +154,6 @@ def test_data_is_known_by_its_pixels_too(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         data = {"dataset": "folder", "path": str(tmp_path / "images"), "size": 32, "augment_variants": 1, **changes}
         ctx = opened(tmp_path, data=data)
-        found[name] = ctx.loader(4, seed=0).identity
+        found[name] = ctx.loader(ctx.augment_input, 4, seed=0).identity
     assert found["usual"] == found["again"]
     assert len(set(found.values())) == 5

@@ -26,6 +26,7 @@ def run(
     Example: [bold]tutelage run demo[/]   or   [bold]tutelage run pneumoniamnist --set data.path=pneumoniamnist.npz[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.cli.planned import print_plan
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.recipe import load_recipe
@@ -36,7 +37,7 @@ def run(
     with terminal.run_setting(workspace) as setting, leading():
         if fresh:
             setting[0].start_over(chosen.name)
-        searched, published = pipeline.run(chosen, *setting)
+        searched, published = pipeline.run(chosen, *setting, announce=print_plan)
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))
         return

@@ -16,7 +16,8 @@ from tutelage.distill.data.loader import NORMALISATION
 from tutelage.distill.evaluation.evaluate import predict_logits, probabilities
 from tutelage.leaderboard.best import best_student
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, file_hash, open_context
+from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.recipe import Recipe, with_changes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
@@ -49,7 +50,7 @@ def bundle_row(
     recipe = with_changes(recipe, changes)
     report("bundle", 0, 3)
     model = workspace.path / file.path
-    if not model.is_file() or file_hash(model) != file.sha256:
+    if not is_model(model, file.sha256):
         raise InputError(f"{model} is not the file that row {row.key[:8]} was measured on: run the recipe again")
     ctx = open_context(recipe, workspace, report, threads)
     if ctx.dataset.manifest != row.details.get("manifest"):

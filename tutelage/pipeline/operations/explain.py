@@ -45,7 +45,7 @@ def explain_recipe(
     mine = [one for one in students if one.model == students[0].model and one.seed == recipe.seed]
     student = mine[-1]
     side = ctx.resolution(student)
-    chosen = ctx.draw("val", num_images, EXPLAINED)
+    chosen = ctx.draw("val", num_images, ctx.seed(EXPLAINED))
     images, labels = ctx.split("val", side, chosen)
     classes = kinds(labels).clamp(min=0)
     net = networks.load(ctx, student)

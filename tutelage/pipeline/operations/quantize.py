@@ -15,7 +15,13 @@ from tutelage.bench.protocol.remote import check_reachable
 from tutelage.files import model_bytes
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.stages.compress import calibration_images, quantize_for, scheme_for, validation
+from tutelage.pipeline.stages.quantization import (
+    Quantization,
+    calibration_images,
+    quantize_for,
+    scheme_for,
+    validation,
+)
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.files import read_graph
@@ -76,14 +82,15 @@ def _quantize_usable(
             f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "
             "and are square: give another --recipe, or --set data.channels=..."
         )
-    calibration = calibration_images(ctx, side)
-    val = validation(ctx, side)
+    calibration = calibration_images(ctx, side, recipe.quantize.calibration_images, recipe.seed)
+    val = validation(ctx, side, recipe.seed)
     fix_shape(usable, (1, channels, side, width))
     _check_classes(model, usable, ctx, val.ranking[:2])
     clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
     report("quantize", 0, 1)
+    how = Quantization.of(recipe.quantize)
     latency = _anchored(clock) if clock is not None else None
-    made = quantize_for(ctx, runtime, usable, out, calibration, val, latency=latency)
+    made = quantize_for(how, runtime, usable, out, calibration, val, threads=threads, latency=latency)
     check_integer(made)
     made = made.model_copy(update={"fp32_bytes": model_bytes(model)})
     report("quantize", 1, 1)

@@ -75,7 +75,7 @@ def distil_arch(recipe: Recipe, workspace: Workspace, report: Report, threads: i
         teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
         return [
-            train_student(ctx, student, None, "fresh", choice, repeat)
+            train_student(ctx, student, None, choice, repeat)
             for choice in choices(ctx, teachers)
             for repeat in range(recipe.seeds)
         ]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.distill.evaluation.evaluate import Evaluation, choose_threshold, choose_thresholds, evaluate
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Context, Opened, Resources, run_stage
+from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answers
+from tutelage.pipeline.workspace import Stage
 
 from .compress import Variant
 
 _PROBS = "probabilities.npz"
-_VERSION = 2  # of what this stage files: 2 added the groups
 _CHUNK = 2048  # images in memory as floats at a time
 
 Threshold = float | tuple[float, ...] | None  # two classes: one; multi-label: one a label; else none
@@ -35,31 +36,28 @@ class Evaluated:
     validation: Evaluation
     predictions: str  # the probabilities' file, relative to the workspace
     second: Evaluation | None = None  # on the set's second test split, where it has one
+    stage: str = ""  # key of the stage that filed the probabilities
+
+
+class EvaluateInputs(StageInputs):
+    """The predictions of one model file, by its runtime, on validation and test images."""
+
+    STAGE: ClassVar[str] = "evaluate"
+
+    images: ImagesInput
+    file: FileInput
+    runtime: str
+    origin: str  # distribution and version of the plug-in that declares the runtime; empty: built in
+    side: int
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"file": _PROBS}
 
 
 def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     """Run validation and test images through the file, once, and compute the figures with 95 % intervals."""
-    splits = ("val", "test", *(name for name in ctx.dataset.splits if name == "extra"))
-    inputs = {
-        "data": ctx.data_key,
-        "file": variant.file.sha256,
-        "runtime": variant.runtime,
-        "seed": ctx.recipe.seed,
-        "version": _VERSION,
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        arrays = {}
-        for split in splits:
-            logits = _answers(ctx, variant, split)
-            arrays[f"{split}_probs"] = _probabilities(logits, ctx.dataset.multi_label)
-            arrays[f"{split}_labels"] = ctx.dataset.labels[ctx.dataset.indices(split)]
-            arrays[f"{split}_groups"] = np.asarray(ctx.dataset.groups[ctx.dataset.indices(split)], dtype=np.str_)
-        np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
-        ctx.report(f"evaluate {variant.title}", 1, 1)
-        return {"file": _PROBS}
-
-    stage = ctx.workspace.stage(f"evaluate {variant.title}", inputs, work)
+    stage = evaluate_stage(ctx, variant)
+    splits = _splits(ctx)
     with np.load(stage.folder / _PROBS) as arrays:
         predictions = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
     threshold = choose(*predictions["val"], ctx.num_classes, ctx.dataset.multi_label)
@@ -77,7 +75,41 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     }
     filed = ctx.workspace.relative(stage.folder / _PROBS)
     probs, labels = predictions["test"]
-    return Evaluated(variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"))
+    return Evaluated(
+        variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"), stage.key
+    )
+
+
+def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
+    """Give the stage that files the predictions of a variant."""
+    known = find_runtime(variant.runtime)
+    inputs = EvaluateInputs(
+        title=f"evaluate {variant.title}",
+        versions=versions_of([known.distribution]),
+        images=ctx.images_input,
+        file=FileInput(sha256=variant.file.sha256, path=variant.file.path),
+        runtime=variant.runtime,
+        origin=str(RUNTIMES.origin(variant.runtime) or ""),
+        side=ctx.resolution(variant.student),
+    )
+    return run_stage(ctx, inputs, _evaluate)
+
+
+def _evaluate(inputs: EvaluateInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    """Run validation and test images through the file and file the probabilities, labels and groups."""
+    arrays = {}
+    for split in _splits(here):
+        logits = _answers(inputs, here, split)
+        arrays[f"{split}_probs"] = _probabilities(logits, here.dataset.multi_label)
+        arrays[f"{split}_labels"] = here.dataset.labels[here.dataset.indices(split)]
+        arrays[f"{split}_groups"] = np.asarray(here.dataset.groups[here.dataset.indices(split)], dtype=np.str_)
+    np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
+    here.report(inputs.title, 1, 1)
+    return {"file": _PROBS}
+
+
+def _splits(here: Opened) -> tuple[str, ...]:
+    return ("val", "test", *(name for name in here.dataset.splits if name == "extra"))
 
 
 def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, multi_label: bool) -> Threshold:
@@ -87,17 +119,13 @@ def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, m
     return float(choose_threshold(probs, labels)) if num_classes == 2 else None
 
 
-def _answers(ctx: Context, variant: Variant, split: str) -> NDArray[np.float32]:
+def _answers(inputs: EvaluateInputs, here: Resources, split: str) -> NDArray[np.float32]:
     """Give the logits of a split, in chunks: a large one does not fit in memory as floats."""
-    places = np.arange(len(ctx.dataset.indices(split)))
-    side = ctx.resolution(variant.student)
+    places = np.arange(len(here.dataset.indices(split)))
+    model = here.workspace.path / inputs.file.path
     parts = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
-    return np.concatenate([answer(ctx, variant, ctx.split(split, side, part)[0]) for part in parts])
-
-
-def answer(ctx: Context, variant: Variant, images: Tensor) -> NDArray[np.float32]:
-    """Give the logits `(n, classes)` of the file, in its runtime, for normalised images `(n, c, r, r)`."""
-    return answers(variant.runtime, ctx.workspace.path / variant.file.path, images.numpy(), ctx.threads)
+    images = (here.split(split, inputs.side, part)[0].numpy() for part in parts)
+    return np.concatenate([answers(inputs.runtime, model, part, here.threads) for part in images])
 
 
 def _probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:

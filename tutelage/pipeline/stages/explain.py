@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,19 +13,43 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.distill.explain.faithfulness import agreement
 from tutelage.distill.explain.maps import Explained, compare, explain
 from tutelage.distill.explain.pictures import overlay_png
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
+from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkInput, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answering
 from tutelage.records import Student
 
-from .compress import Variant
+from .compress import Variant, named
+from .training import network_input
 
 Maps = NDArray[np.float32]
 # What validation images are drawn for, here and by the verb `explain`: both show the same ones.
 EXPLAINED = "images to explain"
+
+
+class ExplainInputs(StageInputs):
+    """The saliency maps of one network and its int8 files, and their agreement with its teachers'."""
+
+    STAGE: ClassVar[str] = "explain"
+
+    images: ImagesInput
+    network: NetworkInput
+    teachers: tuple[NetworkInput, ...]
+    int8: tuple[tuple[str, FileInput], ...]  # runtime and file
+    number: int  # of images
+    method: Literal["gradcam", "hirescam", "eigencam", "scorecam"]
+    seed: int
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {"number": "explain.images", "method": "explain.method"}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"explanation": {}, "explained": [], "int8": {}}
 
 
 def explain_all(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
@@ -38,75 +62,71 @@ def explain_all(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str
         return {}
     students = {variant.file.sha256: variant.student for variant in variants if variant.scheme == "fp32"}
     teachers = {student.model: student for student in students.values() if student.role == "teacher"}
-    seen: dict[str, Maps] = {}
-
-    def maps_of(teacher: Student) -> Maps:
-        if teacher.model not in seen:
-            images, classes, _ = _images(ctx, teacher)
-            seen[teacher.model] = explain(
-                networks.load(ctx, teacher), images, classes, method=ctx.recipe.explain.method
-            )
-        return seen[teacher.model]
-
     found: dict[str, dict[str, Any]] = {}
     for file, student in students.items():
         by = [teachers[name] for name in student.teacher.split("+") if name in teachers]
         int8 = [one for one in variants if one.student == student and one.scheme != "fp32"]
-        result = explain_network(ctx, student, by, int8 if ctx.recipe.explain.method == "scorecam" else [], maps_of)
+        result = explain_network(ctx, student, by, int8 if ctx.recipe.explain.method == "scorecam" else [])
         found[file] = {"explanation": result["explanation"], "explained": result["explained"]}
         found |= {sha: {"explanation": figures} for sha, figures in result["int8"].items()}
     return found
 
 
 def explain_network(
-    ctx: Context,
-    student: Student,
-    teachers: Sequence[Student],
-    int8: Sequence[Variant],
-    maps_of: Callable[[Student], Maps],
+    ctx: Context, student: Student, teachers: Sequence[Student], int8: Sequence[Variant]
 ) -> dict[str, Any]:
     """Explain one network and its int8 files; agreement is with the mean over its teachers' maps."""
-    section = ctx.recipe.explain
-    inputs = {
-        "data": ctx.data_key,
-        "weights": student.weights.sha256 if student.weights else "",
-        "teachers": [teacher.weights.sha256 for teacher in teachers if teacher.weights],
-        "int8": [[variant.runtime, variant.file.sha256] for variant in int8],
-        "explain": section.model_dump(mode="json"),
-        "images": ctx.draw("val", section.images, EXPLAINED).tolist(),
-        "seed": ctx.recipe.seed,
+    section, network = ctx.recipe.explain, network_input(student)
+    by = tuple(network_input(teacher) for teacher in teachers)
+    runtimes = [find_runtime(variant.runtime).distribution for variant in int8]
+    inputs = ExplainInputs(
+        title=f"explain {named(student)}",
+        versions=versions_of(["grad-cam", *runtimes, *(name for one in (network, *by) for name in one.libraries)]),
+        images=ctx.images_input,
+        network=network,
+        teachers=by,
+        int8=tuple(
+            (variant.runtime, FileInput(sha256=variant.file.sha256, path=variant.file.path)) for variant in int8
+        ),
+        number=section.images,
+        method=section.method,
+        seed=ctx.recipe.seed,
+    )
+    return run_stage(ctx, inputs, _explain).result
+
+
+def _explain(inputs: ExplainInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    here.report(inputs.title, 0, 1)
+    images, classes, masks = _images(inputs, here, inputs.network.student)
+    net = networks.load(here, inputs.network.student)
+    models = {"net": Explained(net)}
+    models |= {file.sha256: Explained(net, _answers(here, runtime, file)) for runtime, file in inputs.int8}
+    maps = {
+        name: explain(net, images, classes, method=inputs.method, predict=one.predict) for name, one in models.items()
     }
-    origin = f" from {student.teacher}" if student.teacher else ""
+    figures = compare(
+        models,
+        images,
+        classes,
+        method=inputs.method,
+        masks=masks,
+        multi_label=here.dataset.multi_label,
+        maps=maps,
+    )
+    of_teachers = [_maps_of(inputs, here, teacher.student) for teacher in inputs.teachers]
+    explained = {name: _figures(one.to_dict(), maps[name], of_teachers, name) for name, one in figures.items()}
+    pictures = [
+        {"validation image of": here.dataset.class_names[label], "map": _embedded(image, heat)}
+        for image, label, heat in zip(images, classes.tolist(), maps["net"], strict=True)
+    ]
+    here.report(inputs.title, 1, 1)
+    return {"explanation": explained.pop("net"), "explained": pictures, "int8": explained}
 
-    def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"explain {student.model}{origin}", 0, 1)
-        images, classes, masks = _images(ctx, student)
-        net = networks.load(ctx, student)
-        models = {"net": Explained(net)}
-        models |= {one.file.sha256: Explained(net, _answers(ctx, one)) for one in int8}
-        maps = {
-            name: explain(net, images, classes, method=section.method, predict=one.predict)
-            for name, one in models.items()
-        }
-        figures = compare(
-            models,
-            images,
-            classes,
-            method=section.method,
-            masks=masks,
-            multi_label=ctx.dataset.multi_label,
-            maps=maps,
-        )
-        explained = {name: _figures(one.to_dict(), maps[name], [maps_of(by) for by in teachers], name)
-                for name, one in figures.items()}  # fmt: skip
-        pictures = [
-            {"validation image of": ctx.dataset.class_names[label], "map": _embedded(image, heat)}
-            for image, label, heat in zip(images, classes.tolist(), maps["net"], strict=True)
-        ]
-        ctx.report(f"explain {student.model}{origin}", 1, 1)
-        return {"explanation": explained.pop("net"), "explained": pictures, "int8": explained}
 
-    return ctx.workspace.stage(f"explain {student.model}{origin}", inputs, work).result
+def _maps_of(inputs: ExplainInputs, here: Resources, teacher: Student) -> Maps:
+    """Give a teacher's own maps of the same images; they are few, so each student's stage draws them anew."""
+    images, classes, _ = _images(inputs, here, teacher)
+    return explain(networks.load(here, teacher), images, classes, method=inputs.method)
 
 
 def _figures(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: str) -> dict[str, Any]:
@@ -121,13 +141,15 @@ def _figures(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name
     return figures
 
 
-def _images(ctx: Context, student: Student) -> tuple[Tensor, Tensor, NDArray[np.uint8] | None]:
+def _images(
+    inputs: ExplainInputs, here: Resources, student: Student
+) -> tuple[Tensor, Tensor, NDArray[np.uint8] | None]:
     """Choose the validation images, the class each is explained for, and the lesions where the data has them."""
-    chosen = ctx.draw("val", ctx.recipe.explain.images, EXPLAINED)
-    images, labels = ctx.split("val", ctx.resolution(student), chosen)
+    chosen = here.draw("val", inputs.number, derived_seed(inputs.seed, EXPLAINED))
+    images, labels = here.split("val", here.resolution(student), chosen)
     masks = None
-    if ctx.dataset.masks is not None and ctx.resolution(student) == ctx.size:
-        masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
+    if here.dataset.masks is not None and here.resolution(student) == here.size:
+        masks = here.dataset.masks[here.dataset.indices("val")][chosen]
     return images, kinds(labels).clamp(min=0), masks
 
 
@@ -139,8 +161,8 @@ def kinds(labels: Tensor) -> Tensor:
     return torch.where(holds.any(1), holds.float().argmax(1), -1)
 
 
-def _answers(ctx: Context, variant: Variant) -> Callable[[Tensor], Tensor]:
-    logits = answering(variant.runtime, ctx.workspace.path / variant.file.path, ctx.threads)
+def _answers(here: Resources, runtime: str, file: FileInput) -> Callable[[Tensor], Tensor]:
+    logits = answering(runtime, here.workspace.path / file.path, here.threads)
     return lambda batch: torch.from_numpy(logits(batch.numpy()))
 
 

@@ -7,15 +7,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from tutelage.bench.protocol.measure import measure
+from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import write_json
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.device import Device
-from tutelage.records import Measurement
+from tutelage.pipeline.keys.stage_inputs import FileInput, Part, StageInputs, versions_of
+from tutelage.records import DeviceProfile, Measurement
 
 from .compress import Variant
+
+
+class DeviceInput(Part):
+    """A device, as far as it changes what is measured on it."""
+
+    name: str
+    runtime: str
+    runtime_version: str  # where the profile was made; that of this machine is among the versions
+    threads: int
+    batch: int
+    precision: str
+    cpu_model: str
+    host: str
+    command: str
+    anchor_ms: float | None
+    profile: DeviceProfile = Field(exclude=True)
+
+    @classmethod
+    def of(cls, device: Device) -> DeviceInput:
+        """Take from an opened device what its measurements depend on."""
+        profile = device.profile
+        names = [name for name in cls.model_fields if name not in ("anchor_ms", "profile")]
+        values = {name: getattr(profile, name) for name in names}
+        return cls(**values, anchor_ms=device.anchor_ms, profile=profile)
+
+
+class MeasureInputs(StageInputs):
+    """The latency of some files on one device, all interleaved in one session a resolution."""
+
+    STAGE: ClassVar[str] = "measure"
+
+    device: DeviceInput
+    files: dict[str, tuple[FileInput, ...]]  # by resolution in pixels
+    channels: int
+    samples: int
+    tolerance: float
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {"samples": "measure.samples", "tolerance": "measure.tolerance", "device": f"devices.{self.device.name}"}
 
 
 def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> dict[str, Measurement]:
@@ -23,34 +67,40 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
     if not device.reachable:
         ctx.report(f"{device.name} cannot be reached from here: predicted, not measured", 1, 1)
         return {}
-    mine = [variant for variant in variants if variant.runtime == device.profile.runtime]
-    inputs = {
-        "device": device.profile.to_dict(),
-        "files": sorted({variant.file.sha256 for variant in mine}),
-        "sides": sorted({ctx.resolution(variant.student) for variant in mine}),
-        "channels": ctx.channels,
-        "samples": ctx.recipe.measure.samples,
-        "anchor_ms": device.anchor_ms,
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        found: dict[str, Measurement] = {}
-        for side in sorted({ctx.resolution(variant.student) for variant in mine}):
-            found |= measure(
-                {
-                    variant.file.sha256: ctx.workspace.path / variant.file.path
-                    for variant in mine
-                    if ctx.resolution(variant.student) == side
-                },
-                device.profile,
-                (ctx.channels, side, side),
-                samples=ctx.recipe.measure.samples,
-                tolerance=ctx.recipe.measure.tolerance,
-                anchor_ms=device.anchor_ms,
-                progress=lambda text, done, total: ctx.report(f"measure on {device.name}", done, total),
-            )
-        write_json(folder / "measurements.json", {sha: value.to_dict() for sha, value in found.items()})
-        return {sha: value.to_dict() for sha, value in found.items()}
-
-    stage = ctx.workspace.stage(f"measure on {device.name}", inputs, work)
+    files: dict[str, dict[str, FileInput]] = {}
+    for variant in variants:
+        if variant.runtime == device.profile.runtime:
+            file = FileInput(sha256=variant.file.sha256, path=variant.file.path)
+            files.setdefault(str(ctx.resolution(variant.student)), {})[file.sha256] = file
+    inputs = MeasureInputs(
+        title=f"measure on {device.name}",
+        versions=device_versions(device),
+        device=DeviceInput.of(device),
+        files={side: tuple(some[sha] for sha in sorted(some)) for side, some in files.items()},
+        channels=ctx.channels,
+        samples=ctx.recipe.measure.samples,
+        tolerance=ctx.recipe.measure.tolerance,
+    )
+    stage = run_stage(ctx, inputs, _measure)
     return {sha: Measurement.from_dict(value) for sha, value in stage.result.items()}
+
+
+def device_versions(device: Device) -> dict[str, str]:
+    """Give the version of the runtime that measures; another host's is known from its profile only."""
+    return versions_of([find_runtime(device.profile.runtime).distribution]) if device.profile.local else {}
+
+
+def _measure(inputs: MeasureInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    found: dict[str, Measurement] = {}
+    for side, files in sorted(inputs.files.items(), key=lambda item: int(item[0])):
+        found |= measure(
+            {file.sha256: here.workspace.path / file.path for file in files},
+            inputs.device.profile,
+            (inputs.channels, int(side), int(side)),
+            samples=inputs.samples,
+            tolerance=inputs.tolerance,
+            anchor_ms=inputs.device.anchor_ms,
+            progress=lambda text, done, total: here.report(inputs.title, done, total),
+        )
+    write_json(folder / "measurements.json", {sha: value.to_dict() for sha, value in found.items()})
+    return {sha: value.to_dict() for sha, value in found.items()}

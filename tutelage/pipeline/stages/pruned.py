@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
-import numpy as np
 import torch
 
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
+from tutelage.pipeline.keys.stage_inputs import ImagesInput, NetworkInput, StageInputs, promised, versions_of
 from tutelage.pipeline.sections import PrunedSection
-from tutelage.quant.int8.calibration import draw_by_class
-from tutelage.quant.prune.prune import macs, prune_to, require_pruner
+from tutelage.quant.prune.prune import Importance, macs, prune_to, require_pruner
 from tutelage.quant.prune.shapes import pruned_shapes
 from tutelage.records import Artifact, InputError, Pruned, Student
 
 from .students import choices, train_seeds
+from .training import network_input
 
 WINNERS = "winners"
 # Labelled images whose gradients rank the channels for `taylor`: a few dozen rank them as thousands do (Molchanov).
 _TAYLOR_IMAGES = 64
+# The library that removes the channels, by how their importance is ranked.
+PRUNERS = {name: "nni" if name.startswith("nni-") else "torch-pruning" for name in get_args(Importance)}
 
 
 def check_pruned(ctx: Context) -> None:
@@ -51,52 +52,74 @@ def train_pruned(ctx: Context, trained: Sequence[Student], teachers: Sequence[St
             wanted = parent.role == "student" if section.of == WINNERS else parent.model == section.of
             if not wanted:
                 continue
-            student, weights = _cut(ctx, section, parent)
-            start = partial(networks.load, ctx, student.model_copy(update={"weights": weights}))
+            student, start = _cut(ctx, section, parent)
             for choice in choices(ctx, teachers):
-                tuned += train_seeds(ctx, student, start, weights.sha256, choice)
+                tuned += train_seeds(ctx, student, start, choice)
     return tuned
 
 
-def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student, Artifact]:
-    """Prune one network and file its remaining weights."""
+class PruneInputs(StageInputs):
+    """A network without some of its channels."""
+
+    STAGE: ClassVar[str] = "prune"
+
+    network: NetworkInput
+    keep: float  # fraction of the multiply-accumulates
+    importance: Importance
+    side: int
+    channels: int
+    images: ImagesInput | None  # whose gradients rank the channels; None: no images do
+    seed: int | None  # that draws them
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {"keep": "pruned.keep", "importance": "pruned.importance"}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        pruned = Pruned(parent=self.network.model, importance=self.importance, ratio=0.0, shapes={"of": ()})
+        return {"pruned": pruned.to_dict(), "weights": promised(key, networks.WEIGHTS, "weights")}
+
+
+def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student, NetworkInput]:
+    """Prune one network and file its remaining weights; give the record to train and the network it starts from."""
     title = f"{parent.model}-pruned{section.keep_fraction * 100:g}"
     title += "" if section.importance == "magnitude" else f"-{section.importance}"
-    inputs = {
-        "data": ctx.data_key,
-        "parent": parent.to_dict(),
-        "pruned": section.model_dump(mode="json"),
-        "seed": ctx.recipe.seed,
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        ctx.report(f"prune {parent.model} to {section.keep}", 0, 1)
-        whole = networks.load(ctx, parent)
-        side = ctx.resolution(parent)
-        shape = (2, ctx.channels, side, side)
-        batch = _labelled(ctx, side) if section.importance == "taylor" else None
-        cut, report = prune_to(
-            whole, shape, section.keep_fraction * macs(whole, shape), importance=section.importance, batch=batch
-        )
-        left = Pruned(
-            parent=parent.model, importance=section.importance, ratio=report.ratio, shapes=pruned_shapes(whole, cut)
-        )
-        ctx.report(f"prune {parent.model} to {section.keep}", 1, 1)
-        return {"pruned": left.to_dict(), "weights": networks.file_weights(ctx, cut, folder).to_dict()}
-
-    found = ctx.workspace.stage(f"prune {parent.model} to {section.keep}", inputs, work).result
+    ranked, network = section.importance == "taylor", network_input(parent)
+    inputs = PruneInputs(
+        title=f"prune {parent.model} to {section.keep}",
+        versions=versions_of((*network.libraries, PRUNERS[section.importance])),
+        network=network,
+        keep=section.keep_fraction,
+        importance=section.importance,
+        side=ctx.resolution(parent),
+        channels=ctx.channels,
+        images=ctx.images_input if ranked else None,
+        seed=ctx.recipe.seed if ranked else None,
+    )
+    found = run_stage(ctx, inputs, _prune).result
     student = Student(
         model=title,
         role="student",
         arch=parent.arch,
         library_name=parent.library_name,
         options=parent.options,
-        pruned=Pruned.from_dict(found["pruned"]),
+        pruned=Pruned.from_dict(found["pruned"]).model_copy(update={"parent": parent.model}),
     )
-    return student, Artifact.from_dict(found["weights"])
+    return student, network_input(student.model_copy(update={"weights": Artifact.from_dict(found["weights"])}))
 
 
-def _labelled(ctx: Context, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    labels = ctx.dataset.labels[ctx.dataset.indices("train")]
-    drawn = draw_by_class(None, labels, _TAYLOR_IMAGES, np.random.default_rng(ctx.seed("taylor")))
-    return ctx.split("train", side, drawn)
+def _prune(inputs: PruneInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    here.report(inputs.title, 0, 1)
+    whole = networks.load(here, inputs.network.student)
+    shape = (2, inputs.channels, inputs.side, inputs.side)
+    batch = None if inputs.seed is None else _labelled(here, inputs.side, inputs.seed)
+    cut, report = prune_to(whole, shape, inputs.keep * macs(whole, shape), importance=inputs.importance, batch=batch)
+    left = Pruned(
+        parent=inputs.network.model, importance=inputs.importance, ratio=report.ratio, shapes=pruned_shapes(whole, cut)
+    )
+    here.report(inputs.title, 1, 1)
+    return {"pruned": left.to_dict(), "weights": networks.file_weights(here, cut, folder).to_dict()}
+
+
+def _labelled(here: Resources, side: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return here.split("train", side, here.draw("train", _TAYLOR_IMAGES, derived_seed(seed, "taylor")))

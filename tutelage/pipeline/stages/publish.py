@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.operations.paired import page_verdicts
 from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 
 from .evaluate import Evaluated
@@ -32,7 +31,6 @@ _NO_SETTINGS = (
     *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
     *("measure", "explain"),
 )
-_LIBRARIES = ("torch", "timm", "ofa", "onnxruntime", "openvino", "nncf", "tutelage")
 
 
 @dataclass(frozen=True)
@@ -237,8 +235,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         "inherited_start": student.subnet is not None
         and student.subnet.space == ctx.recipe.supernet.space
         and found is not None,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in _LIBRARIES},
+        **made_by(ctx.workspace, one),
         "cpu": device.profile.cpu_model,
         "cpu_quota": cpu_quota() if device.profile.local else None,  # cores, where a container limits them
     }
@@ -251,6 +248,23 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
     return details
+
+
+def made_by(workspace: Workspace, one: Evaluated) -> dict[str, Any]:
+    """Say which versions computed a row's weights, file and predictions, from the stages that did.
+
+    Where the stages were done by several versions of one thing, all are named, the one of the weights first.
+    """
+    weights = one.variant.student.weights
+    trained = [] if weights is None else [Path(weights.path).parent.name]
+    versions: dict[str, list[str]] = {}
+    for key in dict.fromkeys([*trained, *one.variant.stages, one.stage]):
+        for name, value in workspace.versions(key).items():
+            known = versions.setdefault(name, [])
+            if value and value not in known:
+                known.append(value)
+    said = {name: ", ".join(values) for name, values in sorted(versions.items()) if values}
+    return {"python": said.pop("python", ""), "versions": said}
 
 
 def _latency_details(device: Device, one: Evaluated, measurement: Measurement | None) -> dict[str, Any]:

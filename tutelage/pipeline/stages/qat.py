@@ -4,19 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import nn
 
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context
-from tutelage.quant.int8.qat import finish_qat, prepare_qat
+from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage
+from tutelage.pipeline.keys.model_files import filed_model
+from tutelage.pipeline.keys.stage_inputs import promised, versions_of
+from tutelage.quant.int8.qat import prepare_qat
 from tutelage.quant.int8.qat_export import export_learnt
 from tutelage.records import Student
 
-from .compress import Variant, calibration_images, float_files, inputs_of, left_out, quantized, read_variants
-from .train import CHECKPOINT, fit
+from .compress import Variant, left_out, named, quantized
+from .quantization import calibration_images
+from .training import (
+    CHECKPOINT,
+    TrainingInputs,
+    distillation_input,
+    fit,
+    libraries_of,
+    network_input,
+    schedule_part,
+)
 
 # Runtimes whose quantizers take given activation ranges.
 _RUNTIMES = ("onnxruntime", "openvino")
+_ONNX = "model.qat.onnx"
+
+
+class QatInputs(TrainingInputs):
+    """The fine-tuning of a trained network by QAT, from its own weights."""
+
+    STAGE: ClassVar[str] = "train with QAT"
+
+    calibration_images: int  # that set the first ranges
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        return derived_seed(self.seed, "rounding"), derived_seed(self.seed, "rounding batches")
+
+    @property
+    def places(self) -> dict[str, str]:
+        own = {f"schedule.{name}": f"quantize.qat_{name}" for name in ("epochs", "lr")}
+        return {**super().places, **own, "calibration_images": "quantize.calibration_images"}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"file": promised(key, _ONNX), "ranges": {}}
 
 
 def train_with_qat(
@@ -32,37 +66,49 @@ def train_with_qat(
     if section.qat_epochs == 0 or student.role == "teacher":
         return []
     own = [teacher for teacher in teachers if teacher.model in student.teacher.split("+")]
+    takers = [runtime for runtime in runtimes if runtime in _RUNTIMES]
+    for runtime in runtimes:
+        if runtime not in takers:
+            left_out(ctx, f"no int8-qat row of {student.model} for {runtime}: its quantizer takes no learnt ranges")
+    if not takers:
+        return []
     schedule = ctx.recipe.distill.model_copy(
         update={"epochs": section.qat_epochs, "lr": section.qat_lr, "warmup_epochs": 0.0, "patience": None}
     )
-    inputs = {
-        **inputs_of(ctx, student, runtimes),
-        "schedule": schedule.model_dump(mode="json", exclude={"teacher_mode"}),
-        "teachers": [teacher.weights.sha256 for teacher in own if teacher.weights],
+    network, distillation = network_input(student), distillation_input(ctx.recipe.distill, own)
+    inputs = QatInputs(
+        title=f"train {named(student)} with QAT",
+        versions=versions_of((*libraries_of(network, distillation), "onnx", "onnxscript")),
+        images=ctx.images_input,
+        augment=ctx.augment_input,
+        network=network,
+        schedule=schedule_part(schedule),
+        distillation=distillation,
+        seed=ctx.recipe.seed,
+        repeat=0,
+        place="distill",
+        calibration_images=section.calibration_images,
+    )
+    stage = run_stage(ctx, inputs, _train)
+    ranges = {name: (float(low), float(high)) for name, (low, high) in stage.result["ranges"].items()}
+    made = {"qat_epochs": section.qat_epochs, "qat_lr": section.qat_lr}
+    return quantized(ctx, student, {runtime: [stage] for runtime in takers}, ranges, made)
+
+
+def prepared(inputs: QatInputs, here: Opened) -> nn.Module:
+    """Give the trained network with fake quantization, as its fine-tuning begins."""
+    student = inputs.network.student
+    images = calibration_images(here, here.resolution(student), inputs.calibration_images, inputs.seed)
+    return prepare_qat(networks.load(here, student), images)
+
+
+def _train(inputs: QatInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    network, side = prepared(inputs, here), here.resolution(inputs.network.student)
+    result = fit(inputs, here, network, folder / CHECKPOINT)
+    # The float graph of the trained weights, and the ranges that its tensors had in training.
+    learnt = export_learnt(network, folder / _ONNX, (1, here.channels, side, side))
+    return {
+        "file": filed_model(here.workspace, folder / _ONNX).to_dict(),
+        "ranges": {name: [float(low), float(high)] for name, (low, high) in learnt.items()},
+        "simulated": {"accuracy": result.val_accuracy, "auc": result.val_auc},
     }
-
-    def work(folder: Path) -> dict[str, Any]:
-        side = ctx.resolution(student)
-        network = prepare_qat(networks.load(ctx, student), calibration_images(ctx, side))
-        seeds = (ctx.seed("rounding"), ctx.seed("rounding batches"))
-        result = fit(
-            ctx, student, network, schedule, own, folder / CHECKPOINT,
-            seeds=seeds, what="QAT of", rounding=True,
-        )  # fmt: skip
-        trained, plain = folder / "model.qat.onnx", finish_qat(network)
-        learnt = export_learnt(network, trained, (1, ctx.channels, side, side))
-        validation = {"accuracy": result.val_accuracy, "auc": result.val_auc}
-        for runtime in runtimes:
-            if runtime not in _RUNTIMES:
-                left_out(ctx, f"no int8-qat row of {student.model} for {runtime}: its quantizer takes no learnt ranges")
-        takers = [runtime for runtime in runtimes if runtime in _RUNTIMES]
-        files = float_files(ctx, student, plain, trained, takers)
-        variants = quantized(ctx, student, plain, files, learnt)
-        for variant in variants:
-            variant["quantization"] |= {"qat_epochs": section.qat_epochs, "qat_lr": section.qat_lr}
-        return {"variants": variants, "simulated": validation}
-
-    origin = f" from {student.teacher}" if student.teacher else ""
-    # The name is part of the key of stages that workspaces hold.
-    stage = ctx.workspace.stage(f"teach rounding to {student.model}{origin}", inputs, work)
-    return read_variants(student, stage.result["variants"])

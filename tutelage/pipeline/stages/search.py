@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from tutelage.bench.protocol.measure import measure
+from tutelage.bench.devices.profiles import load_latency_model
 from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.device import Device
+from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, Part, StageInputs, versions_of
 from tutelage.pipeline.objectives import (
-    INT8,
-    calibration_places,
-    export_int8,
+    ERROR,
+    Subnets,
+    int8_runtime,
     latency_name,
+    named_objectives,
+    objectives_by,
     objectives_of,
     read_objectives,
-    scorer,
+    upper_latency,
 )
-from tutelage.pipeline.runtime_files import network_file
+from tutelage.quant.files import sha256_of
 from tutelage.quantities import number, size_in_bytes
-from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
+from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
 from tutelage.search.objectives import Objective, Problem
 from tutelage.search.result import SearchResult
 from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.presets import place
-from tutelage.search.spaces.space import Space
-from tutelage.search.supernet import extract
+from tutelage.search.spaces.space import Space, find_space
 
+from .finalists import FIGURES, Measured, measure_finalists
+from .quantization import Quantization, quantizers
 from .supernet import Supernet
+from .training import SupernetInput
 
-# What is kept of a finalist's measurement; the second is on the scale of the latency model's predictions.
-_FIGURES = ("p50_ms", "anchored_ms", "drift")
 # Finalists are measured three to a winner: published searches miss 1 in 4 latency budgets when measured again.
 FINALISTS_PER_WINNER = 3
 # The two pictures of a search.
@@ -111,7 +114,7 @@ def check_counted(ctx: Context, space: Space) -> None:
 
 def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
     """Refuse a budget that no architecture meets, before anything is trained (InfeasibleBudgetError)."""
-    objectives = objectives_of(ctx, devices, _not_scored)
+    objectives = objectives_of(read_objectives(ctx.recipe), devices, _not_scored)
     Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels).check_bounds()
 
 
@@ -135,101 +138,113 @@ def presets_in(space: Space) -> dict[str, Arch]:
     return placed
 
 
+class SearchedDevice(Part):
+    """A device whose predicted latency is weighed: its objective, its latency model and the odds of a miss."""
+
+    objective: str
+    model: FileInput
+    risk: float
+    profile: DeviceProfile = Field(exclude=True)
+
+
+class SearchInputs(StageInputs):
+    """One search of a trained supernet under bounds."""
+
+    STAGE: ClassVar[str] = "search"
+
+    images: ImagesInput
+    supernet: SupernetInput
+    objectives: tuple[str, ...]
+    devices: tuple[SearchedDevice, ...]
+    bounds: dict[str, float]  # by objective
+    strategy: str
+    origin: str  # distribution and version of the plug-in that has the strategy; empty: built in
+    evaluations: int
+    num_finalists: int
+    batch_size: int  # of the images that recalibrate BN
+    calibration_batches: int
+    int8: Quantization | None  # of `error@int8`
+    int8_runtime: str
+    seed: int
+
+    @property
+    def places(self) -> dict[str, str]:
+        own = ("objectives", "strategy", "evaluations", "calibration_batches")
+        return {
+            **{name: f"search.{name}" for name in own},
+            **{"num_finalists": "search.winners", "int8": "quantize", "batch_size": "supernet.batch_size"},
+            **{"bounds": "the budget", "devices": "the latency model or risk of a device"},
+        }
+
+
+def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> SearchInputs:
+    """Give what a search reads."""
+    section, names = ctx.recipe.search, read_objectives(ctx.recipe)
+    scored_int8 = any(one.int8 and one.figure == ERROR for one in names)
+    runtime = int8_runtime(ctx.recipe, devices) if scored_int8 else ""
+    strategy = STRATEGIES.find(section.strategy)
+    libraries = ("torch", "ofa", "pymoo", "scikit-learn", *strategy.distributions)
+    return SearchInputs(
+        title=f"search {supernet.space.name}",
+        versions=versions_of((*libraries, *(quantizers(runtime) if scored_int8 else ()))),
+        images=ctx.images_input,
+        supernet=supernet.part,
+        objectives=tuple(one.name for one in names),
+        devices=tuple(_searched(device) for device in devices),
+        bounds=bounds_of(ctx, devices),
+        strategy=section.strategy,
+        origin=str(STRATEGIES.origin(section.strategy) or ""),
+        evaluations=section.evaluations,
+        num_finalists=section.winners * FINALISTS_PER_WINNER,
+        batch_size=ctx.recipe.supernet.batch_size,
+        calibration_batches=section.calibration_batches,
+        int8=Quantization.of(ctx.recipe.quantize) if scored_int8 else None,
+        int8_runtime=runtime,
+        seed=ctx.recipe.seed,
+    )
+
+
 def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> Found:
     """Run the strategy, measure the finalists on every device in reach, and pick the winners by validation error."""
-    section = ctx.recipe.search
-    budget = budget_of(ctx, devices)
-    inputs = {
-        "supernet": supernet.key,
-        "devices": [_device_key(device) for device in devices],
-        "budget": budget.to_dict(),
-        "search": section.model_dump(mode="json"),
-        "seed": ctx.recipe.seed,
-        "version": 2,  # draws under bounds are plain draws given the bounds; calibration weighs images, not batches
-    }
-    if any(one.int8 for one in read_objectives(ctx.recipe)):
-        inputs["quantize"] = ctx.recipe.quantize.model_dump(mode="json")
-
-    def work(folder: Path) -> dict[str, Any]:
-        result = _search(ctx, supernet, devices, folder)
-        result.to_json(folder / "search.json")
-        draw_search(result, folder)
-        return {"file": "search.json"}
-
-    stage = ctx.workspace.stage(f"search {supernet.space.name}", inputs, work)
+    stage = run_stage(ctx, search_inputs(ctx, supernet, devices), _search)
     result = SearchResult.from_json(stage.folder / "search.json")
     if not result.finalists:
         raise InfeasibleBudgetError(
             f"none of the {len(result.evaluated)} architectures that were scored keeps every bound: "
-            f"raise --evals (now {section.evaluations}) or a bound"
+            f"raise --evals (now {ctx.recipe.search.evaluations}) or a bound"
         )
-    verified = ctx.workspace.stage(
-        "measure finalists",
-        {"search": stage.key, "figures": list(_FIGURES)},
-        lambda folder: _verify(ctx, supernet, devices, result, folder),
-    )
-    return _pick(ctx, result, devices, budget, verified.result, stage.folder)
+    measured = measure_finalists(ctx, supernet, devices, _finalists(result))
+    return _pick(ctx, result, devices, budget_of(ctx, devices), measured, stage.folder)
 
 
-def _search(ctx: Context, supernet: Supernet, devices: Sequence[Device], folder: Path) -> SearchResult:
-    section = ctx.recipe.search
-    space = supernet.space
-    objectives = objectives_of(ctx, devices, scorer(ctx, supernet))
+def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    """Run the strategy and file what it evaluated."""
+    space = find_space(inputs.supernet.space).with_resolutions(inputs.supernet.resolutions)
+    subnets = Subnets(here, inputs.supernet, inputs.batch_size, inputs.calibration_batches, inputs.seed)
+    how, runtime = inputs.int8, inputs.int8_runtime
+    error = subnets.errors if how is None else lambda archs: subnets.int8_errors(archs, how, runtime)
+    latencies = {
+        one.objective: upper_latency(load_latency_model(one.profile, Path(one.model.path).parent), one.risk)
+        for one in inputs.devices
+    }
     initial = [space.smallest(), *presets_in(space).values(), space.largest()]  # a short search gets the first of them
-    return evolve.search(
+    result = evolve.search(
         space,
-        objectives,
-        bounds_of(ctx, devices),
-        strategy=section.strategy,
-        evaluations=section.evaluations,
-        seed=ctx.seed("search"),
+        objectives_by(named_objectives(inputs.objectives), latencies, error),
+        inputs.bounds,
+        strategy=inputs.strategy,
+        evaluations=inputs.evaluations,
+        seed=derived_seed(inputs.seed, "search"),
         initial=initial,
         checkpoint=folder / "search.partial.json",
-        num_classes=ctx.num_classes,
-        in_channels=ctx.channels,
-        num_finalists=section.winners * FINALISTS_PER_WINNER,
-        progress=lambda done, total: ctx.report(f"search {space.name}", done, total),
+        num_classes=here.num_classes,
+        in_channels=here.channels,
+        num_finalists=inputs.num_finalists,
+        progress=lambda done, total: here.report(inputs.title, done, total),
     )
-
-
-def _verify(
-    ctx: Context, supernet: Supernet, devices: Sequence[Device], result: SearchResult, folder: Path
-) -> dict[str, Any]:
-    """Measure the finalists, with their inherited weights, on every device in reach: figures by device and arch id.
-
-    On a device that is weighed at int8 the files are quantized, as the students' will be. What is compared with a
-    prediction or a budget is `anchored_ms`, on the scale of the anchors that the latency model was made with.
-    """
-    net = supernet.load(ctx)
-    measured: dict[str, dict[str, dict[str, float | None]]] = {}
-    converted = ctx.workspace.path / "cache" / "converted"
-    for device in devices:
-        if not device.reachable:
-            ctx.report(f"finalists on {device.name}: predicted, not measured", 1, 1)
-            continue
-        by_side: dict[int, dict[str, Path]] = {}
-        for arch in _finalists(result):
-            if device.profile.precision == INT8:
-                path = folder / f"{arch.id}.{INT8}.onnx"
-                images, labels = ctx.split("train", arch.r)
-                export_int8(ctx, extract(net, arch), arch.r, images[calibration_places(ctx, images, labels)], path)
-            else:
-                shape = (device.profile.batch, ctx.channels, arch.r, arch.r)
-                path = network_file(extract(net, arch), device.profile.runtime, folder, arch.id, shape, converted)
-            by_side.setdefault(arch.r, {})[arch.id] = path
-        for side, models in by_side.items():
-            found = measure(
-                models,
-                device.profile,
-                (ctx.channels, side, side),
-                samples=ctx.recipe.measure.samples,
-                tolerance=ctx.recipe.measure.tolerance,
-                anchor_ms=device.anchor_ms,
-                progress=lambda text, done, total: ctx.report("measure finalists", done, total),
-            )
-            for arch_id, value in found.items():
-                measured.setdefault(device.name, {})[arch_id] = {name: getattr(value, name) for name in _FIGURES}
-    return {"measured": measured}
+    result.to_json(folder / "search.json")
+    draw_search(result, folder)
+    return {"file": "search.json"}
 
 
 def _pick(
@@ -237,16 +252,13 @@ def _pick(
     result: SearchResult,
     devices: Sequence[Device],
     budget: Budget,
-    verified: dict[str, Any],
+    measured: Measured,
     folder: Path,
 ) -> Found:
-    measured: dict[str, dict[str, dict[str, Any]]] = verified["measured"]
     predicted = {device.name: _mean_latency(device)(_finalists(result)) for device in devices}
     kept, broke = [], 0
     for place_, arch in enumerate(_finalists(result)):
-        p50, times, drift = (
-            {name: values[arch.id][figure] for name, values in measured.items()} for figure in _FIGURES
-        )
+        p50, times, drift = ({name: values[arch.id][figure] for name, values in measured.items()} for figure in FIGURES)
         # A device out of reach is not in `times`: the search held its budget on the end of the predicted interval.
         if any(times[name] > bound for name, bound in budget.latency_ms.items() if name in times):
             broke += 1
@@ -277,12 +289,12 @@ def _mean_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float
     return lambda archs: device.model.predict(archs)[0]
 
 
-def _device_key(device: Device) -> dict[str, Any]:
+def _searched(device: Device) -> SearchedDevice:
     model = device.folder / device.profile.latency_model
     if not model.is_file():
         raise InputError(f"{model} is missing: measure the device again with `tutelage device add {device.name}`")
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    return {"profile": device.profile.to_dict(), "model": digest, "risk": device.risk}
+    file = FileInput(sha256=sha256_of(model), path=str(model.absolute()))
+    return SearchedDevice(objective=latency_name(device), model=file, risk=device.risk, profile=device.profile)
 
 
 def draw_search(result: SearchResult, folder: Path) -> tuple[Path, Path]:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-
-from torch import nn
+from collections.abc import Sequence
 
 from tutelage.distill.losses.methods import check_distillation, find_loss
-from tutelage.distill.teachers.weights import load_weights
 from tutelage.distill.teachers.zoo import timm_name
 from tutelage.distill.training.schedule import TrainSchedule
-from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, file_hash, schedule_of
+from tutelage.pipeline.context import Context, schedule_of, weights_input
 from tutelage.records import Arch, InputError, Student
 from tutelage.search.spaces.presets import PRESETS, place
 from tutelage.search.spaces.space import SPACES
-from tutelage.search.supernet import extract
 
 from .search import Winner
 from .supernet import Supernet
-from .train import kd_of, take_student, train_student
+from .train import take_student, train_student
+from .training import Start, kd_of
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +38,13 @@ def train_named_students(ctx: Context, teachers: Sequence[Student]) -> list[Stud
     """Train the students that the recipe names, from fresh weights or a weights file, for each choice of teachers."""
     trained = []
     for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
-        start: Callable[[], nn.Module] | None = None
         if section.weights is not None and section.epochs == 0:
-            trained.append(take_student(ctx, student, section.weights))
+            taken = take_student(ctx, student, section.weights)
+            ctx.trained([taken])
+            trained.append(taken)
             continue
-        if section.weights is not None:
-            start = partial(_from_file, ctx, student, section.weights)
-        key = file_hash(section.weights) or "fresh"
         for choice in choices(ctx, teachers):
-            trained += train_seeds(ctx, student, start, key, choice)
+            trained += train_seeds(ctx, student, weights_input(section.weights), choice)
     return trained
 
 
@@ -126,14 +118,14 @@ def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[
         for choice in ((), tuple(teachers)) if teachers else ((),):
             if supernet is None or name not in PRESETS:
                 student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
-                trained += train_seeds(ctx, student, None, "fresh", choice)
+                trained += train_seeds(ctx, student, None, choice)
                 continue
             arch = preset_arch(ctx, supernet, name)
             student = Student(model=name, role="baseline", arch=arch)
             if arch.space == supernet.space.name:
                 trained += _from_supernet(ctx, supernet, student, choice)
             else:
-                trained += train_seeds(ctx, student, None, "fresh", choice)
+                trained += train_seeds(ctx, student, None, choice)
     return trained
 
 
@@ -157,22 +149,13 @@ def preset_arch(ctx: Context, supernet: Supernet, name: str) -> Arch:
 
 
 def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: Sequence[Student]) -> list[Student]:
-    arch = student.arch
-    if arch is None:
+    if student.arch is None:
         raise InputError(f"{student.model} is not an architecture of {supernet.space.name}")
-    return train_seeds(ctx, student, lambda: extract(supernet.load(ctx), arch), supernet.key, choice)
+    return train_seeds(ctx, student, supernet.part, choice)
 
 
-def _from_file(ctx: Context, student: Student, weights: Path) -> nn.Module:
-    model = networks.build(ctx, student, seed=ctx.seed("student"))
-    load_weights(model, weights)
-    return model
-
-
-def train_seeds(
-    ctx: Context, student: Student, start: Callable[[], nn.Module] | None, start_key: str, choice: Sequence[Student]
-) -> list[Student]:
+def train_seeds(ctx: Context, student: Student, start: Start, choice: Sequence[Student]) -> list[Student]:
     """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`."""
-    seeds = [train_student(ctx, student, start, start_key, choice, repeat) for repeat in range(ctx.recipe.seeds)]
+    seeds = [train_student(ctx, student, start, choice, repeat) for repeat in range(ctx.recipe.seeds)]
     ctx.trained(seeds)
     return seeds

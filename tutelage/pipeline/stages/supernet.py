@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from tutelage.distill.teachers.weights import load_exactly
-from tutelage.pipeline.context import Context, file_hash
+from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, file_hash, run_stage, weights_input
+from tutelage.pipeline.keys.stage_inputs import (
+    AugmentInput,
+    FileInput,
+    ImagesInput,
+    NetworkInput,
+    StageInputs,
+    promised,
+    versions_of,
+)
 from tutelage.pipeline.networks import WEIGHTS
-from tutelage.records import InputError, Student
-from tutelage.search.spaces.space import Space, find_space
+from tutelage.records import Artifact, InputError, Student
+from tutelage.search.spaces.space import SPACES, Space, find_space
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.training import Batch, SupernetSchedule, train_supernet
 
-from .train import CHECKPOINT, soft_targets
+from .training import CHECKPOINT, SupernetInput, network_input, soft_targets
 
 # Subnets a step besides the largest and the smallest, as in BigNAS, where a recipe does not say.
 NUM_RANDOM = 2
@@ -26,16 +34,46 @@ NUM_RANDOM = 2
 
 @dataclass(frozen=True)
 class Supernet:
-    """A trained supernet: its space at the run's resolutions, its weights file and the key of its stage."""
+    """A trained supernet: its space at the run's resolutions, and what identifies it in the inputs of a stage."""
 
     space: Space
-    weights: Path
-    key: str
+    part: SupernetInput
 
-    def load(self, ctx: Context) -> nn.Module:
-        net = build_supernet(self.space, ctx.num_classes, ctx.channels)
-        load_exactly(net, load_file(self.weights), str(self.weights))
-        return net.eval()
+    def load(self, opened: Opened) -> nn.Module:
+        """Build it with its weights, in evaluation mode."""
+        return self.part.load(opened)
+
+
+class SupernetInputs(StageInputs):
+    """The training of a supernet."""
+
+    STAGE: ClassVar[str] = "train supernet"
+
+    images: ImagesInput
+    augment: AugmentInput
+    space: str
+    origin: str  # distribution and version of the plug-in that declares the space; empty: built in
+    resolutions: tuple[int, ...]
+    method: Literal["sandwich", "random", "progressive"]
+    epochs: int
+    lr: float
+    batch_size: int
+    num_random: int | None  # None: the method's phases say how many
+    bf16: bool | None
+    ema_decay: float | None
+    warmup_epochs: float
+    clip_norm: float
+    weights: FileInput | None
+    teachers: tuple[NetworkInput, ...]
+    seed: int
+
+    @property
+    def places(self) -> dict[str, str]:
+        mine = (name for name in SupernetInputs.model_fields if name not in ("title", "versions", "images", "seed"))
+        return {name: "data.augment" if name == "augment" else f"supernet.{name}" for name in mine}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"weights": promised(key, WEIGHTS, "weights")}
 
 
 def space_of(ctx: Context) -> Space:
@@ -48,53 +86,81 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
     """Train by the recipe's schedule, distilled from the largest subnet and the teachers that the recipe names."""
     section = ctx.recipe.supernet
     space = space_of(ctx)
-    num_random = NUM_RANDOM if section.num_random is None else section.num_random
-    named = [teacher for teacher in teachers if teacher.model in section.teachers]
+    named = [network_input(teacher) for teacher in teachers if teacher.model in section.teachers]
     if len(named) < len(section.teachers):
         raise InputError(f"supernet.teachers {list(section.teachers)} must be names of the recipe's teachers")
-    inputs: dict[str, Any] = {
-        "data": ctx.data_key,
-        "supernet": {**section.model_dump(mode="json", exclude={"weights"}), "num_random": num_random},
-        "weights": file_hash(section.weights),
-        "teachers": [teacher.weights.sha256 for teacher in named if teacher.weights],
-        "seed": ctx.recipe.seed,
-    }
+    fixed = NUM_RANDOM if section.num_random is None else section.num_random
+    inputs = SupernetInputs(
+        title=f"train supernet {space.name}",
+        versions=versions_of(["torch", "ofa", *(name for one in named for name in one.libraries)]),
+        images=ctx.images_input,
+        augment=ctx.augment_input,
+        space=space.name,
+        origin=str(SPACES.origin(space.name) or ""),
+        resolutions=tuple(space.resolutions),
+        method=section.method,
+        epochs=section.epochs,
+        lr=section.lr,
+        batch_size=section.batch_size,
+        num_random=None if section.method == "progressive" else fixed,
+        bf16=section.bf16,
+        ema_decay=section.ema_decay,
+        warmup_epochs=section.warmup_epochs,
+        clip_norm=section.clip_norm,
+        weights=weights_input(section.weights),
+        teachers=tuple(named),
+        seed=ctx.recipe.seed,
+    )
+    filed = Artifact.from_dict(run_stage(ctx, inputs, _train).result["weights"])
+    weights = FileInput(sha256=filed.sha256, path=filed.path)
+    part = SupernetInput(space=inputs.space, origin=inputs.origin, resolutions=inputs.resolutions, weights=weights)
+    return Supernet(space, part)
 
-    if section.method == "progressive" or space.family.elastic_widths:
-        inputs["version"] = 2  # channels are sorted in each expand phase; bf16 reaches ResNet50D and statistics wait
 
-    def work(folder: Path) -> dict[str, Any]:
-        net = build_supernet(space, ctx.num_classes, ctx.channels, weights=section.weights, seed=ctx.seed("supernet"))
-        loader = ctx.loader(section.batch_size, seed=ctx.seed("supernet batches"), resolution=max(space.resolutions))
-        soft = soft_targets(ctx, named, loader.resolution) if named else None
+def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    """Train a supernet and file its weights."""
+    space = find_space(inputs.space).with_resolutions(inputs.resolutions)
+    weights = None if inputs.weights is None else here.workspace.path / inputs.weights.path
+    net = build_supernet(
+        space, here.num_classes, here.channels, weights=weights, seed=derived_seed(inputs.seed, "supernet")
+    )
+    loader = here.loader(
+        inputs.augment,
+        inputs.batch_size,
+        seed=derived_seed(inputs.seed, "supernet batches"),
+        resolution=max(space.resolutions),
+    )
+    teachers = [one.student for one in inputs.teachers]
+    soft = soft_targets(here, teachers, inputs.augment.name, loader.resolution) if teachers else None
 
-        def batches(epoch: int) -> Iterable[Batch]:
-            for batch in loader.epoch(epoch):
-                yield batch.images, batch.labels, soft(batch) if soft is not None else None
+    def batches(epoch: int) -> Iterable[Batch]:
+        for batch in loader.epoch(epoch):
+            yield batch.images, batch.labels, soft(batch) if soft is not None else None
 
-        train_supernet(
-            net,
-            space,
-            batches,
-            len(loader),
-            SupernetSchedule(
-                method=section.method,
-                epochs=section.epochs,
-                lr=section.lr,
-                num_random=num_random,
-                bf16=section.bf16,
-                ema_decay=section.ema_decay,
-                warmup_epochs=section.warmup_epochs,
-                clip_norm=section.clip_norm,
-            ),
-            seed=ctx.seed("supernet training"),
-            checkpoint=folder / CHECKPOINT,
-            data_id=loader.identity,
-            multi_label=ctx.dataset.multi_label,
-            progress=lambda text, done, total: ctx.report("train supernet", done, total),
-        )
-        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / WEIGHTS)
-        return {"space": space.name, "resolutions": list(space.resolutions)}
-
-    stage = ctx.workspace.stage(f"supernet {space.name}", inputs, work)
-    return Supernet(space, stage.folder / WEIGHTS, stage.key)
+    train_supernet(
+        net,
+        space,
+        batches,
+        len(loader),
+        SupernetSchedule(
+            method=inputs.method,
+            epochs=inputs.epochs,
+            lr=inputs.lr,
+            num_random=NUM_RANDOM if inputs.num_random is None else inputs.num_random,
+            bf16=inputs.bf16,
+            ema_decay=inputs.ema_decay,
+            warmup_epochs=inputs.warmup_epochs,
+            clip_norm=inputs.clip_norm,
+        ),
+        seed=derived_seed(inputs.seed, "supernet training"),
+        checkpoint=folder / CHECKPOINT,
+        data_id=loader.identity,
+        multi_label=here.dataset.multi_label,
+        progress=lambda text, done, total: here.report("train supernet", done, total),
+    )
+    path = folder / WEIGHTS
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
+    filed = Artifact(
+        kind="weights", path=here.workspace.relative(path), sha256=file_hash(path), size_bytes=path.stat().st_size
+    )
+    return {"weights": filed.to_dict()}

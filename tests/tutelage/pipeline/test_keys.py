@@ -1,0 +1,146 @@
+"""The key of a stage is all that changes its result and nothing else: every field of a recipe, one at a time."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tutelage.pipeline.recipes_planned import Field, Planner, fields, flipped, recipes, written
+from tutelage.pipeline.keys.plan import Plan
+from tutelage.pipeline.recipe import Recipe
+from tutelage.records import InputError
+
+TABLE = Path(__file__).resolve().parents[3] / "docs" / "workspace.md"
+Keys = dict[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planned")
+
+
+@pytest.fixture(scope="module")
+def planner(folder: Path) -> Planner:
+    return Planner(written(folder))
+
+
+def declared() -> dict[str, set[str]]:
+    """Read the table of the guide: which stages read a field of the recipe."""
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*?) \|$", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(dict(rows)) == len(rows), "a field stands in the table twice"
+    return {name: set() if stages == "none" else set(stages.split(", ")) for name, stages in rows}
+
+
+def read(plan: Plan) -> Keys:
+    """Give what each stage reads of the recipe, by the stage: without what other stages give it."""
+    found: Keys = {}
+    for one in plan.stages:
+        found.setdefault(one.stage, set()).add(json.dumps(_without_promises(one.values), sort_keys=True))
+    return found
+
+
+def _without_promises(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_promises(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_promises(one) for one in value]
+    return "of a stage" if isinstance(value, str) and value.startswith("of ") else value
+
+
+def test_every_field_of_a_recipe_changes_the_stages_that_the_guide_says_and_no_others(
+    planner: Planner, folder: Path
+) -> None:
+    """The models are walked: a field that is added to a recipe and not to the table fails here."""
+    changed: dict[str, set[str]] = {}
+    for values in recipes(folder).values():
+        whole = Recipe.model_validate(values).model_dump(mode="json")
+        before = read(planner.plan(whole))
+        for field in fields(Recipe, whole):
+            try:
+                after = read(planner.plan(flipped(field, whole, folder)))
+            except InputError:
+                continue  # the other recipe takes it
+            differ = {stage for stage in {*before, *after} if before.get(stage) != after.get(stage)}
+            changed.setdefault(field.name, set()).update(differ)
+    assert changed == declared()
+
+
+def _planned(planner: Planner, folder: Path, recipe: str = "named", **changes: Any) -> dict[str, str]:
+    """Plan one of the recipes with some of its sections changed: the key of each stage by its title."""
+    values = Recipe.model_validate(recipes(folder)[recipe]).model_dump(mode="json")
+    for name, change in changes.items():
+        values[name] = {**values[name], **change} if isinstance(change, dict) else change
+    return {one.title: one.key for one in planner.plan(values).stages}
+
+
+def _differ(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    return {title for title in {*before, *after} if before.get(title) != after.get(title)}
+
+
+def test_what_follows_a_changed_stage_changes_too_and_nothing_beside_it(planner: Planner, folder: Path) -> None:
+    before = _planned(planner, folder)
+    differ = _differ(before, _planned(planner, folder, distill={"temperature": 3.0}))
+    both = "small from resnet10t+mobilenetv3_small_050"
+    assert f"distil {both}" in differ
+    assert f"evaluate {both} int8-qat onnxruntime" in differ
+    assert all(both in title or title.startswith("measure on") for title in differ)
+    assert "train small on labels" in before
+
+
+def test_a_renamed_recipe_does_nothing_again(planner: Planner, folder: Path) -> None:
+    assert _planned(planner, folder) == _planned(planner, folder, name="renamed")
+
+
+def test_another_teacher_is_not_trained_again_with_one(planner: Planner, folder: Path) -> None:
+    teachers = Recipe.model_validate(recipes(folder)["named"]).model_dump(mode="json")["teachers"]
+    changed = [teachers[0], {**teachers[1], "epochs": 3}]
+    differ = _differ(_planned(planner, folder), _planned(planner, folder, teachers=changed))
+    assert "train teacher mobilenetv3_small_050" in differ
+    assert not any(title.startswith(("train teacher resnet10t", "evaluate resnet10t")) for title in differ)
+
+
+def test_quantization_is_read_by_searches_at_int8_only(planner: Planner, folder: Path) -> None:
+    def differ(*objectives: str) -> set[str]:
+        search = {"objectives": [*objectives, "latency_ms@box"]}
+        plain = _planned(planner, folder, "searched", search=search)
+        return _differ(plain, _planned(planner, folder, "searched", search=search, quantize={"max_drop": 1.0}))
+
+    assert "search ofa_mbv3_w1.0" in differ("error@int8")
+    assert "search ofa_mbv3_w1.0" not in differ("error")
+
+
+def test_a_rate_of_qat_that_trains_nothing_changes_nothing(planner: Planner, folder: Path) -> None:
+    none = {"qat_epochs": 0}
+    before = _planned(planner, folder, quantize=none)
+    assert before == _planned(planner, folder, quantize={**none, "qat_lr": 3e-5})
+
+
+def test_another_device_leaves_the_files_of_the_others_alone(planner: Planner, folder: Path) -> None:
+    devices = [{"name": "box", "runtime": "onnxruntime"}]
+    both, one = _planned(planner, folder), _planned(planner, folder, devices=devices)
+    assert all(both[title] == key for title, key in one.items() if not title.startswith("explain"))
+    assert {title for title in both if "ncnn" in title or "phone" in title} <= {*both} - {*one}
+
+
+def test_the_versions_of_the_libraries_are_in_the_keys(
+    planner: Planner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.pipeline.keys import stage_inputs
+
+    before = _planned(planner, folder)
+    installed = stage_inputs._version
+    monkeypatch.setattr(stage_inputs, "_version", lambda name: "0.0" if name == "timm" else installed(name))
+    differ = _differ(before, _planned(planner, folder))
+    assert {"train teacher resnet10t", "train small on labels", "export small"} <= differ
+    monkeypatch.setattr(stage_inputs, "_version", lambda name: "0.0" if name == "onnxruntime" else installed(name))
+    differ = _differ(before, _planned(planner, folder))
+    assert {"evaluate small fp32 onnxruntime", "measure on box"} <= differ
+    assert not any(title.startswith(("train", "distil", "export", "evaluate small fp32 ncnn")) for title in differ)
+
+
+def test_a_field_of_another_kind_needs_a_value_to_be_tried_with() -> None:
+    with pytest.raises(AssertionError, match="FLIPS must say another value of odd"):
+        flipped(Field("odd", ("odd",), list), {"odd": []}, Path())

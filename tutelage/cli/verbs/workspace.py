@@ -1,0 +1,79 @@
+"""`tutelage workspace`: list the stages of a workspace, and remove those that nothing refers to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from tutelage.pipeline.operations.stages import StageEntry
+
+app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich", help="List and prune the stages of a workspace.")
+
+
+@app.callback(invoke_without_command=True)
+def show(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """List the stages of a workspace: what each is of, when it was finished, its size, and what refers to it.
+
+    Example: [bold]tutelage workspace --workspace tutelage-workspace[/]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from tutelage.pipeline.operations.stages import list_stages
+
+    _print(list_stages(_existing(workspace)), Console(), as_json)
+
+
+@app.command()
+def prune(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the stages whose files no row of the leaderboard needs. A run does them again if it needs them.
+
+    Example: [bold]tutelage workspace prune --dry-run[/]
+    """
+    from tutelage.pipeline.operations.stages import prune as remove
+    from tutelage.pipeline.workspace import Workspace
+
+    console = Console()
+    removed = remove(Workspace(_existing(workspace)), dry_run=dry_run)
+    _print(removed, console, as_json)
+    if not as_json:
+        console.print("would be removed; nothing was" if dry_run else "removed", highlight=False)
+
+
+def _existing(path: Path) -> Path:
+    """Refuse a folder that is no workspace: listing makes none."""
+    from tutelage.records import InputError
+
+    if not (path / "workspace.json").is_file():
+        raise InputError(f"{path} is no workspace: `tutelage run demo` makes one, or name another --workspace")
+    return path
+
+
+def _print(entries: Sequence[StageEntry], console: Console, as_json: bool) -> None:
+    from tutelage.quantities import in_units
+
+    if as_json:
+        print(json.dumps([one.to_dict() for one in entries]))
+        return
+    table = Table()
+    for name in ("key", "stage", "finished", "size", "referred to by"):
+        table.add_column(name, overflow="fold")
+    for one in entries:
+        users = [f"{len(some)} {what}" for some, what in ((one.rows, "rows"), (one.stages, "stages")) if some]
+        finished = one.finished or "not finished"
+        table.add_row(one.key, one.title, finished, in_units(one.size_bytes, "B"), ", ".join(users) or "nothing")
+    console.print(table)
+    total = in_units(sum(one.size_bytes for one in entries), "B")
+    console.print(f"{len(entries)} stages, {total}", highlight=False)

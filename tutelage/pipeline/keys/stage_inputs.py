@@ -1,0 +1,145 @@
+"""Typed inputs of stages: a frozen model a stage, which holds all that its computation reads.
+
+The key of a stage is the hash of its model (`StageInputs.key_values`), of the versions of the libraries that compute
+it and of a `VERSION` that is raised by hand where the stage's own code gives other results. The computation is given
+the model, not the recipe (`run_stage` in `context.py`), so that it cannot read what the key does not hold. Fields that
+say only where something lies, or what it is called, are declared with `exclude=True` and are in no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tutelage.records import Arch, Artifact, Pruned, Student
+
+
+class Part(BaseModel):
+    """A part of a stage's inputs: frozen; a field that is not declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileInput(Part):
+    """A file, known by its content; where it lies (absolute, or relative to the workspace) changes nothing."""
+
+    sha256: str
+    path: str = Field(exclude=True)
+
+
+class ImagesInput(Part):
+    """The images of a run and their splits, without augmentation."""
+
+    digest: str  # of labels, splits, groups and pixels
+    size: int
+    channels: int
+    fit: str | None  # how picture files become square; None: the set has no such option
+
+
+class AugmentInput(Part):
+    """How training images are augmented."""
+
+    name: str
+    origin: str  # distribution and version of a plug-in's; empty: built in
+    variants: int
+
+
+class NetworkInput(Part):
+    """A network: what it is built from and, where it was trained, its weights."""
+
+    arch: Arch | None
+    library_name: str
+    options: dict[str, Any]
+    origin: str  # distribution and version of the plug-in that builds it; empty: built in
+    shapes: dict[str, tuple[int, ...]] | None  # of the tensors that pruning left smaller
+    weights: FileInput | None
+    model: str = Field(exclude=True)  # what rows and messages call it
+
+    @classmethod
+    def of(cls, student: Student, origin: object = None) -> NetworkInput:
+        """Take what a record says of the network and leave out what it was trained for."""
+        weights = student.weights
+        return cls(
+            arch=student.arch,
+            library_name=student.library_name,
+            options=student.options,
+            origin=str(origin or ""),
+            shapes=None if student.pruned is None else student.pruned.shapes,
+            weights=None if weights is None else FileInput(sha256=weights.sha256, path=weights.path),
+            model=student.model,
+        )
+
+    @property
+    def student(self) -> Student:
+        """Give the record that networks are built and loaded from."""
+        pruned = None
+        if self.shapes is not None:
+            pruned = Pruned(parent="", importance="", ratio=0.0, shapes=self.shapes)
+        weights = None
+        if self.weights is not None:
+            weights = Artifact(kind="weights", path=self.weights.path, sha256=self.weights.sha256, size_bytes=0)
+        return Student(
+            model=self.model,
+            role="student",
+            arch=self.arch,
+            library_name=self.library_name,
+            options=self.options,
+            pruned=pruned,
+            weights=weights,
+        )
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Name the libraries that build it and compute its outputs."""
+        return ("torch", "ofa") if self.arch is not None else ("torch", "timm")
+
+
+class StageInputs(Part):
+    """Inputs of one stage. A subclass says its name on disk and its version, and declares what it reads."""
+
+    STAGE: ClassVar[str]
+    # Raised by one where the stage's own code gives another result for the same inputs.
+    VERSION: ClassVar[int] = 1
+
+    title: str = Field(exclude=True)  # of messages and the journal: the stage and what it is of
+    versions: dict[str, str]  # of the libraries that compute it
+
+    def key_values(self) -> dict[str, Any]:
+        """Give what the key is the hash of, as JSON-able values."""
+        return {"version": self.VERSION, **self.model_dump(mode="json")}
+
+    @property
+    def stage(self) -> str:
+        """Give the name of the stage on disk."""
+        return self.STAGE
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Give the place in a recipe of each field that has another name there, by the field's dotted name."""
+        return {}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        """Give the result that a plan goes on with where the stage is not done yet: files known by the stage's key."""
+        return {}
+
+
+def promised(key: str, name: str, kind: str = "file") -> dict[str, Any]:
+    """Give the record of a file that a stage is going to write."""
+    return Artifact(kind=kind, path=f"artifacts/{key}/{name}", sha256=f"of {key}", size_bytes=0).to_dict()
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Give the installed versions of distributions; one that is not installed has the empty string."""
+    return {name: _version(name) for name in sorted(set(names))}
+
+
+@cache
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,132 @@
+"""Measure the finalists of a search on every device in reach (`measure_finalists`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tutelage.bench.converters.convert import converter_version
+from tutelage.bench.protocol.measure import measure
+from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.pipeline.context import Context, Resources, run_stage
+from tutelage.pipeline.device import Device
+from tutelage.pipeline.keys.stage_inputs import ImagesInput, StageInputs, versions_of
+from tutelage.pipeline.objectives import INT8, Subnets
+from tutelage.pipeline.runtime_files import network_file
+from tutelage.records import Arch
+from tutelage.search.supernet import extract
+
+from .measure import DeviceInput, device_versions
+from .quantization import Quantization, quantizers
+from .supernet import Supernet
+from .training import SupernetInput
+
+# What is kept of a finalist's measurement; the second is on the scale of the latency model's predictions.
+FIGURES = ("p50_ms", "anchored_ms", "drift")
+Measured = dict[str, dict[str, dict[str, Any]]]  # device -> arch id -> figure -> value
+
+
+class FinalistsInputs(StageInputs):
+    """The latency of a search's finalists, with inherited weights, on every device in reach."""
+
+    STAGE: ClassVar[str] = "measure finalists"
+
+    finalists: tuple[Arch, ...]
+    supernet: SupernetInput
+    devices: tuple[DeviceInput, ...]
+    figures: tuple[str, ...]
+    samples: int
+    tolerance: float
+    num_classes: int
+    channels: int
+    int8: Quantization | None  # of files for devices at int8, with what is read to make them
+    images: ImagesInput | None
+    batch_size: int | None
+    calibration_batches: int | None
+    seed: int | None
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {"samples": "measure.samples", "tolerance": "measure.tolerance", "int8": "quantize"}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"measured": {}}
+
+
+def measure_finalists(
+    ctx: Context, supernet: Supernet, devices: Sequence[Device], finalists: Sequence[Arch]
+) -> Measured:
+    """Give the figures of each finalist by device and arch id; a device out of reach is not in it."""
+    for device in devices:
+        if not device.reachable:
+            ctx.report(f"finalists on {device.name}: predicted, not measured", 1, 1)
+    found: Measured = run_stage(ctx, _inputs(ctx, supernet, devices, finalists), _verify).result["measured"]
+    return found
+
+
+def _inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device], finalists: Sequence[Arch]) -> FinalistsInputs:
+    """Give what the measurement of finalists reads; images only where files are quantized for it."""
+    reached = [device for device in devices if device.reachable]
+    int8 = any(device.profile.precision == INT8 for device in reached)
+    runtimes = [find_runtime(device.profile.runtime) for device in reached]
+    libraries = {name for device in reached if int8 for name in quantizers(device.profile.runtime)}
+    versions = versions_of(("torch", "ofa", "onnx", *libraries))
+    for device, runtime in zip(reached, runtimes, strict=True):
+        versions |= {**device_versions(device), **converter_version(runtime)}
+    return FinalistsInputs(
+        title="measure finalists",
+        versions=versions,
+        finalists=tuple(finalists),
+        supernet=supernet.part,
+        devices=tuple(DeviceInput.of(device) for device in reached),
+        figures=FIGURES,
+        samples=ctx.recipe.measure.samples,
+        tolerance=ctx.recipe.measure.tolerance,
+        num_classes=ctx.num_classes,
+        channels=ctx.channels,
+        int8=Quantization.of(ctx.recipe.quantize) if int8 else None,
+        images=ctx.images_input if int8 else None,
+        batch_size=ctx.recipe.supernet.batch_size if int8 else None,
+        calibration_batches=ctx.recipe.search.calibration_batches if int8 else None,
+        seed=ctx.recipe.seed if int8 else None,
+    )
+
+
+def _verify(inputs: FinalistsInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    """Measure the finalists, with their inherited weights, on every device: figures by device and arch id.
+
+    On a device that is weighed at int8 the files are quantized, as the students' will be. What is compared with a
+    prediction or a budget is `anchored_ms`, on the scale of the anchors that the latency model was made with.
+    """
+    net = inputs.supernet.load(here)
+    converted = here.workspace.path / "cache" / "converted"
+    subnets = None
+    if inputs.batch_size is not None and inputs.calibration_batches is not None and inputs.seed is not None:
+        subnets = Subnets(here, inputs.supernet, inputs.batch_size, inputs.calibration_batches, inputs.seed)
+    measured: dict[str, dict[str, dict[str, float | None]]] = {}
+    for device in inputs.devices:
+        by_side: dict[int, dict[str, Path]] = {}
+        for arch in inputs.finalists:
+            if device.precision == INT8:
+                assert subnets is not None, "an int8 device is among the inputs"
+                assert inputs.int8 is not None, "an int8 device is among the inputs"
+                path = subnets.int8_file(arch, inputs.int8, device.runtime, folder)
+            else:
+                shape = (device.batch, inputs.channels, arch.r, arch.r)
+                path = network_file(extract(net, arch), device.runtime, folder, arch.id, shape, converted)
+            by_side.setdefault(arch.r, {})[arch.id] = path
+        for side, models in by_side.items():
+            found = measure(
+                models,
+                device.profile,
+                (inputs.channels, side, side),
+                samples=inputs.samples,
+                tolerance=inputs.tolerance,
+                anchor_ms=device.anchor_ms,
+                progress=lambda text, done, total: here.report(inputs.title, done, total),
+            )
+            for arch_id, value in found.items():
+                figures = {name: getattr(value, name) for name in inputs.figures}
+                measured.setdefault(device.name, {})[arch_id] = figures
+    return {"measured": measured}

@@ -1,0 +1,227 @@
+"""What every training reads, as typed inputs of its stage, and `fit`, which trains a network by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import nn
+
+from tutelage.distill.data.loader import images_id
+from tutelage.distill.losses.logits import balanced_weights
+from tutelage.distill.losses.methods import LOSSES
+from tutelage.distill.teachers.weights import load_exactly
+from tutelage.distill.teachers.zoo import TEACHERS
+from tutelage.distill.training.soft_targets import Combine, SoftTargets
+from tutelage.distill.training.train import KDConfig, TrainResult, TrainSchedule, train
+from tutelage.pipeline import networks
+from tutelage.pipeline.context import Opened, derived_seed, schedule_of
+from tutelage.pipeline.keys.stage_inputs import (
+    AugmentInput,
+    FileInput,
+    ImagesInput,
+    NetworkInput,
+    Part,
+    StageInputs,
+    promised,
+)
+from tutelage.pipeline.processes import Training, announce
+from tutelage.pipeline.sections import DistillSection, TrainSection
+from tutelage.records import Student
+from tutelage.search.spaces.space import SPACES, find_space
+from tutelage.search.supernet import build_supernet
+from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_layers
+
+CHECKPOINT = "checkpoint"
+
+
+class SupernetInput(Part):
+    """A trained supernet: its space at the run's resolutions, and its weights."""
+
+    space: str
+    origin: str  # distribution and version of the plug-in that declares the space; empty: built in
+    resolutions: tuple[int, ...]
+    weights: FileInput
+
+    def load(self, opened: Opened) -> nn.Module:
+        """Build it with its weights, in evaluation mode."""
+        path = opened.workspace.path / self.weights.path
+        space = find_space(self.space).with_resolutions(self.resolutions)
+        net = build_supernet(space, opened.num_classes, opened.channels)
+        load_exactly(net, load_file(path), str(path))
+        return net.eval()
+
+
+# What a student's training begins with: None is fresh weights, a file holds trained ones.
+Start = SupernetInput | NetworkInput | FileInput | None
+
+
+class Distillation(Part):
+    """How a student is distilled, and from which networks."""
+
+    alpha: float
+    method: str
+    origin: str  # distribution and version of the plug-in that has the method; empty: built in
+    temperature: float | None
+    soft_weight: float | None
+    combine: Combine | None  # of several teachers; None: there is one
+    options: dict[str, Any]
+    teachers: tuple[NetworkInput, ...]
+
+
+class TrainingInputs(StageInputs):
+    """What any training reads: the network, its schedule and, where it has teachers, its distillation."""
+
+    images: ImagesInput
+    augment: AugmentInput
+    network: NetworkInput
+    schedule: TrainSection
+    distillation: Distillation | None
+    seed: int
+    repeat: int  # of the recipe's seeds
+    place: str = Field(exclude=True)  # of its schedule in the recipe
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Give the seeds of the training and of its batches."""
+        raise NotImplementedError
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {"schedule": self.place, "distillation": "distill", "network.options": f"{self.place}.options"}
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"weights": promised(key, networks.WEIGHTS, "weights")}
+
+
+class TrainInputs(TrainingInputs):
+    """A teacher or student: what it starts from, and its training."""
+
+    STAGE: ClassVar[str] = "train"
+
+    start: Start
+    role: Literal["teacher", "student"]  # their seeds are drawn apart
+
+    @property
+    def stage(self) -> str:
+        if self.role == "teacher":
+            return "train teacher"
+        return "distil" if self.distillation is not None else "train on labels"
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        again = (self.repeat,) if self.repeat else ()
+        who = (self.role, self.network.library_name) if self.role == "teacher" else (self.role,)
+        return derived_seed(self.seed, *who, *again), derived_seed(self.seed, "batches", *again)
+
+
+class UntrainedInputs(StageInputs):
+    """A network that is used as its weights file has it."""
+
+    STAGE: ClassVar[str] = "take weights"
+
+    images: ImagesInput
+    network: NetworkInput
+    weights: FileInput
+
+    def promise(self, key: str) -> dict[str, Any]:
+        return {"weights": promised(key, networks.WEIGHTS, "weights")}
+
+
+def network_input(student: Student) -> NetworkInput:
+    """Give what identifies a network in a stage's inputs; another version of a plug-in may build another one."""
+    declared = SPACES.origin(student.arch.space) if student.arch is not None else TEACHERS.origin(student.library_name)
+    return NetworkInput.of(student, declared)
+
+
+def distillation_input(section: DistillSection, teachers: Sequence[Student]) -> Distillation | None:
+    """Give what a recipe's distillation section says of a student with these teachers; None for one without any."""
+    if not teachers:
+        return None
+    return Distillation(
+        alpha=section.alpha,
+        method=section.method,
+        origin=str(LOSSES.origin(section.method) or ""),  # another version of its package may be another loss
+        temperature=section.temperature,
+        soft_weight=section.soft_weight,
+        combine=section.combine if len(teachers) > 1 else None,
+        options=section.options,
+        teachers=tuple(network_input(teacher) for teacher in teachers),
+    )
+
+
+def libraries_of(network: NetworkInput, distillation: Distillation | None) -> set[str]:
+    """Name the libraries that compute a student's outputs and its teachers'."""
+    teachers = distillation.teachers if distillation is not None else ()
+    return {name for one in (network, *teachers) for name in one.libraries}
+
+
+def kd_of(section: DistillSection | Distillation) -> KDConfig:
+    """Convert a distillation to a `KDConfig`: model code never reads the recipe."""
+    return KDConfig(
+        alpha=section.alpha,
+        temperature=section.temperature,
+        method=section.method,
+        combine=section.combine or "mean",
+        weight=section.soft_weight,
+        options=section.options,
+    )
+
+
+def soft_targets(
+    opened: Opened, teachers: Sequence[Student], augment: str, resolution: int | None = None
+) -> SoftTargets:
+    """Wrap teachers so that their outputs for an (image, augmentation) are computed once for all students.
+
+    `resolution` is that of the students' batches (None: the data's size). Outputs on resized batches differ, so each
+    resolution has its own cache in the workspace.
+    """
+    return SoftTargets(
+        [networks.load(opened, teacher) for teacher in teachers],
+        opened.workspace.path / "cache" / "soft-targets",
+        data_id=images_id(opened.dataset, augment, resolution),
+        multi_label=opened.dataset.multi_label,
+        resolution=opened.size,
+    )
+
+
+def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path) -> TrainResult:
+    """Train `model` in place as the inputs say; where a launcher started several processes, the others take part."""
+    announce(Training(inputs, checkpoint), model)
+    student, distillation = inputs.network.student, inputs.distillation
+    teachers = [one.student for one in distillation.teachers] if distillation is not None else []
+    seed, batches = inputs.seeds
+    result = train(
+        use_fast_layers(model),
+        here.loader(inputs.augment, inputs.schedule.batch_size, seed=batches),
+        here.split("val", here.resolution(student)),
+        _schedule(here, inputs.schedule),
+        teachers=[soft_targets(here, teachers, inputs.augment.name)] if teachers else (),
+        kd=kd_of(distillation) if distillation is not None else None,
+        seed=seed,
+        checkpoint=checkpoint,
+        multi_label=here.dataset.multi_label,
+        progress=lambda text, done, total: here.report(inputs.title, done, total),
+        resolution=here.resolution(student),
+    )
+    use_plain_layers(model)
+    return result
+
+
+def schedule_part(section: TrainSection) -> TrainSection:
+    """Give the fields of a section that a training reads, and no others."""
+    return TrainSection(**{name: getattr(section, name) for name in TrainSection.model_fields})
+
+
+def _schedule(here: Opened, section: TrainSection) -> TrainSchedule:
+    """Give the section's schedule, with class weights counted on the training split where it asks for them."""
+    schedule = schedule_of(section)
+    if section.class_weights == "none":
+        return schedule
+    labels = torch.from_numpy(here.dataset.labels[here.dataset.indices("train")])
+    return replace(schedule, class_weights=balanced_weights(labels, here.num_classes, here.dataset.multi_label))
