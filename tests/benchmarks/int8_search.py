@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from tutelage.bench.protocol.measure import measure
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import Device, open_device
-from tutelage.pipeline.objectives import calibration_places, export_int8, objectives_of, scorer, weighed_devices
+from tutelage.pipeline.objectives import Subnets, objectives_of, read_objectives, weighed_devices
 from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.stages.quantization import Quantization
 from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
 from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.run import run_onnx
@@ -37,8 +38,6 @@ from tutelage.records import Arch
 from tutelage.search import loop as evolve
 from tutelage.search.objectives import Objective
 from tutelage.search.result import SearchResult, hypervolume
-from tutelage.search.supernet import extract
-from tutelage.search.supernet.scoring import recalibrate_bn
 
 DEVICE = "host-ort"
 KINDS = {
@@ -113,7 +112,9 @@ def search(setting: Setting, kind: str, seed: int, evaluations: int, folder: Pat
     ctx = at(setting.ctx, kind)
     space = setting.supernet.space
     weighed = weighed_devices(ctx, space, [setting.device])
-    objectives: tuple[Objective, ...] = objectives_of(ctx, weighed, scorer(ctx, setting.supernet))
+    subnets, how = subnets_of(setting), Quantization.of(ctx.recipe.quantize)
+    error = subnets.errors if kind == "fp32" else lambda archs: subnets.int8_errors(archs, how, "onnxruntime")
+    objectives: tuple[Objective, ...] = objectives_of(read_objectives(ctx.recipe), weighed, error)
     found = evolve.search(
         space,
         objectives,
@@ -121,7 +122,7 @@ def search(setting: Setting, kind: str, seed: int, evaluations: int, folder: Pat
         evaluations=evaluations,
         seed=seed,
         initial=[space.smallest(), space.largest()],
-        checkpoint=folder / f"search-{kind}-{seed}-{evaluations}-{setting.supernet.key[:12]}.json",
+        checkpoint=folder / f"search-{kind}-{seed}-{evaluations}-{setting.supernet.part.weights.sha256[:12]}.json",
         num_classes=ctx.num_classes,
         in_channels=ctx.channels,
         progress=lambda done, total: show(f"search {kind}, seed {seed}", done, total),
@@ -164,18 +165,19 @@ def report(setting: Setting, fronts: dict[tuple[str, int], SearchResult], folder
 
 def quantized(setting: Setting, arch: Arch, folder: Path) -> Path:
     """Cut a subnet out, set its batch norm as the search does, and file its int8 form."""
-    ctx = setting.ctx
-    path = folder / f"int8-{setting.supernet.key[:12]}" / f"{arch.id}.onnx"
+    path = folder / f"int8-{setting.supernet.part.weights.sha256[:12]}" / f"{arch.id}.onnx"
     path.parent.mkdir(exist_ok=True)
     if not path.is_file():
-        images, labels = ctx.split("train", arch.r)
-        batch = ctx.recipe.supernet.batch_size
-        rng = np.random.default_rng(ctx.seed("recalibration"))
-        drawn = np.sort(rng.permutation(len(images))[: batch * ctx.recipe.search.calibration_batches])
-        subnet = extract(setting.supernet.load(ctx), arch)
-        recalibrate_bn(subnet, list(torch.split(images[drawn], batch)))
-        export_int8(ctx, subnet.eval(), arch.r, images[calibration_places(ctx, images, labels)], path)
+        how = Quantization.of(setting.ctx.recipe.quantize)
+        subnets_of(setting).int8_file(arch, how, "onnxruntime", path.parent).replace(path)
     return path
+
+
+def subnets_of(setting: Setting) -> Subnets:
+    """Open the subnets of the supernet as a search of the recipe scores them."""
+    recipe = setting.ctx.recipe
+    batches = recipe.search.calibration_batches
+    return Subnets(setting.ctx, setting.supernet.part, recipe.supernet.batch_size, batches, recipe.seed)
 
 
 def volume(

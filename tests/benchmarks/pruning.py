@@ -32,7 +32,7 @@ from torch import nn
 
 from tutelage.bench.protocol.measure import measure
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures, mean_figures
-from tutelage.pipeline.stages.train import CHECKPOINT, fit
+from tutelage.pipeline.stages.training import CHECKPOINT, TrainInputs, fit, network_input, schedule_part
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.prune.prune import Importance, count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx
@@ -116,7 +116,7 @@ def both_roads(setting: Setting, seed: int, options: argparse.Namespace) -> list
         within = np.flatnonzero(predicted <= budget)
         best = within[np.lexsort((predicted[within], errors[within]))[0]] if len(within) else int(predicted.argmin())
         chosen = found.evaluated[best].arch
-        inherited = {"supernet": setting.supernet.key, "arch": chosen.to_dict()}
+        inherited = {"supernet": setting.supernet.part.weights.sha256, "arch": chosen.to_dict()}
         nets.append(
             distilled(
                 setting, "searched", budget, options.tune,
@@ -189,21 +189,22 @@ def distilled(
     """Train what `start` gives on the recipe's schedule for students, labels only, and file it as ONNX."""
     ctx = setting.ctx
     schedule = ctx.recipe.distill.model_copy(update={"epochs": epochs})
-    seed = ctx.recipe.seed
-    student = Student(model=f"{road} {budget:.3f} ms", role="student", seed=seed)
+    seed, network = ctx.recipe.seed, network_input(Student(model=f"{road} {budget:.3f} ms", role="student"))
+    training = TrainInputs(
+        title=f"train {network.model}", versions={}, images=ctx.images_input, augment=ctx.augment_input,
+        network=network, start=None, schedule=schedule_part(schedule), distillation=None, seed=seed, role="student",
+        repeat=0, place="distill",
+    )  # fmt: skip
 
     def work(folder: Path) -> dict[str, Any]:
         model, started = start(), time.process_time()
-        fit(
-            ctx, student, model, schedule, (), folder / CHECKPOINT, seeds=(ctx.seed("student"), ctx.seed("batches"))
-        )  # fmt: skip
+        fit(training, ctx, model, folder / CHECKPOINT)
         seconds = time.process_time() - started
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
         export_onnx(model, folder / MODEL, (1, *shape[1:]))
         return {"params": count_params(model), "macs": macs(model, shape), "seconds": seconds}
 
-    section = schedule.model_dump(mode="json")
-    stage = ctx.workspace.stage(road, {"data": ctx.data_key, "schedule": section, "seed": seed, **inputs}, work)
+    stage = ctx.workspace.stage(road, {**training.key_values(), **inputs}, work)
     return Net(road, seed, budget, stage.folder, **stage.result)
 
 
