@@ -82,13 +82,13 @@ def _quantize_usable(
             f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "
             "and are square: give another --recipe, or --set data.channels=..."
         )
-    calibration = calibration_images(ctx, side, recipe.quantize.calibration_images, recipe.seed)
-    val = validation(ctx, side, recipe.seed)
+    calibration = calibration_images(ctx, side, ctx.recipe.quantize.calibration_images, ctx.recipe.seed)
+    val = validation(ctx, side, ctx.recipe.seed)
     fix_shape(usable, (1, channels, side, width))
     _check_classes(model, usable, ctx, val.ranking[:2])
     clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None
     report("quantize", 0, 1)
-    how = Quantization.of(recipe.quantize)
+    how = Quantization.of(ctx.recipe.quantize)
     latency = _anchored(clock) if clock is not None else None
     made = quantize_for(how, runtime, usable, out, calibration, val, threads=threads, latency=latency)
     check_integer(made)
