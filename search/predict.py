@@ -85,15 +85,15 @@ class AccuracyPredictor:
 
     def predict(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
         """Give mean and standard deviation (n,) each, in the unit of `fit`."""
-        means, deviations = [np.zeros(0)], [np.zeros(0)]
+        means, stds = [np.zeros(0)], [np.zeros(0)]
         for start in range(0, len(archs), _CHUNK):
             groups = self._features(archs[start : start + _CHUNK])
             mean, solved = self._project(groups)
             own = _diagonal(groups, self._fit.log_theta) - np.einsum("ij,ij->j", solved, solved)
             variance = np.maximum(own, 0) + np.exp(self._fit.log_theta[-1])
             means.append(mean)
-            deviations.append(np.sqrt(variance) * self._fit.widen * self._spread)
-        return np.concatenate(means), np.concatenate(deviations)
+            stds.append(np.sqrt(variance) * self._fit.widen * self._spread)
+        return np.concatenate(means), np.concatenate(stds)
 
     def sample(self, archs: Sequence[Arch], num_draws: int, rng: np.random.Generator) -> Floats:
         """Draw functions from the joint posterior, (draws, archs): what batches are chosen with. Noise left out."""
@@ -120,8 +120,8 @@ class AccuracyPredictor:
         self._scale = tuple(np.where(group.std(axis=0) > 1e-12, group.std(axis=0), np.inf) for group in raw)
         self._train = tuple((g - m) / s for g, m, s in zip(raw, self._shift, self._scale, strict=True))
         self._middle = float(self._values.mean())
-        deviation = float(self._values.std())
-        self._spread = deviation if deviation > 1e-12 else 1.0
+        std = float(self._values.std())
+        self._spread = std if std > 1e-12 else 1.0
         self._standard = (self._values - self._middle) / self._spread
 
     def _features(self, archs: Sequence[Arch]) -> tuple[Floats, ...]:

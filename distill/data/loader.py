@@ -174,7 +174,7 @@ def to_unit(pixels: Tensor, resolution: int) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Normalise `(b, c, h, w)` in 0..1 by the mean and standard deviation of its number of channels."""
-    mean, deviation = NORMALISATION[images.shape[1]]
+    mean, std = NORMALISATION[images.shape[1]]
     centre = torch.tensor(mean, device=images.device)[:, None, None]
-    spread = torch.tensor(deviation, device=images.device)[:, None, None]
+    spread = torch.tensor(std, device=images.device)[:, None, None]
     return (images - centre) / spread

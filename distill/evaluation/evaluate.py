@@ -90,17 +90,17 @@ def evaluate(
     num, classes = scores.shape
     cuts = _thresholds(threshold, classes, multi_label)
     if multi_label:
-        answers = scores >= np.asarray(cuts)
+        predicted = scores >= np.asarray(cuts)
         known = np.isfinite(truth)
         member = np.where(known, truth, 0) > 0.5
-        right = (answers == member) & known
+        right = (predicted == member) & known
     else:
         chosen = predict_classes(scores, cuts[0] if cuts else None)
         member = np.arange(classes) == truth[:, None]
-        answers = np.arange(classes) == chosen[:, None]
+        predicted = np.arange(classes) == chosen[:, None]
         known = np.ones_like(member)
         right = (chosen == truth)[:, None]
-    per_class = tuple(_class_figures(scores[:, k], member[:, k], answers[:, k], known[:, k]) for k in range(classes))
+    per_class = tuple(_class_figures(scores[:, k], member[:, k], predicted[:, k], known[:, k]) for k in range(classes))
     counted = known if multi_label else np.ones((num, 1), bool)
     scored = [1] if classes == 2 and not multi_label else list(range(classes))
     group_names = None if groups is None else np.asarray(groups)
@@ -187,10 +187,10 @@ def _thresholds(given: float | Sequence[float] | None, classes: int, multi_label
     return cuts if classes == 2 else ()
 
 
-def _class_figures(scores: np.ndarray, member: np.ndarray, answer: np.ndarray, known: np.ndarray) -> ClassFigures:
-    scores, member, answer = scores[known], member[known], answer[known]
-    hit, miss = int((member & answer).sum()), int((member & ~answer).sum())
-    alarm, quiet = int((~member & answer).sum()), int((~member & ~answer).sum())
+def _class_figures(scores: np.ndarray, member: np.ndarray, predicted: np.ndarray, known: np.ndarray) -> ClassFigures:
+    scores, member, predicted = scores[known], member[known], predicted[known]
+    hit, miss = int((member & predicted).sum()), int((member & ~predicted).sum())
+    alarm, quiet = int((~member & predicted).sum()), int((~member & ~predicted).sum())
     return ClassFigures(
         num=hit + miss,
         auc=_or_none(auc(scores, member)),

@@ -206,9 +206,9 @@ def t_test(difference: float, variance: float, freedom: float) -> PairedTest:
 
     if not (math.isfinite(difference) and variance > 0):
         return PairedTest(difference, math.nan, math.nan, math.nan)
-    deviation = math.sqrt(variance)
-    half = float(t.ppf(0.975, freedom)) * deviation
-    p = 2 * float(t.sf(abs(difference) / deviation, freedom))
+    standard_error = math.sqrt(variance)
+    half = float(t.ppf(0.975, freedom)) * standard_error
+    p = 2 * float(t.sf(abs(difference) / standard_error, freedom))
     return PairedTest(difference, difference - half, difference + half, p)
 
 

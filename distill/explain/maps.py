@@ -144,14 +144,14 @@ def compare(
         }
     figures = {}
     for name, one in explained.items():
-        answer = one.predict or _answers(one.net)
+        predict = one.predict or _predictions(one.net)
         values: dict[str, Any] = {}
         if faithful:
             insertion, deletion = insertion_deletion(
-                answer, images, maps[name], classes, seed=seed, multi_label=multi_label
+                predict, images, maps[name], classes, seed=seed, multi_label=multi_label
             )
             values |= {"insertion_auc": insertion, "deletion_auc": deletion}
-            values["road"] = road(answer, images, maps[name], classes, seed=seed, multi_label=multi_label)
+            values["road"] = road(predict, images, maps[name], classes, seed=seed, multi_label=multi_label)
         if name != reference:
             values["agreement_spearman"], values["agreement_iou"] = agreement(maps[name], maps[reference])
         if sanity and one.predict is None:
@@ -168,7 +168,7 @@ def compare(
     return figures
 
 
-def _answers(net: nn.Module) -> Predict:
+def _predictions(net: nn.Module) -> Predict:
     return lambda images: predict_logits(net, images)
 
 
@@ -200,9 +200,9 @@ def _maps(
         kind = {"gradcam": GradCAM, "hirescam": HiResCAM, "eigencam": EigenCAM}[method]
         cam = kind(model=net, target_layers=layers, reshape_transform=reshape)
     # Frozen parameters leave no graph, so the images themselves require a gradient.
-    asked = images.detach().clone().to(device).requires_grad_(method != "scorecam")
+    inputs = images.detach().clone().to(device).requires_grad_(method != "scorecam")
     try:
-        found: np.ndarray = cam(input_tensor=asked, targets=targets)
+        found: np.ndarray = cam(input_tensor=inputs, targets=targets)
     finally:
         cam.activations_and_grads.release()
     return np.nan_to_num(found.astype(np.float32)).clip(0, 1)
@@ -244,8 +244,8 @@ def _capped_score_cam() -> Any:
             weights = torch.zeros(maps.shape[:2])
             kept = len(self.activations_and_grads.activations)
             for i, (image, target) in enumerate(zip(input_tensor, targets, strict=True)):
-                asked = maps[i, strongest[i]][:, None]
-                masks = nn.functional.interpolate(asked, image.shape[-2:], mode="bilinear", align_corners=True)
+                heat = maps[i, strongest[i]][:, None]
+                masks = nn.functional.interpolate(heat, image.shape[-2:], mode="bilinear", align_corners=True)
                 low, high = masks.amin((1, 2, 3), keepdim=True), masks.amax((1, 2, 3), keepdim=True)
                 shown = image * (masks - low) / (high - low + 1e-8)
                 ask = self.predict or self.model

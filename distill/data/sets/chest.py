@@ -149,10 +149,10 @@ def list_padchest(request: Request) -> Listing:
     return keep_present(listing)
 
 
-def _check_known(table: Path, asked: Sequence[str], words: Sequence[Sequence[str]]) -> None:
+def _check_known(table: Path, labels: Sequence[str], words: Sequence[Sequence[str]]) -> None:
     """Refuse a label that no row has: misspelt, it would be a column of zeros."""
     known = sorted({word for row in words for word in row})
-    for name in asked:
+    for name in labels:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else f"; {len(known)} labels occur"

@@ -58,12 +58,12 @@ def phantom(n: int, size: int, seed: int = 0, *, val_fraction: float = 0.15, tes
 
 def load_phantom(request: Request) -> Dataset:
     """Draw the set a request asks for: `limit` (or the option `n`) slices, else 3,000."""
-    asked = request.option("n", DEFAULT_IMAGES)
+    num_slices = request.option("n", DEFAULT_IMAGES)
     if request.limit is not None and "n" in request.options:
-        raise InputError(f"limit is {request.limit} and option n is {asked!r}: both say how many slices, give one")
-    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-        raise InputError(f"option n is {asked!r}: give the number of slices to draw, 1 or more")
-    n = int(request.limit if request.limit is not None else asked)
+        raise InputError(f"limit is {request.limit} and option n is {num_slices!r}: both say how many slices, give one")
+    if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1:
+        raise InputError(f"option n is {num_slices!r}: give the number of slices to draw, 1 or more")
+    n = int(request.limit if request.limit is not None else num_slices)
     images = np.empty((n, request.size, request.size, 1), dtype=np.uint8)
     masks = np.empty((n, request.size, request.size), dtype=np.uint8)
     labels = np.empty(n, dtype=np.int64)

@@ -165,6 +165,7 @@ def _figures(model: Path, made: QuantReport, val: Any, score: Callable[[Any], fl
         "size_bytes": made.size_bytes,
         "fp32_bytes": made.fp32_bytes,
         "fraction_of_fp32_bytes": made.size_ratio,
+        "share_of_fp32_bytes": made.size_ratio,  # the former name, which scripts read
         "validation_images": len(val),
         "fp32_score": score(before),
         "int8_score": score(after),
