@@ -24,7 +24,7 @@ from tutelage.distill.training.mixing import Mix
 from tutelage.distill.training.schedule import KDConfig
 from tutelage.distill.training.soft_term import SoftTerm
 from tutelage.pipeline.recipe import load_recipe
-from tutelage.pipeline.stages.compress import scheme_for
+from tutelage.pipeline.stages.quantization import scheme_for
 from tutelage.plugins import Origin, PluginError, Registry
 from tutelage.quant.int8.schemes.clipping import minmax
 from tutelage.quant.int8.schemes.entry import Histogram, Scheme

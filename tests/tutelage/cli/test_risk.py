@@ -8,7 +8,7 @@ import pytest
 
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.pipeline.device import Device, open_device
-from tutelage.pipeline.objectives import _upper_latency
+from tutelage.pipeline.objectives import upper_latency
 from tutelage.pipeline.operations.devices import DeviceRequest
 from tutelage.pipeline.operations.single_stage import named_devices
 from tutelage.pipeline.recipe import Recipe
@@ -28,11 +28,13 @@ def test_less_risk_weighs_a_longer_latency_and_the_default_is_the_90_percent_int
     ms = count(archs).macs / 1e7 * rng.uniform(0.9, 1.1, 30)
     model = LatencyModel.fit(archs[:20], ms[:20])
     profile = DeviceProfile(name="box", runtime="onnxruntime")
-    ends = [_upper_latency(Device(profile, Path(), model, risk=risk))(archs) for risk in (0.01, 0.05, 0.2, 0.45)]
+    ends = [upper_latency(model, risk)(archs) for risk in (0.01, 0.05, 0.2, 0.45)]
     for longer, shorter in itertools.pairwise(ends):
         assert (longer > shorter).all()
     assert (ends[-1] > model.predict(archs)[0]).all()
-    np.testing.assert_array_equal(_upper_latency(Device(profile, Path(), model))(archs), model.predict(archs)[2])
+    np.testing.assert_array_equal(
+        upper_latency(model, Device(profile, Path(), model).risk)(archs), model.predict(archs)[2]
+    )
 
 
 def test_what_the_model_does_not_cover_has_no_prediction():
