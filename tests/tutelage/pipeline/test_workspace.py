@@ -1,23 +1,16 @@
 """Workspaces: a finished stage is not done again, an unfinished one is, and a strange folder is refused."""
 
-import gc
 import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tutelage.cli import app as cli
-from tutelage.cli.app import app
 from tutelage.files import whole_file, write_json
-from tutelage.leaderboard.store import Store
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.records import InputError, content_id
 
@@ -64,26 +57,6 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
         Workspace(tmp_path / "file")
 
 
-def _hold(path: str, ready: "multiprocessing.synchronize.Event") -> None:
-    with Workspace(Path(path)).locked():
-        ready.set()
-        signal.pause()
-
-
-def test_a_second_run_is_kept_out_until_the_first_is_gone_even_by_sigkill(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_hold, args=(str(tmp_path), ready))
-    process.start()
-    assert ready.wait(60)
-    with pytest.raises(InputError, match="in use"), Workspace(tmp_path).locked():
-        pass
-    os.kill(process.pid or 0, signal.SIGKILL)
-    process.join()
-    with Workspace(tmp_path).locked():
-        pass
-
-
 def test_a_torn_journal_line_is_left_out_and_the_next_starts_afresh(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,16 +85,6 @@ def test_what_cannot_be_removed_does_not_stop_a_start_over(tmp_path: Path) -> No
     workspace.start_over("mine")
     assert [path.name for path in tmp_path.glob(".removed*")] == [".removed.1"]
     assert workspace.for_recipe("mine").attempt == 1
-
-
-def test_a_lock_closes_its_file_whether_it_was_given_or_refused(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    with warnings.catch_warnings(record=True) as left_open:
-        warnings.simplefilter("always", ResourceWarning)
-        with workspace.locked(), suppress(InputError), Workspace(tmp_path).locked():
-            pytest.fail("the lock was given twice")
-        gc.collect()
-    assert not [str(warning.message) for warning in left_open if ".lock" in str(warning.message)]
 
 
 def _record_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -313,53 +276,6 @@ def test_a_result_that_cannot_be_read_names_its_remedy(tmp_path: Path) -> None:
         Workspace(tmp_path)
 
 
-def test_the_holder_of_a_workspace_may_lock_it_again_and_releases_it_once(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    with workspace.locked():
-        with workspace.for_recipe("any").locked():
-            pass
-        with pytest.raises(InputError, match="in use"), Workspace(tmp_path).locked():
-            pass
-    with Workspace(tmp_path).locked():
-        pass
-
-
-def test_verbs_that_write_into_a_workspace_are_kept_out_while_another_process_has_it(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_hold, args=(str(tmp_path), ready))
-    process.start()
-    (tmp_path / "model.onnx").write_bytes(b"")
-    model = str(tmp_path / "model.onnx")
-    verbs = [
-        ["run", "demo"],
-        ["run", "demo", "--fresh"],
-        ["search", "--max-params", "4M"],
-        ["distill"],
-        ["quantize", model, "--out", str(tmp_path / "int8.onnx")],
-        ["bench", model, "--device", "any"],
-        ["explain"],
-        ["bundle", "abcdef"],
-        ["device", "add", "any"],
-        ["device", "check", "any"],
-        ["device", "remove", "any"],
-    ]
-    Store(tmp_path / "leaderboard.db").close()
-    assert ready.wait(60)
-    try:
-        for verb in verbs:
-            with pytest.raises(InputError, match="in use by another command"):
-                app([*verb, "--workspace", str(tmp_path)], standalone_mode=False)
-        with pytest.raises(InputError, match="in use by another command"):
-            app(["reproduce", "abc", "--into", str(tmp_path)], standalone_mode=False)
-        assert not (tmp_path / "attempts").exists()
-        with pytest.raises(InputError, match="no row"):  # reading needs no lock
-            app(["leaderboard", "show", "abcdef", "--workspace", str(tmp_path)], standalone_mode=False)
-    finally:
-        process.kill()
-        process.join()
-
-
 def test_a_file_is_whole_or_absent_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     target = tmp_path / "profile.yaml"
     target.write_text("old")
@@ -393,34 +309,3 @@ def test_who_interrupts_is_reported_which_command_goes_on(
     with pytest.raises(SystemExit):
         cli.main()
     assert words in capsys.readouterr().err
-
-
-def test_a_child_process_that_lives_on_does_not_keep_the_lock(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    with workspace.locked():
-        handle = workspace._held._handle
-        assert handle is not None
-        # A fork leaves its child every open file; so does this.
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[handle.fileno()])
-    try:
-        with Workspace(tmp_path).locked():
-            assert child.poll() is None
-    finally:
-        child.communicate(b"\n")
-
-
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As NFS with nolock and some Lustre mounts: flock gives ENOLCK."""
-    import errno
-    import fcntl
-
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    place = Workspace(tmp_path)
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with (
-        pytest.raises(InputError, match=r"on a file system without locks \(No locks available\).*--workspace"),
-        place.locked(),
-    ):
-        pass
