@@ -37,7 +37,7 @@ PROFILE = DeviceProfile(name="host-ort", runtime="onnxruntime", runtime_version=
 def filed(folder: Path, measured: bool = True, *, version: str = "1.31.1", weights: str = "w", **seen: str) -> Row:
     """File the row of one student in a workspace's leaderboard, as a run does, and give it."""
     data = Dataset(
-        name="folder", images=np.zeros((NUM, 2, 2, 1), np.uint8), labels=LABELS, class_names=("healthy", "ill"),
+        name="folder", images=np.zeros((NUM, 32, 32, 1), np.uint8), labels=LABELS, class_names=("healthy", "ill"),
         groups=GROUPS, splits={"test": np.arange(NUM)}, manifest="0123456789abcdef",
     )  # fmt: skip
     ctx = Context(Recipe.model_validate(RECIPE), Workspace(folder), data, lambda *_: None, 1)
