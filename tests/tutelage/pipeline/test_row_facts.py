@@ -100,6 +100,23 @@ def test_what_a_network_is_no_result_of_is_no_setting_of_it(changes: dict[str, A
     assert settings_of(after, SMALL, "fp32") == settings_of(before, SMALL, "fp32")
 
 
+def test_a_setting_that_a_file_is_no_result_of_adds_no_row_beside_it() -> None:
+    """The rate of QAT where nothing is trained with it, the soft loss of a control, the mode of the teachers."""
+    control = SMALL.model_copy(update={"teacher": ""})
+    before = Recipe.model_validate(RECIPE)
+    for student, scheme, changes in (
+        (SMALL, "int8-ptq", {"quantize": {"qat_lr": 2e-5, "qat_epochs": 1}}),
+        (control, "int8-ptq", {"distill": {"temperature": 7.0, "alpha": 0.1}}),
+        (SMALL, "fp32", {"distill": {"teacher_mode": "each"}}),
+    ):
+        after = Recipe.model_validate({**RECIPE, **changes})
+        assert settings_of(after, student, scheme) == settings_of(before, student, scheme)
+    after = Recipe.model_validate({**RECIPE, "quantize": {"qat_lr": 2e-5, "qat_epochs": 1}})
+    assert settings_of(after, SMALL, "int8-qat") != settings_of(before, SMALL, "int8-qat")
+    after = Recipe.model_validate({**RECIPE, "distill": {"temperature": 7.0}})
+    assert settings_of(after, SMALL, "fp32") != settings_of(before, SMALL, "fp32")
+
+
 @pytest.mark.parametrize(
     ("changes", "student", "scheme"),
     [

@@ -31,6 +31,8 @@ _NO_SETTINGS = (
     *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
     *("measure", "explain"),
 )
+# Of `distill`, what a network without a teacher does not read.
+_SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options")
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,11 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
         teachers |= set(recipe.supernet.teachers)
     said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
     said["students"] = [one for one in said.get("students", ()) if (one.get("title") or one["name"]) == student.model]
+    for section, unread in (
+        ("distill", ("teacher_mode", *(() if student.teacher else _SOFT))),
+        ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),
+    ):
+        said[section] = {name: value for name, value in said.get(section, {}).items() if name not in unread}
     unused = {
         "supernet": not is_searched,
         "distill": student.role == "teacher",
