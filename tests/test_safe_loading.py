@@ -55,7 +55,7 @@ def test_nobody_unpickles() -> None:
             for node in _nodes(path)
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in UNPICKLERS
         ]
-        # The error of torch's own restricted reader is named, to be told in one line.
+        # The error of torch's own restricted reader is named, to be reported in one line.
         assert set(used) <= {"pickle.UnpicklingError"}, f"{path.relative_to(ROOT)} uses {used}"
 
 

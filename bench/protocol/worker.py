@@ -243,7 +243,7 @@ def start_workers(
 
 
 def stop_workers(workers: Sequence[Worker]) -> None:
-    """End all at once: a runtime may take a quarter of a second to let go of its model."""
+    """End all at once: a runtime may take a quarter of a second to release its model."""
     for worker in workers:
         worker.dismiss()
     for worker in workers:

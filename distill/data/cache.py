@@ -160,7 +160,7 @@ def _build(whole: Path, listing: Listing, request: Request) -> Decoded:
 
 
 def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> Decoded:
-    """Decode every file into its place. Threads do: the decoders, resizing and hashing let go of Python's lock."""
+    """Decode every file into its place. Threads do: the decoders, resizing and hashing release Python's lock (GIL)."""
     digests = np.full(len(listing.paths), "", dtype="<U16")
     extents = np.full((len(listing.paths), 4), np.nan)
     errors: dict[int, str] = {}

@@ -93,7 +93,7 @@ function verdict(name, a, b, va, vb) {
   const kind = isCost ? (isTie(name, a, b) ? "" : vb < va ? "better" : "worse") : VERDICT_CLASS[test?.verdict] || "";
   return [node("td", { class: "figure" }, node("span", { class: kind }, `${difference}${{ better: " ▲", worse: " ▼" }[kind] || ""}`), note ? node("span", { class: "verdict" }, note) : null)];
 }
-// Spans that meet: the figures cannot be told apart.
+// Spans that meet: the figures do not differ for certain.
 function isTie(name, a, b) {
   const [one, other] = [span(name, a), span(name, b)];
   return one[0] <= other[1] && other[0] <= one[1];

@@ -90,7 +90,7 @@ function nearest(name, i, fits) {
 const controlOf = (i) => nearest(text("control", i), i, (j) => !text("teacher", j) && text("role", j) === text("role", i));
 const parentOf = (i) => nearest(text("parent", i), i, (j) => !isInt8(j) && text("teacher", j) === text("teacher", i));
 const teacherOf = (name, i) => nearest(name, i, (j) => text("role", j) === "teacher");
-// What a row is called where its teacher and scheme do not stand beside it; in a chart, as short as it can be told apart.
+// What a row is called where its teacher and scheme do not stand beside it; in a chart, as short as it stays unique.
 const title = (i, isShort = false) => named(isShort ? "short" : "title", i);
 const BY_PARENT = new Map();
 for (let i = 0; i < NUM; i++) {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import FancyArrowPatch
 
 Floats = NDArray[np.float64]
-# Okabe and Ito once more, for curves that are told apart by dashes as well.
+# Okabe and Ito once more, for curves that dashes distinguish as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#666666", "#B8860B")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
-# Okabe and Ito: told apart by the colour-blind, and by shape in gray print.
+# Okabe and Ito: distinguishable for the colour-blind, and by shape in gray print.
 _FRONT, _FINALIST, _REST, _BOUND = "#0072B2", "#D55E00", "#999999", "#444444"
 _UNITS = {"bytes": ("MB", 1e6), "macs": ("M", 1e6), "params": ("M", 1e6)}
 

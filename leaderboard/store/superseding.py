@@ -1,7 +1,7 @@
 """Insert rows (`insert_rows`), and say which rows of before they supersede.
 
 Of one id a later state supersedes the earlier. Of one thing (`Row.identity`) a later run supersedes an earlier one when
-it is as far; until then both are shown. Every earlier row is told, so that where the later run is retracted the one
+it is as far; until then both are shown. Every earlier row is recorded, so that where the later run is retracted the one
 before it is current again.
 """
 

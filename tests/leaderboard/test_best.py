@@ -110,7 +110,7 @@ figures = st.tuples(st.integers(0, 30), st.integers(1, 4), st.integers(1, 4), st
 @given(drawn=st.lists(figures, min_size=1, max_size=8), seed=st.randoms())
 @settings(max_examples=100, deadline=None)
 def test_the_choice_is_within_the_margin_and_no_order_changes_what_it_costs(drawn, seed):
-    candidates = [Candidate(0.9 + q / 1000, size, (ms, ms), taught) for q, size, ms, taught in drawn]
+    candidates = [Candidate(0.9 + q / 1000, size, (ms, ms), distilled) for q, size, ms, distilled in drawn]
     chosen = candidates[choose(candidates, lambda place, best: None)]
     near = [one for one in candidates if max(c.quality for c in candidates) - one.quality <= 0.01 + 1e-9]
     key = [(one.size_bytes, one.latency_ms, one.is_distilled, -one.quality) for one in near]

@@ -114,7 +114,7 @@ def test_names_stay_names_in_markdown_and_latex():
     assert r"\textless{}b\textgreater{}\textbar{}a\_b \& 50 \% \textbackslash{}x\{\}\$\textasciicircum{}" in latex
 
 
-def test_unknown_formats_and_unwritable_places_are_told(tmp_path):
+def test_unknown_formats_and_unwritable_places_are_reported(tmp_path):
     with pytest.raises(InputError, match="xls"):
         export([], None, "xls")
     with pytest.raises(InputError, match="name a file"):
@@ -178,16 +178,16 @@ def test_one_row_is_shown_whole_with_what_made_it(demo):
 
 
 def test_a_gain_is_a_column_everywhere_and_comes_back(tmp_path):
-    told = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "auc_p": 0.008, "accuracy": 0.0, "accuracy_p": 1.0}
+    gain = {"auc": 0.012, "auc_lo": 0.003, "auc_hi": 0.021, "auc_p": 0.008, "accuracy": 0.0, "accuracy_p": 1.0}
     near = {"auc": 0.002, "auc_lo": -0.003, "auc_hi": 0.007, "auc_p": 0.41}
     wide = {"auc": 0.098, "auc_lo": -0.02, "auc_hi": 0.21, "auc_p": 0.14}
     rows = [
-        Row(model="good", role="student", dataset="d", auc=0.9, details={"gain_over_control": told}),
+        Row(model="good", role="student", dataset="d", auc=0.9, details={"gain_over_control": gain}),
         Row(model="vain", role="student", dataset="d", auc=0.8, details={"gain_over_control": near}),
         Row(model="wide", role="student", dataset="d", auc=0.8, details={"gain_over_control": wide}),
         Row(model="once", role="student", dataset="d", auc=0.8, details={"gain_over_control": {"auc": 0.03}}),
         Row(model="alone", role="student", dataset="d", auc=0.7),
-        Row(model="lax", role="student", dataset="d", auc=0.6, details={"gain_over_control": {**told, "margin": 0.03}}),
+        Row(model="lax", role="student", dataset="d", auc=0.6, details={"gain_over_control": {**gain, "margin": 0.03}}),
     ]
     text = printed(rows, 120)
     assert "gain of teacher" in text
@@ -258,15 +258,15 @@ def test_figures_of_the_details_are_columns() -> None:
         "explanation": {"method": "scorecam", "insertion_auc": 0.7, "pointing": None, "fp32_spearman": 0.9},
     }
     rows = [
-        Row(model="taught", role="student", dataset="d", details=details),
+        Row(model="distilled", role="student", dataset="d", details=details),
         Row(model="alone", role="student", dataset="d"),
     ]
-    taught, alone = csv.DictReader(io.StringIO(export(rows, None, "csv")))
-    assert taught["gain"].startswith("gained +.020")
-    assert (taught["gain_file"], taught["gain_seeds"]) == ("gained +.020 AUC", "5.0")
-    assert taught["seeds_accuracy_mean"] == "0.8"
-    assert (taught["explained_insertion_auc"], taught["explained_pointing"]) == ("0.7", "")
-    assert taught["explained_fp32_spearman"] == "0.9"
+    distilled, alone = csv.DictReader(io.StringIO(export(rows, None, "csv")))
+    assert distilled["gain"].startswith("gained +.020")
+    assert (distilled["gain_file"], distilled["gain_seeds"]) == ("gained +.020 AUC", "5.0")
+    assert distilled["seeds_accuracy_mean"] == "0.8"
+    assert (distilled["explained_insertion_auc"], distilled["explained_pointing"]) == ("0.7", "")
+    assert distilled["explained_fp32_spearman"] == "0.9"
     assert {alone[name] for name in alone if name.startswith(("gain", "seeds_", "explained_", "second_"))} == {""}
 
 
@@ -287,8 +287,8 @@ def test_a_narrow_terminal_still_tells_students_of_different_teachers_apart():
 
 def test_json_holds_null_for_what_details_leave_undefined():
     row = Row(model="m", role="student", dataset="d", details={"ece": float("nan"), "kept": [1.5, float("inf")]})
-    (told,) = json.loads(export([row], None, "json"), parse_constant=pytest.fail)
-    assert told["details"] == {"ece": None, "kept": [1.5, None]}
+    (exported,) = json.loads(export([row], None, "json"), parse_constant=pytest.fail)
+    assert exported["details"] == {"ece": None, "kept": [1.5, None]}
 
 
 def test_the_ending_of_a_file_names_its_format(tmp_path):

@@ -19,7 +19,7 @@ LATENCY_BOUNDS = ("latency_p50_ms_lo", "latency_p50_ms_hi")
 
 @pytest.fixture
 def rows():
-    """2.0 ms and 2.3 ms at a lower AUC: told apart by the tolerance, not by the interval of the second."""
+    """2.0 ms and 2.3 ms at a lower AUC: distinguished by the tolerance, not by the interval of the second."""
     first = Row(model="first", role="student", dataset="d", auc=0.95, latency_p50_ms=2.0, size_bytes=9)
     wide = {"latency_p50_ms_lo": 1.9, "latency_p50_ms_hi": 2.7e0}
     odd = {**wide, "ece": math.nan, "note": 'a "latency_p50_ms_lo": 7 in a text', "later": [1]}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-# The first two want to be told which variables to swap; whether equal strings and small numbers are one object is up to
+# The first two need to be given the variables to swap; whether equal strings and small numbers are one object is up to
 # the interpreter.
 _LEFT_OUT = {
     *("core/VariableInserter", "core/VariableReplacer"),

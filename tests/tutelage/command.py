@@ -32,7 +32,7 @@ def tutelage(*arguments: str) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def told(done: Done, code: int, *words: str) -> None:
+def assert_exit(done: Done, code: int, *words: str) -> None:
     """Expect an exit code and one line, no traceback, that holds the words."""
     assert done.returncode == code, (done.returncode, done.stderr[-2000:])
     assert "Traceback" not in done.stderr

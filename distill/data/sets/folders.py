@@ -97,7 +97,7 @@ def find_split_folders(root: Path) -> dict[str, Path]:
     """Find `train`, `val`, `test` folders (and their usual other names) right below the root, if they hold classes.
 
     A folder of that name that holds pictures itself is a class (`normal/`, `test/`). InputError for two folders of one
-    split, and for one split folder beside folders that are none: what they are cannot be told.
+    split, and for one split folder beside folders that are none: what they are is not known.
     """
     found: dict[str, Path] = {}
     others: list[Path] = []

@@ -190,11 +190,11 @@ def test_a_device_that_cannot_be_is_refused_before_anything_is_exported(
     def export(*_: object) -> None:
         raise AssertionError("something was exported")
 
-    told = {"runtime": "onnxruntime", "resolutions": (28,), **option}
+    options = {"runtime": "onnxruntime", "resolutions": (28,), **option}
     with pytest.raises(InputError, match=message):
         make_profile(
             "here", space=SPACE, num_classes=4, in_channels=1, export=export, export_block=export, folder=tmp_path,
-            **told,
+            **options,
         )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_empty_and_binary_files_are_no_profiles(tmp_path: Path):
 
 @pytest.fixture
 def write_csv(tmp_path: Path) -> Callable[..., Path]:
-    """Write measurements of 30 nets at 20 GMAC/s, changed as told."""
+    """Write measurements of 30 nets at 20 GMAC/s, changed as `option` says."""
     archs = SPACE.decode(SPACE.random(30, np.random.default_rng(0)))
     ms = count(archs).macs / 2e7 + 0.1
 

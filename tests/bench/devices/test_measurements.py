@@ -113,8 +113,8 @@ def import_csv(tmp_path: Path) -> Callable[..., float]:
 
     def make(columns: dict[str, list[object]], **options: object) -> float:
         (tmp_path / "times.csv").write_text(table(columns))
-        told = {"runtime": "onnxruntime", "folder": tmp_path / "devices", "space": NAME, **options}
-        profile = import_profile("box", tmp_path / "times.csv", **told)  # type: ignore[arg-type]
+        arguments = {"runtime": "onnxruntime", "folder": tmp_path / "devices", "space": NAME, **options}
+        profile = import_profile("box", tmp_path / "times.csv", **arguments)  # type: ignore[arg-type]
         assert profile.model_error is not None
         return profile.model_error
 
@@ -173,7 +173,7 @@ def test_one_device_of_several_is_chosen_by_its_column(import_csv: Callable[...,
 
 
 def test_eight_threads_may_be_eight_times_as_fast(import_csv: Callable[..., float]):
-    """What one thread cannot reach, and what is unusual, is told apart from what several can."""
+    """What one thread cannot reach, and what is unusual, is distinguished from what several can."""
     assert import_csv({"arch": JSONS, "ms": [ms / 40 for ms in MS]}, threads=8) < 0.05
 
 

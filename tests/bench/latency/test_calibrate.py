@@ -127,11 +127,11 @@ def test_the_time_of_held_out_nets_is_not_the_models(monkeypatch: pytest.MonkeyP
     clock = {"now": 100.0}
     monkeypatch.setattr(module.time, "monotonic", lambda: clock["now"])
     laboratory = _Laboratory(0.05)
-    told = laboratory.session
+    original = laboratory.session
 
     def session(jobs: list[Job], profile: DeviceProfile, seconds: float, *_: object) -> TimedJobs:
         clock["now"] += 1.0 * len(jobs)
-        return told(jobs)
+        return original(jobs)
 
     monkeypatch.setattr(laboratory, "session", session)
     found = fit(laboratory, monkeypatch, num_nets=6, max_nets=6, minutes=2.0)

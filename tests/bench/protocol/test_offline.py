@@ -30,13 +30,13 @@ def test_batches_cost_less_an_image_than_single_images(fixed: Path, tmp_path: Pa
         end.type.tensor_type.shape.dim[0].dim_param = "batch"
     free = tmp_path / "free.onnx"
     onnx.save(model, free)
-    told: list[str] = []
+    messages: list[str] = []
     found = measure_throughput(
-        free, DEVICE, SHAPE, batches=(1, 8), seconds=0.1, progress=lambda stage, done, total: told.append(stage)
+        free, DEVICE, SHAPE, batches=(1, 8), seconds=0.1, progress=lambda stage, done, total: messages.append(stage)
     )
     assert list(found) == [1, 8]
     assert min(found.values()) > 10
-    assert told
+    assert messages
 
 
 class SteadyWorker:

@@ -286,7 +286,7 @@ def test_a_hanging_runner_there_is_ended_in_time(far: Far, device: DeviceProfile
     assert not far.left()
 
 
-def test_a_python_of_another_architecture_is_told(far: Far, device: DeviceProfile):
+def test_a_python_of_another_architecture_is_reported(far: Far, device: DeviceProfile):
     program = bytearray(Path(os.path.realpath("/bin/sh")).read_bytes()[:4096])
     program[18] = 62 if program[18] == 183 else 183  # the machine of an ELF header: 62 is x86-64, 183 is AArch64
     far.python.write_bytes(program)
@@ -301,7 +301,7 @@ def test_a_python_of_another_architecture_is_told(far: Far, device: DeviceProfil
 
 
 @pytest.mark.slow
-def test_a_runtime_of_another_architecture_is_told(far: Far, device: DeviceProfile, tmp_path: Path):
+def test_a_runtime_of_another_architecture_is_reported(far: Far, device: DeviceProfile, tmp_path: Path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
     (site / "numpy.pth").write_text(str(Path(pytest.__file__).parents[1]))
@@ -320,7 +320,7 @@ def test_a_runtime_of_another_architecture_is_told(far: Far, device: DeviceProfi
     assert not far.left()
 
 
-def test_a_host_without_the_runtime_is_told(far: Far, device: DeviceProfile, tmp_path: Path):
+def test_a_host_without_the_runtime_is_reported(far: Far, device: DeviceProfile, tmp_path: Path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     far.python.write_text(f'#!/bin/sh\nexec {tmp_path}/venv/bin/python "$@"\n')
     with (
@@ -331,7 +331,7 @@ def test_a_host_without_the_runtime_is_told(far: Far, device: DeviceProfile, tmp
 
 
 @pytest.mark.slow
-def test_a_full_disk_there_is_told(far: Far, device: DeviceProfile, models: dict[str, Path]):
+def test_a_full_disk_there_is_reported(far: Far, device: DeviceProfile, models: dict[str, Path]):
     net = ModelFile(str(models["net"]), (1, *SHAPE))
     with (
         a_small_disk(far.temporary),
@@ -342,7 +342,7 @@ def test_a_full_disk_there_is_told(far: Far, device: DeviceProfile, models: dict
     assert not far.left()
 
 
-def test_a_file_that_arrives_in_part_is_told(far: Far, device: DeviceProfile, models: dict[str, Path]):
+def test_a_file_that_arrives_in_part_is_reported(far: Far, device: DeviceProfile, models: dict[str, Path]):
     from tutelage.bench.protocol.remote import SSH_OPTIONS, _copy
 
     with pytest.raises(InputError, match=r"No space left|disk full"):

@@ -188,9 +188,9 @@ def test_a_program_of_pytorch_is_read_by_its_operators(tmp_path: Path):
 
     class Rounded(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            told = (0.1, 0, -128, 127, torch.int8)
+            scale = (0.1, 0, -128, 127, torch.int8)
             decomposed = torch.ops.quantized_decomposed
-            return decomposed.dequantize_per_tensor(decomposed.quantize_per_tensor(x, *told), *told)
+            return decomposed.dequantize_per_tensor(decomposed.quantize_per_tensor(x, *scale), *scale)
 
     for network, precision in ((Rounded(), "int8"), (torch.nn.ReLU(), "fp32")):
         path = tmp_path / f"{precision}.pt2"

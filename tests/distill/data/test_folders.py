@@ -1,4 +1,4 @@
-"""Class folders: splits by group, every picture mode, and each fault told in one line."""
+"""Class folders: splits by group, every picture mode, and each fault reported in one line."""
 
 import shutil
 from pathlib import Path

@@ -201,7 +201,7 @@ def test_an_interval_leaves_out_the_same_fraction_at_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probs", "labels", "told"),
+    ("probs", "labels", "message"),
     [
         (np.zeros((0, 2)), np.zeros(0, int), "no images"),
         (np.full((2, 2), np.nan), np.zeros(2, int), "image 0 are not finite"),
@@ -209,8 +209,8 @@ def test_an_interval_leaves_out_the_same_fraction_at_both_ends() -> None:
         (np.full((2, 2), 0.5), np.zeros(3, int), "do not belong together"),
     ],
 )
-def test_bad_input(probs: np.ndarray, labels: np.ndarray, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_input(probs: np.ndarray, labels: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         evaluate(probs, labels)
 
 

@@ -132,7 +132,7 @@ def test_each_label_of_several_is_tested_by_group() -> None:
     truth = rng.integers(0, 2, (400, 3)).astype(float)
     truth[:20, 1] = np.nan
     noise = [rng.standard_normal((400, 3)) for _ in range(4)]
-    shift = np.array([3.0, 1.0, 1.0])  # only the first label is told better by the first files
+    shift = np.array([3.0, 1.0, 1.0])  # only the first label is predicted better by the first files
     first = [1 / (1 + np.exp(-(shift * np.nan_to_num(truth) + one))) for one in noise[:2]]
     second = [1 / (1 + np.exp(-(np.nan_to_num(truth) + one))) for one in noise[2:]]
     tests = compare_labels(first, second, truth, GROUPS)

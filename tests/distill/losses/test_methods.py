@@ -77,10 +77,10 @@ def soft_term(method: str, **settings: Any) -> tuple[float, float]:
     images = batch()
     kd = KDConfig(method=method, **settings)
     torch.manual_seed(0)  # projectors
-    taught = SoftTerm([trained_teacher()], kd, student, images.images[:1], images.images[:1], False, CLASSES)
+    soft_term = SoftTerm([trained_teacher()], kd, student, images.images[:1], images.images[:1], False, CLASSES)
     logits = student.train()(images.images)
-    soft = taught.soft(logits, images, Mix(), images.images)
-    taught.close()
+    soft = soft_term.soft(logits, images, Mix(), images.images)
+    soft_term.close()
     return float(soft.detach()), float(hard_loss(logits, images.labels).detach())
 
 

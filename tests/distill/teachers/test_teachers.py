@@ -124,8 +124,12 @@ def test_bad_weights_are_reported_in_one_line(tmp_path: Path) -> None:
     torn.write_bytes(b"\x08\x00")
     other = tmp_path / "other.safetensors"
     save_file({"some.weight": torch.zeros(3)}, other)
-    for path, told in ((tmp_path / "none.pth", "no weights file"), (torn, "not a readable"), (other, "does not fit")):
-        with pytest.raises(InputError, match=told) as caught:
+    for path, message in (
+        (tmp_path / "none.pth", "no weights file"),
+        (torn, "not a readable"),
+        (other, "does not fit"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
             build_teacher("mobilenetv3_small_050", 2, 1, weights=path)
         assert "\n" not in str(caught.value)
 

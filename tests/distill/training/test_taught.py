@@ -159,7 +159,7 @@ class Breaking(Noise):
         yield from super().epoch(k)
 
 
-def test_a_student_is_taught_by_its_own_average() -> None:
+def test_a_student_is_distilled_from_its_own_average() -> None:
     data, student = Noise(), small_cnn()
     kd = KDConfig(method="category_relation", options={"mean_teacher": 0.9, "logits_weight": 1.0})
     result = train(student, data, (data.images, data.labels), TrainSchedule(epochs=2), kd=kd)

@@ -266,12 +266,12 @@ def test_a_last_batch_of_one_is_left_out() -> None:
 
 
 def test_progress_and_other_sizes() -> None:
-    told: list[tuple[str, int, int]] = []
+    lines: list[tuple[str, int, int]] = []
     sized = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))  # fits 8 x 8 alone
     schedule = replace(SCHEDULE, epochs=2)
-    train(sized, Blobs(), held_out(), schedule, progress=lambda *line: told.append(line), resolution=8)
-    assert told[0] == ("train", 1, 12)
-    assert told[-1] == ("train", 12, 12)
+    train(sized, Blobs(), held_out(), schedule, progress=lambda *line: lines.append(line), resolution=8)
+    assert lines[0] == ("train", 1, 12)
+    assert lines[-1] == ("train", 12, 12)
 
 
 @pytest.mark.parametrize("bf16", [True, None])
@@ -337,11 +337,11 @@ def test_drawn_shares_match_the_cut_area() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [({"epochs": 0}, "epochs >= 1"), ({"optimizer": "lion"}, "unknown optimizer"), ({"decay": "x"}, "unknown decay")],
 )
-def test_bad_schedules(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_schedules(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         TrainSchedule(**wrong)
     with pytest.raises(InputError, match="alpha must lie"):
         KDConfig(alpha=1.5)

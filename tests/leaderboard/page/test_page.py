@@ -274,9 +274,9 @@ def test_it_is_readable_at_any_width(open_page, demo, width, theme):
 @pytest.mark.slow
 def test_kin_that_share_one_model_name_are_reported_apart(open_page):
     alone = Row(model="net", role="student", dataset="d", device="x", auc=0.8, latency_p50_ms=1.0)
-    taught = alone.model_copy(update={"teacher": "vit", "control": "net", "auc": 0.85})
-    small = taught.model_copy(update={"scheme": "int8-ptq", "parent": "net", "latency_p50_ms": 0.5})
-    page = open_page([alone, taught, small], link=f"#pins={small.key}")
+    distilled = alone.model_copy(update={"teacher": "vit", "control": "net", "auc": 0.85})
+    small = distilled.model_copy(update={"scheme": "int8-ptq", "parent": "net", "latency_p50_ms": 0.5})
+    page = open_page([alone, distilled, small], link=f"#pins={small.key}")
     assert page.inner_text(".pin h3") == "A net ← vit int8"
     family = page.locator(".pin h3:text-is('Family') + dl").inner_text()
     assert "without teacher" in family

@@ -17,8 +17,8 @@ from ..study import study_rows, study_verdicts
 pytestmark = pytest.mark.slow
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 NAMELESS = """[...document.querySelectorAll('button, input, select, summary, img, svg[role]')].filter((one) => {
-  const told = one.labels?.[0]?.textContent || one.getAttribute('aria-label') || one.getAttribute('alt');
-  return !(told || one.textContent).trim();
+  const name = one.labels?.[0]?.textContent || one.getAttribute('aria-label') || one.getAttribute('alt');
+  return !(name || one.textContent).trim();
 }).map((one) => one.outerHTML.slice(0, 80))"""
 
 

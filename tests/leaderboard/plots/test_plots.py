@@ -101,7 +101,7 @@ def test_a_large_leaderboard_is_drawn_by_an_even_share_and_whole_fronts():
     assert chosen_ids(found[:7]) == [row.key for row in rows[:7]]
 
 
-def test_what_cannot_be_drawn_is_told(tmp_path, group):
+def test_what_cannot_be_drawn_is_reported(tmp_path, group):
     out = tmp_path / "a.png"
     for draw, words in (
         (lambda: pareto_plot([], out), "nothing to draw"),
@@ -142,9 +142,9 @@ def test_arrows_join_twin_to_student_and_student_to_int8(group):
 
 def test_arrows_find_kin_that_share_one_model_name():
     alone = Row(model="net", role="student", dataset="d", auc=0.8)
-    taught = alone.model_copy(update={"teacher": "vit", "control": "net"})
-    small = taught.model_copy(update={"scheme": "int8-ptq", "parent": "net"})
-    assert curves._steps([alone, taught, small]) == [(alone, taught), (taught, small)]
+    distilled = alone.model_copy(update={"teacher": "vit", "control": "net"})
+    small = distilled.model_copy(update={"scheme": "int8-ptq", "parent": "net"})
+    assert curves._steps([alone, distilled, small]) == [(alone, distilled), (distilled, small)]
 
 
 @given(st.integers(0, 10_000))

@@ -82,8 +82,8 @@ def test_a_foreign_row_of_the_same_names_leaves_the_front_as_it_is(tmp_path, par
     lines = console.export_text().splitlines()[1:-1]
     assert all(line.startswith("*") for line in lines)
     (alone,) = (line for line in lines if "foreign" in line)
-    told = next(name for name in named[-1] if name not in named[0])
-    assert told in alone, "the table does not say why both are on a front"
+    different = next(name for name in named[-1] if name not in named[0])
+    assert different in alone, "the table does not say why both are on a front"
     details = {"validation": {"auc": 0.9}, "how": {"file": {"path": "m"}}}
     chosen = best_students([row.model_copy(update={"details": details}) for row in rows])
     assert len(chosen) == 2
@@ -300,9 +300,9 @@ def test_how_says_in_lines_what_a_row_is_of(tmp_path, capsys):
         "settings": "distill.epochs=3",
         "version torch": "2.15",
     }
-    told = json.loads(leaderboard("show", row.key, "--how", "--json", workspace=tmp_path, capsys=capsys))
-    assert told["device"] == {name: getattr(row, name) for name in DEVICE_KEY}
-    assert (told["data"]["manifest"], told["data"]["fold"], told["unknown"]) == (row.manifest, 1, [])
+    shown = json.loads(leaderboard("show", row.key, "--how", "--json", workspace=tmp_path, capsys=capsys))
+    assert shown["device"] == {name: getattr(row, name) for name in DEVICE_KEY}
+    assert (shown["data"]["manifest"], shown["data"]["fold"], shown["unknown"]) == (row.manifest, 1, [])
     bare = Row(model="bare", role="baseline", dataset="d")
     store.add([bare])
     said = leaderboard("show", bare.key, "--how", workspace=tmp_path, capsys=capsys)

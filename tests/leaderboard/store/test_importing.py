@@ -92,7 +92,7 @@ def test_odd_input_is_named_with_its_line(tmp_path, name, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_an_absent_file_is_told(tmp_path):
+def test_an_absent_file_is_reported(tmp_path):
     with pytest.raises(InputError, match="not a file"):
         read_file(tmp_path / "none.csv")
 

@@ -192,11 +192,11 @@ def test_a_killed_writer_leaves_every_committed_row(tmp_path, moment):
     assert writer.stdout.readline() == "open\n"
     time.sleep(0.05 + 0.11 * moment)
     os.kill(writer.pid, signal.SIGKILL)
-    told, _ = writer.communicate()
-    committed = int(told.split()[-1]) if told.strip() else 0
+    printed, _ = writer.communicate()
+    committed = int(printed.split()[-1]) if printed.strip() else 0
     store = Store(path)
     num_rows = store.count()
-    # What it told of is there; one more transaction may have been committed before it could tell; none is torn.
+    # What it printed is there; one more transaction may have been committed before it could print; none is torn.
     assert num_rows in (committed, committed + 7)
     assert len(store.measurements([row.measurement for row in store.rows()])) == num_rows
     assert integrity(path) == "ok"

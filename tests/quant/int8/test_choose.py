@@ -10,7 +10,7 @@ from tutelage.records import InputError
 
 
 @pytest.mark.slow
-def test_the_best_method_is_kept_and_all_trials_are_told(digits, small, tmp_path) -> None:
+def test_the_best_method_is_kept_and_all_trials_are_reported(digits, small, tmp_path) -> None:
     report = quantize_best(small, tmp_path / "best.onnx", digits.images[:48], digits.val_images[:200])
     differences = {}
     for method in ("minmax", "percentile", "entropy"):

@@ -235,9 +235,9 @@ def test_an_empty_budget_names_the_bound_and_the_nearest() -> None:
         sample_feasible(space, {"macs": 1e6, "params": 9e6}, 1, np.random.default_rng(8))
     text = str(error.value)
     assert text.startswith("no architecture of ofa_mbv3_w1.0 at r=28 has macs <= 1 M: the smallest has ")
-    told = float(text.split("raise --max-macs to at least ")[1].removesuffix("M")) * 1e6
-    assert smallest <= told <= 1.001 * smallest  # rounded up, so that the told budget is met
-    check_feasible(space, {"macs": told, "params": 9e6})
+    reported = float(text.split("raise --max-macs to at least ")[1].removesuffix("M")) * 1e6
+    assert smallest <= reported <= 1.001 * smallest  # rounded up, so that the reported budget is met
+    check_feasible(space, {"macs": reported, "params": 9e6})
 
 
 @pytest.mark.parametrize("make", [mobile, residual])
@@ -271,7 +271,7 @@ def test_bounds_that_only_together_ask_too_much() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "told"),
+    ("bounds", "message"),
     [
         ({"mac": 1e6}, "no cost 'mac' to bound: did you mean macs"),
         ({"macs": -1.0}, "macs = -1.0 must be a positive"),
@@ -279,8 +279,8 @@ def test_bounds_that_only_together_ask_too_much() -> None:
         ({"latency_ms@pi": 5.0}, "no cost 'latency_ms@pi'"),
     ],
 )
-def test_bad_bounds_are_refused(bounds: dict[str, float], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_bounds_are_refused(bounds: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check_feasible(SPACES["ofa_mbv3_w1.0"], bounds)
 
 

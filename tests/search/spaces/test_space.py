@@ -167,7 +167,7 @@ def test_smallest_and_largest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"ks": [4] * 12}, r"ks\[0\] = 4 .*choose of 3, 5, 7"),
         ({"e": [3] * 11 + [5]}, r"e\[19\] = 5 .*choose of 3, 4, 6"),
@@ -178,13 +178,13 @@ def test_smallest_and_largest() -> None:
         ({"space": "ofa_mbv3_w1.2"}, "space = 'ofa_mbv3_w1.2' is not 'ofa_mbv3_w1.0'"),
     ],
 )
-def test_what_is_not_of_the_space_is_named(changes: dict[str, object], told: str) -> None:
+def test_what_is_not_of_the_space_is_named(changes: dict[str, object], message: str) -> None:
     arch = Arch.model_validate(PRESETS["EEEA-Net-C1"].to_dict() | {"ks": [3] * 12, "e": [3] * 12} | changes)
     for refuse in (
         SPACES["ofa_mbv3_w1.0"].check,
         lambda one: SPACES["ofa_mbv3_w1.0"].encode([PRESETS["EEEA-Net-C1"], one]),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             refuse(arch)
 
 

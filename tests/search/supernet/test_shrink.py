@@ -81,7 +81,7 @@ def test_the_sandwich_learns_and_shows_progress(bf16):
     net, seen = build_supernet(SPACE, 2, 1), []
     schedule = SupernetSchedule(epochs=4, lr=2e-3, num_random=1, label_smoothing=0.0, bf16=bf16)
     log = train_supernet(
-        net, SPACE, lambda epoch: _batches(epoch, 6, True), 6, schedule, progress=lambda *told: seen.append(told)
+        net, SPACE, lambda epoch: _batches(epoch, 6, True), 6, schedule, progress=lambda *line: seen.append(line)
     )
     assert log.epochs[3]["loss"] < 0.6 * log.epochs[0]["loss"]
     assert seen[-1] == ("train supernet", 24, 24)

@@ -13,7 +13,7 @@ import yaml
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
 
-from ..command import image_folder, told, tutelage
+from ..command import assert_exit, image_folder, tutelage
 
 # command line -> words of the one line; {w} is a workspace with a row, {e} an empty one, {t} a folder of odd files
 LINES: list[tuple[str, str]] = [
@@ -236,15 +236,15 @@ def test_bad_input_is_one_line(
     line: str, words: str, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a default output would land here
-    told(
+    assert_exit(
         tutelage(*shlex.split(line.format(**places))), 2, words.replace("{t}", places["t"]).replace("{r}", places["r"])
     )
     assert not list(Path(places["e"]).glob("artifacts/*")), "something was trained first"
 
 
 def test_a_line_longer_than_a_file_name_and_bytes_that_are_no_text() -> None:
-    told(tutelage("run", "x" * 5000), 2, "xxx")
-    told(tutelage("run", os.fsdecode(b"\xff.yaml")), 2, "UTF-8")
+    assert_exit(tutelage("run", "x" * 5000), 2, "xxx")
+    assert_exit(tutelage("run", os.fsdecode(b"\xff.yaml")), 2, "UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -255,5 +255,5 @@ def test_a_malformed_url_of_the_store_is_one_line(
     url: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUTELAGE_STORE", url)
-    told(tutelage("leaderboard", "show", "-w", places["w"]), 2, "postgresql://")
-    told(tutelage("leaderboard", "import", f"{places['t']}/five.json", "-w", places["e"]), 2)
+    assert_exit(tutelage("leaderboard", "show", "-w", places["w"]), 2, "postgresql://")
+    assert_exit(tutelage("leaderboard", "import", f"{places['t']}/five.json", "-w", places["e"]), 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..command import Done, image_folder, told, tutelage
+from ..command import Done, assert_exit, image_folder, tutelage
 
 
 def test_the_command_runs_as_a_module() -> None:
@@ -46,7 +46,7 @@ def test_ctrl_c_and_kill_are_one_line_and_leave_nothing_behind(
     assert list(scratch.glob("tutelage-*")), "nothing was there to be removed"
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    told(Done(process.returncode, "", err), code, word, "goes on where it was")
+    assert_exit(Done(process.returncode, "", err), code, word, "goes on where it was")
     assert not list(scratch.glob("tutelage-*"))
 
 
@@ -65,35 +65,37 @@ def test_every_verb_has_help_with_an_example() -> None:
 
 
 def test_unknown_recipe_key() -> None:
-    told(tutelage("run", "demo", "--set", "distill.epoch=3"), 2, "distill.epoch", "epochs")
+    assert_exit(tutelage("run", "demo", "--set", "distill.epoch=3"), 2, "distill.epoch", "epochs")
 
 
 def test_unknown_recipe() -> None:
-    told(tutelage("run", "nothing-like-it"), 2, "nothing-like-it", "demo")
+    assert_exit(tutelage("run", "nothing-like-it"), 2, "nothing-like-it", "demo")
 
 
 def test_workspace_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    told(tutelage("run", "demo", "-w", str(tmp_path / "file" / "ws")), 2, "cannot be written", "choose another")
+    assert_exit(tutelage("run", "demo", "-w", str(tmp_path / "file" / "ws")), 2, "cannot be written", "choose another")
 
 
 def test_workspace_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "workspace.json").write_text(json.dumps({"layout": 99}))
-    told(tutelage("run", "demo", "-w", str(tmp_path)), 2, "layout 99")
+    assert_exit(tutelage("run", "demo", "-w", str(tmp_path)), 2, "layout 99")
 
 
 def test_a_leaderboard_that_is_not_there(tmp_path: Path) -> None:
-    told(tutelage("leaderboard", "show", "-w", str(tmp_path)), 2, "no leaderboard", "tutelage run demo")
+    assert_exit(tutelage("leaderboard", "show", "-w", str(tmp_path)), 2, "no leaderboard", "tutelage run demo")
 
 
 def test_unknown_device(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"")
-    told(tutelage("bench", str(tmp_path / "m.onnx"), "--device", "nothing", "-w", str(tmp_path / "w")), 2, "nothing")
+    assert_exit(
+        tutelage("bench", str(tmp_path / "m.onnx"), "--device", "nothing", "-w", str(tmp_path / "w")), 2, "nothing"
+    )
 
 
 def test_a_budget_without_a_unit(tmp_path: Path) -> None:
     done = tutelage("search", "--device", "host-ort-64px", "--max-latency", "5", "-w", str(tmp_path))
-    told(done, 2, "'5'", "5ms")
+    assert_exit(done, 2, "'5'", "5ms")
     assert not (tmp_path / "devices").exists(), "the device was measured for a budget that cannot be read"
 
 
@@ -101,12 +103,12 @@ def test_the_strategy_is_ours_unless_named_and_a_wrong_name_is_refused(tmp_path:
     from tutelage.pipeline.sections import SearchSection
 
     assert SearchSection().strategy == "default"
-    told(tutelage("search", "--strategy", "nsgaa", "-w", str(tmp_path)), 2, "'nsgaa'", "did you mean 'nsga2'")
+    assert_exit(tutelage("search", "--strategy", "nsgaa", "-w", str(tmp_path)), 2, "'nsgaa'", "did you mean 'nsga2'")
     assert not list(tmp_path.iterdir()), "something was done for a strategy that is not there"
 
 
 def test_a_budget_nothing_meets_is_reported_before_any_training(tmp_path: Path) -> None:
-    told(tutelage("search", "--max-params", "10k", "--set", "data.limit=60", "-w", str(tmp_path)), 3, "params")
+    assert_exit(tutelage("search", "--max-params", "10k", "--set", "data.limit=60", "-w", str(tmp_path)), 3, "params")
     assert not list(tmp_path.glob("artifacts/*"))
     assert not (tmp_path / "devices").exists(), "a device was measured for a budget that its size alone rules out"
 
@@ -117,8 +119,8 @@ def test_a_truncated_image_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:100])
     (root / "b" / "b0.png").write_bytes(b"")
     arguments = ["search", "--dataset", "folder", "--path", str(root), "--max-params", "10k", "--set", "devices=[]"]
-    told(tutelage(*arguments, "-w", str(tmp_path / "w")), 2, "a3.png")
-    told(tutelage(*arguments, "--set", "data.skip_bad=true", "-w", str(tmp_path / "w")), 3, "params")
+    assert_exit(tutelage(*arguments, "-w", str(tmp_path / "w")), 2, "a3.png")
+    assert_exit(tutelage(*arguments, "--set", "data.skip_bad=true", "-w", str(tmp_path / "w")), 3, "params")
     check = tutelage("data", "check", str(root))
     assert "a3.png" in check.stdout
     assert "b0.png" in check.stdout
@@ -130,7 +132,7 @@ def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
     done = tutelage(
         "search", "--dataset", "folder", "--path", str(root), "--set", "devices=[]", "-w", str(tmp_path / "w")
     )
-    told(done, 2, "class c at", "holds no image")
+    assert_exit(done, 2, "class c at", "holds no image")
 
 
 @pytest.mark.parametrize("argument", ["--format=yaml"])
@@ -139,7 +141,7 @@ def test_unknown_export_format(tmp_path: Path, argument: str) -> None:
     from tutelage.records import Row
 
     Store(tmp_path / "leaderboard.db").add([Row(model="m", role="student", dataset="d")])
-    told(tutelage("leaderboard", "export", argument, "-w", str(tmp_path)), 2, "yaml", "csv")
+    assert_exit(tutelage("leaderboard", "export", argument, "-w", str(tmp_path)), 2, "yaml", "csv")
 
 
 def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
     assert "No row dominates it" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
     board = tutelage("leaderboard", "show", "--front", "latency_p50_ms,auc", "--ties", "0.01", "-w", str(tmp_path))
     assert "* sure" in board.stdout
-    told(tutelage("leaderboard", "show", "--ties", "0.01", "-w", str(tmp_path)), 2, "--front")
+    assert_exit(tutelage("leaderboard", "show", "--ties", "0.01", "-w", str(tmp_path)), 2, "--front")
 
 
 def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path) -> None:
@@ -173,9 +175,9 @@ def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path)
 
     def shown(*options: str) -> dict[str, tuple[bool, str | None]]:
         out = tutelage("leaderboard", "show", "--json", *options, "-w", str(tmp_path)).stdout
-        told = json.loads(out, parse_constant=pytest.fail)
-        assert {row["row_id"]: row["model"] for row in told}.items() <= {row.key: row.model for row in rows}.items()
-        return {row["model"]: (row["on_front"], row.get("front")) for row in told}
+        printed = json.loads(out, parse_constant=pytest.fail)
+        assert {row["row_id"]: row["model"] for row in printed}.items() <= {row.key: row.model for row in rows}.items()
+        return {row["model"]: (row["on_front"], row.get("front")) for row in printed}
 
     assert {name: on_front for name, (on_front, _) in shown().items()} == {"good": True, "quick": True, "poor": False}
     assert list(shown("--limit", "2")) == ["good", "quick"]  # best first, as in the table

@@ -62,15 +62,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def ctx(workspace: Workspace, told: list[str]) -> Context:
+def ctx(workspace: Workspace, messages: list[str]) -> Context:
     recipe = Recipe.model_validate({"name": "r", "devices": [{"name": "phone"}, {"name": "box"}]})
     dataset: Any = SimpleNamespace(class_names=("a", "b", "c", "d"), multi_label=False, channels=CHANNELS)
-    return Context(recipe, workspace, dataset, lambda text, *_: told.append(text), 1)
+    return Context(recipe, workspace, dataset, lambda text, *_: messages.append(text), 1)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def _printed(ctx: Context, found: search_stage.Found) -> str:
 
 
 def test_finalists_of_a_device_out_of_reach_are_predicted_and_those_of_one_here_measured(
-    ctx: Context, devices: tuple[Device, ...], told: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ctx: Context, devices: tuple[Device, ...], messages: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = _Clock(_measured(raw=7.5, anchored=6.5, drift=None))
     found = _found(ctx, devices, {"phone": 1e9, "box": 1e9}, clock, monkeypatch, tmp_path)
@@ -156,7 +156,7 @@ def test_finalists_of_a_device_out_of_reach_are_predicted_and_those_of_one_here_
     verified = json.loads(json.dumps(found.to_dict()))
     assert (verified["measured_on"], verified["predicted_on"]) == (["box"], ["phone"])
     assert verified["winners"][0]["measured_ms"] == {"box": 6.5}
-    assert "finalists on phone: predicted, not measured" in told
+    assert "finalists on phone: predicted, not measured" in messages
     words = _printed(ctx, found)
     assert "phone cannot be reached from here: its latencies are predicted, not measured" in words
     assert "box: drift unknown" in words

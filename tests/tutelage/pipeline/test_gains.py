@@ -61,18 +61,18 @@ def run_of(ctx: Context, seeds: int, skill: float = 2.5) -> list[Evaluated]:
     return found
 
 
-def figures_of(ctx: Context, judged: list[Evaluated]) -> list[Any]:
+def figures_of(ctx: Context, evaluated: list[Evaluated]) -> list[Any]:
     return [
         file_figures(one.probs, one.labels, GROUPS, threshold=0.5)
-        for one in sorted(judged, key=lambda one: one.variant.student.seed)
+        for one in sorted(evaluated, key=lambda one: one.variant.student.seed)
     ]
 
 
 def test_five_seeds_make_a_claim_about_the_teacher_beside_the_one_about_the_files(tmp_path: Path) -> None:
     ctx = context(tmp_path, 5)
-    judged = run_of(ctx, 5)
-    found = details_of(gains(ctx, judged), judged[1])["gain_over_control"]
-    with_, without = figures_of(ctx, judged[1::2]), figures_of(ctx, judged[2::2])
+    evaluated = run_of(ctx, 5)
+    found = details_of(gains(ctx, evaluated), evaluated[1])["gain_over_control"]
+    with_, without = figures_of(ctx, evaluated[1::2]), figures_of(ctx, evaluated[2::2])
     helped, differ = (
         compare_trainings(with_, without),
         compare_files(mean_figures(with_), mean_figures(without), num_seeds=5),
@@ -92,8 +92,8 @@ def test_five_seeds_make_a_claim_about_the_teacher_beside_the_one_about_the_file
 
 def test_three_seeds_are_inconclusive_about_the_teacher_however_far_apart_the_files_are(tmp_path: Path) -> None:
     ctx = context(tmp_path, 3)
-    judged = run_of(ctx, 3)
-    found = details_of(gains(ctx, judged), judged[1])["gain_over_control"]
+    evaluated = run_of(ctx, 3)
+    found = details_of(gains(ctx, evaluated), evaluated[1])["gain_over_control"]
     assert found["outcome"] == "inconclusive"
     assert found["verdict"].endswith("3 of the 5 seeds needed")
     assert found["auc_p"] is None  # columns must not read as a claim that was not made
@@ -103,16 +103,16 @@ def test_three_seeds_are_inconclusive_about_the_teacher_however_far_apart_the_fi
 
 def test_the_margin_is_the_recipes(tmp_path: Path) -> None:
     ctx = context(tmp_path, 5, "measure.margin=0.4")
-    judged = run_of(ctx, 5)
-    found = details_of(gains(ctx, judged), judged[1])["gain_over_control"]
+    evaluated = run_of(ctx, 5)
+    found = details_of(gains(ctx, evaluated), evaluated[1])["gain_over_control"]
     assert (found["outcome"], found["margin"]) == ("equivalent", 0.4)
     assert "equivalent within .4 AUC" in found["file_verdict"]
 
 
 def test_a_student_is_compared_with_its_teacher_as_files(tmp_path: Path) -> None:
     ctx = context(tmp_path, 1)
-    judged = run_of(ctx, 1)
-    found = details_of(gains(ctx, judged), judged[1])
+    evaluated = run_of(ctx, 1)
+    found = details_of(gains(ctx, evaluated), evaluated[1])
     assert found["against_teachers"]["big"]["outcome"] == "lost"
     assert found["against_teachers"]["big"]["auc_p"] < 0.05
     assert "seeds" not in found
@@ -121,8 +121,8 @@ def test_a_student_is_compared_with_its_teacher_as_files(tmp_path: Path) -> None
 
 def test_each_label_has_its_own_test(tmp_path: Path) -> None:
     ctx = context(tmp_path, 1, multi_label=True)
-    judged = run_of(ctx, 1)
-    labels = details_of(gains(ctx, judged), judged[1])["gain_over_control"]["per_label"]
+    evaluated = run_of(ctx, 1)
+    labels = details_of(gains(ctx, evaluated), evaluated[1])["gain_over_control"]["per_label"]
     assert {name: one["verdict"] for name, one in labels.items()} == {"healthy": "gained", "ill": "gained"}
 
 
@@ -130,11 +130,11 @@ def test_rows_of_several_seeds_have_the_mean_with_an_interval_over_seeds_and_say
     tmp_path: Path,
 ) -> None:
     ctx = context(tmp_path, 2)
-    judged = run_of(ctx, 2)
-    details = details_of(gains(ctx, judged), judged[1])
-    seeds, shown = details["seeds"], _figures(judged[1], details)
-    own = [one.evaluation.auc for one in judged[1::2]]
-    expected = over_seeds(figures_of(ctx, judged[1::2]))["auc"]
+    evaluated = run_of(ctx, 2)
+    details = details_of(gains(ctx, evaluated), evaluated[1])
+    seeds, shown = details["seeds"], _figures(evaluated[1], details)
+    own = [one.evaluation.auc for one in evaluated[1::2]]
+    expected = over_seeds(figures_of(ctx, evaluated[1::2]))["auc"]
     assert shown["auc"] == pytest.approx(np.mean([value or 0 for value in own]))
     assert (shown["auc_lo"], shown["auc_hi"]) == (expected.low, expected.high)
     assert seeds["auc"] == own
@@ -147,8 +147,8 @@ def test_rows_of_several_seeds_have_the_mean_with_an_interval_over_seeds_and_say
     assert f"| AUC | {own[0]:.4f} (" in card
     assert f"AUC {shown['auc']:.4f} (" in card
     assert "2 seeds" in card
-    alone = details_of(gains(ctx, judged), judged[0])
-    assert _figures(judged[0], alone)["auc"] == judged[0].evaluation.auc
+    alone = details_of(gains(ctx, evaluated), evaluated[0])
+    assert _figures(evaluated[0], alone)["auc"] == evaluated[0].evaluation.auc
 
 
 def row_of(one: Evaluated, **more: Any) -> Row:

@@ -33,7 +33,7 @@ def test_two_processes_teach_one_workspace(tmp_path: Path) -> None:
             pixels = np.clip(rng.normal(level, 40, (16, 16)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / kind / f"{number}.png")
     (tmp_path / "two.yaml").write_text(RECIPE)
-    # What `accelerate launch --multi_gpu` starts, told to use the CPU.
+    # What `accelerate launch --multi_gpu` starts, set to use the CPU.
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     verb = ["-m", "tutelage", "distill", "--recipe", "two.yaml", "--workspace", "w", "--json"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Structured pruning in a run: rows of students that were cut out of others, taught as those are, never as subnets."""
+"""Structured pruning in a run: rows of students that were cut out of others, trained as those are, never as subnets."""
 
 import importlib.util
 import json
@@ -56,7 +56,7 @@ def test_a_run_files_pruned_students_beside_their_parent(tmp_path: Path) -> None
     assert (row.details["pruned"]["parent"], row.details["pruned"]["importance"]) == ("small", "taylor")
     journal = (tmp_path / "ws" / "journal.jsonl").read_text()
     assert CliRunner().invoke(app, words).exit_code == 0
-    assert (tmp_path / "ws" / "journal.jsonl").read_text() == journal  # nothing is cut or taught twice
+    assert (tmp_path / "ws" / "journal.jsonl").read_text() == journal  # nothing is pruned or trained twice
     shown = json.loads(CliRunner().invoke(app, ["leaderboard", "show", "--json", *words[2:]]).output)
     assert any(row["model"] == name for row in shown)
 

@@ -51,7 +51,7 @@ def _quiet(text: str, done: int, total: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory) -> tuple[Context, Student, Student]:
+def trained(tmp_path_factory) -> tuple[Context, Student, Student]:
     ctx = open_context(RECIPE, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
     teacher = train_teacher(ctx, RECIPE.teachers[0])
     student = train_student(ctx, Student(model="small", role="student", arch=ARCH), None, [teacher])
@@ -59,8 +59,8 @@ def taught(tmp_path_factory) -> tuple[Context, Student, Student]:
 
 
 @pytest.mark.slow
-def test_rows_say_how_they_were_made_and_rounding_is_taught_by_the_teacher(taught) -> None:
-    ctx, teacher, student = taught
+def test_rows_say_how_they_were_made_and_qat_has_the_same_teacher(trained) -> None:
+    ctx, teacher, student = trained
     variants = compress(ctx, student, ["onnxruntime"])
     fp32, int8 = variants
     assert [one.scheme for one in variants] == ["fp32", "int8-ptq"]
@@ -85,8 +85,8 @@ def test_rows_say_how_they_were_made_and_rounding_is_taught_by_the_teacher(taugh
 
 
 @pytest.mark.slow
-def test_no_rounding_is_taught_to_teachers_or_where_none_is_asked(taught) -> None:
-    ctx, teacher, student = taught
+def test_no_qat_of_teachers_or_where_qat_epochs_is_0(trained) -> None:
+    ctx, teacher, student = trained
     assert train_with_qat(ctx, teacher, ["onnxruntime"], [teacher]) == []
     plain = RECIPE.model_copy(update={"quantize": RECIPE.quantize.model_copy(update={"qat_epochs": 0})})
     other = Context(plain, ctx.workspace, ctx.dataset, _quiet, 1)
@@ -94,11 +94,11 @@ def test_no_rounding_is_taught_to_teachers_or_where_none_is_asked(taught) -> Non
 
 
 @pytest.mark.slow
-def test_a_runtime_that_cannot_is_left_out_and_said(taught, monkeypatch, caplog) -> None:
+def test_a_runtime_that_cannot_is_left_out_and_said(trained, monkeypatch, caplog) -> None:
     """A runtime that is not installed: its row is missing, the others stand, and the log has the remedy."""
     import importlib.util
 
-    ctx, _, student = taught
+    ctx, _, student = trained
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "nncf" else find(name, *a))
     changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
@@ -114,11 +114,11 @@ def test_a_runtime_that_cannot_is_left_out_and_said(taught, monkeypatch, caplog)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["litert", pytest.param("executorch", marks=pytest.mark.long), "ncnn", "torch"])
-def test_rows_of_other_runtimes_are_their_own_files(runtime, taught, caplog) -> None:
+def test_rows_of_other_runtimes_are_their_own_files(runtime, trained, caplog) -> None:
     """Each answers as ONNX Runtime does, from the file it loads; int8 stands beside it or is said to be missing."""
     if not find_runtime(runtime).installed() or (runtime == "litert" and not converter_ready()):
         pytest.skip(f"{runtime} or its converter is not installed")
-    ctx, teacher, student = taught
+    ctx, teacher, student = trained
     images = ctx.split("val", 32)[0][:24]
     # Each layer of a subnet takes ExecuTorch seconds to lower, and torch.export a part of one: the teacher has few.
     exported = teacher if runtime in ("executorch", "torch") else student
@@ -161,11 +161,11 @@ class _Odd(nn.Module):
 
 @pytest.mark.slow
 def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(
-    taught, monkeypatch, caplog, tmp_path
+    trained, monkeypatch, caplog, tmp_path
 ) -> None:
     if not find_runtime("ncnn").installed():
         pytest.skip("ncnn is not installed")
-    ctx, _, student = taught
+    ctx, _, student = trained
     changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
     other = Context(RECIPE.model_copy(update={"quantize": changed}), Workspace(tmp_path), ctx.dataset, _quiet, 1)
     monkeypatch.setattr("tutelage.pipeline.networks.load", lambda here, student: _Odd().eval())
@@ -176,15 +176,15 @@ def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(
 
 
 @pytest.mark.slow
-def test_the_verb_quantizes_as_it_is_told(taught, tmp_path: Path) -> None:
-    ctx, _, student = taught
+def test_the_verb_quantizes_as_the_recipe_says(trained, tmp_path: Path) -> None:
+    ctx, _, student = trained
     model = ctx.workspace.path / compress(ctx, student, ["onnxruntime"])[0].file.path
     setting = (ctx.workspace, _quiet, 1)
-    told = RECIPE.model_copy(
+    recipe = RECIPE.model_copy(
         update={"quantize": RECIPE.quantize.model_copy(update={"max_drop": 1.0, "method": "minmax"})}
     )
     figures = quantize_file(
-        told, *setting, model=model, out=tmp_path / "int8.onnx", picture=tmp_path / "noise.png"
+        recipe, *setting, model=model, out=tmp_path / "int8.onnx", picture=tmp_path / "noise.png"
     )  # fmt: skip
     assert figures["int8_score"] >= figures["fp32_score"] - 0.01 - 1e-9
     assert figures["calibration_images"] == 32
@@ -193,31 +193,31 @@ def test_the_verb_quantizes_as_it_is_told(taught, tmp_path: Path) -> None:
     difference = np.abs(run_onnx(model, images) - run_onnx(tmp_path / "int8.onnx", images))
     assert figures["largest_difference"] == pytest.approx(float(difference.max()))
     with pytest.raises(InputError, match=r"name the int8 model \.onnx"):
-        quantize_file(told, *setting, model=model, out=tmp_path / "int8.tflite")
-    entropy = told.model_copy(update={"quantize": told.quantize.model_copy(update={"method": "entropy"})})
+        quantize_file(recipe, *setting, model=model, out=tmp_path / "int8.tflite")
+    entropy = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"method": "entropy"})})
     with pytest.raises(
         InputError, match=r"method entropy makes \.onnx files, openvino loads \.xml: give auto or minmax"
     ):
         quantize_file(entropy, *setting, model=model, out=tmp_path / "int8.xml")
     with pytest.raises(InputError, match="quantized already"):
-        quantize_file(told, *setting, model=tmp_path / "int8.onnx", out=tmp_path / "again.onnx")
-    gray = told.model_copy(update={"data": told.data.model_copy(update={"channels": 3})})
+        quantize_file(recipe, *setting, model=tmp_path / "int8.onnx", out=tmp_path / "again.onnx")
+    gray = recipe.model_copy(update={"data": recipe.data.model_copy(update={"channels": 3})})
     with pytest.raises(InputError, match="the recipe's images have 3 channels"):
         quantize_file(gray, *setting, model=model, out=tmp_path / "other.onnx")
 
 
 @pytest.mark.slow
-def test_calibration_is_the_same_images_every_time(taught) -> None:
-    ctx, _, _ = taught
+def test_calibration_is_the_same_images_every_time(trained) -> None:
+    ctx, _, _ = trained
     np.testing.assert_array_equal(calibration_images(ctx, 32, 32, 0), calibration_images(ctx, 32, 32, 0))
     train = ctx.split("train", 32)[0].numpy()
     assert all((train == image).all(axis=(1, 2, 3)).any() for image in calibration_images(ctx, 32, 32, 0)[:4])
 
 
 @pytest.mark.slow
-def test_the_command_line_holds_the_loss_and_measures_both_files(taught, tmp_path: Path) -> None:
+def test_the_command_line_holds_the_loss_and_measures_both_files(trained, tmp_path: Path) -> None:
     """As a user types it: `tutelage quantize MODEL --out INT8 --max-drop 0.5 --device NAME`."""
-    ctx, _, student = taught
+    ctx, _, student = trained
     model = ctx.workspace.path / compress(ctx, student, ["onnxruntime"])[0].file.path
     name_device(ctx.workspace, DeviceSection(name="here"))
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "int8.onnx"
@@ -229,11 +229,11 @@ def test_the_command_line_holds_the_loss_and_measures_both_files(taught, tmp_pat
     ]  # fmt: skip
     done = CliRunner().invoke(app, [*command, "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["int8_score"] >= told["fp32_score"] - 0.005 - 1e-9
-    assert told["validation_images"] == len(ctx.split("val", 32)[1])
-    assert min(told["fp32_p50_ms"], told["int8_p50_ms"]) > 0
-    assert told["model"] == str(out)
+    figures = json.loads(done.stdout)
+    assert figures["int8_score"] >= figures["fp32_score"] - 0.005 - 1e-9
+    assert figures["validation_images"] == len(ctx.split("val", 32)[1])
+    assert min(figures["fp32_p50_ms"], figures["int8_p50_ms"]) > 0
+    assert figures["model"] == str(out)
     assert is_quantized(read_graph(out))
     wrong = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "int8.xml")])
     assert isinstance(wrong.exception, InputError)
@@ -296,8 +296,8 @@ def test_a_held_loss_still_chooses_the_method(sorted_by_class, tmp_path) -> None
 
 
 @pytest.mark.slow
-def test_qat_is_not_put_through_another_runtime_s_calibration(taught, caplog) -> None:
-    ctx, teacher, student = taught
+def test_qat_is_not_put_through_another_runtime_s_calibration(trained, caplog) -> None:
+    ctx, teacher, student = trained
     found = train_with_qat(ctx, student, ["onnxruntime", "litert"], [teacher])
     assert {one.runtime for one in found} == {"onnxruntime"}
     assert "no int8-qat row of small for litert: its quantizer takes no learnt ranges" in caplog.text

@@ -123,9 +123,9 @@ def test_what_may_pass_is_tried_again_and_what_is_so_is_not(tmp_path: Path, monk
     monkeypatch.setattr(compressing, "runtime_file", converted)
     monkeypatch.setattr(compressing, "beside", lambda *_: Path())
     monkeypatch.setattr(compressing.networks, "load", lambda *_: None)
-    told: list[str] = []
+    messages: list[str] = []
     ctx = _context(tmp_path)
-    ctx = Context(ctx.recipe, ctx.workspace, ctx.dataset, lambda text, *_: told.append(text), 1)
+    ctx = Context(ctx.recipe, ctx.workspace, ctx.dataset, lambda text, *_: messages.append(text), 1)
     student = Student(
         model="s",
         role="student",
@@ -146,7 +146,7 @@ def test_what_may_pass_is_tried_again_and_what_is_so_is_not(tmp_path: Path, monk
     attempt()
     attempt()
     assert len(tried) == 3
-    assert told[-1] == told[-2] == "no row of s for ncnn: it has no layer for torch.tile"
+    assert messages[-1] == messages[-2] == "no row of s for ncnn: it has no layer for torch.tile"
 
 
 def test_rows_say_the_versions_that_computed_them(tmp_path: Path) -> None:

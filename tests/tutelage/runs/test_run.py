@@ -23,7 +23,7 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Row
 
-from ..command import Done, told, tutelage
+from ..command import Done, assert_exit, tutelage
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +180,7 @@ def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_pat
         assert part in card
     assert facts["manifest_id"] in succeed("bundle", "check", out)
     (out / "labels.json").write_text("[]")
-    told(tutelage("bundle", "check", str(out)), 2, "labels.json has SHA-256")
+    assert_exit(tutelage("bundle", "check", str(out)), 2, "labels.json has SHA-256")
 
 
 def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
