@@ -45,6 +45,7 @@ JSONS = [json.dumps(arch.to_dict()) for arch in ARCHS]
 FORMATS: dict[str, str] = {
     "dynas.csv": table({"Sub-network": [printed(a) for a in ARCHS], "Date": ["x"] * 12, "Latency (ms)": MS}),
     "semicolon.csv": table({"arch": JSONS, "ms": [f"{ms:.9f}".replace(".", ",") for ms in MS]}, ";"),
+    "quantity.csv": table({"arch": JSONS, "Latency / ms": MS}),
     "tab.tsv": table({"arch": JSONS, "latency": MS}, "\t"),
     "seconds.csv": table({"arch": JSONS, "Latency (s)": [ms / 1000 for ms in MS]}),
     "micro.csv": table({"config": JSONS, "latency_us": [ms * 1000 for ms in MS]}),
@@ -65,6 +66,17 @@ def test_a_format_is_read_as_it_is(name: str, tmp_path: Path):
     archs, ms = read_measurements(tmp_path / name, NAME)
     assert archs == ARCHS
     np.testing.assert_allclose(ms, MS, rtol=1e-6)
+
+
+def test_three_digits_behind_a_decimal_comma_are_no_thousands(tmp_path: Path):
+    (tmp_path / "times.csv").write_text(table({"arch": JSONS, "ms": [f"{n},125" for n in range(1, 13)]}, ";"))
+    assert read_measurements(tmp_path / "times.csv")[1] == [n + 0.125 for n in range(1, 13)]
+
+
+def test_a_table_in_another_encoding_says_so(tmp_path: Path):
+    (tmp_path / "times.csv").write_bytes(table({"arch": JSONS, "latency (µs)": MS}).encode("latin-1"))
+    with pytest.raises(InputError, match=r"are not in UTF-8 .*: save the file as UTF-8"):
+        read_measurements(tmp_path / "times.csv")
 
 
 def test_arrays_are_read_as_helps_tables_hold_them(tmp_path: Path):
@@ -98,6 +110,11 @@ def test_arrays_are_read_as_helps_tables_hold_them(tmp_path: Path):
         ("zero.csv", table({"Sub-network": [printed(a) for a in ARCHS], "Latency (ms)": [0] * 12}), "ms. is '0'"),
         ("word.csv", table({"arch": JSONS, "ms": ["3 parsec"] * 12}), "ms is '3 parsec': give a number"),
         ("acc.csv", table({"arch": JSONS, "accuracy": MS}), "must have the columns arch"),
+        ("rate.csv", table({"arch": JSONS, "speed (images/s)": MS}), "must have the columns arch"),
+        ("fps.csv", table({"arch": JSONS, "images per second": MS}), "must have the columns arch"),
+        ("twice.csv", table({"arch": JSONS, "ms": MS, "ms ": MS}), "has 2 columns 'ms': rename all but one"),
+        ("many.csv", table({"arch": JSONS, "us": ["8,613"] * 12}), "us '8,613' may be 8613 or 8.613: write the num"),
+        ("cut.npz", "PK\x03\x04", "is not an npz of numbers"),
     ],
 )
 def test_what_cannot_be_read_is_named(name: str, text: str, message: str, tmp_path: Path):
