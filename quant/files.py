@@ -71,19 +71,26 @@ def read_graph(path: Path) -> Any:
 
 
 def check_external_data(model: Any, path: Path) -> None:
-    """Refuse a graph one of whose tensors points outside the folder of its file (`..`, absolute, through a link)."""
+    """Refuse tensors whose bytes are not in the folder of their file: outside (`..`, a link), missing or truncated."""
     folder = path.resolve().parent
     for tensor in _tensors(model.graph):
-        for entry in tensor.external_data:
-            if entry.key != "location":
-                continue
-            target = (folder / entry.value).resolve()
-            if not target.is_relative_to(folder):
-                raise InputError(
-                    f"{path}: tensor {tensor.name} reads {entry.value}, outside the model's folder; refused"
-                )
-            if not target.is_file():
-                raise InputError(f"{path}: tensor {tensor.name} reads {entry.value}, which is missing; copy it too")
+        stored = {entry.key: entry.value for entry in tensor.external_data}
+        location = stored.get("location")
+        if location is None:
+            continue
+        target = (folder / location).resolve()
+        if not target.is_relative_to(folder):
+            raise InputError(f"{path}: tensor {tensor.name} reads {location}, outside the model's folder; refused")
+        if not target.is_file():
+            raise InputError(f"{path}: tensor {tensor.name} reads {location}, which is missing; copy it too")
+        try:
+            end, size = int(stored.get("offset", 0)) + int(stored.get("length", 0)), target.stat().st_size
+        except ValueError as error:
+            raise InputError(f"{path}: tensor {tensor.name} says no place in {location}: {error}") from error
+        if end > size:
+            raise InputError(
+                f"{path}: tensor {tensor.name} reads {location} up to byte {end}, and it has {size}; copy it whole"
+            )
 
 
 def onnx_bytes(path: Path) -> int:

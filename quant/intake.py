@@ -7,13 +7,14 @@ the node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.records import InputError
 
-from .files import read_graph
+from .files import is_quantized, read_graph
+from .int8.placement import LAYERS
 
 # Weights per channel need DequantizeLinear's axis, which came with 13; the export here writes 17.
 MIN_OPSET, OPSET = 13, 17
@@ -37,6 +38,8 @@ def prepare_model(path: Path, out: Path, *, start: str = "", end: str = "") -> N
         model = _between(path, model, start, end)
     _check_ends(path, model)
     _check_types(path, model)
+    if is_quantized(model):
+        raise InputError(f"{path} is quantized already; give its fp32 model")
     model = _converted(path, model)
     _name_nodes(model)
     onnx.save_model(model, out)
@@ -154,13 +157,22 @@ def _check_types(path: Path, model: Any) -> None:
             f"{path} takes {entry.name} as {_TYPES.get(kind, f'ONNX type {kind}')}, read by {first}: export it for "
             f"float32 images{remedy}"
         )
-    for tensor in graph.initializer:
+    for name, tensor in _constants(graph):
         if tensor.data_type in (_FLOAT16, 16, _DOUBLE):
-            node = next((node for node in graph.node if tensor.name in node.input), None)
+            node = next((node for node in graph.node if name in node.input), None)
             raise InputError(
-                f"{path} computes in {_TYPES[tensor.data_type]} (tensor {tensor.name} of "
+                f"{path} computes in {_TYPES[tensor.data_type]} (tensor {name} of "
                 f"{_named(node) if node is not None else 'no node'}): export it in float32"
             )
+
+
+def _constants(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the initialisers, and the weights of layers that stand in Constant nodes."""
+    yield from ((tensor.name, tensor) for tensor in graph.initializer)
+    weights = {name for node in graph.node if node.op_type in LAYERS for name in node.input}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output[0] in weights:
+            yield from ((node.output[0], attribute.t) for attribute in node.attribute if attribute.HasField("t"))
 
 
 def _converted(path: Path, model: Any) -> Any:

@@ -114,6 +114,29 @@ def test_what_cannot_is_refused_by_name(options: dict[str, Any], message: str, t
     assert "\n" not in str(caught.value)
 
 
+def test_weights_of_half_precision_in_constant_nodes_are_named(tmp_path: Path):
+    path = net(tmp_path / "net.onnx", before=CAST, dtype=np.float16)
+    model = onnx.load(path)
+    constants = [helper.make_node("Constant", [], [w.name], value=w) for w in model.graph.initializer]
+    nodes = [*constants, *model.graph.node]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.node[len(constants)].attribute[0].i = TensorProto.FLOAT16
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save_model(model, path)
+    with pytest.raises(InputError, match=r"computes in float16 \(tensor w0 of Conv conv0\): export it in float32"):
+        prepare_model(path, tmp_path / "out.onnx")
+
+
+def test_truncated_weights_beside_the_file_are_named(tmp_path: Path):
+    model = onnx.load(net(tmp_path / "net.onnx"))
+    onnx.save_model(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    weights = tmp_path / "net.data"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"tensor b1 reads net.data up to byte \d+, and it has \d+; copy it whole"):
+        prepare_model(tmp_path / "net.onnx", tmp_path / "out.onnx")
+
+
 def test_a_network_is_taken_between_two_tensors(tmp_path: Path):
     path = net(tmp_path / "net.onnx", kind=TensorProto.UINT8, before=CAST, outputs=("f", "logits"))
     prepare_model(path, tmp_path / "out.onnx", start="x0", end="logits")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
@@ -108,6 +109,13 @@ def test_bad_requests_are_named(net: Path, tmp_path: Path):
     for name in ("onnxruntime", "openvino"):
         with pytest.raises(InputError, match=f"{name} cannot load .*broken"):
             RUNTIMES[name].load(broken)
+    model = onnx.load(net)
+    entry = model.graph.input[0]
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["bytes"], [entry.name], to=onnx.TensorProto.FLOAT))
+    entry.name, entry.type.tensor_type.elem_type = "bytes", onnx.TensorProto.UINT8
+    onnx.save_model(model, broken)
+    with pytest.raises(InputError, match=r"input bytes is a tensor\(uint8\), images are float32"):
+        RUNTIMES["onnxruntime"].load(broken)
 
 
 def test_threads_never_exceed_the_cores():

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from torch import nn
 
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.bench.latency.calibrate import measure_nets
+from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import RUNTIMES
 from tutelage.pipeline.operations import devices
@@ -98,6 +100,20 @@ def test_broken_programs_and_files_that_do_not_say_their_shape_are_refused(tmp_p
         with pytest.raises(InputError, match=message) as caught:
             input_shape(broken, None)
         assert "\n" not in str(caught.value)
+
+
+def test_the_image_is_the_input_that_is_no_weight_and_the_only_one(tmp_path: Path):
+    path, make = tmp_path / "net.onnx", onnx.helper.make_tensor_value_info
+    path.write_bytes(anchor_onnx(ANCHORS[0]))
+    shape, model = input_shape(path, None), onnx.load(path)
+    weight = model.graph.initializer[0]
+    model.graph.input.insert(0, make(weight.name, weight.data_type, weight.dims))
+    onnx.save_model(model, path)
+    assert input_shape(path, None) == shape
+    model.graph.input.append(make("age", onnx.TensorProto.FLOAT, [1, 1]))
+    onnx.save_model(model, path)
+    with pytest.raises(InputError, match=r"takes 2 inputs \(\w+, age\): give a network of one image"):
+        input_shape(path, None)
 
 
 @pytest.mark.parametrize(

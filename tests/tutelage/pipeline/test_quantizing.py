@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -201,6 +202,12 @@ def test_the_verb_quantizes_as_the_recipe_says(trained, tmp_path: Path) -> None:
         quantize_file(entropy, *setting, model=model, out=tmp_path / "int8.xml")
     with pytest.raises(InputError, match="quantized already"):
         quantize_file(recipe, *setting, model=tmp_path / "int8.onnx", out=tmp_path / "again.onnx")
+    other = onnx.load(model)
+    other.graph.node[0].domain = "my.operators"
+    other.opset_import.append(onnx.helper.make_opsetid("my.operators", 1))
+    onnx.save_model(other, tmp_path / "custom.onnx")
+    with pytest.raises(InputError, match=f"onnxruntime cannot run {tmp_path / 'custom.onnx'}: .*my.operators"):
+        quantize_file(recipe, *setting, model=tmp_path / "custom.onnx", out=tmp_path / "again.onnx")
     gray = recipe.model_copy(update={"data": recipe.data.model_copy(update={"channels": 3})})
     with pytest.raises(InputError, match="the recipe's images have 3 channels"):
         quantize_file(gray, *setting, model=model, out=tmp_path / "other.onnx")

@@ -68,7 +68,10 @@ def quantize_file(
     with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
         usable = Path(folder) / model.name
         prepare_model(model, usable, start=start, end=end)
-        return _quantize_usable(ctx, usable, model, out, runtime, device, picture)
+        try:
+            return _quantize_usable(ctx, usable, model, out, runtime, device, picture)
+        except InputError as error:  # the user knows no file of the temporary folder
+            raise type(error)(str(error).replace(str(usable), str(model))) from error
 
 
 def _quantize_usable(

@@ -180,8 +180,13 @@ def input_shape(model: Path, resolution: int | None) -> tuple[int, int, int]:
     if model.suffix != ".onnx":
         dims = read_shape(model)
     else:
-        dimensions = read_graph(model).graph.input[0].type.tensor_type.shape.dim
-        dims = [dimension.dim_value or None for dimension in dimensions]
+        graph = read_graph(model).graph
+        weights = {tensor.name for tensor in graph.initializer}  # IR 3 lists them among the inputs
+        inputs = [value for value in graph.input if value.name not in weights]
+        if len(inputs) != 1:
+            names = ", ".join(value.name for value in inputs) or "none"
+            raise InputError(f"{model} takes {len(inputs)} inputs ({names}): give a network of one image")
+        dims = [dimension.dim_value or None for dimension in inputs[0].type.tensor_type.shape.dim]
     if len(dims) != 4:
         raise InputError(
             f"{model} takes an input of {len(dims)} dimensions; images are (batch, channels, height, width)"
