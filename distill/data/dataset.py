@@ -287,7 +287,8 @@ def manifest_hash(*columns: Sequence[object] | NDArray[Any]) -> str:
     """Hash a split manifest, given by columns (name, label, group, split, content digest): 16 hex digits."""
     digest = hashlib.sha256()
     for row in zip(*columns, strict=True):
-        digest.update("\t".join(str(cell) for cell in row).encode())
+        # Names of files are bytes on Linux: surrogates stand for those that are not UTF-8.
+        digest.update("\t".join(str(cell) for cell in row).encode(errors="surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()[:ID_DIGITS]
 

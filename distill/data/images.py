@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -91,6 +92,8 @@ def decode(path: Path, size: int, channels: int = 1, *, fit: Fit = "squash") -> 
 def read_picture(path: Path, size: int, channels: int, how: Decoding) -> Picture:
     """Read one file, a picture or DICOM; raises InputError that names the file and what is wrong with it."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is no regular file (a folder, pipe or device)")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None

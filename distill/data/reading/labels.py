@@ -27,6 +27,9 @@ MULTI_LABEL_HELP = "true: rows with exactly one 1 are multi-label all the same (
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
+_WHOLE = re.compile(r"([+-]?\d{1,100})(\.0*)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
 # What a row's place is called in a message, by its index.
 Place = Callable[[int], str]
 
@@ -71,7 +74,7 @@ def read_classes(words: Sequence[str] | NDArray[Any], place: Place, what: str, u
     column = np.asarray(words)
     distinct, first, inverse = np.unique(column, return_index=True, return_inverse=True)
     texts = [str(value).strip() for value in distinct.tolist()]
-    numbers = [float(text) if _NUMBER.fullmatch(text) else None for text in texts]
+    numbers = [_number(text) for text in texts]
     blank = [is_blank(text) for text in texts]
     values = {number for number in numbers if number is not None}
     if -1.0 in values and len(values) > 2:
@@ -83,7 +86,7 @@ def read_classes(words: Sequence[str] | NDArray[Any], place: Place, what: str, u
         raise InputError(f"{place(index)}: label {shown!r} is missing or NaN, or not known: give one, or remove the "
                          "row, or set the option unknown to drop")  # fmt: skip
     names, codes, notes = _name_classes(texts, numbers, blank, first, place, what)
-    order = sorted(set(names) - {""}, key=lambda name: (float(name) if codes else 0.0, name))
+    order = sorted(set(names) - {""}, key=lambda name: (int(name) if codes else 0, name))
     class_of = np.array([order.index(name) if name else -1 for name in names], dtype=np.int64)[inverse.reshape(-1)]
     kept = np.flatnonzero(class_of >= 0).astype(np.int64)
     if len(kept) < len(class_of):
@@ -95,7 +98,7 @@ def read_classes(words: Sequence[str] | NDArray[Any], place: Place, what: str, u
 
 def _name_classes(
     texts: Sequence[str],
-    numbers: Sequence[float | None],
+    numbers: Sequence[int | float | None],
     blank: Sequence[bool],
     first: NDArray[Any],
     place: Place,
@@ -103,6 +106,10 @@ def _name_classes(
 ) -> tuple[list[str], tuple[int, ...], list[str]]:
     """Give each distinct value its class ("" where not known), the codes where classes are numbers, and notes."""
     known = [index for index, gap in enumerate(blank) if not gap]
+    for index in known:
+        if _DECIMAL_COMMA.fullmatch(texts[index]):
+            raise InputError(f"{place(int(first[index]))}: label {texts[index]} may be a fraction or two labels: write "
+                             "numbers with a decimal point, or join labels by |")  # fmt: skip
     numeric = [index for index in known if numbers[index] is not None]
     words = [index for index in known if numbers[index] is None]
     if numeric and words:
@@ -118,7 +125,7 @@ def _name_classes(
     for index in numeric:
         number = numbers[index]
         assert number is not None
-        if not number.is_integer():
+        if isinstance(number, float) and not number.is_integer():
             raise InputError(f"{place(int(first[index]))}: label {texts[index]} is a fraction: classes are whole "
                              f"numbers or words; is {what} a score?")  # fmt: skip
         names[index] = str(int(number))
@@ -127,6 +134,13 @@ def _name_classes(
         return names, codes, []
     shown = ", ".join(map(str, codes[:8])) + (", ..." if len(codes) > 8 else "")
     return names, codes, [f"{what} holds the codes {shown}: read as {len(codes)} classes of those names"]
+
+
+def _number(text: str) -> int | float | None:
+    """Read a number, a whole one exactly: codes of 17 digits and more differ in what a float rounds away."""
+    if whole := _WHOLE.fullmatch(text):
+        return int(whole[1])
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def _alike(names: Sequence[str]) -> list[str]:

@@ -27,6 +27,8 @@ def looks_like_dicom(path: Path) -> bool:
     if suffix in DICOM_SUFFIXES or suffix in SUFFIXES:
         return suffix in DICOM_SUFFIXES
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:

@@ -6,6 +6,7 @@ file is absent. How tables, paths, ids and labels may be written is decided in `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,11 @@ def list_table(request: Request) -> Listing:
     if file.is_dir():
         raise InputError(f"{file} is a folder: data set {request.name} needs a CSV file")
     table = read_table(file)
-    listed = table.cells(table.column(str(request.option("path_column", "path"))))
+    path_at = table.column(str(request.option("path_column", "path")))
+    listed = table.cells(path_at)
+    if "" in listed:
+        raise InputError(f"{table.where(listed.index(''))}: {table.header[path_at]} is blank: name a file, or remove "
+                         "the row")  # fmt: skip
     labels = _labels(table, request)
     root = Path(request.option("root", file.parent))
     paths, path_notes = resolve_paths(listed, root, look_above="root" not in request.options)
@@ -122,11 +127,11 @@ def _groups(table: Table, listed: Sequence[str], request: Request) -> tuple[NDAr
 
 
 def _first_listed(table: Table, paths: Sequence[Path], labels: Labels) -> tuple[list[int], tuple[str, ...]]:
-    """Keep the first of the rows that list one file; rows that give it other labels are an error."""
-    first: dict[Path, int] = {}
+    """Keep the first of the rows that list one file, however its path is written; other labels are an error."""
+    first: dict[str, int] = {}
     kept: list[int] = []
     for index, row in enumerate(labels.kept.tolist()):
-        before = first.setdefault(paths[row], index)
+        before = first.setdefault(os.path.abspath(paths[row]), index)
         if before == index:
             kept.append(index)
         elif not np.array_equal(labels.values[before], labels.values[index], equal_nan=True):

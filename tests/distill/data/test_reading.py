@@ -27,7 +27,8 @@ def _table(root: Path, labels: list[str] | None = None, write: Callable[[int, st
     rows = []
     for number, label in enumerate(labels):
         _picture(root / "images" / f"{number:03d}.png", number)
-        rows.append(write(number, label) if write else f"images/{number:03d}.png,{label}")
+        cell = f'"{label}"' if "," in label else label
+        rows.append(write(number, label) if write else f"images/{number:03d}.png,{cell}")
     (root / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     return root / "labels.csv"
 
@@ -66,6 +67,8 @@ def test_quotes_spreadsheet_lines_and_packed_tables(tmp_path: Path) -> None:
         ("images/003.png", r"labels\.csv, line 6: 1 cells, and the header has 2; the row is truncated"),
         ("images/003.png,left,b", r"labels\.csv, line 6: 3 cells, and the header has 2; quote a cell that holds a com"),
         ('images/003.png,"b', r"labels\.csv, line 6: unexpected end of data: is a quote left open"),
+        (",b", r"labels\.csv, line 6: path is blank: name a file, or remove the row"),
+        ("./images/../images/002.png,b", r"labels\.csv, line 6: .*002\.png has another label than on line 4"),
         ("images/002.png,b", r"labels\.csv, line 6: .*002\.png has another label than on line 4"),
     ],
 )
@@ -130,12 +133,13 @@ def test_a_root_is_taken_at_its_word(tmp_path: Path) -> None:
         (["10", "9", "2", "9"], ("2", "9", "10")),
         (["-1", "1", "-1", "1"], ("-1", "1")),
         (["no", "yes", "no", "yes"], ("no", "yes")),
+        (["900000000000207009", "900000000000207008"] * 2, ("900000000000207008", "900000000000207009")),
     ],
 )
 def test_codes_are_classes_in_numeric_order(tmp_path: Path, labels: list[str], names: tuple[str, ...]) -> None:
     data = _load(_table(tmp_path, labels * 6))
     assert data.class_names == names
-    expected = [names.index(str(int(float(label))) if names[0] != "no" else label) for label in labels]
+    expected = [names.index(label if label in names else str(int(float(label)))) for label in labels]
     assert data.labels.tolist() == expected * 6
 
 
@@ -143,6 +147,7 @@ def test_codes_are_classes_in_numeric_order(tmp_path: Path, labels: list[str], n
     ("odd", "labels", "message"),
     [
         ("0.5", ["0", "1"], "line 2: label 0.5 is a fraction"),
+        ("0,5", ["0", "1"], "line 2: label 0,5 may be a fraction or two labels"),
         ("covid", ["0", "1"], "line 2: label 'covid' stands among labels such as '0'"),
         ("-1", ["0", "1"], "line 2: label '-1' is missing or NaN, or not known"),
         ("NaN", ["0", "1"], "line 2: label 'NaN' is missing or NaN"),

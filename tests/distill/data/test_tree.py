@@ -1,5 +1,6 @@
 """Folders as people have them: what is skipped, masks, caches, links, split names; what the check calls fine loads."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert sum(note.endswith("leads to a folder that is listed already: left out") for note in data.notes) == 2
     (root / "zzz").symlink_to(root / "sick")
     with pytest.raises(InputError, match=r"class folder .*zzz is a link to a folder that is listed already"):
+        _load(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_pipe_is_not_waited_for_and_a_name_of_other_bytes_is_read(tmp_path: Path) -> None:
+    root = _classes(tmp_path)
+    os.mkfifo(root / "sick" / "pipe")  # might be a DICOM file: those have no suffix
+    _picture(root / "well" / "new.png", 900)
+    (root / "well" / "new.png").rename(root / "well" / os.fsdecode(b"M\xfcller.png"))
+    assert len(_load(root).images) == 21
+    os.mkfifo(root / "sick" / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe\.png is no regular file"):
         _load(root)
 
 
