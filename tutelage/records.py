@@ -225,11 +225,6 @@ _LATER_FIELDS = ("manifest", "fold", "image_size", "processor", "runtime_version
 _NAMED_IN_IDS = {"control": "twin"}
 
 
-def comparable_id(values: Mapping[str, Any]) -> str:
-    """Hash the comparability key of a row; a store keeps it, so that rows are parted by one column."""
-    return content_id([values[name] for name in COMPARABLE])
-
-
 class Row(Record):
     """One line of the leaderboard. A figure that was not measured is `None`, never 0.
 
@@ -333,8 +328,8 @@ class Row(Record):
 
     @property
     def comparable(self) -> str:
-        """The hash of all that rows must agree in to be compared."""
-        return comparable_id({name: getattr(self, name) for name in COMPARABLE})
+        """The hash of all that rows must agree in to be compared; a store keeps it as a column."""
+        return content_id([getattr(self, name) for name in COMPARABLE])
 
     @property
     def identity(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,25 @@ from .schema import SCHEMA_VERSION
 log = logging.getLogger(__name__)
 
 
-def prepare(connection: Connection, migrate: bool, file: Path | None = None) -> None:
-    """Create or migrate the tables; raise InputError for a newer version's, and an older one's without `migrate`.
+def prepare(begin: Callable[[], AbstractContextManager[Connection]], migrate: bool, file: Path | None = None) -> None:
+    """Create or migrate the tables in one write transaction, which `begin` opens.
 
-    file: of the SQLite store that the connection holds for writing; it is copied before it is migrated.
+    Raise InputError for the tables of a newer version, and for those of an older one without `migrate`. file: of a
+    SQLite store; it is copied before it is migrated, and the copy goes where the migration is not committed.
     """
+    with ExitStack() as undo:
+        with begin() as connection:
+            message = _prepared(connection, migrate, file, undo)
+        undo.pop_all()
+    if message:
+        log.warning(message)
+
+
+def _prepared(connection: Connection, migrate: bool, file: Path | None, undo: ExitStack) -> str:
+    """Create or migrate the tables; give what to say of it when it is committed."""
     found = version_of(connection)
     if found == SCHEMA_VERSION:
-        return
+        return ""
     if found > SCHEMA_VERSION:
         raise InputError(
             f"the leaderboard has schema version {found}, this version of tutelage knows {SCHEMA_VERSION}: "
@@ -34,16 +47,19 @@ def prepare(connection: Connection, migrate: bool, file: Path | None = None) -> 
         )
     if found == 0:
         _create(connection)
-        return
+        return ""
     if not migrate:
         raise InputError(
             f"the shared leaderboard has schema version {found}, this version of tutelage writes {SCHEMA_VERSION}: "
             "`tutelage leaderboard migrate` brings it up to date for everybody; older versions then cannot open it"
         )
-    copy = _copied_aside(file, found) if file is not None else None
+    message = ""
+    if file is not None:
+        copy = _copied_aside(file, found)
+        undo.callback(copy.unlink)
+        message = f"{file}: brought from schema version {found} to {SCHEMA_VERSION}; a copy of before is {copy.name}"
     upgrade(connection, found)
-    if copy is not None:
-        log.warning(f"{file}: brought from schema version {found} to {SCHEMA_VERSION}; a copy of before is {copy.name}")
+    return message
 
 
 def is_older(file: Path) -> bool:

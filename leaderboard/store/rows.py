@@ -55,9 +55,8 @@ class Store:
         self.read_only = read_only
         self._engine = open_engine(place, read_only)
         if not read_only:
-            with self._write() as connection:
-                file = file_of(place)
-                prepare(connection, migrate or file is not None, file if backup else None)
+            file = file_of(place)
+            prepare(self._write, migrate or file is not None, file if backup else None)
         else:
             with self._read() as connection:
                 _check_readable(connection, self.name)

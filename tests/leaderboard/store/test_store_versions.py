@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection
 
+from tutelage import records
 from tutelage.cli.app import app
 from tutelage.leaderboard.store import Store, import_file, migrating, schema
 from tutelage.leaderboard.store.schema import SCHEMA_VERSION
@@ -119,6 +121,15 @@ def test_a_row_that_lacks_its_data_is_comparable_with_what_lacks_them_too(tmp_pa
     assert dict(zip(shown["model"], pareto.on_front(shown), strict=True)) == {"a": True, "b": False, "new": True}
 
 
+def test_a_revision_does_not_follow_what_rows_are_compared_by_later(tmp_path, monkeypatch):
+    path = real_board(tmp_path / "leaderboard.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "COMPARABLE", (*records.COMPARABLE, "tomorrow"))
+        Store(path)
+    store = Store(path)
+    assert store.columns(names=("comparable",))["comparable"] == [row.comparable for row in store.rows()]
+
+
 def test_the_verbs_that_read_bring_a_local_board_up_to_date_once(tmp_path, capsys):
     for place, verb in enumerate((["export"], ["build", "--out", "page.html"], ["migrate"], ["show", "--json"])):
         folder = tmp_path / str(place)
@@ -167,6 +178,29 @@ def test_a_migration_that_fails_leaves_the_board_as_it_was(tmp_path, monkeypatch
     with sqlite3.connect(path) as connection:
         assert list(connection.iterdump()) == before
     assert len(Store(path).rows()) == 8
+
+
+@pytest.mark.parametrize("fails", ["upgrade", "commit"])
+def test_a_migration_that_is_not_committed_leaves_no_copy_and_is_not_reported(tmp_path, monkeypatch, caplog, fails):
+    """On a full disk it is the commit that fails; each attempt left one more copy of the board there."""
+    path = real_board(tmp_path / "leaderboard.db")
+    upgrade = migrating.upgrade
+
+    def upgraded(connection: Connection, found: int) -> None:
+        if fails == "upgrade":
+            raise InputError("the disk is full")
+        upgrade(connection, found)
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+        connection.exec_driver_sql("INSERT INTO superseded VALUES (999, 'x')")  # refused by the commit alone
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(migrating, "upgrade", upgraded)
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"disk is full|not there"):
+                Store(path)
+    assert caplog.messages == []
+    assert [file.name for file in tmp_path.glob("*.db")] == ["leaderboard.db"]
+    assert version_in(path) == 5
 
 
 def test_importing_an_older_board_leaves_it_as_it_is(tmp_path):

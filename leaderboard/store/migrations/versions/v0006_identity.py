@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from tutelage.leaderboard.store.details import facts_said
-from tutelage.leaderboard.store.rewriting import fill
+from tutelage.leaderboard.store.rewriting import add_columns, fill
 from tutelage.leaderboard.store.schema import forbid_changes
 
 revision, down_revision = "0006", "0005"
@@ -25,26 +25,17 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     """Add the columns, fill them with what details and measurements say, and make the two tables."""
     bind = op.get_bind()
-    pairs = bind.execute(sa.text("SELECT s.number, r.row_id FROM superseded s JOIN rows r ON r.number = s.number"))
-    superseded = [{"number": number, "by_id": row_id} for number, row_id in pairs]
-    op.drop_table("superseded")  # before the rows are copied: it refers to them
     new: list[sa.Column[Any]] = [
         *(sa.Column(name, sa.Text, nullable=False, server_default="") for name in _TEXTS),
         *(sa.Column(name, sa.BigInteger) for name in _COUNTS),
         sa.Column("identity", sa.String(32)),
     ]
-    if bind.dialect.name == "postgresql":
-        for column in new:
-            op.add_column("rows", column)
-    else:  # the details stay last: see `schema.rows`
-        names = [column["name"] for column in sa.inspect(bind).get_columns("rows") if column["name"] != "details"]
-        order = [*names, *(column.name for column in new), "details"]
-        with op.batch_alter_table("rows", recreate="always", partial_reordering=[tuple(order)]) as batch:
-            for column in new:
-                batch.add_column(column)
-        forbid_changes(bind, ("rows",))
+    add_columns(new)
     fill(bind, (*_TEXTS[:-1], *_COUNTS), lambda row: facts_said(row["details"], row["body"]))
     op.create_index("rows_by_identity", "rows", ["identity"])
+    pairs = bind.execute(sa.text("SELECT s.number, r.row_id FROM superseded s JOIN rows r ON r.number = s.number"))
+    superseded = [{"number": number, "by_id": row_id} for number, row_id in pairs]
+    op.drop_table("superseded")
     table = op.create_table(
         "superseded",
         sa.Column("number", _NUMBER, sa.ForeignKey("rows.number"), primary_key=True, autoincrement=False),
