@@ -13,6 +13,8 @@ import csv
 import io
 import math
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,11 @@ _UNITS = {
 _TIMES = ("latency", "latencies", "lat", "time", "runtime", "duration", "inference")
 # "12.3", "12.3 ms", "12.3 +- 0.2" (the spread that nn-Meter prints is not used).
 _VALUE = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?|[-+]?inf|nan)\s*([a-zµμ]*)(?:\s*(?:\+-|\+/-|±).*)?", re.IGNORECASE)
+# Images in a time are no times: read as such, the slowest network would be the fastest.
+_RATE = re.compile(r"throughput|\bfps\b|(/|\bper)[\s_]*(ms|s|sec|second)\b")
+# A thousand and more, or a decimal comma with three digits behind it.
+_DECIMAL = re.compile(r"^\s*([-+]?\d+),(\d+)(?=\D*$)")
+_AMBIGUOUS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 _MAX_ARRAY_BYTES = 256 * 1024 * 1024
 
 
@@ -97,8 +104,10 @@ def read_measured(path: Path, space: str = "", *, column: str = "", where: Seque
 def _text(path: Path) -> str:
     try:
         return bounded_text(path, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"cannot read measurements {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"measurements {path} are not in UTF-8 ({error.reason}): save the file as UTF-8") from error
 
 
 def _array_rows(path: Path, column: str) -> list[dict[str, Any]]:
@@ -108,7 +117,7 @@ def _array_rows(path: Path, column: str) -> list[dict[str, Any]]:
             raise InputError(f"{path} has more than {_MAX_ARRAY_BYTES} bytes: that is no table of measurements")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not an npz of numbers ({error}): give arrays ks, e, d, r and one of ms") from error
     if missing := [name for name in ("d", "r") if name not in arrays]:
         raise InputError(
@@ -157,6 +166,8 @@ def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text.lstrip()), delimiter=delimiter)
     header = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = header
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{path} has {header.count(twice[0])} columns {twice[0]!r}: rename all but one")
     has_arch = any(name.lower() in _ARCH_COLUMNS for name in header) or {"d", "r"} <= set(header)
     if not has_arch or not any(_unit(name) for name in header):
         raise InputError(
@@ -167,6 +178,8 @@ def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
     for number, row in enumerate(reader, 1):
         if None in row or None in row.values():
             raise InputError(f"{path}, measurement {number}: it has not the {len(header)} columns of the header")
+        if delimiter == ";":  # who separates by semicolons writes a decimal comma
+            row |= {name: _DECIMAL.sub(r"\1.\2", row[name]) for name in header if _unit(name) is not None}
         rows.append(dict(row))
     return rows
 
@@ -189,6 +202,8 @@ def _kept(path: Path, rows: list[tuple[int, dict[str, Any]]], where: Sequence[st
 def _unit(name: str) -> float | None:
     """Give the milliseconds in one unit of a column of times; None for a column of something else."""
     words = [word for word in re.split(r"[^a-zµμ]+", name.lower()) if word]
+    if _RATE.search(name.lower()) and not any(word in _TIMES for word in words):  # `latency / ms` is a time
+        return None
     units = [_UNITS[word] for word in words if word in _UNITS]
     if len(units) == 1:
         return units[0]
@@ -270,10 +285,17 @@ def _milliseconds(where: str, name: str, given: Any) -> float:
         number, unit = match.group(1), match.group(2).lower()
         if unit and unit not in _UNITS:
             raise ValueError
+        if _AMBIGUOUS.fullmatch(number):
+            raise InputError(
+                f"{where}: {name} {given!r} may be {number.replace(',', '')} or {number.replace(',', '.')}: write the "
+                "numbers without separators of thousands, with a decimal point"
+            )
         if "," in number and "." not in number and number.count(",") == 1:
             number = number.replace(",", ".")  # a decimal comma
         value = float(number) * (_UNITS[unit] if unit else _unit(name) or 1.0)
     except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{where}: {name} is {given!r}: give a number of milliseconds") from error
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{where}: {name} is {given!r}: give positive finite milliseconds, or leave the line out")

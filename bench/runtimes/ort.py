@@ -55,7 +55,10 @@ class Onnxruntime:
         session = onnxruntime.InferenceSession(path, options, providers=[(self.provider, settings)])
         if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
             raise ValueError(f"{self.provider} does not start here: is there a CUDA device with its libraries?")
-        name = session.get_inputs()[0].name
+        entry = session.get_inputs()[0]
+        if entry.type != "tensor(float)":
+            raise ValueError(f"input {entry.name} is a {entry.type}, images are float32: export it for those")
+        name = entry.name
         return lambda images: session.run(None, {name: images})[0], "int8" if holds_int8(path) else "fp32"
 
 
