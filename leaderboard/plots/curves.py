@@ -127,8 +127,7 @@ def hypervolume_plot(traces: Mapping[str, Sequence[tuple[int, float]]], path: Pa
 
 def _steps(group: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Find the pairs to join: control -> distilled student (both fp32), fp32 parent -> int8."""
-    # A teacher, a control, its student and their int8 files may share a model name: role, teacher and scheme tell them
-    # apart.
+    # A teacher, a control, its student and their int8 files may share a model name.
     plain = {
         (row.role != "teacher", row.model, row.teacher, row.seed): row for row in group if "int8" not in row.scheme
     }
