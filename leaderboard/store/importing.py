@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.leaderboard.columns import COLUMNS, COMPUTED, Column, by_any_name, known
+from tutelage.leaderboard.columns import COLUMNS, COMPUTED, OF_FORMER, Column, by_any_name, known
 from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
 from .details import check_details, facts_said
@@ -43,13 +43,13 @@ def read_file(path: Path) -> tuple[list[Row], list[Measurement]]:
         return _read_store(path)
     if path.suffix == ".json":
         found = [(f"{path}, row {place}", record) for place, record in enumerate(_json_records(path), 1)]
-        return [_to_row(record, path, where) for where, record in found], []
+        return _to_rows(found, path), []
     if path.suffix == ".csv":
         records = _csv_records(path)
         if records and set(records[0][1]) >= _TIMM:
             _refuse_fractions(records, path)
             return [_from_timm(record, path, where) for where, record in records], []
-        return [_to_row(record, path, where) for where, record in records], []
+        return _to_rows(records, path), []
     raise InputError(f"{path}: cannot import {path.suffix or 'a file without an ending'}: give .csv, .json or .db")
 
 
@@ -107,6 +107,12 @@ def _csv_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error})") from error
     return records
+
+
+def _to_rows(records: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> list[Row]:
+    """Read our exported rows, each with its place; those that the file says are not current are left out."""
+    current = [one for one in records if all(one[1].get(name) in (None, "") for name in OF_FORMER)]
+    return [_to_row(record, path, where) for where, record in current]
 
 
 def _to_row(record: Mapping[str, Any], path: Path, where: str) -> Row:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, insert, literal,
 from sqlalchemy.engine import make_url
 
 from tutelage.leaderboard import columns as registry
-from tutelage.leaderboard.columns import GAINS
+from tutelage.leaderboard.columns import GAINS, OF_FORMER
 from tutelage.leaderboard.details import read_details
 from tutelage.leaderboard.filters import parse
 from tutelage.records import STATES, InputError, Measurement, Row, utc_now
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Rows read at once.
 _PART = 2_000
+# Characters of the reason of a retraction.
+MOST_REASON = 500
 # Columns that repeat what the details say, what the store adds, and the order in which rows came.
 _NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", *GAINS)
 # The hash of what a row is compared by, among the columns that are read.
@@ -152,20 +154,26 @@ class Store:
         """Give columns of all current rows that may share a front with this one, oldest first."""
         return self._columns(names, None, None, False, schema.rows.c.comparable == row.comparable)
 
+    def former(self, row_id: str) -> dict[str, str]:
+        """Say of the row of a whole id what superseded it and why it was retracted; a current row has neither."""
+        found = self.columns(names=OF_FORMER, ids=[row_id], every=True)
+        return {name: values[0] for name, values in found.items()}
+
     def retract(self, row_id: str, reason: str | None) -> Row:
         """Retract the row of an id, or of the beginning of one, for a reason; None: let it stand again.
 
-        Nothing is deleted: readers that ask for every row see it with the reason. InputError where that is so already.
+        Nothing is deleted: readers that ask for every row see it with the reason, one line of at most `MOST_REASON`
+        characters. InputError where that is so already.
         """
         row = self.row(row_id)
-        found = self.columns(names=("retracted",), ids=[row.key], every=True)["retracted"][0]
-        if reason is None and not found:
-            raise InputError(f"row {row.key} is not retracted: there is nothing to undo")
-        if reason is not None and found:
-            raise InputError(f"row {row.key} is retracted already: {found}")
-        if reason is not None and (not reason.strip() or not _is_text(reason)):
-            raise InputError(f"the reason {reason!r} says nothing: write why nobody should use the row")
-        with self._write() as connection:
+        if reason is not None:
+            reason = _one_line(reason)
+        with self._write() as connection:  # writers take turns: what is read here stays true
+            found = self.former(row.key)["retracted"]
+            if reason is None and not found:
+                raise InputError(f"row {row.key} is not retracted: there is nothing to undo")
+            if reason is not None and found:
+                raise InputError(f"row {row.key} is retracted already: {found}")
             values = {"row_id": row.key, "reason": reason, "created": utc_now()}
             connection.execute(insert(schema.retractions), [values])
         return row
@@ -339,6 +347,17 @@ def row_values(row: Row) -> dict[str, Any]:
         if isinstance(value, str) and not _is_text(value):
             raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
     return values | {"row_id": row.key} | schema.gains_of(row.details)
+
+
+def _one_line(reason: str) -> str:
+    """Give a reason as tables and messages write it: one line, whose blanks are single; InputError for another."""
+    reason = " ".join(reason.split())
+    if not reason:
+        raise InputError(f"the reason {reason!r} says nothing: write why nobody should use the row")
+    if len(reason) > MOST_REASON or not reason.isprintable():
+        shown = f"{reason[:60]!r}{'...' * (len(reason) > 60)}"
+        raise InputError(f"the reason {shown} is not one line: write at most {MOST_REASON} printable characters")
+    return reason
 
 
 def _is_text(text: str) -> bool:

@@ -141,14 +141,14 @@ def is_last_state() -> ColumnElement[bool]:
 
 
 def _superseded_by() -> ColumnElement[Any]:
-    """Give the id of the last row that took the place of a row, '' where none did."""
+    """Give the id of the latest run that took the place of a row, in whatever order they came in; '' where none did."""
     by = rows.alias("by")
     last = (
         select(by.c.row_id)
         .join_from(superseded, by, by.c.row_id == superseded.c.by_id)
         .where(superseded.c.number == rows.c.number, superseded.c.by_id != rows.c.row_id)
         .where(superseded.c.by_id.not_in(retracted_ids()))
-        .order_by(by.c.number.desc())
+        .order_by(by.c.created.desc(), by.c.number.desc())
         .limit(1)
         .correlate(rows)
         .scalar_subquery()

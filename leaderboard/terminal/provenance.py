@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 def provenance(store: Store, row: Row) -> dict[str, Any]:
     """Give what is known of where a row comes from; names are those of columns where there is one."""
     made = row.details.get("how") or {}
-    said = store.columns(names=("superseded_by", "retracted"), ids=[row.key], every=True)
     folds = ((made.get("recipe") or {}).get("data") or {}).get("folds") if row.fold is not None else None
     weights = ((made.get("network") or {}).get("weights") or {}).get("sha256")
     return {
         "row_id": row.key,
-        "superseded_by": said["superseded_by"][0],
-        "retracted": said["retracted"][0],
+        **store.former(row.key),
         "data": {
             **{name: getattr(row, name) for name in DATA_KEY},
             "folds": folds,
@@ -93,7 +91,7 @@ def _is_unknown(row: Row, name: str) -> bool:
 
 
 def status(said: Mapping[str, Any]) -> str:
-    """Say in words whether a row is current, and if not, why."""
+    """Say in words whether a row is current, and if not, why; it takes `Store.former` or what holds the same."""
     if said["retracted"]:
         return f"retracted: {said['retracted']}"
     if said["superseded_by"]:

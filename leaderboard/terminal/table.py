@@ -61,7 +61,7 @@ def show_table(
     shown["on_front"] = [marks[place] for place in order]
     former = {name: [found[name][place] for place in order] for name in OF_FORMER if name in found}
     former["superseded_by"] = [row_id[:_ID_WIDTH] for row_id in former.get("superseded_by", ())]
-    former = {name: [printable(text) for text in texts] for name, texts in former.items() if any(texts)}
+    former = {name: [_cut(printable(text)) for text in texts] for name, texts in former.items() if any(texts)}
     chosen = [column(name).name for name in names]
     cells = {name: _cells(shown, name) for name in (chosen or _by_priority())}
     cells.setdefault("on_front", shown["on_front"])

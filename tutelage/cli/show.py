@@ -31,6 +31,7 @@ def print_board(
 
     every: superseded and retracted ones, too, with two columns that say which these are.
     """
+    from tutelage.leaderboard.columns import OF_FORMER
     from tutelage.leaderboard.export import finite
     from tutelage.leaderboard.terminal.table import columns_to_rank, needed_columns, ranked, show_table
 
@@ -40,26 +41,27 @@ def print_board(
         raise InputError("--columns has no effect on --json, which gives every column: leave one of them out")
     names = [name.strip() for name in columns.split(",") if name.strip()]
     objectives = _objectives(front)
-    said = ("superseded_by", "retracted") if every else ()
+    said = OF_FORMER if every else ()
     found = store.columns(filter, (*columns_to_rank(objectives), *said), every=every)
     if as_json:
         order, marks = ranked(found, objectives, ties) if found["row_id"] else ([], [])
-        kept = sorted(order[:limit])  # the store gives rows in the order in which they came in
-        rows = dict(zip(kept, store.rows(ids=[found["row_id"][place] for place in kept], every=every), strict=True))
+        ids = [found["row_id"][place] for place in order[:limit]]
+        # By id, and of every row: a run that goes on may have filed later ones since the first reading.
+        rows = {row.key: row for row in store.rows(ids=ids, every=True)}
         records = [
             {
-                "row_id": found["row_id"][place],
-                **rows[place].to_dict(),
+                "row_id": row_id,
+                **rows[row_id].to_dict(),
                 **_standing_on_front(marks[place]),
                 **{name: found[name][place] for name in said},
             }
-            for place in order[:limit]
+            for row_id, place in zip(ids, order, strict=False)
         ]
         print(json.dumps(finite(records)))
         return
 
     def more(ids: list[str]) -> dict[str, list[Any]]:
-        return store.columns(names=needed_columns(names), ids=ids, every=every)
+        return store.columns(names=needed_columns(names), ids=ids, every=True)
 
     show_table(found, console, objectives=objectives, ties=ties, limit=limit or MAX_SHOWN, names=names, more=more)
     if unfinished := store.unfinished(filter):
@@ -95,8 +97,8 @@ def print_row(
     from tutelage.leaderboard.terminal.provenance import lines, provenance, status
     from tutelage.leaderboard.terminal.table import printable, show_row
 
-    said = provenance(store, row)
     if how:
+        said = provenance(store, row)
         if as_json:
             print(json.dumps(finite(said)))
             return
@@ -105,12 +107,13 @@ def print_row(
     objectives = _objectives(front)
     standing = standing_of(store, row, objectives)
     if as_json:
-        hidden = {name: said[name] for name in ("superseded_by", "retracted")}
         placed = None if standing is None else standing.to_dict()
-        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), **hidden, "standing": placed})))
+        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), **store.former(row.key), "standing": placed})))
         return
     show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
     if standing is None:
-        console.print(f"\nOn no front: {printable(status(said))}.", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"\nOn no front: {printable(status(store.former(row.key)))}.", highlight=False, markup=False, soft_wrap=True
+        )
         return
     show_standing(standing, console)

@@ -23,11 +23,14 @@ def retract(
     Example: [bold]tutelage leaderboard retract 8576a5ae --reason "the board was throttled"[/]
     """
     from tutelage.leaderboard.store import Store
+    from tutelage.leaderboard.terminal.table import printable
     from tutelage.pipeline.workspace import database
 
     if undo and reason is not None:
         raise InputError("--reason has no effect beside --undo: leave one of both out")
     if not undo and reason is None:
         raise InputError(f"row {row!r} is retracted for a reason: give --reason, or --undo to let it stand again")
-    found = Store(database(workspace)).retract(row, reason)
-    print(f"row {found.key} ({found.model}) " + ("stands again" if undo else f"is retracted: {reason}"))
+    store = Store(database(workspace))
+    found = store.retract(row, reason)
+    said = "stands again" if undo else f"is retracted: {store.former(found.key)['retracted']}"
+    print(f"row {found.key} ({printable(found.model)}) {said}")
