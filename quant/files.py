@@ -5,7 +5,6 @@ No model file is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,9 @@ from tutelage.records import InputError
 
 # A manifest or label file of a bundle is a few kB; a file of this size was not written by us.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
-_READ_BYTES = 1024 * 1024
 
 # What marks a graph that is quantized already: QDQ pairs, or operators on integers.
 _INTEGER_OPERATORS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file's bytes, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_whole(path: Path, content: bytes) -> None:

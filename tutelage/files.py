@@ -91,11 +91,12 @@ def model_bytes(path: Path) -> int:
 
 def model_digest(path: Path) -> str:
     """Hash the content of all files of a model, 64 hex digits; of one file it is the SHA-256 of that file."""
-    digests = [_sha256(file) for file in files_of_a_model(path)]
+    digests = [sha256_of(file) for file in files_of_a_model(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash a file's bytes, 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_READ_BYTES):

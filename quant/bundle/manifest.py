@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutelage.quant.files import read_bounded, sha256_of
+from tutelage.files import sha256_of
+from tutelage.quant.files import read_bounded
 from tutelage.records import InputError, content_id, utc_now
 
 FORMAT = 2

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.quant.files import sha256_of, write_whole
+from tutelage.files import sha256_of
+from tutelage.quant.files import write_whole
 from tutelage.quant.run import run_onnx
 from tutelage.records import InputError, Record
 

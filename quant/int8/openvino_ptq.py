@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tutelage.files import sha256_of
 from tutelage.quant.export.compact_ir import save_ir
-from tutelage.quant.files import is_quantized, onnx_bytes, read_graph, sha256_of
+from tutelage.quant.files import is_quantized, onnx_bytes, read_graph
 from tutelage.quant.run import first_line, require, run_openvino
 from tutelage.records import InputError
 

@@ -19,8 +19,8 @@ from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.loader import Loader, tensors
 from tutelage.distill.data.registry import DATASETS, Dataset, load_dataset
 from tutelage.distill.training.train import TrainSchedule
+from tutelage.files import sha256_of
 from tutelage.progress import Report
-from tutelage.quant.files import sha256_of
 from tutelage.quant.int8.calibration import draw_by_class
 from tutelage.records import InputError, Student, content_id
 

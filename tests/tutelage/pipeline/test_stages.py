@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.tutelage.pipeline.recipes_planned import Planner, recipes, written
 from tutelage.cli.app import app
 from tutelage.cli.planned import plan_lines
-from tutelage.files import model_digest
+from tutelage.files import model_digest, sha256_of
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.model_files import is_model
@@ -26,7 +26,6 @@ from tutelage.pipeline.stages.evaluate import EvaluateInputs
 from tutelage.pipeline.stages.publish import made_by
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
-from tutelage.quant.files import sha256_of
 from tutelage.records import Artifact, InputError, NotAvailableError, Row, Student
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutelage.files import model_bytes, model_digest
+from tutelage.files import model_bytes, model_digest, sha256_of
 from tutelage.pipeline.workspace import Workspace
-from tutelage.quant.files import sha256_of
 from tutelage.records import Artifact
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tutelage.bench.devices.profiles import load_latency_model
+from tutelage.files import sha256_of
 from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
@@ -28,7 +29,6 @@ from tutelage.pipeline.objectives import (
     read_objectives,
     upper_latency,
 )
-from tutelage.quant.files import sha256_of
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
