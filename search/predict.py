@@ -186,6 +186,7 @@ def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
     prior = np.array([_PRIOR["scale"]] * k + [_PRIOR["matern"]] + [_PRIOR["dot"]] * k + [_PRIOR["noise"]])
 
     def loss(log_theta: Floats) -> tuple[float, Floats]:
+        """Give minus the log marginal likelihood with its prior, but for constants, and its gradient."""
         scales, height, dots, noise = _split(log_theta, k)
         root = np.sqrt(5 * sum(s * d for s, d in zip(scales, distances, strict=True)))
         decay = np.exp(-root)

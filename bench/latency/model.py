@@ -296,6 +296,7 @@ def _most_evident(
     known_variance = _known_variance(target, label_noise)
 
     def cost(log_parameters: Floats) -> tuple[float, Floats]:
+        """Give minus the log evidence with its priors, but for constants, and its gradient."""
         log_widths, log_noise = log_parameters[:-1], log_parameters[-1]
         precision = _precision(np.exp(log_widths), width_of)
         own = (np.exp(log_noise) * target) ** 2 / trust
