@@ -46,7 +46,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "leaderboard/clauses.py": ("tests/leaderboard/test_clauses.py",),
     "search/costs/counts.py": ("tests/search/costs/test_counts.py",),
     "search/predict.py": ("tests/search/test_predict.py",),
-    "bench/latency/model.py": ("tests/bench/latency/test_latency.py",),
+    "bench/latency/model.py": ("tests/bench/latency/test_latency.py", "tests/bench/latency/test_evidence.py"),
     "bench/protocol/drift.py": ("tests/bench/protocol/test_drift.py",),
     "quant/int8/gates.py": ("tests/quant/export/test_gates_by_hand.py",),
     "quant/int8/ranges.py": ("tests/quant/int8/test_ranges.py",),

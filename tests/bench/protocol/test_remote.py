@@ -15,11 +15,9 @@ from pathlib import Path
 import pytest
 
 from tutelage.bench.protocol import worker as worker_module
-from tutelage.bench.protocol.anchors import AnchorNet, anchor_onnx
 from tutelage.bench.protocol.host import describe_host, thread_environment
 from tutelage.bench.protocol.measure import Job, measure, measure_jobs
-from tutelage.bench.protocol.offline import measure_throughput
-from tutelage.bench.protocol.remote import check_template, open_launcher
+from tutelage.bench.protocol.remote import open_launcher
 from tutelage.bench.protocol.worker import ModelFile, Worker, WorkerError, start_workers, stop_workers
 from tutelage.records import DeviceProfile, InputError
 
@@ -27,13 +25,6 @@ SHAPE = (32, 20, 20)
 # Behind a launcher that is not ssh: another process here, as docker or adb would start one.
 BOX = DeviceProfile(name="box", runtime="onnxruntime", command=f"env OMP_NUM_THREADS=7 {sys.executable} {{runner}}")
 SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    path = tmp_path_factory.mktemp("models") / "net.onnx"
-    path.write_bytes(anchor_onnx(AnchorNet("dense", 32, 20, 1, 4)))
-    return {"net": path}
 
 
 @dataclass(frozen=True)
@@ -385,42 +376,3 @@ def test_a_stopped_runner_elsewhere_ends_with_its_keeper():
         while Path(f"/proc/{worker.pid}").exists() and time.monotonic() < end:
             time.sleep(0.01)
         assert not Path(f"/proc/{worker.pid}").exists()
-
-
-def test_another_processor_than_the_profiles_is_refused(models: dict[str, Path]):
-    other = BOX.model_copy(update={"cpu_model": "Another CPU"})
-    message = f"box is a 'Another CPU', the machine reached for it has a '{describe_host()['cpu_model']}'"
-    for attempt in (
-        lambda: measure(models, other, SHAPE, **SHORT),
-        lambda: measure_throughput(models["net"], other, SHAPE, batches=(1,)),
-    ):
-        with pytest.raises(InputError) as caught:
-            attempt()
-        assert message in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_command_template_starts_the_runner(models: dict[str, Path]):
-    device = DeviceProfile(name="box", runtime="onnxruntime", command=f"env X={{folder}} {sys.executable} {{runner}}")
-    result = measure(models, device, SHAPE, **SHORT)["net"]
-    assert len(result.samples_ms) >= 40
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("python3", "must hold {runner}"),
-        ("python3 {runner} {model}", "not {model}"),
-        ("python3 '{runner}", "quote it"),
-        ("", "must hold {runner}"),
-    ],
-)
-def test_bad_templates_are_refused(template: str, message: str):
-    with pytest.raises(InputError, match=message):
-        check_template(template)
-
-
-def test_hosts_that_are_options_are_refused():
-    bad = DeviceProfile(name="far", runtime="onnxruntime", host="-oProxyCommand=touch /tmp/x")
-    with pytest.raises(InputError, match="USER@HOST"), open_launcher(bad):
-        pass
