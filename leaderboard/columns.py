@@ -65,6 +65,9 @@ class Column:
     made_of: tuple[str, ...] = ()
     words: Callable[[Sequence[Any]], str] | None = None
     ordered_by: tuple[str, ...] = ()
+    is_searched: bool = (
+        True  # of a text of the row itself: whether a word of a filter without a column is looked for in it
+    )
     former: tuple[str, ...] = ()  # names that it had: filters, links and imported files may still say them
 
     def __post_init__(self) -> None:
@@ -258,7 +261,9 @@ BUILTIN: tuple[Column, ...] = (
     Column("runtime", "Runtime that ran it there.", "text", priority=19),
     Column("runtime_version", "Version of that runtime.", "text", label="runtime version"),
     Column("processor", "CPU or GPU that ran it.", "text"),
-    Column("precision", "Precision that the device computes fp32 files in; an int8 file is `scheme`.", "text"),
+    # `fp32` alone asks for files of that scheme: int8 files on an fp32 profile are none.
+    Column("precision", "Precision that the device computes fp32 files in; an int8 file is `scheme`.", "text",
+           is_searched=False),
     Column("power_state", "What set the clock when measured: governor, turbo, battery. Empty: not known.", "text"),
     Column("batch", "Images in one run of the measurement.", is_whole=True, priority=21, valid="positive"),
     Column("threads", "Threads of the measurement.", is_whole=True, priority=22, valid="positive"),

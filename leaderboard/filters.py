@@ -105,7 +105,7 @@ def _is_compared(one: Column) -> bool:
 
 def _is_searched(one: Column) -> bool:
     """Say whether a bare text is searched in a column: in the texts of the row itself."""
-    return one.is_text and _is_compared(one) and not one.at
+    return one.is_searched and one.is_text and _is_compared(one) and not one.at
 
 
 class _Parser:

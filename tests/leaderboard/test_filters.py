@@ -150,6 +150,18 @@ def test_every_column_of_a_row_can_be_filtered() -> None:
     assert set(grammar()["kinds"]) == {one.name for one in filterable().values() if one.is_number}
 
 
+def test_the_word_fp32_finds_files_of_that_scheme_and_not_all_of_a_profile(tmp_path: Path) -> None:
+    schemes = ("fp32", "int8-ptq")
+    files = [
+        Row(model="m", role="student", dataset="d", device="host", precision="fp32", scheme=one) for one in schemes
+    ]
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(files)
+    assert store.rows("fp32") == [row for row in files if parse("fp32").keeps(row)] == files[:1]
+    assert store.rows("precision=fp32") == files
+    assert "precision" not in grammar()["searched"]
+
+
 def test_a_number_is_read_in_the_unit_of_its_column_or_in_any() -> None:
     for text, column, value in (
         ("5", "", 5.0), ("8MB", "", 8e6), ("1.2s", "", 1200.0), ("3%", "", 0.03), ("2mJ", "", 2.0), ("4M", "", 4e6),
