@@ -7,6 +7,7 @@ file is absent. How tables, paths, ids and labels may be written is decided in `
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ from tutelage.distill.data.reading.tables import Table, is_table, read_table
 from tutelage.records import InputError
 
 from .folders import NEAR_HELP, SPLIT_FOLDERS
+
+_GROUP_WORDS = re.compile(r"patient|subject|series|study|case|person", re.IGNORECASE)  # of headers, e.g. PatientID
+_NOT_IDS = re.compile(r"age|sex|gender|weight|date|description|position", re.IGNORECASE)  # e.g. "Patient Age"
 
 
 def list_table(request: Request) -> Listing:
@@ -122,8 +126,21 @@ def _groups(table: Table, listed: Sequence[str], request: Request) -> tuple[NDAr
     """Group the images by the column of patients or series; without one each is a group of its own."""
     place = _optional(table, request, "group")
     if place is None:
-        return np.array(listed, dtype=np.str_), ()
+        return np.array(listed, dtype=np.str_), _unread_ids(table)
     return group_ids([row[place] for row in table.rows], listed, table.header[place])
+
+
+def _unread_ids(table: Table) -> tuple[str, ...]:
+    """Note columns that look like ids of patients or series and are not read: their images may leak across splits."""
+    notes = []
+    for place, name in enumerate(table.header):
+        if not _GROUP_WORDS.search(name) or _NOT_IDS.search(name):
+            continue
+        ids = [cell for cell in table.cells(place) if not is_blank(cell)]
+        if len(set(ids)) < len(ids):
+            notes.append(f"column {name} holds {len(set(ids))} ids for {len(ids)} images and is not read: set the "
+                         f"option group_column to {name}, or one of them may stand in several splits")  # fmt: skip
+    return tuple(notes)
 
 
 def _first_listed(table: Table, paths: Sequence[Path], labels: Labels) -> tuple[list[int], tuple[str, ...]]:

@@ -41,6 +41,21 @@ def test_single_label_with_groups_and_splits(tmp_path: Path) -> None:
     assert check_path(tmp_path / "labels.csv").leaking_groups == ("p4",)
 
 
+def test_ids_of_patients_that_are_not_read_are_noted(tmp_path: Path) -> None:
+    """A column `patient` is not `group`: unread, a patient's images are spread over the splits."""
+    names = _pictures(tmp_path, 24)
+    rows = [f"{name},{'ab'[n % 2]},p{n // 4},{40 + n // 4},{n}" for n, name in enumerate(names)]
+    table = _table(tmp_path, "path,label,Patient ID,Patient Age,study", rows)
+    (note,) = check_path(table).notes
+    assert "column Patient ID holds 6 ids for 24 images" in note
+    assert "group_column to Patient ID" in note
+    options = {"group_column": "Patient ID"}
+    data = load_dataset("table", path=table, size=16, options=options)
+    assert data.notes == ()
+    held = [{int(index) // 4 for index in indices} for indices in data.splits.values()]
+    assert sum(map(len, held)) == 6  # each patient in one split
+
+
 def test_several_labels_joined_or_in_columns(tmp_path: Path) -> None:
     names = _pictures(tmp_path, 30)
     joined = _table(tmp_path, "file,findings", [f"{name},{('a|b', 'b', 'c|a')[n % 3]}" for n, name in enumerate(names)])

@@ -26,7 +26,7 @@ def data_list(as_json: JsonOption = False) -> None:
 
 @app.command("check")
 def data_check(path: Path, as_json: JsonOption = False) -> None:
-    """Say what a folder or npz holds: classes, sizes, unreadable files, duplicates, leakage between splits.
+    """Say what a folder, table or npz holds: classes, sizes, unreadable files, duplicates, leakage between splits.
 
     Example: [bold]tutelage data check xrays/[/]
     """
