@@ -29,6 +29,7 @@ from tutelage.search.spaces.space import find_space
 
 from .ofa_table import is_ofa_table, read_ofa_table
 
+_EXAMPLES = {"r": "the resolution in pixels, e.g. 'r': 64", "d": "the depths of its stages, e.g. 'd': [2, 3, 4, 2, 2]"}
 _ARCH_KEYS = ("space", "ks", "e", "d", "r", "w")
 _ARCH_COLUMNS = ("arch", "architecture", "config", "sub-network", "subnet", "subnetwork")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".pk")
@@ -252,7 +253,10 @@ def _arch(where: str, row: dict[str, Any], space: str) -> Arch:
         raise InputError(f"{where}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{where}: arch {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing" and field in _EXAMPLES:
+            raise InputError(f"{where}: the architecture has no {field!r}: add {_EXAMPLES[field]}") from error
+        raise InputError(f"{where}: arch {field}: {first['msg']}") from error
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise InputError(f"{where}: arch is not the field's JSON ({error})") from error
 

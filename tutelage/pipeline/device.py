@@ -112,7 +112,8 @@ def open_device(
     if space.name not in profile.spaces or missing:
         raise InputError(
             f"device {section.name} has a latency model for {', '.join(profile.spaces)} at {list(profile.resolutions)} "
-            f"px, this run needs {space.name} at {list(space.resolutions)} px: give it another name in the recipe"
+            f"px, this run needs {space.name} at {list(space.resolutions)} px: set supernet.resolutions to the "
+            "profile's, or measure a device of another name"
         )
     model = load_latency_model(profile, folder)
     return Device(profile, folder, model, budget_ms(section, model, space), section.risk)

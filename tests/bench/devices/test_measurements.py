@@ -109,6 +109,11 @@ def test_arrays_are_read_as_helps_tables_hold_them(tmp_path: Path):
         ("short.csv", "arch,ms,device\n" + '"{}",3\n', "measurement 1: it has not the 3 columns"),
         ("zero.csv", table({"Sub-network": [printed(a) for a in ARCHS], "Latency (ms)": [0] * 12}), "ms. is '0'"),
         ("word.csv", table({"arch": JSONS, "ms": ["3 parsec"] * 12}), "ms is '3 parsec': give a number"),
+        (
+            "bare.csv",
+            table({"arch": [json.dumps({"d": [2] * 5, "ks": [3] * 20, "e": [3] * 20})] * 6, "ms": [1.0] * 6}),
+            "measurement 1: the architecture has no 'r': add the resolution in pixels",
+        ),
         ("acc.csv", table({"arch": JSONS, "accuracy": MS}), "must have the columns arch"),
         ("rate.csv", table({"arch": JSONS, "speed (images/s)": MS}), "must have the columns arch"),
         ("fps.csv", table({"arch": JSONS, "images per second": MS}), "must have the columns arch"),
