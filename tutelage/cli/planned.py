@@ -26,7 +26,7 @@ def plan_lines(plan: Plan) -> list[str]:
     if len(again) > MAX_LINES:
         lines.append(f"done again: {len(again) - MAX_LINES} more stages ({_counted(again[MAX_LINES:])})")
     if new:
-        lines.append(f"new: {len(new)} stages ({_counted(new)})")
+        lines.append(f"new: {len(new)} {'stage' if len(new) == 1 else 'stages'} ({_counted(new)})")
     if plan.open:
         lines.append("the students of the winners follow when the search is finished")
     return lines

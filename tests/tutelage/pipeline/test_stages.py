@@ -195,6 +195,26 @@ def test_a_run_says_what_it_reuses_and_why_it_does_the_rest_again(tmp_path: Path
     assert f"done again: export resnet10t (after {teachers[0]})" in plan_lines(slower)
 
 
+def test_what_follows_a_stage_is_named_by_it_not_by_places_of_files(tmp_path: Path) -> None:
+    """Before an int8 file is made its scheme is not known, and a new hash moves the other files of a session."""
+    workspace = written(tmp_path)
+    planner = Planner(workspace)
+    values = Recipe.model_validate(recipes(tmp_path)["named"]).model_dump(mode="json")
+    stages = planner.plan(values).stages
+    evaluated = next(one for one in stages if one.title.startswith("evaluate resnet10t int8 "))
+    measured = next(one for one in stages if one.stage == "measure")
+    before = {**evaluated.values, "side": 7}
+    title = evaluated.title.replace("int8", "int8-mixed")
+    workspace.stage("evaluate", before, lambda _: {}, title=title, recipe={})
+    ((size, files),) = measured.values["files"].items()
+    gone, *others = files
+    before = {**measured.values, "files": {size: [*others, {**gone, "sha256": "0" * 64}]}}
+    workspace.stage("measure", before, lambda _: {}, title=measured.title, recipe={})
+    again = {one.title: one.reason for one in planner.plan(values).computed}
+    assert again[evaluated.title] == "side changed"
+    assert again[measured.title].startswith("after ")
+
+
 def test_a_moved_folder_of_images_changes_nothing(tmp_path: Path) -> None:
     planner = Planner(written(tmp_path))
     values = Recipe.model_validate(recipes(tmp_path)["named"]).model_dump(mode="json")
@@ -240,6 +260,8 @@ def test_the_workspace_lists_its_stages_and_prunes_what_no_row_needs(tmp_path: P
     assert (listed[trained]["stages"], listed[file]["rows"]) == ([file], [row.key])
     assert (listed[unused]["rows"], listed[unused]["stages"]) == ([], [])
     assert listed[file]["size_bytes"] > 5
+    lines = CliRunner().invoke(app, words[:-1]).output.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[0] in listed] == list(listed)  # no key is wrapped
     words = ["workspace", "prune", "--workspace", str(workspace.path)]
     dry = CliRunner().invoke(app, [*words, "--dry-run", "--json"])
     assert [one["key"] for one in json.loads(dry.output)] == [unused]

@@ -67,13 +67,15 @@ def _print(entries: Sequence[StageEntry], console: Console, as_json: bool) -> No
     if as_json:
         print(json.dumps([one.to_dict() for one in entries]))
         return
-    table = Table()
-    for name in ("key", "stage", "finished", "size", "referred to by"):
-        table.add_column(name, overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    # Keys are copied, so that only the longest words, the stage's, are wrapped in a narrow terminal.
+    for name in ("key", "finished", "size", "referred to by", "stage"):
+        table.add_column(name, overflow="fold", no_wrap=name != "stage")
     for one in entries:
-        users = [f"{len(some)} {what}" for some, what in ((one.rows, "rows"), (one.stages, "stages")) if some]
-        finished = one.finished or "not finished"
-        table.add_row(one.key, one.title, finished, in_units(one.size_bytes, "B"), ", ".join(users) or "nothing")
+        counts = ((len(one.rows), "row"), (len(one.stages), "stage"))
+        users = [f"{number} {what if number == 1 else what + 's'}" for number, what in counts if number]
+        finished = one.finished[:16].replace("T", " ") or "not finished"  # to the minute, UTC
+        table.add_row(one.key, finished, in_units(one.size_bytes, "B"), ", ".join(users) or "nothing", one.title)
     console.print(table)
     total = in_units(sum(one.size_bytes for one in entries), "B")
     console.print(f"{len(entries)} stages, {total}", highlight=False)
