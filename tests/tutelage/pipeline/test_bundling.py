@@ -30,6 +30,8 @@ def test_a_recipe_without_students_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no student of recipe 'r' .* `tutelage run r`"):
         row_of(Workspace(tmp_path), None, "r", None)
     assert row_of(Workspace(tmp_path), None, "other", None).model == "elsewhere"
+    (tmp_path / "mine.yaml").write_text("name: other\ndata: {dataset: phantom}\n")
+    assert row_of(Workspace(tmp_path), None, str(tmp_path / "mine.yaml"), None).model == "elsewhere"
 
 
 @pytest.mark.parametrize(("source", "message"), [("imported", "was imported"), ("measured", "does not say which file")])

@@ -18,7 +18,7 @@ from tutelage.leaderboard.best import best_student
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.keys.model_files import is_model
-from tutelage.pipeline.recipe import Recipe, with_changes
+from tutelage.pipeline.recipe import Recipe, load_recipe, with_changes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.bundle.write import Bundle, Preprocess, run_file, write_bundle
@@ -90,7 +90,8 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
         if filter is not None:
             raise InputError("--filter has no effect where a row is named: leave one of both out")
         return store.row(row_id)
-    students = (row for row in store.rows(filter) if row.recipe == recipe)
+    name = load_recipe(recipe).name if Path(recipe).is_file() else recipe  # rows hold the name, not the file
+    students = (row for row in store.rows(filter) if row.recipe == name)
     best = best_student(students, RowFigures(workspace.path, "val").compare)
     if best is None:
         raise InputError(
