@@ -245,7 +245,7 @@ def _explained(name: str, what: str, better: Direction | None = None, former: st
 BUILTIN: tuple[Column, ...] = (
     Column("on_front", "Whether no comparable row is at least as good in AUC (else accuracy), median latency and size, "
            "and better in one by more than a tie.", "flag", label="front", is_usual=True, priority=0),
-    Column("row_id", "Identifier of the row: a hash of what it is of.", "text", label="id", priority=12),
+    Column("row_id", "Identifier of the row: a hash of what it is of.", "text", label="id", priority=6),
     Column("model", "Name of the network.", "text", is_usual=True, priority=1),
     Column("role", "teacher, student or baseline.", "text", is_usual=True, priority=15),
     Column("teacher", "Networks that it was distilled from, joined by +; empty: trained on labels only.", "text",
@@ -255,7 +255,7 @@ BUILTIN: tuple[Column, ...] = (
     Column("manifest", "Hash of the data: files, labels, groups, splits. Empty: not known.", "text"),
     Column("split", "Split that it was evaluated on.", "text"),
     Column("fold", "Fold that was the test split; empty where the data were not split into folds.", is_whole=True),
-    Column("image_size", "Side of the images as they were decoded; a network may take them resized.",
+    Column("image_size", "Resolution of the images as they were decoded; a network may take them resized.",
            unit="px", is_whole=True, label="image size", valid="positive"),
     Column("device", "Device profile that it was measured on.", "text", is_usual=True, priority=13),
     Column("runtime", "Runtime that ran it there.", "text", priority=19),

@@ -112,11 +112,15 @@ def print_search(searched: Searched, console: Console) -> None:
     from tutelage.search.costs.counts import count
 
     found, devices = searched.found, searched.found.devices
-    table = Table(title=f"Winners of the search in {searched.supernet.space.name}")
+    # The name of a single device stands in the title: in every heading it leaves the figures too few columns of 80.
+    one = f", times on {devices[0].name}" if len(devices) == 1 else ""
+    table = Table(title=f"Winners of the search in {searched.supernet.space.name}{one}", pad_edge=False)
     scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
-    times = [f"{device.name} {what}" for device in devices for what in ("predicted ms", "measured ms", "raw p50 ms")]
-    for column in ("winner", f"validation {scored}", "parameters", "MACs", *times):
-        table.add_column(column)
+    kinds = ("predicted ms", "measured ms", "raw p50 ms")
+    times = [what if one else f"{device.name} {what}" for device in devices for what in kinds]
+    table.add_column("winner", no_wrap=True)
+    for column in (f"validation {scored}", "params", "MACs", *times):
+        table.add_column(column.replace(" ", "\n"), justify="right")
     costs = count([winner.arch for winner in found.winners], searched.ctx.num_classes, searched.ctx.channels)
     for winner, params, macs in zip(found.winners, costs.params, costs.macs, strict=True):
         times = [
@@ -293,9 +297,9 @@ def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Conso
     if not profiles:
         console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
         return
-    table = Table(title="Device profiles")
-    for column in ("name", "host", "runtime", "threads", "batch", "precision", "sizes px", "model error", "folder"):
-        table.add_column(column)
+    table = Table(title="Device profiles", box=None, pad_edge=False)
+    for column in ("name", "host", "runtime", "threads", "batch", "precision", "px", "error", "folder"):
+        table.add_column(column, overflow="fold")
     for profile, folder in profiles:
         table.add_row(
             profile.name,

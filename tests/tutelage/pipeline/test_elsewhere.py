@@ -135,8 +135,8 @@ def _found(
     return _pick(ctx, result, devices, Budget(latency_ms=dict(budget)), measured, tmp_path)
 
 
-def _printed(ctx: Context, found: search_stage.Found) -> str:
-    console = Console(file=io.StringIO(), width=400)
+def _printed(ctx: Context, found: search_stage.Found, width: int = 400) -> str:
+    console = Console(file=io.StringIO(), width=width)
     supernet: Any = SimpleNamespace(space=SPACE)
     print_search(Searched(ctx, found.devices, (), supernet, found), console)
     assert isinstance(console.file, io.StringIO)
@@ -164,6 +164,21 @@ def test_finalists_of_a_device_out_of_reach_are_predicted_and_those_of_one_here_
     cells = [cell.strip() for cell in row.strip("│").split("│")][-6:]
     assert cells[1:3] == ["not measured", "not measured"]
     assert cells[4:] == ["6.500", "7.500"]
+
+
+def test_the_winners_of_one_device_fit_a_terminal_of_80_columns(
+    ctx: Context, devices: tuple[Device, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = _Clock(_measured(raw=7.5, anchored=6.5, drift=None))
+    found = _found(ctx, devices[1:], {"box": 1e9}, clock, monkeypatch, tmp_path)
+    words = _printed(ctx, found, width=80)
+    assert "times on box" in words
+    (row,) = (line for line in words.splitlines() if line.startswith("│") and found.winners[0].name in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[-2:] == ["6.500", "7.500"]
+    assert all(cells)
+    assert "…" not in words
+    assert cells[3].endswith("M")  # with its unit: no cell is wrapped
 
 
 def test_nothing_is_said_of_measuring_where_nothing_was_measured(
