@@ -23,13 +23,13 @@ from typing import IO, Any
 from tutelage.files import sync, sync_tree, write_json
 from tutelage.records import InputError, content_id, utc_now
 
+from .keys.filed import FiledInputs, FiledResult
 from .keys.stage_inputs import StageInputs
 
 log = logging.getLogger(__name__)
 
 # Raised by one when a workspace of an older layout can no longer be read.
 LAYOUT_VERSION = 1
-_DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Workspace:
         """Give this workspace, its lock included, as a recipe sees it: without what was done before it started over."""
         seen = copy(self)
         marker = self._marker(name)
-        seen.attempt = int(_read_json(marker)["attempt"]) if marker.is_file() else 0
+        seen.attempt = _attempt(marker) if marker.is_file() else 0
         return seen
 
     def start_over(self, name: str) -> None:
@@ -107,14 +107,15 @@ class Workspace:
                 log.debug("%s: done before (%s)", title, folder.name)
                 return found
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "inputs.json", {"stage": name, "title": title, "inputs": inputs, "recipe": recipe})
+            write_json(folder / FiledInputs.FILE, {"stage": name, "title": title, "inputs": inputs, "recipe": recipe})
             self._journal("start", title, folder.name)
             result = work(folder)
             sync_tree(folder)
             for parent in (folder.parent, self.path):  # their entries, too: the folder may be new
                 sync(parent)
             made_by = {"tutelage": version("tutelage"), "python": platform.python_version()}
-            write_json(folder / _DONE, {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by})
+            filed = {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by}
+            write_json(folder / FiledResult.FILE, filed)
             self._journal("done", title, folder.name)
             return Stage(title, folder.name, folder, json.loads(json.dumps(result)), made_by)
 
@@ -132,17 +133,15 @@ class Workspace:
     def versions(self, key: str) -> dict[str, str]:
         """Give the versions that computed a stage: of its libraries, of tutelage and of Python; none where unknown."""
         folder = self.path / "artifacts" / key
-        if not (folder / _DONE).is_file():
+        if not (folder / FiledResult.FILE).is_file():
             return {}
-        libraries: dict[str, str] = _read_json(folder / "inputs.json").get("inputs", {}).get("versions", {})
-        return {**libraries, **_read_json(folder / _DONE).get("made_by", {})}
+        return {**FiledInputs.read(folder).versions, **FiledResult.read(folder).made_by}
 
     def _done(self, title: str, folder: Path) -> Stage | None:
-        done = folder / _DONE
-        if not done.is_file():
+        if not (folder / FiledResult.FILE).is_file():
             return None
-        content = _read_json(done)
-        return Stage(title, folder.name, folder, content["result"], content.get("made_by", {}))
+        filed = FiledResult.read(folder)
+        return Stage(title, folder.name, folder, filed.result, filed.made_by)
 
     def journal(self) -> list[dict[str, str]]:
         """List the stages that were started and finished, oldest first. A torn last line (a kill) is left out."""
@@ -175,7 +174,7 @@ class Workspace:
         artifacts = self.path / "artifacts"
         known = {int(path.name.partition("-")[2]): path for path in artifacts.glob(f"{key}-*")} | {0: artifacts / key}
         for attempt in sorted(known):
-            if attempt >= self.attempt and (known[attempt] / _DONE).is_file():
+            if attempt >= self.attempt and (known[attempt] / FiledResult.FILE).is_file():
                 return known[attempt]
         return artifacts / (f"{key}-{self.attempt}" if self.attempt else key)
 
@@ -183,7 +182,7 @@ class Workspace:
         return self.path / "attempts" / f"{content_id(recipe)}.json"
 
     def _last_attempt(self) -> int:
-        return max((int(_read_json(path)["attempt"]) for path in self.path.glob("attempts/*.json")), default=0)
+        return max(map(_attempt, self.path.glob("attempts/*.json")), default=0)
 
     def _journal(self, event: str, name: str, key: str) -> None:
         line = json.dumps({"event": event, "stage": name, "key": key, "time": utc_now()})
@@ -242,12 +241,16 @@ class _Lock:
             self._handle = None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _number(path: Path, name: str, remedy: str) -> int:
+    """Read a whole number of a JSON file that was filed with it."""
     try:
-        data = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): delete its folder and the stage is done again") from error
-    return dict(data)
+        return int(json.loads(path.read_text())[name])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {remedy}") from None
+
+
+def _attempt(marker: Path) -> int:
+    return _number(marker, "attempt", "delete it, and the stages of all attempts count again")
 
 
 def _open_folder(path: Path) -> None:
@@ -266,7 +269,7 @@ def _check_layout(path: Path) -> None:
     if not path.is_file():
         write_json(path, {"layout": LAYOUT_VERSION, "created": utc_now()})
         return
-    layout = _read_json(path).get("layout")
+    layout = _number(path, "layout", "restore it, or choose another --workspace")
     if layout != LAYOUT_VERSION:
         raise InputError(
             f"workspace {path.parent} has layout {layout!r}, this version of tutelage reads {LAYOUT_VERSION}: "

@@ -1,6 +1,7 @@
 """Stages compute from their inputs only, know files by content, and file no failure that may pass."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from tests.leaderboard.filed import real_board
 from tests.tutelage.pipeline.recipes_planned import Planner, recipes, written
 from tutelage.cli.app import app
 from tutelage.cli.planned import plan_lines
@@ -20,6 +22,7 @@ from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.keys.plan import plan
 from tutelage.pipeline.keys.stage_inputs import StageInputs
+from tutelage.pipeline.operations.stages import list_stages, prune
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.evaluate import EvaluateInputs
@@ -245,15 +248,18 @@ def _stage(workspace: Workspace, name: str, inputs: dict[str, Any], sha: str) ->
     return workspace.stage(name, inputs, work).key
 
 
+def _row(key: str) -> Row:
+    """Give a row whose file lies in a stage."""
+    file = {"path": f"artifacts/{key}/file"}
+    return Row(model="m", role="student", dataset="d", accuracy=0.5, details={"how": {"file": file}})
+
+
 def test_the_workspace_lists_its_stages_and_prunes_what_no_row_needs(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
     trained = _stage(workspace, "distil", {}, "a" * 64)
     file = _stage(workspace, "export", {"network": {"sha256": "a" * 64}}, "b" * 64)
     unused = _stage(workspace, "quantize", {"fp32": {"sha256": "b" * 64}}, "c" * 64)
-    row = Row(
-        model="m", role="student", dataset="d", accuracy=0.5,
-        details={"how": {"file": {"path": f"artifacts/{file}/file", "sha256": "b" * 64}}},
-    )  # fmt: skip
+    row = _row(file)
     Store(workspace.store).add([row], [])
     words = ["workspace", "--workspace", str(workspace.path), "--json"]
     listed = {one["key"]: one for one in json.loads(CliRunner().invoke(app, words).output)}
@@ -284,3 +290,72 @@ def test_a_plan_of_a_search_that_is_not_finished_is_open(tmp_path: Path) -> None
     assert found.open
     assert plan_lines(found)[-1] == "the students of the winners follow when the search is finished"
     assert not any(one.title.startswith("train ofa-") for one in found.stages)
+
+
+DAMAGED = ("{", "3", "[1]", "{}", '{"stage": 3, "inputs": 3, "result": 3}')
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_damaged_files_of_a_stage_are_named_by_a_run_and_listed_without_one(tmp_path: Path, text: str) -> None:
+    workspace = written(tmp_path)
+    planner = Planner(workspace)
+    values = Recipe.model_validate(recipes(tmp_path)["named"]).model_dump(mode="json")
+    title = "train teacher resnet10t"
+    _finish(workspace, values, planner, title)
+    (folder,) = (workspace.path / "artifacts").iterdir()
+    (folder / "inputs.json").write_text(text)
+    slower = {**values, "teachers": [{**values["teachers"][0], "lr": 0.5}]}
+    assert next(one.reason for one in planner.plan(slower).stages if one.title == title) == "new"
+    with pytest.raises(InputError, match=r"inputs\.json cannot be read .*: delete its folder"):
+        workspace.versions(folder.name)
+    (folder / "done.json").write_text(text)
+    with pytest.raises(InputError, match=r"done\.json cannot be read .*: delete its folder"):
+        planner.plan(values)
+    assert [(one.title, one.finished) for one in list_stages(workspace.path)] == [("unknown", "")]
+
+
+def test_nothing_is_pruned_where_it_is_unknown_what_a_needed_stage_is_made_of(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    trained = _stage(workspace, "distil", {}, "a" * 64)
+    file = _stage(workspace, "export", {"network": {"sha256": "a" * 64}}, "b" * 64)
+    Store(workspace.store).add([_row(file)], [])
+    (workspace.path / "artifacts" / file / "inputs.json").write_text("{")
+    with pytest.raises(InputError, match=r"inputs\.json cannot be read"):
+        prune(workspace, dry_run=False)
+    assert sorted(one.key for one in list_stages(workspace.path)) == sorted([trained, file])
+
+
+def test_rows_that_were_filed_before_a_teams_server_was_set_keep_their_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path / "w")
+    here, there = _stage(workspace, "export", {}, "a" * 64), _stage(workspace, "export", {"n": 1}, "b" * 64)
+    Store(workspace.store).add([_row(here)], [])
+    monkeypatch.setenv("TUTELAGE_STORE", f"sqlite:///{tmp_path / 'team.db'}")
+    Store(workspace.store).add([_row(there)], [])
+    assert prune(workspace, dry_run=False) == []
+
+
+def test_the_stages_of_a_workspace_of_an_earlier_version_are_listed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    key = _stage(workspace, "compress m", {}, "a" * 64)
+    real_board(workspace.path / "leaderboard.db")
+    assert [(one.key, one.title) for one in list_stages(workspace.path)] == [(key, "compress m")]
+    assert (workspace.path / "leaderboard.version-5.db").is_file()  # a copy of before
+
+
+def test_a_workspace_is_listed_while_a_run_writes_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run replaces between the listing of a folder and the reading of a size is not counted."""
+    workspace = Workspace(tmp_path / "w")
+    key = _stage(workspace, "distil", {}, "a" * 64)
+    (workspace.path / "artifacts" / key / "checkpoint").write_bytes(b"1" * 1000)
+    size = os.lstat
+
+    def replaced(path: Path) -> os.stat_result:
+        if str(path).endswith("checkpoint"):
+            os.unlink(path)
+        return size(path)
+
+    before = list_stages(workspace.path)[0].size_bytes
+    monkeypatch.setattr(os, "lstat", replaced)
+    assert list_stages(workspace.path)[0].size_bytes == before - 1000

@@ -274,6 +274,10 @@ def test_a_result_that_cannot_be_read_names_its_remedy(tmp_path: Path) -> None:
     write_json(tmp_path / "workspace.json", {"layout": 0})
     with pytest.raises(InputError, match="layout 0, this version of tutelage reads 1"):
         Workspace(tmp_path)
+    for text in ("{", "3", "{}", '{"layout": [1]}'):
+        (tmp_path / "workspace.json").write_text(text)
+        with pytest.raises(InputError, match=r"workspace\.json cannot be read .*: restore it, or choose another"):
+            Workspace(tmp_path)
 
 
 def test_a_file_is_whole_or_absent_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ result of a stage that is not finished is a promise, files known by the key of t
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
 from tutelage.records import InfeasibleBudgetError, Student
 
+from .filed import FiledInputs, FiledResult
 from .stage_inputs import StageInputs
 
 NEW = "new"
@@ -129,31 +129,26 @@ class _Planning(Workspace):
         return found or Stage(inputs.title, key, self.path / "artifacts" / key, inputs.promise(key))
 
     @cached_property
-    def _finished(self) -> list[dict[str, Any]]:
-        """List what the finished stages of the workspace were computed from."""
-        found = []
-        for done in sorted(self.path.glob("artifacts/*/done.json")):
-            try:
-                found.append(json.loads((done.parent / "inputs.json").read_text()))
-            except (OSError, json.JSONDecodeError):
-                continue  # a stage is not done again for that
-        return found
+    def _finished(self) -> list[FiledInputs]:
+        """List what the finished stages of the workspace were computed from, where that can be read."""
+        folders = (done.parent for done in sorted(self.path.glob(f"artifacts/*/{FiledResult.FILE}")))
+        return [filed for filed in map(FiledInputs.find, folders) if filed is not None]
 
     def _reason(self, inputs: StageInputs, key: str, recipe: Mapping[str, Any]) -> str:
         """Compare with the most similar finished stage of that name: what differs, in the words of the recipe."""
-        if (self.path / "artifacts" / key / "inputs.json").is_file():
+        if (self.path / "artifacts" / key / FiledInputs.FILE).is_file():
             return "it was stopped before its end"
         if not self._finished:
             return NEW
         mine = flat(inputs.key_values())
         nearest: tuple[int, dict[str, Any], dict[str, Any]] | None = None
         for one in self._finished:
-            if one.get("stage") != inputs.stage or not _same_title(one.get("title", inputs.title), inputs.title):
+            if one.stage != inputs.stage or not _same_title(one.title or inputs.title, inputs.title):
                 continue
-            other = flat(one.get("inputs", {}))
+            other = flat(one.inputs)
             differ = sum(mine.get(name) != other.get(name) for name in {*mine, *other})
             if nearest is None or differ < nearest[0]:
-                nearest = differ, other, one.get("recipe") or {}
+                nearest = differ, other, one.recipe or {}
         if nearest is None:
             return NEW
         if nearest[0] == 0:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.leaderboard.store import Store
+from tutelage.pipeline.keys.filed import FiledInputs, FiledResult
 from tutelage.pipeline.workspace import Workspace, shared_store
+
+from .board import open_store
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 
@@ -42,13 +45,16 @@ def list_stages(path: Path) -> list[StageEntry]:
     A row refers to the stages of its network, its file and its predictions; a stage to those whose files it was
     computed from. A file that two stages link counts where it is listed first.
     """
-    folders = sorted((path / "artifacts").glob("*"), key=lambda one: (_finished(one), one.name))
-    folders = [one for one in folders if one.is_dir()]
+    folders = [one for one in (path / "artifacts").glob("*") if one.is_dir()]
+    results = {one: FiledResult.find(one) for one in folders}
+    inputs = {one: FiledInputs.find(one) for one in folders}
+    finished = {one: "" if result is None else result.finished for one, result in results.items()}
+    folders.sort(key=lambda one: (finished[one], one.name))
     rows = _rows(path)
-    owners = {sha: one.name for one in folders for sha in _hashes(_result(one))}
+    owners = {sha: one.name for one in folders for sha in _hashes(results[one])}
     users: dict[str, set[str]] = {one.name: set() for one in folders}
     for one in folders:
-        for sha in _hashes(_read(one / "inputs.json").get("inputs")):
+        for sha in _hashes(inputs[one]):
             owner = owners.get(sha)
             if owner is not None and owner != one.name:
                 users[owner].add(one.name)
@@ -56,21 +62,23 @@ def list_stages(path: Path) -> list[StageEntry]:
     return [
         StageEntry(
             key=one.name,
-            stage=str(_read(one / "inputs.json").get("stage", "unknown")),
-            title=str(_read(one / "inputs.json").get("title") or _read(one / "inputs.json").get("stage", "unknown")),
-            finished=_finished(one),
+            stage="unknown" if filed is None else filed.stage,
+            title="unknown" if filed is None else filed.title or filed.stage,
+            finished=finished[one],
             size_bytes=_size(one, seen),
             rows=tuple(sorted(rows.get(one.name, ()))),
             stages=tuple(sorted(users[one.name])),
         )
         for one in folders
+        for filed in (inputs[one],)
     ]
 
 
 def prune(workspace: Workspace, *, dry_run: bool) -> list[StageEntry]:
     """Remove the stages that no row needs, nor any stage that a row needs; give those (that would be) removed.
 
-    What was not finished is removed too: a run that was stopped in it begins that stage anew.
+    What was not finished is removed too: a run that was stopped in it begins that stage anew. Raises InputError, and
+    removes nothing, where it cannot be read what a stage that is needed was computed from.
     """
     with workspace.locked():
         entries = list_stages(workspace.path)
@@ -84,6 +92,7 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[StageEntry]:
         while waiting:
             key = waiting.pop()
             if key not in needed and key in known:
+                FiledInputs.read(workspace.path / "artifacts" / key)
                 needed.add(key)
                 waiting += sources.get(key, [])
         unused = [one for one in entries if one.key not in needed]
@@ -94,50 +103,37 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[StageEntry]:
 
 def _remove(folder: Path) -> None:
     """Remove a stage; its result first, so that a half-removed folder is never taken for a finished stage."""
-    (folder / "done.json").unlink(missing_ok=True)
+    (folder / FiledResult.FILE).unlink(missing_ok=True)
     shutil.rmtree(folder)
 
 
 def _rows(path: Path) -> dict[str, set[str]]:
-    """Give the ids of the rows whose details name files of a stage, by the stage's key."""
-    store = shared_store() or path / "leaderboard.db"
-    if isinstance(store, Path) and not store.is_file():
-        return {}
-    found: dict[str, set[str]] = {}
-    for row in Store(store, read_only=True).rows(every=True):
-        for key in re.findall(r"artifacts/([0-9a-f]{16}(?:-\d+)?)/", json.dumps(row.details)):
-            found.setdefault(key, set()).add(row.key)
+    """Give the ids of the rows whose details name files of a stage, by the stage's key.
+
+    Rows of the workspace's own leaderboard count where a team's is set, too: they were filed before it was.
+    """
+    own, found = path / "leaderboard.db", dict[str, set[str]]()
+    for place in dict.fromkeys([*([own] if own.is_file() else ()), *filter(None, [shared_store()])]):
+        for row in open_store(place).rows(every=True):
+            for key in re.findall(r"artifacts/([0-9a-f]{16}(?:-\d+)?)/", json.dumps(row.details)):
+                found.setdefault(key, set()).add(row.key)
     return found
 
 
-def _hashes(value: Any) -> set[str]:
-    return set(_HASH.findall(json.dumps(value)))
-
-
-def _result(folder: Path) -> Any:
-    return _read(folder / "done.json").get("result")
-
-
-def _finished(folder: Path) -> str:
-    return str(_read(folder / "done.json").get("finished", ""))
+def _hashes(filed: FiledInputs | FiledResult | None) -> set[str]:
+    """List the hashes of files that a stage was computed from, or that it has written; None: it cannot be read."""
+    if filed is None:
+        return set()
+    return set(_HASH.findall(json.dumps(filed.inputs if isinstance(filed, FiledInputs) else filed.result)))
 
 
 def _size(folder: Path, seen: set[tuple[int, int]]) -> int:
     total = 0
-    for file in _files(folder):
-        status = file.lstat()
-        if (status.st_dev, status.st_ino) not in seen:
-            seen.add((status.st_dev, status.st_ino))
-            total += status.st_size
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a run may be writing there
+                status = os.lstat(os.path.join(root, name))
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
     return total
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return (file for file in folder.rglob("*") if file.is_file())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return {}
