@@ -20,12 +20,13 @@ from tutelage.files import model_digest, sha256_of
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.model_files import is_model
-from tutelage.pipeline.keys.plan import plan
-from tutelage.pipeline.keys.stage_inputs import StageInputs
+from tutelage.pipeline.keys.plan import _Planning, plan
+from tutelage.pipeline.keys.stage_inputs import FileInput, StageInputs
 from tutelage.pipeline.operations.stages import list_stages, prune
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.evaluate import EvaluateInputs
+from tutelage.pipeline.stages.measure import DeviceInput, MeasureInputs
 from tutelage.pipeline.stages.publish import made_by
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
@@ -196,6 +197,7 @@ def test_a_run_says_what_it_reuses_and_why_it_does_the_rest_again(tmp_path: Path
     _finish(workspace, values, planner, "export resnet10t")
     slower = planner.plan({**values, "teachers": [first, values["teachers"][1]]})
     assert f"done again: export resnet10t (after {teachers[0]})" in plan_lines(slower)
+    assert "sha256" not in "".join(plan_lines(slower))
 
 
 def test_what_follows_a_stage_is_named_by_it_not_by_places_of_files(tmp_path: Path) -> None:
@@ -248,9 +250,9 @@ def _stage(workspace: Workspace, name: str, inputs: dict[str, Any], sha: str) ->
     return workspace.stage(name, inputs, work).key
 
 
-def _row(key: str) -> Row:
+def _row(key: str, sha: str = "") -> Row:
     """Give a row whose file lies in a stage."""
-    file = {"path": f"artifacts/{key}/file"}
+    file = {"path": f"artifacts/{key}/file", "sha256": sha}
     return Row(model="m", role="student", dataset="d", accuracy=0.5, details={"how": {"file": file}})
 
 
@@ -359,3 +361,37 @@ def test_a_workspace_is_listed_while_a_run_writes_in_it(tmp_path: Path, monkeypa
     before = list_stages(workspace.path)[0].size_bytes
     monkeypatch.setattr(os, "lstat", replaced)
     assert list_stages(workspace.path)[0].size_bytes == before - 1000
+
+
+def test_a_stage_that_measured_a_file_did_not_write_it_and_is_kept_with_its_row(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    file = _stage(workspace, "export", {}, "a" * 64)
+    measured = workspace.stage("measure", {"file": "a" * 64}, lambda _: {"a" * 64: {"p50_ms": 1.0}}).key
+    converted = _stage(workspace, "convert", {"onnx": "a" * 64}, "c" * 64)
+    other = workspace.stage("measure", {"file": "d" * 64}, lambda _: {"d" * 64: {"p50_ms": 1.0}}).key
+    Store(workspace.store).add([_row(converted, "c" * 64), _row(file, "a" * 64)], [])
+    listed = {one.key: one for one in list_stages(workspace.path)}
+    assert listed[file].stages == tuple(sorted([converted, measured]))
+    assert listed[measured].stages == ()
+    assert listed[measured].rows == listed[file].rows
+    assert [one.key for one in prune(workspace, dry_run=True)] == [other]
+
+
+def test_a_measurement_names_the_stage_that_writes_another_file_and_no_place_in_a_list(tmp_path: Path) -> None:
+    """Files are sorted by their hashes: one that is written anew moves the others."""
+    workspace = Workspace(tmp_path / "w")
+    planning = _Planning(workspace)
+
+    def inputs(*files: str) -> MeasureInputs:
+        return MeasureInputs.model_construct(
+            title="measure on box", versions={}, device=DeviceInput.model_construct(name="box"), channels=1,
+            samples=100, tolerance=0.1, files={"32": tuple(FileInput(sha256=sha, path="") for sha in sorted(files))},
+        )  # fmt: skip
+
+    one, two, three = ("a" * 64, "b" * 64, "c" * 64)
+    workspace.run(inputs(one, two, three), lambda _: {})
+    exported = planning.run(Counted(title="export small", versions={}, number=1), lambda _: {}).key
+    planning.run(inputs(two, three, f"of {exported}"), lambda _: {})
+    planning.run(inputs(one, two), lambda _: {})
+    reasons = [planned.reason for planned in planning.planned.values()]
+    assert reasons[1:] == ["after export small", "the set of files changed"]

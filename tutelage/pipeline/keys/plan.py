@@ -19,13 +19,13 @@ from typing import Any
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.stages import compress as compressing
-from tutelage.pipeline.stages.compress import Variant, compress
+from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import evaluate_stage
 from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.finalists import measure_finalists
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.pruned import train_pruned
-from tutelage.pipeline.stages.qat import train_with_qat
+from tutelage.pipeline.stages.qat import compress_all
 from tutelage.pipeline.stages.search import Winner, search_inputs, search_winners
 from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet, train_the_supernet
@@ -85,7 +85,7 @@ def plan(
 
     def follow(seeds: Sequence[Student]) -> None:
         for student in seeds:
-            made = [*compress(ctx, student, runtimes), *train_with_qat(ctx, student, runtimes, teachers)]
+            made = compress_all(ctx, student, runtimes, teachers)
             for variant in made:
                 evaluate_stage(ctx, variant)
             variants.extend(made)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ class StageEntry:
 def list_stages(path: Path) -> list[StageEntry]:
     """List the stages of a workspace, oldest first, each with what refers to its files.
 
-    A row refers to the stages of its network, its file and its predictions; a stage to those whose files it was
-    computed from. A file that two stages link counts where it is listed first.
+    A row refers to the stages of its network, its file, its predictions and its measurement; a stage to those that
+    wrote the files it was computed from. A file that two stages link counts where it is listed first.
     """
     folders = [one for one in (path / "artifacts").glob("*") if one.is_dir()]
     results = {one: FiledResult.find(one) for one in folders}
@@ -51,10 +52,10 @@ def list_stages(path: Path) -> list[StageEntry]:
     finished = {one: "" if result is None else result.finished for one, result in results.items()}
     folders.sort(key=lambda one: (finished[one], one.name))
     rows = _rows(path)
-    owners = {sha: one.name for one in folders for sha in _hashes(results[one])}
+    owners = {sha: one.name for one in folders for sha in _written(one.name, results[one])}
     users: dict[str, set[str]] = {one.name: set() for one in folders}
     for one in folders:
-        for sha in _hashes(inputs[one]):
+        for sha in _read(inputs[one]):
             owner = owners.get(sha)
             if owner is not None and owner != one.name:
                 users[owner].add(one.name)
@@ -66,7 +67,7 @@ def list_stages(path: Path) -> list[StageEntry]:
             title="unknown" if filed is None else filed.title or filed.stage,
             finished=finished[one],
             size_bytes=_size(one, seen),
-            rows=tuple(sorted(rows.get(one.name, ()))),
+            rows=tuple(sorted({*rows.get(one.name, ()), *_of_files(rows, results[one])})),
             stages=tuple(sorted(users[one.name])),
         )
         for one in folders
@@ -108,23 +109,42 @@ def _remove(folder: Path) -> None:
 
 
 def _rows(path: Path) -> dict[str, set[str]]:
-    """Give the ids of the rows whose details name files of a stage, by the stage's key.
+    """Give the ids of the rows by what their details name: the key of a stage, and the hash of the row's file.
 
     Rows of the workspace's own leaderboard count where a team's is set, too: they were filed before it was.
     """
     own, found = path / "leaderboard.db", dict[str, set[str]]()
     for place in dict.fromkeys([*([own] if own.is_file() else ()), *filter(None, [shared_store()])]):
         for row in open_store(place).rows(every=True):
-            for key in re.findall(r"artifacts/([0-9a-f]{16}(?:-\d+)?)/", json.dumps(row.details)):
-                found.setdefault(key, set()).add(row.key)
+            keys = re.findall(r"artifacts/([0-9a-f]{16}(?:-\d+)?)/", json.dumps(row.details))
+            for name in (*keys, row.details.get("how", {}).get("file", {}).get("sha256", "")):
+                found.setdefault(name, set()).add(row.key)
     return found
 
 
-def _hashes(filed: FiledInputs | FiledResult | None) -> set[str]:
-    """List the hashes of files that a stage was computed from, or that it has written; None: it cannot be read."""
-    if filed is None:
-        return set()
-    return set(_HASH.findall(json.dumps(filed.inputs if isinstance(filed, FiledInputs) else filed.result)))
+def _of_files(rows: Mapping[str, set[str]], filed: FiledResult | None) -> set[str]:
+    """Give the rows whose files a stage measured: its result is by their hashes."""
+    measured = [] if filed is None else [name for name in filed.result if _HASH.fullmatch(name)]
+    return {row for sha in measured for row in rows.get(sha, ())}
+
+
+def _read(filed: FiledInputs | None) -> set[str]:
+    """List the hashes of files that a stage was computed from."""
+    return set() if filed is None else set(_HASH.findall(json.dumps(filed.inputs)))
+
+
+def _written(key: str, filed: FiledResult | None) -> set[str]:
+    """List the hashes of files that a stage wrote: those that its result says lie in its folder."""
+    found, waiting = set[str](), [None if filed is None else filed.result]
+    while waiting:
+        value: Any = waiting.pop()
+        if isinstance(value, dict):
+            if str(value.get("path", "")).startswith(f"artifacts/{key}/"):
+                found.add(str(value.get("sha256")))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
 
 
 def _size(folder: Path, seen: set[tuple[int, int]]) -> int:

@@ -59,7 +59,8 @@ class MeasureInputs(StageInputs):
 
     @property
     def places(self) -> dict[str, str]:
-        return {"samples": "measure.samples", "tolerance": "measure.tolerance", "device": f"devices.{self.device.name}"}
+        own = {name: f"measure.{name}" for name in ("samples", "tolerance")}
+        return {**own, "device": f"devices.{self.device.name}", "files": "the set of files"}
 
 
 def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> dict[str, Measurement]:
@@ -70,7 +71,7 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
     files: dict[str, dict[str, FileInput]] = {}
     for variant in variants:
         if variant.runtime == device.profile.runtime:
-            file = FileInput(sha256=variant.file.sha256, path=variant.file.path)
+            file = FileInput.of(variant.file)
             files.setdefault(str(ctx.resolution(variant.student)), {})[file.sha256] = file
     inputs = MeasureInputs(
         title=f"measure on {device.name}",
