@@ -1,4 +1,4 @@
-"""Read and write the package's files: atomic writes, checked ONNX graphs, text of bounded size and hashes.
+"""Read and write the package's files: atomic writes, checked ONNX graphs and text of bounded size.
 
 No model file is ever unpickled.
 """

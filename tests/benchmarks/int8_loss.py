@@ -20,9 +20,9 @@ from tutelage.distill.evaluation.paired import compare_files, file_figures
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
-from tutelage.pipeline.stages.compress import Variant, compress
+from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import Evaluated, Threshold, evaluate_variant
-from tutelage.pipeline.stages.qat import train_with_qat
+from tutelage.pipeline.stages.qat import compress_all
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import reporting
@@ -81,7 +81,7 @@ def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None
         students = pipeline.distill(recipe, workspace, report, cores())
         teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         for student in students:
-            variants = [*compress(ctx, student, RUNTIMES), *train_with_qat(ctx, student, RUNTIMES, teachers)]
+            variants = compress_all(ctx, student, RUNTIMES, teachers)
             evaluated = [evaluate_variant(ctx, variant) for variant in variants]
             floats = {one.variant.runtime: one for one in evaluated if one.variant.scheme == "fp32"}
             for one in evaluated:

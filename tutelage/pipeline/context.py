@@ -211,14 +211,9 @@ def check_file(path: Path) -> None:
         raise InputError(f"the file of weights {str(path)!r} {what}: correct `weights` in the recipe or the option")
 
 
-def file_hash(path: Path | None) -> str:
-    """Hash a file that is an input of a stage; no file is the empty string."""
-    if path is None:
-        return ""
-    check_file(path)
-    return sha256_of(path)
-
-
 def weights_input(path: Path | None) -> FileInput | None:
     """Give a file of weights that a recipe names as an input of a stage."""
-    return None if path is None else FileInput(sha256=file_hash(path), path=str(path.expanduser().absolute()))
+    if path is None:
+        return None
+    check_file(path)
+    return FileInput(sha256=sha256_of(path), path=str(path.expanduser().absolute()))

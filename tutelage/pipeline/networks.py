@@ -10,12 +10,13 @@ from torch import nn
 
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.files import sha256_of
 from tutelage.quant.prune.shapes import apply_shapes
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.costs.counts import count
 from tutelage.search.supernet import build_arch
 
-from .context import Opened, file_hash
+from .context import Opened
 
 WEIGHTS = "weights.safetensors"
 
@@ -36,8 +37,9 @@ def load(here: Opened, student: Student) -> nn.Module:
     if student.weights is None:
         raise InputError(f"{student.model} has no weights filed")
     path = here.workspace.path / student.weights.path
-    if file_hash(path) != student.weights.sha256:
-        raise InputError(f"{path} is not the file that was written (its hash differs): delete its folder and run again")
+    if not path.is_file() or sha256_of(path) != student.weights.sha256:
+        why = "its hash differs" if path.is_file() else "it is not there"
+        raise InputError(f"{path} is not the file that was written ({why}): delete its folder and run again")
     model = build(here, student)
     load_exactly(model, load_file(path), str(path))
     return model.eval()
@@ -48,7 +50,7 @@ def file_weights(here: Opened, model: nn.Module, folder: Path) -> Artifact:
     path = folder / WEIGHTS
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return Artifact(
-        kind="weights", path=here.workspace.relative(path), sha256=file_hash(path), size_bytes=path.stat().st_size
+        kind="weights", path=here.workspace.relative(path), sha256=sha256_of(path), size_bytes=path.stat().st_size
     )
 
 

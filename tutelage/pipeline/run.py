@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tutelage.leaderboard.store import Store
-from tutelage.pipeline.stages.compress import compress
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
 from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.pruned import check_pruned, train_pruned
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
-from tutelage.pipeline.stages.qat import train_with_qat
+from tutelage.pipeline.stages.qat import compress_all
 from tutelage.pipeline.stages.search import Found, check_budget, check_counted, search_winners
 from tutelage.pipeline.stages.students import check_training, train_baselines, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
@@ -55,12 +54,8 @@ class Searched(Prepared):
     found: Found
 
 
-def _unannounced(_: Plan) -> None:
-    """Do nothing with a plan."""
-
-
 def run(
-    recipe: Recipe, workspace: Workspace, report: Report, threads: int, announce: Announce = _unannounced
+    recipe: Recipe, workspace: Workspace, report: Report, threads: int, announce: Announce | None = None
 ) -> tuple[Searched | None, Published]:
     """Run a recipe whole: data, devices, teachers, supernet, search, students, int8, measurements, leaderboard.
 
@@ -111,7 +106,7 @@ def _prepare(
     report: Report,
     threads: int,
     begin: Begin = _nothing,
-    announce: Announce = _unannounced,
+    announce: Announce | None = None,
 ) -> Prepared:
     """Open images and devices, train the teachers, pass them to `begin`, and search where the recipe has a space."""
     check_weights(recipe)
@@ -121,7 +116,7 @@ def _prepare(
     check_training(ctx)
     check_pruned(ctx)
     devices = tuple(name_device(workspace, section) for section in recipe.devices)
-    if announce is not _unannounced:
+    if announce is not None:
         announce(plan(ctx, devices))
     prepared = Prepared(ctx, devices, tuple(train_teacher(ctx, section) for section in recipe.teachers))
     begin(prepared)
@@ -134,7 +129,7 @@ def _search(
     report: Report,
     threads: int,
     begin: Begin = _nothing,
-    announce: Announce = _unannounced,
+    announce: Announce | None = None,
 ) -> Searched:
     check_weights(recipe)
     find_space(recipe.supernet.space)  # an unknown name fails before the images are read
@@ -152,7 +147,7 @@ def _search(
     )
     weighed = weighed_devices(ctx, space, devices)
     check_budget(ctx, space, weighed)
-    if announce is not _unannounced:
+    if announce is not None:
         announce(plan(ctx, devices, weighed))
     teachers = tuple(train_teacher(ctx, section) for section in recipe.teachers)
     begin(Prepared(ctx, devices, teachers))
@@ -187,14 +182,7 @@ class _Scoring:
         """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
         prepared = self._run
         ctx, runtimes = prepared.ctx, sorted({device.profile.runtime for device in prepared.devices})
-        variants = [
-            variant
-            for student in seeds
-            for variant in (
-                *compress(ctx, student, runtimes),
-                *train_with_qat(ctx, student, runtimes, prepared.teachers),
-            )
-        ]
+        variants = [variant for student in seeds for variant in compress_all(ctx, student, runtimes, prepared.teachers)]
         evaluated = [evaluate_variant(ctx, variant) for variant in variants]
         self._judged += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds

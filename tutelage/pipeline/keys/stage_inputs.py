@@ -30,6 +30,11 @@ class FileInput(Part):
     sha256: str
     path: str = Field(exclude=True)
 
+    @classmethod
+    def of(cls, file: Artifact) -> FileInput:
+        """Take what a record says of a file that another stage wrote."""
+        return cls(sha256=file.sha256, path=file.path)
+
 
 class ImagesInput(Part):
     """The images of a run and their splits, without augmentation."""
@@ -69,7 +74,7 @@ class NetworkInput(Part):
             options=student.options,
             origin=str(origin or ""),
             shapes=None if student.pruned is None else student.pruned.shapes,
-            weights=None if weights is None else FileInput(sha256=weights.sha256, path=weights.path),
+            weights=None if weights is None else FileInput.of(weights),
             model=student.model,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +132,14 @@ def _clock(
             f"device {device} runs {profile.runtime}, the file is for {runtime}: name another device or another suffix"
         )
 
-    def clock(files: Mapping[str, Path]) -> dict[str, Measurement]:
-        return measure(
-            files,
-            profile,
-            shape,
-            samples=ctx.recipe.measure.samples,
-            tolerance=ctx.recipe.measure.tolerance,
-            progress=lambda text, done, total: ctx.report(f"measure on {device}", done, total),
-        )
-
-    return clock
+    return partial(
+        measure,
+        device=profile,
+        input_shape=shape,
+        samples=ctx.recipe.measure.samples,
+        tolerance=ctx.recipe.measure.tolerance,
+        progress=lambda text, done, total: ctx.report(f"measure on {device}", done, total),
+    )
 
 
 def _anchored(

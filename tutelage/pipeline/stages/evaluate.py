@@ -87,7 +87,7 @@ def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
         title=f"evaluate {variant.title}",
         versions=versions_of([known.distribution]),
         images=ctx.images_input,
-        file=FileInput(sha256=variant.file.sha256, path=variant.file.path),
+        file=FileInput.of(variant.file),
         runtime=variant.runtime,
         origin=str(RUNTIMES.origin(variant.runtime) or ""),
         side=ctx.resolution(variant.student),

@@ -85,9 +85,7 @@ def explain_network(
         images=ctx.images_input,
         network=network,
         teachers=by,
-        int8=tuple(
-            (variant.runtime, FileInput(sha256=variant.file.sha256, path=variant.file.path)) for variant in int8
-        ),
+        int8=tuple((variant.runtime, FileInput.of(variant.file)) for variant in int8),
         number=section.images,
         method=section.method,
         seed=ctx.recipe.seed,

@@ -16,7 +16,7 @@ from tutelage.quant.int8.qat import prepare_qat
 from tutelage.quant.int8.qat_export import export_learnt
 from tutelage.records import Student
 
-from .compress import Variant, left_out, named, quantized
+from .compress import Variant, compress, left_out, named, quantized
 from .quantization import calibration_images
 from .training import (
     CHECKPOINT,
@@ -51,6 +51,11 @@ class QatInputs(TrainingInputs):
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"file": promised(key, _ONNX), "ranges": {}}
+
+
+def compress_all(ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]) -> list[Variant]:
+    """Make every file of a trained network that a run evaluates: fp32, int8 and, where the recipe has QAT, int8-qat."""
+    return [*compress(ctx, student, runtimes), *train_with_qat(ctx, student, runtimes, teachers)]
 
 
 def train_with_qat(

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from safetensors.torch import save_file
 from torch import nn
 
-from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, file_hash, run_stage, weights_input
+from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage, weights_input
 from tutelage.pipeline.keys.stage_inputs import (
     AugmentInput,
     FileInput,
@@ -20,7 +19,7 @@ from tutelage.pipeline.keys.stage_inputs import (
     promised,
     versions_of,
 )
-from tutelage.pipeline.networks import WEIGHTS
+from tutelage.pipeline.networks import WEIGHTS, file_weights
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.spaces.space import SPACES, Space, find_space
 from tutelage.search.supernet import build_supernet
@@ -111,8 +110,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         teachers=tuple(named),
         seed=ctx.recipe.seed,
     )
-    filed = Artifact.from_dict(run_stage(ctx, inputs, _train).result["weights"])
-    weights = FileInput(sha256=filed.sha256, path=filed.path)
+    weights = FileInput.of(Artifact.from_dict(run_stage(ctx, inputs, _train).result["weights"]))
     part = SupernetInput(space=inputs.space, origin=inputs.origin, resolutions=inputs.resolutions, weights=weights)
     return Supernet(space, part)
 
@@ -158,9 +156,4 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
         multi_label=here.dataset.multi_label,
         progress=lambda text, done, total: here.report("train supernet", done, total),
     )
-    path = folder / WEIGHTS
-    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
-    filed = Artifact(
-        kind="weights", path=here.workspace.relative(path), sha256=file_hash(path), size_bytes=path.stat().st_size
-    )
-    return {"weights": filed.to_dict()}
+    return {"weights": file_weights(here, net, folder).to_dict()}
