@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := search distill quant bench leaderboard
-# Where the caller forbids bytecode, each process start compiles torch and timm anew: 8 s of CPU time instead of 3.
+# Where the caller forbids bytecode, each process start compiles torch and timm anew: 8 s of CPU time instead of 3. The
+# set-up imports what most commands import, so that not every process of the first one compiles it.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo docs reference test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
@@ -13,6 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c "import tutelage.pipeline.run, timm, nncf, openvino, onnxruntime, matplotlib.pyplot" >/dev/null
 	touch $@
 
 demo: $(READY)

@@ -102,6 +102,10 @@ class Planner:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._opened: dict[str, Context] = {}
+        stored = list_profiles(workspace.path)
+        self._profiles = {
+            profile.name: (profile, folder, load_latency_model(profile, folder)) for profile, folder in stored
+        }
 
     def context(self, values: Mapping[str, Any]) -> Context:
         """Open a recipe, given as plain values."""
@@ -125,9 +129,7 @@ class Planner:
 
     def _device(self, name: str, section: Any, space: Any) -> Device:
         """Open a device as its section says it is, with the latency model of `box`."""
-        stored = {profile.name: (profile, folder) for profile, folder in list_profiles(self.workspace.path)}
-        profile, folder = stored["box-int8" if name.endswith("-int8") else "box"]
-        model = load_latency_model(profile, folder)
+        profile, folder, model = self._profiles["box-int8" if name.endswith("-int8") else "box"]
         said = {"name": name, "runtime": section.runtime, "threads": section.threads, "batch": section.batch}
         budget = budget_ms(section, model, space) if section.max_latency else None
         return Device(profile.model_copy(update=said), folder, model, budget, section.risk)

@@ -61,21 +61,21 @@ def test_a_network_is_written_as_its_runtime_loads_it(runtime: str, network: nn.
 def test_nets_and_blocks_of_a_torch_device_are_exported_for_its_batch_and_measured(
     tmp_path: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ):
-    options: dict[str, Any] = {}
-    monkeypatch.setattr(devices, "make_profile", lambda *names, **options: options.update(options))
+    passed: dict[str, Any] = {}
+    monkeypatch.setattr(devices, "make_profile", lambda *names, **options: passed.update(options))
     request = DeviceRequest("box", "torch", SPACE, 4, 1, batch=2)
     measure_device(Workspace(tmp_path / "w"), silent, request)
     profile = DeviceProfile(name="box", runtime="torch", batch=2)
-    timed, ms = measure_nets(profile, [SMALLEST], in_channels=1, export=options["export"], seconds=1.0)
+    timed, ms = measure_nets(profile, [SMALLEST], in_channels=1, export=passed["export"], seconds=1.0)
     assert timed.measurements["net 0"].batch == 2
     spec = block_specs(SMALLEST, 4, 1)[0]
-    options["export_block"](spec, tmp_path / "block.pt2")
+    passed["export_block"](spec, tmp_path / "block.pt2")
     block = {"block": tmp_path / "block.pt2"}
     sides = (spec.in_channels, spec.in_hw, spec.in_hw)
     one = measure(block, profile, sides, rounds=8, samples=16, min_seconds=0.0, tolerance=5.0)
     assert 0 < one["block"].p50_ms < ms[0]
     measure_device(Workspace(tmp_path / "w"), silent, replace(request, runtime="torch-compiled"))
-    assert options["export_block"] is None  # each network is compiled: a table would take an hour
+    assert passed["export_block"] is None  # each network is compiled: a table would take an hour
 
     write_profile(replace_batch(profile, 1), tmp_path / "w" / "devices")
     program = network_file(network, "torch", tmp_path, "net", (1, 1, 28, 28), tmp_path)
