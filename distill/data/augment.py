@@ -32,6 +32,7 @@ def augment(
     """Change a batch `(b, c, h, w)` in 0..1, by `policy` and then by `change`; the result is clipped to 0..1."""
     if policy == Policy() and change is None:
         return images
+    given = images  # it stays as it is; what comes after is changed in place, for fresh memory costs more than sums
     num_draws = _NUM_DRAWS if change is None else 2 * _NUM_DRAWS
     draws = torch.from_numpy(uniforms(indices, aug_seeds, num_draws)).to(images.device, torch.float32)
     if policy.moves:
@@ -39,16 +40,18 @@ def augment(
     if policy.brightness or policy.contrast:
         gain = 1 + policy.contrast * _sign(draws[:, 4])
         lift = policy.brightness * _sign(draws[:, 5])
-        images = (images - 0.5) * gain[:, None, None, None] + (0.5 + lift)[:, None, None, None]
+        images = images - 0.5 if images is given else images.sub_(0.5)
+        images.mul_(gain[:, None, None, None]).add_((0.5 + lift)[:, None, None, None])
     if policy.noise:
         strength = policy.noise * draws[:, 6]
-        images = images + _noise(images, draws[:, 7]) * strength[:, None, None, None]
+        images = _noise(images, draws[:, 7]).mul_(strength[:, None, None, None]).add_(images)
     if change is not None:
         shape = images.shape
         images = change(images, draws[:, _NUM_DRAWS:])
         if images.shape != shape:
             raise InputError(f"an augmentation changed images of shape {tuple(shape)} to {tuple(images.shape)}")
-    return images.clamp(0, 1)
+        return images.clamp(0, 1)
+    return images.clamp(0, 1) if images is given else images.clamp_(0, 1)
 
 
 def uniforms(indices: NDArray[np.int64], aug_seeds: NDArray[np.int64], num_draws: int) -> NDArray[np.float64]:
@@ -98,12 +101,12 @@ def _move(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
 def _noise(images: Tensor, draws: Tensor) -> Tensor:
     """Give each image a stretch of one fixed bank of normal noise, starting at a place its draw says."""
     num_pixels = images[0].numel()
-    bank = _noise_bank(num_pixels).to(images.device)
+    bank = _noise_bank(num_pixels, images.device)
     starts = (draws * _NOISE_OFFSETS).long()
     return bank.unfold(0, num_pixels, 1)[starts].reshape(images.shape)
 
 
 @lru_cache(maxsize=4)
-def _noise_bank(num_pixels: int) -> Tensor:
+def _noise_bank(num_pixels: int, device: torch.device) -> Tensor:
     rng = np.random.default_rng(20261120)
-    return torch.from_numpy(rng.standard_normal(num_pixels + _NOISE_OFFSETS, dtype=np.float32))
+    return torch.from_numpy(rng.standard_normal(num_pixels + _NOISE_OFFSETS, dtype=np.float32)).to(device)

@@ -1,12 +1,14 @@
 """Batches for training: uint8 images in memory, shuffled by (seed, epoch), augmented and normalised batch by batch.
 
-`Loader` gives float32 batches `(b, c, r, r)`, the same bits for the same (seed, epoch); `tensors` a whole split.
+`Loader` gives float32 batches `(b, c, r, r)`, the same bits for the same (seed, epoch) with any number of threads;
+`tensors` a whole split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 
 from tutelage.records import InputError, content_id
 
+from .ahead import Spent, ahead
 from .augment import augment
 from .augmentations import AUGMENTATIONS, Augmentation, Policy
 from .dataset import Dataset
@@ -27,27 +30,37 @@ NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
-# A split is copied to memory when it is at most this large; beyond, batches are read from the memory map.
+# A split is copied to a GPU's memory when it is at most this large; beyond, its batches are sent one by one.
 _MAX_COPY_BYTES = 4 * 2**30
+
+# Floats that a CPU works on at a time: they stay in its cache, and malloc gives the same memory again. A whole batch at
+# 224 px is new pages from the system at every operation, which takes several times as long as the arithmetic.
+_CHUNK_FLOATS = 2**19
 
 
 class LoadedBatch(NamedTuple):
     """One batch: images `(b, c, r, r)` normalised float32, labels `(b,)` int64 or `(b, L)` float32.
 
     `indices` `(b,)` are places in the data set's arrays; (index, augmentation seed) names what the image looks like.
+    `num_global` counts the images of the batch over all processes, of which these are one process's rows.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     aug_seeds: Tensor
+    num_global: int
 
 
 class Loader:
     """Batches of one split. `loader.epoch(k)` gives the same bits for the same (seed, k), in any order of epochs.
 
+    `workers` threads prepare the next batches while one is used; 0 prepares each when it is asked for. On a GPU they
+    only collect the pixels, in pinned memory: resizing, augmentation and normalisation run there. `spent` counts the
+    seconds of both.
     `augment` is a name in `AUGMENTATIONS` or a `Policy`; with `augment_variants=K`, epoch k uses augmentation
-    seed `k % K`, so that a teacher's cache holds K outputs an image. Seeds of augmentation do not depend on `seed`:
+    seed `k % K`, so that a teacher's cache holds K outputs an image; with None every epoch has its own, and nothing
+    should be cached. Seeds of augmentation do not depend on `seed`:
     students of different seeds share what is cached. `resolution` resizes (antialiased); None keeps the set's size.
     """
 
@@ -64,6 +77,7 @@ class Loader:
         drop_last: bool = False,
         device: str | torch.device = "cpu",
         augment_variants: int | None = None,
+        workers: int = 0,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -79,11 +93,13 @@ class Loader:
         self.drop_last = drop_last
         self.device = torch.device(device)
         self.augment_variants = augment_variants
+        self.workers = workers
+        self.spent = Spent()
         self.indices = dataset.indices(split)
         if drop_last and len(self.indices) < batch_size:
             raise InputError(f"split {split!r} holds {len(self.indices)} images, fewer than one batch of {batch_size}")
         self._pixels: Tensor | None = None
-        if dataset.images[0].nbytes * len(self.indices) <= _MAX_COPY_BYTES:
+        if self.device.type != "cpu" and dataset.images[0].nbytes * len(self.indices) <= _MAX_COPY_BYTES:
             self._pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[self.indices])).to(self.device)
 
     def __len__(self) -> int:
@@ -113,24 +129,64 @@ class Loader:
             return np.arange(len(self.indices), dtype=np.int64)
         return np.random.default_rng([self.seed, 3, epoch]).permutation(len(self.indices)).astype(np.int64)
 
-    def epoch(self, k: int) -> Iterator[LoadedBatch]:
-        """Give the batches of epoch `k`."""
-        order = self.order(k)
-        for number in range(len(self)):
-            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size], self.aug_seed(k))
+    def epoch(self, k: int, rank: int = 0, num_ranks: int = 1) -> Iterator[LoadedBatch]:
+        """Give the batches of epoch `k`; process `rank` of `num_ranks` reads and gets every `num_ranks`-th row."""
+        order, aug_seed = self.order(k), self.aug_seed(k)
 
-    def batch(self, positions: NDArray[np.int64], aug_seed: int) -> LoadedBatch:
+        def rows(number: int) -> NDArray[np.int64]:
+            return order[number * self.batch_size : (number + 1) * self.batch_size]
+
+        if self.device.type == "cpu":
+            yield from ahead(
+                lambda number: self.batch(rows(number)[rank::num_ranks], aug_seed, len(rows(number))),
+                len(self),
+                self.workers,
+                self.spent,
+            )
+            return
+        read = ahead(lambda number: self._read(rows(number)[rank::num_ranks]), len(self), self.workers, self.spent)
+        for number, pixels in enumerate(read):
+            yield self._finish(pixels, rows(number)[rank::num_ranks], aug_seed, len(rows(number)))
+
+    def batch(self, positions: NDArray[np.int64], aug_seed: int, num_global: int | None = None) -> LoadedBatch:
         """Make one batch from positions within the split."""
-        indices = self.indices[positions]
+        num_global = len(positions) if num_global is None else num_global
+        return self._finish(self._read(positions), positions, aug_seed, num_global)
+
+    def _read(self, positions: NDArray[np.int64]) -> Tensor | None:
+        """Collect pixels uint8 `(b, h, w, c)`; None where the device holds them all."""
         if self._pixels is not None:
-            pixels = self._pixels[torch.from_numpy(positions).to(self.device)]
-        else:
-            pixels = torch.from_numpy(np.ascontiguousarray(self.dataset.images[indices])).to(self.device)
+            return None
+        pixels = torch.from_numpy(np.ascontiguousarray(self.dataset.images[self.indices[positions]]))
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+    def _finish(
+        self, pixels: Tensor | None, positions: NDArray[np.int64], aug_seed: int, num_global: int
+    ) -> LoadedBatch:
+        """Send pixels to the device, resize, augment and normalise them there."""
+        indices = self.indices[positions]
         seeds = np.full(len(indices), aug_seed, dtype=np.int64)
-        images = to_unit(pixels, self.resolution)
-        images = normalise(augment(images, indices, seeds, self.augmentation.policy, self.augmentation.change))
+        if pixels is None:
+            assert self._pixels is not None
+            pixels = self._pixels[torch.from_numpy(positions).to(self.device)]
+        pixels = pixels.to(self.device, non_blocking=True)
         labels = torch.from_numpy(self.dataset.labels[indices]).to(self.device)
-        return LoadedBatch(images, labels, torch.from_numpy(indices), torch.from_numpy(seeds))
+        images = self._look(pixels, indices, seeds)
+        return LoadedBatch(images, labels, torch.from_numpy(indices), torch.from_numpy(seeds), num_global)
+
+    def _look(self, pixels: Tensor, indices: NDArray[np.int64], seeds: NDArray[np.int64]) -> Tensor:
+        """Resize, augment and normalise; on a CPU a few images at a time (each one's result is its own)."""
+        policy, change = self.augmentation.policy, self.augmentation.change
+        shape = (len(indices), self.dataset.channels, self.resolution, self.resolution)
+        step = max(1, _CHUNK_FLOATS // (shape[1] * shape[2] * shape[3]))
+        if self.device.type != "cpu" or len(indices) <= step:
+            return normalise(augment(to_unit(pixels, self.resolution), indices, seeds, policy, change))
+        images = torch.empty(shape)
+        for start in range(0, len(indices), step):
+            some = slice(start, start + step)
+            unit = to_unit(pixels[some], self.resolution)
+            images[some] = normalise(augment(unit, indices[some], seeds[some], policy, change))
+        return images
 
 
 def _augmentation(given: str | Policy | Augmentation) -> Augmentation:
@@ -165,7 +221,7 @@ def tensors(
 
 def to_unit(pixels: Tensor, resolution: int) -> Tensor:
     """Convert uint8 `(b, h, w, c)` to float `(b, c, r, r)` in 0..1, resized with antialiasing where needed."""
-    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255
+    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
     if images.shape[2] != resolution:
         size = (resolution, resolution)
         images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -174,7 +230,11 @@ def to_unit(pixels: Tensor, resolution: int) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Normalise `(b, c, h, w)` in 0..1 by the mean and standard deviation of its number of channels."""
-    mean, std = NORMALISATION[images.shape[1]]
-    centre = torch.tensor(mean, device=images.device)[:, None, None]
-    spread = torch.tensor(std, device=images.device)[:, None, None]
-    return (images - centre) / spread
+    centre, spread = _normalisation(images.shape[1], images.device)
+    return (images - centre).div_(spread)
+
+
+@lru_cache(maxsize=8)
+def _normalisation(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = NORMALISATION[channels]
+    return torch.tensor(mean, device=device)[:, None, None], torch.tensor(std, device=device)[:, None, None]

@@ -247,7 +247,9 @@ def test_a_loss_of_a_plugin_distils_and_is_checked_as_others_are(installed: Inst
     term = SoftTerm([teacher], kd, student, images[:1], images[:1], False, 3)
     (projector,) = term.projectors[0]
     logits = student(images)
-    soft = term.soft(logits, LoadedBatch(images, torch.zeros(5).long(), torch.arange(5), torch.zeros(5)), Mix(), images)
+    soft = term.soft(
+        logits, LoadedBatch(images, torch.zeros(5).long(), torch.arange(5), torch.zeros(5), 5), Mix(), images
+    )
     expected = 3 * (projector(student[:3](images)) - teacher[:3](images)).abs().mean()
     assert torch.allclose(soft, expected)
     term.close()

@@ -29,17 +29,22 @@ from .recipe import Recipe
 from .sections import TrainSection
 from .workspace import Stage, Workspace
 
+# Threads that prepare batches where a recipe does not say: each holds one more batch in memory.
+MAX_WORKERS = 4
+
 
 class Opened:
     """What an opened run and the computation of a stage have in common: the images, held in memory, and the workspace.
 
-    threads: how many torch and the runtimes may use. It changes how long a stage takes and is in no key.
+    threads: how many torch and the runtimes may use; workers: how many prepare batches beside the training. Both change
+    how long a stage takes and are in no key.
     """
 
     workspace: Workspace
     dataset: Dataset
     report: Report
     threads: int
+    workers: int
 
     @property
     def num_classes(self) -> int:
@@ -65,7 +70,8 @@ class Opened:
             batch_size,
             resolution,
             augment=augment.name,
-            augment_variants=augment.variants,
+            augment_variants=augment.variants or None,
+            workers=self.workers,
             shuffle=True,
             drop_last=True,
             seed=seed,
@@ -95,6 +101,7 @@ class Resources(Opened):
     dataset: Dataset
     report: Report
     threads: int
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class Context(Opened):
     dataset: Dataset
     report: Report
     threads: int
+    workers: int = 0
     # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
     trained: Callable[[Sequence[Student]], None] = lambda seeds: None
 
@@ -116,7 +124,7 @@ class Context(Opened):
 
     @property
     def resources(self) -> Resources:
-        return Resources(self.workspace, self.dataset, self.report, self.threads)
+        return Resources(self.workspace, self.dataset, self.report, self.threads, self.workers)
 
     @cached_property
     def images_input(self) -> ImagesInput:
@@ -181,10 +189,12 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
         leaky=data.leaky,
         fold=data.fold,
         folds=data.folds,
-        workers=data.workers,
+        workers=max(1, threads if data.workers is None else data.workers),
         options=dict(data.options),
     )
-    return Context(recipe, workspace.for_recipe(recipe.name), dataset, report, threads)
+    # A batch is prepared in a fraction of the time that a network takes for it: the cores belong to the network.
+    workers = min(threads - 1, MAX_WORKERS) if data.workers is None else data.workers
+    return Context(recipe, workspace.for_recipe(recipe.name), dataset, report, threads, workers)
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:

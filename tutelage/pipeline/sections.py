@@ -71,9 +71,12 @@ class DataSection(Section):
     folds: int = Field(5, ge=2)
     leaky: bool = False
     skip_bad: bool = False
-    workers: int = Field(2, ge=1)  # threads that decode picture files, once
+    # Threads that decode picture files, once, and prepare batches (0: the training's own thread does). By default as
+    # many as cores decode, and one less, at most 4, prepare batches. The images are the same with any number.
+    workers: int | None = Field(None, ge=0, le=256)
     augment: str = "light"  # a name of distill/data/augmentations.py, or a plug-in's
-    augment_variants: int = Field(4, ge=1)  # variants of an image, so that teacher outputs are cached
+    # Variants of an image, so that the outputs of teachers are cached; 0: other ones each epoch, and no cache.
+    augment_variants: int = Field(4, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)  # of the data set: `tutelage data list` names them
 
     @field_validator("dataset")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
-from tutelage.distill.data.dicom_listing import with_heads
+from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.folders import Walk, find_shadows, is_mask_name, subfolders, walk
 from tutelage.distill.data.reading.suffixes import is_image
 from tutelage.records import InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
-from tutelage.distill.data.dicom_listing import with_heads
+from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.ids import group_ids
 from tutelage.distill.data.reading.tables import read_table
 from tutelage.records import InputError

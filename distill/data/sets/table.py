@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
-from tutelage.distill.data.dicom_listing import with_heads
+from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.ids import group_ids, is_blank
 from tutelage.distill.data.reading.labels import (
     MULTI_LABEL_HELP,

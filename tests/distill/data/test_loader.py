@@ -6,7 +6,7 @@ import torch
 
 from tutelage.distill.data.augment import augment, uniforms
 from tutelage.distill.data.augmentations import AUGMENTATIONS, Policy
-from tutelage.distill.data.loader import NORMALISATION, Loader, normalise, tensors, to_unit
+from tutelage.distill.data.loader import NORMALISATION, LoadedBatch, Loader, normalise, tensors, to_unit
 from tutelage.distill.data.registry import Dataset, phantom
 from tutelage.records import InputError
 
@@ -16,20 +16,61 @@ def data() -> Dataset:
     return phantom(120, 32, 0)
 
 
+def assert_equal(left: LoadedBatch, right: LoadedBatch) -> None:
+    """Compare batches bit for bit."""
+    assert left.num_global == right.num_global
+    assert all(torch.equal(a, b) for a, b in zip(left[:4], right[:4], strict=True))
+
+
 def test_an_epoch_repeats_to_the_bit_and_epochs_differ(data: Dataset) -> None:
     one = Loader(data, "train", 16, augment="medical", shuffle=True, seed=5)
     two = Loader(data, "train", 16, augment="medical", shuffle=True, seed=5)
     list(two.epoch(0))  # epochs may be asked for in any order
     for left, right in zip(one.epoch(3), two.epoch(3), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+        assert_equal(left, right)
     assert not torch.equal(next(one.epoch(0)).images, next(one.epoch(1)).images)
+
+
+def test_batches_are_the_same_with_any_number_of_threads(data: Dataset) -> None:
+    loaders = [Loader(data, "train", 16, 24, augment="medical", shuffle=True, workers=count) for count in (0, 1, 2)]
+    for epoch in (2, 0):
+        for batches in zip(*(loader.epoch(epoch) for loader in loaders), strict=True):
+            assert_equal(batches[0], batches[1])
+            assert_equal(batches[0], batches[2])
+    assert all(loader.spent.prepare_s > 0 for loader in loaders)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_every_process_reads_its_own_rows(data: Dataset, num_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they are the batch of one process, and no process looks at another's images."""
+    whole = Loader(data, "train", 16, augment="medical", shuffle=True)
+    looked: list[int] = []
+    plain = Loader._look
+    monkeypatch.setattr(Loader, "_look", lambda *given: looked.append(len(given[1])) or plain(*given))
+    parts = [list(whole.epoch(1, rank, num_ranks)) for rank in range(num_ranks)]
+    assert sum(looked) == whole.num_images
+    for number, batch in enumerate(whole.epoch(1)):
+        for rank in range(num_ranks):
+            mine, rows = parts[rank][number], slice(rank, None, num_ranks)
+            assert_equal(mine, LoadedBatch(*(part[rows] for part in batch[:4]), len(batch.images)))
+
+
+def test_large_images_are_augmented_a_few_at_a_time_to_the_same_bits(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = Loader(data, "train", 16, augment="medical")
+    together = loader.batch(np.arange(16), 3)
+    monkeypatch.setattr("tutelage.distill.data.loader._CHUNK_FLOATS", 5 * 32 * 32)
+    assert_equal(loader.batch(np.arange(16), 3), together)
 
 
 @pytest.mark.parametrize("policy", ["light", "medical", "flip"])
 def test_augmentation_does_not_depend_on_the_batch(data: Dataset, policy: str) -> None:
     images = to_unit(torch.from_numpy(data.images[:40]), 32)
     indices, seeds = np.arange(40), np.full(40, 7)
+    before = images.clone()
     together = augment(images, indices, seeds, AUGMENTATIONS[policy].policy)
+    assert torch.equal(images, before)
     for number in (0, 13, 39):
         alone = augment(
             images[number : number + 1], indices[number : number + 1], seeds[:1], AUGMENTATIONS[policy].policy

@@ -135,9 +135,28 @@ def test_soft_targets_of_batches_of_another_size_are_others(tmp_path: Path) -> N
     teacher = train_teacher(ctx, ctx.recipe.teachers[0])
     for resolution in (None, 20):  # what batches of 20 px show a teacher of 32 px is blurred
         batch = next(iter(ctx.loader(ctx.augment_input, 8, seed=0, resolution=resolution).epoch(0)))
-        cached, fresh = (soft_targets(ctx, [teacher], "light", resolution) for _ in range(2))
+        cached, fresh = (soft_targets(ctx, [teacher], ctx.augment_input, resolution) for _ in range(2))
         fresh._stores = [None]
         assert torch.equal(cached.logits(batch), fresh.logits(batch))
+
+
+def test_without_variants_every_epoch_augments_anew_and_no_output_is_cached(tmp_path: Path) -> None:
+    path = weights_file(tmp_path)
+    ctx = opened(
+        tmp_path, data={**DATA, "augment_variants": 0}, teachers=[{"name": NET, "weights": str(path), "epochs": 0}]
+    )
+    teacher = train_teacher(ctx, ctx.recipe.teachers[0])
+    first, later = (next(iter(ctx.loader(ctx.augment_input, 8, seed=0).epoch(epoch))) for epoch in (0, 40))
+    assert first.aug_seeds.unique().tolist() == [0]
+    assert later.aug_seeds.unique().tolist() == [40]
+    targets = soft_targets(ctx, [teacher], ctx.augment_input)
+    assert torch.equal(targets.logits(first), targets.logits(first))
+    assert targets.num_computed == 2 * len(first.images)
+    assert not (ctx.workspace.path / "cache" / "soft-targets").exists()
+    # Images that are not augmented look the same in every epoch: their outputs are kept.
+    same = soft_targets(ctx, [teacher], ctx.augment_input.model_copy(update={"name": "none"}))
+    assert torch.equal(same.logits(first), same.logits(first))
+    assert same.num_computed == len(first.images)
 
 
 def test_data_is_known_by_its_pixels_too(tmp_path: Path) -> None:

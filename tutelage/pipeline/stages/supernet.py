@@ -129,7 +129,7 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
         resolution=max(space.resolutions),
     )
     teachers = [one.student for one in inputs.teachers]
-    soft = soft_targets(here, teachers, inputs.augment.name, loader.resolution) if teachers else None
+    soft = soft_targets(here, teachers, inputs.augment, loader.resolution) if teachers else None
 
     def batches(epoch: int) -> Iterable[Batch]:
         for batch in loader.epoch(epoch):

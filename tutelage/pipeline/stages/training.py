@@ -12,6 +12,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import nn
 
+from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.loader import images_id
 from tutelage.distill.losses.logits import balanced_weights
 from tutelage.distill.losses.methods import LOSSES
@@ -174,17 +175,19 @@ def kd_of(section: DistillSection | Distillation) -> KDConfig:
 
 
 def soft_targets(
-    opened: Opened, teachers: Sequence[Student], augment: str, resolution: int | None = None
+    opened: Opened, teachers: Sequence[Student], augment: AugmentInput, resolution: int | None = None
 ) -> SoftTargets:
     """Wrap teachers so that their outputs for an (image, augmentation) are computed once for all students.
 
+    Where every epoch augments anew no output is needed twice, and nothing is cached.
     `resolution` is that of the students' batches (None: the data's size). Outputs on resized batches differ, so each
     resolution has its own cache in the workspace.
     """
+    recurs = augment.variants > 0 or AUGMENTATIONS.find(augment.name).changes_nothing
     return SoftTargets(
         [networks.load(opened, teacher) for teacher in teachers],
-        opened.workspace.path / "cache" / "soft-targets",
-        data_id=images_id(opened.dataset, augment, resolution),
+        opened.workspace.path / "cache" / "soft-targets" if recurs else None,
+        data_id=images_id(opened.dataset, augment.name, resolution),
         multi_label=opened.dataset.multi_label,
         resolution=opened.size,
     )
@@ -201,7 +204,7 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
         here.loader(inputs.augment, inputs.schedule.batch_size, seed=batches),
         here.split("val", here.resolution(student)),
         _schedule(here, inputs.schedule),
-        teachers=[soft_targets(here, teachers, inputs.augment.name)] if teachers else (),
+        teachers=[soft_targets(here, teachers, inputs.augment)] if teachers else (),
         kd=kd_of(distillation) if distillation is not None else None,
         seed=seed,
         checkpoint=checkpoint,

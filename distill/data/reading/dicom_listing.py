@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from tutelage.distill.data.dataset import Listing
 from tutelage.records import InputError
 
-from .dataset import Listing
-from .reading.dicom import Head, is_nameless, read_head
-from .reading.ids import canonical_id
-from .reading.suffixes import looks_like_dicom
+from .dicom import Head, is_nameless, read_head
+from .ids import canonical_id
+from .suffixes import looks_like_dicom
 
 
 def with_heads(listing: Listing, *, grouped: bool) -> Listing:
