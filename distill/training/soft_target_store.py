@@ -1,6 +1,6 @@
 """Store logits by (image, augmentation seed) in an append-only file that survives a killed process: `LogitStore`.
 
-Keys are `(n, 2)` int64 and logits `(n, classes)` float32; every later process reads the same bits.
+Keys are `(n, 2)` int64 and logits `(n, classes)` float32; every process reads the same bits, those that run now too.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _MAX_FRESH = 65536
 class LogitStore:
     """An append-only file of fixed-size records (image, seed, logits, checksum) and an index over it.
 
-    A process that is killed leaves at most one torn record at the end: it is truncated under a lock at the next open.
-    Several processes may append at once; a key stored twice has the same value.
+    A process that is killed leaves at most one torn record at the end: it is truncated under a lock before the next
+    record is written. Several processes may append at once, and each finds what the others stored, so that none of them
+    computes it again; a key stored twice has the same value.
     `inputs` is what the values depend on; a folder made with another `inputs` is rebuilt, and the log says so.
     """
 
@@ -40,24 +41,40 @@ class LogitStore:
         self._mixed = np.empty(0, np.uint64)  # sorted
         self._records: np.ndarray = np.empty(0)
         self._fresh: dict[tuple[int, int], np.ndarray] = {}
+        self._end = 0  # bytes of the file that the index covers
         folder.mkdir(parents=True, exist_ok=True)
-        meta = folder / "meta.json"
-        if not meta.exists():
-            self.path.unlink(missing_ok=True)  # records of unknown origin
-            return
-        stored = _read_meta(meta)
-        if {key: stored.get(key) for key in inputs} != inputs:
-            logger.warning("%s is a cache of another data set or version: rebuilt", folder)
-            self.path.unlink(missing_ok=True)
-            meta.unlink()
-        elif self.path.exists():
-            self._open(int(stored["classes"]))
+        self._meta = folder / "meta.json"
+        with self._deciding():
+            if not self._meta.exists():
+                self.path.unlink(missing_ok=True)  # records of unknown origin
+                return
+            stored = _read_meta(self._meta)
+            if {key: stored.get(key) for key in inputs} != inputs:
+                logger.warning("%s is a cache of another data set or version: rebuilt", folder)
+                self.path.unlink(missing_ok=True)
+                self._meta.unlink()
+                return
+        self._kind = _record(int(stored["classes"]))
+        self._sort_in(self._read_on())
 
     def __len__(self) -> int:
         return len(self._mixed) + len(self._fresh)
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Say which `(n, 2)` keys are known, and give their values `(n, classes)` (anything where unknown)."""
+        """Say which `(n, 2)` keys are known, and give their values `(n, classes)` (anything where unknown).
+
+        Where a key is unknown, what other processes stored since is read first.
+        """
+        found, values = self._find(keys)
+        if found.all():
+            return found, values
+        records = self._read_on()
+        if not len(records):
+            return found, values
+        self._remember(records["key"], records["logits"])
+        return self._find(keys)
+
+    def _find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = np.zeros(len(keys), bool)
         if self._kind is None:
             return found, np.zeros((len(keys), 0), np.float32)
@@ -78,29 +95,53 @@ class LogitStore:
     def append(self, keys: np.ndarray, values: np.ndarray) -> None:
         """Write records in one call under a lock, so that a reader sees whole ones only."""
         if self._kind is None:
+            with self._deciding():
+                if not self._meta.exists():
+                    write_json(self._meta, {**self._inputs, "classes": values.shape[1]})
             self._kind = _record(values.shape[1])
-            write_json(self.path.parent / "meta.json", {**self._inputs, "classes": values.shape[1]})
         records = np.zeros(len(keys), self._kind)
         records["key"], records["logits"] = keys, values
         records["crc"] = _checksums(records)
         with self.path.open("ab") as file, _locked(file):
+            size = os.fstat(file.fileno()).st_size
+            torn = size % self._kind.itemsize
+            if torn:
+                file.truncate(size - torn)
             file.write(records.tobytes())
             file.flush()
+        if size - torn == self._end:  # nobody else wrote in between
+            self._end += records.nbytes
+        self._remember(keys, values)
+
+    def _remember(self, keys: np.ndarray, values: np.ndarray) -> None:
         self._fresh.update(zip(map(tuple, keys.tolist()), values, strict=True))
         if len(self._fresh) > _MAX_FRESH:
             self._sort_in(self._fresh_records())
 
-    def _open(self, classes: int) -> None:
-        self._kind = _record(classes)
-        with self.path.open("r+b") as file, _locked(file):
-            size = os.fstat(file.fileno()).st_size
-            if size % self._kind.itemsize:
-                file.truncate(size - size % self._kind.itemsize)
-            records = np.fromfile(file, self._kind)
+    def _read_on(self) -> np.ndarray:
+        """Give the whole records after those that the index covers, as this and other processes appended them."""
+        if self._kind is None and self._meta.exists():
+            self._kind = _record(int(_read_meta(self._meta)["classes"]))
+        if self._kind is None or not self.path.exists():
+            return np.empty(0, self._kind)
+        with self.path.open("r+b") as file:
+            if os.fstat(file.fileno()).st_size - self._end < self._kind.itemsize:
+                return np.empty(0, self._kind)
+            with _locked(file):  # nobody is in the middle of a record
+                file.seek(self._end)
+                records = np.fromfile(file, self._kind)
+        self._end += records.nbytes
         good = records["crc"] == _checksums(records)
         if not good.all():
             logger.warning("%s: %d damaged records are computed again", self.path, int((~good).sum()))
-        self._sort_in(records[good])
+        whole: np.ndarray = records[good]
+        return whole
+
+    @contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """Keep other processes from deciding at the same time whether the folder's records are good."""
+        with (self.path.parent / "lock").open("wb") as file, _locked(file):
+            yield
 
     def _fresh_records(self) -> np.ndarray:
         assert self._kind is not None

@@ -85,6 +85,30 @@ def test_a_cache_of_another_data_set_is_not_used_and_that_is_said(
     assert "rebuilt" in caplog.text
 
 
+def test_processes_at_work_together_pay_for_each_image_once(tmp_path: Path) -> None:
+    """Two readers of one cache, opened before there was any: an image that comes back to the other one is known."""
+    teacher = toy_teacher()
+    readers = [SoftTargets(teacher, tmp_path) for _ in range(2)]
+    batches = [rows(4, start=start) for start in (0, 4, 8)]
+    truth = [SoftTargets(teacher).logits(batch) for batch in batches]
+    for turn in range(4):
+        for number, batch in enumerate(batches):
+            assert torch.equal(readers[(turn + number) % 2].logits(batch), truth[number])
+    assert sum(reader.num_computed for reader in readers) == 12
+
+
+def test_a_record_torn_by_another_process_spoils_none_after_it(tmp_path: Path) -> None:
+    alive = SoftTargets(toy_teacher(), tmp_path)
+    alive.logits(rows(4))
+    (path,) = tmp_path.rglob("logits.bin")
+    with path.open("ab") as file:
+        file.write(b"killed here")
+    alive.logits(rows(4, start=4))
+    later = SoftTargets(toy_teacher(), tmp_path)
+    assert torch.equal(later.logits(rows(4, start=4)), alive.logits(rows(4, start=4)))
+    assert later.num_computed == 0
+
+
 def test_another_teacher_has_another_cache(tmp_path: Path) -> None:
     SoftTargets(toy_teacher(seed=0), tmp_path).logits(rows(4))
     other = SoftTargets(toy_teacher(seed=1), tmp_path)
