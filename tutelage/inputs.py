@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ class NotAvailableError(InputError):
 
     It is never filed as the result of a stage.
     """
+
+
+class FaultsError(InputError):
+    """Several things that a user gave cannot be used: `lines` has one for each, as `InputError` would say it."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = tuple(dict.fromkeys(lines))
+        super().__init__("\n".join(self.lines))
 
 
 # Text that a user brings (measurements, a search, rows): a million lines fit, and nothing larger is read into memory.

@@ -22,6 +22,7 @@ from .comparison import Verdict as Verdict
 from .comparison import verdict_of as verdict_of
 from .inputs import MAX_TEXT_BYTES as MAX_TEXT_BYTES
 from .inputs import MAX_YAML_VALUES as MAX_YAML_VALUES
+from .inputs import FaultsError as FaultsError
 from .inputs import InfeasibleBudgetError as InfeasibleBudgetError
 from .inputs import InputError as InputError
 from .inputs import NotAvailableError as NotAvailableError

@@ -16,13 +16,50 @@ from tutelage.records import InputError
 from .cache import Decoded, decode_all
 from .dataset import Dataset, Listing, Request, manifest_hash, split_column
 from .slices import group_slices, nearest_across
-from .splits import absent_classes, drop_straddlers, limit_images, make_splits, merge_groups, straddling_groups
+from .splits import (
+    absent_classes,
+    check_groups,
+    drop_straddlers,
+    limit_images,
+    make_splits,
+    merge_groups,
+    straddling_groups,
+)
 
 log = logging.getLogger(__name__)
 
 
 def assemble(listing: Listing, request: Request) -> Dataset:
     """Decode a listing and split it. A file that cannot be read is refused, or counted when `skip_bad`."""
+    listing = _chosen(listing, request)
+    return arrange(listing, decode_all(listing, request), request)
+
+
+def outline(found: Listing | Dataset, request: Request) -> Dataset:
+    """Give what is known of a data set before its files are decoded: all but its images `(0, h, w, c)` and splits.
+
+    Raises InputError for files that are missing and groups that are too few, as `assemble` would.
+    """
+    if isinstance(found, Dataset):
+        return found
+    listing = _chosen(found, request)
+    if listing.slices is None and not request.leaky:  # blocks of slices are made of decoded images
+        check_groups(listing.groups, listing.splits, request)
+    return Dataset(
+        name=request.name,
+        images=np.empty((0, request.size, request.size, request.channels), dtype=np.uint8),
+        labels=listing.labels,
+        class_names=listing.class_names,
+        groups=listing.groups,
+        splits={},
+        multi_label=listing.multi_label,
+        leaky=request.leaky,
+        notes=listing.notes,
+    )
+
+
+def _chosen(listing: Listing, request: Request) -> Listing:
+    """Take the images that `limit` leaves; refuse a listing without any, or with files that are not there."""
     if len(listing.paths) == 0:
         raise InputError(f"no image found at {listing.root} for data set {request.name}")
     if request.limit is not None:
@@ -32,7 +69,7 @@ def assemble(listing: Listing, request: Request) -> Dataset:
             f"{listing.missing[0]} is listed and not there ({len(listing.missing)} such) below {listing.root}: "
             "add the files, or set skip_bad"
         )
-    return arrange(listing, decode_all(listing, request), request)
+    return listing
 
 
 def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:

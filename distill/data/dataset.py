@@ -229,7 +229,8 @@ class DatasetEntry:
 
     A set of picture files has `list_files`: decoding, near-duplicates, splits and caches are the same for all
     such sets.
-    A set of arrays has `load_arrays` instead. `options` are its own options, each with a line of help. `path` says
+    A set of arrays has `load_arrays` instead; where that takes long, `glance` gives the same set with an array of no
+    images, by which a recipe is checked before. `options` are its own options, each with a line of help. `path` says
     whether it needs a file or folder. `recognise` gives the options with which a path would be read, or None where the
     path is something else; `faults` adds problems that a listing does not show; `check` takes the whole check over.
     """
@@ -243,6 +244,7 @@ class DatasetEntry:
     recognise: Callable[[Path], Mapping[str, Any] | None] | None = None
     faults: Callable[[Path], list[str]] | None = None
     check: Callable[[Path], DataReport] | None = None
+    glance: Callable[[Request], Dataset] | None = None
 
     def __post_init__(self) -> None:
         if (self.list_files is None) == (self.load_arrays is None):

@@ -13,7 +13,7 @@ from tutelage.plugins import Registry, modules_of
 from tutelage.records import InputError
 
 from .assemble import assemble
-from .dataset import SPLITS, Dataset, DatasetEntry, Request
+from .dataset import SPLITS, Dataset, DatasetEntry, Listing, Request
 from .sets.phantom import phantom
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "Request", "load_dataset", "phantom"]
@@ -48,6 +48,37 @@ def load_dataset(
     classes by their fraction. `leaky` splits by image. `options` are the data set's own. `workers` processes decode.
     Raises InputError, one line, for anything in the data or the request that cannot be used.
     """
+    request = request_for(
+        name,
+        path=path,
+        size=size,
+        channels=channels,
+        seed=seed,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        cache=cache,
+        limit=limit,
+        skip_bad=skip_bad,
+        leaky=leaky,
+        fold=fold,
+        folds=folds,
+        options=options,
+        workers=workers,
+    )
+    return complete(open_images(request), request)
+
+
+def request_for(
+    name: str,
+    *,
+    path: Path | None = None,
+    size: int,
+    channels: int = 1,
+    cache: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> Request:
+    """Make the request of `load_dataset`'s arguments. Raises InputError for what the data set does not take."""
     entry = DATASETS.find(name)
     if not 8 <= size <= MAX_SIZE:
         raise InputError(f"size must be 8 to {MAX_SIZE} pixels, got {size}")
@@ -58,20 +89,23 @@ def load_dataset(
         path=Path(path) if path is not None else None,
         size=size,
         channels=channels,
-        seed=seed,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
         cache=Path(cache) if cache is not None else None,
-        limit=limit,
-        skip_bad=skip_bad,
-        leaky=leaky,
-        fold=fold,
-        folds=folds,
         options=dict(options or {}),
-        workers=workers,
+        **others,
     )
     entry.check_request(request.path, request.options)
+    return request
+
+
+def open_images(request: Request) -> Listing | Dataset:
+    """List the files of a data set, of which none is decoded yet, or load a set of arrays."""
+    entry = DATASETS.find(request.name)
     if entry.load_arrays is not None:
         return entry.load_arrays(request)
     assert entry.list_files is not None, "the entry has either"
-    return assemble(entry.list_files(request), request)
+    return entry.list_files(request)
+
+
+def complete(found: Listing | Dataset, request: Request) -> Dataset:
+    """Make the data set of what `open_images` gave: files are decoded."""
+    return found if isinstance(found, Dataset) else assemble(found, request)

@@ -32,6 +32,8 @@ def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[n
     rng = np.random.default_rng([request.seed, 7])
     units = np.arange(len(groups)).astype(np.str_) if request.leaky else groups
     kinds = one_hot(labels)
+    if len(units):
+        check_groups(units, given, request)
     split = given.astype("<U5")
     open_ = np.flatnonzero(split == "")
     if (split == "test").any() and request.fold is not None:
@@ -57,6 +59,27 @@ def make_splits(labels: NDArray[Any], groups: NDArray[np.str_], given: NDArray[n
         split[pool[parts == 1]] = "val"
     names = (*SPLITS, EXTRA) if (split == EXTRA).any() else SPLITS
     return {name: np.flatnonzero(split == name).astype(np.int64) for name in names}
+
+
+def check_groups(groups: NDArray[np.str_], given: NDArray[np.str_], request: Request) -> None:
+    """Refuse folds or splits that are more than the groups they are made of: one of them would hold no image."""
+    has_test, has_val = ((given == name).any() for name in ("test", "val"))
+    pool = (given == "") | (given == "train")
+    num = len(np.unique(groups[pool]))
+    if request.fold is not None and not has_test and num < request.folds:
+        raise InputError(
+            f"folds: {request.folds} of data set {request.name} are more than its {num} groups (patients, series), and "
+            "a group lies in one fold: lower data.folds, or add images of others"
+        )
+    made_test = not has_test and (request.fold is not None or request.test_fraction > 0)
+    made_val = not has_val and request.val_fraction > 0
+    if num < 1 + made_test + made_val:
+        wanted = ["train", *(["val"] if made_val else []), *(["test"] if made_test else [])]
+        raise InputError(
+            f"split {wanted[num]!r} of data set {request.name} holds no image: {', '.join(wanted)} are made of "
+            f"{num} {'group' if num == 1 else 'groups'} of its images, and a group lies in one split; add images of "
+            "other groups (patients, series)"
+        )
 
 
 def assign_groups(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +55,45 @@ def load_weights(net: nn.Module, path: Path, *, fresh_head: bool = True) -> tupl
     Any other tensor that is missing, surplus or of another shape is an error that names it. `fresh_head=False` refuses
     a classifier for another number of classes too: for a network that is used as it is.
     """
+    fitted = fitted_weights(net, path, fresh_head=fresh_head)
+    if fitted.fresh:
+        logger.warning(
+            "%s has a classifier of %d classes, this network %d: it starts fresh (%s)",
+            path, fitted.num_classes, len(fitted.state[fitted.fresh[0]]), ", ".join(fitted.fresh),
+        )  # fmt: skip
+    nn.Module.load_state_dict(net, fitted.state)
+    return fitted.fresh
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The tensors of a file as a network takes them; `fresh` are the network's own, where the file's classes differ."""
+
+    state: dict[str, Tensor]
+    fresh: tuple[str, ...]
+    num_classes: int  # of the file's classifier, where it is left out; else 0
+
+
+def fitted_weights(net: nn.Module, path: Path, *, fresh_head: bool = True) -> Fitted:
+    """Read a file for `load_weights`, with its errors: nothing is loaded yet."""
     state = _in_timms_form(net, _in_current_names(net, read_weights(path)), path)
     own = net.state_dict()
     first = first_conv_name(net) + ".weight"
     if first in state and first in own:
         state[first] = _for_channels(state[first], own[first])
     fresh = _other_classes(net, own, state)
-    if fresh:
-        theirs, ours = len(state[fresh[0]]), len(own[fresh[0]])
-        if not fresh_head:
-            raise InputError(
-                f"{path} has a classifier of {theirs} classes, these images have {ours}: with epochs: 0 it would stay "
-                "random; train it (epochs of at least 1), or give weights trained on these classes"
-            )
-        logger.warning(
-            "%s has a classifier of %d classes, this network %d: it starts fresh (%s)",
-            path, theirs, ours, ", ".join(fresh),
-        )  # fmt: skip
-        state |= {name: own[name] for name in fresh}
+    theirs = len(state[fresh[0]]) if fresh else 0
+    if fresh and not fresh_head:
+        ours = len(own[fresh[0]])
+        raise InputError(
+            f"{path} has a classifier of {theirs} classes, these images have {ours}: with epochs: 0 it would stay "
+            "random; train it (epochs of at least 1), or give weights trained on these classes"
+        )
+    state |= {name: own[name] for name in fresh}
     # Files older than the counter lack it, and nothing that is evaluated reads it.
     state |= {name: own[name] for name in own.keys() - state.keys() if name.endswith("num_batches_tracked")}
     _refuse_misfit(net, state, str(path), "check the network's name, size and options")
-    nn.Module.load_state_dict(net, state)
-    return fresh
+    return Fitted(state, fresh, theirs)
 
 
 def load_exactly(net: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

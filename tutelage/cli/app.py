@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
-from tutelage.records import InfeasibleBudgetError, InputError, UnsteadyDeviceError
+from tutelage.records import FaultsError, InfeasibleBudgetError, InputError, UnsteadyDeviceError
 
 from .registry_help import RegistryCommand
 from .verbs import bench, bundle, data, device, distill, doctor, explain, quantize, run, search
@@ -60,7 +60,12 @@ def main() -> None:
         _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False, prog_name="tutelage")
     except tuple(codes) as error:
-        _exit_with(str(error), codes[type(error)])
+        # One line a fault; a subclass (a library that is not there, a plug-in) has the code of its kind.
+        code = next(code for kind, code in codes.items() if isinstance(error, kind))
+        *others, last = error.lines if isinstance(error, FaultsError) else (str(error),)
+        for line in others:
+            _say(line)
+        _exit_with(last, code)
     except _USAGE_ERROR as error:
         _tell_usage(error)
     except OSError as error:  # a disk that is full, a file that may not be read or written
@@ -82,8 +87,12 @@ def main() -> None:
 
 
 def _exit_with(text: str, code: int) -> NoReturn:
-    print("tutelage: " + " ".join(text.splitlines()), file=sys.stderr)
+    _say(text)
     sys.exit(code)
+
+
+def _say(text: str) -> None:
+    print("tutelage: " + " ".join(text.splitlines()), file=sys.stderr)
 
 
 def _tell_usage(error: Exception) -> NoReturn:

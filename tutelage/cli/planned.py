@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
 
 from tutelage.pipeline.keys.plan import NEW, Plan, Planned
+from tutelage.pipeline.run import Rehearsal
 
 MAX_LINES = 12  # of stages that are done again; more of them are counted
 
@@ -15,6 +17,22 @@ def print_plan(plan: Plan) -> None:
     """Print a plan on standard error."""
     for line in plan_lines(plan):
         print(line, file=sys.stderr)
+
+
+def print_rehearsal(rehearsal: Rehearsal, as_json: bool) -> None:
+    """Print what a run would do, on standard output: lines, or the stages with what each is reused or computed for."""
+    plan = rehearsal.plan
+    if as_json:
+        stages = [
+            {"stage": one.stage, "title": one.title, "key": one.key, "reason": one.reason}
+            for one in (*plan.reused, *plan.computed)
+        ] if plan is not None else []  # fmt: skip
+        print(json.dumps({"measured_first": rehearsal.unmeasured, "stages": stages}))
+        return
+    if plan is None:
+        print(f"measured first: {', '.join(rehearsal.unmeasured)}; the plan of the stages depends on it")
+        return
+    print("\n".join(plan_lines(plan)))
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.distill.data.augmentations import AUGMENTATIONS
+from tutelage.distill.data.dataset import Listing, Request
 from tutelage.distill.data.loader import Loader, tensors
-from tutelage.distill.data.registry import DATASETS, Dataset, load_dataset
+from tutelage.distill.data.registry import DATASETS, Dataset, complete, open_images, request_for
 from tutelage.distill.training.train import TrainSchedule
 from tutelage.files import sha256_of
 from tutelage.progress import Report
@@ -171,11 +172,25 @@ def derived_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:4], "big")
 
 
-def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Context:
-    """Load the recipe's images and set the threads that torch may use in this process."""
+def open_context(
+    recipe: Recipe, workspace: Workspace, report: Report, threads: int, found: Listing | Dataset | None = None
+) -> Context:
+    """Load the recipe's images and set the threads that torch may use in this process.
+
+    found: what `open_images` gave for the recipe before.
+    """
     torch.set_num_threads(threads)
+    request = images_request(recipe, workspace, threads)
+    dataset = complete(open_images(request) if found is None else found, request)
+    # A batch is prepared in a fraction of the time that a network takes for it: the cores belong to the network.
+    workers = min(threads - 1, MAX_WORKERS) if recipe.data.workers is None else recipe.data.workers
+    return Context(recipe, workspace.for_recipe(recipe.name), dataset, report, threads, workers)
+
+
+def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Request:
+    """Say which images a recipe reads, decoded into the workspace's cache."""
     data = recipe.data
-    dataset = load_dataset(
+    return request_for(
         data.dataset,
         path=data.path,
         size=data.size,
@@ -192,9 +207,6 @@ def open_context(recipe: Recipe, workspace: Workspace, report: Report, threads: 
         workers=max(1, threads if data.workers is None else data.workers),
         options=dict(data.options),
     )
-    # A batch is prepared in a fraction of the time that a network takes for it: the cores belong to the network.
-    workers = min(threads - 1, MAX_WORKERS) if data.workers is None else data.workers
-    return Context(recipe, workspace.for_recipe(recipe.name), dataset, report, threads, workers)
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:
@@ -206,19 +218,12 @@ def schedule_of(section: TrainSection) -> TrainSchedule:
     return TrainSchedule(**{name: getattr(section, name) for name in names})
 
 
-def check_weights(recipe: Recipe) -> None:
-    """Refuse, before anything is trained, a recipe whose files of weights are not there."""
-    sections = (*recipe.teachers, *recipe.students, *(() if recipe.students else (recipe.supernet,)))
-    for section in sections:
-        if section.weights is not None:
-            check_file(section.weights)
-
-
-def check_file(path: Path) -> None:
-    """Raise InputError where a file of weights that a recipe names is absent or a folder."""
+def check_file(path: Path) -> Path:
+    """Give a file of weights that a recipe names. Raises InputError where it is absent or a folder."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
         raise InputError(f"the file of weights {str(path)!r} {what}: correct `weights` in the recipe or the option")
+    return path
 
 
 def weights_input(path: Path | None) -> FileInput | None:

@@ -77,32 +77,45 @@ def open_device(
     precision: of the networks that a new profile's latency model is made of; at int8 they are quantized.
     sibling: another profile of the same device, which says where it is.
     """
-    known = known_profile(section.name, workspace.path)
+    known = known_device(workspace.path, section, space)
     if known is not None:
-        profile, folder = known
-        _check_same(section, profile)
-    elif sibling is not None and not sibling.reachable:
+        return known
+    if sibling is not None and not sibling.reachable:
         raise InputError(
             f"device {sibling.name} cannot be reached from here, so {section.name} cannot be measured: import it "
             f"by `tutelage device add {section.name} --precision {precision} --from-measurements FILE`"
         )
-    else:
-        folder = workspace.path / "devices"
-        request = DeviceRequest(
-            section.name,
-            section.runtime,
-            space,
-            num_classes,
-            channels,
-            threads=section.threads,
-            batch=section.batch,
-            precision=precision,
-            minutes=section.minutes,
-            tolerance=tolerance,
-            ssh=sibling.host if sibling is not None and sibling.host != "local" else "",
-            command=sibling.command if sibling is not None else "",
-        )
-        profile = measure_device(workspace, report, request)
+    request = DeviceRequest(
+        section.name,
+        section.runtime,
+        space,
+        num_classes,
+        channels,
+        threads=section.threads,
+        batch=section.batch,
+        precision=precision,
+        minutes=section.minutes,
+        tolerance=tolerance,
+        ssh=sibling.host if sibling is not None and sibling.host != "local" else "",
+        command=sibling.command if sibling is not None else "",
+    )
+    return _predicting(section, measure_device(workspace, report, request), workspace.path / "devices", space)
+
+
+def known_device(workspace: Path, section: DeviceSection, space: Space) -> Device | None:
+    """Open a device whose profile is there, with its latency model and budget; None for one that is not measured yet.
+
+    Raises InputError for a profile of another device than the recipe's, or without a latency model of `space`.
+    """
+    known = known_profile(section.name, workspace)
+    if known is None:
+        return None
+    _check_same(section, known[0])
+    return _predicting(section, *known, space)
+
+
+def _predicting(section: DeviceSection, profile: DeviceProfile, folder: Path, space: Space) -> Device:
+    """Give a device with the latency model and the budget that a search needs."""
     if not profile.latency_model:
         raise InputError(
             f"device {section.name} was measured without a latency model, which a search needs: `tutelage device "
@@ -119,35 +132,39 @@ def open_device(
     return Device(profile, folder, model, budget_ms(section, model, space), section.risk)
 
 
-def check_rows(workspace: Workspace, sections: Sequence[DeviceSection]) -> None:
-    """Refuse, before anything is trained, devices that a run makes no files for."""
-    for section in sections:
-        known = known_profile(section.name, workspace.path)
-        runtime = find_runtime(known[0].runtime if known else section.runtime)
-        if not runtime.files_rows:
-            filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
-            raise InputError(
-                f"device {section.name} runs {runtime.name}: a run files rows of {filing} only; "
-                "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
-            )
-        if runtime.one_image and section.batch > 1:
-            raise InputError(
-                f"device {section.name} runs {runtime.name} at batch {section.batch}: a run makes its files for one "
-                "image; set batch: 1, or use onnxruntime or openvino"
-            )
+def check_rows(workspace: Path, section: DeviceSection) -> None:
+    """Refuse a device that a run makes no files for."""
+    known = known_profile(section.name, workspace)
+    runtime = find_runtime(known[0].runtime if known else section.runtime)
+    if not runtime.files_rows:
+        filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
+        raise InputError(
+            f"device {section.name} runs {runtime.name}: a run files rows of {filing} only; "
+            "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
+        )
+    if runtime.one_image and section.batch > 1:
+        raise InputError(
+            f"device {section.name} runs {runtime.name} at batch {section.batch}: a run makes its files for one "
+            "image; set batch: 1, or use onnxruntime or openvino"
+        )
 
 
-def name_device(workspace: Workspace, section: DeviceSection) -> Device:
-    """Open a device that rows are measured on: a new one is only written down.
+def check_runtime(workspace: Path, section: DeviceSection) -> None:
+    """Refuse a device of this machine whose runtime is unknown or not installed."""
+    known = known_profile(section.name, workspace)
+    profile = known[0] if known else None
+    if profile is None or profile.local:
+        find_runtime(profile.runtime if profile else section.runtime).check(profile.precision if profile else "fp32")
+
+
+def name_device(workspace: Workspace, section: DeviceSection, *, write: bool = True) -> Device:
+    """Open a device that rows are measured on: a new one is only written down, and not even that unless `write`.
 
     Nothing is predicted for it, unless it cannot be reached: then its latency model says what it covers.
     """
-    if section.max_latency is not None:
-        raise InputError(f"device {section.name}: max_latency bounds a search, and this recipe names its students")
-    known = known_profile(section.name, workspace.path)
+    known = named_profile(workspace.path, section)
     if known is not None:
         profile, folder = known
-        _check_same(section, profile)
         return Device(profile, folder, None if profile.reachable else load_latency_model(profile, folder))
     runtime = find_runtime(section.runtime)
     runtime.check("fp32")
@@ -161,8 +178,19 @@ def name_device(workspace: Workspace, section: DeviceSection) -> Device:
         cpu_model=processor(),
         created=utc_now(),
     )
-    write_profile(profile, folder)
+    if write:
+        write_profile(profile, folder)
     return Device(profile, folder, None)
+
+
+def named_profile(workspace: Path, section: DeviceSection) -> tuple[DeviceProfile, Path] | None:
+    """Give the profile of a device that rows are measured on and its folder; None for a device that has none yet."""
+    if section.max_latency is not None:
+        raise InputError(f"device {section.name}: max_latency bounds a search, and this recipe names its students")
+    known = known_profile(section.name, workspace)
+    if known is not None:
+        _check_same(section, known[0])
+    return known
 
 
 def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:

@@ -41,6 +41,7 @@ from .context import Context, Opened, derived_seed
 from .device import Device, open_device
 from .recipe import Recipe
 from .runtime_files import answers, runtime_file
+from .sections import DeviceSection
 
 log = logging.getLogger(__name__)
 
@@ -88,21 +89,12 @@ def weighed_devices(ctx: Context, space: Space, devices: Sequence[Device]) -> tu
     sections = {section.name: section for section in ctx.recipe.devices}
     wanted = {(one.device, one.int8) for one in read_objectives(ctx.recipe) if one.device}
     for device in devices:
+        check_weighed(ctx.recipe, sections[device.name])
         if (device.name, False) in wanted:
             opened.append(device)
-        elif device.max_latency_ms is not None and (device.name, True) not in wanted:
-            raise InputError(
-                f"device {device.name} has max_latency {sections[device.name].max_latency}, and search.objectives name "
-                f"no latency on it: add {LATENCY}{device.name}, or leave the budget out"
-            )
         if (device.name, True) not in wanted:
             continue
-        if device.profile.runtime not in int8_block_runtimes():
-            raise InputError(
-                f"{LATENCY}{device.name}:{INT8}: subnets are quantized for {', '.join(int8_block_runtimes())} "
-                f"while they are searched, not for {device.profile.runtime}: name another device"
-            )
-        section = sections[device.name].model_copy(update={"name": f"{device.name}-{INT8}"})
+        section = int8_section(sections[device.name])
         tolerance = ctx.recipe.measure.tolerance
         int8 = open_device(
             ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report,
@@ -121,6 +113,33 @@ def weighed_devices(ctx: Context, space: Space, devices: Sequence[Device]) -> tu
             )
         opened.append(int8)
     return tuple(opened)
+
+
+def check_weighed(recipe: Recipe, section: DeviceSection) -> None:
+    """Refuse a budget on a device whose latency no objective names, and a latency at int8 that is not measured."""
+    wanted = {one.int8 for one in read_objectives(recipe) if one.device == section.name}
+    if section.max_latency is not None and not wanted:
+        raise InputError(
+            f"device {section.name} has max_latency {section.max_latency}, and search.objectives name no latency on "
+            f"it: add {LATENCY}{section.name}, or leave the budget out"
+        )
+    if True in wanted and section.runtime not in int8_block_runtimes():
+        raise InputError(
+            f"{LATENCY}{section.name}:{INT8}: subnets are quantized for {', '.join(int8_block_runtimes())} "
+            f"while they are searched, not for {section.runtime}: name another device"
+        )
+
+
+def weighed_sections(recipe: Recipe) -> list[DeviceSection]:
+    """List the devices whose latency is weighed, those at int8 by the names of their own profiles."""
+    wanted = {(one.device, one.int8) for one in read_objectives(recipe) if one.device}
+    plain = [section for section in recipe.devices if (section.name, False) in wanted]
+    return plain + [int8_section(section) for section in recipe.devices if (section.name, True) in wanted]
+
+
+def int8_section(section: DeviceSection) -> DeviceSection:
+    """Name the device at int8: its profile is another one."""
+    return section.model_copy(update={"name": f"{section.name}-{INT8}"})
 
 
 def latency_name(device: Device) -> str:

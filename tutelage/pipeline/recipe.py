@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from tutelage.records import InputError
+from tutelage.records import FaultsError, InputError
 
 from .changes import one_line, set_text, set_value, typed_yaml, with_current_keys
 from .sections import (
@@ -100,6 +100,14 @@ class Recipe(Section):
         return value
 
 
+class RecipeFaultsError(FaultsError):
+    """A recipe whose values cannot be used: `rest` is the recipe without the sections `unread`, in which they stand."""
+
+    def __init__(self, lines: Sequence[str], rest: Recipe, unread: Sequence[str]) -> None:
+        super().__init__(lines)
+        self.rest, self.unread = rest, tuple(unread)
+
+
 def built_in_recipes() -> dict[str, str]:
     """Name the recipes that come with the package, with their titles."""
     folder = resources.files("tutelage.recipes")
@@ -124,12 +132,13 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         data = with_current_keys(data)
     except ValueError as error:
         raise InputError(f"{origin}: {error}") from None
+    lines = []
     for change in changes:
-        set_text(data, Recipe, change)
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {explain_validation(error, Recipe, data)}") from None
+        try:
+            set_text(data, Recipe, change)
+        except InputError as error:
+            lines.append(str(error))
+    return _validated(data, origin, lines)
 
 
 def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
@@ -151,15 +160,33 @@ def with_options(recipe: Recipe, options: Mapping[str, object], devices: Sequenc
             set_value(data, Recipe, key, value)
     if devices:
         data["devices"] = [device.model_dump(mode="json") for device in devices]
+    return _validated(data, "options")
+
+
+def _validated(data: dict[str, Any], origin: str, lines: Sequence[str] = ()) -> Recipe:
+    """Make a recipe of values. Raises every field that is wrong, after `lines`, with what else can be read."""
+    found: list[Any] = []
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"options: {explain_validation(error, Recipe, data)}") from None
+        found = list(error.errors())
+    if not found and not lines:
+        return recipe
+    said = [*lines, *(f"{origin}: {_explained(one, Recipe)}" for one in found)]
+    unread = sorted({str(one["loc"][0]) for one in found if one["loc"]})
+    rest = {"name": "unnamed"} | {key: value for key, value in data.items() if key not in unread}
+    try:
+        raise RecipeFaultsError(said, Recipe.model_validate(rest), unread)
+    except ValidationError:  # sections that do not go together
+        raise FaultsError(said) from None
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel], data: Any) -> str:
     """Say in one line what the first wrong field is and held, and for an unknown key which known one is nearest."""
-    first = error.errors()[0]
+    return _explained(error.errors()[0], model)
+
+
+def _explained(first: Any, model: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, first["loc"][:-1]))

@@ -13,21 +13,21 @@ from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
 from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.measure import measure_all
-from tutelage.pipeline.stages.pruned import check_pruned, train_pruned
+from tutelage.pipeline.stages.pruned import train_pruned
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
 from tutelage.pipeline.stages.qat import compress_all
-from tutelage.pipeline.stages.search import Found, check_budget, check_counted, search_winners
-from tutelage.pipeline.stages.students import check_training, train_baselines, train_named_students, train_winners
+from tutelage.pipeline.stages.search import Found, check_budget, search_winners
+from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
-from tutelage.search.spaces.space import find_space
 
-from .context import Context, check_weights, open_context
-from .device import Device, check_rows, name_device, open_device
+from .context import Context
+from .device import Device, known_device, name_device, open_device
 from .keys.plan import Plan, plan
-from .objectives import read_objectives, weighed_devices
+from .objectives import weighed_devices, weighed_sections
+from .preflight import open_checked
 from .recipe import Recipe
 from .workspace import Workspace
 
@@ -62,16 +62,11 @@ def run(
     A recipe that names its students has no supernet and no search: `None` stands for them. `announce` is given the
     plan of the run before anything is trained.
     """
-    if not recipe.devices:
-        raise InputError(
-            f"recipe {recipe.name} has no device, and a run measures on one: add e.g. --set devices.0.name=host-ort, "
-            "or stop before with `tutelage distill`"
-        )
-    check_rows(workspace, recipe.devices)
     with workspace.locked():
+        ctx = open_checked(recipe, workspace, report, threads, "run")
         # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(Store(workspace.store))
-        prepared = _prepare(recipe, workspace, report, threads, scoring.begin, announce)
+        prepared = _prepare(ctx, scoring.begin, announce)
         ctx = replace(prepared.ctx, trained=scoring.trained)
         prepared = replace(prepared, ctx=ctx)
         students = _distill(prepared)
@@ -81,41 +76,55 @@ def run(
         return searched, scoring.finish(searched.found if searched else None)
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would do: its plan, or the devices that it would measure first, on which the plan depends."""
+
+    plan: Plan | None
+    unmeasured: tuple[str, ...] = ()
+
+
+def rehearse(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Rehearsal:
+    """Check a recipe as `run` does and plan its stages; nothing is trained, measured or filed."""
+    with workspace.locked():
+        ctx = open_checked(recipe, workspace, report, threads, "run")
+        if recipe.students:
+            named = tuple(name_device(ctx.workspace, section, write=False) for section in recipe.devices)
+            return Rehearsal(plan(ctx, named))
+        space = space_of(ctx)
+        sections = {one.name: one for one in (*recipe.devices, *weighed_sections(recipe))}
+        known = {name: known_device(workspace.path, section, space) for name, section in sections.items()}
+        if unmeasured := tuple(name for name, device in known.items() if device is None):
+            return Rehearsal(None, unmeasured)
+        devices = tuple(device for device in map(known.get, (one.name for one in recipe.devices)) if device)
+        return Rehearsal(plan(ctx, devices, weighed_devices(ctx, space, devices)))
+
+
 def search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
     """Run a recipe up to its search; what a workspace already holds is not done again."""
     if recipe.students:
         names = ", ".join(student.name for student in recipe.students)
         raise InputError(f"recipe {recipe.name} names its students ({names}) and searches nothing: `tutelage run` it")
     with workspace.locked():
-        return _search(recipe, workspace, report, threads)
+        return _search(open_checked(recipe, workspace, report, threads, "search"))
 
 
 def distill(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> list[Student]:
     """Run a recipe up to its trained students; the test split is not used."""
     with workspace.locked():
-        return _distill(_prepare(recipe, workspace, report, threads))
+        return _distill(_prepare(open_checked(recipe, workspace, report, threads, "distill")))
 
 
 def _nothing(_: Prepared) -> None:
     """Do nothing when the teachers are trained: a search files no rows."""
 
 
-def _prepare(
-    recipe: Recipe,
-    workspace: Workspace,
-    report: Report,
-    threads: int,
-    begin: Begin = _nothing,
-    announce: Announce | None = None,
-) -> Prepared:
-    """Open images and devices, train the teachers, pass them to `begin`, and search where the recipe has a space."""
-    check_weights(recipe)
+def _prepare(ctx: Context, begin: Begin = _nothing, announce: Announce | None = None) -> Prepared:
+    """Open devices, train the teachers, pass them to `begin`, and search where the recipe has a space."""
+    recipe = ctx.recipe
     if not recipe.students:
-        return _search(recipe, workspace, report, threads, begin, announce)
-    ctx = open_context(recipe, workspace, report, threads)
-    check_training(ctx)
-    check_pruned(ctx)
-    devices = tuple(name_device(workspace, section) for section in recipe.devices)
+        return _search(ctx, begin, announce)
+    devices = tuple(name_device(ctx.workspace, section) for section in recipe.devices)
     if announce is not None:
         announce(plan(ctx, devices))
     prepared = Prepared(ctx, devices, tuple(train_teacher(ctx, section) for section in recipe.teachers))
@@ -123,30 +132,16 @@ def _prepare(
     return prepared
 
 
-def _search(
-    recipe: Recipe,
-    workspace: Workspace,
-    report: Report,
-    threads: int,
-    begin: Begin = _nothing,
-    announce: Announce | None = None,
-) -> Searched:
-    check_weights(recipe)
-    find_space(recipe.supernet.space)  # an unknown name fails before the images are read
-    read_objectives(recipe)  # and an invalid objective before a device is measured for it
-    ctx = open_context(recipe, workspace, report, threads)
-    space = space_of(ctx)
-    check_training(ctx)
-    check_counted(ctx, space)
-    check_pruned(ctx)
+def _search(ctx: Context, begin: Begin = _nothing, announce: Announce | None = None) -> Searched:
+    recipe, space = ctx.recipe, space_of(ctx)
     devices = tuple(
         open_device(
-            workspace, section, space, ctx.num_classes, ctx.channels, report, tolerance=recipe.measure.tolerance
+            ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report, tolerance=recipe.measure.tolerance
         )
         for section in recipe.devices
     )
     weighed = weighed_devices(ctx, space, devices)
-    check_budget(ctx, space, weighed)
+    check_budget(ctx, space, weighed)  # known now of devices that were measured just now
     if announce is not None:
         announce(plan(ctx, devices, weighed))
     teachers = tuple(train_teacher(ctx, section) for section in recipe.teachers)

@@ -50,12 +50,14 @@ class Workspace:
     folders of earlier attempts stay, because rows of the leaderboard refer to the files in them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, unopened: bool = False) -> None:
+        """Open a workspace, which makes its folder; `unopened` only says where it is, to be looked into."""
         self.path = path.expanduser().absolute()
         self.attempt = 0
         self._held = _Lock(self.path / ".lock")
-        _open_folder(self.path)
-        _check_layout(self.path / "workspace.json")
+        if not unopened:
+            _open_folder(self.path)
+            _check_layout(self.path / "workspace.json")
 
     @property
     def store(self) -> str | Path:

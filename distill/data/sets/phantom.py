@@ -8,7 +8,7 @@ Every image has its own child seed, so image i of a set does not depend on the n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,29 +58,39 @@ def phantom(n: int, size: int, seed: int = 0, *, val_fraction: float = 0.15, tes
 
 def load_phantom(request: Request) -> Dataset:
     """Draw the set a request asks for: `limit` (or the option `n`) slices, else 3,000."""
+    planned = glance_phantom(request)
+    n, size = len(planned.labels), request.size
+    images = np.empty((n, size, size, 1), dtype=np.uint8)
+    masks = np.empty((n, size, size), dtype=np.uint8)
+    for index in range(n):
+        images[index, :, :, 0], masks[index], label = draw_slice(index, size, request.seed)
+        assert label == planned.labels[index], index
+    return replace(
+        planned, images=np.repeat(images, request.channels, axis=3) if request.channels > 1 else images, masks=masks
+    )
+
+
+def glance_phantom(request: Request) -> Dataset:
+    """Give the set a request asks for without drawing it: its images are an array of none, and it has no masks."""
     num_slices = request.option("n", DEFAULT_IMAGES)
     if request.limit is not None and "n" in request.options:
         raise InputError(f"limit is {request.limit} and option n is {num_slices!r}: both say how many slices, give one")
     if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1:
         raise InputError(f"option n is {num_slices!r}: give the number of slices to draw, 1 or more")
     n = int(request.limit if request.limit is not None else num_slices)
-    images = np.empty((n, request.size, request.size, 1), dtype=np.uint8)
-    masks = np.empty((n, request.size, request.size), dtype=np.uint8)
-    labels = np.empty(n, dtype=np.int64)
-    for index in range(n):
-        images[index, :, :, 0], masks[index], labels[index] = draw_slice(index, request.size, request.seed)
-    groups = np.array([f"patient{index // SLICES_PER_PATIENT:05d}" for index in range(n)], dtype=np.str_)
+    patients = np.arange(n, dtype=np.int64) // SLICES_PER_PATIENT
+    labels = patients % len(CLASSES)
+    groups = np.array([f"patient{patient:05d}" for patient in patients], dtype=np.str_)
     names = np.array([f"slice{index:06d}" for index in range(n)], dtype=np.str_)
     splits = make_splits(labels, groups, np.full(n, ""), request)
     column = split_column(splits, n)
     return Dataset(
         name="phantom",
-        images=np.repeat(images, request.channels, axis=3) if request.channels > 1 else images,
+        images=np.empty((0, request.size, request.size, request.channels), dtype=np.uint8),
         labels=labels,
         class_names=CLASSES,
         groups=groups,
         splits=splits,
-        masks=masks,
         leaky=request.leaky,
         manifest=manifest_hash(names, labels, groups, column, [f"{request.seed}x{request.size}"] * n),
         notes=("procedural chest-CT phantom: a stand-in for tests and demos, not for medical claims",),
@@ -252,6 +262,7 @@ PHANTOM = DatasetEntry(
     "phantom",
     "Procedural chest-CT slices of four classes with lesion masks: for demos and tests, no download.",
     load_arrays=load_phantom,
+    glance=glance_phantom,
     options={"n": f"slices to draw where no limit is given (default {DEFAULT_IMAGES})"},
     path="unused",
 )

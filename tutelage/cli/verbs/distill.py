@@ -30,9 +30,10 @@ def distill(
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
-    from tutelage.pipeline.recipe import load_recipe, with_options
+    from tutelage.pipeline.preflight import Goal, read_recipe
 
-    chosen = with_options(load_recipe(recipe, set_ or ()), {"distill.method": method})
+    goal: Goal = "arch" if arch else "distill"
+    chosen = read_recipe(recipe, set_ or (), workspace, goal, {"distill.method": method})
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():

@@ -27,9 +27,9 @@ def explain(
     """
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations.explain import explain_recipe
-    from tutelage.pipeline.recipe import load_recipe
+    from tutelage.pipeline.preflight import read_recipe
 
-    chosen = load_recipe(recipe, set_ or ())
+    chosen = read_recipe(recipe, set_ or (), workspace, "distill")
     check_folder(out, "--out")
     with terminal.run_setting(workspace) as setting:
         figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption
+from tutelage.records import InputError
 
 
 def run(
@@ -19,19 +20,29 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Do this recipe's stages again; what older rows refer to is kept.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check the recipe and print what would be reused and computed; train nothing."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe from images to the leaderboard; stopped, it goes on where it was.
 
-    Example: [bold]tutelage run demo[/]   or   [bold]tutelage run pneumoniamnist --set data.path=pneumoniamnist.npz[/]
+    Example: [bold]tutelage run demo --dry-run[/]   or   [bold]tutelage run pneumoniamnist --set data.path=NPZ[/]
     """
     from tutelage.cli import output as terminal
-    from tutelage.cli.planned import print_plan
+    from tutelage.cli.planned import print_plan, print_rehearsal
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
-    from tutelage.pipeline.recipe import load_recipe
+    from tutelage.pipeline.preflight import read_recipe
 
-    chosen = load_recipe(recipe, set_ or ())
+    if dry_run and fresh:
+        raise InputError("--fresh does the stages again and --dry-run does none: give one of them")
+    chosen = read_recipe(recipe, set_ or (), workspace, "run")
+    if dry_run:
+        with terminal.run_setting(workspace) as setting:
+            print_rehearsal(pipeline.rehearse(chosen, *setting), as_json)
+        return
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():

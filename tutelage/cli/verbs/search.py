@@ -55,7 +55,8 @@ def search(
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
-    from tutelage.pipeline.recipe import load_recipe, with_options
+    from tutelage.pipeline.preflight import read_recipe
+    from tutelage.pipeline.recipe import with_options
 
     options: dict[str, object] = {
         "search.max_macs": max_macs,
@@ -65,9 +66,9 @@ def search(
     options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
     options |= {"search.strategy": strategy}
     options |= {"seed": seed, "supernet.weights": supernet_weights}
-    base = load_recipe(recipe, set_ or ())
+    base = read_recipe(recipe, set_ or (), workspace, "search", options)
     devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
-    chosen = with_options(base, options, devices)
+    chosen = with_options(base, {}, devices)
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
         return

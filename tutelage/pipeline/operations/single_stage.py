@@ -22,10 +22,10 @@ from tutelage.bench.protocol.offline import measure_throughput
 from tutelage.bench.protocol.preprocess import time_preprocessing
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import find_runtime, read_shape
-from tutelage.pipeline.context import check_weights, open_context
+from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe
 from tutelage.pipeline.sections import DeviceSection
-from tutelage.pipeline.stages.students import check_training, choices
+from tutelage.pipeline.stages.students import choices
 from tutelage.pipeline.stages.train import train_student, train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
@@ -67,11 +67,9 @@ def named_devices(
 
 def distil_arch(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
     """Train one architecture, given as OFA's JSON, from fresh weights with the recipe's teachers and schedule."""
-    check_weights(recipe)
     arch = read_arch(path)
     with workspace.locked():
-        ctx = open_context(recipe, workspace, report, threads)
-        check_training(ctx)
+        ctx = open_checked(recipe, workspace, report, threads, "arch")
         teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
         return [

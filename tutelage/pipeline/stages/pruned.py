@@ -11,6 +11,7 @@ import torch
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.stage_inputs import ImagesInput, NetworkInput, StageInputs, promised, versions_of
+from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.sections import PrunedSection
 from tutelage.quant.prune.prune import Importance, macs, prune_to, require_pruner
 from tutelage.quant.prune.shapes import pruned_shapes
@@ -26,17 +27,19 @@ _TAYLOR_IMAGES = 64
 PRUNERS = {name: "nni" if name.startswith("nni-") else "torch-pruning" for name in get_args(Importance)}
 
 
-def check_pruned(ctx: Context) -> None:
-    """Refuse, before any training, a pruned student whose parent nobody trains or whose library is not installed."""
-    recipe = ctx.recipe
-    named = [section.title or section.name for section in recipe.students]
+def check_pruned(recipe: Recipe, section: PrunedSection) -> None:
+    """Refuse a pruned student whose parent nobody trains or whose library is not installed."""
+    named = [student.title or student.name for student in recipe.students]
     known = [*named, *recipe.baselines, *(() if recipe.students else (WINNERS,))]
-    for section in recipe.pruned:
-        if section.of not in known:
-            raise InputError(f"pruned.of = {section.of!r}: no such network is trained; known: {', '.join(known)}")
-        if section.importance == "taylor" and ctx.dataset.multi_label:
-            raise InputError("pruned.importance = 'taylor' needs one class an image, these images are multi-label")
-        require_pruner(section.importance)
+    if section.of not in known:
+        raise InputError(f"pruned.of = {section.of!r}: no such network is trained; known: {', '.join(known)}")
+    require_pruner(section.importance)
+
+
+def check_ranked(section: PrunedSection, multi_label: bool) -> None:
+    """Refuse an importance that these images do not give."""
+    if section.importance == "taylor" and multi_label:
+        raise InputError("pruned.importance = 'taylor' needs one class an image, these images are multi-label")
 
 
 def train_pruned(ctx: Context, trained: Sequence[Student], teachers: Sequence[Student]) -> list[Student]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,23 @@ def scheme_for(method: str, runtime: str, suffix: str) -> Scheme | None:
             f"quantize.method {method} makes {', '.join(scheme.formats)} files, {runtime} loads {suffix}: give {others}"
         )
     return scheme
+
+
+def check_method(section: QuantizeSection, runtimes: Sequence[str]) -> None:
+    """Refuse an int8 scheme that makes no file of any of these runtimes; one that makes some is left out for others."""
+    refused = []
+    for name in runtimes:
+        runtime = find_runtime(name)
+        if "int8" not in runtime.precisions:
+            continue
+        try:
+            scheme_for(section.method, name, ".xml" if name == "openvino" else runtime.suffixes[0])
+        except InputError as error:
+            refused.append(error)
+        else:
+            return
+    if refused:
+        raise refused[0]
 
 
 def calibration_images(here: Opened, side: int, number: int, seed: int) -> Floats:

@@ -103,11 +103,7 @@ def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
 
 
 def check_counted(ctx: Context, space: Space) -> None:
-    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them.
-
-    A strategy whose library is not installed is refused here too.
-    """
-    STRATEGIES.find(ctx.recipe.search.strategy).check()
+    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them."""
     unscored = (Objective("error", "min", _not_scored, cheap=False),)
     Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels).check_bounds()
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from tutelage.distill.losses.methods import check_distillation, find_loss
 from tutelage.distill.teachers.zoo import timm_name
 from tutelage.distill.training.schedule import TrainSchedule
 from tutelage.pipeline.context import Context, schedule_of, weights_input
+from tutelage.pipeline.sections import StudentSection, TrainSection
 from tutelage.records import Arch, InputError, Student
 from tutelage.search.spaces.presets import PRESETS, place
-from tutelage.search.spaces.space import SPACES
+from tutelage.search.spaces.space import SPACES, Space
 
 from .search import Winner
 from .supernet import Supernet
@@ -48,29 +50,48 @@ def train_named_students(ctx: Context, teachers: Sequence[Student]) -> list[Stud
     return trained
 
 
-def check_training(ctx: Context) -> None:
-    """Refuse, before any training, unknown networks and options without effect."""
+def training_checks(ctx: Context) -> Iterator[Callable[[], object]]:
+    """Give what refuses, before any training, unknown networks, schedules that cannot be and options without effect."""
     recipe = ctx.recipe
     names = [teacher.name for teacher in recipe.teachers]
     for name in names:
-        timm_name(name)
-    for name in () if recipe.students else recipe.supernet.teachers:
-        if name not in names:
-            known = ", ".join(names) or "none"
-            raise InputError(f"supernet.teachers: {name!r} is none of the recipe's teachers ({known})")
-    named_students(ctx)
-    for name in recipe.baselines:
-        if name not in PRESETS:
-            timm_name(name)
+        yield partial(timm_name, name)
+    if not recipe.students:
+        yield from (partial(_check_supernet_teacher, name, names) for name in recipe.supernet.teachers)
+    yield from (partial(named_student, ctx, section) for section in recipe.students)
+    yield from (partial(timm_name, name) for name in recipe.baselines if name not in PRESETS)
     for name, schedule in (*((teacher.name, teacher) for teacher in recipe.teachers), ("distill", recipe.distill)):
-        if schedule.epochs > 0:
-            schedule_of(schedule)  # what the training loop cannot do is refused here
-        too_short = (schedule.patience or math.inf) <= TrainSchedule.plateau_patience + 1
-        if schedule.decay == "plateau" and too_short:
-            log.warning(
-                "%s: patience %d ends a training before its plateau of %d epochs lowers the learning rate",
-                name, schedule.patience, TrainSchedule.plateau_patience,
-            )  # fmt: skip
+        yield partial(_check_schedule, name, schedule)
+    yield partial(_check_distillation, ctx)
+
+
+def check_training(ctx: Context) -> None:
+    """Raise the first of the `training_checks` that refuses."""
+    for check in training_checks(ctx):
+        check()
+
+
+def _check_supernet_teacher(name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise InputError(f"supernet.teachers: {name!r} is none of the recipe's teachers ({known})")
+
+
+def _check_schedule(name: str, schedule: TrainSection) -> None:
+    """Refuse what the training loop cannot do; warn of a patience that ends a training before its plateau acts."""
+    if schedule.epochs > 0:
+        schedule_of(schedule)
+    too_short = (schedule.patience or math.inf) <= TrainSchedule.plateau_patience + 1
+    if schedule.decay == "plateau" and too_short:
+        log.warning(
+            "%s: patience %d ends a training before its plateau of %d epochs lowers the learning rate",
+            name, schedule.patience, TrainSchedule.plateau_patience,
+        )  # fmt: skip
+
+
+def _check_distillation(ctx: Context) -> None:
+    """Refuse a method that these images or teachers do not allow."""
+    recipe = ctx.recipe
     if not recipe.teachers:
         find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
         return
@@ -87,10 +108,13 @@ def check_training(ctx: Context) -> None:
 
 def named_students(ctx: Context) -> list[Student]:
     """Give the records of the students that a recipe names; an unknown name is an error."""
-    named = [
-        (_named(ctx, section.name, section.options, section.arch), section.title) for section in ctx.recipe.students
-    ]
-    return [student.model_copy(update={"model": title or student.model}) for student, title in named]
+    return [named_student(ctx, section) for section in ctx.recipe.students]
+
+
+def named_student(ctx: Context, section: StudentSection) -> Student:
+    """Give the record of a student that the recipe names; an unknown name is an error."""
+    student = _named(ctx, section.name, section.options, section.arch)
+    return student.model_copy(update={"model": section.title or student.model})
 
 
 def _named(ctx: Context, name: str, options: dict[str, object], genes: Arch | None = None) -> Student:
@@ -120,7 +144,7 @@ def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[
                 student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
                 trained += train_seeds(ctx, student, None, choice)
                 continue
-            arch = preset_arch(ctx, supernet, name)
+            arch = preset_arch(supernet.space, name)
             student = Student(model=name, role="baseline", arch=arch)
             if arch.space == supernet.space.name:
                 trained += _from_supernet(ctx, supernet, student, choice)
@@ -137,14 +161,14 @@ def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ..
     return [(), *alone, *together]
 
 
-def preset_arch(ctx: Context, supernet: Supernet, name: str) -> Arch:
-    """Place a preset at the run's resolution and, where the searched space keeps stride 1 in the stem, that too."""
+def preset_arch(searched: Space, name: str) -> Arch:
+    """Place a preset at the largest resolution of the searched space, with a stem of stride 1 where that has one."""
     preset = PRESETS[name]
-    stem = "_stem1" if supernet.space.name.endswith("_stem1") else ""
+    stem = "_stem1" if searched.name.endswith("_stem1") else ""
     space = SPACES.get(f"{preset.space}{stem}")
     if space is None:
         raise InputError(f"baseline {name}: no space {preset.space}{stem}; leave it out of `baselines`")
-    side = max(supernet.space.resolutions)
+    side = max(searched.resolutions)
     return place(preset, space.with_resolutions((side,)), side)
 
 

@@ -223,8 +223,13 @@ def schedule_part(section: TrainSection) -> TrainSection:
 
 def _schedule(here: Opened, section: TrainSection) -> TrainSchedule:
     """Give the section's schedule, with class weights counted on the training split where it asks for them."""
-    schedule = schedule_of(section)
+    schedule, weights = schedule_of(section), class_weights(here, section)
+    return schedule if weights is None else replace(schedule, class_weights=weights)
+
+
+def class_weights(here: Opened, section: TrainSection) -> tuple[float, ...] | None:
+    """Count class weights on the training split; None where the section asks for none."""
     if section.class_weights == "none":
-        return schedule
+        return None
     labels = torch.from_numpy(here.dataset.labels[here.dataset.indices("train")])
-    return replace(schedule, class_weights=balanced_weights(labels, here.num_classes, here.dataset.multi_label))
+    return balanced_weights(labels, here.num_classes, here.dataset.multi_label)

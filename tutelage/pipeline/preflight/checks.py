@@ -1,0 +1,276 @@
+"""Refuse a recipe that cannot end before its first stage, with all of its faults: `open_checked`, `read_recipe`.
+
+Each check is the function by which a stage refuses the same thing later. Files are listed and not decoded; devices are
+looked up and not measured. What only decoded images show is checked when they are there, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tutelage.distill.data.assemble import outline
+from tutelage.distill.data.dataset import Dataset, Listing
+from tutelage.distill.data.registry import DATASETS, open_images
+from tutelage.distill.teachers.weights import fitted_weights
+from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline import networks
+from tutelage.pipeline.context import Context, check_file, images_request, open_context
+from tutelage.pipeline.device import Device, check_rows, check_runtime, known_device, named_profile
+from tutelage.pipeline.objectives import (
+    ERROR,
+    check_weighed,
+    int8_runtime,
+    int8_section,
+    read_objectives,
+    weighed_sections,
+)
+from tutelage.pipeline.recipe import Recipe, load_recipe, with_options
+from tutelage.pipeline.sections import SupernetSection, TrainSection
+from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
+from tutelage.pipeline.stages.quantization import check_method
+from tutelage.pipeline.stages.search import check_budget, check_counted
+from tutelage.pipeline.stages.students import named_student, preset_arch, training_checks
+from tutelage.pipeline.stages.supernet import space_of
+from tutelage.pipeline.stages.training import class_weights
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import Report, silent
+from tutelage.records import InputError, Student
+from tutelage.search.samplers.strategies import STRATEGIES
+from tutelage.search.spaces.presets import PRESETS
+from tutelage.search.spaces.space import Space
+from tutelage.search.supernet import build_supernet
+
+from .faults import Faults
+
+# What follows: the search; the students, too; one given architecture and no search; all, up to the leaderboard.
+Goal = Literal["search", "distill", "arch", "run"]
+
+# Of images that cannot be read: so many classes that no method lacks any.
+_CLASSES = 1000
+
+
+def read_recipe(
+    name_or_path: str,
+    changes: Sequence[str],
+    workspace: Path,
+    goal: Goal,
+    options: Mapping[str, object] | None = None,
+) -> Recipe:
+    """Read a recipe and apply `--set` changes and the options of a verb, all for a workspace.
+
+    Where a value or the workspace cannot be used, that is raised with all other faults of the recipe.
+    """
+    faults = Faults()
+    recipe = faults.read(load_recipe, name_or_path, changes)
+    recipe = faults.read(with_options, recipe, options or {})
+    if faults.check(Workspace, workspace) is None or faults.lines:
+        _look(faults, recipe, Workspace(workspace, unopened=True), goal)
+        faults.refuse()
+    return recipe
+
+
+def open_checked(recipe: Recipe, workspace: Workspace, report: Report, threads: int, goal: Goal) -> Context:
+    """Open the images of a recipe that can reach its goal; raise all that is wrong with one that cannot."""
+    faults = Faults()
+    found = _look(faults, recipe, workspace, goal)
+    faults.refuse()
+    ctx = open_context(recipe, workspace, report, threads, found)
+    _images(faults, ctx, goal)
+    faults.refuse()
+    return ctx
+
+
+def _look(faults: Faults, recipe: Recipe, workspace: Workspace, goal: Goal) -> Listing | Dataset | None:
+    """Run every check that needs no decoded image; give what was found of the data."""
+    found, ctx = _data(faults, recipe, workspace)
+    known = ctx is not None
+    if ctx is None:
+        shape = (0, recipe.data.size, recipe.data.size, recipe.data.channels)
+        names = tuple(map(str, range(_CLASSES)))
+        nothing = Dataset("", np.empty(shape, np.uint8), np.empty(0, np.int64), names, np.empty(0, np.str_), {})
+        ctx = Context(recipe, workspace, nothing, silent, 1)
+    _training(faults, ctx)
+    _networks(faults, ctx, goal, known)
+    if goal in ("search", "distill", "run"):
+        _devices(faults, ctx, goal, known)
+    if ctx.dataset.splits:
+        _images(faults, ctx, goal)
+    if goal == "run":
+        _rows(faults, recipe, workspace)
+    return found
+
+
+def _data(faults: Faults, recipe: Recipe, workspace: Workspace) -> tuple[Listing | Dataset | None, Context | None]:
+    """List or load the images; no context where that cannot be."""
+    if not faults.reads("data"):
+        return None, None
+    request = faults.check(images_request, recipe, workspace)
+    if request is None:
+        return None, None
+    glance, found = DATASETS.find(request.name).glance, None
+    if glance is not None:
+        seen = faults.check(glance, request)
+    else:
+        found = faults.check(open_images, request)
+        seen = None if found is None else faults.check(outline, found, request)
+    return found, None if seen is None else Context(recipe, workspace, seen, silent, 1)
+
+
+def _training(faults: Faults, ctx: Context) -> None:
+    """Check names, schedules, the method of distillation and what is pruned."""
+    if faults.reads("data", "teachers", "students", "baselines", "distill", "supernet"):
+        for check in training_checks(ctx):
+            faults.check(check)
+    if faults.reads("pruned", "students", "baselines"):
+        for section in ctx.recipe.pruned:
+            faults.check(check_pruned, ctx.recipe, section)
+            faults.check(check_ranked, section, ctx.dataset.multi_label)
+
+
+def _networks(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
+    """Check that files of weights are there and, where the images are `known`, that networks take these images."""
+    recipe = ctx.recipe
+    check = partial(_network, faults, ctx, known)
+    if faults.reads("teachers"):
+        for one in recipe.teachers:
+            teacher = Student(model=one.name, role="teacher", library_name=one.name, options=one.options)
+            check(teacher, one.weights, one.epochs > 0)
+    if goal != "arch" and faults.reads("students", "data"):
+        for section in recipe.students:
+            check(faults.check(named_student, ctx, section), section.weights, section.epochs != 0)
+    if goal == "run" and faults.reads("baselines"):
+        for name in recipe.baselines:
+            if name not in PRESETS:
+                check(Student(model=name, role="baseline", library_name=name))
+    if goal == "arch" or recipe.students or not faults.reads("supernet", "students", "data"):
+        return
+    weights, space = recipe.supernet.weights, faults.check(space_of, ctx)
+    if weights is not None and faults.check(check_file, weights) is not None and known and space is not None:
+        faults.check(build_supernet, space, ctx.num_classes, ctx.channels, weights=weights)
+    if goal == "run" and faults.reads("baselines") and space is not None:
+        for name in recipe.baselines:
+            if name in PRESETS:
+                faults.check(preset_arch, space, name)
+
+
+def _network(
+    faults: Faults,
+    ctx: Context,
+    known: bool,
+    student: Student | None,
+    weights: Path | None = None,
+    fresh_head: bool = True,
+) -> None:
+    there = weights is None or faults.check(check_file, weights) is not None
+    if known and there and student is not None:
+        faults.check(_fits, ctx, student, weights, fresh_head)
+
+
+def _fits(ctx: Context, student: Student, weights: Path | None, fresh_head: bool) -> None:
+    """Refuse a network that cannot be built for these images, or that its file of weights does not fit."""
+    if weights is not None:
+        fitted_weights(networks.build(ctx, student), weights, fresh_head=fresh_head)
+    elif student.arch is None:
+        options = json.dumps(student.options, sort_keys=True, default=str)
+        _build_once(student.library_name, options, ctx.num_classes, ctx.channels, ctx.size)
+
+
+@lru_cache(maxsize=64)
+def _build_once(name: str, options: str, num_classes: int, channels: int, size: int) -> None:
+    """Build a network once in a process for each kind of images; what it refuses is not kept."""
+    build_teacher(name, num_classes, channels, resolution=size, **json.loads(options))
+
+
+def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
+    """Check devices as far as they are known, and what a search is to weigh on them."""
+    recipe, workspace = ctx.recipe, ctx.workspace.path
+    if not faults.reads("devices"):
+        return
+    for section in recipe.devices:
+        faults.check(check_runtime, workspace, section)
+        if goal == "run":
+            faults.check(check_rows, workspace, section)
+        if recipe.students:
+            faults.check(named_profile, workspace, section)
+    if recipe.students or not faults.reads("students", "search", "supernet", "data"):
+        return
+    strategy = STRATEGIES.find(recipe.search.strategy)
+    faults.check(strategy.check)
+    space = faults.check(space_of, ctx)
+    opened = _known_devices(faults, recipe, workspace, space)
+    objectives = faults.check(read_objectives, recipe)
+    if objectives is None:
+        return
+    for section in recipe.devices:
+        faults.check(check_weighed, recipe, section)
+    if any(one.int8 and one.figure == ERROR for one in objectives):
+        faults.check(int8_runtime, recipe, ())
+    if not known or space is None:
+        return
+    faults.check(check_counted, ctx, space)
+    wanted = [section.name for section in weighed_sections(recipe)]
+    weighed = [opened[name] for name in wanted if name in opened]
+    if len(weighed) == len(wanted) and not faults.infeasible:
+        faults.check(check_budget, ctx, space, weighed)
+
+
+def _known_devices(faults: Faults, recipe: Recipe, workspace: Path, space: Space | None) -> dict[str, Device]:
+    """Open the devices that have a profile, those at int8 by their own names."""
+    found: dict[str, Device] = {}
+    for section in recipe.devices if space is not None else ():
+        for one in (section, int8_section(section)):
+            assert space is not None, "there are no devices without it"
+            device = faults.check(known_device, workspace, one, space)
+            if device is not None:
+                found[one.name] = device
+    return found
+
+
+def _images(faults: Faults, ctx: Context, goal: Goal) -> None:
+    """Check what splits decide: whole batches, and images of each class where classes are weighted."""
+    recipe = ctx.recipe
+    used = ("train", "val", "test") if goal == "run" else ("train", "val")
+    splits = {name: faults.check(ctx.dataset.indices, name) for name in used}
+    if splits["train"] is None:
+        return
+    num = len(splits["train"])
+    schedules: list[tuple[str, TrainSection | SupernetSection]] = [
+        (f"teachers.{teacher.name}", teacher) for teacher in recipe.teachers if teacher.epochs > 0
+    ]
+    if goal != "search" and faults.reads("distill"):
+        schedules.append(("distill", recipe.distill))
+    if goal != "arch" and not recipe.students and faults.reads("supernet"):
+        schedules.append(("supernet", recipe.supernet))
+    for name, schedule in schedules:
+        faults.check(_check_batch, name, schedule.batch_size, num)
+        if isinstance(schedule, TrainSection):
+            faults.check(class_weights, ctx, schedule)
+
+
+def _check_batch(name: str, batch_size: int, num_images: int) -> None:
+    if num_images < batch_size:
+        raise InputError(
+            f"{name}.batch_size is {batch_size}, and the train split holds {num_images} images, fewer than one batch: "
+            "lower it, or add images"
+        )
+
+
+def _rows(faults: Faults, recipe: Recipe, workspace: Workspace) -> None:
+    """Check what is measured and filed: a device, an int8 scheme for it, a leaderboard that can be written."""
+    if faults.reads("devices") and not recipe.devices:
+        faults.lines.append(
+            f"recipe {recipe.name} has no device, and a run measures on one: add e.g. --set devices.0.name=host-ort, "
+            "or stop before with `tutelage distill`"
+        )
+    if faults.reads("devices", "quantize"):
+        faults.check(check_method, recipe.quantize, [section.runtime for section in recipe.devices])
+    store = faults.check(lambda: workspace.store)
+    if store is not None and (isinstance(store, str) or store.is_file()):
+        faults.check(Store, store)
