@@ -61,7 +61,7 @@ LINES: list[tuple[str, str]] = [
     ("run demo --set data.dataset=folder --set data.path={t}/m.onnx -w {e}", "m.onnx"),
     ("run demo --set teachers.0.weights={t}/absent.pth -w {e}", "absent.pth"),
     ("run demo --set teachers.0.weights={t} -w {e}", "is a folder"),
-    ("run demo --set 'students=[{{{{name: resnet10t, weights: {t}/absent.pth}}}}]' --set devices.0.max_latency= -w {e}", "absent.pth"),
+    ("run {t}/student.yaml -w {e}", "absent.pth"),
     ("distill --set teachers.0.weights=/nowhere/1e3 -w {e}", "/nowhere/1e3"),
     ("explain --set teachers.0.weights=/nowhere/x -w {e}", "/nowhere/x"),
     # budgets, devices, spaces
@@ -222,6 +222,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "twice.yaml": "name: x\ndistill: {epochs: 3, epochs: 4}\n",
         "section.yaml": yaml.safe_dump({"name": "x", "data": ["a", "b"], "devices": [{"name": "d"}]}),
         "five.json": "5",
+        "student.yaml": "{name: x, devices: [{name: d}], students: [{name: resnet18, weights: absent.pth}]}",
         "odd-arch.json": '{"space": "ofa_mbv3_w1.0", "d": 5, "r": 64}',
         "rows.json": '[{"model": "m", "role": "student", "dataset": "d", "arch": 5}]',
     }
