@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tutelage.allocator import keep_freed_memory
 from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
 from tutelage.distill.losses.logits import hard_loss
 from tutelage.distill.teachers.weights import load_exactly
@@ -90,6 +91,7 @@ class _Run:
 
 # The global stream is seeded inside (dropout reads it) and put back after.
 @torch.random.fork_rng(devices=[])
+@keep_freed_memory()
 def train(
     model: nn.Module,
     loader: Batches,

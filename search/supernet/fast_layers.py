@@ -1,10 +1,10 @@
 """Layers that train faster on a CPU with the same weights, names and outputs (up to rounding).
 
 `use_fast_layers` swaps them into any network with depthwise convolutions, such as an extracted subnet; `depthwise` is
-the convolution itself. oneDNN has a depthwise kernel for weight gradients up to three columns wide; wider ones (5x5,
-7x7) use a grouped convolution that pads every channel to 16 and takes some 20 times as long. So the gradient is taken
-in strips of at most three columns; a strided convolution is first split by parity into convolutions of stride 1. The
-`ofa` package's hard-swish and hard-sigmoid, four passes each, become torch's one.
+the convolution itself. oneDNN has a depthwise kernel for weight gradients up to three columns wide and no larger than
+the map; others (5x5, 7x7, 3x3 on 2x2) use a grouped convolution that pads every channel to 16 and takes 20 to 100 times
+as long. So the gradient is taken in strips of at most three columns; a strided convolution is first split by parity
+into convolutions of stride 1. The `ofa` package's hard-swish and hard-sigmoid, four passes each, become torch's one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         kernel -= 2 * margin
     if kernel == 1:
         return x * weight.view(1, -1, 1, 1)
-    if kernel > STRIP and x.device.type == "cpu" and torch.is_grad_enabled():
+    if (kernel > STRIP or x.shape[-1] < kernel) and x.device.type == "cpu" and torch.is_grad_enabled():
         convolved: Tensor = _Depthwise.apply(x, weight, stride)
         return convolved
     return F.conv2d(x, weight, None, stride, kernel // 2, 1, x.shape[1])
@@ -65,7 +65,9 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor
     """Give the gradient (channels, 1, kernel, kernel) for outputs whose gradient is `grad` (n, channels, out, out)."""
     pad = kernel // 2
     if stride == 1:
-        return _strips(F.pad(x, (pad, pad, 0, 0)), grad, kernel, kernel, pad)
+        # oneDNN's kernel takes rows of padding only where the map itself has as many rows as the kernel.
+        rows = pad if x.shape[-2] < kernel else 0
+        return _strips(F.pad(x, (pad, pad, rows, rows)), grad, kernel, kernel, pad - rows)
     out = x.new_empty(x.shape[1], 1, kernel, kernel)
     padded = F.pad(x, (pad, pad + stride, pad, pad + stride))
     for row in range(stride):  # taps row, row + stride, ... see every stride-th pixel from `row` on
@@ -109,7 +111,7 @@ def use_fast_layers(net: nn.Module) -> nn.Module:
     from ofa.utils.pytorch_modules import Hsigmoid, Hswish
 
     for module in net.modules():
-        if type(module) is nn.Conv2d and _is_wide_depthwise(module):
+        if type(module) is nn.Conv2d and _is_same_depthwise(module):
             module.__class__ = FastDepthwise
         elif isinstance(module, Hswish):
             _become(module, nn.Hardswish)
@@ -127,11 +129,11 @@ def use_plain_layers(net: nn.Module) -> nn.Module:
     return net
 
 
-def _is_wide_depthwise(conv: nn.Conv2d) -> bool:
+def _is_same_depthwise(conv: nn.Conv2d) -> bool:
     kernel, stride = conv.kernel_size, conv.stride
     return (
         conv.groups == conv.in_channels == conv.out_channels
-        and kernel[0] == kernel[1] > STRIP
+        and kernel[0] == kernel[1] > 1
         and kernel[0] % 2 == 1
         and stride[0] == stride[1]
         and conv.padding == (kernel[0] // 2, kernel[1] // 2)

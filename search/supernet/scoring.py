@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.allocator import keep_freed_memory
 from tutelage.records import Arch, InputError
 
 from .elastic import set_active
@@ -78,6 +79,7 @@ def _joined(batches: Sequence[Tensor]) -> list[Tensor]:
     return joined
 
 
+@keep_freed_memory()
 def score_subnets(
     net: nn.Module,
     archs: Sequence[Arch],

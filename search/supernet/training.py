@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.allocator import keep_freed_memory
 from tutelage.records import Arch, InputError
 from tutelage.search.spaces.space import Space
 
@@ -99,6 +100,7 @@ class TrainLog:
     epochs: list[dict[str, float]] = field(default_factory=list)
 
 
+@keep_freed_memory()
 def train_supernet(
     net: nn.Module,
     space: Space,

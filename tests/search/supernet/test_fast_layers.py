@@ -46,9 +46,9 @@ def test_the_state_dict_and_its_names_stay() -> None:
     slow.load_state_dict(fast.state_dict())
 
 
-def test_only_wide_depthwise_convolutions_without_bias_are_swapped() -> None:
+def test_only_depthwise_convolutions_padded_to_same_without_bias_are_swapped() -> None:
     kept = [
-        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # fast already
+        nn.Conv2d(8, 8, 1, groups=8, bias=False),
         nn.Conv2d(8, 8, 5, padding=2, groups=8),  # a bias
         nn.Conv2d(8, 8, 5, padding=4, groups=8, dilation=2, bias=False),
         nn.Conv2d(8, 8, 5, padding=0, groups=8, bias=False),
@@ -56,10 +56,13 @@ def test_only_wide_depthwise_convolutions_without_bias_are_swapped() -> None:
         nn.Conv2d(8, 16, 5, padding=2, groups=8, bias=False),
         nn.Conv2d(8, 8, (5, 7), padding=(2, 3), groups=8, bias=False),
     ]
-    swapped = nn.Conv2d(8, 8, 7, padding=3, stride=2, groups=8, bias=False)
-    use_fast_layers(nn.Sequential(*kept, swapped))
+    swapped = [
+        nn.Conv2d(8, 8, 7, padding=3, stride=2, groups=8, bias=False),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # slow where it meets a map of 2x2
+    ]
+    use_fast_layers(nn.Sequential(*kept, *swapped))
     assert [type(module) for module in kept] == [nn.Conv2d] * len(kept)
-    assert isinstance(swapped, FastDepthwise)
+    assert [type(module) for module in swapped] == [FastDepthwise] * 2
 
 
 def test_a_network_without_such_layers_is_left_alone() -> None:

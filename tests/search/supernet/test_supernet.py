@@ -17,6 +17,7 @@ from tutelage.search.supernet import (
     build_block,
     build_supernet,
     extract,
+    fast_layers,
     forward_subnet,
     recalibrate_bn,
     set_active,
@@ -120,7 +121,8 @@ def test_running_statistics_move_only_where_they_are_tracked(name):
 
 
 @pytest.mark.parametrize(
-    ("side", "kernel", "stride"), [(14, 7, 1), (9, 5, 1), (4, 7, 1), (15, 7, 2), (14, 5, 2), (4, 5, 2)]
+    ("side", "kernel", "stride"),
+    [(14, 7, 1), (9, 5, 1), (4, 7, 1), (2, 3, 1), (15, 7, 2), (14, 5, 2), (4, 5, 2), (2, 3, 2)],
 )
 def test_the_depthwise_weight_gradient_is_that_of_the_convolution(side, kernel, stride):
     x, weight = _images(16, 3, side).double(), _images(16, 1, kernel)[0][:, None].double().requires_grad_()
@@ -128,6 +130,30 @@ def test_the_depthwise_weight_gradient_is_that_of_the_convolution(side, kernel, 
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected,) = torch.autograd.grad(y, weight, grad)
     torch.testing.assert_close(weight_gradient(x, grad, kernel, stride), expected)
+
+
+@pytest.mark.parametrize("side", [2, 3, 4, 6])
+def test_a_weight_gradient_never_asks_for_a_kernel_larger_than_the_map(monkeypatch, side):
+    """oneDNN computes those by a grouped convolution, a hundred times as long: 3x3 on 2x2, 7x7 on 4x4."""
+    shapes = []
+    plain = fast_layers._convolution_backward
+
+    def recorded(grad, x, weight, stride, padding, wanted):
+        if wanted[1]:
+            shapes.append((x.shape[-2:], weight.shape[-2:]))
+        return plain(grad, x, weight, stride, padding, wanted)
+
+    monkeypatch.setattr(fast_layers, "_convolution_backward", recorded)
+    for kernel in (3, 5, 7):
+        for stride in (1, 2):
+            weight = torch.ones(2, 1, kernel, kernel, requires_grad=True)
+            if kernel > 3 or side < kernel:
+                fast_layers.depthwise(_images(2, 2, side), weight, stride).sum().backward()
+                assert weight.grad is not None
+    assert shapes
+    for x, weight in shapes:
+        assert x[0] >= weight[0]
+        assert x[1] >= weight[1]
 
 
 def test_building_from_scratch_is_counted_seeded_and_leaves_the_global_generator_alone():
