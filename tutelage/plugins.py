@@ -30,6 +30,7 @@ GROUPS = (
     "schemes",
     "columns",
     "augmentations",
+    "weights",
 )
 
 

@@ -178,6 +178,18 @@ class Pruned(Record):
     shapes: dict[str, tuple[int, ...]]  # tensors of the state dict that are smaller than in the whole network
 
 
+class Normalisation(Record):
+    """How a network takes its images: pixels in 0..1, minus `mean`, over `std`, one value a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def values(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Give both, the mean first."""
+        return self.mean, self.std
+
+
 class Student(Record):
     """One trained network: its architecture, its teachers, and the file that holds its weights."""
 
@@ -186,6 +198,7 @@ class Student(Record):
     arch: Arch | None = None  # None for a network that is not of a space (a teacher, a timm baseline)
     library_name: str = ""  # its name in timm, where `arch` is None
     options: dict[str, Any] = Field(default_factory=dict)  # passed to the library when it is built again
+    normalisation: Normalisation | None = None  # of its own, as its pretrained weights want it; None: the run's
     pruned: Pruned | None = None  # where channels were pruned: `arch` or `library_name` is the unpruned network's
     teacher: str = ""  # empty: trained on hard labels only
     recipe: str = ""
@@ -198,9 +211,9 @@ class Student(Record):
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Leave `pruned` out where nothing was: whole networks keep the ids that they had before there was pruning."""
-        data = super().to_dict()
-        return data if self.pruned is not None else {key: value for key, value in data.items() if key != "pruned"}
+        """Leave out what is absent of the fields that came later: networks without them keep their ids."""
+        later = ("pruned", "normalisation")
+        return {key: value for key, value in super().to_dict().items() if key not in later or value is not None}
 
     @property
     def subnet(self) -> Arch | None:

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from tutelage.records import InputError
 from tutelage.tensors import describe_misfit
 
-logger = logging.getLogger(__name__)
+from .naming import in_own_names
 
-# What the `ofa` package's older files, the official subnets among them, call a block's convolution.
-_OLD_BLOCK, _BLOCK = ".mobile_inverted_conv.", ".conv."
+logger = logging.getLogger(__name__)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -76,7 +75,7 @@ class Fitted:
 
 def fitted_weights(net: nn.Module, path: Path, *, fresh_head: bool = True) -> Fitted:
     """Read a file for `load_weights`, with its errors: nothing is loaded yet."""
-    state = _in_timms_form(net, _in_current_names(net, read_weights(path)), path)
+    state = _in_timms_form(net, in_own_names(net, read_weights(path)), path)
     own = net.state_dict()
     first = first_conv_name(net) + ".weight"
     if first in state and first in own:
@@ -114,14 +113,16 @@ def first_conv_name(net: nn.Module) -> str:
     return str(next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)))
 
 
+def classifier_prefixes(net: nn.Module) -> tuple[str, ...]:
+    """Give what the names of the classifier's tensors begin with."""
+    named = getattr(net, "default_cfg", {}).get("classifier", ())
+    names = (named,) if isinstance(named, str) else tuple(named or ())
+    return tuple(f"{name}." for name in names) or ("classifier.",)
+
+
 def _refuse_misfit(net: nn.Module, state: Mapping[str, Tensor], origin: str, remedy: str) -> None:
     if misfit := describe_misfit(net.state_dict(), state):
         raise InputError(f"{origin} does not fit {type(net).__name__}: {misfit}; {remedy}")
-
-
-def _in_current_names(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    own = net.state_dict().keys()
-    return {name if name in own else name.replace(_OLD_BLOCK, _BLOCK): value for name, value in state.items()}
 
 
 def _in_timms_form(net: nn.Module, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -150,10 +151,7 @@ def _for_channels(given: Tensor, own: Tensor) -> Tensor:
 
 def _other_classes(net: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Name the classifier's tensors where the file's differ from the network's in the number of classes alone."""
-    named = getattr(net, "default_cfg", {}).get("classifier", ())
-    names = (named,) if isinstance(named, str) else tuple(named or ())
-    prefixes = tuple(f"{name}." for name in names) or ("classifier.",)
-    head = tuple(name for name in own if name.startswith(prefixes))
+    head = tuple(name for name in own if name.startswith(classifier_prefixes(net)))
     if not head or any(name not in state or state[name].shape[1:] != own[name].shape[1:] for name in head):
         return ()
     counts = {(len(state[name]), len(own[name])) for name in head}

@@ -22,7 +22,7 @@ _MIN_PATCHES = 7
 # Below this a CNN made for 224 px (five halvings) ends on less than 2 x 2 cells: its stem keeps stride 1.
 _SMALL_IMAGE = 48
 # What timm would take among the options, past everything that checks weights, classes and channels.
-_WEIGHTS = "give a weights file as `weights`"
+_WEIGHTS = "give pretrained weights as `weights`"
 _NOT_OPTIONS = {
     "pretrained": _WEIGHTS,
     "pretrained_cfg": _WEIGHTS,
@@ -86,16 +86,16 @@ TEACHERS = Registry("teachers", "teacher", Teacher, _TEACHERS)
 def timm_name(name: str) -> str:
     """Translate a paper's name to timm's; a timm name passes through, an unknown one is refused with the nearest.
 
-    A tag (`densenet121.ra_in1k`) names pretrained weights, as some of timm's older names do (`..._in21k`): nothing is
-    downloaded here, so such a name is refused, since it would stand for random weights.
+    A tag (`densenet121.ra_in1k`) names pretrained weights, as some of timm's older names do (`..._in21k`): a name says
+    which network, so such a name is refused, since it would stand for random weights.
     """
     import timm
 
     plain = _without_weights(name)
     if plain != name:
         raise InputError(
-            f"{name!r} names pretrained weights, and nothing is downloaded: write {plain!r}, and give their file as "
-            "`weights`"
+            f"{name!r} names pretrained weights: write {plain!r} as the name, and the tag as `weights` (imagenet: the "
+            "network's default tag)"
         )
     if TEACHERS.declared(name):
         return TEACHERS.find(name).library_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,12 +111,28 @@ def _num_plateaus(values: Sequence[tuple[float, ...]], patience: int) -> int:
     return plateaus
 
 
-def build_optimizer(modules: Sequence[nn.Module], schedule: TrainSchedule) -> torch.optim.Optimizer:
-    """Make the optimiser; biases, norms and other vectors are not decayed (Bag of Tricks, He et al., CVPR 2019)."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+def build_optimizer(
+    modules: Sequence[nn.Module], schedule: TrainSchedule, scales: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """Make the optimiser; biases, norms and other vectors are not decayed (Bag of Tricks, He et al., CVPR 2019).
+
+    `scales` are factors of the learning rate by the names of the first module's parameters; who sets the rate of a
+    group multiplies it by the group's `lr_scale`.
+    """
+    wanted: dict[float, list[nn.Parameter]] = {}
+    for place, module in enumerate(modules):
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                scale = scales[name] if scales is not None and place == 0 else 1.0
+                wanted.setdefault(scale, []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": params, "weight_decay": decay, "lr_scale": scale}
+        for scale, parameters in wanted.items()
+        for params, decay in (
+            ([p for p in parameters if p.ndim > 1], schedule.weight_decay),
+            ([p for p in parameters if p.ndim <= 1], 0.0),
+        )
+        if params or scales is None
     ]
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.momentum > 0)

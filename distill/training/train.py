@@ -27,6 +27,7 @@ from .mixing import draw_mix
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
 from .soft_targets import SoftTargets, resize, tensors_id, weights_id
 from .soft_term import LabelledBatch, SoftTerm
+from .tuning import Frozen, Tuning, layer_scales
 
 __all__ = [
     "Batches",
@@ -106,12 +107,14 @@ def train(
     progress: Progress | None = None,
     resolution: int | None = None,
     device: str | None = None,
+    tuning: Tuning | None = None,
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
 
     `val` are images `(n, c, r, r)` and labels. Without `teachers`, `kd` is not used: the control is the same
     call with none. `resolution` resizes batches for the model alone, so that students of many sizes share one teacher
     cache. With `checkpoint` (a folder) a run that was stopped goes on after its last whole epoch, to the same bits.
+    `tuning` says what of pretrained weights stays as it is, and how gently the rest is trained.
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
     finite, naming epoch and batch.
     """
@@ -135,14 +138,19 @@ def train(
             num_classes = _num_outputs(model, own_example)
             soft_term = SoftTerm(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
     projectors = soft_term.projectors if soft_term else nn.ModuleList()
-    optimizer = build_optimizer([model, projectors], schedule)
+    tuning = tuning or Tuning()
+    frozen = Frozen(model, tuning.freeze) if tuning.freeze else None
+    scales = None if tuning.layer_decay is None else layer_scales(model, tuning.layer_decay)
+    optimizer = build_optimizer([model, projectors], schedule, scales)
     ema = start_average(model, schedule.ema_decay) if schedule.ema_decay else None
     evaluated = ema.module if ema else model
     weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
 
     fingerprint = ""
     if checkpoint is not None:
-        fingerprint = _fingerprint(model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label)
+        fingerprint = _fingerprint(
+            model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label, tuning
+        )
     parts = _parts(model, ema.module if ema else None, soft_term)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -157,6 +165,8 @@ def train(
         rng = np.random.default_rng([seed, epoch, accelerator.process_index, 1])
         values = [run.rank(record) for record in run.history]
         wrapped.train()
+        if frozen is not None:
+            frozen.hold()
         sums, count, began = np.zeros(3), 0, time.monotonic()
         for step, batch in enumerate(loader.epoch(epoch)):
             if len(batch.images) < 2 * ranks:
@@ -164,7 +174,7 @@ def train(
             mine = _share_of(batch, accelerator.process_index, ranks, place)
             lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["lr_scale"]
             mix = draw_mix(len(mine.images), schedule.mixup, schedule.cutmix, rng)
             images = mine.images if resolution is None else resize(mine.images, resolution)
             images = mix.images(images).contiguous(memory_format=layout)
@@ -214,6 +224,8 @@ def train(
 
     if soft_term:
         soft_term.close()
+    if frozen is not None:
+        frozen.release(model)
     model.load_state_dict(_from_main(run.best, accelerator))
     model.to(memory_format=torch.contiguous_format)
     best = run.history[run.best_epoch]
@@ -315,11 +327,12 @@ def _fingerprint(
     data: str,
     val: tuple[Tensor, Tensor],
     multi_label: bool,
+    tuning: Tuning,
 ) -> str:
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
     kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
-    images = [data, tensors_id(*val), multi_label]
+    images = [data, tensors_id(*val), multi_label, asdict(tuning)]
     return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution, images])
 
 

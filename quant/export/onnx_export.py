@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,17 +52,21 @@ def export_onnx(
     *,
     dynamic_batch: bool = True,
     check: bool = True,
+    metadata: Mapping[str, str] | None = None,
 ) -> ExportReport:
     """Write `model` as ONNX with input `input` (batch, c, h, w) and output `logits`, computed as in eval mode.
 
     `model` is left as it is (a copy is exported). `check=False` saves the time of opening the file once, for the many
-    blocks of a latency table. Raises InputError for an impossible shape or an operator that ONNX does not have.
+    blocks of a latency table. `metadata` is written into the file, for who feeds it
+    (`read_metadata`). Raises InputError for an impossible shape or an operator that ONNX does not have.
     """
     path = Path(path)
     shape = _checked_shape(input_shape)
     network = normalise(model)
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     content = export_bytes(network, example, dynamic_batch)
+    if metadata:
+        content = _with_metadata(content, metadata)
     write_whole(path, content)
     report = ExportReport(
         path=path,
@@ -75,6 +79,21 @@ def export_onnx(
     )
     log.info("exported %s: %d bytes, largest difference %s", path, report.size_bytes, report.max_difference)
     return report
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read what an ONNX file says of itself in its metadata."""
+    import onnx
+
+    return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    import onnx
+
+    graph = onnx.load_model_from_string(content)
+    onnx.helper.set_model_props(graph, dict(metadata))
+    return bytes(graph.SerializeToString(deterministic=True))
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int, int]:

@@ -22,6 +22,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "runtimes": ("tutelage.bench.runtimes.registry", "RUNTIMES"),
     "columns": ("tutelage.leaderboard.columns", "COLUMNS"),
     "augmentations": ("tutelage.distill.data.augmentations", "AUGMENTATIONS"),
+    "weights": ("tutelage.pipeline.weights.sources", "WEIGHTS"),
 }
 
 

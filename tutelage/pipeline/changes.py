@@ -143,7 +143,7 @@ def _mark(node: yaml.Node, kind: Any, seen: set[tuple[int, str]]) -> None:
     seen.add(visit)
     if isinstance(node, yaml.ScalarNode):
         is_null = node.tag == _NULL_TAG and type(None) in _members(kind)
-        if _is_text(kind) and not is_null:
+        if (_is_text(kind) or _is_named(kind)) and not is_null:
             node.tag = _TEXT_TAG
     elif isinstance(node, yaml.SequenceNode):
         for place, item in enumerate(node.value):
@@ -175,6 +175,11 @@ def _is_text(kind: Any) -> bool:
         or (get_origin(member) is Literal and all(isinstance(word, str) for word in get_args(member)))
         for member in known
     )
+
+
+def _is_named(kind: Any) -> bool:
+    """Say whether a declared type is a section in whose place its name alone may stand."""
+    return any(getattr(member, "BY_NAME", False) for member in _members(kind))
 
 
 def _inner(kind: Any, part: str) -> Any:

@@ -19,13 +19,13 @@ from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.dataset import Listing, Request
 from tutelage.distill.data.loader import Loader, tensors
 from tutelage.distill.data.registry import DATASETS, Dataset, complete, open_images, request_for
+from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.distill.training.train import TrainSchedule
-from tutelage.files import sha256_of
 from tutelage.progress import Report
 from tutelage.quant.int8.calibration import draw_by_class
-from tutelage.records import InputError, Student, content_id
+from tutelage.records import Normalisation, Student, content_id
 
-from .keys.stage_inputs import AugmentInput, FileInput, ImagesInput, StageInputs
+from .keys.stage_inputs import AugmentInput, ImagesInput, StageInputs
 from .recipe import Recipe
 from .sections import TrainSection
 from .workspace import Stage, Workspace
@@ -87,10 +87,19 @@ class Opened:
         return draw_by_class(None, labels, number, np.random.default_rng(seed))
 
     def split(
-        self, name: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None
+        self,
+        name: str,
+        resolution: int | None = None,
+        positions: NDArray[np.int64] | None = None,
+        normalisation: Normalisation | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Give the images and labels of a split (or those at `positions` in it), normalised and not augmented."""
+        """Give the images and labels of a split (or those at `positions` in it), normalised and not augmented.
+
+        normalisation: that of the network which is to see them; None: the run's.
+        """
         images, labels, _ = tensors(self.dataset, name, resolution, positions)
+        if normalisation is not None:
+            images = Renormalisation(*normalisation.values)(images)
         return images, labels
 
 
@@ -216,19 +225,3 @@ def schedule_of(section: TrainSection) -> TrainSchedule:
     """
     names = [name for name in TrainSection.model_fields if name != "class_weights"]
     return TrainSchedule(**{name: getattr(section, name) for name in names})
-
-
-def check_file(path: Path) -> Path:
-    """Give a file of weights that a recipe names. Raises InputError where it is absent or a folder."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise InputError(f"the file of weights {str(path)!r} {what}: correct `weights` in the recipe or the option")
-    return path
-
-
-def weights_input(path: Path | None) -> FileInput | None:
-    """Give a file of weights that a recipe names as an input of a stage."""
-    if path is None:
-        return None
-    check_file(path)
-    return FileInput(sha256=sha256_of(path), path=str(path.expanduser().absolute()))

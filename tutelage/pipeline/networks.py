@@ -10,6 +10,7 @@ from torch import nn
 
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.normalisation import put_in_front
 from tutelage.files import sha256_of
 from tutelage.quant.prune.shapes import apply_shapes
 from tutelage.records import Artifact, InputError, Student
@@ -32,8 +33,11 @@ def build(here: Opened, student: Student, *, seed: int = 0) -> nn.Module:
     return model if student.pruned is None else apply_shapes(model, student.pruned.shapes)
 
 
-def load(here: Opened, student: Student) -> nn.Module:
-    """Build the network of a record with the weights it was filed with, in evaluation mode."""
+def load(here: Opened, student: Student, *, runs_images: bool = False) -> nn.Module:
+    """Build the network of a record with the weights it was filed with, in evaluation mode.
+
+    It takes images of its own normalisation; with `runs_images` it takes the run's, whatever its own is.
+    """
     if student.weights is None:
         raise InputError(f"{student.model} has no weights filed")
     path = here.workspace.path / student.weights.path
@@ -42,6 +46,8 @@ def load(here: Opened, student: Student) -> nn.Module:
         raise InputError(f"{path} is not the file that was written ({why}): delete its folder and run again")
     model = build(here, student)
     load_exactly(model, load_file(path), str(path))
+    if runs_images and student.normalisation is not None:
+        put_in_front(model, *student.normalisation.values)
     return model.eval()
 
 

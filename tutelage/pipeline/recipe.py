@@ -23,6 +23,7 @@ from tutelage.records import FaultsError, InputError
 
 from .changes import one_line, set_text, set_value, typed_yaml, with_current_keys
 from .sections import (
+    BaselineSection,
     DataSection,
     DeviceSection,
     DistillSection,
@@ -65,7 +66,7 @@ class Recipe(Section):
     devices: tuple[DeviceSection, ...] = ()
     search: SearchSection = SearchSection()
     distill: DistillSection = DistillSection()
-    baselines: tuple[str, ...] = ()
+    baselines: tuple[BaselineSection, ...] = ()
     pruned: tuple[PrunedSection, ...] = ()
     quantize: QuantizeSection = QuantizeSection()
     measure: MeasureSection = MeasureSection()
@@ -83,14 +84,7 @@ class Recipe(Section):
             raise ValueError("the files of a run lie in a folder of this name: use letters, digits, dots, - and _")
         return value
 
-    @field_validator("baselines")
-    @classmethod
-    def _baselines_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := [name for name in value if value.count(name) > 1]:
-            raise ValueError(f"{twice[0]!r} is named twice, and rows could not be distinguished: name each once")
-        return value
-
-    @field_validator("teachers", "students", "devices")
+    @field_validator("teachers", "students", "devices", "baselines")
     @classmethod
     def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         names = [getattr(section, "title", "") or section.name for section in value]

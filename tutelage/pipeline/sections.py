@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -130,10 +131,41 @@ class TrainSection(Section):
     bf16: bool | None = None  # None: where the hardware multiplies bf16 and the network gains by it
 
 
-class TeacherSection(TrainSection):
+def _named_weights(value: Any) -> Any:
+    text = str(value) if isinstance(value, Path) else value
+    if text == "":
+        raise ValueError("write what to start from (imagenet, a tag of timm, a file, ...), or leave weights out")
+    return text
+
+
+# What a training starts from, in the one notation of docs/recipes.md: a file, or a name such as `imagenet`.
+WeightsName = Annotated[str, BeforeValidator(_named_weights)]
+
+
+class StartSection(Section):
+    """What a network starts from, and how gently its pretrained weights are trained on."""
+
     name: str
-    epochs: int = Field(10, ge=0)  # 0: the weights file is used as it is
-    weights: Path | None = None  # a file with trained weights to start from
+    weights: WeightsName | None = None  # pretrained weights, by name or a file; None: fresh ones
+    # true: the classifier alone is trained (a linear probe); a number: so many stages from the input stay as they are
+    freeze: bool | Annotated[int, Field(ge=1)] = False
+    layer_decay: float | None = Field(None, gt=0, lt=1)  # a layer's learning rate over that of the layer behind it
+
+    @model_validator(mode="after")
+    def _has_pretrained_weights(self) -> Self:
+        for name in ("freeze", "layer_decay"):
+            value = getattr(self, name)
+            if value not in (False, None) and self.weights is None:
+                raise ValueError(f"{name}: {value} is for pretrained weights: give `weights`, or leave it out")
+            if value not in (False, None) and getattr(self, "epochs", None) == 0:
+                raise ValueError(f"{name}: {value} has no effect with epochs: 0, which trains nothing: leave one out")
+        return self
+
+
+class TeacherSection(TrainSection, StartSection):
+    """A teacher: what it starts from, and its training."""
+
+    epochs: int = Field(10, ge=0)  # 0: the weights are used as they are
     options: Options = Field(default_factory=dict)  # passed to timm's create_model
 
     @model_validator(mode="after")
@@ -143,14 +175,12 @@ class TeacherSection(TrainSection):
         return self
 
 
-class StudentSection(Section):
+class StudentSection(StartSection):
     """A student that is named, not searched: a preset of `search/spaces`, any timm name, or the genes of a subnet."""
 
-    name: str
     arch: Arch | None = None  # given genes, e.g. of a row of the leaderboard; data.size replaces its r
     title: str = ""  # its name in rows, where options make it another network than the name says
-    weights: Path | None = None  # a file with trained weights to start from
-    epochs: Literal[0] | None = None  # None: the schedule of `distill`; 0: the weights file is used as it is
+    epochs: Literal[0] | None = None  # None: the schedule of `distill`; 0: the weights are used as they are
     options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
 
     @model_validator(mode="after")
@@ -158,6 +188,17 @@ class StudentSection(Section):
         if self.epochs == 0 and self.weights is None:
             raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or leave epochs out")
         return self
+
+
+class BaselineSection(StartSection):
+    """A baseline: its name alone, or with the weights that it starts from."""
+
+    BY_NAME: ClassVar[bool] = True  # a plain text in its place is its name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class PrunedSection(Section):
@@ -193,7 +234,7 @@ class SupernetSection(Section):
     batch_size: int = Field(64, ge=2)
     num_random: int | None = Field(None, ge=0)  # sandwich, random: default 2; progressive: its phases say how many
     teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also distil the supernet
-    weights: Path | None = None  # official or own supernet weights to start from
+    weights: WeightsName | None = None  # official or own supernet weights to start from
     bf16: bool | None = None  # default: where the CPU or GPU computes it fast
     ema_decay: float | None = Field(None, ge=0, lt=1)  # of an average of the weights, which is the result
     warmup_epochs: float = Field(0.5, ge=0)

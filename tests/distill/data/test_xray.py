@@ -222,3 +222,40 @@ def test_our_reader_takes_the_real_table_of_padchest(xrv: Any, tmp_path: Path) -
         substring = theirs.labels[other, theirs.pathologies.index(column)] == 1
         assert not (word & ~substring).any()  # every word that we find contains itself; theirs finds longer words too
         assert word.any()
+
+
+# It stands here, and not with the other sources of weights, because the library takes seconds to import.
+@pytest.mark.parametrize("old_format", [True, False], ids=["torch 1.5", "torch 1.6"])
+def test_a_pickled_network_of_torchxrayvision_computes_what_it_computed_there(
+    old_format: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its release files are whole networks, saved by versions before the format of torch 1.6."""
+    import torch
+    import torchxrayvision as xrv
+
+    from tests.tutelage.pipeline.weights.served import Served, serving
+    from tutelage.distill.teachers.zoo import build_teacher
+    from tutelage.distill.training.normalisation import Renormalisation
+    from tutelage.pipeline.weights.entry import Wanted
+    from tutelage.pipeline.weights.given import find_weights, given_weights
+
+    small: dict[str, Any] = {"growth_rate": 4, "block_config": (2, 2, 2, 2)}
+    theirs = xrv.models.DenseNet(num_classes=18, in_channels=1, num_init_features=8, **small).eval()
+    for name, value in theirs.state_dict().items():
+        if "running" in name:
+            value.uniform_(0.5, 1.5)
+    torch.save(theirs, tmp_path / "net.pt", _use_new_zipfile_serialization=not old_format)
+    text, wanted = "xrv:densenet121-res224-all", Wanted("DenseNet121", 1, "densenet121")
+    name = getattr(find_weights(text, wanted).location, "name", "")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with serving(Served(plain={f"/{name}": (tmp_path / "net.pt").read_bytes()})) as served:
+        monkeypatch.setenv("TUTELAGE_WEIGHTS_MIRROR", served.url)
+        given = given_weights(text, wanted, 224)
+    net = build_teacher("densenet121", 18, 1, weights=given.path, **small).eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 1, 224, 224))
+    seen = torch.from_numpy(np.stack([xrv.utils.normalize(one, 255) for one in pixels])).float()
+    assert given.normalisation is not None
+    ours = Renormalisation(*given.normalisation.values)((torch.from_numpy(pixels).float() / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(ours, seen, rtol=1e-5, atol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(net(ours), theirs(seen), rtol=1e-4, atol=1e-4)

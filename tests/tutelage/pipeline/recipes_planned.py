@@ -71,7 +71,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
             {"name": "mobilenetv3_small_050", "options": {"drop_rate": 0.1}},
         ],
         "devices": [{"name": name, "runtime": runtime} for name, runtime in DEVICES.items()],
-        "baselines": ["resnet14t"],
+        "baselines": [{"name": "resnet14t", "weights": str(folder / "a.safetensors")}],
         "distill": {"teacher_mode": "together"},
         "quantize": {"qat_epochs": 1},
         "explain": {"images": 2, "method": "scorecam"},
@@ -215,7 +215,8 @@ FLIPS: dict[str, Any] = {
     "distill.options": {"student_layers": ["x"]},
     "distill.teacher_mode": "each",
     "quantize.method": "percentile",
-    "baselines": ["resnet14t", "resnet18"],
+    "baselines.name": "resnet18",
+    "baselines.weights": "FOLDER/b.safetensors",
 }
 # What is changed beside it, without which it is refused.
 BESIDE: dict[str, dict[str, Any]] = {

@@ -40,7 +40,7 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
     supernet_weights: Annotated[
-        Path | None, typer.Option(help="Official or own supernet weights to start from.")
+        str | None, typer.Option(help="Supernet weights to start from: imagenet, ofa:NAME, or a file.")
     ] = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,

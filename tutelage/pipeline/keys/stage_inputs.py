@@ -8,14 +8,14 @@ say only where something lies, or what it is called, are declared with `exclude=
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from tutelage.records import Arch, Artifact, Pruned, Student
+from tutelage.records import Arch, Artifact, Normalisation, Pruned, Student
 
 
 class Part(BaseModel):
@@ -62,7 +62,14 @@ class NetworkInput(Part):
     origin: str  # distribution and version of the plug-in that builds it; empty: built in
     shapes: dict[str, tuple[int, ...]] | None  # of the tensors that pruning left smaller
     weights: FileInput | None
+    normalisation: Normalisation | None = None  # of its own; None: the run's images as they are
     model: str = Field(exclude=True)  # what rows and messages call it
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an absent normalisation out: networks without their own keep their keys."""
+        data: dict[str, Any] = handler(self)
+        return data if self.normalisation is not None else {k: v for k, v in data.items() if k != "normalisation"}
 
     @classmethod
     def of(cls, student: Student, origin: object = None) -> NetworkInput:
@@ -75,6 +82,7 @@ class NetworkInput(Part):
             origin=str(origin or ""),
             shapes=None if student.pruned is None else student.pruned.shapes,
             weights=None if weights is None else FileInput.of(weights),
+            normalisation=student.normalisation,
             model=student.model,
         )
 
@@ -93,6 +101,7 @@ class NetworkInput(Part):
             arch=self.arch,
             library_name=self.library_name,
             options=self.options,
+            normalisation=self.normalisation,
             pruned=pruned,
             weights=weights,
         )
@@ -109,13 +118,17 @@ class StageInputs(Part):
     STAGE: ClassVar[str]
     # Raised by one where the stage's own code gives another result for the same inputs.
     VERSION: ClassVar[int] = 1
+    # Fields that came later, with the value that stands for what was done before: with it they are in no key.
+    LATER: ClassVar[Mapping[str, Any]] = {}
 
     title: str = Field(exclude=True)  # of messages and the journal: the stage and what it is of
     versions: dict[str, str]  # of the libraries that compute it
 
     def key_values(self) -> dict[str, Any]:
         """Give what the key is the hash of, as JSON-able values."""
-        return {"version": self.VERSION, **self.model_dump(mode="json")}
+        values = self.model_dump(mode="json")
+        later = {name for name, usual in self.LATER.items() if values[name] == usual}
+        return {"version": self.VERSION, **{name: value for name, value in values.items() if name not in later}}
 
     @property
     def stage(self) -> str:

@@ -58,12 +58,12 @@ def bundle_row(
             f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
         )
     side = ctx.resolution(network)
-    images, _ = ctx.split("val", side)
+    images, _ = ctx.split("val", side, normalisation=network.normalisation)
     difference = _evaluated_difference(ctx, row, model, images)
     report("bundle", 1, 3)
     reference = predict_logits(networks.load(ctx, network), images)
     report("bundle", 2, 3)
-    mean, std = NORMALISATION[ctx.channels]
+    mean, std = NORMALISATION[ctx.channels] if network.normalisation is None else network.normalisation.values
     fit = recipe.data.options.get("fit", "squash")
     made = write_bundle(
         out,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.distill.explain.maps import METHODS, Explained, ExplanationFigures, compare
+from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.pipeline import networks
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
@@ -19,7 +20,7 @@ from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.run import run_onnx
-from tutelage.records import InputError
+from tutelage.records import InputError, Normalisation
 
 
 def explain_recipe(
@@ -48,12 +49,12 @@ def explain_recipe(
     chosen = ctx.draw("val", num_images, ctx.seed(EXPLAINED))
     images, labels = ctx.split("val", side, chosen)
     classes = kinds(labels).clamp(min=0)
-    net = networks.load(ctx, student)
-    models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one)) for one in teachers}
+    net = networks.load(ctx, student, runs_images=True)
+    models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one, runs_images=True)) for one in teachers}
     models[student.model] = Explained(net)
     variants = compress(ctx, student, ["onnxruntime"]) if method == "scorecam" else []
     for int8 in (workspace.path / variant.file.path for variant in variants if variant.scheme != "fp32"):
-        models[f"{student.model} int8"] = Explained(net, partial(_outputs, int8, threads))
+        models[f"{student.model} int8"] = Explained(net, partial(_outputs, int8, threads, student.normalisation))
     masks = None
     if ctx.dataset.masks is not None and side == ctx.size:
         masks = ctx.dataset.masks[ctx.dataset.indices("val")][chosen]
@@ -64,5 +65,7 @@ def explain_recipe(
     return figures
 
 
-def _outputs(model: Path, threads: int, batch: Tensor) -> Tensor:
+def _outputs(model: Path, threads: int, normalisation: Normalisation | None, batch: Tensor) -> Tensor:
+    if normalisation is not None:
+        batch = Renormalisation(*normalisation.values)(batch)
     return torch.from_numpy(run_onnx(model, batch.numpy(), threads=threads))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from tutelage.bench.devices.profiles import find_profile
 from tutelage.bench.protocol.measure import measure
@@ -16,6 +17,7 @@ from tutelage.bench.protocol.remote import check_reachable
 from tutelage.files import model_bytes
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.stages.compress import NORMALISATION_KEY
 from tutelage.pipeline.stages.quantization import (
     Quantization,
     calibration_images,
@@ -25,6 +27,7 @@ from tutelage.pipeline.stages.quantization import (
 )
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
+from tutelage.quant.export.onnx_export import read_metadata
 from tutelage.quant.files import read_graph
 from tutelage.quant.int8.placement import check_integer
 from tutelage.quant.int8.schemes.entry import QuantReport
@@ -32,7 +35,7 @@ from tutelage.quant.int8.schemes.registry import find_ranges
 from tutelage.quant.int8.sensitivity import draw_sensitivity, sensitivity
 from tutelage.quant.intake import fix_shape, prepare_model
 from tutelage.quant.run import run_onnx, run_openvino
-from tutelage.records import InputError, Measurement
+from tutelage.records import InputError, Measurement, Normalisation
 
 from .single_stage import input_shape, must_exist
 
@@ -75,6 +78,18 @@ def quantize_file(
             raise type(error)(str(error).replace(str(usable), str(model))) from error
 
 
+def _normalisation_of(model: Path, channels: int) -> Normalisation | None:
+    """Give the normalisation that an exported file names as its network's own; None: the run's."""
+    text = read_metadata(model).get(NORMALISATION_KEY)
+    try:
+        found = None if text is None else Normalisation.model_validate_json(text)
+    except ValidationError:
+        found = Normalisation(mean=(), std=())
+    if found is not None and not len(found.mean) == len(found.std) == channels:
+        raise InputError(f"{model} names a normalisation that is not of {channels} channels: export it again")
+    return found
+
+
 def _quantize_usable(
     ctx: Context, usable: Path, model: Path, out: Path, runtime: str, device: str | None, picture: Path | None
 ) -> dict[str, Any]:
@@ -86,8 +101,9 @@ def _quantize_usable(
             f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "
             "and are square: give another --recipe, or --set data.channels=..."
         )
-    calibration = calibration_images(ctx, side, ctx.recipe.quantize.calibration_images, ctx.recipe.seed)
-    val = validation(ctx, side, ctx.recipe.seed)
+    own = _normalisation_of(model, channels)
+    calibration = calibration_images(ctx, side, ctx.recipe.quantize.calibration_images, ctx.recipe.seed, own)
+    val = validation(ctx, side, ctx.recipe.seed, own)
     fix_shape(usable, (1, channels, side, width))
     _check_classes(model, usable, ctx, val.ranking[:2])
     clock = _clock(ctx, device, runtime, (channels, side, width)) if device else None

@@ -19,9 +19,10 @@ from tutelage.distill.data.dataset import Dataset, Listing
 from tutelage.distill.data.registry import DATASETS, open_images
 from tutelage.distill.teachers.weights import fitted_weights
 from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.tuning import Tuning, check_tuning
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, check_file, images_request, open_context
+from tutelage.pipeline.context import Context, images_request, open_context
 from tutelage.pipeline.device import Device, check_rows, check_runtime, known_device, named_profile
 from tutelage.pipeline.objectives import (
     ERROR,
@@ -32,13 +33,16 @@ from tutelage.pipeline.objectives import (
     weighed_sections,
 )
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_options
-from tutelage.pipeline.sections import SupernetSection, TrainSection
+from tutelage.pipeline.sections import StartSection, SupernetSection, TrainSection
 from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
 from tutelage.pipeline.stages.quantization import check_method
 from tutelage.pipeline.stages.search import check_budget, check_counted
-from tutelage.pipeline.stages.students import named_student, preset_arch, training_checks
+from tutelage.pipeline.stages.students import baseline, named_student, training_checks
 from tutelage.pipeline.stages.supernet import space_of
+from tutelage.pipeline.stages.train import check_extracted
 from tutelage.pipeline.stages.training import class_weights
+from tutelage.pipeline.weights.entry import Wanted
+from tutelage.pipeline.weights.given import Given, check_available, given_weights, wanted_for, wanted_for_space
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report, silent
 from tutelage.records import InputError, Student
@@ -79,7 +83,7 @@ def read_recipe(
 def open_checked(recipe: Recipe, workspace: Workspace, report: Report, threads: int, goal: Goal) -> Context:
     """Open the images of a recipe that can reach its goal; raise all that is wrong with one that cannot."""
     faults = Faults()
-    found = _look(faults, recipe, workspace, goal)
+    found = _look(faults, recipe, workspace, goal, report)
     faults.refuse()
     ctx = open_context(recipe, workspace, report, threads, found)
     _images(faults, ctx, goal)
@@ -87,8 +91,13 @@ def open_checked(recipe: Recipe, workspace: Workspace, report: Report, threads: 
     return ctx
 
 
-def _look(faults: Faults, recipe: Recipe, workspace: Workspace, goal: Goal) -> Listing | Dataset | None:
-    """Run every check that needs no decoded image; give what was found of the data."""
+def _look(
+    faults: Faults, recipe: Recipe, workspace: Workspace, goal: Goal, report: Report | None = None
+) -> Listing | Dataset | None:
+    """Run every check that needs no decoded image; give what was found of the data.
+
+    report: of the download of pretrained weights that are named; None: none is downloaded.
+    """
     found, ctx = _data(faults, recipe, workspace)
     known = ctx is not None
     if ctx is None:
@@ -97,7 +106,7 @@ def _look(faults: Faults, recipe: Recipe, workspace: Workspace, goal: Goal) -> L
         nothing = Dataset("", np.empty(shape, np.uint8), np.empty(0, np.int64), names, np.empty(0, np.str_), {})
         ctx = Context(recipe, workspace, nothing, silent, 1)
     _training(faults, ctx)
-    _networks(faults, ctx, goal, known)
+    _networks(faults, ctx, goal, known, report)
     if goal in ("search", "distill", "run"):
         _devices(faults, ctx, goal, known)
     if ctx.dataset.splits:
@@ -134,49 +143,64 @@ def _training(faults: Faults, ctx: Context) -> None:
             faults.check(check_ranked, section, ctx.dataset.multi_label)
 
 
-def _networks(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
-    """Check that files of weights are there and, where the images are `known`, that networks take these images."""
+def _networks(faults: Faults, ctx: Context, goal: Goal, known: bool, report: Report | None) -> None:
+    """Check that weights are there and, where the images are `known`, that networks take these images.
+
+    Weights that have to be downloaded are: a run begins when it has all that it needs.
+    """
     recipe = ctx.recipe
-    check = partial(_network, faults, ctx, known)
+    searched = None
+    if not recipe.students and faults.reads("supernet", "students", "data"):
+        searched = None if goal == "arch" else faults.check(space_of, ctx)
+    check = partial(_network, faults, ctx, known, report)
     if faults.reads("teachers"):
         for one in recipe.teachers:
-            teacher = Student(model=one.name, role="teacher", library_name=one.name, options=one.options)
-            check(teacher, one.weights, one.epochs > 0)
+            check(Student(model=one.name, role="teacher", library_name=one.name, options=one.options), one)
     if goal != "arch" and faults.reads("students", "data"):
         for section in recipe.students:
-            check(faults.check(named_student, ctx, section), section.weights, section.epochs != 0)
+            check(faults.check(named_student, ctx, section), section)
     if goal == "run" and faults.reads("baselines"):
-        for name in recipe.baselines:
-            if name not in PRESETS:
-                check(Student(model=name, role="baseline", library_name=name))
-    if goal == "arch" or recipe.students or not faults.reads("supernet", "students", "data"):
-        return
-    weights, space = recipe.supernet.weights, faults.check(space_of, ctx)
-    if weights is not None and faults.check(check_file, weights) is not None and known and space is not None:
-        faults.check(build_supernet, space, ctx.num_classes, ctx.channels, weights=weights)
-    if goal == "run" and faults.reads("baselines") and space is not None:
-        for name in recipe.baselines:
-            if name in PRESETS:
-                faults.check(preset_arch, space, name)
+        for chosen in recipe.baselines:
+            if chosen.name not in PRESETS or searched is not None or recipe.students:
+                check(faults.check(baseline, ctx, chosen.name, searched), chosen)
+    if searched is not None and recipe.supernet.weights is not None:
+        wanted = wanted_for_space(searched.name, ctx.channels)
+        weights = _weights(faults, recipe.supernet.weights, wanted, ctx.size, report)
+        if known and weights is not None:
+            faults.check(build_supernet, searched, ctx.num_classes, ctx.channels, weights=weights.path)
 
 
 def _network(
-    faults: Faults,
-    ctx: Context,
-    known: bool,
-    student: Student | None,
-    weights: Path | None = None,
-    fresh_head: bool = True,
+    faults: Faults, ctx: Context, known: bool, report: Report | None, student: Student | None, section: StartSection
 ) -> None:
-    there = weights is None or faults.check(check_file, weights) is not None
-    if known and there and student is not None:
-        faults.check(_fits, ctx, student, weights, fresh_head)
+    wanted = None if student is None else faults.check(wanted_for, student, ctx.channels)
+    if student is None or wanted is None:  # an unknown name, which was refused
+        return
+    weights = None
+    if section.weights is not None:
+        weights = _weights(faults, section.weights, wanted, ctx.size, report)
+    if known and (weights is not None or section.weights is None):
+        faults.check(_fits, ctx, student, weights, section)
 
 
-def _fits(ctx: Context, student: Student, weights: Path | None, fresh_head: bool) -> None:
-    """Refuse a network that cannot be built for these images, or that its file of weights does not fit."""
-    if weights is not None:
-        fitted_weights(networks.build(ctx, student), weights, fresh_head=fresh_head)
+def _weights(faults: Faults, text: str, wanted: Wanted, size: int, report: Report | None) -> Given | None:
+    """Have pretrained weights on this disk, or say why they cannot be had."""
+    if report is None:
+        faults.check(check_available, text, wanted)
+        return None
+    return faults.check(given_weights, text, wanted, size, report)
+
+
+def _fits(ctx: Context, student: Student, weights: Given | None, section: StartSection) -> None:
+    """Refuse a network that cannot be built for these images, or that its weights do not fit."""
+    fresh_head = getattr(section, "epochs", None) != 0
+    if weights is not None and weights.supernet and student.arch is not None:
+        check_extracted(weights.path, fresh_head)
+        build_supernet(student.arch.space, ctx.num_classes, ctx.channels, weights=weights.path)
+    elif weights is not None:
+        network = networks.build(ctx, student)
+        fitted_weights(network, weights.path, fresh_head=fresh_head)
+        check_tuning(network, Tuning(section.freeze, section.layer_decay))
     elif student.arch is None:
         options = json.dumps(student.options, sort_keys=True, default=str)
         _build_once(student.library_name, options, ctx.num_classes, ctx.channels, ctx.size)

@@ -25,7 +25,7 @@ from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkI
 from tutelage.pipeline.runtime_files import runtime_file
 from tutelage.pipeline.workspace import Stage
 from tutelage.quant.export.onnx_export import export_onnx
-from tutelage.records import Artifact, InputError, NotAvailableError, Student
+from tutelage.records import Artifact, InputError, Normalisation, NotAvailableError, Student
 
 from .quantization import Quantization, Ranges, calibration_images, quantized_file, quantizers, validation
 from .training import network_input
@@ -33,6 +33,8 @@ from .training import network_input
 log = logging.getLogger(__name__)
 
 _ONNX = "model.onnx"
+# What an ONNX file's metadata calls the mean and standard deviation of a network that has its own.
+NORMALISATION_KEY = "tutelage.normalisation"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class QuantizeInputs(StageInputs):
     """The int8 file of a runtime, made from its fp32 file."""
 
     STAGE: ClassVar[str] = "quantize"
+    LATER: ClassVar[Mapping[str, Any]] = {"normalisation": None}
 
     runtime: str
     origin: str  # distribution and version of the plug-in that declares the runtime; empty: built in
@@ -96,6 +99,7 @@ class QuantizeInputs(StageInputs):
     learnt: dict[str, tuple[float, float]] | None  # activation ranges of QAT
     side: int
     seed: int
+    normalisation: Normalisation | None = None  # of the network; None: the run's images as they are
 
     @property
     def places(self) -> dict[str, str]:
@@ -165,6 +169,7 @@ def quantized(
             learnt=None if learnt is None else dict(learnt),
             side=ctx.resolution(student),
             seed=ctx.recipe.seed,
+            normalisation=student.normalisation,
         )
         stage = _attempted(ctx, f"no int8 row of {student.model} for {runtime}", inputs, _quantize)
         if stage is None:
@@ -227,7 +232,9 @@ def _attempted(ctx: Context, missing: str, inputs: Any, compute: Any) -> Stage |
 def _export(inputs: ExportInputs, here: Resources, folder: Path) -> dict[str, Any]:
     here.report(inputs.title, 0, 1)
     path, network = folder / _ONNX, networks.load(here, inputs.network.student)
-    export = export_onnx(network, path, (1, inputs.channels, inputs.side, inputs.side))
+    own = inputs.network.normalisation
+    metadata = None if own is None else {NORMALISATION_KEY: own.model_dump_json()}
+    export = export_onnx(network, path, (1, inputs.channels, inputs.side, inputs.side), metadata=metadata)
     here.report(inputs.title, 1, 1)
     return {"file": filed_model(here.workspace, path).to_dict(), "max_difference": export.max_difference}
 
@@ -247,11 +254,12 @@ def _convert(inputs: ConvertInputs, here: Resources, folder: Path) -> dict[str, 
 def _quantize(inputs: QuantizeInputs, here: Resources, folder: Path) -> dict[str, Any]:
     here.report(inputs.title, 0, 1)
     network = None if inputs.network is None else networks.load(here, inputs.network.student)
-    calibration = calibration_images(here, inputs.side, inputs.how.calibration_images, inputs.seed)
+    own = inputs.normalisation
+    calibration = calibration_images(here, inputs.side, inputs.how.calibration_images, inputs.seed, own)
     try:
         scheme, path, made = quantized_file(
             here, inputs.how, inputs.runtime, network, beside(here, inputs.fp32, folder), inputs.side,
-            calibration, validation(here, inputs.side, inputs.seed), inputs.learnt,
+            calibration, validation(here, inputs.side, inputs.seed, own), inputs.learnt,
         )  # fmt: skip
     except NotAvailableError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from tutelage.pipeline.context import Context, Opened, Resources, run_stage
 from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answers
 from tutelage.pipeline.workspace import Stage
+from tutelage.records import Normalisation
 
 from .compress import Variant
 
@@ -43,12 +45,14 @@ class EvaluateInputs(StageInputs):
     """The predictions of one model file, by its runtime, on validation and test images."""
 
     STAGE: ClassVar[str] = "evaluate"
+    LATER: ClassVar[Mapping[str, Any]] = {"normalisation": None}
 
     images: ImagesInput
     file: FileInput
     runtime: str
     origin: str  # distribution and version of the plug-in that declares the runtime; empty: built in
     side: int
+    normalisation: Normalisation | None = None  # of the network; None: the run's images as they are
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"file": _PROBS}
@@ -91,6 +95,7 @@ def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
         runtime=variant.runtime,
         origin=str(RUNTIMES.origin(variant.runtime) or ""),
         side=ctx.resolution(variant.student),
+        normalisation=variant.student.normalisation,
     )
     return run_stage(ctx, inputs, _evaluate)
 
@@ -124,7 +129,7 @@ def _answers(inputs: EvaluateInputs, here: Resources, split: str) -> NDArray[np.
     places = np.arange(len(here.dataset.indices(split)))
     model = here.workspace.path / inputs.file.path
     parts = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
-    images = (here.split(split, inputs.side, part)[0].numpy() for part in parts)
+    images = (here.split(split, inputs.side, part, inputs.normalisation)[0].numpy() for part in parts)
     return np.concatenate([answers(inputs.runtime, model, part, here.threads) for part in images])
 
 

@@ -17,11 +17,12 @@ from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.distill.explain.faithfulness import agreement
 from tutelage.distill.explain.maps import Explained, compare, explain
 from tutelage.distill.explain.pictures import overlay_png
+from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkInput, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answering
-from tutelage.records import Student
+from tutelage.records import Normalisation, Student
 
 from .compress import Variant, named
 from .training import network_input
@@ -96,9 +97,11 @@ def explain_network(
 def _explain(inputs: ExplainInputs, here: Resources, folder: Path) -> dict[str, Any]:
     here.report(inputs.title, 0, 1)
     images, classes, masks = _images(inputs, here, inputs.network.student)
-    net = networks.load(here, inputs.network.student)
+    # All are shown the run's images, so that maps and figures of networks with another normalisation compare.
+    net = networks.load(here, inputs.network.student, runs_images=True)
     models = {"net": Explained(net)}
-    models |= {file.sha256: Explained(net, _answers(here, runtime, file)) for runtime, file in inputs.int8}
+    own = inputs.network.normalisation
+    models |= {file.sha256: Explained(net, _answers(here, runtime, file, own)) for runtime, file in inputs.int8}
     maps = {
         name: explain(net, images, classes, method=inputs.method, predict=one.predict) for name, one in models.items()
     }
@@ -124,7 +127,7 @@ def _explain(inputs: ExplainInputs, here: Resources, folder: Path) -> dict[str, 
 def _maps_of(inputs: ExplainInputs, here: Resources, teacher: Student) -> Maps:
     """Give a teacher's own maps of the same images; they are few, so each student's stage draws them anew."""
     images, classes, _ = _images(inputs, here, teacher)
-    return explain(networks.load(here, teacher), images, classes, method=inputs.method)
+    return explain(networks.load(here, teacher, runs_images=True), images, classes, method=inputs.method)
 
 
 def _figures(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: str) -> dict[str, Any]:
@@ -159,9 +162,12 @@ def kinds(labels: Tensor) -> Tensor:
     return torch.where(holds.any(1), holds.float().argmax(1), -1)
 
 
-def _answers(here: Resources, runtime: str, file: FileInput) -> Callable[[Tensor], Tensor]:
+def _answers(
+    here: Resources, runtime: str, file: FileInput, normalisation: Normalisation | None
+) -> Callable[[Tensor], Tensor]:
     logits = answering(runtime, here.workspace.path / file.path, here.threads)
-    return lambda batch: torch.from_numpy(logits(batch.numpy()))
+    own = None if normalisation is None else Renormalisation(*normalisation.values)
+    return lambda batch: torch.from_numpy(logits((batch if own is None else own(batch)).numpy()))
 
 
 def _resized(maps: Maps, side: int) -> Maps:

@@ -30,7 +30,7 @@ PRUNERS = {name: "nni" if name.startswith("nni-") else "torch-pruning" for name 
 def check_pruned(recipe: Recipe, section: PrunedSection) -> None:
     """Refuse a pruned student whose parent nobody trains or whose library is not installed."""
     named = [student.title or student.name for student in recipe.students]
-    known = [*named, *recipe.baselines, *(() if recipe.students else (WINNERS,))]
+    known = [*named, *(baseline.name for baseline in recipe.baselines), *(() if recipe.students else (WINNERS,))]
     if section.of not in known:
         raise InputError(f"pruned.of = {section.of!r}: no such network is trained; known: {', '.join(known)}")
     require_pruner(section.importance)
@@ -106,6 +106,7 @@ def _cut(ctx: Context, section: PrunedSection, parent: Student) -> tuple[Student
         arch=parent.arch,
         library_name=parent.library_name,
         options=parent.options,
+        normalisation=parent.normalisation,
         pruned=Pruned.from_dict(found["pruned"]).model_copy(update={"parent": parent.model}),
     )
     return student, network_input(student.model_copy(update={"weights": Artifact.from_dict(found["weights"])}))
@@ -115,7 +116,7 @@ def _prune(inputs: PruneInputs, here: Resources, folder: Path) -> dict[str, Any]
     here.report(inputs.title, 0, 1)
     whole = networks.load(here, inputs.network.student)
     shape = (2, inputs.channels, inputs.side, inputs.side)
-    batch = None if inputs.seed is None else _labelled(here, inputs.side, inputs.seed)
+    batch = None if inputs.seed is None else _labelled(here, inputs, inputs.seed)
     cut, report = prune_to(whole, shape, inputs.keep * macs(whole, shape), importance=inputs.importance, batch=batch)
     left = Pruned(
         parent=inputs.network.model, importance=inputs.importance, ratio=report.ratio, shapes=pruned_shapes(whole, cut)
@@ -124,5 +125,6 @@ def _prune(inputs: PruneInputs, here: Resources, folder: Path) -> dict[str, Any]
     return {"pruned": left.to_dict(), "weights": networks.file_weights(here, cut, folder).to_dict()}
 
 
-def _labelled(here: Resources, side: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return here.split("train", side, here.draw("train", _TAYLOR_IMAGES, derived_seed(seed, "taylor")))
+def _labelled(here: Resources, inputs: PruneInputs, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = here.draw("train", _TAYLOR_IMAGES, derived_seed(seed, "taylor"))
+    return here.split("train", inputs.side, drawn, inputs.network.normalisation)

@@ -103,7 +103,8 @@ def train_with_qat(
 def prepared(inputs: QatInputs, here: Opened) -> nn.Module:
     """Give the trained network with fake quantization, as its fine-tuning begins."""
     student = inputs.network.student
-    images = calibration_images(here, here.resolution(student), inputs.calibration_images, inputs.seed)
+    side, own = here.resolution(student), student.normalisation
+    images = calibration_images(here, side, inputs.calibration_images, inputs.seed, own)
     return prepare_qat(networks.load(here, student), images)
 
 

@@ -30,7 +30,7 @@ from tutelage.quant.int8.placement import check_integer
 from tutelage.quant.int8.saturation import weight_bits
 from tutelage.quant.int8.schemes.entry import QuantReport, Scheme
 from tutelage.quant.int8.schemes.registry import SCHEMES
-from tutelage.records import InputError
+from tutelage.records import InputError, Normalisation
 
 Floats = NDArray[np.float32]
 Ranges = Mapping[str, tuple[float, float]]
@@ -230,15 +230,20 @@ def check_method(section: QuantizeSection, runtimes: Sequence[str]) -> None:
         raise refused[0]
 
 
-def calibration_images(here: Opened, side: int, number: int, seed: int) -> Floats:
-    """Draw `number` training images, by class, for the recipe's `seed`: normalised float32 (n, c, side, side)."""
+def calibration_images(
+    here: Opened, side: int, number: int, seed: int, normalisation: Normalisation | None = None
+) -> Floats:
+    """Draw `number` training images, by class, for the recipe's `seed`: float32 (n, c, side, side).
+
+    normalisation: of the network that is quantized; None: the run's.
+    """
     drawn = here.draw("train", number, derived_seed(seed, "calibration"))
-    return np.asarray(here.split("train", side, drawn)[0].numpy(), dtype=np.float32)
+    return np.asarray(here.split("train", side, drawn, normalisation)[0].numpy(), dtype=np.float32)
 
 
-def validation(here: Opened, side: int, seed: int) -> Validation:
-    """Give the validation images and the draws of them that int8's choices are made on."""
-    images, labels = here.split("val", side)
+def validation(here: Opened, side: int, seed: int, normalisation: Normalisation | None = None) -> Validation:
+    """Give the validation images, as the network takes them, and the draws of them that int8's choices are made on."""
+    images, labels = here.split("val", side, normalisation=normalisation)
     choosing = here.draw("val", _CHOOSING_IMAGES, derived_seed(seed, "choosing a calibration method"))
     ranking = here.draw("val", _RANKING_IMAGES, derived_seed(seed, "ranking layers"))
     values = images.numpy()

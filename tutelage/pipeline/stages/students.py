@@ -10,7 +10,8 @@ from functools import partial
 from tutelage.distill.losses.methods import check_distillation, find_loss
 from tutelage.distill.teachers.zoo import timm_name
 from tutelage.distill.training.schedule import TrainSchedule
-from tutelage.pipeline.context import Context, schedule_of, weights_input
+from tutelage.distill.training.tuning import Tuning
+from tutelage.pipeline.context import Context, schedule_of
 from tutelage.pipeline.sections import StudentSection, TrainSection
 from tutelage.records import Arch, InputError, Student
 from tutelage.search.spaces.presets import PRESETS, place
@@ -19,7 +20,7 @@ from tutelage.search.spaces.space import SPACES, Space
 from .search import Winner
 from .supernet import Supernet
 from .train import take_student, train_student
-from .training import Start, kd_of
+from .training import Start, kd_of, pretrained
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,15 @@ def train_named_students(ctx: Context, teachers: Sequence[Student]) -> list[Stud
     """Train the students that the recipe names, from fresh weights or a weights file, for each choice of teachers."""
     trained = []
     for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
-        if section.weights is not None and section.epochs == 0:
-            taken = take_student(ctx, student, section.weights)
+        own, start = pretrained(ctx, section.weights, student)
+        if start is not None and section.epochs == 0:
+            taken = take_student(ctx, own, start)
             ctx.trained([taken])
             trained.append(taken)
             continue
+        tuning = Tuning(section.freeze, section.layer_decay)
         for choice in choices(ctx, teachers):
-            trained += train_seeds(ctx, student, weights_input(section.weights), choice)
+            trained += train_seeds(ctx, own, start, choice, tuning)
     return trained
 
 
@@ -59,7 +62,7 @@ def training_checks(ctx: Context) -> Iterator[Callable[[], object]]:
     if not recipe.students:
         yield from (partial(_check_supernet_teacher, name, names) for name in recipe.supernet.teachers)
     yield from (partial(named_student, ctx, section) for section in recipe.students)
-    yield from (partial(timm_name, name) for name in recipe.baselines if name not in PRESETS)
+    yield from (partial(timm_name, one.name) for one in recipe.baselines if one.name not in PRESETS)
     for name, schedule in (*((teacher.name, teacher) for teacher in recipe.teachers), ("distill", recipe.distill)):
         yield partial(_check_schedule, name, schedule)
     yield partial(_check_distillation, ctx)
@@ -134,23 +137,26 @@ def _named(ctx: Context, name: str, options: dict[str, object], genes: Arch | No
 def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
     """Train the recipe's baselines on the students' schedule, with all teachers and with none.
 
-    A preset that is a subnet of the searched supernet starts from its inherited weights, as the winners do; others
-    start from fresh weights.
+    One that names weights starts from those. Otherwise a preset that is a subnet of the searched supernet starts from
+    its inherited weights, as the winners do; others start from fresh weights.
     """
     trained = []
-    for name in ctx.recipe.baselines:
+    for section in ctx.recipe.baselines:
+        student = baseline(ctx, section.name, None if supernet is None else supernet.space)
+        own, start = pretrained(ctx, section.weights, student)
+        of_the_space = supernet is not None and own.arch is not None and own.arch.space == supernet.space.name
+        begin: Start = supernet.part if supernet is not None and start is None and of_the_space else start
+        tuning = Tuning(section.freeze, section.layer_decay)
         for choice in ((), tuple(teachers)) if teachers else ((),):
-            if supernet is None or name not in PRESETS:
-                student = _named(ctx, name, {}).model_copy(update={"role": "baseline"})
-                trained += train_seeds(ctx, student, None, choice)
-                continue
-            arch = preset_arch(supernet.space, name)
-            student = Student(model=name, role="baseline", arch=arch)
-            if arch.space == supernet.space.name:
-                trained += _from_supernet(ctx, supernet, student, choice)
-            else:
-                trained += train_seeds(ctx, student, None, choice)
+            trained += train_seeds(ctx, own, begin, choice, tuning)
     return trained
+
+
+def baseline(ctx: Context, name: str, searched: Space | None) -> Student:
+    """Give the record of a baseline; a preset is placed as the searched space is, where there is one."""
+    if searched is None or name not in PRESETS:
+        return _named(ctx, name, {}).model_copy(update={"role": "baseline"})
+    return Student(model=name, role="baseline", arch=preset_arch(searched, name))
 
 
 def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
@@ -178,8 +184,14 @@ def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: S
     return train_seeds(ctx, student, supernet.part, choice)
 
 
-def train_seeds(ctx: Context, student: Student, start: Start, choice: Sequence[Student]) -> list[Student]:
+def train_seeds(
+    ctx: Context,
+    student: Student,
+    start: Start,
+    choice: Sequence[Student],
+    tuning: Tuning = Tuning(),  # noqa: B008 - frozen
+) -> list[Student]:
     """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`."""
-    seeds = [train_student(ctx, student, start, choice, repeat) for repeat in range(ctx.recipe.seeds)]
+    seeds = [train_student(ctx, student, start, choice, repeat, tuning) for repeat in range(ctx.recipe.seeds)]
     ctx.trained(seeds)
     return seeds

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage, weights_input
+from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.stage_inputs import (
     AugmentInput,
     FileInput,
@@ -20,6 +20,7 @@ from tutelage.pipeline.keys.stage_inputs import (
     versions_of,
 )
 from tutelage.pipeline.networks import WEIGHTS, file_weights
+from tutelage.pipeline.weights.given import given_weights, wanted_for_space
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.spaces.space import SPACES, Space, find_space
 from tutelage.search.supernet import build_supernet
@@ -106,13 +107,22 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         ema_decay=section.ema_decay,
         warmup_epochs=section.warmup_epochs,
         clip_norm=section.clip_norm,
-        weights=weights_input(section.weights),
+        weights=_weights(ctx, space),
         teachers=tuple(named),
         seed=ctx.recipe.seed,
     )
     weights = FileInput.of(Artifact.from_dict(run_stage(ctx, inputs, _train).result["weights"]))
     part = SupernetInput(space=inputs.space, origin=inputs.origin, resolutions=inputs.resolutions, weights=weights)
     return Supernet(space, part)
+
+
+def _weights(ctx: Context, space: Space) -> FileInput | None:
+    """Give the file of pretrained weights that the recipe names for its supernet."""
+    text = ctx.recipe.supernet.weights
+    if text is None:
+        return None
+    given = given_weights(text, wanted_for_space(space.name, ctx.channels), ctx.size, ctx.report)
+    return FileInput(sha256=given.sha256, path=str(given.path))
 
 
 def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, Any]:

@@ -13,16 +13,18 @@ from torch import nn
 
 from tutelage.distill.teachers.weights import load_weights
 from tutelage.distill.training.train import validate
+from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, Resources, run_stage, weights_input
+from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.stage_inputs import NetworkInput, versions_of
 from tutelage.pipeline.sections import TeacherSection
 from tutelage.pipeline.workspace import Stage
-from tutelage.records import Artifact, Student
-from tutelage.search.supernet import extract
+from tutelage.records import Artifact, InputError, Student
+from tutelage.search.supernet import build_supernet, extract
 
 from .training import (
     CHECKPOINT,
+    PretrainedInput,
     Start,
     SupernetInput,
     TrainInputs,
@@ -31,6 +33,7 @@ from .training import (
     fit,
     libraries_of,
     network_input,
+    pretrained,
     schedule_part,
 )
 
@@ -46,8 +49,9 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
         dataset=ctx.dataset.name,
         seed=ctx.recipe.seed,
     )
-    if section.epochs == 0 and section.weights is not None:
-        return take_weights(ctx, student, section.weights)
+    student, start = pretrained(ctx, section.weights, student)
+    if section.epochs == 0 and start is not None:
+        return take_weights(ctx, student, start)
     network = network_input(student)
     inputs = TrainInputs(
         title=f"train teacher {section.name}",
@@ -55,7 +59,9 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
         images=ctx.images_input,
         augment=ctx.augment_input,
         network=network,
-        start=weights_input(section.weights),
+        start=start,
+        freeze=section.freeze,
+        layer_decay=section.layer_decay,
         schedule=schedule_part(section),
         distillation=None,
         seed=ctx.recipe.seed,
@@ -66,7 +72,7 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
     return trained(student, run_stage(ctx, inputs, _train))
 
 
-def take_student(ctx: Context, student: Student, weights: Path) -> Student:
+def take_student(ctx: Context, student: Student, weights: PretrainedInput) -> Student:
     """File and validate a student as its weights file has it: no training, no teacher, one row whatever the seeds."""
     student = student.model_copy(
         update={"recipe": ctx.recipe.name, "dataset": ctx.dataset.name, "seed": ctx.recipe.seed}
@@ -74,22 +80,26 @@ def take_student(ctx: Context, student: Student, weights: Path) -> Student:
     return take_weights(ctx, student, weights)
 
 
-def take_weights(ctx: Context, student: Student, weights: Path) -> Student:
+def take_weights(ctx: Context, student: Student, weights: PretrainedInput) -> Student:
     """File and validate a network as its weights file has it."""
-    network, file = network_input(student), weights_input(weights)
-    assert file is not None
+    network = network_input(student)
     inputs = UntrainedInputs(
         title=f"take the weights of {student.model}",
         versions=versions_of(network.libraries),
         images=ctx.images_input,
         network=network,
-        weights=file,
+        weights=weights,
     )
     return trained(student, run_stage(ctx, inputs, _take))
 
 
 def train_student(
-    ctx: Context, student: Student, start: Start, teachers: Sequence[Student], repeat: int = 0
+    ctx: Context,
+    student: Student,
+    start: Start,
+    teachers: Sequence[Student],
+    repeat: int = 0,
+    tuning: Tuning = Tuning(),  # noqa: B008 - frozen
 ) -> Student:
     """Train one student from `start` (fresh weights where it is None), distilled from all of `teachers`.
 
@@ -114,6 +124,8 @@ def train_student(
         augment=ctx.augment_input,
         network=network,
         start=start,
+        freeze=tuning.freeze,
+        layer_decay=tuning.layer_decay,
         schedule=schedule_part(section),
         distillation=distillation,
         seed=ctx.recipe.seed,
@@ -131,7 +143,7 @@ def trained(student: Student, stage: Stage) -> Student:
         update={
             "weights": Artifact.from_dict(found["weights"]),
             "validation": found.get("validation", {}),
-            "notes": tuple(found.get("notes", ())),
+            "notes": tuple(dict.fromkeys((*student.notes, *found.get("notes", ())))),
             "params": found.get("params"),
             "macs": found.get("macs"),
         }
@@ -157,16 +169,33 @@ def _started(inputs: TrainInputs, here: Resources) -> nn.Module:
         return networks.build(here, student, seed=inputs.seeds[0])
     # Each of the seeds begins with the same classifier, where the file's is of other classes.
     first = inputs.model_copy(update={"repeat": 0}).seeds[0]
-    model = networks.build(here, student, seed=first)
-    load_weights(model, here.workspace.path / start.path, fresh_head=True)
-    return model
+    return _loaded(here, student, start, seed=first, fresh_head=True)
+
+
+def _loaded(here: Resources, student: Student, start: PretrainedInput, *, seed: int, fresh_head: bool) -> nn.Module:
+    """Build a network with pretrained weights; one of a space may be extracted from its supernet's file."""
+    path = here.workspace.path / start.path
+    if not start.supernet:
+        model = networks.build(here, student, seed=seed)
+        load_weights(model, path, fresh_head=fresh_head)
+        return model
+    check_extracted(path, fresh_head)
+    assert student.arch is not None, "a network that is extracted has an architecture"
+    supernet = build_supernet(student.arch.space, here.num_classes, here.channels, weights=path, seed=seed)
+    return extract(supernet, student.arch)
+
+
+def check_extracted(path: Path, fresh_head: bool) -> None:
+    """Refuse a subnet that is extracted from a supernet's file to be used as it is: nobody trained its classifier."""
+    if not fresh_head:
+        raise InputError(f"{path} holds a supernet, and with epochs: 0 its subnet would not be trained: give epochs")
 
 
 def _take(inputs: UntrainedInputs, here: Resources, folder: Path) -> dict[str, Any]:
     """Validate a network as its weights file has it, and file it."""
-    model = networks.build(here, inputs.network.student)
-    load_weights(model, here.workspace.path / inputs.weights.path, fresh_head=False)
-    images, labels = here.split("val", here.resolution(inputs.network.student))
+    student = inputs.network.student
+    model = _loaded(here, student, inputs.weights, seed=0, fresh_head=False)
+    images, labels = here.split("val", here.resolution(student), normalisation=student.normalisation)
     figures = validate(model, images, labels, here.dataset.multi_label)
     notes = ("weights used as they are, not trained here",)
     return _filed(here, inputs.network, model, folder, figures["val_accuracy"], figures["val_auc"], notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,10 +18,12 @@ from tutelage.distill.losses.logits import balanced_weights
 from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.distill.teachers.zoo import TEACHERS
+from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.soft_targets import Combine, SoftTargets
 from tutelage.distill.training.train import KDConfig, TrainResult, TrainSchedule, train
+from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Opened, derived_seed, schedule_of
+from tutelage.pipeline.context import Context, Opened, derived_seed, schedule_of
 from tutelage.pipeline.keys.stage_inputs import (
     AugmentInput,
     FileInput,
@@ -33,7 +35,8 @@ from tutelage.pipeline.keys.stage_inputs import (
 )
 from tutelage.pipeline.processes import Training, announce
 from tutelage.pipeline.sections import DistillSection, TrainSection
-from tutelage.records import Student
+from tutelage.pipeline.weights.given import given_weights, wanted_for
+from tutelage.records import Student, content_id
 from tutelage.search.spaces.space import SPACES, find_space
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_layers
@@ -58,8 +61,14 @@ class SupernetInput(Part):
         return net.eval()
 
 
+class PretrainedInput(FileInput):
+    """A file of pretrained weights. `supernet`: of the network's whole space, from which the network is extracted."""
+
+    supernet: bool
+
+
 # What a student's training begins with: None is fresh weights, a file holds trained ones.
-Start = SupernetInput | NetworkInput | FileInput | None
+Start = SupernetInput | NetworkInput | PretrainedInput | None
 
 
 class Distillation(Part):
@@ -93,6 +102,11 @@ class TrainingInputs(StageInputs):
         raise NotImplementedError
 
     @property
+    def tuning(self) -> Tuning:
+        """Say how pretrained weights are trained on: all of them, at one learning rate."""
+        return Tuning()
+
+    @property
     def places(self) -> dict[str, str]:
         return {"schedule": self.place, "distillation": "distill", "network.options": f"{self.place}.options"}
 
@@ -104,9 +118,16 @@ class TrainInputs(TrainingInputs):
     """A teacher or student: what it starts from, and its training."""
 
     STAGE: ClassVar[str] = "train"
+    LATER: ClassVar[Mapping[str, Any]] = {"freeze": False, "layer_decay": None}
 
     start: Start
+    freeze: bool | int = False
+    layer_decay: float | None = None
     role: Literal["teacher", "student"]  # their seeds are drawn apart
+
+    @property
+    def tuning(self) -> Tuning:
+        return Tuning(self.freeze, self.layer_decay)
 
     @property
     def stage(self) -> str:
@@ -128,10 +149,20 @@ class UntrainedInputs(StageInputs):
 
     images: ImagesInput
     network: NetworkInput
-    weights: FileInput
+    weights: PretrainedInput
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"weights": promised(key, networks.WEIGHTS, "weights")}
+
+
+def pretrained(ctx: Context, weights: str | None, student: Student) -> tuple[Student, PretrainedInput | None]:
+    """Find the pretrained weights that a recipe names for a network: the network as they want it, and their file."""
+    if weights is None:
+        return student, None
+    given = given_weights(weights, wanted_for(student, ctx.channels), ctx.size, ctx.report)
+    notes = (*student.notes, given.note) if given.note else student.notes
+    own = student.model_copy(update={"normalisation": given.normalisation, "notes": notes})
+    return own, PretrainedInput(sha256=given.sha256, path=str(given.path), supernet=bool(given.supernet))
 
 
 def network_input(student: Student) -> NetworkInput:
@@ -184,10 +215,12 @@ def soft_targets(
     resolution has its own cache in the workspace.
     """
     recurs = augment.variants > 0 or AUGMENTATIONS.find(augment.name).changes_nothing
+    own = [teacher.normalisation.values if teacher.normalisation is not None else None for teacher in teachers]
+    shown = images_id(opened.dataset, augment.name, resolution)
     return SoftTargets(
-        [networks.load(opened, teacher) for teacher in teachers],
+        [networks.load(opened, teacher, runs_images=True) for teacher in teachers],
         opened.workspace.path / "cache" / "soft-targets" if recurs else None,
-        data_id=images_id(opened.dataset, augment.name, resolution),
+        data_id=content_id([shown, own]) if any(own) else shown,
         multi_label=opened.dataset.multi_label,
         resolution=opened.size,
     )
@@ -199,19 +232,22 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
     student, distillation = inputs.network.student, inputs.distillation
     teachers = [one.student for one in distillation.teachers] if distillation is not None else []
     seed, batches = inputs.seeds
-    result = train(
-        use_fast_layers(model),
-        here.loader(inputs.augment, inputs.schedule.batch_size, seed=batches),
-        here.split("val", here.resolution(student)),
-        _schedule(here, inputs.schedule),
-        teachers=[soft_targets(here, teachers, inputs.augment)] if teachers else (),
-        kd=kd_of(distillation) if distillation is not None else None,
-        seed=seed,
-        checkpoint=checkpoint,
-        multi_label=here.dataset.multi_label,
-        progress=lambda text, done, total: here.report(inputs.title, done, total),
-        resolution=here.resolution(student),
-    )
+    own = None if student.normalisation is None else student.normalisation.values
+    with normalised_inputs(model, own):
+        result = train(
+            use_fast_layers(model),
+            here.loader(inputs.augment, inputs.schedule.batch_size, seed=batches),
+            here.split("val", here.resolution(student)),
+            _schedule(here, inputs.schedule),
+            teachers=[soft_targets(here, teachers, inputs.augment)] if teachers else (),
+            kd=kd_of(distillation) if distillation is not None else None,
+            seed=seed,
+            checkpoint=checkpoint,
+            multi_label=here.dataset.multi_label,
+            progress=lambda text, done, total: here.report(inputs.title, done, total),
+            resolution=here.resolution(student),
+            tuning=inputs.tuning,
+        )
     use_plain_layers(model)
     return result
 

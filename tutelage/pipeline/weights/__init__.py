@@ -1,0 +1,1 @@
+"""Pretrained weights by name: one notation for teachers, students, baselines and supernets (`given_weights`)."""
