@@ -86,6 +86,27 @@ def test_its_strategy_searches() -> None:
 
 
 @pytest.mark.usefixtures("package")
+def test_its_weights_are_found_and_fetched_as_built_in_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.tutelage.pipeline.weights.served import Served, serving
+    from tutelage.pipeline.weights.entry import Wanted
+    from tutelage.pipeline.weights.given import given_weights
+    from tutelage.records import InputError
+
+    wanted = Wanted("resnet10t", 3, "resnet10t")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with serving(Served(plain={"/chest_v2.safetensors": b"weights"})) as served:
+        monkeypatch.setenv("TUTELAGE_WEIGHTS_MIRROR", served.url)
+        given = given_weights("shelf:chest_v2", wanted, 224)
+    assert given.path.read_bytes() == b"weights"
+    assert given.normalisation is not None
+    assert given.normalisation.values == ((0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(InputError, match="shelf:a/b: a name on the shelf"):
+        given_weights("shelf:a/b", wanted, 224)
+
+
+@pytest.mark.usefixtures("package")
 def test_its_space_is_counted_built_and_searched() -> None:
     space = find_space("mcu")
     deep = Objective("depth", "max", fn=lambda archs: np.array([sum(arch.d) for arch in archs], float), cheap=False)

@@ -222,9 +222,7 @@ def test_all_weights_of_a_recipe_are_fetched_before_anything_is_trained_or_each_
     there = with_changes(recipe, ["baselines=[resnet10t]"])
     open_checked(there, Workspace(tmp_path / "w"), silent, 1, "run")
     assert len(hub.sent("me/net/resolve/main/model.safetensors")) == 1
-    with pytest.raises(
-        InputError, match="freeze: 9 leaves no stage of ResNet to train .*: it has 5"
-    ):
+    with pytest.raises(InputError, match=r"freeze: 9 leaves no stage of ResNet to train .*: it has 5"):
         open_checked(with_changes(there, ["students.0.freeze=9"]), Workspace(tmp_path / "w"), silent, 1, "run")
 
 
