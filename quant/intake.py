@@ -13,6 +13,7 @@ from typing import Any
 
 from tutelage.records import InputError
 
+from .entries import in_float32
 from .files import is_quantized, read_graph
 from .int8.placement import LAYERS
 
@@ -37,6 +38,7 @@ def prepare_model(path: Path, out: Path, *, start: str = "", end: str = "") -> N
     if start or end:
         model = _between(path, model, start, end)
     _check_ends(path, model)
+    model = in_float32(path, model)
     _check_types(path, model)
     if is_quantized(model):
         raise InputError(f"{path} is quantized already; give its fp32 model")

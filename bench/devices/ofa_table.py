@@ -88,7 +88,7 @@ def _sum(path: Path, table: dict[str, Any], arch: Arch) -> float:
 def _mean(path: Path, key: str, given: Any) -> float:
     try:
         value = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number of 400 digits
         value = float("nan")
     if not 0 <= value < float("inf"):
         raise InputError(f"{path}: block {key} takes {given!r}: give its milliseconds, or make the table again")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
+from typing import Any, Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
 
 if __package__:
-    from .entry import Run, Runtime
+    from .entry import Feed, Run, Runtime, sizes_of
     from .graph import holds_int8
 else:  # beside the runner, on a host that may have no such package
-    from entry import Run, Runtime  # type: ignore[import-not-found,no-redef]
+    from entry import Feed, Run, Runtime, sizes_of  # type: ignore[import-not-found,no-redef]
     from graph import holds_int8  # type: ignore[import-not-found,no-redef]
+
+
+_DTYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
+}  # fmt: skip
 
 
 class Onnxruntime:
@@ -55,11 +61,21 @@ class Onnxruntime:
         session = onnxruntime.InferenceSession(path, options, providers=[(self.provider, settings)])
         if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
             raise ValueError(f"{self.provider} does not start here: is there a CUDA device with its libraries?")
-        entry = session.get_inputs()[0]
-        if entry.type != "tensor(float)":
-            raise ValueError(f"input {entry.name} is a {entry.type}, images are float32: export it for those")
-        name = entry.name
-        return lambda images: session.run(None, {name: images})[0], "int8" if holds_int8(path) else "fp32"
+        effective = "int8" if holds_int8(path) else "fp32"
+        entry, *others = session.get_inputs()
+        if entry.type == "tensor(float)" and not others:
+            name = entry.name
+            return lambda images: session.run(None, {name: images})[0], effective
+        batch = shape[0] if shape else 1
+        feed = Feed(entry.name, _dtype(entry), [(one.name, _dtype(one), sizes_of(one.shape, batch)) for one in others])
+        return lambda images: session.run(None, feed(images))[0], effective
+
+
+def _dtype(entry: Any) -> str:
+    """Give numpy's name of the type that an input declares."""
+    if entry.type not in _DTYPES:
+        raise ValueError(f"input {entry.name} is a {entry.type}: give a network of numbers")
+    return _DTYPES[entry.type]
 
 
 ONNXRUNTIME = Runtime(

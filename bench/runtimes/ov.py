@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Sequence  # noqa: UP035 - other hosts may have Python 3.8
+from typing import Any, Sequence  # noqa: UP035 - other hosts may have Python 3.8
 
 if __package__:
-    from .entry import Run, Runtime
+    from .entry import Feed, Run, Runtime, sizes_of
     from .graph import holds_int8
 else:  # beside the runner, on a host that may have no such package
-    from entry import Run, Runtime  # type: ignore[import-not-found,no-redef]
+    from entry import Feed, Run, Runtime, sizes_of  # type: ignore[import-not-found,no-redef]
     from graph import holds_int8  # type: ignore[import-not-found,no-redef]
 
 # OpenVINO's hint for a precision; layers of an int8 model that are not quantized stay f32.
@@ -30,8 +30,10 @@ class Openvino:
 
         core = openvino.Core()
         model = core.read_model(path)
+        image, *others = model.inputs
         if shape is not None:
-            model.reshape(list(shape))
+            known = {port.any_name: _sizes(port, shape[0]) for port in others}
+            model.reshape({image.any_name: list(shape), **{name: list(sizes) for name, sizes in known.items()}})
         if precision not in OPENVINO_HINTS:
             raise ValueError(f"openvino runs {', '.join(OPENVINO_HINTS)}, not {precision}")
         settings = {
@@ -46,7 +48,17 @@ class Openvino:
         effective = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}.get(hint, hint)
         if holds_int8(path):
             effective = "int8"
-        return lambda images: request.infer([images], share_inputs=True, share_outputs=True)[0], effective
+        kind = image.get_element_type().to_dtype()
+        if kind == "float32" and not others:
+            return lambda images: request.infer([images], share_inputs=True, share_outputs=True)[0], effective
+        batch = shape[0] if shape else 1
+        zeros = [(port.any_name, port.get_element_type().to_dtype(), _sizes(port, batch)) for port in others]
+        feed = Feed(image.any_name, kind, zeros)
+        return lambda images: request.infer(feed(images), share_inputs=True, share_outputs=True)[0], effective
+
+
+def _sizes(port: Any, batch: int) -> Sequence[int]:
+    return sizes_of([size.get_length() if size.is_static else None for size in port.get_partial_shape()], batch)
 
 
 def read_shape(path: str) -> list[int | None]:

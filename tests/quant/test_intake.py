@@ -102,7 +102,6 @@ MIX = (helper.make_node("Mul", ["image", "age"], ["x0"], name="mix"),)
     ("options", "message"),
     [
         ({"kind": TensorProto.UINT8, "before": CAST}, "takes image as uint8, read by Cast cast: .*--input x0"),
-        ({"kind": TensorProto.FLOAT16, "dtype": np.float16}, "takes image as float16, read by Conv conv0"),
         ({"shape": ("n", 8, 8, 4), "before": TURN}, r"image \(n, 8, 8, 4\), channels last .*--input x0"),
         ({"entries": AGE, "before": MIX}, r"2 inputs \(image \(n, 4, 8, 8\), age \(n, 1\)\)"),
         ({"outputs": ("logits", "f")}, r"2 outputs \(logits .*, f .*\): name that of the classes with --output"),
@@ -114,18 +113,31 @@ def test_what_cannot_is_refused_by_name(options: dict[str, Any], message: str, t
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_half_precision_in_constant_nodes_are_named(tmp_path: Path):
-    path = net(tmp_path / "net.onnx", before=CAST, dtype=np.float16)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.DOUBLE, np.float64)], ids=["half", "double"]
+)
+@pytest.mark.parametrize("in_nodes", [False, True])
+def test_a_network_in_another_float_is_taken_in_float32(
+    kind: int, dtype: Any, in_nodes: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path, usable, int8 = (
+        net(tmp_path / "net.onnx", kind=kind, dtype=dtype),
+        tmp_path / "usable.onnx",
+        tmp_path / "8.onnx",
+    )
     model = onnx.load(path)
-    constants = [helper.make_node("Constant", [], [w.name], value=w) for w in model.graph.initializer]
-    nodes = [*constants, *model.graph.node]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.node[len(constants)].attribute[0].i = TensorProto.FLOAT16
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    if in_nodes:
+        constants = [helper.make_node("Constant", [], [w.name], value=w) for w in model.graph.initializer]
+        nodes = [*constants, *model.graph.node]
+        del model.graph.node[:], model.graph.initializer[:]
+        model.graph.node.extend(nodes)
     onnx.save_model(model, path)
-    with pytest.raises(InputError, match=r"computes in float16 \(tensor w0 of Conv conv0\): export it in float32"):
-        prepare_model(path, tmp_path / "out.onnx")
+    prepare_model(path, usable)
+    assert "it is taken in float32" in caplog.text
+    plain = net(tmp_path / "plain.onnx")
+    np.testing.assert_allclose(run_onnx(usable, IMAGES), run_onnx(plain, IMAGES), atol=0.05)
+    assert quantize_onnx(usable, int8, IMAGES).num_quantized
 
 
 def test_truncated_weights_beside_the_file_are_named(tmp_path: Path):

@@ -7,7 +7,6 @@ the file carries, or the range of its stored bits; MONOCHROME1 is inverted. Text
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,6 @@ WINDOW_HELP = (
     "of DICOM pictures: tag (default; the window that each file carries, else all values), full (all values of the "
     "stored bits) or [centre, width]"
 )
-
-# What pydicom and its decoders raise for files that are damaged or of a kind that no installed decoder reads.
-_DAMAGE = (
-    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError,
-    OverflowError, AssertionError, struct.error, MemoryError,
-)  # fmt: skip
 
 _HEAD_TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient",
@@ -91,13 +84,13 @@ def read_head(path: Path) -> Head | None:
             spacing=" x ".join(f"{float(one):.4g}" for one in spacing) + " mm" if spacing else "",
             has_pixels="Rows" in data or "Modality" not in data,  # else a report, or damaged: decoding says it
         )
-    except (*_DAMAGE, pydicom.errors.InvalidDicomError):
+    except Exception:  # noqa: BLE001 - pydicom and its decoders raise whatever damaged bytes lead to
         return None
 
 
 def read_values(content: bytes, stated: Range | None, window: Window) -> Values:
     """Decode a file's bytes; of several frames the first. InputError says what is wrong, without the file's name."""
-    pydicom = _pydicom()
+    pydicom, data = _pydicom(), None
     try:
         data = pydicom.dcmread(io.BytesIO(content))
         if "PixelData" not in data and "FloatPixelData" not in data and "DoubleFloatPixelData" not in data:
@@ -112,12 +105,28 @@ def read_values(content: bytes, stated: Range | None, window: Window) -> Values:
         pixels, limits = _scaled(rescaled, stored, data, stated, window)
     except InputError:
         raise
-    except (*_DAMAGE, pydicom.errors.InvalidDicomError) as error:
+    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise whatever damaged bytes lead to
+        reason = _missing_decoder(pydicom, data) if isinstance(error, RuntimeError) else ""
+        if reason:
+            raise InputError(reason) from None
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise InputError(f"is damaged, or not a DICOM file that can be decoded: {reason}") from None
     if data.PhotometricInterpretation == "MONOCHROME1":
         pixels = 255 - pixels
     return Values(pixels, (float(rescaled.min()), float(rescaled.max())), limits, num_frames)
+
+
+def _missing_decoder(pydicom: Any, data: Any) -> str:
+    """Say which packages decode a file's compressed pixels, where none of them is installed; else ""."""
+    syntax: Any = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
+    try:
+        decoder = pydicom.pixels.get_decoder(syntax)
+    except (NotImplementedError, TypeError, ValueError):
+        return ""
+    if decoder.is_available:
+        return ""
+    ways = "; or ".join(" ".join(way.split()) for way in decoder.missing_dependencies)
+    return f"is compressed as {syntax.name}, and no decoder of that is installed: pip install what one needs ({ways})"
 
 
 def _pydicom() -> Any:

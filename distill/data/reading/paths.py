@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def resolve_paths(texts: Sequence[str], root: Path, *, look_above: bool) -> tupl
     """
     parts = [_parts(text) for text in texts]
     paths = [_as_it_is(text, below, root) for text, below in zip(texts, parts, strict=True)]
-    absent = [index for index, path in enumerate(paths) if not path.is_file()]
+    absent = [index for index, path in enumerate(paths) if not is_there(path)]
     if not absent:
         return paths, ()
     bases = [root, *list(root.resolve().parents)[:2]] if look_above else [root]
@@ -76,8 +77,18 @@ def _find_shift(listed: Sequence[Sequence[str]], bases: Sequence[Path]) -> _Shif
 
 def _there(path: Path) -> Path | None:
     """Give the file of a path, with a suffix where it has none of its own; None where there is none."""
-    if path.is_file():
+    if is_there(path):
         return path
     if not path.name:
         return None
-    return next((whole for suffix in _SUFFIXES if (whole := path.with_name(path.name + suffix)).is_file()), None)
+    return next((whole for suffix in _SUFFIXES if is_there(whole := path.with_name(path.name + suffix))), None)
+
+
+def is_there(path: Path) -> bool:
+    """Say whether a path that a table names is a file; one that no file can have (5,000 characters) is not there."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return False
+        raise

@@ -26,7 +26,7 @@ from tutelage.distill.data.reading.labels import (
     read_columns,
     unknown_policy,
 )
-from tutelage.distill.data.reading.paths import resolve_paths
+from tutelage.distill.data.reading.paths import is_there, resolve_paths
 from tutelage.distill.data.reading.tables import Table, is_table, read_table
 from tutelage.records import InputError
 
@@ -70,7 +70,7 @@ def list_table(request: Request) -> Listing:
 
 def keep_present(listing: Listing) -> Listing:
     """Set aside the rows whose file is not there; all absent is an error."""
-    present = np.array([path.is_file() for path in listing.paths], dtype=bool)
+    present = np.array([is_there(path) for path in listing.paths], dtype=bool)
     if not present.any():
         first = listing.paths[0] if listing.paths else listing.root
         raise InputError(f"none of the {len(listing.paths)} listed images is there, e.g. {first}: check the path")

@@ -109,13 +109,31 @@ def test_bad_requests_are_named(net: Path, tmp_path: Path):
     for name in ("onnxruntime", "openvino"):
         with pytest.raises(InputError, match=f"{name} cannot load .*broken"):
             RUNTIMES[name].load(broken)
-    model = onnx.load(net)
-    entry = model.graph.input[0]
-    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["bytes"], [entry.name], to=onnx.TensorProto.FLOAT))
-    entry.name, entry.type.tensor_type.elem_type = "bytes", onnx.TensorProto.UINT8
-    onnx.save_model(model, broken)
-    with pytest.raises(InputError, match=r"input bytes is a tensor\(uint8\), images are float32"):
-        RUNTIMES["onnxruntime"].load(broken)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16])
+def test_images_are_fed_in_the_declared_type_and_other_inputs_are_zeros(
+    name: str, kind: int, net: Path, tmp_path: Path
+):
+    """`images + 0 x age`, cast from what is declared: with ones for the zeros the outputs would be others."""
+    model, path = onnx.load(net), tmp_path / "cast.onnx"
+    entry, helper = model.graph.input[0], onnx.helper
+    first = entry.name
+    model.graph.node.insert(0, helper.make_node("Add", ["cast", "age"], [first]))
+    model.graph.node.insert(0, helper.make_node("Cast", ["picture"], ["cast"], to=onnx.TensorProto.FLOAT))
+    entry.name, entry.type.tensor_type.elem_type = "picture", kind
+    model.graph.input.append(helper.make_tensor_value_info("age", onnx.TensorProto.FLOAT, ["n", 1, 1, 1]))
+    onnx.save_model(model, path)
+    shape = tuple(one.dim_value or 1 for one in entry.type.tensor_type.shape.dim)
+    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    fed = images.astype(np.float16).astype(np.float32) if kind == onnx.TensorProto.FLOAT16 else (
+        (images * 64 + 128).clip(0, 255).astype(np.uint8).astype(np.float32)
+    )  # fmt: skip
+    session = RUNTIMES[name].load(path, 1, "fp32", shape)
+    expected = RUNTIMES[name].load(net, 1, "fp32", shape).run(fed)
+    np.testing.assert_allclose(session.run(images), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(session.run(images), session.run(images))
 
 
 def test_threads_never_exceed_the_cores():

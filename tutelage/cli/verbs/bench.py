@@ -25,6 +25,10 @@ def bench(
         list[int] | None, typer.Option(min=1, max=65536, help="Batch size of --offline; repeatable.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of image files: time their pre-processing too.")] = None,
+    entry: Annotated[
+        str,
+        typer.Option("--input", help="Input of an .onnx file that takes the image; the others are given zeros."),
+    ] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,6 +43,6 @@ def bench(
     sizes = tuple(batch or BATCHES) if offline or batch else ()
     with terminal.run_setting(workspace) as (space, report, _):
         figures = single_stage.bench_file(
-            space, report, model=model, device=device, resolution=resolution, offline=sizes, images=images
+            space, report, model=model, device=device, resolution=resolution, offline=sizes, images=images, entry=entry
         )
     terminal.print_figures(figures, Console(), as_json)

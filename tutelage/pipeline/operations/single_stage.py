@@ -29,6 +29,7 @@ from tutelage.pipeline.stages.students import choices
 from tutelage.pipeline.stages.train import train_student, train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
+from tutelage.quant.entries import image_first, image_input, inputs_of
 from tutelage.quant.files import read_graph
 from tutelage.records import Arch, DeviceProfile, InputError, Measurement, Student, content_id, parsed_json
 from tutelage.search.spaces.space import SPACES
@@ -105,9 +106,11 @@ def bench_file(
     resolution: int | None,
     offline: Sequence[int] = (),
     images: Path | None = None,
+    entry: str = "",
 ) -> dict[str, Any]:
     """Measure one model file on a device and give its figures; an ONNX file is converted where the runtime needs it.
 
+    `entry` names the input that takes the image, where an ONNX file has several: the others are given zeros.
     `offline` are batch sizes whose throughput is measured too; of a folder of `images` reading, resizing and
     normalising are timed, apart from the inference.
     """
@@ -119,7 +122,8 @@ def bench_file(
             f"--images are timed on this machine, and device {profile.name} is {profile.command or profile.host}: "
             "leave them out, or time them there"
         )
-    shape = input_shape(model, resolution)
+    shape = input_shape(model, resolution, entry, several=".onnx" in find_runtime(profile.runtime).suffixes)
+    model, zeros = image_first(model, entry, workspace.path / "cache" / "converted")
     model = converted(model, profile, shape, workspace.path / "cache" / "converted")
 
     def progress_line(text: str, done: int, total: int) -> None:
@@ -130,6 +134,8 @@ def bench_file(
         measure({model.name: model}, profile, shape, anchor_ms=anchor_ms, progress=progress_line)[model.name]
     )
     values["size_bytes"] = size_bytes(model)
+    if zeros:
+        values["inputs_of_zeros"] = ", ".join(zeros)
     if offline:
         rates = measure_throughput(model, profile, shape, batches=offline, progress=progress_line)
         values |= {f"images_a_second_batch_{batch}": rates.get(batch) for batch in offline}  # empty: not taken
@@ -172,19 +178,23 @@ def figures(found: Measurement) -> dict[str, Any]:
     }
 
 
-def input_shape(model: Path, resolution: int | None) -> tuple[int, int, int]:
-    """Read (channels, height, width) from an ONNX file; `resolution` is used where the file does not fix them."""
+def input_shape(model: Path, resolution: int | None, entry: str = "", *, several: bool = False) -> tuple[int, int, int]:
+    """Read (channels, height, width) from a model file; `resolution` is used where the file does not fix them.
+
+    Of an ONNX file's `several` inputs it is the image's: `entry`, or the one that has four dimensions.
+    """
     dims: list[int | None]
     if model.suffix != ".onnx":
+        if entry:
+            raise InputError(f"--input {entry} names an input of an .onnx file, and {model} is none: leave it out")
         dims = read_shape(model)
     else:
-        graph = read_graph(model).graph
-        weights = {tensor.name for tensor in graph.initializer}  # IR 3 lists them among the inputs
-        inputs = [value for value in graph.input if value.name not in weights]
-        if len(inputs) != 1:
+        inputs = inputs_of(read_graph(model).graph)
+        if len(inputs) != 1 and not (several and inputs):
             names = ", ".join(value.name for value in inputs) or "none"
             raise InputError(f"{model} takes {len(inputs)} inputs ({names}): give a network of one image")
-        dims = [dimension.dim_value or None for dimension in inputs[0].type.tensor_type.shape.dim]
+        image = image_input(model, inputs, entry)
+        dims = [dimension.dim_value or None for dimension in image.type.tensor_type.shape.dim]
     if len(dims) != 4:
         raise InputError(
             f"{model} takes an input of {len(dims)} dimensions; images are (batch, channels, height, width)"
