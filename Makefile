@@ -8,7 +8,7 @@ ROOMS := search distill quant bench leaderboard
 # set-up imports what most commands import, so that not every process of the first one compiles it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs reference test test-fast test-slow test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -33,6 +33,14 @@ test-fast: $(READY)
 # What needs minutes: whole runs that are killed or repeated, installations, the widest matrices.
 test-slow: $(READY)
 	$(PYTEST) -m long
+
+# Every reader of what users bring: 10,000 damaged files each, within bounds of CPU time and memory. What fails is kept
+# in FUZZ_OUT.
+FUZZ ?= 10000
+FUZZ_OUT ?= /tmp
+
+fuzz: $(READY)
+	FUZZ=$(FUZZ) FUZZ_OUT=$(FUZZ_OUT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --maxprocesses 8 -q -rP
 
 # NNI holds filelock below 3.12 and would change the pinned environment: what needs it is tested in one of its own.
 NNI_ENV ?= .venv-nni

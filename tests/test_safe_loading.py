@@ -15,7 +15,7 @@ from tutelage.bench.devices.profiles import read_profile
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.leaderboard.store.importing import read_file
 from tutelage.pipeline.recipe import load_recipe
-from tutelage.records import MAX_TEXT_BYTES, InputError, bounded_text, parsed_json, parsed_yaml
+from tutelage.records import MAX_TEXT_BYTES, FaultsError, InputError, bounded_text, npz_arrays, parsed_json, parsed_yaml
 from tutelage.search.result import SearchResult
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,3 +185,31 @@ def test_what_fits_is_read(tmp_path: Path) -> None:
     assert parsed_json(bounded_text(tmp_path / "small.json")) == {"a": [1]}
     with pytest.raises(json.JSONDecodeError):
         parsed_json("[" * 100_000)
+
+
+def test_a_message_with_what_a_file_holds_stays_one_line_and_steers_no_terminal() -> None:
+    said = str(InputError("column 'a\n  b' \x1b[2J\x00\ud800 \u202e of päth  x.csv"))
+    assert said == "column 'a b' \\x1b[2J\\x00\\ud800 \\u202e of päth  x.csv"
+    assert str(InputError("two  blanks")) == "two  blanks"
+    assert FaultsError(["a\nb", "c", "a\nb"]).lines == ("a b", "c")
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 400, "[" + "9" * 301 + "]"])
+def test_numbers_beyond_every_float_are_bad_input(text: str) -> None:
+    with pytest.raises(json.JSONDecodeError, match="digits"):
+        parsed_json(text)
+    with pytest.raises(yaml.YAMLError, match="digits"):
+        parsed_yaml(text)
+    assert parsed_json("9" * 300) == parsed_yaml("9" * 300) == int("9" * 300)
+
+
+def test_an_archive_that_claims_more_than_its_bound_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, ks=np.zeros(10_000_000, np.uint8), d=np.zeros(3))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"ks\.npy has 10000128 bytes, more than 1000000"):
+        npz_arrays(path, 1_000_000)
+    assert list(npz_arrays(path, 1_000_000, ["d"])) == ["d"]
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(InputError, match="one array and no npz archive"):
+        npz_arrays(tmp_path / "one.npy", 1_000_000)

@@ -13,18 +13,15 @@ import csv
 import io
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from tutelage.bench.latency.labels import check_latencies
-from tutelage.records import Arch, InputError, bounded_text, parsed_json
+from tutelage.records import Arch, InputError, bounded_text, npz_arrays, parsed_json
 from tutelage.search.spaces.space import find_space
 
 from .ofa_table import is_ofa_table, read_ofa_table
@@ -114,11 +111,8 @@ def _text(path: Path) -> str:
 def _array_rows(path: Path, column: str) -> list[dict[str, Any]]:
     """Read an npz of arrays as HELP's tables: `ks`, `e` (nets, slots), `d` (nets, stages), `r` (nets,) and times."""
     try:
-        if path.stat().st_size > _MAX_ARRAY_BYTES:
-            raise InputError(f"{path} has more than {_MAX_ARRAY_BYTES} bytes: that is no table of measurements")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = npz_arrays(path, _MAX_ARRAY_BYTES)
+    except (OSError, InputError) as error:
         raise InputError(f"{path} is not an npz of numbers ({error}): give arrays ks, e, d, r and one of ms") from error
     if missing := [name for name in ("d", "r") if name not in arrays]:
         raise InputError(

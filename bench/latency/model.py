@@ -220,7 +220,7 @@ class LatencyModel:
             return cls.from_dict(parsed_json(bounded_text(path)))
         except OSError as error:
             raise InputError(f"cannot read latency model {path}: {error.strerror}; add the device again") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is not a latency model ({error}): add the device again") from error

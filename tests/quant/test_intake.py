@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tutelage.quant.entries import image_first
 from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.quant.int8.placement import check_integer, integer_macs
 from tutelage.quant.intake import fix_shape, prepare_model
@@ -138,6 +139,23 @@ def test_a_network_in_another_float_is_taken_in_float32(
     plain = net(tmp_path / "plain.onnx")
     np.testing.assert_allclose(run_onnx(usable, IMAGES), run_onnx(plain, IMAGES), atol=0.05)
     assert quantize_onnx(usable, int8, IMAGES).num_quantized
+
+
+def test_the_input_that_takes_the_image_is_found_or_named_and_comes_first(tmp_path: Path):
+    mask = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n", 4, 8, 8])
+    mix = (helper.make_node("Mul", ["image", "mask"], ["x0"], name="mix"),)
+    two = net(tmp_path / "two.onnx", entries=AGE, before=MIX)
+    assert image_first(two, "", tmp_path / "kept") == (two, ("age (n, 1)",))
+    assert not (tmp_path / "kept").exists()
+    pictures = net(tmp_path / "pictures.onnx", entries=(mask,), before=mix)
+    with pytest.raises(InputError, match=r"takes 2 inputs \(image, mask\), 2 of four dimensions: .* --input"):
+        image_first(pictures, "", tmp_path)
+    with pytest.raises(InputError, match=r"--input x: .* has no input of that name; its own are image, mask"):
+        image_first(pictures, "x", tmp_path)
+    path, others = image_first(pictures, "mask", tmp_path / "kept")
+    assert others == ("image (n, 4, 8, 8)",)
+    assert [value.name for value in onnx.load(path).graph.input] == ["mask", "image"]
+    assert image_first(net(tmp_path / "one.onnx"), "", tmp_path)[1] == ()
 
 
 def test_truncated_weights_beside_the_file_are_named(tmp_path: Path):

@@ -54,7 +54,11 @@ def main() -> None:
     """Run the command line; every failure that a user can mend is one line and an exit code."""
     _quiet_threads()
     _tidy_when_terminated()
-    codes = {InputError: EXIT_BAD_INPUT, InfeasibleBudgetError: EXIT_INFEASIBLE, UnsteadyDeviceError: EXIT_UNSTEADY}
+    codes: dict[type[Exception], int] = {
+        InputError: EXIT_BAD_INPUT,
+        InfeasibleBudgetError: EXIT_INFEASIBLE,
+        UnsteadyDeviceError: EXIT_UNSTEADY,
+    }
     stopped = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
     try:
         _refuse_bytes(sys.argv[1:])

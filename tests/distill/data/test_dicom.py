@@ -196,3 +196,40 @@ def test_rsna_pneumonia_as_kaggle_ships_it(tmp_path: Path) -> None:
     (tmp_path / "stage_2_train_labels.csv").write_text("\n".join([*rows, f"{0:08x}-73c6,,,,,0"]))
     with pytest.raises(InputError, match=r"line 42: patient 00000000-73c6 has another Target before"):
         load_dataset("rsna-pneumonia", path=tmp_path, size=8)
+
+
+def test_lookup_tables_palettes_and_a_missing_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VOI table that inverts 4 values; a palette of red and blue; JPEG 2000 whose decoders are not installed."""
+    from pydicom.dataset import Dataset
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    stored = np.array([[0, 1], [2, 3]], dtype=np.uint16)
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [4, 0, 8], np.array([255, 170, 85, 0], "<u2").tobytes()
+    voi = write_dicom(tmp_path / "voi.dcm", stored, VOILUTSequence=[table])
+    assert read_picture(voi, 2, 1, Decoding()).pixels[..., 0].tolist() == [[255, 170], [85, 0]]
+    full = read_picture(voi, 2, 1, Decoding(window="full")).pixels
+    assert full[0, 0, 0] == 0, "the table is the file's window: full leaves it out"
+
+    palette = {f"{name}PaletteColorLookupTableDescriptor": [2, 0, 16] for name in ("Red", "Green", "Blue")}
+    data = {"Red": [65535, 0], "Green": [0, 0], "Blue": [0, 65535]}
+    tables = {f"{name}PaletteColorLookupTableData": np.array(some, "<u2").tobytes() for name, some in data.items()}
+    path = write_dicom(
+        tmp_path / "palette.dcm", np.array([[0, 1], [1, 0]], np.uint16),
+        PhotometricInterpretation="PALETTE COLOR", **palette, **tables,
+    )  # fmt: skip
+    shown = read_picture(path, 2, 3, Decoding()).pixels
+    assert shown[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+
+    packed = write_dicom(tmp_path / "packed.dcm", RAMP)
+    whole = pydicom.dcmread(packed)
+    whole.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    whole.PixelData = encapsulate([b"\xff\x4f\xff\x51" + b"\0" * 60])
+    whole["PixelData"].is_undefined_length = True
+    whole.save_as(packed)
+    decoder = pydicom.pixels.get_decoder(JPEG2000Lossless)
+    monkeypatch.setattr(decoder, "_available", {})
+    monkeypatch.setattr(decoder, "_unavailable", {"pylibjpeg": ("pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.0")})
+    with pytest.raises(InputError, match=r"packed.* compressed as JPEG 2000 .*no decoder .*pylibjpeg-openjpeg"):
+        read_picture(packed, 8, 1, Decoding())
