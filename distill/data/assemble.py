@@ -113,7 +113,7 @@ def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:
         splits=splits,
         multi_label=listing.multi_label,
         leaky=leaky,
-        manifest=manifest_hash(names, listing.labels.tolist(), groups, column, decoded.digests),
+        manifest=manifest_hash(names, listing.labels.tolist(), groups, column, decoded.digests, origin=listing.origin),
         notes=tuple(notes),
         skipped=skipped,
         names=names,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tutelage.files import sync, sync_tree
 from tutelage.records import InputError, content_id
 
+from .containers.paths import state_of
 from .dataset import Listing, Request
 from .images import Decoding, read_picture
 from .reading.pixels import unused_range
@@ -108,8 +109,7 @@ def _key(listing: Listing, request: Request) -> str:
     """Hash all that the pixels depend on, from what the file system says; files are not opened."""
     rows: list[Any] = []
     for path in listing.paths:
-        stat = path.stat()
-        rows.append([str(path.absolute()), stat.st_size, stat.st_mtime_ns])
+        rows.append([str(path.absolute()), *state_of(path)])
     return content_id([DECODE_VERSION, request.size, request.channels, _how(request), rows])
 
 

@@ -16,6 +16,10 @@ from tutelage.records import InputError
 
 from .assemble import arrange
 from .cache import decode_all
+from .containers.hub import fetch, is_hub_name
+from .containers.packed import refuse_compressed
+from .containers.paths import is_dir, is_file
+from .containers.shards import is_pattern
 from .dataset import DataReport, DatasetEntry, Request
 from .images import decode
 from .reading.folders import walk
@@ -23,6 +27,10 @@ from .registry import DATASETS
 from .splits import copies, count_labels, straddling_groups
 
 _SIZE = 32  # pixels that pictures are decoded to: a check keeps none of them
+_KINDS = (
+    "a MedMNIST .npz, a CSV, a folder or archive (.zip, .tar) with one folder a class, parquet files, WebDataset tars, "
+    "or hf:owner/name"
+)
 _LAST = "folder"  # any folder may hold class folders, so it is tried when no other data set matches
 
 
@@ -32,19 +40,22 @@ def check_path(path: Path) -> DataReport:
     Raises InputError only when there is nothing to look at.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"no data at {path}: give a MedMNIST .npz, a CSV, or a folder with one folder a class")
+    if not (path.exists() or is_hub_name(path) or is_pattern(path) or is_file(path) or is_dir(path)):
+        raise InputError(f"no data at {path}: give {_KINDS}")
     entry, options = recognise(path)
     return entry.check(path) if entry.check is not None else _check_files(path, entry, options)
 
 
 def recognise(path: Path) -> tuple[DatasetEntry, Mapping[str, Any]]:
     """Give the data set that a path looks like by what lies there, and the options with which it would be read."""
+    if is_hub_name(path):
+        path = fetch(str(path)).folder
     for entry in sorted(DATASETS.values(), key=lambda entry: entry.name == _LAST):
         options = entry.recognise(path) if entry.recognise is not None else None
         if options is not None:
             return entry, options
-    raise InputError(f"{path} is neither a MedMNIST .npz, nor a CSV, nor a folder")
+    refuse_compressed(path)
+    raise InputError(f"{path} is not {_KINDS}")
 
 
 def _check_files(path: Path, entry: DatasetEntry, options: Mapping[str, Any]) -> DataReport:

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from tutelage.records import ID_DIGITS, InputError
 
+from .containers.packed import refuse_compressed
+from .containers.paths import glob, is_dir, is_file, top_of
 from .reading.dicom import WINDOW_HELP
+from .reading.folders import is_split_folder
 from .reading.pixels import RANGE_HELP
 
 SPLITS = ("train", "val", "test")
@@ -119,7 +122,7 @@ class Request:
     def folder(self) -> Path:
         """Give the folder of a set that lies in one; a file or nothing there is an error."""
         root = self.where()
-        if not root.is_dir():
+        if not is_dir(root):
             raise InputError(f"{root} is a file: data set {self.name} needs its folder")
         return root
 
@@ -127,9 +130,10 @@ class Request:
         """Give the path of a set that lies on disk; its absence is an error that names the remedy."""
         if self.path is None:
             raise InputError(f"data set {self.name} lies on disk: say where (path=..., or data.path in the recipe)")
-        if not self.path.exists():
+        if not (self.path.exists() or is_file(self.path) or is_dir(self.path)):
             raise InputError(f"no data at {self.path}: data set {self.name} needs a file or folder there")
-        return self.path
+        refuse_compressed(self.path)
+        return top_of(self.path, is_split_folder)
 
     def option(self, key: str, default: Any) -> Any:
         """Read one of the data set's own options; `load_dataset` has refused those that its entry does not list."""
@@ -151,7 +155,8 @@ class Listing:
     `missing` names files that a table lists and the disk lacks. `near_duplicates`, in gray levels: images
     whose signatures differ by no more are put in one group. With `slices` (each image's number in its sequence, its
     class folder) groups become blocks of about `block` neighbours, split by their pixels. `notes` say what was read
-    otherwise than it stands there; `facts` count what else the files say (patients, series, modality).
+    otherwise than it stands there; `facts` count what else the files say (patients, series, modality). `origin` names
+    the version of a set that was fetched (`owner/name@commit`) and is a part of the manifest.
     """
 
     root: Path
@@ -167,6 +172,7 @@ class Listing:
     block: int = 0
     notes: tuple[str, ...] = ()
     facts: Mapping[str, int] = field(default_factory=dict)
+    origin: str = ""
 
     def take(self, chosen: NDArray[Any]) -> Listing:
         """Keep the entries at `chosen` (indices, in that order)."""
@@ -279,15 +285,22 @@ def has_files(*patterns: str, **options: Any) -> Callable[[Path], Mapping[str, A
     """Make a `recognise` for a folder in which every pattern matches something."""
 
     def recognise(path: Path) -> Mapping[str, Any] | None:
-        found = path.is_dir() and all(any(path.glob(pattern)) for pattern in patterns)
+        try:
+            place = top_of(path, is_split_folder)
+            found = is_dir(place) and all(glob(place, pattern) for pattern in patterns)
+        except InputError:  # damaged: the set that reads any such file says it
+            return None
         return options if found else None
 
     return recognise
 
 
-def manifest_hash(*columns: Sequence[object] | NDArray[Any]) -> str:
-    """Hash a split manifest, given by columns (name, label, group, split, content digest): 16 hex digits."""
-    digest = hashlib.sha256()
+def manifest_hash(*columns: Sequence[object] | NDArray[Any], origin: str = "") -> str:
+    """Hash a split manifest, given by columns (name, label, group, split, content digest): 16 hex digits.
+
+    `origin` names the version of a set that was fetched.
+    """
+    digest = hashlib.sha256(origin.encode())
     for row in zip(*columns, strict=True):
         # Names of files are bytes on Linux: surrogates stand for those that are not UTF-8.
         digest.update("\t".join(str(cell) for cell in row).encode(errors="surrogateescape"))

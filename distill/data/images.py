@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from tutelage.records import InputError
 
+from .containers.paths import read_bytes
 from .reading.dicom import Window, read_values, stated_window
 from .reading.pixels import Range, range_of, stated_range, to_bytes
 from .reading.suffixes import SUFFIXES, is_image, looks_like_dicom
@@ -91,16 +91,9 @@ def decode(path: Path, size: int, channels: int = 1, *, fit: Fit = "squash") -> 
 
 def read_picture(path: Path, size: int, channels: int, how: Decoding) -> Picture:
     """Read one file, a picture or DICOM; raises InputError that names the file and what is wrong with it."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path} is no regular file (a folder, pipe or device)")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    if not content:
-        raise InputError(f"{path} is empty (0 bytes)")
+    content = read_bytes(path)
     digest = hashlib.sha256(content).hexdigest()[:16]
-    if looks_like_dicom(path):
+    if looks_like_dicom(path, content[:132]):
         try:
             values = read_values(content, how.range, how.window)
         except InputError as error:

@@ -13,6 +13,7 @@ from tutelage.plugins import Registry, modules_of
 from tutelage.records import InputError
 
 from .assemble import assemble
+from .containers.hub import is_hub_name
 from .dataset import SPLITS, Dataset, DatasetEntry, Listing, Request
 from .sets.phantom import phantom
 
@@ -21,6 +22,15 @@ __all__ = ["DATASETS", "SPLITS", "Dataset", "Request", "load_dataset", "phantom"
 MAX_SIZE = 1024
 
 DATASETS = Registry("datasets", "data set", DatasetEntry, modules_of("tutelage.distill.data.sets", DatasetEntry))
+
+
+def split_hub_name(name: str, path: Path | None) -> tuple[str, Path | None]:
+    """Give the data set and the path that a name stands for: `hf:owner/name` is data set parquet at that path."""
+    if not is_hub_name(name):
+        return name, path
+    if path is not None:
+        raise InputError(f"{name!r} and path {str(path)!r} say where the images lie: leave path out")
+    return "parquet", Path(name)
 
 
 def load_dataset(
@@ -41,7 +51,7 @@ def load_dataset(
     options: Mapping[str, Any] | None = None,
     workers: int = 1,
 ) -> Dataset:
-    """Load a set by its name in `DATASETS`, resized to `size` pixels.
+    """Load a set by its name in `DATASETS` (or `hf:owner/name[@revision][:config]`), resized to `size` pixels.
 
     `val_fraction` and `test_fraction` are of all images, where the set has no split of its own; `fold` of `folds`
     takes the place of `test_fraction`. `cache` is a folder for decoded images. `limit` keeps about that many images,
@@ -79,6 +89,7 @@ def request_for(
     **others: Any,
 ) -> Request:
     """Make the request of `load_dataset`'s arguments. Raises InputError for what the data set does not take."""
+    name, path = split_hub_name(name, path)
     entry = DATASETS.find(name)
     if not 8 <= size <= MAX_SIZE:
         raise InputError(f"size must be 8 to {MAX_SIZE} pixels, got {size}")

@@ -80,6 +80,16 @@ class DataSection(Section):
     augment_variants: int = Field(4, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)  # of the data set: `tutelage data list` names them
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_hub(cls, values: Any) -> Any:
+        from tutelage.distill.data.registry import split_hub_name
+
+        if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
+            return values
+        name, path = split_hub_name(values["dataset"], values.get("path"))
+        return {**values, "dataset": name, "path": path}
+
     @field_validator("dataset")
     @classmethod
     def _a_dataset(cls, value: str) -> str:

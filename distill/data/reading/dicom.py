@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.distill.data.containers.paths import container_of, read_bytes
 from tutelage.records import InputError
 
 from .ids import is_blank
@@ -72,7 +73,7 @@ def read_head(path: Path) -> Head | None:
     """Read what a file says of itself, without its pixels; None where it is no DICOM file or is damaged."""
     pydicom = _pydicom()
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEAD_TAGS))
+        data = pydicom.dcmread(_source(path), stop_before_pixels=True, specific_tags=list(_HEAD_TAGS))
         spacing = data.get("PixelSpacing") or data.get("ImagerPixelSpacing")
         return Head(
             patient=str(data.get("PatientID") or "").strip(),
@@ -127,6 +128,11 @@ def _missing_decoder(pydicom: Any, data: Any) -> str:
         return ""
     ways = "; or ".join(" ".join(way.split()) for way in decoder.missing_dependencies)
     return f"is compressed as {syntax.name}, and no decoder of that is installed: pip install what one needs ({ways})"
+
+
+def _source(path: Path) -> Path | io.BytesIO:
+    """Give what pydicom reads: the file, or the bytes of one in a container."""
+    return path if container_of(path) is None else io.BytesIO(read_bytes(path))
 
 
 def _pydicom() -> Any:

@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tutelage.distill.data.containers.paths import Identity, children, identity, is_dir, tree
 from tutelage.records import InputError
 
 from .suffixes import is_image, looks_like_dicom
+
+# How people name the folders and files of the official splits; the words of the Hugging Face hub are among them
+# (datasets, data_files.py).
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
 
 _SYSTEM_FOLDERS = ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")
 _SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir")
@@ -58,7 +65,7 @@ def is_system(name: str) -> bool:
     return name.startswith((".", "__")) or name.lower() in _SYSTEM_FOLDERS
 
 
-def walk(root: Path, seen: set[tuple[int, int]] | None = None) -> Walk:
+def walk(root: Path, seen: set[Identity] | None = None) -> Walk:
     """List the pictures below a folder. `seen` holds the folders that were listed, by device and number, and grows."""
     found = Walk(root)
     seen = set() if seen is None else seen
@@ -66,17 +73,16 @@ def walk(root: Path, seen: set[tuple[int, int]] | None = None) -> Walk:
     def refuse(error: OSError) -> None:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
 
-    for place, folders, files in os.walk(root, followlinks=True, onerror=refuse):
+    for place, folders, files in tree(root, refuse):
         here = Path(place)
-        stat = here.stat()
-        if (stat.st_dev, stat.st_ino) in seen:
+        if identity(here) in seen:
             found.again.append(str(here))
             folders.clear()
             continue
-        seen.add((stat.st_dev, stat.st_ino))
+        seen.add(identity(here))
         for name in [name for name in folders if is_system(name)]:
             folders.remove(name)
-            inside = sum(is_image(Path(file)) for _, _, names in os.walk(here / name) for file in names)
+            inside = sum(is_image(Path(file)) for _, _, names in tree(here / name, refuse) for file in names)
             found.caches.update({name: inside} if inside else {})
         folders.sort()
         for name in files:
@@ -125,6 +131,11 @@ def _without_word(stem: str, word: str) -> str | None:
     return end[1] if end else start[2] if start else None
 
 
+def is_split_folder(name: str) -> bool:
+    """Tell a folder's name that says train, validation or test."""
+    return name.lower() in SPLIT_FOLDERS
+
+
 def is_mask_name(name: str) -> bool:
     """Tell a folder's name that says masks."""
     return re.search(rf"(^|[\s_.-])({_SHADOWS['masks']})$", name.lower()) is not None
@@ -132,6 +143,6 @@ def is_mask_name(name: str) -> bool:
 
 def subfolders(root: Path) -> Iterator[Path]:
     """Yield the folders right below a folder, without the system's, sorted."""
-    for item in sorted(root.iterdir()):
-        if item.is_dir() and not is_system(item.name):
+    for item in children(root):
+        if is_dir(item) and not is_system(item.name):
             yield item

@@ -27,6 +27,8 @@ MULTI_LABEL_HELP = "true: rows with exactly one 1 are multi-label all the same (
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
+_LABEL_TYPES = (str, int, float, list, type(None))
+
 _WHOLE = re.compile(r"([+-]?\d{1,100})(\.0*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
@@ -63,8 +65,16 @@ def unknown_policy(value: Any) -> str:
     return str(value)
 
 
-def read_classes(words: Sequence[str] | NDArray[Any], place: Place, what: str, unknown: str = "refuse") -> Labels:
+def read_classes(
+    words: Sequence[str] | NDArray[Any],
+    place: Place,
+    what: str,
+    unknown: str = "refuse",
+    names: Sequence[str] | None = None,
+) -> Labels:
     """Read one label an image: words or whole numbers, not both. `what` names the column or array in messages.
+
+    `names` are those of the codes 0, 1, ...: a class without an image keeps its place.
 
     `1`, `1.0` and ` 1` are one class; classes of numbers are in numeric order. -1 is a class only where there is one
     other number (-1 and 1); else, as blanks and NaN, it is a label that is not known.
@@ -85,15 +95,85 @@ def read_classes(words: Sequence[str] | NDArray[Any], place: Place, what: str, u
         shown = texts[int(inverse[index])]
         raise InputError(f"{place(index)}: label {shown!r} is missing or NaN, or not known: give one, or remove the "
                          "row, or set the option unknown to drop")  # fmt: skip
-    names, codes, notes = _name_classes(texts, numbers, blank, first, place, what)
-    order = sorted(set(names) - {""}, key=lambda name: (int(name) if codes else 0, name))
-    class_of = np.array([order.index(name) if name else -1 for name in names], dtype=np.int64)[inverse.reshape(-1)]
+    called, codes, notes = _name_classes(texts, numbers, blank, first, place, what)
+    order = sorted(set(called) - {""}, key=lambda name: (int(name) if codes else 0, name))
+    at = {name: number for number, name in enumerate(order)}
+    class_of = np.array([at.get(name, -1) for name in called], dtype=np.int64)[inverse.reshape(-1)]
     kept = np.flatnonzero(class_of >= 0).astype(np.int64)
     if len(kept) < len(class_of):
         notes.append(f"{len(class_of) - len(kept)} images whose label is not known are left out")
     if len(order) < 2:
         raise InputError(f"{what} holds one class only ({', '.join(order) or 'none'}): needs two")
-    return Labels(class_of[kept], tuple(order), kept, tuple(notes), codes)
+    labels = Labels(class_of[kept], tuple(order), kept, tuple(notes), codes)
+    if names is not None:
+        return _with_names(labels, names, what)
+    if codes == tuple(range(len(codes))):
+        return labels
+    shown = ", ".join(map(str, codes[:8])) + (", ..." if len(codes) > 8 else "")
+    note = f"{what} holds the codes {shown}: read as {len(codes)} classes of those names"
+    return replace(labels, notes=(note, *notes))
+
+
+def _with_names(labels: Labels, names: Sequence[str], what: str) -> Labels:
+    """Give labels the names of their codes, or the places of their words among the names."""
+    known = {name: number for number, name in enumerate(names)}
+    places = labels.codes or tuple(known.get(name, -1) for name in labels.class_names)
+    for place, name in zip(places, labels.class_names, strict=True):
+        if not 0 <= place < len(names):
+            raise InputError(f"{what} holds the label {name}, and there are names for 0 to {len(names) - 1}: "
+                             f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")  # fmt: skip
+    values = np.array(places, dtype=np.int64)[labels.values]
+    return replace(labels, values=values, class_names=tuple(names), codes=())
+
+
+def read_listed(
+    values: Sequence[Any], names: Sequence[str] | None, place: Place, what: str, unknown: str = "refuse"
+) -> Labels:
+    """Read what typed files (parquet, JSON) hold for each image: a class, or a list of labels (multi-label).
+
+    `names` are those of the codes 0, 1, ... where the file says them; None and -1 are then labels that are not known.
+    """
+    odd = next((row for row, value in enumerate(values) if not isinstance(value, _LABEL_TYPES)), None)
+    if odd is not None:
+        raise InputError(f"{place(odd)}: {what} holds {type(values[odd]).__name__}, and labels are numbers, words or "
+                         "lists of them")  # fmt: skip
+    if any(isinstance(value, list) for value in values):
+        return _read_lists(values, names, place, what, unknown)
+    words = ["" if value is None or (names is not None and value == -1) else str(value) for value in values]
+    return read_classes(words, place, what, unknown, names)
+
+
+def _read_lists(values: Sequence[Any], names: Sequence[str] | None, place: Place, what: str, unknown: str) -> Labels:
+    """Read lists of labels as 0/1 columns; an image with no list, or with a gap in it, is one that is not known."""
+    words = [[str(one) for one in value] if isinstance(value, list) and None not in value else None for value in values]
+    if names is None:
+        class_names = tuple(sorted({word for found in words if found is not None for word in found}))
+        column = {name: number for number, name in enumerate(class_names)}
+    else:
+        class_names = tuple(names)
+        column = {str(number): number for number in range(len(names))} | {
+            name: number for number, name in enumerate(names) if not name.isdecimal()
+        }
+    if not class_names:
+        raise InputError(f"{what} holds no label: every list is empty")
+    columns = np.zeros((len(values), len(class_names)), dtype=np.float32)
+    for row, found in enumerate(words):
+        if found is None or (names is not None and "-1" in found):
+            columns[row] = np.nan
+            continue
+        for word in found:
+            if word not in column:
+                raise InputError(f"{place(row)}: label {word} has no name: {what} has names for 0 to "
+                                 f"{len(class_names) - 1}")  # fmt: skip
+            columns[row, column[word]] = 1
+    gaps, kept, notes = np.isnan(columns), np.arange(len(columns)), list[str]()
+    if gaps.any():
+        if unknown == "refuse":
+            row = int(np.argwhere(gaps)[0][0])
+            raise InputError(f"{place(row)}: {what} holds {values[row]!r}, which is not known: give labels, or set the "
+                             "option unknown to drop, ignore or zeros")  # fmt: skip
+        columns, kept, notes = _treat_unknown(columns, gaps, (columns, class_names, place), unknown)
+    return Labels(columns, class_names, kept, tuple(notes))
 
 
 def _name_classes(
@@ -130,10 +210,7 @@ def _name_classes(
                              f"numbers or words; is {what} a score?")  # fmt: skip
         names[index] = str(int(number))
     codes = tuple(sorted({int(name) for name in names if name}))
-    if codes == tuple(range(len(codes))):
-        return names, codes, []
-    shown = ", ".join(map(str, codes[:8])) + (", ..." if len(codes) > 8 else "")
-    return names, codes, [f"{what} holds the codes {shown}: read as {len(codes)} classes of those names"]
+    return names, codes, []
 
 
 def _number(text: str) -> int | float | None:

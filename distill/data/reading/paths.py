@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tutelage.distill.data.containers.paths import folder_at, is_file
 
 # Tried in this order where a table names files without one (`ISIC_0024306`, RSNA's ids).
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp", ".webp", ".dicom", ".PNG", ".JPG", ".DCM")
@@ -36,7 +37,7 @@ def resolve_paths(texts: Sequence[str], root: Path, *, look_above: bool) -> tupl
     """
     parts = [_parts(text) for text in texts]
     paths = [_as_it_is(text, below, root) for text, below in zip(texts, parts, strict=True)]
-    absent = [index for index, path in enumerate(paths) if not is_there(path)]
+    absent = [index for index, path in enumerate(paths) if not is_file(path)]
     if not absent:
         return paths, ()
     bases = [root, *list(root.resolve().parents)[:2]] if look_above else [root]
@@ -76,19 +77,17 @@ def _find_shift(listed: Sequence[Sequence[str]], bases: Sequence[Path]) -> _Shif
 
 
 def _there(path: Path) -> Path | None:
-    """Give the file of a path, with a suffix where it has none of its own; None where there is none."""
-    if is_there(path):
+    """Give the file of a path, with a suffix where it has none of its own; None where there is none.
+
+    A zip or tar of a folder's name stands for the folder.
+    """
+    if is_file(path):
         return path
     if not path.name:
         return None
-    return next((whole for suffix in _SUFFIXES if is_there(whole := path.with_name(path.name + suffix))), None)
-
-
-def is_there(path: Path) -> bool:
-    """Say whether a path that a table names is a file; one that no file can have (5,000 characters) is not there."""
-    try:
-        return path.is_file()
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            return False
-        raise
+    for folder in dict.fromkeys((path.parent, folder_at(path.parent))):
+        if folder is not None:
+            whole = (folder / (path.name + suffix) for suffix in ("", *_SUFFIXES))
+            if (found := next(filter(is_file, whole), None)) is not None:
+                return found
+    return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tutelage.distill.data.containers.paths import read_start
+
 # The suffixes of all formats that Pillow reads by itself: a test compares them with its registry.
 SUFFIXES = (
     ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc", ".fli",
@@ -21,15 +23,12 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in (*SUFFIXES, *DICOM_SUFFIXES) and not path.name.startswith(".")
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Tell a DICOM file by its suffix, or by the mark at byte 128: archives name files by UID, without one."""
+def looks_like_dicom(path: Path, start: bytes | None = None) -> bool:
+    """Tell a DICOM file by its suffix, or by the mark at byte 128: archives name files by UID, without one.
+
+    `start` are its first bytes, where they have been read.
+    """
     suffix = path.suffix.lower()
     if suffix in DICOM_SUFFIXES or suffix in SUFFIXES:
         return suffix in DICOM_SUFFIXES
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    return (read_start(path, 132) if start is None else start)[128:132] == b"DICM"

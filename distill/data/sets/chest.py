@@ -8,12 +8,15 @@ from __future__ import annotations
 import ast
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 
+from tutelage.distill.data.containers.paths import children, folder_at, glob, is_dir, is_file, read_bytes, top_of
 from tutelage.distill.data.dataset import EXTRA, DatasetEntry, Listing, Request, has_files
+from tutelage.distill.data.reading.folders import is_split_folder
 from tutelage.distill.data.reading.ids import group_ids
 from tutelage.distill.data.reading.tables import read_table
 from tutelage.records import InputError
@@ -27,6 +30,7 @@ CHESTXRAY14_LABELS = (
 
 # The five labels of the CheXpert competition (Irvin et al. 2019).
 CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+_BATCHES = "CheXpert-v1.0*batch*"
 UNCERTAIN = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
 
 # PadChest has 174 findings; these are the ones that ChestX-ray14 has too. Our choice: the papers do not list theirs.
@@ -42,7 +46,7 @@ def list_chestxray14(request: Request) -> Listing:
     root = request.folder()
     table = read_table(_one(root, "Data_Entry_2017*.csv"))
     rows = table.rows  # the header's bracketed commas shift names: read by position
-    files = {path.name: path for pattern in ("images*/images/*.png", "images*/*.png") for path in root.glob(pattern)}
+    files = {path.name: path for pattern in ("images*/images/*.png", "images*/*.png") for path in glob(root, pattern)}
     official = dict.fromkeys(_lines(root, "test_list.txt"), "test")
     official.update(dict.fromkeys(_lines(root, "train_val_list.txt"), "train"))
     words = []
@@ -83,13 +87,14 @@ def list_chexpert(request: Request) -> Listing:
     paths: list[Path] = []
     values: list[list[float]] = []
     given: list[str] = []
+    place = _chexpert_places(root)
     for file, split in (("train.csv", "train"), ("valid.csv", valid_as)):
-        table = read_table(root / file)
+        table = read_table(_chexpert_table(root, file))
         path_at, side, *places = (table.column(name) for name in ("Path", "Frontal/Lateral", *class_names))
         for number, row in enumerate(table.rows):
             if frontal and row[side] != "Frontal":
                 continue
-            paths.append(_below(root, row[path_at]))
+            paths.append(place(row[path_at]))
             values.append([_chexpert_value(table.where(number), row[place], policy) for place in places])
             given.append(split)
     patients = [re.search(r"patient\d+", path.as_posix()) for path in paths]
@@ -115,7 +120,7 @@ def list_padchest(request: Request) -> Listing:
     projections = tuple(request.option("projections", PADCHEST_PROJECTIONS))
     table = read_table(_one(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv*"))
     places = {name: table.column(name) for name in ("ImageID", "PatientID", "Projection", "Labels")}
-    folder_at = table.find("ImageDir")
+    image_at, folder_column = places["ImageID"], table.find("ImageDir")
     paths, words, groups = [], [], []
     num_unlabelled = 0
     for number, row in enumerate(table.rows):
@@ -126,8 +131,7 @@ def list_padchest(request: Request) -> Listing:
             num_unlabelled += 1
             continue
         words.append(_padchest_words(table.where(number), text))
-        nested = root / row[folder_at] / row[places["ImageID"]] if folder_at is not None else None
-        paths.append(nested if nested is not None and nested.is_file() else root / row[places["ImageID"]])
+        paths.append(_padchest_path(root, row[folder_column] if folder_column is not None else "", row[image_at]))
         groups.append(row[places["PatientID"]])
     if not paths:
         raise InputError(f"{table.file} has no labelled row of the projections {', '.join(projections)}")
@@ -147,6 +151,14 @@ def list_padchest(request: Request) -> Listing:
         notes=notes,
     )
     return keep_present(listing)
+
+
+def _padchest_path(root: Path, folder: str, name: str) -> Path:
+    """Find an image in its numbered folder, or in the zip of it that is handed out, else at the top."""
+    place = folder_at(root / folder) if folder.strip() else None
+    if place is not None and is_file(place / name):
+        return place / name
+    return root / name
 
 
 def _check_known(table: Path, labels: Sequence[str], words: Sequence[Sequence[str]]) -> None:
@@ -184,14 +196,37 @@ def _chexpert_value(where: str, text: str, policy: str) -> float:
     raise InputError(f"{where}: label {text!r} is not 1.0, 0.0, -1.0 or blank")
 
 
-def _below(root: Path, listed: str) -> Path:
-    """Resolve a listed path: the table's first folder (`CheXpert-v1.0-small`) is the root, whatever it is called."""
-    inner = listed.split("/", 1)[1] if "/" in listed else listed
-    return root / inner if not (root / listed).is_file() else root / listed
+def _chexpert_table(root: Path, name: str) -> Path:
+    """Find a table: at the root, or in the batch folder that holds both (`CheXpert-v1.0 batch 1 (validate & csv)`)."""
+    found = [root / name, *glob(root, f"{_BATCHES}/{name}")]
+    return next((file for file in found if is_file(file)), found[0])
+
+
+def _chexpert_places(root: Path) -> Callable[[str], Path]:
+    """Make the function from a listed path to its file: `CheXpert-v1.0[-small]/train/patient00001/...`.
+
+    The first folder is the root, whatever it is called. At full resolution the patients lie in batch folders (or their
+    zips) at the root or beside it, without the split's folder: `CheXpert-v1.0 batch 2 (train 1)/patient00001/...`.
+    """
+    tops = [*glob(root, _BATCHES), *(glob(root.parent, _BATCHES) if fnmatch(root.name, _BATCHES) else [])]
+    batches = [top_of(top, is_split_folder) for top in tops if is_dir(top)]
+    batch_of = {folder.name: batch for batch in batches for folder in children(batch)}
+
+    def place(listed: str) -> Path:
+        inner = listed.split("/", 1)[1] if "/" in listed else listed
+        split, _, below = inner.partition("/")
+        patient = below.split("/", 1)[0]
+        if patient in batch_of and split == "train":
+            return batch_of[patient] / below
+        if split in batch_of and is_file(batch_of[split] / inner):
+            return batch_of[split] / inner
+        return root / inner if not is_file(root / listed) else root / listed
+
+    return place
 
 
 def _one(root: Path, pattern: str) -> Path:
-    found = sorted(root.glob(pattern))
+    found = glob(root, pattern)
     if not found:
         raise InputError(f"no {pattern} in {root}: it belongs to this data set")
     return found[0]
@@ -199,7 +234,8 @@ def _one(root: Path, pattern: str) -> Path:
 
 def _lines(root: Path, name: str) -> list[str]:
     file = root / name
-    return [line.strip() for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
+    lines = read_bytes(file).decode(errors="replace").splitlines() if is_file(file) else []
+    return [line.strip() for line in lines if line.strip()]
 
 
 CHESTXRAY14 = DatasetEntry(
@@ -208,6 +244,9 @@ CHESTXRAY14 = DatasetEntry(
     list_chestxray14,
     recognise=has_files("Data_Entry_2017*.csv"),
 )
+
+_AT_ROOT = has_files("train.csv", "valid.csv")
+_IN_BATCHES = has_files(f"{_BATCHES}/train.csv", f"{_BATCHES}/valid.csv")
 
 CHEXPERT = DatasetEntry(
     "chexpert",
@@ -219,7 +258,7 @@ CHEXPERT = DatasetEntry(
         "frontal": "true leaves lateral views out",
         "valid_as": "the official valid.csv is test (default), val, or extra (a second test split)",
     },
-    recognise=has_files("train.csv", "valid.csv"),
+    recognise=lambda path: _AT_ROOT(path) if _AT_ROOT(path) is not None else _IN_BATCHES(path),
 )
 
 PADCHEST = DatasetEntry(

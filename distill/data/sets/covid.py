@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.distill.data.containers.paths import glob, is_dir
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
 from tutelage.distill.data.images import is_image
 from tutelage.records import InputError
@@ -28,7 +29,7 @@ def list_covid_qu_ex(request: Request) -> Listing:
     root = request.where()
     near = request.near()
     places = (root / "Lung Segmentation Data" / "Lung Segmentation Data", root / "Lung Segmentation Data", root)
-    inner = next((place for place in places if (place / "Train").is_dir()), None)
+    inner = next((place for place in places if is_dir(place / "Train")), None)
     if inner is None:
         raise InputError(f"{root} has no 'Lung Segmentation Data/Lung Segmentation Data/Train': not COVID-QU-Ex")
     paths: list[Path] = []
@@ -37,7 +38,7 @@ def list_covid_qu_ex(request: Request) -> Listing:
     for folder, split in _COVID_QU_EX_SPLITS.items():
         for label, class_name in enumerate(COVID_QU_EX_CLASSES):
             place = inner / folder / class_name / "images"
-            files = sorted(path for path in place.glob("*") if is_image(path)) if place.is_dir() else []
+            files = sorted(path for path in glob(place, "*") if is_image(path))
             if not files:
                 raise InputError(f"class {class_name} holds no image in {place}: the download is not whole")
             paths += files
@@ -71,7 +72,7 @@ def list_sars_cov_2_ct(request: Request) -> Listing:
     numbers: list[int] = []
     for label, class_name in enumerate(SARS_COV_2_CLASSES):
         folder = root / class_name
-        numbered = [(path, re.search(r"\((\d+)\)", path.name)) for path in folder.glob("*") if is_image(path)]
+        numbered = [(path, re.search(r"\((\d+)\)", path.name)) for path in glob(folder, "*") if is_image(path)]
         if not numbered:
             raise InputError(f"class {class_name} holds no image in {folder}")
         unnumbered = [path for path, found in numbered if found is None]

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.distill.data.containers.paths import Identity, children, is_dir, is_file, top_of
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.reading.dicom_listing import with_heads
-from tutelage.distill.data.reading.folders import Walk, find_shadows, is_mask_name, subfolders, walk
+from tutelage.distill.data.reading.folders import (
+    SPLIT_FOLDERS,
+    Walk,
+    find_shadows,
+    is_mask_name,
+    is_split_folder,
+    subfolders,
+    walk,
+)
 from tutelage.distill.data.reading.suffixes import is_image
 from tutelage.records import InputError
-
-# How people name the folders of the official splits.
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
 
 
 def cxr3_group(name: str) -> str:
@@ -120,7 +123,7 @@ def find_split_folders(root: Path) -> dict[str, Path]:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    return any(item.is_file() and is_image(item) for item in folder.iterdir())
+    return any(is_file(item) and is_image(item) for item in children(folder))
 
 
 @dataclass
@@ -134,7 +137,7 @@ class _Gathered:
     shadows: dict[str, list[Path]] = field(default_factory=dict)
     alone: dict[str, list[Path]] = field(default_factory=dict)
 
-    def add(self, folder: Path, label: int, split: str, seen: set[tuple[int, int]]) -> None:
+    def add(self, folder: Path, label: int, split: str, seen: set[Identity]) -> None:
         """List one class folder, without the masks and thumbnails of its own pictures."""
         walked = walk(folder, seen)
         if walked.again and not walked.pictures:
@@ -169,7 +172,7 @@ class _Gathered:
 
 
 def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listing:
-    if not root.is_dir():
+    if not is_dir(root):
         raise InputError(f"{root} is a file: data set {request.name} needs a folder with one folder a class")
     splits = find_split_folders(root) or {"": root}
     if "" not in splits and "train" not in splits:
@@ -179,10 +182,10 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
         raise InputError(
             f"{root} holds {len(class_names)} class folders ({', '.join(class_names) or 'none'}): needs two"
         )
-    gathered, seen = _Gathered(), set[tuple[int, int]]()
+    gathered, seen = _Gathered(), set[Identity]()
     for split, top in splits.items():
         for label, class_name in enumerate(class_names):
-            if (top / class_name).is_dir():
+            if is_dir(top / class_name):
                 gathered.add(top / class_name, label, split, seen)
     paths, notes = gathered.paths, gathered.notes(root)
     counts = np.bincount(np.array(gathered.labels, dtype=np.int64), minlength=len(class_names))
@@ -210,7 +213,7 @@ def _unlisted(root: Path, splits: dict[str, Path], class_names: Sequence[str]) -
     """Note pictures beside class folders, folders beside split folders, and a class that is named as masks are."""
     notes = []
     for top in splits.values():
-        loose = [item for item in top.iterdir() if item.is_file() and is_image(item)]
+        loose = [item for item in children(top) if is_file(item) and is_image(item)]
         if loose:
             notes.append(f"{len(loose)} pictures lie in {top} beside the class folders and are left out")
     if "" not in splits:
@@ -224,14 +227,19 @@ def _unlisted(root: Path, splits: dict[str, Path], class_names: Sequence[str]) -
 
 def _group_rule_of(path: Path) -> dict[str, str] | None:
     """Read any folder as class folders: by patient where files are named as NIH's are (`00001280_004.png`)."""
-    if not path.is_dir():
+    try:
+        pictures = walk(top_of(path, is_split_folder)).pictures if is_dir(path) else None
+    except InputError:  # a damaged archive: the listing says it
+        pictures = []
+    if pictures is None:
         return None
-    nih = any(re.fullmatch(r"\d{8}_\d{3}", file.stem) for file in walk(path).pictures)
+    nih = any(re.fullmatch(r"\d{8}_\d{3}", file.stem) for file in pictures)
     return {"group": "cxr3" if nih else ""}
 
 
 def _empty_classes(path: Path) -> list[str]:
     try:
+        path = top_of(path, is_split_folder)
         tops = list(find_split_folders(path).values()) or [path]
     except InputError:  # the listing says it
         return []

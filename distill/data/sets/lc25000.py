@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.distill.data.containers.paths import glob
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
 from tutelage.distill.data.images import is_image, to_channels
 from tutelage.records import InputError
@@ -37,7 +38,7 @@ def list_lc25000(request: Request) -> Listing:
             continue
         for class_name in classes:
             folder = root / f"{name}_image_sets" / class_name
-            files = sorted(path for path in folder.glob("*") if is_image(path)) if folder.is_dir() else []
+            files = sorted(path for path in glob(folder, "*") if is_image(path))
             if not files:
                 raise InputError(f"class {class_name} holds no image in {folder}: the download is not whole")
             paths += files

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.distill.data.containers.paths import folder_at, glob
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
 from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.ids import group_ids
@@ -41,7 +42,8 @@ def list_rsna(request: Request) -> Listing:
             raise InputError(f"{table.where(row)}: {table.header[label_at]} {word!r} is not one of {', '.join(words)}")
         if label_of.setdefault(patient, words.index(word)) != words.index(word):
             raise InputError(f"{table.where(row)}: patient {patient} has another {table.header[label_at]} before")
-    folder = next((root / name for name in _FOLDERS if any((root / name).glob("*.dcm"))), root / _FOLDERS[0])
+    places = [folder for name in _FOLDERS if (folder := folder_at(root / name)) is not None]
+    folder = next((place for place in places if glob(place, "*.dcm")), root / _FOLDERS[0])
     groups, notes = group_ids(list(label_of), list(label_of), "patientId")
     listing = Listing(
         root=root,
@@ -56,7 +58,7 @@ def list_rsna(request: Request) -> Listing:
 
 
 def _one(root: Path, pattern: str) -> Path:
-    found = sorted(root.glob(pattern))
+    found = glob(root, pattern)
     if not found:
         raise InputError(f"no {pattern.rstrip('*')} in {root}: it belongs to this data set")
     return found[0]

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.distill.data.containers.paths import is_dir, is_file
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.reading.dicom_listing import with_heads
+from tutelage.distill.data.reading.folders import SPLIT_FOLDERS
 from tutelage.distill.data.reading.ids import group_ids, is_blank
 from tutelage.distill.data.reading.labels import (
     MULTI_LABEL_HELP,
@@ -26,11 +28,11 @@ from tutelage.distill.data.reading.labels import (
     read_columns,
     unknown_policy,
 )
-from tutelage.distill.data.reading.paths import is_there, resolve_paths
+from tutelage.distill.data.reading.paths import resolve_paths
 from tutelage.distill.data.reading.tables import Table, is_table, read_table
 from tutelage.records import InputError
 
-from .folders import NEAR_HELP, SPLIT_FOLDERS
+from .folders import NEAR_HELP
 
 _GROUP_WORDS = re.compile(r"patient|subject|series|study|case|person", re.IGNORECASE)  # of headers, e.g. PatientID
 _NOT_IDS = re.compile(r"age|sex|gender|weight|date|description|position", re.IGNORECASE)  # e.g. "Patient Age"
@@ -39,7 +41,7 @@ _NOT_IDS = re.compile(r"age|sex|gender|weight|date|description|position", re.IGN
 def list_table(request: Request) -> Listing:
     """List the images of a CSV at `path`: columns `path`, `label`, `group`, `split`, unless options name others."""
     file = request.where()
-    if file.is_dir():
+    if is_dir(file):
         raise InputError(f"{file} is a folder: data set {request.name} needs a CSV file")
     table = read_table(file)
     path_at = table.column(str(request.option("path_column", "path")))
@@ -70,7 +72,7 @@ def list_table(request: Request) -> Listing:
 
 def keep_present(listing: Listing) -> Listing:
     """Set aside the rows whose file is not there; all absent is an error."""
-    present = np.array([is_there(path) for path in listing.paths], dtype=bool)
+    present = np.array([is_file(path) for path in listing.paths], dtype=bool)
     if not present.any():
         first = listing.paths[0] if listing.paths else listing.root
         raise InputError(f"none of the {len(listing.paths)} listed images is there, e.g. {first}: check the path")

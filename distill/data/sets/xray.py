@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request, has_files
+from tutelage.distill.data.reading.folders import SPLIT_FOLDERS
 from tutelage.records import InputError
 
-from .folders import SPLIT_FOLDERS
 from .table import keep_present
 
 _SUFFIXES = (".png", ".jpg", ".dcm")

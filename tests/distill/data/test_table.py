@@ -78,7 +78,7 @@ def test_several_labels_joined_or_in_columns(tmp_path: Path) -> None:
         ("path,label", "pictures/0.png,", {}, r"line 2: label '' is missing or NaN"),
         ("path,class", "pictures/0.png,a", {}, r"no column 'label'; it has path, class"),
         ("path,x", "pictures/0.png,nan", {"label_columns": ["x"]}, r"line 2: x is 'nan': labels must be 0 or 1"),
-        ("path,label,split", "pictures/0.png,a,dev", {}, r"split 'dev' is not train, val or test"),
+        ("path,label,split", "pictures/0.png,a,holdout", {}, r"split 'holdout' is not train, val or test"),
         (
             "path,age,sex,view,date,label",
             "pictures/0.png,50,F,PA",

@@ -1,0 +1,94 @@
+"""Shards of a data set: which split each belongs to by its name and folders, and whether one is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from tutelage.distill.data.reading.folders import SPLIT_FOLDERS
+from tutelage.records import InputError
+
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_MOST_SHARDS = 100_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file and the split that it belongs to ("" is not said)."""
+
+    file: Path
+    split: str
+
+
+def split_word(text: str) -> str:
+    """Find a split's word in a name, between what is no letter: `train-00000-of-00001`, `partial-train`."""
+    words = [word for word in re.split(r"[^a-z]+", text.lower()) if word in SPLIT_FOLDERS]
+    return SPLIT_FOLDERS[words[0]] if words else ""
+
+
+def assign_splits(
+    files: Sequence[Path], root: Path, named: Callable[[str], str] = lambda name: ""
+) -> tuple[list[Shard], list[str]]:
+    """Give each file the split that `named` says of its path below `root`, else its name, else its folders.
+
+    Where some files have a split, those of no such split (`extra`, `unsupervised`) are left out, which notes say.
+    Raises InputError for a numbered shard that is not there.
+    """
+    shards = []
+    for file in files:
+        inner = file.relative_to(root)
+        words = map(split_word, (named(inner.as_posix()), *reversed(inner.parts)))
+        shards.append(Shard(file, next(filter(None, words), "")))
+    notes = []
+    if any(shard.split for shard in shards):
+        others = [shard.file.name for shard in shards if not shard.split]
+        shards = [shard for shard in shards if shard.split]
+        if others:
+            notes.append(f"{len(others)} files of no train, validation or test split are left out, e.g. {others[0]}")
+    _check_whole(shards)
+    return shards, notes
+
+
+def _check_whole(shards: Sequence[Shard]) -> None:
+    """Refuse a split of which a shard is not there: `-00000-of-00002` beside no `-00001-of-00002`."""
+    seen: dict[tuple[Path, str, str, str], set[int]] = {}
+    for shard in shards:
+        if found := _NUMBERED.fullmatch(shard.file.stem):
+            seen.setdefault((shard.file.parent, found[1], found[3], shard.file.suffix), set()).add(int(found[2]))
+    for (folder, name, total, suffix), numbers in seen.items():
+        lacking = next((number for number in range(int(total)) if number not in numbers), None)
+        if lacking is not None:
+            raise InputError(f"{folder / f'{name}-{lacking:05d}-of-{total}{suffix}'} is not there: only {len(numbers)} "
+                             f"of {int(total)} shards are; add the others")  # fmt: skip
+
+
+def is_pattern(path: Path) -> bool:
+    """Tell names of several shards, `train-{000..146}.tar`, from a path."""
+    return "{" in path.name and not path.exists()
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Write out `train-{000..146}.tar` and `{train,val}.tar` as shells do; a text without braces is itself."""
+    parts: list[list[str]] = []
+    number = 1
+    for index, text in enumerate(_BRACES.split(pattern)):
+        options = list(_options(text)) if index % 2 else [text]
+        number *= len(options)
+        if number > _MOST_SHARDS:
+            raise InputError(f"{pattern} names more than {_MOST_SHARDS} files")
+        parts.append(options)
+    return ["".join(chosen) for chosen in product(*parts)]
+
+
+def _options(text: str) -> Iterable[str]:
+    found = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", text)
+    if found is None:
+        return text.split(",")
+    first, last = int(found[1]), int(found[2])
+    if not 0 <= last - first < _MOST_SHARDS:
+        raise InputError(f"{{{text}}} is not first..last with at most {_MOST_SHARDS} numbers")
+    return (f"{number:0{len(found[1])}d}" for number in range(first, last + 1))

@@ -1,0 +1,229 @@
+"""Image data sets in parquet files as the Hugging Face hub stores them, read without unpacking.
+
+One column holds images (a struct of bytes and path, or binary), one the class (ClassLabel, numbers, words) or a list of
+labels. Splits are in the names of files and folders (`data/train-00000-of-00002.parquet`), or in the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.distill.data.containers.card import Card, Feature, label_names, read_card, schema_features
+from tutelage.distill.data.containers.hub import locate
+from tutelage.distill.data.containers.rows import SUFFIX, guarded, open_parquet
+from tutelage.distill.data.containers.shards import Shard, assign_splits, split_word
+from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
+from tutelage.distill.data.reading.folders import is_system
+from tutelage.distill.data.reading.ids import group_ids
+from tutelage.distill.data.reading.labels import UNKNOWN_HELP, read_listed, unknown_policy
+from tutelage.records import InputError
+
+from .folders import NEAR_HELP
+
+
+def list_parquet(request: Request) -> Listing:
+    """List the images of parquet files at `path`: a file, a folder, or `hf:owner/name[@revision][:config]`."""
+    root, config, origin = locate(request)
+    notes = [f"read from the hub: {origin}"] if origin else []
+    card = read_card(root if root.is_dir() else root.parent)
+    files = _files(root, config, card)
+    shards, split_notes = _shards(root, files, config, card)
+    features = _features(shards[0].file, card, config)
+    image = _image_column(shards[0].file, features, str(request.option("image", "")))
+    label = _label_column(shards[0].file, features, str(request.option("label", "")), image)
+    sizes = [_num_rows(shard.file, image) for shard in shards]
+    columns = [shard.file / image for shard in shards]
+    paths = [column / str(row) for column, size in zip(columns, sizes, strict=True) for row in range(size)]
+    values = _column(shards, sizes, label)
+
+    def place(index: int) -> str:
+        return str(paths[index])
+
+    unknown = unknown_policy(request.option("unknown", "refuse"))
+    labels = read_listed(values, label_names(features.get(label)), place, f"{root}: column {label}", unknown)
+    names = [path.relative_to(root.parent if root.is_file() else root).as_posix() for path in paths]
+    group, group_notes = str(request.option("group", "")), tuple[str, ...]()
+    groups = np.array(names, dtype=np.str_)
+    if group:
+        ids = _column(shards, sizes, group, needed=True)
+        groups, group_notes = group_ids(["" if value is None else str(value) for value in ids], names, group)
+    splits = np.repeat(np.array([shard.split for shard in shards], dtype="<U5"), sizes)
+    return Listing(
+        root=root.parent if root.is_file() else root,
+        paths=tuple(paths[row] for row in labels.kept),
+        labels=labels.values,
+        class_names=labels.class_names,
+        groups=groups[labels.kept],
+        splits=splits[labels.kept],
+        multi_label=labels.multi_label,
+        near_duplicates=request.near(),
+        notes=(*notes, *split_notes, *labels.notes, *group_notes),
+        facts={"parquet files": len(shards)},
+        origin=origin,
+    )
+
+
+def _files(root: Path, config: str, card: Card) -> list[Path]:
+    """Find the parquet files of one configuration; where there are several and none is asked for, an error."""
+    if root.is_file():
+        return [root]
+    files = sorted(file for file in root.rglob(f"*{SUFFIX}")
+                   if not any(is_system(part) for part in file.relative_to(root).parts))  # fmt: skip
+    if not files:
+        tars = " (it holds .tar files: say dataset: webdataset)" if any(root.rglob("*.tar")) else ""
+        raise InputError(f"no {SUFFIX} file in {root}{tars}")
+    names = {file: file.relative_to(root).as_posix() for file in files}
+    configs: dict[str, list[Path]] = {}
+    for name, splits in card.files.items():
+        patterns = [pattern for found in splits.values() for pattern in found]
+        configs[name] = [file for file in files if _matches(names[file], patterns)]
+    if not any(configs.values()):
+        configs = {}
+        for file in files:
+            configs.setdefault(_config_of(Path(names[file])), []).append(file)
+    known = {name: found for name, found in configs.items() if found}
+    if not config and len(known) > 1:
+        config = "default" if "default" in known else ""
+    if config or len(known) > 1:
+        if config not in known:
+            asked = f"has no configuration {config!r}: it" if config else "holds several configurations: it"
+            raise InputError(f"{root} {asked} has {', '.join(sorted(map(repr, known)))}; name one, data.options.config")
+        return known[config]
+    return next(iter(known.values()))
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _config_of(name: Path) -> str:
+    """Give the configuration of a file: its first folder that is no `data` and names no split."""
+    folders = [part for part in name.parts[:-1] if part != "data" and not split_word(part)]
+    return folders[0] if folders else ""
+
+
+def _shards(root: Path, files: Sequence[Path], config: str, card: Card) -> tuple[list[Shard], list[str]]:
+    """Give each file its split: by the card, else by its name or folders."""
+    listed = card.files.get(config or "default") or (next(iter(card.files.values())) if len(card.files) == 1 else {})
+    top = root if root.is_dir() else root.parent
+
+    def by_card(name: str) -> str:
+        return next((split for split, patterns in listed.items() if _matches(name, patterns)), "")
+
+    shards, notes = assign_splits(files, top, by_card)
+    if any("partial-" in part for shard in shards for part in shard.file.relative_to(top).parts):
+        notes.append("the hub converted a part of this set only (folders partial-...)")
+    return shards, notes
+
+
+def _features(file: Path, card: Card, config: str) -> Mapping[str, Feature]:
+    """Give what each column holds, by the file itself, else by the card."""
+    own = schema_features(open_parquet(file).schema_arrow.metadata)
+    listed = card.features.get(config or "default") or next(iter(card.features.values()), {})
+    return {**listed, **own}
+
+
+def _image_column(file: Path, features: Mapping[str, Feature], asked: str) -> str:
+    """Find the column of images: the one asked for, or the only one that can be."""
+    schema = open_parquet(file).schema_arrow
+    able = [str(field.name) for field in schema if _holds_bytes(field.type)]
+    if asked:
+        if asked not in able:
+            raise InputError(f"{file} has no column {asked!r} of images (binary, or bytes and path); it has "
+                             f"{', '.join(schema.names)}")  # fmt: skip
+        return asked
+    told = [name for name in able if features.get(name, {}).get("_type") == "Image"]
+    usual = [name for name in able if name.lower() in ("image", "img")]
+    for found in (told, usual, able):
+        if len(found) == 1:
+            return found[0]
+    if not able:
+        raise InputError(f"{file} has no column of images (binary, or a struct of bytes and path); it has "
+                         f"{', '.join(schema.names) or 'no column'}")  # fmt: skip
+    raise InputError(f"{file} has {len(able)} columns of images ({', '.join(able)}): name one, data.options.image")
+
+
+def _holds_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _holds_bytes(kind.field(place).type)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _label_column(file: Path, features: Mapping[str, Feature], asked: str, image: str) -> str:
+    """Find the column of labels: the one asked for, the only ClassLabel, or one named so."""
+    names = [str(name) for name in open_parquet(file).schema_arrow.names if name != image]
+    if asked:
+        if asked not in names:
+            raise InputError(f"{file} has no column {asked!r}; it has {', '.join(names) or 'images only'}")
+        return asked
+    classes = [name for name in names if label_names(features.get(name)) is not None]
+    usual = [name for name in names if name.lower() in ("label", "labels")]
+    for found in (classes, usual):
+        if len(found) == 1:
+            return found[0]
+    if classes or usual:
+        raise InputError(
+            f"{file} has the columns of labels {', '.join(classes or usual)}: name one, data.options.label"
+        )
+    raise InputError(f"{file} has no column label or labels; it has {', '.join(names) or 'images only'}: name one, "
+                     "data.options.label")  # fmt: skip
+
+
+def _num_rows(file: Path, image: str) -> int:
+    """Count a file's rows; one without the column of images is an error."""
+    opened = open_parquet(file)
+    schema = opened.schema_arrow
+    if image not in schema.names or not _holds_bytes(schema.field(image).type):
+        raise InputError(f"{file} has no column {image!r} of images, as the first file has; it has "
+                         f"{', '.join(schema.names)}")  # fmt: skip
+    return int(opened.metadata.num_rows)
+
+
+def _column(shards: Sequence[Shard], sizes: Sequence[int], name: str, *, needed: bool = False) -> list[Any]:
+    """Read one column of all files; of a file without it (a test split that is not labelled) None for each row."""
+    values: list[Any] = []
+    for shard, size in zip(shards, sizes, strict=True):
+        opened = open_parquet(shard.file)
+        if name not in opened.schema_arrow.names:
+            if needed:
+                raise InputError(f"{shard.file} has no column {name!r}; it has {', '.join(opened.schema_arrow.names)}")
+            values += [None] * size
+            continue
+        with guarded(shard.file):
+            found = opened.read(columns=[name], use_threads=False).column(name).to_pylist()
+            if len(found) != size:
+                raise ValueError(f"column {name} has {len(found)} of {size} rows")
+            values += found
+    return values
+
+
+def _recognise(path: Path) -> Mapping[str, Any] | None:
+    """Tell a parquet file, or a folder that holds them in itself, `data/`, configurations or splits."""
+    if path.is_file():
+        return {} if path.suffix.lower() == SUFFIX else None
+    patterns = (f"*{SUFFIX}", f"*/*{SUFFIX}", f"*/*/*{SUFFIX}")
+    return {} if path.is_dir() and any(any(path.glob(pattern)) for pattern in patterns) else None
+
+
+PARQUET = DatasetEntry(
+    "parquet",
+    "Parquet files as the Hugging Face hub stores image data sets, or hf:owner/name[@revision][:config] of the hub.",
+    list_parquet,
+    options={
+        "label": "column of the class or of a list of labels (default: the only ClassLabel, or label)",
+        "image": "column of the images (default: the only one that holds any)",
+        "group": "column of the patient or series (default: each image is a group of its own)",
+        "config": "which configuration, where the set has several",
+        "unknown": UNKNOWN_HELP,
+        "near": NEAR_HELP,
+    },
+    recognise=_recognise,
+)
