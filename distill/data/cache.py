@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 # Raise when `images.decode` gives other pixels than before for the same file.
 DECODE_VERSION = 2
 
-# Files a thread takes at a time: memory in flight is threads x one picture, whatever the set's size.
-_CHUNK = 64
-
 
 @dataclass(frozen=True)
 class Decoded:
@@ -167,8 +164,12 @@ def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> Deco
     remarks: dict[int, tuple[str, ...]] = {}
     how = Decoding.of(request.options)
 
-    def work(start: int) -> None:
-        for index in range(start, min(start + _CHUNK, len(listing.paths))):
+    # One iterator for all threads: they work within a few files of each other, so that a row group or an archive is
+    # read in order, and each holds one picture.
+    places = iter(range(len(listing.paths)))
+
+    def work(_: int) -> None:
+        for index in places:
             try:
                 picture = read_picture(listing.paths[index], request.size, request.channels, how)
             except InputError as error:
@@ -180,8 +181,9 @@ def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> Deco
             if picture.remarks:
                 remarks[index] = picture.remarks
 
-    with ThreadPoolExecutor(max_workers=max(1, request.workers)) as threads:
-        for _ in threads.map(work, range(0, len(listing.paths), _CHUNK)):
+    num_threads = max(1, request.workers)
+    with ThreadPoolExecutor(max_workers=num_threads) as threads:
+        for _ in threads.map(work, range(num_threads)):
             pass
     return Decoded(images, digests, dict(sorted(errors.items())), extents, dict(sorted(remarks.items())))
 

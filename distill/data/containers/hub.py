@@ -109,8 +109,15 @@ def _snapshot(name: HubName, revision: str, patterns: list[str]) -> Path:
     absent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
     others = (OSError, ValueError, errors.EntryNotFoundError, *_http_errors())
     try:
-        return Path(huggingface_hub.snapshot_download(name.repository, repo_type="dataset", revision=revision or None,
-                                                      allow_patterns=patterns, endpoint=endpoint))  # fmt: skip
+        folder = huggingface_hub.snapshot_download(
+            name.repository,
+            repo_type="dataset",
+            revision=revision or None,
+            allow_patterns=patterns,
+            endpoint=endpoint,
+            local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
+        )
+        return Path(folder)
     except absent as error:
         what = f"revision {revision!r} of " if isinstance(error, errors.RevisionNotFoundError) else ""
         raise InputError(f"{endpoint} has no {what}data set {name.repository}, or shows it only to those with a token: "

@@ -20,7 +20,9 @@ from .rows import SUFFIX as PARQUET
 from .rows import rows_of
 
 # Where a path may enter a container; `x.csv.zip` is a table, no archive of files.
-_CONTAINERS = re.compile("(" + "|".join(re.escape(suffix) for suffix in (*SUFFIXES, PARQUET)) + ")(?=/|$)", re.IGNORECASE)
+_CONTAINERS = re.compile(
+    "(" + "|".join(re.escape(suffix) for suffix in (*SUFFIXES, PARQUET)) + ")(?=/|$)", re.IGNORECASE
+)
 
 Identity = tuple[int, int, str]
 
@@ -30,7 +32,11 @@ def container_of(path: Path) -> tuple[Path, str] | None:
     text = os.fspath(path)
     for found in _CONTAINERS.finditer(text):
         above, inner = text[: found.end()], text[found.end() + 1 :]
-        if (inner or not above.lower().endswith(PARQUET)) and not above.lower().endswith(TABLES) and os.path.isfile(above):
+        if (
+            (inner or not above.lower().endswith(PARQUET))
+            and not above.lower().endswith(TABLES)
+            and os.path.isfile(above)
+        ):
             return Path(above), inner
     return None
 

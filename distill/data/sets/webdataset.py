@@ -194,8 +194,8 @@ def _recognise(path: Path) -> Mapping[str, Any] | None:
         samples = [fields for _, fields in _grouped(members_of(files[0]))]
     except InputError:  # the listing says it
         return {}
-    labelled = any(kind in fields for fields in samples for kind in _LABELS)
-    return {} if labelled and any(_is_picture(one) for fields in samples for one in fields) else None
+    labelled = [fields for fields in samples if any(kind in fields for kind in _LABELS)]
+    return {} if any(_is_picture(one) for fields in labelled for one in fields) else None
 
 
 WEBDATASET = DatasetEntry(

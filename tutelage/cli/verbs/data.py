@@ -26,9 +26,11 @@ def data_list(as_json: JsonOption = False) -> None:
 
 @app.command("check")
 def data_check(path: Path, as_json: JsonOption = False) -> None:
-    """Say what a folder, table or npz holds: classes, sizes, unreadable files, duplicates, leakage between splits.
+    """Say what a folder, archive, table, npz or set of the hub holds: classes, unreadable files, duplicates, leakage.
 
-    Example: [bold]tutelage data check xrays/[/]
+    Examples: [bold]tutelage data check xrays/[/]   [bold]images.zip[/]   [bold]labels.csv[/]
+    [bold]pneumoniamnist.npz[/]   [bold]cifar10/[/] (parquet files)
+    [bold]'shards/train-{000..146}.tar'[/] (WebDataset)   [bold]hf:owner/name[/]
     """
     from tutelage.cli import inventory
     from tutelage.distill.data.check import check_path

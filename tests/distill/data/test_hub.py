@@ -1,0 +1,239 @@
+"""Data sets of the hub, by the real client against a server on 127.0.0.1 that answers as the hub does."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+from tutelage.distill.data.check import check_path
+from tutelage.distill.data.containers.hub import HubName, parse_hub_name
+from tutelage.distill.data.registry import load_dataset
+from tutelage.pipeline.sections import DataSection
+from tutelage.records import InputError
+
+from .test_parquet import feature, write
+from .test_webdataset import layout as tars
+
+
+@dataclass
+class Hub:
+    """Repositories by name and revision (a folder each), and what was asked of the server."""
+
+    url: str = ""
+    folders: dict[tuple[str, str], Path] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+    stop_after: int | None = None  # bytes of a body, once
+
+    def commit(self, name: str, revision: str) -> str:
+        return hashlib.sha1(f"{name}{revision}".encode()).hexdigest()
+
+    def find(self, name: str, revision: str) -> tuple[str, Path] | None:
+        for (one, branch), folder in self.folders.items():
+            if one == name and revision in (branch, self.commit(name, branch)):
+                return self.commit(name, branch), folder
+        return None
+
+
+def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: object) -> None:
+            return
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            hub.requests.append(f"{self.command} {path}")
+            if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree)/(.+?))?", path):
+                self._api(found[1], found[2] or "revision", found[3] or "main")
+            elif found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([0-9a-f]{40}|[^/]+)/(.+)", path):
+                self._file(found[1], found[2], found[3])
+            else:
+                self._send(404, b"{}")
+
+        def _api(self, name: str, kind: str, revision: str) -> None:
+            place = hub.find(name, revision)
+            if place is None:
+                known = any(one == name for one, _ in hub.folders)
+                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound" if known else "RepoNotFound"})
+                return
+            commit, folder = place
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            names = [file.relative_to(folder).as_posix() for file in files]
+            if kind == "tree":
+                entries = [{"type": "file", "path": inner, "size": file.stat().st_size, "oid": _sha(file)[:40]}
+                           for inner, file in zip(names, files, strict=True)]  # fmt: skip
+                self._send(200, json.dumps(entries).encode())
+            else:
+                siblings = [{"rfilename": inner} for inner in names]
+                answer = {"id": name, "sha": commit, "private": False, "downloads": 0, "likes": 0, "tags": [],
+                          "siblings": siblings}  # fmt: skip
+                self._send(200, json.dumps(answer).encode())
+
+        def _file(self, name: str, revision: str, inner: str) -> None:
+            place = hub.find(name, revision)
+            file = None if place is None else place[1] / inner
+            if place is None or file is None or not file.is_file():
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+                return
+            content, start = file.read_bytes(), 0
+            headers = {"X-Repo-Commit": place[0], "ETag": f'"{_sha(file)}"', "Accept-Ranges": "bytes"}
+            wanted = re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", ""))
+            if wanted:
+                start = int(wanted[1])
+                hub.ranges.append(self.headers["Range"])
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            cut = None
+            if self.command == "GET" and inner.endswith(".parquet") and hub.stop_after is not None:
+                cut, hub.stop_after = hub.stop_after, None
+            self._send(206 if wanted else 200, content[start:], headers, cut)
+
+        def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            for key, value in (headers or {}).items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body if cut is None else body[:cut])
+            if cut is not None:
+                self.close_connection = True
+
+    return Handler
+
+
+def _sha(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serve a hub, with an empty cache of the client's."""
+    made = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    made.url = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", made.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _repository(root: Path, classes: list[str], first: int = 0) -> Path:
+    features = {"label": feature(classes)}
+    for split, start, num in (("train", 0, 30), ("test", 30, 9)):
+        write(root / "data" / f"{split}-00000-of-00001.parquet", [n % 3 for n in range(num)], first=first + start,
+              features=features)  # fmt: skip
+    (root / "README.md").write_text("---\nlicense: mit\n---\n# A set\n")
+    (root / "notes.bin").write_bytes(bytes(100))
+    return root
+
+
+def test_a_set_of_the_hub_is_fetched_read_and_known_by_its_commit(hub: Hub, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    hub.folders[("me/pets", "main")] = _repository(tmp_path / "one", ["cat", "dog", "ant"])
+    hub.folders[("me/pets", "v2")] = _repository(tmp_path / "two", ["cat", "dog", "ant"])
+    data = load_dataset("hf:me/pets", size=12, channels=3)
+    commit = hub.commit("me/pets", "main")
+    assert data.class_names == ("cat", "dog", "ant")
+    assert (len(data.images), len(data.indices("test"))) == (39, 9)
+    assert f"read from the hub: me/pets@{commit}" in data.notes
+    assert not any("notes.bin" in one for one in hub.requests if "/resolve/" in one)
+    # Another revision with the same contents is another version, by its commit.
+    other = load_dataset("parquet", path=Path("hf:me/pets@v2"), size=12, channels=3)
+    assert (other.images == data.images).all()
+    assert other.manifest != data.manifest
+    plain = load_dataset("parquet", path=tmp_path / "one", size=12, channels=3)
+    assert plain.manifest != data.manifest
+    report = check_path(Path("hf:me/pets"))
+    assert (report.ok, report.kind, report.num_images) == (True, "parquet", 39)
+    # What is in the cache is read without the hub.
+    del hub.folders[("me/pets", "main")]
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_dataset("hf:me/pets", size=12, channels=3).manifest == data.manifest
+    assert not hub.requests
+
+
+def test_a_download_that_is_stopped_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.folders[("me/pets", "main")] = _repository(tmp_path / "one", ["cat", "dog", "ant"])
+    hub.stop_after = 2000
+    with suppress(InputError):  # versions of the client differ: one goes on by itself, another when it is asked again
+        load_dataset("hf:me/pets", size=12)
+    assert len(load_dataset("hf:me/pets", size=12).images) == 39
+    assert hub.ranges == ["bytes=2000-"]
+
+
+def test_a_set_without_parquet_is_read_from_the_converted_branch(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "images.rar").write_bytes(b"x")
+    hub.folders[("me/raw", "main")] = tmp_path / "raw"
+    for config, classes in (("small", ["a", "b", "c"]), ("large", ["x", "y", "z"])):
+        for split, start in (("train", 0), ("validation", 40)):
+            write(tmp_path / "converted" / config / split / "0000.parquet", [n % 3 for n in range(18)], first=start,
+                  features={"label": feature(classes)})  # fmt: skip
+    with pytest.raises(InputError, match=r"(?s)me/raw"):
+        load_dataset("hf:me/raw", size=12)
+    hub.folders[("me/raw", "refs/convert/parquet")] = tmp_path / "converted"
+    with pytest.raises(InputError, match="holds several configurations: it has 'large', 'small'"):
+        load_dataset("hf:me/raw", size=12)
+    data = load_dataset("hf:me/raw:large", size=12)
+    assert data.class_names == ("x", "y", "z")
+    assert len(data.indices("val")) == 18
+    with pytest.raises(InputError, match="two configurations: leave one out"):
+        load_dataset("hf:me/raw:large", size=12, options={"config": "small"})
+
+
+def test_webdataset_tars_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+    hub.folders[("me/tars", "main")] = tars(tmp_path / "tars", "cls")
+    assert len(load_dataset("webdataset", path=Path("hf:me/tars"), size=12).images) == 60
+    assert check_path(Path("hf:me/tars")).kind == "webdataset"
+    with pytest.raises(InputError, match=r"it holds \.tar files: say dataset: webdataset"):
+        load_dataset("hf:me/tars", size=12)
+
+
+def test_what_cannot_be_fetched_is_one_line_with_the_remedy(hub: Hub, monkeypatch: pytest.MonkeyPatch,
+                                                            tmp_path: Path) -> None:  # fmt: skip
+    hub.folders[("me/pets", "main")] = _repository(tmp_path / "one", ["cat", "dog", "ant"])
+    with pytest.raises(InputError, match=r"has no data set me/none, or shows it only to those with a token"):
+        load_dataset("hf:me/none", size=12)
+    with pytest.raises(InputError, match=r"has no revision 'v9' of data set me/pets"):
+        load_dataset("hf:me/pets@v9", size=12)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        InputError, match=r"cannot be fetched from http://127\.0\.0\.1:9 \(.*hf download me/pets --repo-"
+    ) as no:
+        load_dataset("hf:me/pets", size=12)
+    assert "\n" not in str(no.value)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"set data\.path to DIR"):
+        load_dataset("hf:me/pets", size=12)
+
+
+def test_names_of_the_hub_and_recipes() -> None:
+    assert parse_hub_name("hf:a/b@refs/pr/3:c.d") == HubName("a/b", "refs/pr/3", "c.d")
+    assert parse_hub_name("hf:mnist") == HubName("mnist")
+    with pytest.raises(InputError, match="is not hf:owner/name"):
+        parse_hub_name("hf:a/b/c")
+    section = DataSection.model_validate({"dataset": "hf:a/b@v1:c"})
+    assert (section.dataset, section.path) == ("parquet", Path("hf:a/b@v1:c"))
+    with pytest.raises(ValueError, match="say where the images lie: leave path out"):
+        DataSection.model_validate({"dataset": "hf:a/b", "path": "x"})
