@@ -49,8 +49,18 @@ def build_supernet(
 
 def set_active(net: nn.Module, arch: Arch) -> None:
     """Make `arch` the subnet that `net(x)` computes. Raises `InputError` when it is not of this network's family."""
+    check_family(net, arch)
     elastic: Any = net
     space: Space = elastic.space
+    if arch.w:
+        elastic.set_active_subnet(d=list(arch.d), w=list(arch.w), e=_or_keep(arch.e))
+    else:
+        elastic.set_active_subnet(d=space.blocks_of(arch), ks=_or_keep(arch.ks), e=_or_keep(arch.e))
+
+
+def check_family(net: nn.Module, arch: Arch) -> None:
+    """Raise `InputError` when an arch is not of this network's family."""
+    space: Space = net.space  # type: ignore[assignment]
     wanted = {field: space.columns(field).stop - space.columns(field).start for field in ("d", "ks", "e", "w")}
     for field, length in wanted.items():
         if len(getattr(arch, field)) != length:
@@ -58,10 +68,6 @@ def set_active(net: nn.Module, arch: Arch) -> None:
                 f"arch of {arch.space} has {len(getattr(arch, field))} entries in {field}, this supernet of "
                 f"{space.name} takes {length}: build the supernet of that space"
             )
-    if arch.w:
-        elastic.set_active_subnet(d=list(arch.d), w=list(arch.w), e=_or_keep(arch.e))
-    else:
-        elastic.set_active_subnet(d=space.blocks_of(arch), ks=_or_keep(arch.ks), e=_or_keep(arch.e))
 
 
 def extract(net: nn.Module, arch: Arch) -> nn.Module:

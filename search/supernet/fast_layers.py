@@ -18,14 +18,14 @@ from torch import Tensor, nn
 STRIP = 3  # columns that oneDNN's depthwise weight gradient takes at once
 
 
-def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def depthwise(x: Tensor, weight: Tensor, stride: int, bias: Tensor | None = None) -> Tensor:
     """Convolve each channel of x (n, channels, side, side) with weight (channels, 1, kernel, kernel), padded to `same`.
 
-    Under autocast it stays in float32.
+    `bias` is (channels,). Under autocast it stays in float32.
     """
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return depthwise(x.float(), weight.float(), stride)
+            return depthwise(x.float(), weight.float(), stride, bias)
     kernel = weight.shape[-1]
     reach = x.shape[-1] - 1  # taps further out than this meet padding alone
     if kernel // 2 > reach:
@@ -33,11 +33,13 @@ def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         weight = weight[:, :, margin : kernel - margin, margin : kernel - margin]
         kernel -= 2 * margin
     if kernel == 1:
-        return x * weight.view(1, -1, 1, 1)
-    if (kernel > STRIP or x.shape[-1] < kernel) and x.device.type == "cpu" and torch.is_grad_enabled():
+        scaled = x * weight.view(1, -1, 1, 1)
+        return scaled if bias is None else scaled + bias[:, None, None]
+    slow = kernel > STRIP or x.shape[-1] < kernel
+    if slow and bias is None and x.device.type == "cpu" and torch.is_grad_enabled():
         convolved: Tensor = _Depthwise.apply(x, weight, stride)
         return convolved
-    return F.conv2d(x, weight, None, stride, kernel // 2, 1, x.shape[1])
+    return F.conv2d(x, weight, bias, stride, kernel // 2, 1, x.shape[1])
 
 
 class _Depthwise(torch.autograd.Function):

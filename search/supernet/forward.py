@@ -2,14 +2,16 @@
 
 Gradients flow to the supernet's parameters, and the state dict stays the package's. What is saved: channels-last
 copies, slow weight gradients and kernel taps that only meet padding (`fast_layers.py`), module calls, three of the four
-passes of hard-swish, and running statistics that nobody reads.
+passes of hard-swish, and running statistics that nobody reads. `steps_of` gives a subnet as a sequence of steps;
+subnets whose first steps have the same keys compute the same in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +21,28 @@ from tutelage.records import Arch
 
 from .fast_layers import depthwise
 
-# Normalises a tensor with the weight, bias and statistics of a batch norm.
-_Norm = Callable[[Tensor, nn.BatchNorm2d], Tensor]
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
     "relu": F.relu_,  # in place, always on what batch norm wrote and nobody else reads
     "relu6": partial(F.relu6, inplace=True),
     "h_swish": F.hardswish,  # x relu6(x + 3) / 6 in one pass; equal to the package's up to rounding
 }
+
+
+class Convolve(Protocol):
+    """Convolves, normalises where `bn` is given, and applies the activation that `act` names."""
+
+    def __call__(
+        self, x: Tensor, weight: Tensor, bn: nn.BatchNorm2d | None, act: str | None, stride: int = 1
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a subnet's forward: `run` maps a tensor to the next one, equal `key` on one supernet to equal parts."""
+
+    key: tuple[object, ...]
+    run: Callable[[Tensor, Convolve], Tensor]
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -46,40 +62,40 @@ def forward_subnet(net: nn.Module, arch: Arch, images: Tensor, *, track: bool = 
     mode the running statistics are used. `bf16` computes all but depthwise convolutions in bfloat16.
     """
     x = images.contiguous(memory_format=torch.channels_last)
-    elastic, norm = cast(Any, net), _norm(net.training, track)
+    convolve = partial(_by_batch, track) if net.training else _by_running
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-        if arch.w:
-            return elastic.classifier(resnet_features(elastic, arch, x, norm))  # type: ignore[no-any-return]
-        return elastic.classifier(features(elastic, arch, x, norm))  # type: ignore[no-any-return]
+        for step in steps_of(net, arch):
+            x = step.run(x, convolve)
+    return x
 
 
-def features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
-    """Compute what the classifier sees: (batch, features)."""
-    x = _conv_layer(net.first_conv, x, norm)
-    x = _plain_block(net.blocks[0], x, norm)
-    kernels, expands = arch.ks, arch.e
-    for slots, depth in zip(net.block_group_info, net.space.blocks_of(arch), strict=True):
+def steps_of(net: nn.Module, arch: Arch) -> list[Step]:
+    """Give the forward of one subnet as steps, from images in channels-last to logits (batch, classes)."""
+    elastic = cast(Any, net)
+    if arch.w:
+        return [*_resnet_steps(elastic, arch), Step(("head",), partial(_pooled_head, elastic))]
+    steps = [
+        Step(("stem",), partial(_conv_layer, elastic.first_conv)),
+        Step(("first",), partial(_plain_block, elastic.blocks[0])),
+    ]
+    for slots, depth in zip(elastic.block_group_info, elastic.space.blocks_of(arch), strict=True):
         for index in slots[:depth]:
-            x = _elastic_block(net.blocks[index], x, kernels[index - 1], expands[index - 1], norm)
-    if hasattr(net, "final_expand_layer"):
-        x = _conv_layer(net.final_expand_layer, x, norm)
-        x = x.mean((2, 3), keepdim=True)
-        return _conv_layer(net.feature_mix_layer, x, norm).flatten(1)
-    return _conv_layer(net.feature_mix_layer, x, norm).mean((2, 3))
+            kernel, expand = arch.ks[index - 1], arch.e[index - 1]
+            run = partial(_elastic_block, elastic.blocks[index], kernel, expand)
+            steps.append(Step((index, kernel, expand), run))
+    return [*steps, Step(("head",), partial(_mbconv_head, elastic))]
 
 
-def resnet_features(net: Any, arch: Arch, x: Tensor, norm: _Norm) -> Tensor:
-    """Compute what the classifier of a ResNet50D sees: (batch, features)."""
+def _resnet_steps(net: Any, arch: Arch) -> list[Step]:
     inner, out = net.input_stem[0].out_channel_list[arch.w[0]], net.input_stem[2].out_channel_list[arch.w[1]]
-    x = _dynamic_conv(net.input_stem[0], x, inner, norm)
-    if arch.d[0]:  # the stem's residual block is there or not
-        x = x + _dynamic_conv(net.input_stem[1].conv, x, inner, norm)
-    x = net.max_pooling(_dynamic_conv(net.input_stem[2], x, out, norm))
+    residual = bool(arch.d[0])  # the stem's residual block is there or not
+    steps = [Step(("stem", inner, residual, out), partial(_resnet_stem, net, inner, residual, out))]
     for slots, blocks, width in zip(net.grouped_block_index, net.space.blocks_of(arch), arch.w[2:], strict=True):
         for index in slots[:blocks]:
             block = net.blocks[index]
-            x = _bottleneck(block, x, block.out_channel_list[width], arch.e[index], norm)
-    return x.mean((2, 3))
+            channels, expand = block.out_channel_list[width], arch.e[index]
+            steps.append(Step((index, channels, expand), partial(_bottleneck, block, channels, expand)))
+    return steps
 
 
 def active_kernel(conv: Any, channels: int, kernel: int) -> Tensor:
@@ -101,81 +117,102 @@ def active_kernel(conv: Any, channels: int, kernel: int) -> Tensor:
     return weight
 
 
-def _norm(training: bool, track: bool) -> _Norm:
-    def batch(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+def convolve_same(x: Tensor, weight: Tensor, stride: int, bias: Tensor | None = None) -> Tensor:
+    """Convolve with padding to `same`; depthwise where the weight (out, in / groups, k, k) has one input channel."""
+    if weight.shape[1] == x.shape[1]:
+        return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2)
+    return depthwise(x, weight, stride, bias)
+
+
+def activate(x: Tensor, act: str | None) -> Tensor:
+    """Apply an activation by the package's name for it, in place where autograd permits."""
+    if act == "h_swish" and not torch.is_grad_enabled():
+        return F.hardswish(x, inplace=True)
+    return _ACTIVATIONS[act](x)
+
+
+def _by_batch(
+    track: bool, x: Tensor, weight: Tensor, bn: nn.BatchNorm2d | None, act: str | None, stride: int = 1
+) -> Tensor:
+    """Normalise by the statistics of the batch."""
+    x = convolve_same(x, weight, stride)
+    if bn is not None:
         c = x.shape[1]
+        mean = var = None
         if track and bn.running_mean is not None and bn.running_var is not None:
             mean, var = bn.running_mean[:c], bn.running_var[:c]
-            return F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], True, bn.momentum or 0.1, bn.eps)
-        return F.batch_norm(x, None, None, bn.weight[:c], bn.bias[:c], True, 0.0, bn.eps)
+        momentum = 0.0 if mean is None else bn.momentum or 0.1
+        x = F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], True, momentum, bn.eps)
+    return activate(x, act)
 
-    def running(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+
+def _by_running(x: Tensor, weight: Tensor, bn: nn.BatchNorm2d | None, act: str | None, stride: int = 1) -> Tensor:
+    """Normalise by the running statistics."""
+    x = convolve_same(x, weight, stride)
+    if bn is not None:
         c = x.shape[1]
         assert bn.running_mean is not None
         assert bn.running_var is not None
-        return F.batch_norm(x, bn.running_mean[:c], bn.running_var[:c], bn.weight[:c], bn.bias[:c], False, 0.0, bn.eps)
-
-    return batch if training else running
-
-
-def _conv_layer(layer: Any, x: Tensor, norm: _Norm) -> Tensor:
-    x = F.conv2d(x, layer.conv.weight, None, layer.conv.stride, layer.conv.padding)
-    if layer.use_bn:
-        x = norm(x, layer.bn)
-    return _ACTIVATIONS[layer.act_func](x)
+        mean, var = bn.running_mean[:c], bn.running_var[:c]
+        x = F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], False, 0.0, bn.eps)
+    return activate(x, act)
 
 
-def _dynamic_conv(layer: Any, x: Tensor, channels: int, norm: _Norm) -> Tensor:
+def _conv_layer(layer: Any, x: Tensor, convolve: Convolve) -> Tensor:
+    return convolve(x, layer.conv.weight, layer.bn if layer.use_bn else None, layer.act_func, layer.stride)
+
+
+def _dynamic_conv(layer: Any, channels: int, x: Tensor, convolve: Convolve) -> Tensor:
     weight = layer.conv.conv.weight[:channels, : x.shape[1]]
-    return _ACTIVATIONS[layer.act_func](
-        norm(F.conv2d(x, weight, None, layer.stride, weight.shape[-1] // 2), layer.bn.bn)
-    )
+    return convolve(x, weight, layer.bn.bn, layer.act_func, layer.stride)
 
 
-def _bottleneck(block: Any, x: Tensor, channels: int, expand: float, norm: _Norm) -> Tensor:
+def _resnet_stem(net: Any, inner: int, residual: bool, out: int, x: Tensor, convolve: Convolve) -> Tensor:
+    x = _dynamic_conv(net.input_stem[0], inner, x, convolve)
+    if residual:
+        x = _dynamic_conv(net.input_stem[1].conv, inner, x, convolve) + x
+    pooled: Tensor = net.max_pooling(_dynamic_conv(net.input_stem[2], out, x, convolve))
+    return pooled
+
+
+def _bottleneck(block: Any, channels: int, expand: float, x: Tensor, convolve: Convolve) -> Tensor:
     from ofa.utils import MyNetwork, make_divisible
 
-    act = _ACTIVATIONS[block.act_func]
     middle = make_divisible(round(channels * expand), MyNetwork.CHANNEL_DIVISIBLE)
 
-    def convolved(part: Any, x: Tensor, channels: int, stride: int = 1) -> Tensor:
-        weight = part.conv.conv.weight[:channels, : x.shape[1]]
-        return norm(F.conv2d(x, weight, None, stride, weight.shape[-1] // 2), part.bn.bn)
+    def convolved(part: Any, x: Tensor, channels: int, act: str | None, stride: int = 1) -> Tensor:
+        return convolve(x, part.conv.conv.weight[:channels, : x.shape[1]], part.bn.bn, act, stride)
 
     shortcut = x
     if hasattr(block.downsample, "conv"):
-        shortcut = convolved(block.downsample, block.downsample.avg_pool(x), channels)
-    y = act(convolved(block.conv1, x, middle))
-    y = act(convolved(block.conv2, y, middle, block.stride))
-    return act(convolved(block.conv3, y, channels) + shortcut)
+        shortcut = convolved(block.downsample, block.downsample.avg_pool(x), channels, None)
+    y = convolved(block.conv1, x, middle, block.act_func)
+    y = convolved(block.conv2, y, middle, block.act_func, block.stride)
+    return activate(convolved(block.conv3, y, channels, None) + shortcut, block.act_func)
 
 
-def _plain_block(block: Any, x: Tensor, norm: _Norm) -> Tensor:
+def _plain_block(block: Any, x: Tensor, convolve: Convolve) -> Tensor:
     """Run the first block: fixed, kernel 3, no expansion."""
     conv = block.conv
-    act = _ACTIVATIONS[conv.act_func]
     depth, point = conv.depth_conv, conv.point_linear
-    y = act(norm(depthwise(x, depth.conv.weight, conv.stride), depth.bn))
-    y = norm(F.conv2d(y, point.conv.weight), point.bn)
-    return y if block.shortcut is None else y + x
+    y = convolve(x, depth.conv.weight, depth.bn, conv.act_func, conv.stride)
+    y = convolve(y, point.conv.weight, point.bn, None)
+    return y if block.shortcut is None else y.add_(x)
 
 
-def _elastic_block(block: Any, x: Tensor, kernel: int, expand: float, norm: _Norm) -> Tensor:
+def _elastic_block(block: Any, kernel: int, expand: float, x: Tensor, convolve: Convolve) -> Tensor:
     from ofa.utils import MyNetwork, make_divisible
 
     conv = block.conv
-    act = _ACTIVATIONS[conv.act_func]
     in_channels = x.shape[1]
     middle = make_divisible(round(in_channels * expand), MyNetwork.CHANNEL_DIVISIBLE)
     widen, depth, point = conv.inverted_bottleneck, conv.depth_conv, conv.point_linear
-    y = F.conv2d(x, widen.conv.conv.weight[:middle, :in_channels])
-    y = act(norm(y, widen.bn.bn))
-    y = depthwise(y, active_kernel(depth.conv, middle, kernel), conv.stride)
-    y = act(norm(y, depth.bn.bn))
+    y = convolve(x, widen.conv.conv.weight[:middle, :in_channels], widen.bn.bn, conv.act_func)
+    y = convolve(y, active_kernel(depth.conv, middle, kernel), depth.bn.bn, conv.act_func, conv.stride)
     if conv.use_se:
         y = _squeeze_excite(depth.se, y)
-    y = norm(F.conv2d(y, point.conv.conv.weight[:, :middle]), point.bn.bn)
-    return y if block.shortcut is None else y + x
+    y = convolve(y, point.conv.conv.weight[:, :middle], point.bn.bn, None)
+    return y if block.shortcut is None else y.add_(x)
 
 
 def _squeeze_excite(se: Any, x: Tensor) -> Tensor:
@@ -187,4 +224,18 @@ def _squeeze_excite(se: Any, x: Tensor) -> Tensor:
     y = x.mean((2, 3))
     y = F.relu(F.linear(y, reduce.weight[:squeezed, :channels, 0, 0], reduce.bias[:squeezed]))
     y = F.linear(y, expand.weight[:channels, :squeezed, 0, 0], expand.bias[:channels])
-    return x * F.hardsigmoid(y)[:, :, None, None]
+    gate = F.hardsigmoid(y)[:, :, None, None]
+    return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+
+
+def _mbconv_head(net: Any, x: Tensor, convolve: Convolve) -> Tensor:
+    if hasattr(net, "final_expand_layer"):
+        x = _conv_layer(net.final_expand_layer, x, convolve).mean((2, 3), keepdim=True)
+        x = _conv_layer(net.feature_mix_layer, x, convolve).flatten(1)
+    else:
+        x = _conv_layer(net.feature_mix_layer, x, convolve).mean((2, 3))
+    return net.classifier(x)  # type: ignore[no-any-return]
+
+
+def _pooled_head(net: Any, x: Tensor, convolve: Convolve) -> Tensor:
+    return net.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]

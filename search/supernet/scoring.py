@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from tutelage.allocator import keep_freed_memory
 from tutelage.records import Arch, InputError
 
-from .elastic import set_active
-from .forward import forward_subnet
+from .elastic import check_family
+from .prefix import SubnetTree
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def score_subnets(
     labels: Tensor,
     *,
     multi_label: bool = False,
-    batch_size: int = 256,
+    batch_size: int = 64,
     workers: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[SubnetScore]:
@@ -96,58 +95,71 @@ def score_subnets(
 
     `images` (n, channels, side, side) are normalised floats; both they and the calibration batches are resized to the
     arch's side where it differs, once for all archs. `labels` are class indices (n,) or, multi-label, 0/1 floats
-    (n, labels). `workers` threads share images and weights (only the statistics of batch norm are theirs) and divide
-    torch's threads among them: small maps leave the second thread of one network idle, but not a second network.
+    (n, labels). What archs have in common is computed once a batch, see `SubnetTree`; `net` is left as it was.
+    `workers` threads take a batch each, and divide torch's threads among them: small maps leave the second thread of
+    one network idle, but not a second network. The scores are the same bits with any number of them.
     """
-    was_training, num_threads = net.training, torch.get_num_threads()
-    workers = max(1, min(workers, len(archs)))
-    sized = {
-        side: (
-            [resize(batch, side) for batch in calibration],
-            [resize(batch, side) for batch in torch.split(images, batch_size)],
-        )
-        for side in dict.fromkeys(arch.r for arch in archs)
-    }
-    shared = {id(parameter): parameter for parameter in net.parameters()}  # what a deep copy does not copy
-    free: SimpleQueue[nn.Module] = SimpleQueue()
-    for copied in [net, *(copy.deepcopy(net, dict(shared)) for _ in range(workers - 1))]:
-        free.put(copied)
-
-    def score(arch: Arch) -> SubnetScore:
-        own = free.get()
-        try:
-            return _score_one(own, arch, *sized[arch.r], labels, multi_label)
-        finally:
-            free.put(own)
-
-    scores = []
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, num_threads // workers),))
+    for arch in archs:
+        check_family(net, arch)
+    modes = {module: module.training for module in net.modules()}
+    scores: dict[int, SubnetScore] = {}
+    net.eval()
     try:
-        for scored in map(score, archs) if workers == 1 else pool.map(score, archs):
-            scores.append(scored)
-            if progress is not None:
-                progress("score subnets", len(scores), len(archs))
+        for side in dict.fromkeys(arch.r for arch in archs):
+            places = [place for place, arch in enumerate(archs) if arch.r == side]
+            tree = SubnetTree(net, [archs[place] for place in places])
+            done = partial(_report, progress, len(scores), len(places), len(archs))
+            logits = _logits(tree, side, _joined(calibration), torch.split(images, batch_size), workers, done)
+            for place, one in zip(places, logits, strict=True):
+                scores[place] = score_logits(one, labels, multi_label=multi_label)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return [scores[place] for place in range(len(archs))]
+
+
+def _report(
+    progress: Callable[[str, int, int], None] | None, before: int, here: int, total: int, fraction: float
+) -> None:
+    if progress is not None:
+        progress("score subnets", before + int(here * fraction), total)
+
+
+def _logits(
+    tree: SubnetTree,
+    side: int,
+    calibration: Sequence[Tensor],
+    batches: Sequence[Tensor],
+    workers: int,
+    done: Callable[[float], None],
+) -> Tensor:
+    """Calibrate and evaluate a tree, batches spread over threads; give the logits (subnets, n, classes)."""
+    num_threads, seen = torch.get_num_threads(), 0
+    total = len(calibration) + len(batches)
+    workers = max(1, min(workers, total))
+
+    def observed(batch: int) -> None:
+        tree.calibrate(batch, resize(calibration[batch], side))
+
+    def evaluated(batch: Tensor) -> Tensor:
+        return tree.evaluate(resize(batch, side))
+
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, num_threads // workers),))
+    spread: Any = map if workers == 1 else pool.map
+    try:
+        for _ in spread(observed, range(len(calibration))):
+            seen += 1
+            done(seen / total)
+        tree.settle()
+        parts = []
+        for part in spread(evaluated, batches):
+            parts.append(part)
+            seen += 1
+            done(seen / total)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(num_threads)
-        net.train(was_training)
-    return scores
-
-
-def _score_one(
-    net: nn.Module,
-    arch: Arch,
-    calibration: Sequence[Tensor],
-    batches: Sequence[Tensor],
-    labels: Tensor,
-    multi_label: bool,
-) -> SubnetScore:
-    set_active(net, arch)
-    recalibrate_bn(net, calibration, forward=partial(forward_subnet, net, arch, track=True))
-    net.eval()
-    with torch.inference_mode():
-        logits = torch.cat([forward_subnet(net, arch, batch) for batch in batches])
-    return score_logits(logits, labels, multi_label=multi_label)
+    return torch.cat(parts, 1)
 
 
 def score_logits(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> SubnetScore:

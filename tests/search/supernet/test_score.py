@@ -1,5 +1,7 @@
 """Scores of subnets: AUC against scikit-learn, batch norm against the statistics themselves, sizes, order."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import nn
 
 from tutelage.records import InputError
 from tutelage.search.spaces.space import SPACES
-from tutelage.search.supernet import build_supernet, extract, recalibrate_bn, score_subnets
+from tutelage.search.supernet import build_supernet, extract, forward_subnet, prefix, recalibrate_bn, score_subnets
+from tutelage.search.supernet.prefix import SubnetTree
 from tutelage.search.supernet.scoring import mean_auc, resize, score_logits
 
 
@@ -70,13 +73,17 @@ def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
     scores = score_subnets(
         net, archs, calibration, images, labels, batch_size=8, progress=lambda _, done, total: seen.append(done)
     )
-    assert seen == [1, 2]
+    assert seen == sorted(seen)
+    assert seen[-1] == 2
     assert scores == score_subnets(net, archs, calibration, images, labels, batch_size=8)
     torch.set_num_threads(2)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     shared = score_subnets(net, [*archs, archs[0]], calibration, images, labels, batch_size=8, workers=2)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     assert shared == [*scores, scores[0]]  # in order, each by its own statistics, one thread each: the same bits
+    assert net.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     for arch, score in zip(archs, scores, strict=True):
         alone = extract(net, arch)
         recalibrate_bn(alone, [resize(batch, arch.r) for batch in calibration])
@@ -85,3 +92,52 @@ def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
             expected = score_logits(alone(resize(images, arch.r)), labels)
         assert score.loss == pytest.approx(expected.loss, rel=1e-3)
         assert score.auc == pytest.approx(expected.auc, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"])
+def test_a_tree_of_subnets_gives_the_logits_of_each_calibrated_alone(name):
+    torch.set_num_threads(1)
+    space = SPACES[name].with_resolutions((32,))
+    net = build_supernet(space, 3).double()
+    generator = torch.Generator().manual_seed(0)
+    images, *calibration = (torch.randn(n, 3, 32, 32, generator=generator).double() for n in (4, 8, 4))
+    archs = [space.smallest(), *space.decode(space.random(1, np.random.default_rng(3)))]
+    tree = SubnetTree(net.eval(), archs)
+    for index in (1, 0):  # in any order
+        tree.calibrate(index, calibration[index])
+    tree.settle()
+    for arch, logits in zip(archs, tree.evaluate(images), strict=True):
+        recalibrate_bn(net, calibration, forward=partial(forward_subnet, net, arch, track=True))
+        with torch.no_grad():
+            expected = forward_subnet(net.eval(), arch, images)
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_what_subnets_have_in_common_is_computed_once(monkeypatch):
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
+    net = build_supernet(space, 3).eval()
+    first = space.smallest()
+    genes = space.encode([first])
+    (column,) = [position for position, gene in enumerate(space.genes) if (gene.field, gene.place) == ("ks", 16)]
+    genes[0, column] += 1
+    second = space.decode(genes)[0]  # another kernel in the last block but one
+    calls = []
+    plain = prefix.convolve_same
+
+    def counted(*args):
+        calls.append(args)
+        return plain(*args)
+
+    monkeypatch.setattr(prefix, "convolve_same", counted)
+    images = torch.randn(4, 3, 32, 32)
+    counts = []
+    for archs in ([first], [first, second], [first, first]):
+        calls.clear()
+        tree = SubnetTree(net, archs)
+        tree.calibrate(0, images)
+        tree.settle()
+        tree.evaluate(images)
+        counts.append(len(calls))
+    assert counts[2] == counts[0]
+    assert counts[1] - counts[0] == 2 * (2 * 3 + 2)  # two blocks and a head, in calibration and in evaluation
