@@ -7,9 +7,11 @@ This module imports nothing of the package, so that every package may use it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         aside = Path(folder, path.name)
-        yield aside
+        with os_errors(path):
+            yield aside
         sync(aside)
         aside.replace(path)
     sync(path.parent)  # the name, too, survives a power failure
@@ -45,6 +48,35 @@ def write_text(path: Path, text: str, *, newline: str | None = None) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=1))
+
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# What PyTorch says where fewer bytes reached the disk than it wrote.
+_TORN = ("unexpected pos", "PytorchStreamWriter", "inline_container")
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Raise as OSError of `path` what safetensors and PyTorch raise for a disk that is full or cannot be written."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        text = str(error)
+        found = _OS_ERROR.search(text)
+        number = int(found.group(1)) if found else errno.ENOSPC if any(word in text for word in _TORN) else 0
+        if not number:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def home_folder() -> Path | None:
+    """Give the user's home; None for one without any, as in a container that runs under a number without a name."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def sync(path: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.bench.protocol.host import thread_environment
-from tutelage.files import whole_file
+from tutelage.files import home_folder, whole_file
 from tutelage.records import InputError, NotAvailableError
 
 from .conversion import Conversion, Done
@@ -37,7 +37,12 @@ CONVERT_SECONDS = 300
 def converter_folder() -> Path:
     """Give where the converter's environment lies: XDG_CACHE_HOME (or ~/.cache)/tutelage, a folder for these pins."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    root = (Path(cache) if cache else Path.home() / ".cache") / "tutelage"
+    home = home_folder()
+    if not cache and home is None:
+        raise NotAvailableError(
+            "the LiteRT converter is kept in a cache, and this user has no home: set XDG_CACHE_HOME"
+        )
+    root = (Path(cache) if cache or home is None else home / ".cache") / "tutelage"
     made_of = f"{sys.version_info[:2]}\n{PINS.read_text()}".encode()
     return root / f"litert-converter-{hashlib.sha256(made_of).hexdigest()[:12]}"
 

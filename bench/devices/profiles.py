@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.runtimes.registry import find_runtime
-from tutelage.files import write_text
+from tutelage.files import home_folder, write_text
 from tutelage.records import UNREACHABLE, DeviceProfile, InputError, bounded_text, parsed_yaml
 
 log = logging.getLogger(__name__)
@@ -50,16 +50,22 @@ _COMMENTS = {
 }
 
 
-def user_folder() -> Path:
-    """Give the folder of the user's own profiles: `TUTELAGE_HOME`/devices, else ~/.config/tutelage/devices."""
-    home = os.environ.get("TUTELAGE_HOME")
-    return (Path(home) if home else Path.home() / ".config" / "tutelage") / "devices"
+def user_folder() -> Path | None:
+    """Give the folder of the user's own profiles: `TUTELAGE_HOME`/devices, else ~/.config/tutelage/devices.
+
+    None for a user without a home.
+    """
+    named, home = os.environ.get("TUTELAGE_HOME"), home_folder()
+    if named:
+        return Path(named) / "devices"
+    return None if home is None else home / ".config" / "tutelage" / "devices"
 
 
 def profile_folders(workspace: Path | None) -> list[Path]:
     """List the folders that are searched for profiles, in order of precedence: workspace, user, package."""
     package = Path(str(importlib.resources.files("tutelage.bench.devices")))
-    return ([Path(workspace) / "devices"] if workspace else []) + [user_folder(), package]
+    own = user_folder()
+    return [*([Path(workspace) / "devices"] if workspace else []), *([own] if own else []), package]
 
 
 def list_profiles(workspace: Path | None) -> list[tuple[DeviceProfile, Path]]:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tutelage.files import sync, sync_tree
+from tutelage.files import os_errors, sync, sync_tree
 from tutelage.records import InputError
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,10 @@ def save_checkpoint(
         plain = {
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()
         }
-        save_file(plain, aside / f"{name}.safetensors")
-    torch.save(dict(optimizer), aside / "optimizer.pt")
+        with os_errors(aside):
+            save_file(plain, aside / f"{name}.safetensors")
+    with os_errors(aside):
+        torch.save(dict(optimizer), aside / "optimizer.pt")
     (aside / "state.json").write_text(json.dumps(state))
     sync_tree(aside)
     shutil.rmtree(final, ignore_errors=True)

@@ -160,6 +160,7 @@ def _remedy(reason: str) -> str:
         "malformed": "Restore it from a copy; `tutelage leaderboard import` merges what others have",
         "readonly": "Make the file and its folder writable, or name another --workspace",
         "unable to open": "Make the file and its folder writable, or name another --workspace",
+        "locking protocol": "Its file system has no locks: name a --workspace on a local disk",
         "locked": "Another program holds it: close that one and run again",
         "append-only": "Rows are never changed or deleted: add a new one",
     }

@@ -15,14 +15,14 @@ from safetensors.numpy import save
 from tutelage.bench.devices.measurements import read_measured
 from tutelage.bench.devices.profiles import read_profile
 from tutelage.bench.latency.model import LatencyModel
-from tutelage.bench.runtimes.registry import read_shape
 from tutelage.distill.data.images import decode
 from tutelage.distill.data.registry import load_dataset
 from tutelage.distill.teachers.weights import read_weights
 from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.store.importing import read_file
-from tutelage.pipeline.operations.single_stage import read_arch
+from tutelage.pipeline.operations.single_stage import input_shape, read_arch
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_changes
+from tutelage.quant.entries import image_first
 from tutelage.quant.intake import prepare_model
 from tutelage.quantities import fraction_of, latency_budget, milliseconds, number, size_in_bytes
 from tutelage.records import InputError, Row
@@ -164,6 +164,11 @@ def _read_onnx(path: Path) -> None:
     prepare_model(path, path.with_name("usable.onnx"))
 
 
+def _read_for_bench(path: Path) -> None:
+    input_shape(path, 8, several=True)
+    image_first(path, "", path.parent)
+
+
 def _read_table(path: Path) -> object:
     return load_dataset("table", path=path, size=16, val_fraction=0.2, test_fraction=0.2, skip_bad=True)
 
@@ -206,7 +211,7 @@ READERS = (
     Reader("gif", ".gif", lambda folder: _image(folder, "GIF"), damaged_bytes, lambda path: decode(path, 16)),
     Reader("dicom", ".dcm", _dicom, damaged_bytes, lambda path: decode(path, 16)),
     Reader("onnx for quantize", ".onnx", _onnx, damaged_bytes, _read_onnx),
-    Reader("onnx for bench", ".onnx", _onnx, damaged_bytes, read_shape),
+    Reader("onnx for bench", ".onnx", _onnx, damaged_bytes, _read_for_bench),
     Reader("weights", ".safetensors", _weights, damaged_bytes, read_weights),
     Reader("rows json", ".json", _rows_json, damaged_json, read_file),
     Reader("rows csv", ".csv", _rows_csv, damaged_csv, read_file),

@@ -11,7 +11,7 @@ from torch import nn
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.normalisation import put_in_front
-from tutelage.files import sha256_of
+from tutelage.files import os_errors, sha256_of
 from tutelage.quant.prune.shapes import apply_shapes
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.costs.counts import count
@@ -54,7 +54,8 @@ def load(here: Opened, student: Student, *, runs_images: bool = False) -> nn.Mod
 def file_weights(here: Opened, model: nn.Module, folder: Path) -> Artifact:
     """Write the weights as safetensors into a stage's folder and give their record."""
     path = folder / WEIGHTS
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    with os_errors(path):
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return Artifact(
         kind="weights", path=here.workspace.relative(path), sha256=sha256_of(path), size_bytes=path.stat().st_size
     )

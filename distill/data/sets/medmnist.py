@@ -36,7 +36,7 @@ from tutelage.distill.data.splits import (
     limit_images,
     straddling_groups,
 )
-from tutelage.files import sync
+from tutelage.files import home_folder, sync
 from tutelage.records import InputError
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,12 @@ def _fetched(path: Path | None, flag: str, size: int) -> Path:
         known = ALL_NAMES if flag not in ALL_NAMES else map(str, sizes)
         raise InputError(f"{what} is not one of MedMNIST's: {', '.join(known)}")
     file = f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz"
-    place = Path.home() / ".medmnist" if path is None else path
+    home = home_folder()
+    if path is None and home is None:
+        raise InputError(
+            "data set medmnist is kept in ~/.medmnist, and this user has no home: say where with data.path"
+        )
+    place = home / ".medmnist" if path is None and home is not None else Path(path or "")
     whole = place if place.suffix == ".npz" else place / file
     if whole.is_file():
         return whole
