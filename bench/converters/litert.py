@@ -36,13 +36,14 @@ CONVERT_SECONDS = 300
 
 def converter_folder() -> Path:
     """Give where the converter's environment lies: XDG_CACHE_HOME (or ~/.cache)/tutelage, a folder for these pins."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    home = home_folder()
-    if not cache and home is None:
-        raise NotAvailableError(
-            "the LiteRT converter is kept in a cache, and this user has no home: set XDG_CACHE_HOME"
-        )
-    root = (Path(cache) if cache or home is None else home / ".cache") / "tutelage"
+    named, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
+    if named:
+        cache = Path(named)
+    elif home is not None:
+        cache = home / ".cache"
+    else:
+        raise NotAvailableError("the LiteRT converter lies in a cache, and this user has no home: set XDG_CACHE_HOME")
+    root = cache / "tutelage"
     made_of = f"{sys.version_info[:2]}\n{PINS.read_text()}".encode()
     return root / f"litert-converter-{hashlib.sha256(made_of).hexdigest()[:12]}"
 
