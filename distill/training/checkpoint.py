@@ -83,6 +83,15 @@ def load_checkpoint(folder: Path, fingerprint: str) -> Saved | None:
     return None
 
 
+def fingerprint_of(folder: Path) -> str:
+    """Read which training the newest checkpoint in a folder is of; empty where there is none that can be read."""
+    whole = sorted(path for path in folder.glob(f"{_PREFIX}*") if path.suffix != ".part")
+    try:
+        return str(json.loads((whole[-1] / "state.json").read_text())["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
 def _read(path: Path, fingerprint: str) -> Saved | None:
     from safetensors.torch import load_file
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,6 +103,7 @@ def train(
     kd: KDConfig | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
+    finished: Mapping[str, Path] | None = None,
     multi_label: bool = False,
     progress: Progress | None = None,
     resolution: int | None = None,
@@ -115,6 +116,8 @@ def train(
     call with none. `resolution` resizes batches for the model alone, so that students of many sizes share one teacher
     cache. With `checkpoint` (a folder) a run that was stopped goes on after its last whole epoch, to the same bits.
     `tuning` says what of pretrained weights stays as it is, and how gently the rest is trained.
+    finished: folders of checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the
+    one of this training is read, a `LookupError` where it is not among them.
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
     finite, naming epoch and batch.
     """
@@ -147,10 +150,12 @@ def train(
     weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
 
     fingerprint = ""
-    if checkpoint is not None:
+    if checkpoint is not None or finished is not None:
         fingerprint = _fingerprint(
             model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label, tuning
         )
+    if finished is not None:
+        checkpoint = finished[fingerprint]
     parts = _parts(model, ema.module if ema else None, soft_term)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -332,7 +337,8 @@ def _fingerprint(
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
     kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
-    images = [data, tensors_id(*val), multi_label, asdict(tuning)]
+    # As before there was a tuning where there is none: checkpoints of that time are found by this name.
+    images = [data, tensors_id(*val), multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
     return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution, images])
 
 

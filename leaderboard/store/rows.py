@@ -97,6 +97,12 @@ class Store:
         with self._read() as connection:
             return [_to_row(found) for one in queries for found in connection.execute(one).mappings()]
 
+    def history(self) -> list[Row]:
+        """Give every row as it was filed, in that order: earlier states, superseded and retracted rows included."""
+        with self._read() as connection:
+            query = select(schema.rows).order_by(schema.rows.c.number)
+            return [_to_row(found) for found in connection.execute(query).mappings()]
+
     def row(self, row_id: str) -> Row:
         """Give one row by its id or the unambiguous beginning of it; a superseded or retracted one, too."""
         table = schema.rows

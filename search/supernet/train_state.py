@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tutelage.files import whole_file
-from tutelage.records import InputError
+from tutelage.records import InputError, content_id
 
 
 @dataclass
@@ -64,6 +65,20 @@ def save_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) ->
     plain = {k: t.detach().contiguous().clone() for k, t in tensors.items()}
     with whole_file(path) as aside:
         save_file(plain, aside, {"state": json.dumps(numbers)})
+
+
+def fingerprint_of(signature: Mapping[str, Any]) -> str:
+    """Hash what decides a training's result, as it was given or as a checkpoint holds it."""
+    return content_id(json.loads(json.dumps(signature)))
+
+
+def filed_fingerprint(path: Path) -> str:
+    """Read which training a checkpoint is of, as its `fingerprint_of`; empty where that cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return fingerprint_of(json.loads(file.metadata()["state"])["signature"])
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+        return ""
 
 
 def load_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) -> bool:

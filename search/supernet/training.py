@@ -10,7 +10,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -27,7 +27,7 @@ from tutelage.search.spaces.space import Space
 from .forward import fast_bf16, forward_subnet
 from .reorganise import reorganise
 from .scoring import resize
-from .train_state import TrainState, finish, load_checkpoint, save_checkpoint, start
+from .train_state import TrainState, fingerprint_of, finish, load_checkpoint, save_checkpoint, start
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def train_supernet(
     *,
     seed: int = 0,
     checkpoint: Path | None = None,
+    finished: Mapping[str, Path] | None = None,
     data_id: str = "",
     multi_label: bool = False,
     progress: Progress | None = None,
@@ -117,6 +118,8 @@ def train_supernet(
     """Train all subnets of `net` together; `batches(epoch)` gives the same batches for the same epoch.
 
     `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused.
+    finished: checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the one of
+    this training is read, a `LookupError` where it is not among them.
 
     Images larger than a subnet's resolution are resized, so that gene is trained too. With `checkpoint` each epoch is
     saved (safetensors + JSON) and a later call with the same arguments goes on from there to the same bits. Running
@@ -125,6 +128,8 @@ def train_supernet(
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
     signature = {**asdict(schedule), "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
     signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label, "data": data_id}
+    if finished is not None:
+        checkpoint = finished[fingerprint_of(signature)]
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, signature)
     total = schedule.epochs * steps_per_epoch

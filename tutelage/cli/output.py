@@ -44,11 +44,16 @@ def run_setting(path: Path) -> Iterator[Setting]:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_time=False)]
     )
     workspace = Workspace(path)
-    warning = busy_warning()
-    if warning:
-        console.print(f"note: {warning}", highlight=False)
+    notes = [warning] if (warning := busy_warning()) else []  # of the host before the work of this command
     with workspace.locked(), reporting(console) as report:
-        yield workspace, report, cores()
+
+        def noting(text: str, done: int, total: int) -> None:
+            """Say that the host is busy when the work begins: a command that is refused before says only why."""
+            while notes:
+                console.print(f"note: {notes.pop()}", highlight=False)
+            report(text, done, total)
+
+        yield workspace, noting, cores()
 
 
 def note_budget(max_latency: str | None, risk: float | None, devices: Sequence[DeviceSection] | None) -> None:

@@ -7,8 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 
+from tutelage.pipeline.keys.earlier import LACKS
 from tutelage.pipeline.keys.plan import NEW, Plan, Planned
-from tutelage.pipeline.run import Rehearsal
 
 MAX_LINES = 12  # of stages that are done again; more of them are counted
 
@@ -19,18 +19,14 @@ def print_plan(plan: Plan) -> None:
         print(line, file=sys.stderr)
 
 
-def print_rehearsal(rehearsal: Rehearsal, as_json: bool) -> None:
+def print_rehearsal(plan: Plan, as_json: bool) -> None:
     """Print what a run would do, on standard output: lines, or the stages with what each is reused or computed for."""
-    plan = rehearsal.plan
     if as_json:
         stages = [
             {"stage": one.stage, "title": one.title, "key": one.key, "reason": one.reason}
             for one in (*plan.reused, *plan.computed)
-        ] if plan is not None else []  # fmt: skip
-        print(json.dumps({"measured_first": rehearsal.unmeasured, "stages": stages}))
-        return
-    if plan is None:
-        print(f"measured first: {', '.join(rehearsal.unmeasured)}; the plan of the stages depends on it")
+        ]
+        print(json.dumps({"measured_first": plan.unmeasured, "stages": stages}))
         return
     print("\n".join(plan_lines(plan)))
 
@@ -38,13 +34,22 @@ def print_rehearsal(rehearsal: Rehearsal, as_json: bool) -> None:
 def plan_lines(plan: Plan) -> list[str]:
     """Say what is reused, what is done again with the reason, and how much is new."""
     new = [one for one in plan.computed if one.reason == NEW]
-    again = [one for one in plan.computed if one.reason != NEW]
+    lacking = [one for one in plan.computed if one.reason.startswith(LACKS)]
+    again = [one for one in plan.computed if one.reason != NEW and one not in lacking]
     lines = [f"reused: {len(plan.reused)} finished stages ({_counted(plan.reused)})"] if plan.reused else []
+    if taken := [one for one in plan.reused if one.key in plan.taken]:
+        lines.append(f"of them from the version before: {len(taken)} ({_counted(taken)})")
     lines += [f"done again: {one.title} ({one.reason})" for one in again[:MAX_LINES]]
     if len(again) > MAX_LINES:
         lines.append(f"done again: {len(again) - MAX_LINES} more stages ({_counted(again[MAX_LINES:])})")
+    for reason in dict.fromkeys(one.reason for one in lacking):
+        lines.append(f"done again: {_counted(one for one in lacking if one.reason == reason)} ({reason})")
     if new:
         lines.append(f"new: {len(new)} {'stage' if len(new) == 1 else 'stages'} ({_counted(new)})")
+    if plan.unmeasured:
+        lines.append(
+            f"measured first: {', '.join(plan.unmeasured)}; the search and what is measured there depend on it"
+        )
     if plan.open:
         lines.append("the students of the winners follow when the search is finished")
     return lines

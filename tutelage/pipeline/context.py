@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from tutelage.progress import Report
 from tutelage.quant.int8.calibration import draw_by_class
 from tutelage.records import Normalisation, Student, content_id
 
+from .keys.earlier import Earlier, find_earlier
 from .keys.stage_inputs import AugmentInput, ImagesInput, StageInputs
 from .recipe import Recipe
 from .sections import TrainSection
@@ -39,6 +40,7 @@ class Opened:
 
     threads: how many torch and the runtimes may use; workers: how many prepare batches beside the training. Both change
     how long a stage takes and are in no key.
+    finished: checkpoints of trainings of the version before, by fingerprint; where they are given, nothing is trained.
     """
 
     workspace: Workspace
@@ -46,6 +48,7 @@ class Opened:
     report: Report
     threads: int
     workers: int
+    finished: Mapping[str, Path] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -112,6 +115,7 @@ class Resources(Opened):
     report: Report
     threads: int
     workers: int = 0
+    finished: Mapping[str, Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class Context(Opened):
     workers: int = 0
     # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
     trained: Callable[[Sequence[Student]], None] = lambda seeds: None
+    earlier: Earlier | None = None  # trainings of the version before; None: the workspace holds none
 
     @cached_property
     def recipe_values(self) -> dict[str, Any]:
@@ -172,6 +177,14 @@ def run_stage(ctx: Context, inputs: Inputs, compute: Compute[Inputs]) -> Stage:
     """
     assert inspect.isfunction(compute), f"{compute} is no function of a module"
     assert compute.__closure__ is None, f"{compute} closes over {compute.__code__.co_freevars}"
+    if ctx.earlier is not None:
+
+        def read(finished: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+            found: dict[str, Any] = compute(inputs, replace(ctx.resources, finished=finished), folder)
+            return found
+
+        if ctx.earlier.take(inputs, read, ctx.dataset.images, ctx.recipe_values):
+            ctx.report(f"{inputs.title}: taken over from the version before", 1, 1)
     work = partial(compute, inputs, ctx.resources)
     return ctx.workspace.run(inputs, work, ctx.recipe_values)
 
@@ -193,7 +206,8 @@ def open_context(
     dataset = complete(open_images(request) if found is None else found, request)
     # A batch is prepared in a fraction of the time that a network takes for it: the cores belong to the network.
     workers = min(threads - 1, MAX_WORKERS) if recipe.data.workers is None else recipe.data.workers
-    return Context(recipe, workspace.for_recipe(recipe.name), dataset, report, threads, workers)
+    seen = workspace.for_recipe(recipe.name)
+    return Context(recipe, seen, dataset, report, threads, workers, earlier=find_earlier(seen))
 
 
 def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Request:

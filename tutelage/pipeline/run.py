@@ -5,21 +5,15 @@ A stage is skipped where the workspace holds its result, so a stopped run can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
-from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.gains import gains
-from tutelage.pipeline.stages.measure import measure_all
-from tutelage.pipeline.stages.pruned import train_pruned
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
-from tutelage.pipeline.stages.qat import compress_all
-from tutelage.pipeline.stages.search import Found, check_budget, search_winners
-from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
-from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
-from tutelage.pipeline.stages.train import train_teacher
+from tutelage.pipeline.stages.search import Found, Winner, check_budget, search_winners
+from tutelage.pipeline.stages.supernet import Supernet, space_of
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
 
@@ -27,6 +21,7 @@ from .context import Context
 from .device import Device, known_device, name_device, open_device
 from .keys.plan import Plan, plan
 from .objectives import weighed_devices, weighed_sections
+from .order import Until, evaluate_network, finish, train_networks
 from .preflight import open_checked
 from .recipe import Recipe
 from .workspace import Workspace
@@ -41,9 +36,10 @@ class Prepared:
     teachers: tuple[Student, ...]
 
 
-# What is called when the teachers are trained, and when it is known what is going to be done.
-Begin = Callable[[Prepared], None]
+# Called with the plan before a device is opened.
 Announce = Callable[[Plan], None]
+# What the caller does with the students afterwards, for the plan.
+Also = Callable[[Context, Sequence[Student]], object]
 
 
 @dataclass(frozen=True)
@@ -60,80 +56,74 @@ def run(
     """Run a recipe whole: data, devices, teachers, supernet, search, students, int8, measurements, leaderboard.
 
     A recipe that names its students has no supernet and no search: `None` stands for them. `announce` is given the
-    plan of the run before anything is trained.
+    plan of the run before anything is measured or trained.
     """
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "run")
         # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(Store(workspace.store))
-        prepared = _prepare(ctx, scoring.begin, announce)
-        ctx = replace(prepared.ctx, trained=scoring.trained)
-        prepared = replace(prepared, ctx=ctx)
-        students = _distill(prepared)
-        searched = prepared if isinstance(prepared, Searched) else None
-        baselines = train_baselines(ctx, searched.supernet if searched else None, prepared.teachers)
-        train_pruned(ctx, [*students, *baselines], prepared.teachers)
+        opened = _open(ctx, Until.END, announce)
+        opened = replace(opened, ctx=replace(ctx, trained=scoring.trained))
+        searched, _ = _train(opened, Until.END, scoring.begin)
         return searched, scoring.finish(searched.found if searched else None)
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """What a run would do: its plan, or the devices that it would measure first, on which the plan depends."""
-
-    plan: Plan | None
-    unmeasured: tuple[str, ...] = ()
-
-
-def rehearse(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Rehearsal:
+def rehearse(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Plan:
     """Check a recipe as `run` does and plan its stages; nothing is trained, measured or filed."""
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "run")
-        if recipe.students:
-            named = tuple(name_device(ctx.workspace, section, write=False) for section in recipe.devices)
-            return Rehearsal(plan(ctx, named))
-        space = space_of(ctx)
-        sections = {one.name: one for one in (*recipe.devices, *weighed_sections(recipe))}
-        known = {name: known_device(workspace.path, section, space) for name, section in sections.items()}
-        if unmeasured := tuple(name for name, device in known.items() if device is None):
-            return Rehearsal(None, unmeasured)
-        devices = tuple(device for device in map(known.get, (one.name for one in recipe.devices)) if device)
-        return Rehearsal(plan(ctx, devices, weighed_devices(ctx, space, devices)))
+        if ctx.earlier is not None:
+            ctx.earlier.files = False
+        return _planned(ctx, Until.END)
 
 
-def search(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> Searched:
+def search(
+    recipe: Recipe, workspace: Workspace, report: Report, threads: int, announce: Announce | None = None
+) -> Searched:
     """Run a recipe up to its search; what a workspace already holds is not done again."""
     if recipe.students:
         names = ", ".join(student.name for student in recipe.students)
         raise InputError(f"recipe {recipe.name} names its students ({names}) and searches nothing: `tutelage run` it")
     with workspace.locked():
-        return _search(open_checked(recipe, workspace, report, threads, "search"))
+        ctx = open_checked(recipe, workspace, report, threads, "search")
+        searched, _ = _train(_open(ctx, Until.SEARCH, announce), Until.SEARCH)
+        assert searched is not None, "a recipe without named students searches"
+        return searched
 
 
-def distill(recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> list[Student]:
-    """Run a recipe up to its trained students; the test split is not used."""
+def distill(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    announce: Announce | None = None,
+    also: Also = lambda ctx, students: None,
+) -> list[Student]:
+    """Run a recipe up to its trained students; the test split is not used. `also`: what the plan names besides."""
     with workspace.locked():
-        return _distill(_prepare(open_checked(recipe, workspace, report, threads, "distill")))
+        ctx = open_checked(recipe, workspace, report, threads, "distill")
+        return _train(_open(ctx, Until.STUDENTS, announce, also), Until.STUDENTS)[1]
 
 
-def _nothing(_: Prepared) -> None:
-    """Do nothing when the teachers are trained: a search files no rows."""
+@dataclass(frozen=True)
+class _Opened:
+    """A run before its first stage: images and devices; `weighed` are those of its search."""
+
+    ctx: Context
+    devices: tuple[Device, ...]
+    weighed: tuple[Device, ...] = ()
 
 
-def _prepare(ctx: Context, begin: Begin = _nothing, announce: Announce | None = None) -> Prepared:
-    """Open devices, train the teachers, pass them to `begin`, and search where the recipe has a space."""
+def _open(
+    ctx: Context, until: Until, announce: Announce | None = None, also: Also = lambda ctx, students: None
+) -> _Opened:
+    """Announce the plan, and open the devices of the recipe, which measures new ones."""
     recipe = ctx.recipe
-    if not recipe.students:
-        return _search(ctx, begin, announce)
-    devices = tuple(name_device(ctx.workspace, section) for section in recipe.devices)
     if announce is not None:
-        announce(plan(ctx, devices))
-    prepared = Prepared(ctx, devices, tuple(train_teacher(ctx, section) for section in recipe.teachers))
-    begin(prepared)
-    return prepared
-
-
-def _search(ctx: Context, begin: Begin = _nothing, announce: Announce | None = None) -> Searched:
-    recipe, space = ctx.recipe, space_of(ctx)
+        announce(_planned(ctx, until, also))
+    if recipe.students:
+        return _Opened(ctx, tuple(name_device(ctx.workspace, section) for section in recipe.devices))
+    space = space_of(ctx)
     devices = tuple(
         open_device(
             ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report, tolerance=recipe.measure.tolerance
@@ -142,18 +132,41 @@ def _search(ctx: Context, begin: Begin = _nothing, announce: Announce | None = N
     )
     weighed = weighed_devices(ctx, space, devices)
     check_budget(ctx, space, weighed)  # known now of devices that were measured just now
-    if announce is not None:
-        announce(plan(ctx, devices, weighed))
-    teachers = tuple(train_teacher(ctx, section) for section in recipe.teachers)
-    begin(Prepared(ctx, devices, teachers))
-    supernet = train_the_supernet(ctx, teachers)
-    return Searched(ctx, devices, teachers, supernet, search_winners(ctx, supernet, weighed))
+    return _Opened(ctx, devices, weighed)
 
 
-def _distill(prepared: Prepared) -> list[Student]:
-    if isinstance(prepared, Searched):
-        return train_winners(prepared.ctx, prepared.supernet, prepared.found.winners, prepared.teachers)
-    return train_named_students(prepared.ctx, prepared.teachers)
+def _planned(ctx: Context, until: Until, also: Also = lambda ctx, students: None) -> Plan:
+    """Plan what is done until then, on the devices that have a profile."""
+    recipe = ctx.recipe
+    if recipe.students:
+        named = [name_device(ctx.workspace, section, write=False) for section in recipe.devices]
+        return plan(ctx, named, until=until, also=also)
+    space = space_of(ctx)
+    sections = {one.name: one for one in (*recipe.devices, *weighed_sections(recipe))}
+    known = {name: known_device(ctx.workspace.path, section, space) for name, section in sections.items()}
+    devices = [device for device in map(known.get, (one.name for one in recipe.devices)) if device is not None]
+    unmeasured = tuple(name for name, device in known.items() if device is None)
+    weighed = None if unmeasured else weighed_devices(ctx, space, devices)
+    return replace(plan(ctx, devices, weighed, until=until, also=also), unmeasured=unmeasured)
+
+
+def _train(
+    opened: _Opened, until: Until, begin: Callable[[Prepared], None] = lambda prepared: None
+) -> tuple[Searched | None, list[Student]]:
+    """Train the networks of a run and search where the recipe has a space; `begin` is called with the teachers."""
+    found: list[Found] = []
+
+    def search(supernet: Supernet) -> Sequence[Winner]:
+        found.append(search_winners(opened.ctx, supernet, opened.weighed))
+        return found[0].winners
+
+    networks = train_networks(
+        opened.ctx, until, search, lambda teachers: begin(Prepared(opened.ctx, opened.devices, tuple(teachers)))
+    )
+    searched = None
+    if networks.supernet is not None:
+        searched = Searched(opened.ctx, opened.devices, networks.teachers, networks.supernet, found[0])
+    return searched, list(networks.students)
 
 
 class _Scoring:
@@ -175,34 +188,25 @@ class _Scoring:
 
     def trained(self, seeds: Sequence[Student]) -> None:
         """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
-        prepared = self._run
-        ctx, runtimes = prepared.ctx, sorted({device.profile.runtime for device in prepared.devices})
-        variants = [variant for student in seeds for variant in compress_all(ctx, student, runtimes, prepared.teachers)]
-        evaluated = [evaluate_variant(ctx, variant) for variant in variants]
+        ctx, devices = self._run.ctx, self._run.devices
+        evaluated = evaluate_network(ctx, seeds, devices, self._run.teachers, evaluate_variant)
         self._judged += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
-        file_rows(ctx, self._store, prepared.devices, evaluated, {}, worth, state="evaluated")
+        file_rows(ctx, self._store, devices, evaluated, {}, worth, state="evaluated")
 
     def finish(self, found: Found | None) -> Published:
         """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
-        prepared, evaluated = self._run, self._judged
-        ctx = prepared.ctx
-        shown = [one.variant for one in evaluated if one.variant.student.seed == ctx.recipe.seed]
+        ctx, devices, evaluated = self._run.ctx, self._run.devices, self._judged
         worth = gains(ctx, evaluated)
-        measured: dict[str, dict[str, Measurement]] = {}
-        for device in prepared.devices:
-            measured[device.name] = measure_all(ctx, device, shown)
+        measured: dict[str, Mapping[str, Measurement]] = {}
+
+        def file_measured(device: Device, latencies: Mapping[str, Measurement]) -> None:
+            measured[device.name] = latencies
             file_rows(ctx, self._store, [device], evaluated, measured, worth, state="measured", found=found)
+
+        explained = finish(ctx, devices, [one.variant for one in evaluated], file_measured)
         rows = file_rows(
-            ctx,
-            self._store,
-            prepared.devices,
-            evaluated,
-            measured,
-            worth,
-            state="complete",
-            found=found,
-            explained=explain_all(ctx, shown),
+            ctx, self._store, devices, evaluated, measured, worth, state="complete", found=found, explained=explained
         )
         return publish(ctx, rows, found)
 

@@ -95,12 +95,14 @@ class Workspace:
         *,
         title: str = "",
         recipe: dict[str, Any] | None = None,
+        made_by: dict[str, str] | None = None,
     ) -> Stage:
         """Give the stage of this name and these inputs, doing `work(folder)` only if it was never finished.
 
         `work` may leave checkpoints in the folder and find them there after a kill; only its returned result, filed
         when all its files are on the disk, makes the stage count as done. `title` (what it is of) and `recipe` are
-        filed beside the inputs and are not in the key.
+        filed beside the inputs and are not in the key. made_by: versions of tutelage and Python, where they are not
+        these.
         """
         key, title = stage_key(name, inputs), title or name
         with self.locked():
@@ -115,7 +117,7 @@ class Workspace:
             sync_tree(folder)
             for parent in (folder.parent, self.path):  # their entries, too: the folder may be new
                 sync(parent)
-            made_by = {"tutelage": version("tutelage"), "python": platform.python_version()}
+            made_by = made_by or {"tutelage": version("tutelage"), "python": platform.python_version()}
             filed = {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by}
             write_json(folder / FiledResult.FILE, filed)
             self._journal("done", title, folder.name)

@@ -61,7 +61,7 @@ def test_a_row_of_before_fresh_is_run_again_by_its_own_recipe(tmp_path, monkeypa
     Store(origin.store).add([after])
     asked = []
 
-    def run(recipe, workspace, report, threads):
+    def run(recipe, workspace, report, threads, announce):
         asked.append((recipe, workspace.path))
         return None, SimpleNamespace(rows=[before.model_copy(update={"params": 7})], table="leaderboard.csv")
 

@@ -27,6 +27,7 @@ def distill(
     Example: [bold]tutelage distill --recipe demo --set distill.epochs=5[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.cli.planned import print_plan
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
@@ -37,7 +38,10 @@ def distill(
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():
-        students = single_stage.distil_arch(chosen, *setting, path=arch) if arch else pipeline.distill(chosen, *setting)
+        if arch:
+            students = single_stage.distil_arch(chosen, *setting, path=arch, announce=print_plan)
+        else:
+            students = pipeline.distill(chosen, *setting, announce=print_plan)
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
         return

@@ -26,11 +26,12 @@ def explain(
     Example: [bold]tutelage explain --recipe demo --method scorecam --images 4[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.cli.planned import print_plan
     from tutelage.pipeline.operations.explain import explain_recipe
     from tutelage.pipeline.preflight import read_recipe
 
     chosen = read_recipe(recipe, set_ or (), workspace, "distill")
     check_folder(out, "--out")
     with terminal.run_setting(workspace) as setting:
-        figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out)
+        figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out, announce=print_plan)
     terminal.print_explanations(figures, out, Console(), as_json)

@@ -66,10 +66,11 @@ def reproduce(
     Example: [bold]tutelage reproduce 8576a5ae[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.cli.planned import print_plan
     from tutelage.pipeline.operations.reproduce import check_place
     from tutelage.pipeline.operations.reproduce import reproduce as run_again
 
     check_place(workspace, into)
     with terminal.run_setting(into) as (place, report, threads):
-        agreement = run_again(row, workspace, place, report, threads)
+        agreement = run_again(row, workspace, place, report, threads, announce=print_plan)
     terminal.print_agreement(agreement, Console(), as_json)

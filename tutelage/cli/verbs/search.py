@@ -52,6 +52,7 @@ def search(
     Example: [bold]tutelage search --device host-ort --max-latency 1.5ms --max-params 3M --evals 100[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.cli.planned import print_plan
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
@@ -73,7 +74,7 @@ def search(
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():
-        searched = pipeline.search(chosen, *setting)
+        searched = pipeline.search(chosen, *setting, announce=print_plan)
     if as_json:
         print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
         return

@@ -18,22 +18,18 @@ from typing import Any
 
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
+from tutelage.pipeline.order import Until, evaluate_network, finish, train_networks
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import evaluate_stage
-from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.finalists import measure_finalists
-from tutelage.pipeline.stages.measure import measure_all
-from tutelage.pipeline.stages.pruned import train_pruned
-from tutelage.pipeline.stages.qat import compress_all
-from tutelage.pipeline.stages.search import Winner, search_inputs, search_winners
-from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
-from tutelage.pipeline.stages.supernet import Supernet, train_the_supernet
-from tutelage.pipeline.stages.train import train_teacher
+from tutelage.pipeline.stages.search import Winner, search_stage, search_winners
+from tutelage.pipeline.stages.supernet import Supernet
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
 from tutelage.records import InfeasibleBudgetError, Student
 
+from .earlier import Earlier
 from .filed import FiledInputs, FiledResult
 from .stage_inputs import StageInputs
 
@@ -58,10 +54,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a run in their order, each once; `open` says that the search decides on more of them."""
+    """The stages of a run in their order, each once; `open` says that the search decides on more of them.
+
+    Those that were taken over are among the `reused`.
+    """
 
     stages: tuple[Planned, ...]
     open: bool = False
+    taken: frozenset[str] = frozenset()  # keys of stages that were taken over from the version before
+    unmeasured: tuple[str, ...] = ()  # devices that have no profile yet, which the search and the measurements need
 
     @property
     def reused(self) -> tuple[Planned, ...]:
@@ -73,50 +74,69 @@ class Plan:
 
 
 def plan(
-    ctx: Context, devices: Sequence[Device], weighed: Sequence[Device] = (), winners: Sequence[Winner] | None = None
+    ctx: Context,
+    devices: Sequence[Device],
+    weighed: Sequence[Device] | None = (),
+    winners: Sequence[Winner] | None = None,
+    *,
+    until: Until = Until.END,
+    also: Callable[[Context, Sequence[Student]], object] = lambda ctx, students: None,
 ) -> Plan:
-    """Plan a run whose devices are open; `weighed` are those of its search.
+    """Plan a run on devices that are known; `weighed` are those of its search, None where one is to be measured first.
 
     winners: of the search, where they are known; None: those that the workspace holds, if its search is finished.
+    also: the stages of the students that a verb does besides.
     """
-    planning = _Planning(ctx.workspace)
-    variants: list[Variant] = []
-    runtimes = sorted({device.profile.runtime for device in devices})
+    is_known = True
 
-    def follow(seeds: Sequence[Student]) -> None:
-        for student in seeds:
-            made = compress_all(ctx, student, runtimes, teachers)
-            for variant in made:
-                evaluate_stage(ctx, variant)
-            variants.extend(made)
+    def go(ctx: Context) -> bool:
+        variants: list[Variant] = []
+        teachers: list[Student] = []
 
-    ctx = replace(ctx, workspace=planning, report=silent, trained=follow)
-    with _muted(compressing.log):
-        teachers = [train_teacher(ctx, section) for section in ctx.recipe.teachers]
-        for teacher in teachers:
-            follow([teacher])
-        supernet, known = None, True
-        if ctx.recipe.students:
-            students = train_named_students(ctx, teachers)
-        else:
-            supernet = train_the_supernet(ctx, teachers)
+        def search(supernet: Supernet) -> Sequence[Winner]:
+            nonlocal is_known
             found = _winners(ctx, supernet, weighed, winners)
-            known = found is not None
-            students = train_winners(ctx, supernet, found or (), teachers)
-        baselines = train_baselines(ctx, supernet, teachers)
-        train_pruned(ctx, [*students, *baselines], teachers)
-        shown = [variant for variant in variants if variant.student.seed == ctx.recipe.seed]
-        for device in devices if known else ():
-            measure_all(ctx, device, shown)
-        explain_all(ctx, shown)
-    return Plan(tuple(planning.planned.values()), not known)
+            is_known = found is not None
+            return found or ()
+
+        def follow(seeds: Sequence[Student]) -> None:
+            variants.extend(evaluate_network(ctx, seeds, devices, teachers, _evaluated))
+
+        def begin(given: Sequence[Student]) -> None:
+            teachers.extend(given)
+            for teacher in given:
+                follow([teacher])
+
+        if until < Until.END:
+            also(ctx, train_networks(ctx, until, search).students)
+            return is_known
+        train_networks(replace(ctx, trained=follow), until, search, begin)
+        finish(ctx, devices if is_known else (), variants)
+        return is_known
+
+    return planned_stages(ctx, go)
+
+
+def planned_stages(ctx: Context, go: Callable[[Context], bool]) -> Plan:
+    """Plan the stages of `go`, which is given a context that computes nothing, and says whether these are all."""
+    planning = _Planning(ctx.workspace, ctx.earlier)
+    with _muted(compressing.log):
+        is_known = go(replace(ctx, workspace=planning, report=silent, trained=lambda seeds: None))
+    taken = frozenset(ctx.earlier.taken) if ctx.earlier is not None else frozenset[str]()
+    return Plan(tuple(planning.planned.values()), not is_known, taken)
+
+
+def _evaluated(ctx: Context, variant: Variant) -> Variant:
+    evaluate_stage(ctx, variant)
+    return variant
 
 
 class _Planning(Workspace):
     """A workspace that gives finished stages, and promises instead of the others."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, earlier: Earlier | None = None) -> None:
         vars(self).update(vars(copy(workspace)))
+        self._earlier = earlier
         self.planned: dict[str, Planned] = {}
 
     def run(
@@ -138,6 +158,8 @@ class _Planning(Workspace):
         """Compare with the most similar finished stage of that name: what differs, in the words of the recipe."""
         if (self.path / "artifacts" / key / FiledInputs.FILE).is_file():
             return "it was stopped before its end"
+        if self._earlier is not None and key in self._earlier.reasons:
+            return self._earlier.reasons[key]
         if not self._finished:
             return NEW
         mine = flat(inputs.key_values())
@@ -209,24 +231,23 @@ def _place(places: Mapping[str, str], name: str) -> str:
 
 
 def _winners(
-    ctx: Context, supernet: Supernet, weighed: Sequence[Device], winners: Sequence[Winner] | None
+    ctx: Context, supernet: Supernet, weighed: Sequence[Device] | None, winners: Sequence[Winner] | None
 ) -> Sequence[Winner] | None:
     """Give the winners of a search; None where they are not known before it has been run."""
-    inputs = search_inputs(ctx, supernet, weighed)
-    ctx.workspace.run(inputs, _never, ctx.recipe_values)
-    if winners is not None:
-        measure_finalists(ctx, supernet, weighed, [winner.arch for winner in winners])
-        return winners
-    if ctx.workspace.find(inputs)[1] is None:
+    if weighed is None:
+        assert isinstance(ctx.workspace, _Planning), "a plan computes nothing"
+        ctx.workspace.planned["search"] = Planned(f"search {supernet.space.name}", "search", "", NEW)
         return None
+    found = None
     try:
-        return search_winners(ctx, supernet, weighed).winners
+        stage = search_stage(ctx, supernet, weighed)
+        if winners is None and (stage.folder / FiledResult.FILE).is_file():
+            found = search_winners(ctx, supernet, weighed).winners
     except InfeasibleBudgetError:  # the run says so when it is there
         return None
-
-
-def _never(folder: Path) -> dict[str, Any]:
-    raise AssertionError("a plan computes nothing")
+    if winners is not None:
+        measure_finalists(ctx, supernet, weighed, [winner.arch for winner in winners])
+    return winners or found
 
 
 @contextmanager

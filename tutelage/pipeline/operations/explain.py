@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from tutelage.distill.explain.maps import METHODS, Explained, ExplanationFigures
 from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.pipeline import networks
 from tutelage.pipeline import run as pipeline
-from tutelage.pipeline.context import open_context
+from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.stages.compress import compress
+from tutelage.pipeline.stages.compress import Variant, compress
 from tutelage.pipeline.stages.explain import EXPLAINED, kinds
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.run import run_onnx
-from tutelage.records import InputError, Normalisation
+from tutelage.records import InputError, Normalisation, Student
 
 
 def explain_recipe(
@@ -32,6 +33,7 @@ def explain_recipe(
     method: str,
     num_images: int,
     out: Path,
+    announce: pipeline.Announce | None = None,
 ) -> dict[str, ExplanationFigures]:
     """Explain the recipe's teachers and its first winner distilled from all of them.
 
@@ -40,11 +42,16 @@ def explain_recipe(
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    students = pipeline.distill(recipe, workspace, report, threads)
+
+    def also(ctx: Context, students: Sequence[Student]) -> list[Variant]:
+        """Make the files of the student that is explained, where int8 is."""
+        return compress(ctx, _explained(recipe, students), ["onnxruntime"]) if students and by_outputs else []
+
+    by_outputs = method == "scorecam"
+    students = pipeline.distill(recipe, workspace, report, threads, announce, also)
     ctx = open_context(recipe, workspace, report, threads)
     teachers = [train_teacher(ctx, section) for section in recipe.teachers]
-    mine = [one for one in students if one.model == students[0].model and one.seed == recipe.seed]
-    student = mine[-1]
+    student = _explained(recipe, students)
     side = ctx.resolution(student)
     chosen = ctx.draw("val", num_images, ctx.seed(EXPLAINED))
     images, labels = ctx.split("val", side, chosen)
@@ -52,8 +59,7 @@ def explain_recipe(
     net = networks.load(ctx, student, runs_images=True)
     models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one, runs_images=True)) for one in teachers}
     models[student.model] = Explained(net)
-    variants = compress(ctx, student, ["onnxruntime"]) if method == "scorecam" else []
-    for int8 in (workspace.path / variant.file.path for variant in variants if variant.scheme != "fp32"):
+    for int8 in (workspace.path / one.file.path for one in also(ctx, students) if one.scheme != "fp32"):
         models[f"{student.model} int8"] = Explained(net, partial(_outputs, int8, threads, student.normalisation))
     masks = None
     if ctx.dataset.masks is not None and side == ctx.size:
@@ -63,6 +69,11 @@ def explain_recipe(
     figures = compare(models, images, classes, method=method, masks=masks, pictures=out, multi_label=multi_label)
     report(f"explain by {method}", 1, 1)
     return figures
+
+
+def _explained(recipe: Recipe, students: Sequence[Student]) -> Student:
+    """Choose the first winner, distilled from all teachers."""
+    return [one for one in students if one.model == students[0].model and one.seed == recipe.seed][-1]
 
 
 def _outputs(model: Path, threads: int, normalisation: Normalisation | None, batch: Tensor) -> Tensor:

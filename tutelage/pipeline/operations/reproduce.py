@@ -5,8 +5,10 @@ tolerance.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -17,6 +19,9 @@ from tutelage.progress import Report
 from tutelage.records import InputError, Row
 
 from .board import open_board
+
+if TYPE_CHECKING:
+    from tutelage.pipeline.keys.plan import Plan
 
 # Figures that the same seed gives again to the digit; the rest are measured and only compared by ratio.
 EXACT = ("accuracy", "auc", "params", "macs", "size_bytes")
@@ -54,7 +59,14 @@ def check_place(origin: Path, into: Path) -> None:
         raise InputError(f"--into {str(into)!r} is the row's own workspace, where all is done: name another folder")
 
 
-def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, threads: int) -> list[Agreement]:
+def reproduce(
+    row_id: str,
+    origin: Path,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    announce: Callable[[Plan], None] | None = None,
+) -> list[Agreement]:
     """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row.
 
     Counts and accuracies must be exactly equal; times and memory may differ by the recipe's `tolerance`, which
@@ -76,7 +88,7 @@ def reproduce(row_id: str, origin: Path, workspace: Workspace, report: Report, t
         ) from None
     if (origin / "devices").is_dir():
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
-    _, published = pipeline.run(recipe, workspace, report, threads)
+    _, published = pipeline.run(recipe, workspace, report, threads, announce)
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:
         raise InputError(

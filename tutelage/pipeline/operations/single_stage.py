@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tutelage.bench.protocol.offline import measure_throughput
 from tutelage.bench.protocol.preprocess import time_preprocessing
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import find_runtime, read_shape
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.keys.plan import Plan, planned_stages
 from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe
 from tutelage.pipeline.sections import DeviceSection
@@ -66,18 +68,32 @@ def named_devices(
     return [section.model_copy(update=update) for section in chosen]
 
 
-def distil_arch(recipe: Recipe, workspace: Workspace, report: Report, threads: int, *, path: Path) -> list[Student]:
+def distil_arch(
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    *,
+    path: Path,
+    announce: Callable[[Plan], None] | None = None,
+) -> list[Student]:
     """Train one architecture, given as OFA's JSON, from fresh weights with the recipe's teachers and schedule."""
     arch = read_arch(path)
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "arch")
-        teachers = [train_teacher(ctx, section) for section in recipe.teachers]
-        student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
-        return [
-            train_student(ctx, student, None, choice, repeat)
-            for choice in choices(ctx, teachers)
-            for repeat in range(recipe.seeds)
-        ]
+        if announce is not None:
+            announce(planned_stages(ctx, lambda planning: bool(_train_arch(planning, arch))))
+        return _train_arch(ctx, arch)
+
+
+def _train_arch(ctx: Context, arch: Arch) -> list[Student]:
+    teachers = [train_teacher(ctx, section) for section in ctx.recipe.teachers]
+    student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
+    return [
+        train_student(ctx, student, None, choice, repeat)
+        for choice in choices(ctx, teachers)
+        for repeat in range(ctx.recipe.seeds)
+    ]
 
 
 def read_arch(path: Path) -> Arch:

@@ -29,6 +29,7 @@ from tutelage.pipeline.objectives import (
     read_objectives,
     upper_latency,
 )
+from tutelage.pipeline.workspace import Stage
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
@@ -200,9 +201,14 @@ def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -
     )
 
 
+def search_stage(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> Stage:
+    """Give the stage of a search, which files what it evaluated in `search.json`."""
+    return run_stage(ctx, search_inputs(ctx, supernet, devices), _search)
+
+
 def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> Found:
     """Run the strategy, measure the finalists on every device in reach, and pick the winners by validation error."""
-    stage = run_stage(ctx, search_inputs(ctx, supernet, devices), _search)
+    stage = search_stage(ctx, supernet, devices)
     result = SearchResult.from_json(stage.folder / "search.json")
     if not result.finalists:
         raise InfeasibleBudgetError(

@@ -162,6 +162,7 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
         ),
         seed=derived_seed(inputs.seed, "supernet training"),
         checkpoint=folder / CHECKPOINT,
+        finished=here.finished,
         data_id=loader.identity,
         multi_label=here.dataset.multi_label,
         progress=lambda text, done, total: here.report("train supernet", done, total),

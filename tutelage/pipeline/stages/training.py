@@ -228,7 +228,8 @@ def soft_targets(
 
 def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path) -> TrainResult:
     """Train `model` in place as the inputs say; where a launcher started several processes, the others take part."""
-    announce(Training(inputs, checkpoint), model)
+    if here.finished is None:
+        announce(Training(inputs, checkpoint), model)
     student, distillation = inputs.network.student, inputs.distillation
     teachers = [one.student for one in distillation.teachers] if distillation is not None else []
     seed, batches = inputs.seeds
@@ -243,6 +244,7 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
             kd=kd_of(distillation) if distillation is not None else None,
             seed=seed,
             checkpoint=checkpoint,
+            finished=here.finished,
             multi_label=here.dataset.multi_label,
             progress=lambda text, done, total: here.report(inputs.title, done, total),
             resolution=here.resolution(student),

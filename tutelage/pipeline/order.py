@@ -1,0 +1,91 @@
+"""The order of a recipe's stages, for runs and for their plans: `train_networks`, `evaluate_network`, `finish`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from tutelage.pipeline.stages.compress import Variant
+from tutelage.pipeline.stages.explain import explain_all
+from tutelage.pipeline.stages.measure import measure_all
+from tutelage.pipeline.stages.pruned import train_pruned
+from tutelage.pipeline.stages.qat import compress_all
+from tutelage.pipeline.stages.search import Winner
+from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
+from tutelage.pipeline.stages.supernet import Supernet, train_the_supernet
+from tutelage.pipeline.stages.train import train_teacher
+from tutelage.records import Measurement, Student
+
+from .context import Context
+from .device import Device
+
+Result = TypeVar("Result")
+
+
+class Until(IntEnum):
+    """How far a verb goes: `search`, `distill`, `run`."""
+
+    SEARCH = 1
+    STUDENTS = 2
+    END = 3
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What was trained; a recipe that names its students has no supernet."""
+
+    teachers: tuple[Student, ...]
+    supernet: Supernet | None
+    students: tuple[Student, ...] = ()
+
+
+def train_networks(
+    ctx: Context,
+    until: Until,
+    search: Callable[[Supernet], Sequence[Winner]],
+    begin: Callable[[Sequence[Student]], object] = lambda teachers: None,
+) -> Networks:
+    """Train the networks of a recipe; `search` gives the winners of a supernet, `begin` is given the teachers."""
+    teachers = tuple(train_teacher(ctx, section) for section in ctx.recipe.teachers)
+    begin(teachers)
+    supernet = None
+    if ctx.recipe.students:
+        students = train_named_students(ctx, teachers)
+    else:
+        supernet = train_the_supernet(ctx, teachers)
+        winners = search(supernet)
+        if until is Until.SEARCH:
+            return Networks(teachers, supernet)
+        students = train_winners(ctx, supernet, winners, teachers)
+    if until is Until.END:
+        baselines = train_baselines(ctx, supernet, teachers)
+        train_pruned(ctx, [*students, *baselines], teachers)
+    return Networks(teachers, supernet, tuple(students))
+
+
+def evaluate_network(
+    ctx: Context,
+    seeds: Sequence[Student],
+    devices: Sequence[Device],
+    teachers: Sequence[Student],
+    evaluate: Callable[[Context, Variant], Result],
+) -> list[Result]:
+    """Make every file of one network, trained with each seed, and `evaluate` it."""
+    runtimes = sorted({device.profile.runtime for device in devices})
+    variants = [variant for student in seeds for variant in compress_all(ctx, student, runtimes, teachers)]
+    return [evaluate(ctx, variant) for variant in variants]
+
+
+def finish(
+    ctx: Context,
+    devices: Sequence[Device],
+    variants: Sequence[Variant],
+    measured: Callable[[Device, Mapping[str, Measurement]], object] = lambda device, found: None,
+) -> dict[str, dict[str, Any]]:
+    """Measure the files of each network's first seed on every device and explain them; give what `explain_all` does."""
+    shown = [variant for variant in variants if variant.student.seed == ctx.recipe.seed]
+    for device in devices:
+        measured(device, measure_all(ctx, device, shown))
+    return explain_all(ctx, shown)
