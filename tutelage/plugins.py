@@ -209,6 +209,10 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """Give the plug-in's distribution and version, or None for a built-in entry."""
         return None if name in self.builtin else origin(self.group, name)
 
+    def origin_name(self, name: str) -> str:
+        """Give the same as text, for the inputs of stages; empty for a built-in entry."""
+        return str(self.origin(name) or "")
+
     def added(self) -> dict[str, Origin]:
         """Give the names that plug-ins add, each with where it comes from."""
         return {name: one for name in self if (one := self.origin(name)) is not None}

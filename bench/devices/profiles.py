@@ -107,7 +107,10 @@ def find_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     listed = ", ".join(known) if known else "none yet"
-    raise InputError(f"no device named {name!r}{hint} (known: {listed}): make it with `tutelage device add {name}`")
+    raise InputError(
+        f"no device named {name!r}{hint} (known: {listed}): `tutelage device list` shows them, `tutelage device add` "
+        "makes one"
+    )
 
 
 def load_latency_model(profile: DeviceProfile, folder: Path) -> LatencyModel:

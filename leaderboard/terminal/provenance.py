@@ -54,6 +54,14 @@ def lines(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     fold = parts["fold"] + (f" of {data['folds']}" if data["folds"] else "")
     yield "row", said["row_id"]
     yield "status", status(said)
+    if said["settings"] is None and said["command"] is not None:
+        yield (
+            "superseded",
+            (
+                "by no later run: it was filed without the settings that a later run of the same is known by; run its "
+                f'command again, then `tutelage leaderboard retract {said["row_id"][:8]} --reason "run again"`'
+            ),
+        )
     images = "" if data["test_images"] is None else f"{data['test_images']} test images"
     split = f"split {data['split']}" if data["split"] else parts["split"]
     yield "data", _joined(data["dataset"], parts["manifest"], split, fold, parts["image size"], images)

@@ -253,7 +253,7 @@ def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequen
             same.append(f"{name} {printable(str(only))}")
     what = ", ".join(objectives) if objectives else "AUC (else accuracy), p50, size"
     size = len(found["dataset"])
-    count = f"{size} rows" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
+    count = f"{size} row{'s' * (size != 1)}" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
     parts = [count, *same, f"* on the front of {what} among rows of the same data and device"]
     if objectives:
         parts.append("sure, maybe: by 95 % intervals of quality and latency")

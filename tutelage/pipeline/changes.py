@@ -51,6 +51,16 @@ def with_current_keys(data: Any) -> Any:
     return renamed
 
 
+def named_twice(changes: Sequence[str]) -> list[str]:
+    """Say which changes give one key by its former and by its present name: only one of them could be kept."""
+    given = [change.partition("=")[0].strip() for change in changes]
+    return [
+        f"--set {former} is the former name of {current_key(former)}, which is set, too: give one of them"
+        for former in FORMER_KEYS
+        if former in given and current_key(former) in given
+    ]
+
+
 def set_text(data: dict[str, Any], model: type[BaseModel], change: str) -> None:
     """Apply `section.key=value` in place; the value is YAML, or plain text where `model` declares text or a path."""
     key, sign, text = change.partition("=")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.distill.data.augmentations import AUGMENTATIONS
+from tutelage.distill.data.cache import DECODE_VERSION
 from tutelage.distill.data.dataset import Listing, Request
 from tutelage.distill.data.loader import Loader, tensors
 from tutelage.distill.data.registry import DATASETS, Dataset, complete, open_images, request_for
@@ -152,14 +153,16 @@ class Context(Opened):
             size=self.size,
             channels=self.channels,
             fit=str(section.options.get("fit", "squash")) if fits else None,
+            scaling={name: section.options[name] for name in ("range", "window") if name in section.options},
+            decoder=DECODE_VERSION if fits else None,
         )
 
     @property
     def augment_input(self) -> AugmentInput:
         """Give what identifies the augmentation of training images in the inputs of a stage."""
         section = self.recipe.data
-        origin = AUGMENTATIONS.origin(section.augment)
-        return AugmentInput(name=section.augment, origin=str(origin or ""), variants=section.augment_variants)
+        origin = AUGMENTATIONS.origin_name(section.augment)
+        return AugmentInput(name=section.augment, origin=origin, variants=section.augment_variants)
 
     def seed(self, *names: object) -> int:
         """Derive a seed of this run for one purpose, see `derived_seed`."""

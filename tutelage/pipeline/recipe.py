@@ -21,7 +21,7 @@ from pydantic import (
 
 from tutelage.records import FaultsError, InputError
 
-from .changes import one_line, set_text, set_value, typed_yaml, with_current_keys
+from .changes import named_twice, one_line, set_text, set_value, typed_yaml, with_current_keys
 from .sections import (
     BaselineSection,
     DataSection,
@@ -126,7 +126,7 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         data = with_current_keys(data)
     except ValueError as error:
         raise InputError(f"{origin}: {error}") from None
-    lines = []
+    lines = named_twice(changes)
     for change in changes:
         try:
             set_text(data, Recipe, change)

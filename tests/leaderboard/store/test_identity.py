@@ -308,6 +308,11 @@ def test_how_says_in_lines_what_a_row_is_of(tmp_path, capsys):
     said = leaderboard("show", bare.key, "--how", workspace=tmp_path, capsys=capsys)
     assert "not known, so only with rows that lack it too: manifest, image size" in said
     assert "the row does not say how it was made" in said
+    of_before = Row(model="m", role="student", dataset="d", details={"state": "complete", "how": {"command": "c"}})
+    store.add([of_before])
+    said = " ".join(leaderboard("show", of_before.key, "--how", workspace=tmp_path, capsys=capsys).split())
+    assert "by no later run: it was filed without the settings" in said
+    assert f"`tutelage leaderboard retract {of_before.key[:8]} --reason" in said
 
 
 def test_the_frame_that_is_read_by_groups_says_what_the_other_says(tmp_path):

@@ -161,6 +161,13 @@ def test_options_are_values_not_yaml() -> None:
         with_options(load_recipe("demo"), {"search.max_params": ""})
 
 
+def test_a_key_that_is_set_by_both_its_names_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"data\.val_share is the former name of data\.val_fraction, which is set, too"
+    ):
+        load_recipe("demo", ["data.val_fraction=0.1", "data.val_share=0.2"])
+
+
 @pytest.mark.parametrize("former", FORMER_KEYS)
 def test_a_renamed_key_is_read_by_its_former_name(former: str, tmp_path: Path) -> None:
     """In a file, after `--set`, and in the recipe that a row holds; a file that gives both names is refused."""

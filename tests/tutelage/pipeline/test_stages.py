@@ -220,10 +220,15 @@ def test_what_follows_a_stage_is_named_by_it_not_by_places_of_files(tmp_path: Pa
     assert again[measured.title].startswith("after ")
 
 
-def test_a_moved_folder_of_images_changes_nothing(tmp_path: Path) -> None:
+def test_a_moved_folder_of_images_changes_nothing_and_another_decoder_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planner = Planner(written(tmp_path))
     values = Recipe.model_validate(recipes(tmp_path)["named"]).model_dump(mode="json")
     before = [one.key for one in planner.plan(values).stages]
+    with monkeypatch.context() as patched:
+        patched.setattr("tutelage.pipeline.context.DECODE_VERSION", 99)
+        assert not set(before) & {one.key for one in planner.plan(values).stages}
     moved = (tmp_path / "images").rename(tmp_path / "moved")
     values["data"] = {**values["data"], "path": str(moved)}
     assert [one.key for one in planner.plan(values).stages] == before

@@ -43,6 +43,9 @@ class ImagesInput(Part):
     size: int
     channels: int
     fit: str | None  # how picture files become square; None: the set has no such option
+    # The digest holds the pixels of some images only; what changes but few of them is named.
+    scaling: dict[str, Any]  # the options of the set that scale pixels of more than 8 bits
+    decoder: int | None  # version of the code that decodes picture files; None: the set holds none
 
 
 class AugmentInput(Part):
@@ -72,14 +75,14 @@ class NetworkInput(Part):
         return data if self.normalisation is not None else {k: v for k, v in data.items() if k != "normalisation"}
 
     @classmethod
-    def of(cls, student: Student, origin: object = None) -> NetworkInput:
+    def of(cls, student: Student, origin: str = "") -> NetworkInput:
         """Take what a record says of the network and leave out what it was trained for."""
         weights = student.weights
         return cls(
             arch=student.arch,
             library_name=student.library_name,
             options=student.options,
-            origin=str(origin or ""),
+            origin=origin,
             shapes=None if student.pruned is None else student.pruned.shapes,
             weights=None if weights is None else FileInput.of(weights),
             normalisation=student.normalisation,

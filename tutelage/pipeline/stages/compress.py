@@ -189,7 +189,7 @@ def quantized(
 
 
 def _origin(runtime: str) -> str:
-    return str(RUNTIMES.origin(runtime) or "")
+    return RUNTIMES.origin_name(runtime)
 
 
 def _float_file(ctx: Context, student: Student, exported: Stage, runtime: str) -> list[Stage] | None:

@@ -93,7 +93,7 @@ def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
         images=ctx.images_input,
         file=FileInput.of(variant.file),
         runtime=variant.runtime,
-        origin=str(RUNTIMES.origin(variant.runtime) or ""),
+        origin=RUNTIMES.origin_name(variant.runtime),
         side=ctx.resolution(variant.student),
         normalisation=variant.student.normalisation,
     )

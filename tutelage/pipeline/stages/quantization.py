@@ -60,7 +60,7 @@ class Quantization(Part):
         """Take what quantizing after training reads of a recipe's section."""
         return cls(
             method=section.method,
-            origin=str(SCHEMES.origin(section.method) or ""),
+            origin=SCHEMES.origin_name(section.method),
             calibration_images=section.calibration_images,
             max_drop=section.max_drop,
             weight_bits=weight_bits(),

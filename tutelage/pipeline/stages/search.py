@@ -190,7 +190,7 @@ def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -
         devices=tuple(_searched(device) for device in devices),
         bounds=bounds_of(ctx, devices),
         strategy=section.strategy,
-        origin=str(STRATEGIES.origin(section.strategy) or ""),
+        origin=STRATEGIES.origin_name(section.strategy),
         evaluations=section.evaluations,
         num_finalists=section.winners * FINALISTS_PER_WINNER,
         batch_size=ctx.recipe.supernet.batch_size,

@@ -96,7 +96,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         images=ctx.images_input,
         augment=ctx.augment_input,
         space=space.name,
-        origin=str(SPACES.origin(space.name) or ""),
+        origin=SPACES.origin_name(space.name),
         resolutions=tuple(space.resolutions),
         method=section.method,
         epochs=section.epochs,

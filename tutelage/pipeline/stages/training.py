@@ -167,8 +167,9 @@ def pretrained(ctx: Context, weights: str | None, student: Student) -> tuple[Stu
 
 def network_input(student: Student) -> NetworkInput:
     """Give what identifies a network in a stage's inputs; another version of a plug-in may build another one."""
-    declared = SPACES.origin(student.arch.space) if student.arch is not None else TEACHERS.origin(student.library_name)
-    return NetworkInput.of(student, declared)
+    if student.arch is not None:
+        return NetworkInput.of(student, SPACES.origin_name(student.arch.space))
+    return NetworkInput.of(student, TEACHERS.origin_name(student.library_name))
 
 
 def distillation_input(section: DistillSection, teachers: Sequence[Student]) -> Distillation | None:
@@ -178,7 +179,7 @@ def distillation_input(section: DistillSection, teachers: Sequence[Student]) -> 
     return Distillation(
         alpha=section.alpha,
         method=section.method,
-        origin=str(LOSSES.origin(section.method) or ""),  # another version of its package may be another loss
+        origin=LOSSES.origin_name(section.method),  # another version of its package may be another loss
         temperature=section.temperature,
         soft_weight=section.soft_weight,
         combine=section.combine if len(teachers) > 1 else None,
