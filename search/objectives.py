@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ from tutelage.search.spaces.space import Genes, Space
 from .encoding import Floats
 
 Direction = Literal["min", "max"]
-Score = Callable[[Sequence[Arch]], NDArray[np.floating]]
 
 # Feasible sets of at most so many architectures are listed, so that their end is known and nothing is drawn in vain.
 LISTED_AT_MOST = 10_000
@@ -34,13 +33,33 @@ COUNTS = ("params", "macs", "activations", "peak_activation_bytes", "size_bytes"
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Scored values with the standard error of each, (n,) both: 0 where a value is exact, NaN where it is not known."""
+
+    values: NDArray[np.floating]
+    std_error: NDArray[np.floating]
+
+
+# Gives one value an arch, with or without its standard error.
+Score = Callable[[Sequence[Arch]], NDArray[np.floating] | Scores]
+# Scores archs again, independently; is given how many evaluations each of them had before.
+Again = Callable[[Sequence[Arch], Sequence[int]], NDArray[np.floating] | Scores]
+
+
+@dataclass(frozen=True)
 class Objective:
-    """A figure to minimise or maximise. `fn` gives one value an arch; a count needs none, the search counts itself."""
+    """A figure to minimise or maximise. `fn` gives one value an arch; a count needs none, the search counts itself.
+
+    A noisy score says its standard error (`Scores`); where an arch may be scored on further data, `again` does that, up
+    to `most` evaluations of an arch in all, and the search scores its contenders again.
+    """
 
     name: str
     direction: Direction = "min"
     fn: Score | None = None
     cheap: bool = True
+    again: Again | None = None
+    most: int = 1
 
     def __post_init__(self) -> None:
         if self.direction not in ("min", "max"):
@@ -49,6 +68,11 @@ class Objective:
             raise InputError(f"objective {self.name} has no function and is no count: choose of {', '.join(COUNTS)}")
         if self.name in COUNTS and not self.cheap:
             raise InputError(f"objective {self.name} is a count, which is exact and free: give it as cheap")
+        if (self.again is None) != (self.most == 1):
+            raise InputError(
+                f"objective {self.name} has most = {self.most} and {'no ' if self.again is None else ''}`again`: give "
+                "both, or neither"
+            )
 
     @property
     def sign(self) -> float:
@@ -57,18 +81,43 @@ class Objective:
 
     def evaluate(self, archs: Sequence[Arch]) -> Floats:
         """Call `fn` and check what comes back: one finite number an arch."""
-        assert self.fn is not None
-        values = np.asarray(self.fn(archs), dtype=np.float64)
-        if values.shape != (len(archs),):
-            raise InputError(
-                f"objective {self.name} gave shape {values.shape} for {len(archs)} archs: give one an arch"
-            )
+        return self.score(archs).values
+
+    def score(self, archs: Sequence[Arch], before: Sequence[int] | None = None) -> Scored:
+        """Call `fn`, or `again` where `before` says how many evaluations each arch had, and check what comes back."""
+        if before is None:
+            assert self.fn is not None
+            given = self.fn(archs)
+        else:
+            assert self.again is not None
+            given = self.again(archs, before)
+        if not isinstance(given, Scores):
+            given = Scores(np.asarray(given), np.full(len(archs), np.nan))
+        values, std_error = (np.asarray(part, dtype=np.float64) for part in (given.values, given.std_error))
+        for what, numbers in (("", values), ("standard errors of ", std_error)):
+            if numbers.shape != (len(archs),):
+                raise InputError(
+                    f"objective {self.name} gave {what}shape {numbers.shape} for {len(archs)} archs: give one an arch"
+                )
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise InputError(
                 f"objective {self.name} is {values[bad[0]]} for {archs[bad[0]].to_dict()}: it must be finite"
             )
-        return values
+        wrong = np.flatnonzero((std_error < 0) | np.isinf(std_error))
+        if len(wrong):
+            raise InputError(
+                f"objective {self.name} has the standard error {std_error[wrong[0]]} for "
+                f"{archs[wrong[0]].to_dict()}: give 0 or more, NaN where it is not known"
+            )
+        return Scored(values, std_error)
+
+
+class Scored(NamedTuple):
+    """Checked values and standard errors (NaN: unknown), (n,) each."""
+
+    values: Floats
+    std_error: Floats
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,12 @@ class _Fit:
     weights: Floats  # (n,)
     log_theta: Floats
     widen: float
+    noise: Floats  # (n,) variance of each score about its arch's true value
+
+    @property
+    def residual(self) -> float:
+        """Give the variance of true values about the smooth function; the fitted noise where no noise was given."""
+        return float(np.exp(self.log_theta[-1]))
 
 
 class AccuracyPredictor:
@@ -51,7 +57,7 @@ class AccuracyPredictor:
 
     `accuracy` may be any score in any unit (percent, a fraction, an error); the same unit comes back. `std` is that of
     a new measurement, noise included: `mean ± 1.645 std` aims at 90 % of them (the module says what it was seen to
-    cover).
+    cover). Where the standard errors of the scores are given, it is that of a new architecture's true value.
     """
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3) -> None:
@@ -60,28 +66,61 @@ class AccuracyPredictor:
         self._fields: Fields | None = None
         self._values: Floats = np.zeros(0)
         self._space = ""
+        self.archs: tuple[Arch, ...] = ()
+        self._known = False
 
-    def fit(self, archs: Sequence[Arch], accuracy: Sequence[float] | NDArray[np.floating]) -> Self:
-        """Fit on scored archs; an arch given several times counts once, with the mean of its scores."""
+    def fit(
+        self,
+        archs: Sequence[Arch],
+        accuracy: Sequence[float] | NDArray[np.floating],
+        std_error: Sequence[float] | NDArray[np.floating] | None = None,
+    ) -> Self:
+        """Fit on scored archs; an arch given several times counts once, with the mean of its scores.
+
+        `std_error` is that of each score, 0 of an exact one; None: unknown, all that the smooth function leaves is
+        noise, and its size is found with the other scales.
+        """
         values = np.asarray(accuracy, dtype=np.float64)
         if len(archs) != len(values) or values.ndim != 1:
             raise InputError(f"{len(archs)} archs but scores of shape {values.shape}: give one score an arch")
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise InputError(f"score {bad[0]} is {values[bad[0]]}: leave out archs without a finite score")
-        groups: dict[Arch, list[float]] = {}
-        for arch, value in zip(archs, values, strict=True):
-            groups.setdefault(arch, []).append(float(value))
+        groups: dict[Arch, list[int]] = {}
+        for row, arch in enumerate(archs):
+            groups.setdefault(arch, []).append(row)
         if len(groups) < 2:
             raise InputError(f"{len(groups)} distinct archs are too few to fit a predictor: give at least 2")
         self._space = archs[0].space
-        self._fields = fields_of(list(groups), self.num_classes, self.in_channels)
-        self._values = np.array([np.mean(scores) for scores in groups.values()])
+        self.archs = tuple(groups)
+        self._fields = fields_of(self.archs, self.num_classes, self.in_channels)
+        self._values = np.array([values[rows].mean() for rows in groups.values()])
         self._prepare()
+        known = None
+        if std_error is not None:
+            variances = np.square(_checked(std_error, len(values)))
+            known = np.array([variances[rows].mean() / len(rows) for rows in groups.values()]) / self._spread**2
         # Two threads of BLAS wait for each other on matrices this small: 2.3 s against .8 s for 400 points.
         with threadpool_limits(1, user_api="blas"):
-            self._fit = _factorise(self._train, self._standard, _find_scales(self._train, self._standard))
+            scales = _find_scales(self._train, self._standard, known)
+            self._fit = _factorise(self._train, self._standard, scales, known)
+        self._known = known is not None
         return self
+
+    def posterior(self) -> tuple[Floats, Floats]:
+        """Give mean and standard deviation of the true score of each fitted arch, in the order of `archs`.
+
+        Of scores y with noise D and K the covariance of the true values, the mean is K (K + D)^-1 y = y - D w and the
+        variance D - D (K + D)^-1 D: an exact score is kept, a noisy one is drawn to those of similar architectures.
+        """
+        from scipy.linalg import cho_solve
+
+        self._need_fit()
+        noise = self._fit.noise
+        precision = np.diag(cho_solve((self._fit.factor, True), np.eye(len(noise))))
+        mean: Floats = self._middle + self._spread * (self._standard - noise * self._fit.weights)
+        variance = np.maximum(noise - np.square(noise) * precision, 0)
+        return mean, np.sqrt(variance) * self._fit.widen * self._spread
 
     def predict(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
         """Give mean and standard deviation (n,) each, in the unit of `fit`."""
@@ -95,14 +134,29 @@ class AccuracyPredictor:
             stds.append(np.sqrt(variance) * self._fit.widen * self._spread)
         return np.concatenate(means), np.concatenate(stds)
 
-    def sample(self, archs: Sequence[Arch], num_draws: int, rng: np.random.Generator) -> Floats:
-        """Draw functions from the joint posterior, (draws, archs): what batches are chosen with. Noise left out."""
-        groups = self._features(archs)
-        mean, solved = self._project(groups)
+    def sample(
+        self,
+        archs: Sequence[Arch],
+        num_draws: int,
+        rng: np.random.Generator,
+        fitted: Sequence[int] | NDArray[np.int64] = (),
+    ) -> Floats:
+        """Draw functions from the joint posterior, (draws, fitted + archs): what batches are chosen with.
+
+        Noise is left out. `fitted` are places in `self.archs`: the true values of those come first in each draw, with
+        what is their own beside the smooth function; where no standard errors were given, that is taken for noise.
+        """
+        rows = np.asarray(fitted, dtype=np.int64)
+        own = self._fit.residual if self._known else 0.0
+        groups = tuple(group[rows] for group in self._train)
+        if len(archs):
+            groups = tuple(np.concatenate(parts) for parts in zip(groups, self._features(archs), strict=True))
+        mean, solved = self._project(groups, rows, own)
         covariance = _kernel(groups, groups, self._fit.log_theta) - solved.T @ solved
-        jitter = 1e-6 * max(float(np.trace(covariance)) / max(len(archs), 1), 1e-6)
-        factor = np.linalg.cholesky(covariance + jitter * np.eye(len(archs)))
-        noise = rng.standard_normal((num_draws, len(archs)))
+        covariance[np.arange(len(rows)), np.arange(len(rows))] += own
+        jitter = 1e-6 * max(float(np.trace(covariance)) / max(len(covariance), 1), 1e-6)
+        factor = np.linalg.cholesky(covariance + jitter * np.eye(len(covariance)))
+        noise = rng.standard_normal((num_draws, len(covariance)))
         draws: Floats = mean + noise @ factor.T * self._fit.widen * self._spread
         return draws
 
@@ -131,14 +185,30 @@ class AccuracyPredictor:
         raw = featurise(fields_of(archs, self.num_classes, self.in_channels), self._choices)
         return tuple((g - m) / s for g, m, s in zip(raw, self._shift, self._scale, strict=True))
 
-    def _project(self, groups: tuple[Floats, ...]) -> tuple[Floats, Floats]:
-        """Give the posterior mean (n,) and L^-1 k(train, new), (train, n)."""
+    def _project(
+        self, groups: tuple[Floats, ...], fitted: NDArray[np.int64] | None = None, own: float = 0.0
+    ) -> tuple[Floats, Floats]:
+        """Give the posterior mean (n,) and L^-1 k(train, new), (train, n).
+
+        The first of the new ones are the training points `fitted`, which have the variance `own` in common with
+        themselves beside the smooth function.
+        """
         from scipy.linalg import solve_triangular
 
         cross = _kernel(self._train, groups, self._fit.log_theta)
+        if fitted is not None and own:
+            cross[fitted, np.arange(len(fitted))] += own
         solved: Floats = solve_triangular(self._fit.factor, cross, lower=True, check_finite=False)
         mean: Floats = self._middle + self._spread * (self._fit.weights @ cross)
         return mean, solved
+
+
+def _checked(std_error: Sequence[float] | NDArray[np.floating], number: int) -> Floats:
+    """Give standard errors as an array, one a score, none negative or unknown."""
+    given = np.asarray(std_error, dtype=np.float64)
+    if given.shape != (number,) or not (np.isfinite(given) & (given >= 0)).all():
+        raise InputError(f"standard errors {given} of {number} scores: give one of 0 or more for each, or None")
+    return given
 
 
 def _split(log_theta: Floats, num_groups: int) -> tuple[Floats, float, Floats, float]:
@@ -173,8 +243,11 @@ def _diagonal(groups: Sequence[Floats], log_theta: Floats) -> Floats:
     return own
 
 
-def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
-    """Maximise the marginal likelihood (Rasmussen & Williams eq. 5.8, 5.9) over the log hyperparameters."""
+def _find_scales(groups: Sequence[Floats], values: Floats, known: Floats | None = None) -> Floats:
+    """Maximise the marginal likelihood (Rasmussen & Williams eq. 5.8, 5.9) over the log hyperparameters.
+
+    `known` is the noise variance of each value, beside which the fitted one is that of the true values.
+    """
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
     from scipy.optimize import minimize
 
@@ -183,6 +256,7 @@ def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
     stacked = [_stack([group], unit) for group in groups]
     distances = [_squared_distance(group, group) for group in stacked]
     products = [group @ group.T for group in stacked]
+    fixed = np.diag(known) if known is not None else np.zeros((n, n))
     prior = np.array([_PRIOR["scale"]] * k + [_PRIOR["matern"]] + [_PRIOR["dot"]] * k + [_PRIOR["noise"]])
 
     def loss(log_theta: Floats) -> tuple[float, Floats]:
@@ -191,7 +265,7 @@ def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
         root = np.sqrt(5 * sum(s * d for s, d in zip(scales, distances, strict=True)))
         decay = np.exp(-root)
         matern = height * (1 + root + np.square(root) / 3) * decay
-        full = 1.0 + matern + sum(h * p for h, p in zip(dots, products, strict=True)) + noise * np.eye(n)
+        full = 1.0 + matern + sum(h * p for h, p in zip(dots, products, strict=True)) + noise * np.eye(n) + fixed
         offset = (log_theta - prior) / _PRIOR_DEVIATION
         try:
             factor = cho_factor(full, lower=True, check_finite=False)
@@ -213,7 +287,7 @@ def _find_scales(groups: Sequence[Floats], values: Floats) -> Floats:
     return best
 
 
-def _factorise(groups: tuple[Floats, ...], values: Floats, log_theta: Floats) -> _Fit:
+def _factorise(groups: tuple[Floats, ...], values: Floats, log_theta: Floats, known: Floats | None = None) -> _Fit:
     """Factor the kernel matrix and learn from leave-one-out residuals how much the intervals must widen.
 
     `log_theta` was fitted on all points, the one left out among them, so the residuals are a little too small.
@@ -221,10 +295,15 @@ def _factorise(groups: tuple[Floats, ...], values: Floats, log_theta: Floats) ->
     from scipy.linalg import cho_solve
 
     n = len(values)
-    factor = np.linalg.cholesky(_kernel(groups, groups, log_theta) + np.exp(log_theta[-1]) * np.eye(n))
+    residual: Floats = np.full(n, float(np.exp(log_theta[-1])))
+    # A residual of true values counts as part of them where the noise is known, else as the noise.
+    noise: Floats = residual if known is None else known
+    total = residual if known is None else residual + known
+    covariance = _kernel(groups, groups, log_theta) + np.diag(total)
+    factor: Floats = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
     weights = cho_solve((factor, True), values)
     precision = np.diag(cho_solve((factor, True), np.eye(n)))
     surprise = np.abs(weights) / np.sqrt(precision)  # |y - mean without i| / std without i
     seen = float(np.quantile(surprise, 0.9)) / _NORMAL_90
     widen = max(1.0, (n * seen + _CALM_POINTS) / (n + _CALM_POINTS))
-    return _Fit(groups, factor, weights, log_theta, widen)
+    return _Fit(groups, factor, weights, log_theta, widen, noise)

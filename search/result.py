@@ -24,7 +24,9 @@ FORMAT = "tutelage-search-1"
 
 class Evaluated(Record):
     """One evaluated architecture. `predicted`: by models of any kind (latency, the score before scoring: `error`,
-    `error_std`); `counted`: exact counts; `measured`: expensive objectives as scored."""
+    `error_std`); `counted`: exact counts; `measured`: expensive objectives as scored, the mean where that was done more
+    than once; `std_error`: of those, where it is known; `posterior`: their true values given all that was evaluated,
+    and `NAME_std`, when the search is finished."""
 
     arch: Arch
     predicted: dict[str, float] = Field(default_factory=dict)
@@ -33,6 +35,13 @@ class Evaluated(Record):
     feasible: bool = True
     initial: bool = False  # evaluated because the caller wanted it, bounds kept or not
     batch: int = 0
+    std_error: dict[str, float] = Field(default_factory=dict)
+    posterior: dict[str, float] = Field(default_factory=dict)
+    again: tuple[int, ...] = ()  # the batches in which it was evaluated again
+
+    @property
+    def num_evaluations(self) -> int:
+        return 1 + len(self.again)
 
     def value(self, name: str) -> float:
         """Give a figure by name: measured if it was, else counted, else predicted by a cheap model."""
@@ -134,11 +143,14 @@ def hypervolume(points: Floats, reference: Floats) -> float:
     return float(HV(ref_point=reference)(inside)) if len(inside) else 0.0
 
 
-def choose_finalists(points: Floats, reference: Floats, number: int) -> tuple[list[int], list[float]]:
+def choose_finalists(
+    points: Floats, reference: Floats, number: int, first: Sequence[int] = ()
+) -> tuple[list[int], list[float]]:
     """Pick rows one by one, each adding most hypervolume to those before it; gives rows and fractions of the whole.
 
-    Hypervolume is submodular, so the greedy choice keeps at least 63 % of the best possible subset's.
-    Columns are scaled by the reference's distance from the best value, so units do not matter.
+    The rows `first` come before all others: the most accurate row may add little hypervolume. Hypervolume is
+    submodular, so without them the greedy choice keeps at least 63 % of the best possible subset's. Columns are scaled
+    by the reference's distance from the best value, so units do not matter.
     """
     if not len(points):
         return [], []
@@ -150,8 +162,9 @@ def choose_finalists(points: Floats, reference: Floats, number: int) -> tuple[li
     chosen: list[int] = []
     gains: list[float] = []
     reached = 0.0
-    for _ in range(min(number, len(points))):
+    for place in range(min(number, len(points))):
         rest = [i for i in range(len(points)) if i not in chosen]
+        rest = list(first[place : place + 1]) or rest
         volumes = [hypervolume(scaled[[*chosen, i]], corner) for i in rest]
         best = int(np.argmax(volumes))
         chosen.append(rest[best])

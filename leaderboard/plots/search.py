@@ -35,12 +35,16 @@ def search_front_plot(
     finalists: Sequence[int] = (),
     bounds: Mapping[str, float] | None = None,
     error_name: str = "error",
+    winners: Mapping[int, str] | None = None,
+    slices: Mapping[str, Sequence[float]] | None = None,
+    higher_is_better: bool = False,
 ) -> None:
     """Draw error against each cost, one panel a cost: what kept all bounds (dots) or not (crosses), front, finalists.
 
     `costs` maps a name such as `latency_ms@DEVICE` to one figure an architecture, `within` says which kept every bound,
-    `finalists` are indices, and `bounds` are drawn as dashed lines where a cost has one. The front of a panel is of
-    error and that cost alone, among what kept the bounds.
+    `finalists` are indices, and `bounds` are drawn as dashed lines where a cost has one. `winners` gives the names of
+    some indices, and `slices`, by cost, where the range that they are spread over is divided. The front of a panel is
+    of error and that cost alone, among what kept the bounds; `higher_is_better` says so of a figure that is no error.
     """
     error, kept = np.asarray(errors, dtype=np.float64), np.asarray(within, dtype=bool)
     if not costs or not len(error):
@@ -52,24 +56,53 @@ def search_front_plot(
         panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
         for panel, (name, figures) in zip(panels, costs.items(), strict=True):
             unit, scale = next((u for ending, u in _UNITS.items() if name.endswith(ending)), ("", 1.0))
-            _draw_panel(panel, np.asarray(figures, dtype=np.float64) / scale, error, kept, list(finalists))
+            scaled = np.asarray(figures, dtype=np.float64) / scale
+            _draw_panel(panel, scaled, error, kept, list(finalists), higher_is_better)
+            for edge in (slices or {}).get(name, ()):
+                panel.axvline(edge / scale, color=_REST, linestyle=":", linewidth=0.8)
+            _mark_winners(panel, scaled, error, winners or {})
             bound = (bounds or {}).get(name)
             if bound is not None:
                 panel.axvline(bound / scale, color=_BOUND, linestyle="--", linewidth=0.8)
             panel.set_xlabel(f"{name} ({unit})" if unit else name)
         panels[0].set_ylabel(error_name)
-        add_legend(figure, _marks(bool((~kept).any()), bool(bounds)))
+        add_legend(
+            figure,
+            _marks(bool((~kept).any()), bool(bounds), bool(finalists), bool(winners), any((slices or {}).values())),
+        )
 
     save(path, (PANEL_INCHES[0] * len(costs), PANEL_INCHES[1] + 0.3), draw)
 
 
-def _draw_panel(panel: Axes, cost: Floats, error: Floats, kept: NDArray[np.bool_], finalists: list[int]) -> None:
+def _draw_panel(
+    panel: Axes,
+    cost: Floats,
+    error: Floats,
+    kept: NDArray[np.bool_],
+    finalists: list[int],
+    higher_is_better: bool = False,
+) -> None:
     panel.plot(cost[kept], error[kept], "o", markersize=3, color=_REST, markeredgewidth=0)
     panel.plot(cost[~kept], error[~kept], "x", markersize=3.5, color=_REST, markeredgewidth=0.7)
-    front = _front(cost, error, kept)
+    front = _front(cost, -error if higher_is_better else error, kept)
     panel.step(cost[front], error[front], where="post", color=_FRONT, linewidth=1)
     panel.plot(cost[front], error[front], "o", markersize=4, color=_FRONT)
     panel.plot(cost[finalists], error[finalists], "o", markersize=8, markerfacecolor="none", color=_FINALIST)
+
+
+def _mark_winners(panel: Axes, cost: Floats, error: Floats, winners: Mapping[int, str]) -> None:
+    rows = list(winners)
+    panel.plot(cost[rows], error[rows], "*", markersize=11, color=_FINALIST, markeredgecolor="white", zorder=4)
+    for row, name in winners.items():
+        panel.annotate(
+            name,
+            (cost[row], error[row]),
+            xytext=(4, -9),
+            textcoords="offset points",
+            fontsize=7,
+            color=_FINALIST,
+            zorder=5,
+        )
 
 
 def _front(cost: Floats, error: Floats, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -80,16 +113,21 @@ def _front(cost: Floats, error: Floats, kept: NDArray[np.bool_]) -> NDArray[np.i
     return np.asarray(order[error[order] < best], dtype=np.int64)
 
 
-def _marks(broken: bool, bounded: bool) -> list[Any]:
+def _marks(broken: bool, bounded: bool, finalists: bool, winners: bool, sliced: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], marker="o", markersize=3, linestyle="none", color=_REST, label="evaluated")]
     if broken:
         marks.append(Line2D([], [], marker="x", markersize=3.5, linestyle="none", color=_REST, label="over a bound"))
     marks.append(Line2D([], [], marker="o", markersize=4, color=_FRONT, label="front"))
-    ring = Line2D([], [], marker="o", markersize=8, linestyle="none", color=_FINALIST, label="finalist")
-    ring.set_markerfacecolor("none")
-    marks.append(ring)
+    if finalists:
+        ring = Line2D([], [], marker="o", markersize=8, linestyle="none", color=_FINALIST, label="finalist")
+        ring.set_markerfacecolor("none")
+        marks.append(ring)
+    if winners:
+        marks.append(Line2D([], [], marker="*", markersize=9, linestyle="none", color=_FINALIST, label="winner"))
+    if sliced:
+        marks.append(Line2D([], [], color=_REST, linestyle=":", label="slice"))
     if bounded:
         marks.append(Line2D([], [], color=_BOUND, linestyle="--", label="budget"))
     return marks

@@ -2,13 +2,18 @@
 
 Candidates are bred by NSGA-II on an optimistic prediction; then archs are picked one by one, each for the hypervolume
 it adds on average over functions drawn from the joint posterior, given those picked before it: near twins add nothing,
-so the batch is diverse.
+so the batch is diverse. Where scores are noisy, the front that is to be improved is drawn with them, as in noisy
+expected hypervolume improvement (Daulton et al. 2021): a lucky score promises nothing.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.search.contenders import fitted
 from tutelage.search.encoding import Floats
 from tutelage.search.objectives import Problem
 from tutelage.search.predict import AccuracyPredictor
@@ -25,6 +30,7 @@ _GENERATIONS = 20
 _POOL = 500  # candidates compared together; their joint covariance is factored, (500, 500)
 _DRAWS = 48
 _DIRECTIONS = 96
+_SEEN = 120  # evaluated archs whose true values are drawn with the pool's, where scores are noisy
 _OPTIMISM = 0.5  # the pool is bred on mean - 0.5 std: what may be good is worth a look
 
 
@@ -57,10 +63,7 @@ def guided_batch(problem: Problem, history: History, n: int, rng: np.random.Gene
     genes, points, feasible = history.genes, history.points, history.feasible
     columns = [i for i, objective in enumerate(problem.objectives) if not objective.cheap]
     names = [problem.objectives[i].name for i in columns]
-    models = {
-        name: AccuracyPredictor(problem.num_classes, problem.in_channels).fit(history.archs, points[:, i])
-        for i, name in zip(columns, names, strict=True)
-    }
+    models = {name: fitted(problem, history, i) for i, name in zip(columns, names, strict=True)}
 
     def predict(candidates: Genes) -> dict[str, Floats]:
         shown = problem.space.decode(candidates)
@@ -75,10 +78,14 @@ def guided_batch(problem: Problem, history: History, n: int, rng: np.random.Gene
     order = allowed[rank_order(visited.points[allowed])[:_POOL]]
     pool, values = visited.genes[order], visited.points[order]
     shown = problem.space.decode(pool)
-    draws = np.repeat(values[None], _DRAWS, axis=0)
+    seen, rows = points[feasible], np.zeros(0, dtype=np.int64)
+    if (history.std_error > 0).any():
+        rows = _near_the_front(history, columns, models, names)
+        seen = points[rows] if len(rows) else seen
+    draws = np.repeat(np.concatenate([seen[: len(rows)], values])[None], _DRAWS, axis=0)
     for i, name in zip(columns, names, strict=True):
-        draws[:, :, i] = models[name].sample(shown, _DRAWS, rng)
-    chosen = _greedy(draws, points[feasible], history.reference, n, rng)
+        draws[:, :, i] = models[name].sample(shown, _DRAWS, rng, rows)
+    chosen = _greedy(draws[:, len(rows) :], draws[:, : len(rows)] if len(rows) else seen, history.reference, n, rng)
     predicted: dict[str, Floats] = {}
     for i, name in zip(columns, names, strict=True):
         mean, std = models[name].predict([shown[j] for j in chosen])
@@ -87,13 +94,27 @@ def guided_batch(problem: Problem, history: History, n: int, rng: np.random.Gene
     return Proposal(pool[chosen], predicted)
 
 
+def _near_the_front(
+    history: History, columns: Sequence[int], models: Mapping[str, AccuracyPredictor], names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Give the feasible rows whose true values may be on the front, best ranks by the posterior mean first."""
+    likely = history.points.copy()
+    for i, name in zip(columns, names, strict=True):
+        likely[:, i] = models[name].posterior()[0]
+    rows = np.flatnonzero(history.feasible)
+    return rows[rank_order(likely[rows])[:_SEEN]] if len(rows) else rows
+
+
 def _greedy(draws: Floats, seen: Floats, reference: Floats, n: int, rng: np.random.Generator) -> list[int]:
-    """Pick n candidates one by one by expected hypervolume gain; draws (S, C, M), seen (n, M).
+    """Pick n candidates one by one by expected hypervolume gain; draws (S, C, M), seen (n, M), or drawn too (S, n, M).
 
     Hypervolume is the mean over directions u of the positive unit sphere of max over points of
     min_i ((reference_i - y_i) / u_i)^M, up to a constant (Zhang & Golovin 2020, lemma 5): any number of objectives.
     """
-    ideal = np.minimum(seen.min(axis=0), draws.min(axis=(0, 1))) if len(seen) else draws.min(axis=(0, 1))
+    seen = seen if seen.ndim == 3 else seen[None]
+    ideal = draws.min(axis=(0, 1))
+    if seen.shape[1]:
+        ideal = np.minimum(seen.min(axis=(0, 1)), ideal)
     span = np.where(reference > ideal, reference - ideal, 1.0)
     directions = np.abs(rng.standard_normal((_DIRECTIONS, draws.shape[2])))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -107,7 +128,9 @@ def _greedy(draws: Floats, seen: Floats, reference: Floats, n: int, rng: np.rand
         return reached
 
     promised = reach(draws)  # (S, C, U)
-    best = np.repeat(reach(seen).max(axis=0)[None], len(draws), axis=0) if len(seen) else np.zeros_like(promised[:, 0])
+    best = np.zeros_like(promised[:, 0])
+    if seen.shape[1]:
+        best = np.maximum(best, reach(seen).max(axis=1))
     chosen: list[int] = []
     free = np.ones(draws.shape[1], dtype=np.bool_)
     for _ in range(min(n, draws.shape[1])):

@@ -20,7 +20,10 @@ from tutelage.search.spaces.space import Genes
 
 @dataclass(frozen=True)
 class History:
-    """The architectures evaluated so far, in order. `points` are the objectives, signed to be minimised, never NaN."""
+    """The architectures evaluated so far, in order. `points` are the objectives, signed to be minimised, never NaN.
+
+    `std_error` is that of each point: 0 of costs and exact scores, NaN of scores whose noise is not known.
+    """
 
     genes: Genes  # (n, num_genes)
     archs: tuple[Arch, ...]
@@ -28,6 +31,7 @@ class History:
     feasible: NDArray[np.bool_]  # (n,)
     batches: NDArray[np.int64]  # (n,) which batch each row came in; 0 is the caller's own
     reference: Floats  # (objectives,) where hypervolume is measured from
+    std_error: Floats  # (n, objectives)
 
     @property
     def started(self) -> bool:

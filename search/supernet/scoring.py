@@ -19,15 +19,22 @@ from tutelage.records import Arch, InputError
 
 from .elastic import check_family
 from .prefix import SubnetTree
+from .standard_errors import auc_std, error_std, loss_std
 
 
 @dataclass(frozen=True)
 class SubnetScore:
-    """How one subnet does: `error` is a fraction (1 - accuracy; 1 - mean AUC for multi-label), `loss` is in nats."""
+    """How one subnet does: `error` is a fraction (1 - accuracy; 1 - mean AUC for multi-label), `loss` is in nats.
+
+    `*_std` are standard errors, NaN where there are too few images.
+    """
 
     error: float
     auc: float
     loss: float
+    error_std: float = math.nan
+    auc_std: float = math.nan
+    loss_std: float = math.nan
 
 
 def recalibrate_bn(
@@ -166,12 +173,18 @@ def score_logits(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -
     """Give error, macro AUC and mean loss of logits (n, classes)."""
     logits = logits.float()
     if multi_label:
-        auc = mean_auc(torch.sigmoid(logits).numpy(), labels.numpy() > 0.5)
-        return SubnetScore(1 - auc, auc, float(F.binary_cross_entropy_with_logits(logits, labels.float())))
-    labels = labels.long()
-    truth = F.one_hot(labels, logits.shape[1]).bool().numpy()
-    wrong = (logits.argmax(1) != labels).double().mean()
-    return SubnetScore(float(wrong), mean_auc(logits.softmax(1).numpy(), truth), float(F.cross_entropy(logits, labels)))
+        probabilities, truth = torch.sigmoid(logits).numpy(), labels.numpy() > 0.5
+        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(1)
+    else:
+        labels = labels.long()
+        probabilities, truth = logits.softmax(1).numpy(), F.one_hot(labels, logits.shape[1]).bool().numpy()
+        losses = F.cross_entropy(logits, labels, reduction="none")
+    auc, auc_error = mean_auc(probabilities, truth), auc_std(probabilities, truth)
+    loss, loss_error = float(losses.mean()), loss_std(losses.double().numpy())
+    if multi_label:
+        return SubnetScore(1 - auc, auc, loss, auc_error, auc_error, loss_error)
+    wrong = float((logits.argmax(1) != labels).double().mean())
+    return SubnetScore(wrong, auc, loss, error_std(wrong, len(labels)), auc_error, loss_error)
 
 
 def mean_auc(probabilities: np.ndarray, truth: np.ndarray) -> float:

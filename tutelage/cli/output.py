@@ -111,7 +111,8 @@ def print_rows_of_run(rows: Sequence[Row], console: Console) -> None:
 def print_search(searched: Searched, console: Console) -> None:
     """Print the winners, scored, counted, measured and predicted apart, and how many finalists broke a budget.
 
-    Measured is without the host's drift, as predictions are; the raw median stands beside it.
+    The scored figure is the mean of the posterior with half its 95 % interval, by which winners are chosen. Measured is
+    without the host's drift, as predictions are; the raw median stands beside it.
     """
     from tutelage.leaderboard.best import Candidate, choose
     from tutelage.search.costs.counts import count
@@ -119,11 +120,15 @@ def print_search(searched: Searched, console: Console) -> None:
     found, devices = searched.found, searched.found.devices
     # The name of a single device stands in the title: in every heading it leaves the figures too few columns of 80.
     one = f", times on {devices[0].name}" if len(devices) == 1 else ""
-    table = Table(title=f"Winners of the search in {searched.supernet.space.name}{one}", pad_edge=False)
+    table = Table(title=f"Winners of the search in {searched.supernet.space.name}{one}", pad_edge=False, padding=0)
     scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
     kinds = ("predicted ms", "measured ms", "raw p50 ms")
     times = [what if one else f"{device.name} {what}" for device in devices for what in kinds]
     table.add_column("winner", no_wrap=True)
+    spread, unit = found.slicing.cost if len(found.choice.slices) > 1 else "", "ms"
+    if spread:
+        unit = "ms" if spread.startswith("latency_ms") else spread
+        table.add_column(f"up to\n{unit}", justify="right")
     for column in (f"validation {scored}", "params", "MACs", *times):
         table.add_column(column.replace(" ", "\n"), justify="right")
     costs = count([winner.arch for winner in found.winners], searched.ctx.num_classes, searched.ctx.channels)
@@ -134,12 +139,16 @@ def print_search(searched: Searched, console: Console) -> None:
             for values in (winner.predicted_ms, winner.measured_ms, winner.p50_ms)
         ]
         counted = [in_units(int(number), "") for number in (params, macs)]
-        table.add_row(winner.name, f"{winner.error:.4f}", *counted, *times)
+        part = [_ceiling(winner.slice.high, unit)] if spread and winner.slice is not None else []
+        low, high = winner.interval
+        table.add_row(winner.name, *part, f"{(low + high) / 2:.3f} ±{(high - low) / 2:.3f}", *counted, *times)
     console.print(table)
     candidates = []
     for winner, params in zip(found.winners, costs.params, strict=True):
         ms = winner.measured_ms.get(devices[0].name) if devices else None
-        candidates.append(Candidate(1 - winner.error, 4.0 * int(params), None if ms is None else (ms, ms * 1.05)))
+        expected = winner.error if winner.expected is None else winner.expected
+        quality = expected if found.result.objectives[scored] == "max" else 1 - expected
+        candidates.append(Candidate(quality, 4.0 * int(params), None if ms is None else (ms, ms * 1.05)))
     if candidates:
         margin = searched.ctx.recipe.measure.margin
         best = found.winners[choose(candidates, lambda place, best: None, margin)]
@@ -148,13 +157,18 @@ def print_search(searched: Searched, console: Console) -> None:
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
     if found.result.ended:
         console.print(f"{found.result.ended} (requested: {found.result.evaluations}).", highlight=False, soft_wrap=True)
-    for line in _verified(found, held):
+    for line in (*found.choice.notes, *_verified(found, held)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
-        f"search: {found.folder / 'search.json'}\npicture: {found.folder / 'search-front.png'}",
+        f"search: {found.folder / 'search.json'}\npicture: {found.picture}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _ceiling(high: float, unit: str) -> str:
+    """Write the upper end of a slice: milliseconds, or a count with its prefix."""
+    return f"{high:.3g}" if unit == "ms" else in_units(int(high), "")
 
 
 def _verified(found: Found, held: str) -> list[str]:

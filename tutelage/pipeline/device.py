@@ -28,8 +28,9 @@ class Device:
     profile: DeviceProfile
     folder: Path
     latency: LatencyModel | None
-    max_latency_ms: float | None = None
+    max_latency_ms: float | None = None  # the largest, where there are several
     risk: float = 0.05  # odds that a latency is above the end of the interval that it is weighed by
+    budgets_ms: tuple[float, ...] = ()  # all of them, ascending
 
     @property
     def name(self) -> str:
@@ -129,7 +130,8 @@ def _predicting(section: DeviceSection, profile: DeviceProfile, folder: Path, sp
             "profile's, or measure a device of another name"
         )
     model = load_latency_model(profile, folder)
-    return Device(profile, folder, model, budget_ms(section, model, space), section.risk)
+    budgets = budgets_ms(section, model, space)
+    return Device(profile, folder, model, budgets[-1] if budgets else None, section.risk, budgets)
 
 
 def check_rows(workspace: Path, section: DeviceSection) -> None:
@@ -193,15 +195,17 @@ def named_profile(workspace: Path, section: DeviceSection) -> tuple[DeviceProfil
     return known
 
 
-def budget_ms(section: DeviceSection, model: LatencyModel, space: Space) -> float | None:
-    """Read a latency budget: milliseconds, or a fraction of the range from the smallest to the largest subnet."""
-    if section.max_latency is None:
-        return None
-    amount, relative = latency_budget(section.max_latency)
-    if not relative:
-        return amount
-    low, high = model.predict(_extremes(space))[0]
-    return float(low + amount * (high - low))
+def budgets_ms(section: DeviceSection, model: LatencyModel, space: Space) -> tuple[float, ...]:
+    """Read the latency budgets, ascending: milliseconds, or fractions of the range from smallest to largest subnet."""
+    read = [latency_budget(text) for text in section.budgets]
+    low, high = model.predict(_extremes(space))[0] if any(relative for _, relative in read) else (0.0, 0.0)
+    found = [float(low + amount * (high - low)) if relative else amount for amount, relative in read]
+    if found != sorted(set(found)):
+        raise InputError(
+            f"device {section.name}: max_latency {section.max_latency} is "
+            f"{', '.join(f'{ms:.3g} ms' for ms in found)}: give the budgets in ascending order, each once"
+        )
+    return tuple(found)
 
 
 def _extremes(space: Space) -> Sequence[Arch]:

@@ -1,7 +1,8 @@
 """Objectives of a search, read from their names in a recipe: `read_objectives`, `objectives_of`, `weighed_devices`.
 
-The names are `error`, `error@int8`, `latency_ms@DEVICE`, `latency_ms@DEVICE:int8` and those of counts. A device at int8
-has its own profile, measured on int8 blocks and networks. Error at int8 is that of the file that the recipe would
+The names are `error`, `error@int8`, `loss`, `auc`, `latency_ms@DEVICE`, `latency_ms@DEVICE:int8` and those of counts. A
+device at int8 has its own profile, measured on int8 blocks and networks. Where nearly every subnet classifies the
+validation images rightly, `loss` and `auc` still order them. Error at int8 is that of the file that the recipe would
 deploy: the extracted subnet, exported, quantized after training (PTQ) by `quantize.method` within `quantize.max_drop`,
 and run by the runtime.
 """
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +35,11 @@ from tutelage.pipeline.stages.quantization import (
 from tutelage.pipeline.stages.training import SupernetInput
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import Arch, InputError, NotAvailableError
-from tutelage.search.objectives import COUNTS, Objective, Score
+from tutelage.search.objectives import COUNTS, Again, Direction, Objective, Score, Scores
 from tutelage.search.spaces.space import Space
 from tutelage.search.supernet import extract
-from tutelage.search.supernet.scoring import recalibrate_bn, resize, score_logits, score_subnets
+from tutelage.search.supernet.scoring import SubnetScore, recalibrate_bn, resize, score_logits, score_subnets
+from tutelage.search.supernet.standard_errors import error_std
 
 from .context import Context, Opened, derived_seed
 from .device import Device, open_device
@@ -46,6 +50,8 @@ from .sections import DeviceSection
 log = logging.getLogger(__name__)
 
 ERROR, LATENCY, INT8 = "error", "latency_ms@", "int8"
+# What is scored on validation images, by the figure of `SubnetScore`, and which way is better.
+SCORED: dict[str, Direction] = {ERROR: "min", "loss": "min", "auc": "max"}
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,17 @@ def read_objectives(recipe: Recipe) -> tuple[Named, ...]:
     """Read `search.objectives`, or give the default; raise InputError for a name that means nothing here."""
     devices = [section.name for section in recipe.devices]
     default = (ERROR, *(f"{LATENCY}{name}" for name in devices), "size_bytes")
-    known = [ERROR, f"{ERROR}@{INT8}", *(f"{LATENCY}{name}{end}" for name in devices for end in ("", f":{INT8}"))]
+    known = [*SCORED, f"{ERROR}@{INT8}", *(f"{LATENCY}{name}{end}" for name in devices for end in ("", f":{INT8}"))]
     names = recipe.search.objectives or default
     for name in names:
         if name not in (*known, *COUNTS):
             near = difflib.get_close_matches(name, [*known, *COUNTS], n=1)
             hint = f" (nearest: {near[0]!r})" if near else ""
             raise InputError(f"search.objectives: unknown {name!r}{hint}; known: {', '.join([*known, *COUNTS])}")
-    errors = [name for name in names if name.split("@")[0] == ERROR]
-    if len(errors) != 1 or len(set(names)) < len(names):
-        raise InputError(f"search.objectives {list(names)}: name each once, and one of {ERROR}, {ERROR}@{INT8}")
+    scored = [name for name in names if name.split("@")[0] in SCORED]
+    if len(scored) != 1 or len(set(names)) < len(names):
+        choice = ", ".join((ERROR, f"{ERROR}@{INT8}", *(name for name in SCORED if name != ERROR)))
+        raise InputError(f"search.objectives {list(names)}: name each once, and one of {choice}")
     return named_objectives(names)
 
 
@@ -149,22 +156,35 @@ def latency_name(device: Device) -> str:
     return f"{LATENCY}{device.name}"
 
 
-def objectives_of(names: Sequence[Named], devices: Sequence[Device], error: Score) -> tuple[Objective, ...]:
-    """List what is weighed, in the order of `names`.
+def scored_name(names: Sequence[Named]) -> Named:
+    """Give the one objective that is scored on validation images."""
+    return next(one for one in names if one.figure in SCORED)
+
+
+def objectives_of(
+    names: Sequence[Named], devices: Sequence[Device], score: Score, again: Again | None = None, most: int = 1
+) -> tuple[Objective, ...]:
+    """List what is weighed, in the order of `names`; `again` scores archs on further images, see `Objective`.
 
     Latency is the upper end of the model's interval at the device's risk, so that a budget is kept even where the
     model is unsure.
     """
     latencies = {latency_name(device): upper_latency(device.model, device.risk) for device in devices}
-    return objectives_by(names, latencies, error)
+    return objectives_by(names, latencies, score, again, most)
 
 
-def objectives_by(names: Sequence[Named], latencies: Mapping[str, Score], error: Score) -> tuple[Objective, ...]:
+def objectives_by(
+    names: Sequence[Named],
+    latencies: Mapping[str, Score],
+    score: Score,
+    again: Again | None = None,
+    most: int = 1,
+) -> tuple[Objective, ...]:
     """List objectives by their names; `latencies` predicts each that is named on a device."""
     found = []
     for one in names:
-        if one.figure == ERROR:
-            found.append(Objective(one.name, "min", error, cheap=False))
+        if one.figure in SCORED:
+            found.append(Objective(one.name, SCORED[one.figure], score, cheap=False, again=again, most=most))
         elif one.device:
             found.append(Objective(one.name, "min", latencies[one.name]))
         else:
@@ -185,9 +205,21 @@ def int8_runtime(recipe: Recipe, devices: Sequence[Device]) -> str:
 class Subnets:
     """Subnets of a trained supernet as a search scores them: recalibrated, and their int8 files."""
 
-    def __init__(self, here: Opened, supernet: SupernetInput, batch_size: int, num_batches: int, seed: int) -> None:
-        """Load the supernet. BN is recalibrated on `num_batches` of `batch_size` training images for each subnet."""
-        self._here, self._seed = here, seed
+    def __init__(
+        self,
+        here: Opened,
+        supernet: SupernetInput,
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        num_images: int | None = None,
+    ) -> None:
+        """Load the supernet. BN is recalibrated on `num_batches` of `batch_size` training images for each subnet.
+
+        `num_images` validation images are an evaluation: the first is on the same ones for every subnet, a further one
+        on others. None: all are.
+        """
+        self._here, self._seed, self._num_images = here, seed, num_images
         self.net, self.side = supernet.load(here), max(supernet.resolutions)
         train_images = here.split("train", self.side)[0]
         rng = np.random.default_rng(derived_seed(seed, "recalibration"))
@@ -195,18 +227,61 @@ class Subnets:
         self.calibration = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
         self._images: dict[int, tuple[NDArray[np.float32], Validation]] = {}
 
+    @cached_property
+    def parts(self) -> list[NDArray[np.int64] | None]:
+        """Divide the validation images, each class alike, into one part for each evaluation of a subnet; None: all."""
+        if self._num_images is None:
+            return [None]
+        labels = self._here.dataset.labels[self._here.dataset.indices("val")]
+        number = max(1, len(labels) // self._num_images)
+        rng = np.random.default_rng(derived_seed(self._seed, "validation parts"))
+        order = rng.permutation(len(labels))
+        if labels.ndim == 1:
+            order = order[np.argsort(labels[order], kind="stable")]
+        return [np.sort(order[start::number]) for start in range(number)]
+
     def errors(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
         """Give the validation error of each subnet with inherited weights and recalibrated BN."""
-        images, labels = self._here.split("val", self.side)
-        scores = score_subnets(
-            self.net, archs, self.calibration, images, labels,
-            multi_label=self._here.dataset.multi_label, workers=self._here.threads,
-        )  # fmt: skip
-        return np.array([value.error for value in scores])
+        return np.asarray(self.score(archs, ERROR).values)
 
-    def int8_errors(self, archs: Sequence[Arch], how: Quantization, runtime: str) -> NDArray[np.float64]:
+    def score(self, archs: Sequence[Arch], figure: str, before: Sequence[int] | None = None) -> Scores:
+        """Give a figure of `SubnetScore` for each subnet with inherited weights, on the part of images that is next."""
+
+        def scores(chosen: Sequence[Arch], part: NDArray[np.int64] | None) -> list[SubnetScore]:
+            images, labels = self._here.split("val", self.side, part)
+            return score_subnets(
+                self.net, chosen, self.calibration, images, labels,
+                multi_label=self._here.dataset.multi_label, workers=self._here.threads,
+            )  # fmt: skip
+
+        return self._by_part(archs, figure, before, scores)
+
+    def int8_errors(
+        self, archs: Sequence[Arch], how: Quantization, runtime: str, before: Sequence[int] | None = None
+    ) -> Scores:
         """Give the validation error of each subnet's int8 file, made as the recipe deploys it; 1 where none is made."""
-        return np.array([self._int8_error(arch, how, runtime) for arch in archs])
+
+        def scores(chosen: Sequence[Arch], part: NDArray[np.int64] | None) -> list[SubnetScore]:
+            return [self._int8_score(arch, how, runtime, part) for arch in chosen]
+
+        return self._by_part(archs, ERROR, before, scores)
+
+    def _by_part(
+        self,
+        archs: Sequence[Arch],
+        figure: str,
+        before: Sequence[int] | None,
+        scores: Callable[[Sequence[Arch], NDArray[np.int64] | None], Sequence[SubnetScore]],
+    ) -> Scores:
+        """Score archs, those with equally many evaluations before together, on the images of their next one."""
+        turn = np.array(before if before is not None else [0] * len(archs), dtype=np.int64)
+        values, errors = np.zeros(len(archs)), np.zeros(len(archs))
+        for number in sorted({*turn.tolist()}):
+            places = [place for place, had in enumerate(turn) if had == number]
+            found = scores([archs[place] for place in places], self.parts[number])
+            values[places] = [getattr(one, figure) for one in found]
+            errors[places] = [getattr(one, f"{figure}_std") for one in found]
+        return Scores(values, errors)
 
     def int8_file(self, arch: Arch, how: Quantization, runtime: str, folder: Path) -> Path:
         """Write the int8 file of a subnet into `folder`, by the recipe's method and within its `max_drop`."""
@@ -225,7 +300,8 @@ class Subnets:
         recalibrate_bn(subnet, [resize(batch, arch.r) for batch in self.calibration])
         return subnet.eval()
 
-    def _int8_error(self, arch: Arch, how: Quantization, runtime: str) -> float:
+    def _int8_score(self, arch: Arch, how: Quantization, runtime: str, part: NDArray[np.int64] | None) -> SubnetScore:
+        images, labels = self._here.split("val", arch.r, part)
         with tempfile.TemporaryDirectory(prefix="tutelage-int8-") as folder:
             try:
                 path = self.int8_file(arch, how, runtime, Path(folder))
@@ -233,10 +309,9 @@ class Subnets:
                 raise
             except InputError as error:  # no int8 row of it would be filed
                 log.warning("%s has no int8 file for %s: %s", arch.id, runtime, error)
-                return 1.0
-            images, labels = self._here.split("val", arch.r)
+                return SubnetScore(1.0, math.nan, math.nan, error_std(1.0, len(labels)))
             logits = answers(runtime, path, images.numpy(), self._here.threads)
-        return score_logits(torch.from_numpy(logits), labels, multi_label=self._here.dataset.multi_label).error
+        return score_logits(torch.from_numpy(logits), labels, multi_label=self._here.dataset.multi_label)
 
 
 def _named(name: str) -> Named:

@@ -12,10 +12,10 @@ from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.pruned import train_pruned
 from tutelage.pipeline.stages.qat import compress_all
-from tutelage.pipeline.stages.search import Winner
 from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet, train_the_supernet
 from tutelage.pipeline.stages.train import train_teacher
+from tutelage.pipeline.stages.winners import Winner
 from tutelage.records import Measurement, Student
 
 from .context import Context

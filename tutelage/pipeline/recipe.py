@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import (
@@ -38,6 +38,8 @@ from .sections import (
     TeacherSection,
 )
 
+# Winners of a search where the recipe names no number and no budget of each.
+DEFAULT_WINNERS = 2
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
 MAX_RECIPE_BYTES = 1_000_000
 
@@ -92,6 +94,27 @@ class Recipe(Section):
         if twice is not None:
             raise ValueError(f"{twice!r} is named twice, and rows could not be distinguished: name each once")
         return value
+
+    @model_validator(mode="after")
+    def _a_winner_for_each_budget(self) -> Self:
+        several = [section for section in self.devices if len(section.budgets) > 1]
+        if len(several) > 1:
+            raise ValueError(
+                f"devices {several[0].name} and {several[1].name} both have several latency budgets, and winners are "
+                "spread over one: give one of them a single max_latency"
+            )
+        if several and self.search.winners not in (None, len(several[0].budgets)):
+            raise ValueError(
+                f"search.winners = {self.search.winners}, and device {several[0].name} has {len(several[0].budgets)} "
+                f"latency budgets ({several[0].max_latency}): there is one winner for each, leave search.winners out"
+            )
+        return self
+
+    @property
+    def num_winners(self) -> int:
+        """Give how many winners a search looks for."""
+        budgets = max((len(section.budgets) for section in self.devices), default=0)
+        return self.search.winners or (budgets if budgets > 1 else DEFAULT_WINNERS)
 
 
 class RecipeFaultsError(FaultsError):

@@ -12,8 +12,9 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
-from tutelage.pipeline.stages.search import Found, Winner, check_budget, search_winners
+from tutelage.pipeline.stages.search import Found, check_budget, draw_search, search_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of
+from tutelage.pipeline.stages.winners import Winner
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
 
@@ -88,6 +89,8 @@ def search(
         ctx = open_checked(recipe, workspace, report, threads, "search")
         searched, _ = _train(_open(ctx, Until.SEARCH, announce), Until.SEARCH)
         assert searched is not None, "a recipe without named students searches"
+        found = searched.found
+        draw_search(found.result, found.drawn, found.choice, found.slicing)
         return searched
 
 

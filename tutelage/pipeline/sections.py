@@ -264,7 +264,8 @@ class DeviceSection(Section):
     runtime: str = "onnxruntime"
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)
-    max_latency: str | None = None  # "5ms", or "35%" of the range from the smallest to the largest subnet
+    # "5ms", or "35%" of the range from the smallest to the largest subnet; "1ms,2ms,4ms": a winner for each budget.
+    max_latency: str | None = None
     # Probability that a subnet predicted to be within the budget is not: latency is the upper end of the model's
     # interval of coverage 1 - 2 risk (.05: the 90 % interval).
     risk: float = Field(0.05, gt=0, lt=0.5)
@@ -273,9 +274,14 @@ class DeviceSection(Section):
     @field_validator("max_latency")
     @classmethod
     def _a_budget(cls, value: str | None) -> str | None:
-        if value is not None:
-            latency_budget(value)
+        for part in (value or "").split(",") if value is not None else ():
+            latency_budget(part)
         return value
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """Give each of the latency budgets, in the order of the recipe."""
+        return tuple(part.strip() for part in self.max_latency.split(",")) if self.max_latency is not None else ()
 
 
 class SearchSection(Section):
@@ -284,11 +290,15 @@ class SearchSection(Section):
     max_macs: str | None = None
     max_params: str | None = None
     max_size: str | None = None
-    # What is minimised, by name: error or error@int8, latency_ms@DEVICE or latency_ms@DEVICE:int8, and counts such as
-    # size_bytes or int8_bytes. Default: error, the latency on every device, size_bytes.
+    # What is weighed, by name: one of error, error@int8, loss and auc (which is maximised), latency_ms@DEVICE or
+    # latency_ms@DEVICE:int8, and counts such as size_bytes or int8_bytes. Default: error, the latency on every device,
+    # size_bytes.
     objectives: tuple[str, ...] = ()
-    winners: int = Field(2, ge=1)
+    winners: int | None = Field(None, ge=1)  # default: one for each latency budget where there are several, else 2
     calibration_batches: int = Field(4, ge=1)
+    # Validation images an evaluation; default: all of them. Where the split has more, contenders are evaluated again on
+    # others, each time as one of `evaluations`.
+    images: int | None = Field(None, ge=1)
 
     @field_validator("strategy")
     @classmethod

@@ -18,12 +18,12 @@ from pydantic import BaseModel
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import list_profiles, load_latency_model
 from tutelage.pipeline.context import Context, open_context
-from tutelage.pipeline.device import Device, budget_ms
+from tutelage.pipeline.device import Device, budgets_ms
 from tutelage.pipeline.keys.plan import Plan, plan
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.sections import Section
-from tutelage.pipeline.stages.search import Winner
 from tutelage.pipeline.stages.supernet import space_of
+from tutelage.pipeline.stages.winners import Winner
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import Arch
@@ -83,7 +83,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
             "supernet": {"weights": str(folder / "a.safetensors"), "teachers": ["resnet10t"], "bf16": False},
             "devices": common["devices"][:1],
             "pruned": [{"of": "winners", "importance": "taylor"}],
-            "search": {"objectives": ["error@int8", "latency_ms@box", "latency_ms@box:int8"]},
+            "search": {"objectives": ["error@int8", "latency_ms@box", "latency_ms@box:int8"], "images": 2},
         },
         "named": {
             **common,
@@ -131,8 +131,9 @@ class Planner:
         """Open a device as its section says it is, with the latency model of `box`."""
         profile, folder, model = self._profiles["box-int8" if name.endswith("-int8") else "box"]
         said = {"name": name, "runtime": section.runtime, "threads": section.threads, "batch": section.batch}
-        budget = budget_ms(section, model, space) if section.max_latency else None
-        return Device(profile.model_copy(update=said), folder, model, budget, section.risk)
+        budgets = budgets_ms(section, model, space)
+        largest = budgets[-1] if budgets else None
+        return Device(profile.model_copy(update=said), folder, model, largest, section.risk, budgets)
 
 
 def _winner(arch: Arch) -> Winner:

@@ -151,7 +151,7 @@ def test_error_at_int8_is_that_of_the_file_that_the_recipe_would_deploy(
     ctx, arch = boxed[0], supernet.space.smallest()
     how = Quantization.of(QuantizeSection(method=method, calibration_images=32))
     subnets = Subnets(ctx, supernet.part, 32, 2, ctx.recipe.seed)
-    (error,), (plain,) = subnets.int8_errors([arch], how, "onnxruntime"), subnets.errors([arch])
+    (error,), (plain,) = subnets.int8_errors([arch], how, "onnxruntime").values, subnets.errors([arch])
     images, labels = ctx.split("val", 32)
     train_images = ctx.split("train", 32)[0]
     drawn = np.random.default_rng(ctx.seed("recalibration")).permutation(len(train_images))[:64]
@@ -193,8 +193,8 @@ def test_error_at_int8_is_of_the_recipes_quantization(monkeypatch: pytest.Monkey
     held, refused = (
         Quantization.of(QuantizeSection(method="entropy", max_drop=drop, calibration_images=3)) for drop in (1.0, 0.0)
     )
-    assert subnets.int8_errors([arch], held, "openvino").tolist() == [0.0]
-    assert subnets.int8_errors([arch], refused, "onnxruntime").tolist() == [1.0]
+    assert subnets.int8_errors([arch], held, "openvino").values.tolist() == [0.0]
+    assert subnets.int8_errors([arch], refused, "onnxruntime").values.tolist() == [1.0]
     assert asked == [(held, "openvino"), (refused, "onnxruntime")]
 
 

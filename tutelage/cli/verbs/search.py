@@ -16,7 +16,13 @@ def search(
     device: Annotated[
         list[str] | None, typer.Option("--device", help="Device profile to hold budgets on; repeatable.")
     ] = None,
-    max_latency: Annotated[str | None, typer.Option(help="Latency budget on those devices, e.g. 5ms.")] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(help="Latency budget on those devices, e.g. 5ms; several (1ms,2ms,4ms): a winner for each."),
+    ] = None,
+    winners: Annotated[
+        int | None, typer.Option(help="Winners, spread over the latencies within the budgets; 1: the most accurate.")
+    ] = None,
     risk: Annotated[
         float | None, typer.Option(help="Probability that a subnet breaks its latency budget: 0.05 holds it to 95 %.")
     ] = None,
@@ -47,7 +53,7 @@ def search(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the best subnets within a budget; finalists are measured again on the device.
+    """Find the best subnets within a budget, one or a family of them; finalists are measured again on the device.
 
     Example: [bold]tutelage search --device host-ort --max-latency 1.5ms --max-params 3M --evals 100[/]
     """
@@ -65,7 +71,9 @@ def search(
         "search.max_size": max_size,
     }
     options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
-    options |= {"search.strategy": strategy}
+    budgets = len(max_latency.split(",")) if max_latency is not None else 0
+    winners = winners or (budgets if budgets > 1 else None)  # each budget has its winner, whatever the recipe says
+    options |= {"search.strategy": strategy, "search.winners": winners}
     options |= {"seed": seed, "supernet.weights": supernet_weights}
     base = read_recipe(recipe, set_ or (), workspace, "search", options)
     devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)

@@ -23,8 +23,9 @@ from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import evaluate_stage
 from tutelage.pipeline.stages.finalists import measure_finalists
-from tutelage.pipeline.stages.search import Winner, search_stage, search_winners
+from tutelage.pipeline.stages.search import search_stage, search_winners
 from tutelage.pipeline.stages.supernet import Supernet
+from tutelage.pipeline.stages.winners import Winner
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
 from tutelage.records import InfeasibleBudgetError, Student

@@ -95,7 +95,7 @@ def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published
 def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None:
     """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
     if found is not None:
-        draw_search(found.result, folder)
+        draw_search(found.result, folder, found.choice, found.slicing)
     guessed = [row.details for row in rows if {"predicted_ms", "anchored_ms"} <= set(row.details)]
     if guessed:
         predicted = [details["predicted_ms"][1] for details in guessed]

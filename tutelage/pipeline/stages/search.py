@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,59 +27,58 @@ from tutelage.pipeline.objectives import (
     objectives_by,
     objectives_of,
     read_objectives,
+    scored_name,
     upper_latency,
 )
 from tutelage.pipeline.workspace import Stage
 from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
-from tutelage.search.objectives import Objective, Problem
+from tutelage.search.family import Slicing
+from tutelage.search.objectives import Objective, Problem, Scores
 from tutelage.search.result import SearchResult
 from tutelage.search.samplers.strategies import STRATEGIES
-from tutelage.search.spaces.presets import place
 from tutelage.search.spaces.space import Space, find_space
 
-from .finalists import FIGURES, Measured, measure_finalists
+from .finalists import Measured, measure_finalists
 from .quantization import Quantization, quantizers
 from .supernet import Supernet
 from .training import SupernetInput
+from .winners import Choice, Winner, choose_winners, seed_names, slicing_of
 
-# Finalists are measured three to a winner: published searches miss 1 in 4 latency budgets when measured again.
-FINALISTS_PER_WINNER = 3
 # The two pictures of a search.
 FRONT, HYPERVOLUME = "search-front.png", "search-hypervolume.png"
-
-
-@dataclass(frozen=True)
-class Winner:
-    """An architecture that kept every budget when it was measured again, with its validation figures.
-
-    Latencies are by device. `measured_ms` is without the host's drift, the quantity that `predicted_ms` predicts and
-    budgets bound; `p50_ms` is the raw median of the same samples. A device out of reach is in neither.
-    """
-
-    name: str
-    arch: Arch
-    error: float
-    measured_ms: dict[str, float]
-    p50_ms: dict[str, float]
-    predicted_ms: dict[str, float]
-    drift: dict[str, float | None]  # of the device since its profile was made; None: unknown
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "arch": self.arch.to_dict()}
 
 
 @dataclass(frozen=True)
 class Found:
     """Result of the search stage: winners, how many finalists broke a budget, and the whole search."""
 
-    winners: tuple[Winner, ...]
-    broke: int
-    finalists: int
+    choice: Choice
     result: SearchResult
     folder: Path
-    devices: tuple[Device, ...] = ()  # whose latency was an objective; one at int8 has its own profile
+    devices: tuple[Device, ...]  # whose latency was an objective; one at int8 has its own profile
+    slicing: Slicing
+    drawn: Path  # the folder of the pictures
+
+    @property
+    def picture(self) -> Path:
+        """Give the picture with the winners; that of the stage was drawn before they were measured."""
+        return self.drawn / FRONT
+
+    @property
+    def winners(self) -> tuple[Winner, ...]:
+        return self.choice.winners
+
+    @property
+    def finalists(self) -> int:
+        """Count the architectures that were measured to find the winners."""
+        return self.choice.finalists
+
+    @property
+    def broke(self) -> int:
+        """Count the finalists that broke a budget when they were measured."""
+        return self.choice.broke
 
     def to_dict(self) -> dict[str, Any]:
         """Give what verifying the finalists came to, measured and predicted apart, as JSON-able values."""
@@ -87,6 +86,9 @@ class Found:
             "winners": [winner.to_dict() for winner in self.winners],
             "finalists": self.finalists,
             "broke_budget": self.broke,
+            "spread_over": self.slicing.cost,
+            "slices": [vars(one) for one in self.choice.slices],
+            "notes": list(self.choice.notes),
             "measured_on": [device.name for device in self.devices if device.reachable],
             "predicted_on": [device.name for device in self.devices if not device.reachable],
         }
@@ -126,15 +128,6 @@ def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
     return {**budget.counted, **{names[name]: bound for name, bound in budget.latency_ms.items()}}
 
 
-def presets_in(space: Space) -> dict[str, Arch]:
-    """Place the published presets into the searched space; one of another width is named by its genes."""
-    placed = {}
-    for name, preset in space.family.presets.items():
-        own = space.name.removesuffix("_stem1") == preset.space
-        placed[name if own else f"{name} genes"] = place(preset, space, max(space.resolutions))
-    return placed
-
-
 class SearchedDevice(Part):
     """A device whose predicted latency is weighed: its objective, its latency model and the odds of a miss."""
 
@@ -157,7 +150,8 @@ class SearchInputs(StageInputs):
     strategy: str
     origin: str  # distribution and version of the plug-in that has the strategy; empty: built in
     evaluations: int
-    num_finalists: int
+    images_each: int | None  # validation images an evaluation; None: all
+    slicing: Slicing | None  # whose contenders are evaluated again; None: an evaluation is on all images
     batch_size: int  # of the images that recalibrate BN
     calibration_batches: int
     int8: Quantization | None  # of `error@int8`
@@ -169,7 +163,12 @@ class SearchInputs(StageInputs):
         own = ("objectives", "strategy", "evaluations", "calibration_batches")
         return {
             **{name: f"search.{name}" for name in own},
-            **{"num_finalists": "search.winners", "int8": "quantize", "batch_size": "supernet.batch_size"},
+            **{
+                "images_each": "search.images",
+                "slicing": "search.winners or the budgets of a device",
+                "int8": "quantize",
+                "batch_size": "supernet.batch_size",
+            },
             **{"bounds": "the budget", "devices": "the latency model or risk of a device"},
         }
 
@@ -192,7 +191,8 @@ def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -
         strategy=section.strategy,
         origin=STRATEGIES.origin_name(section.strategy),
         evaluations=section.evaluations,
-        num_finalists=section.winners * FINALISTS_PER_WINNER,
+        images_each=section.images,
+        slicing=slicing_of(ctx, devices, [one.name for one in names]) if section.images is not None else None,
         batch_size=ctx.recipe.supernet.batch_size,
         calibration_batches=section.calibration_batches,
         int8=Quantization.of(ctx.recipe.quantize) if scored_int8 else None,
@@ -215,80 +215,51 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
             f"none of the {len(result.evaluated)} architectures that were scored keeps every bound: "
             f"raise --evals (now {ctx.recipe.search.evaluations}) or a bound"
         )
-    measured = measure_finalists(ctx, supernet, devices, _finalists(result))
-    return _pick(ctx, result, devices, budget_of(ctx, devices), measured, stage.folder)
+    slicing = slicing_of(ctx, devices, tuple(result.objectives))
+
+    def measure(archs: Sequence[Arch]) -> Measured:
+        return measure_finalists(ctx, supernet, devices, archs)
+
+    choice = choose_winners(result, supernet.space, devices, budget_of(ctx, devices), slicing, measure)
+    drawn = ctx.workspace.path / "runs" / ctx.recipe.name
+    return Found(choice, result, stage.folder, tuple(devices), slicing, drawn)
 
 
 def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, Any]:
     """Run the strategy and file what it evaluated."""
     space = find_space(inputs.supernet.space).with_resolutions(inputs.supernet.resolutions)
-    subnets = Subnets(here, inputs.supernet, inputs.batch_size, inputs.calibration_batches, inputs.seed)
-    how, runtime = inputs.int8, inputs.int8_runtime
-    error = subnets.errors if how is None else lambda archs: subnets.int8_errors(archs, how, runtime)
+    subnets = Subnets(
+        here, inputs.supernet, inputs.batch_size, inputs.calibration_batches, inputs.seed, inputs.images_each
+    )
+    how, runtime, names = inputs.int8, inputs.int8_runtime, named_objectives(inputs.objectives)
+    figure, most = scored_name(names).figure, len(subnets.parts)
+
+    def again(archs: Sequence[Arch], before: Sequence[int] | None) -> Scores:
+        if how is not None:
+            return subnets.int8_errors(archs, how, runtime, before)
+        return subnets.score(archs, figure, before)
+
     latencies = {
         one.objective: upper_latency(load_latency_model(one.profile, Path(one.model.path).parent), one.risk)
         for one in inputs.devices
     }
-    initial = [space.smallest(), *presets_in(space).values(), space.largest()]  # a short search gets the first of them
     result = evolve.search(
         space,
-        objectives_by(named_objectives(inputs.objectives), latencies, error),
+        objectives_by(names, latencies, lambda archs: again(archs, None), again if most > 1 else None, most),
         inputs.bounds,
         strategy=inputs.strategy,
         evaluations=inputs.evaluations,
         seed=derived_seed(inputs.seed, "search"),
-        initial=initial,
+        initial=[*seed_names(space)],  # a short search gets the first of them
         checkpoint=folder / "search.partial.json",
         num_classes=here.num_classes,
         in_channels=here.channels,
-        num_finalists=inputs.num_finalists,
+        slicing=inputs.slicing,
         progress=lambda done, total: here.report(inputs.title, done, total),
     )
     result.to_json(folder / "search.json")
     draw_search(result, folder)
     return {"file": "search.json"}
-
-
-def _pick(
-    ctx: Context,
-    result: SearchResult,
-    devices: Sequence[Device],
-    budget: Budget,
-    measured: Measured,
-    folder: Path,
-) -> Found:
-    predicted = {device.name: _mean_latency(device)(_finalists(result)) for device in devices}
-    kept, broke = [], 0
-    for place_, arch in enumerate(_finalists(result)):
-        p50, times, drift = ({name: values[arch.id][figure] for name, values in measured.items()} for figure in FIGURES)
-        # A device out of reach is not in `times`: the search held its budget on the end of the predicted interval.
-        if any(times[name] > bound for name, bound in budget.latency_ms.items() if name in times):
-            broke += 1
-            continue
-        guess = {name: float(values[place_]) for name, values in predicted.items()}
-        kept.append(Winner(f"ofa-{arch.id[:6]}", arch, _error(result, arch), times, p50, guess, drift))
-    if not kept:
-        raise InfeasibleBudgetError(
-            f"all {broke} finalists break the latency budget when measured again "
-            f"({', '.join(f'{name} {bound:.3g} ms' for name, bound in budget.latency_ms.items())}): raise it, "
-            "or measure the device again with `tutelage device check`"
-        )
-    kept.sort(key=lambda winner: (winner.error, winner.arch.id))
-    chosen = tuple(kept[: ctx.recipe.search.winners])
-    return Found(chosen, broke, len(_finalists(result)), result, folder, tuple(devices))
-
-
-def _finalists(result: SearchResult) -> list[Arch]:
-    return [result.evaluated[index].arch for index in result.finalists]
-
-
-def _error(result: SearchResult, arch: Arch) -> float:
-    """Give the one scored objective: `error`, or `error@int8`."""
-    return next(next(iter(row.measured.values())) for row in result.evaluated if row.arch == arch)
-
-
-def _mean_latency(device: Device) -> Callable[[Sequence[Arch]], NDArray[np.float64]]:
-    return lambda archs: device.model.predict(archs)[0]
 
 
 def _searched(device: Device) -> SearchedDevice:
@@ -299,18 +270,28 @@ def _searched(device: Device) -> SearchedDevice:
     return SearchedDevice(objective=latency_name(device), model=file, risk=device.risk, profile=device.profile)
 
 
-def draw_search(result: SearchResult, folder: Path) -> tuple[Path, Path]:
-    """Draw both pictures into a folder and give their paths; costs are the objectives that were not scored."""
+def draw_search(
+    result: SearchResult, folder: Path, choice: Choice | None = None, slicing: Slicing | None = None
+) -> tuple[Path, Path]:
+    """Draw both pictures into a folder and give their paths; costs are the objectives that were not scored.
+
+    choice: the winners and the slices of `slicing.cost`, where they are known.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     front, volume = folder / FRONT, folder / HYPERVOLUME
     scored = next(name for name, cheap in result.cheap.items() if not cheap)
+    edges = sorted({end for one in choice.slices for end in (one.low, one.high)}) if choice is not None else []
     search_front_plot(
         [row.value(scored) for row in result.evaluated],
         {name: [row.value(name) for row in result.evaluated] for name, cheap in result.cheap.items() if cheap},
         front,
         within=[row.feasible for row in result.evaluated],
-        finalists=result.finalists,
+        finalists=() if choice is not None else result.finalists,
         bounds=result.bounds,
         error_name=f"{scored}, validation",
+        winners=dict(zip(choice.rows, (one.name for one in choice.winners), strict=True)) if choice is not None else {},
+        slices={slicing.cost: edges[1:-1]} if slicing is not None else {},
+        higher_is_better=result.objectives[scored] == "max",
     )
     hypervolume_plot({result.strategy: result.hypervolume}, volume)
     return front, volume

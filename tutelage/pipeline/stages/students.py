@@ -17,10 +17,10 @@ from tutelage.records import Arch, InputError, Student
 from tutelage.search.spaces.presets import PRESETS, place
 from tutelage.search.spaces.space import SPACES, Space
 
-from .search import Winner
 from .supernet import Supernet
 from .train import take_student, train_student
 from .training import Start, kd_of, pretrained
+from .winners import Winner
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,280 @@
+"""Choose the winners of a search: the best of each slice of cost, measured until the family is full or none is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.device import Device
+from tutelage.pipeline.objectives import LATENCY, latency_name
+from tutelage.records import Arch, Budget, InfeasibleBudgetError
+from tutelage.search.encoding import Floats
+from tutelage.search.family import Family, Slice, Slicing, choose_family, slice_numbers, slices_of, surely_better
+from tutelage.search.result import SearchResult
+from tutelage.search.spaces.presets import place
+from tutelage.search.spaces.space import Space
+
+from .finalists import FIGURES, Measured
+
+# Of each slice that has no winner yet so many architectures are measured together, twice as many each further round.
+FIRST_FINALISTS = 2
+MAX_ROUNDS = 6
+# Where so many of the feasible architectures are as good as the best of them, error does not tell them apart.
+SATURATED = 0.5
+
+Measure = Callable[[Sequence[Arch]], Measured]
+
+
+@dataclass(frozen=True)
+class Winner:
+    """An architecture that kept every budget when it was measured again, with its validation figures.
+
+    Latencies are by device. `measured_ms` is without the host's drift, the quantity that `predicted_ms` predicts and
+    budgets bound; `p50_ms` is the raw median of the same samples. A device out of reach is in neither.
+    """
+
+    name: str
+    arch: Arch
+    error: float  # as scored: the figure of the search's objective
+    measured_ms: dict[str, float]
+    p50_ms: dict[str, float]
+    predicted_ms: dict[str, float]
+    drift: dict[str, float | None]  # of the device since its profile was made; None: unknown
+    expected: float | None = None  # its true value given all that was scored, by which it was chosen
+    expected_std: float = 0.0
+    slice: Slice | None = None  # of the cost that the winners are spread over
+    seed_name: str = ""  # what it is, where the search started from it: the smallest subnet, a preset
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Give the 95 % interval of the expected value."""
+        middle = self.error if self.expected is None else self.expected
+        return middle - 1.96 * self.expected_std, middle + 1.96 * self.expected_std
+
+    def to_dict(self) -> dict[str, Any]:
+        own = {**vars(self), "arch": self.arch.to_dict(), "slice": vars(self.slice) if self.slice else None}
+        return {**own, "interval": self.interval}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winners, cheapest first; how many were measured for them and broke a budget; and what is to be said."""
+
+    winners: tuple[Winner, ...]
+    rows: tuple[int, ...]  # of the result, one a winner
+    finalists: int
+    broke: int
+    slices: tuple[Slice, ...]
+    notes: tuple[str, ...]
+
+
+def slicing_of(ctx: Context, devices: Sequence[Device], objectives: Sequence[str]) -> Slicing:
+    """Say what the winners are spread over: the device with several budgets, else the first latency, else cost."""
+    limited = next((device for device in devices if len(device.budgets_ms) > 1), None)
+    if limited is not None:
+        return Slicing(cost=latency_name(limited), number=len(limited.budgets_ms), limits=limited.budgets_ms)
+    number = ctx.recipe.num_winners
+    scored = ("error", "loss", "auc")
+    costs = [name for name in objectives if name.split("@")[0] not in scored]
+    latencies = [name for name in costs if name.startswith(LATENCY)]
+    return Slicing(cost=next(iter([*latencies, *costs]), ""), number=number)
+
+
+def choose_winners(
+    result: SearchResult,
+    space: Space,
+    devices: Sequence[Device],
+    budget: Budget,
+    slicing: Slicing,
+    measure: Measure,
+) -> Choice:
+    """Choose by the posterior of the search, measure what is chosen, and go on with the next where a budget breaks."""
+    candidates = _Candidates(result, devices, budget, slicing)
+    for turn in range(MAX_ROUNDS):
+        family = candidates.family()
+        missing = candidates.to_measure(family, FIRST_FINALISTS * 2**turn)
+        if turn and not missing:
+            break
+        if not candidates.add(missing, measure([candidates.archs[row] for row in missing])):
+            break  # out of reach, or planned: nothing is known of them
+    family = candidates.family()
+    rows = [row for row in family.members.values() if candidates.verified(row)]
+    if not rows:
+        bounds = ", ".join(f"{name} {bound:.3g} ms" for name, bound in budget.latency_ms.items())
+        raise InfeasibleBudgetError(
+            f"all {len(candidates.broke)} finalists break the latency budget when measured again ({bounds}): raise it, "
+            "or measure the device again with `tutelage device check`"
+        )
+    seeds = seed_names(space)
+    numbers = {row: number for number, row in family.members.items()}
+    winners = [candidates.winner(row, family.slices[numbers[row]], seeds) for row in rows]
+    notes = [*candidates.vacant(family), *candidates.seeded(winners), *candidates.saturated()]
+    return Choice(
+        tuple(winners), tuple(rows), len(candidates.finalists), len(candidates.broke), family.slices, tuple(notes)
+    )
+
+
+def seed_names(space: Space) -> dict[Arch, str]:
+    """Name the architectures that every search of the space starts from, in the order in which they are scored."""
+    presets = {f"the preset {name}": arch for name, arch in presets_in(space).items()}
+    names: dict[Arch, str] = {}
+    for name, arch in (
+        {"the smallest subnet": space.smallest()} | presets | {"the largest subnet": space.largest()}
+    ).items():
+        names.setdefault(arch, name)
+    return names
+
+
+def presets_in(space: Space) -> dict[str, Arch]:
+    """Place the published presets into the searched space; one of another width is named by its genes."""
+    placed = {}
+    for name, preset in space.family.presets.items():
+        own = space.name.removesuffix("_stem1") == preset.space
+        placed[name if own else f"{name} genes"] = place(preset, space, max(space.resolutions))
+    return placed
+
+
+class _Candidates:
+    """The evaluated architectures while winners are chosen: their posterior, and what was measured of them so far."""
+
+    def __init__(self, result: SearchResult, devices: Sequence[Device], budget: Budget, slicing: Slicing) -> None:
+        self.result, self.devices, self.budget, self.slicing = result, devices, budget, slicing
+        self.archs = [row.arch for row in result.evaluated]
+        self.feasible = np.array([row.feasible for row in result.evaluated], dtype=np.bool_)
+        self.scored = next(name for name, cheap in result.cheap.items() if not cheap)
+        sign = 1.0 if result.objectives[self.scored] == "min" else -1.0
+        known = [row.posterior.get(self.scored, row.measured[self.scored]) for row in result.evaluated]
+        self.error: Floats = sign * np.array(known)
+        self.std = np.array([row.posterior.get(f"{self.scored}_std", 0.0) for row in result.evaluated])
+        self.predicted = {device.name: device.model.predict(self.archs)[0] for device in devices}
+        self.device = next((device for device in devices if latency_name(device) == slicing.cost), None)
+        # Slices are of the figure that the search held to its bounds, the upper end of a predicted latency.
+        self.held = np.array([row.value(slicing.cost) if slicing.cost else 1.0 for row in result.evaluated])
+        self.cost = self.held.copy() if self.device is None else self.predicted[self.device.name].copy()
+        self.slices = slices_of(self.held, self.feasible, slicing)
+        self.measured: Measured = {}
+        self.finalists: list[int] = []
+        self.broke: set[int] = set()
+
+    def family(self) -> Family:
+        """Choose with what is known so far."""
+        allowed = self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
+        numbers = slice_numbers(self.held, allowed, self.slices)
+        return choose_family(self.slices, numbers, self.cost, self.error, self.std)
+
+    def to_measure(self, family: Family, number: int) -> list[int]:
+        """Give the members that were not measured, and the next best of their slices, `number` of each in all."""
+        allowed = self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
+        numbers = slice_numbers(self.held, allowed, self.slices)
+        order = np.argsort(self.error, kind="stable")
+        wanted: list[int] = []
+        for slice_number, row in family.members.items():
+            if row in self.finalists:
+                continue
+            spare = [int(i) for i in order if numbers[i] == slice_number and i != row and i not in self.finalists]
+            wanted += [row, *spare[: number - 1]]
+        return wanted
+
+    def add(self, rows: Sequence[int], measured: Measured) -> bool:
+        """Take measurements and find what breaks a budget by them; give whether anything was measured."""
+        self.finalists += rows
+        for name, values in measured.items():
+            self.measured.setdefault(name, {}).update(values)
+        anything = False
+        for row in rows:
+            times = self.figures(row, "anchored_ms")
+            anything |= bool(times)
+            if any(times[name] > bound for name, bound in self.budget.latency_ms.items() if name in times):
+                self.broke.add(row)
+            if self.device is not None and self.device.name in times:
+                self.cost[row] = times[self.device.name]
+                if self.slicing.limits:  # slower than its slice allows: it stands for a slice of a larger budget
+                    self.held[row] = max(self.held[row], self.cost[row])
+        return anything
+
+    def verified(self, row: int) -> bool:
+        """Say whether a member was measured wherever it can be."""
+        return row in self.finalists or not any(device.reachable for device in self.devices)
+
+    def figures(self, row: int, name: str) -> dict[str, Any]:
+        """Give one figure of a row's measurements by device; empty where it was not measured."""
+        arch = self.archs[row].id
+        return {device: values[arch][name] for device, values in self.measured.items() if arch in values}
+
+    def winner(self, row: int, part: Slice, seeds: dict[Arch, str]) -> Winner:
+        arch = self.archs[row]
+        p50, times, drift = (self.figures(row, figure) for figure in FIGURES)
+        evaluated = self.result.evaluated[row]
+        return Winner(
+            f"ofa-{arch.id[:6]}",
+            arch,
+            evaluated.measured[self.scored],
+            times,
+            p50,
+            {name: float(values[row]) for name, values in self.predicted.items()},
+            drift,
+            expected=evaluated.posterior.get(self.scored),
+            expected_std=float(self.std[row]),
+            slice=part if self.slicing.cost else None,
+            seed_name=seeds.get(arch, "one of the first") if evaluated.initial else "",
+        )
+
+    def vacant(self, family: Family) -> list[str]:
+        """Say why a slice has no winner."""
+        lines = []
+        for number, vacancy in family.vacancies.items():
+            part = family.slices[number]
+            other = f"ofa-{self.archs[vacancy.row].id[:6]}"
+            reason = {
+                "empty": "every architecture of it broke the budget"
+                if any(self._was_in(row, part) for row in self.broke)
+                else "no architecture of it was evaluated",
+                "same": f"what it has is no different from {other} beyond the noise, in {self.scored} and in cost",
+                "dominated": f"what it has is surely less accurate than {other}, which costs no more",
+            }[vacancy.reason]
+            lines.append(f"No winner for {self.slicing.cost} {words_of(part)}: {reason}.")
+        unverified = [row for row in family.members.values() if not self.verified(row)]
+        if unverified:
+            lines.append(
+                f"{len(unverified)} of the slices have no winner after {MAX_ROUNDS} rounds of measuring "
+                f"({len(self.finalists)} finalists): raise the budget."
+            )
+        if not self.slicing.limits and 1 < len(family.slices) < self.slicing.number:
+            lines.append(f"{len(family.slices)} slices were made, {self.slicing.number} were wanted.")
+        if self.slicing.number > 1 and len(family.slices) == 1:
+            lines.append(f"One winner: all architectures within the bounds cost the same {self.slicing.cost}.")
+        return lines
+
+    def seeded(self, winners: Sequence[Winner]) -> list[str]:
+        """Say which winners the search did not find."""
+        return [
+            f"{winner.name} is {winner.seed_name}: the search started from it and found no better one in its slice."
+            for winner in winners
+            if winner.seed_name
+        ]
+
+    def saturated(self) -> list[str]:
+        """Say where the error of most architectures is within the noise of the best one's."""
+        rows = np.flatnonzero(self.feasible)
+        best = rows[np.argmin(self.error[rows])]
+        alike = [
+            row for row in rows if not surely_better(self.error[best], self.error[row], self.std[best], self.std[row])
+        ]
+        if self.scored != "error" or len(rows) < 10 or len(alike) <= SATURATED * len(rows):
+            return []
+        return [
+            f"{len(alike)} of {len(rows)} architectures are within the noise of the least error, which does not tell "
+            "them apart: more validation images would, or search.objectives with loss or auc in place of error."
+        ]
+
+    def _was_in(self, row: int, part: Slice) -> bool:
+        return bool(part.low <= self.held[row] <= part.high)
+
+
+def words_of(part: Slice) -> str:
+    """Write a slice as a range."""
+    return f"up to {part.high:.3g}" if part.low == 0 else f"{part.low:.3g} to {part.high:.3g}"
