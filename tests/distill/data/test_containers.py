@@ -298,3 +298,11 @@ def test_an_archive_that_is_compressed_as_a_whole_is_refused_with_the_remedy(tmp
         call: Callable[[Path], Any] = read
         with pytest.raises(InputError, match="compressed as a whole and cannot be read in place: unpack it"):
             call(tmp_path / name)
+
+
+def test_a_tar_with_an_overwritten_header_does_not_end_there(tmp_path: Path) -> None:
+    """Python's tarfile takes such a header for the end, and would give the first half of the data set."""
+    file = pack(_classes(tmp_path / "set"), tmp_path / "x.tar")
+    file.write_bytes(_overwritten(file.read_bytes()))
+    with pytest.raises(InputError, match=r"x\.tar is damaged or not a tar archive: no header at byte"):
+        packed.members_of(file)
