@@ -20,9 +20,9 @@ from tutelage.records import InputError, Measurement, Student
 
 from .context import Context
 from .device import Device, known_device, name_device, open_device
+from .keys.order import Until, evaluate_network, finish, train_networks
 from .keys.plan import Plan, plan
 from .objectives import weighed_devices, weighed_sections
-from .order import Until, evaluate_network, finish, train_networks
 from .preflight import open_checked
 from .recipe import Recipe
 from .workspace import Workspace

@@ -17,8 +17,8 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.keys import stage_inputs
 from tutelage.pipeline.keys.filed import FiledResult
+from tutelage.pipeline.keys.order import Until
 from tutelage.pipeline.keys.plan import Plan
-from tutelage.pipeline.order import Until
 from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import load_recipe
 from tutelage.pipeline.run import _open, rehearse

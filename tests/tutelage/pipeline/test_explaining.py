@@ -36,7 +36,7 @@ def test_the_int8_file_is_shown_where_there_is_one(
     )  # fmt: skip
     monkeypatch.setattr(explain.pipeline, "distill", lambda *_: [Student(model="small", role="student")])
     monkeypatch.setattr(explain, "open_context", lambda *_: ctx)
-    monkeypatch.setattr(explain.networks, "load", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(explain.networks, "load", lambda *_, **__: torch.nn.Identity())
     monkeypatch.setattr(explain, "compress", compress)
     monkeypatch.setattr(explain, "compare", lambda models, *_, **options: dict.fromkeys(models, options["method"]))
     found = explain.explain_recipe(

@@ -18,7 +18,7 @@ from typing import Any
 
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
-from tutelage.pipeline.order import Until, evaluate_network, finish, train_networks
+from tutelage.pipeline.keys.order import Until, evaluate_network, finish, train_networks
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import evaluate_stage

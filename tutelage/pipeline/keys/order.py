@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.device import Device
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.explain import explain_all
 from tutelage.pipeline.stages.measure import measure_all
@@ -17,9 +19,6 @@ from tutelage.pipeline.stages.supernet import Supernet, train_the_supernet
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.stages.winners import Winner
 from tutelage.records import Measurement, Student
-
-from .context import Context
-from .device import Device
 
 Result = TypeVar("Result")
 
