@@ -2,6 +2,8 @@
 
 import io
 import json
+import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +162,43 @@ def _weights(folder: Path) -> bytes:
     return save({"conv.weight": np.zeros((2, 1, 3, 3), np.float32), "fc.bias": np.zeros(2, np.float32)})
 
 
+def _pictures(folder: Path) -> list[tuple[str, bytes]]:
+    return [("ab"[index % 2], _image(folder, "PNG") + bytes([index])) for index in range(8)]
+
+
+def _parquet(folder: Path) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    rows = [{"image": {"bytes": data, "path": None}, "label": label} for label, data in _pictures(folder)]
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), out)
+    return out.getvalue()
+
+
+def _tar(folder: Path) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for index, (label, data) in enumerate(_pictures(folder)):
+            for suffix, content in ((".png", data), (".cls", str("ab".index(label)).encode())):
+                entry = tarfile.TarInfo(f"{index:03d}{suffix}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _zip(folder: Path) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for index, (label, data) in enumerate(_pictures(folder)):
+            archive.writestr(f"{label}/{index}.png", data)
+    return out.getvalue()
+
+
+def _read_set(name: str) -> Callable[[Path], object]:
+    return lambda path: load_dataset(name, path=path, size=16, val_fraction=0.2, test_fraction=0.2)
+
+
 def _read_onnx(path: Path) -> None:
     prepare_model(path, path.with_name("usable.onnx"))
 
@@ -205,6 +244,9 @@ READERS = (
     Reader("arch", ".json", lambda _: json.dumps(PRESETS["OFA-595"].to_dict()).encode(), damaged_json, read_arch),
     Reader("table", ".csv", _table, damaged_csv, _read_table),
     Reader("npz", ".npz", _npz, damaged_bytes, lambda path: load_dataset("medmnist", path=path, size=8)),
+    Reader("parquet", ".parquet", _parquet, damaged_bytes, _read_set("parquet")),
+    Reader("webdataset", ".tar", _tar, damaged_bytes, _read_set("webdataset")),
+    Reader("zip", ".zip", _zip, damaged_bytes, _read_set("folder")),
     Reader("png", ".png", lambda folder: _image(folder, "PNG"), damaged_bytes, lambda path: decode(path, 16)),
     Reader("jpeg", ".jpg", lambda folder: _image(folder, "JPEG"), damaged_bytes, lambda path: decode(path, 16)),
     Reader("tiff", ".tif", lambda folder: _image(folder, "TIFF"), damaged_bytes, lambda path: decode(path, 16)),
