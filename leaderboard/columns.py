@@ -288,6 +288,8 @@ BUILTIN: tuple[Column, ...] = (
     Column("created", "Time at which the row was filed, in UTC.", "text", priority=24),
     Column("arch", "Architecture of a search space, as JSON.", "json", label="architecture"),
     Column("recipe", "Recipe that made it.", "text"),
+    Column("accelerator", "What trained the network: device, precision, compiler. Empty: not known.", "text",
+           at=("accelerator",), is_searched=False),
     Column("source", "measured, or imported from somebody else's file.", "text"),
     Column("measurement", "Identifier of the raw latencies.", "text"),
     Column("control", "Model that is the same student trained without a teacher.", "text", former=("twin",)),

@@ -13,8 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
 # What every room may use: the types that cross rooms, quantities with units, files that are whole or absent, the
-# registries that plug-ins add to, and what the C library does with freed memory. None of them knows the package.
-LEAVES = tuple(f"tutelage.{name}" for name in ("records", "quantities", "files", "plugins", "tensors", "allocator"))
+# registries that plug-ins add to, what the C library does with freed memory, and where networks are computed. None of
+# them knows the package.
+LEAVES = tuple(
+    f"tutelage.{name}" for name in ("records", "quantities", "files", "plugins", "tensors", "allocator", "accelerator")
+)
 # Rooms know these and themselves alone, but for this: latency features are counts of blocks, tables without torch.
 ALLOWED = {"bench": {"tutelage.search.spaces.space", "tutelage.search.costs.counts"}}
 # What reads top to bottom and is longer for it: the one training loop.

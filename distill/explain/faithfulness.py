@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tutelage.accelerator import drawing
+
 Predict = Callable[[Tensor], Tensor]
 _STEPS = 20
 _ROAD_PERCENTILES = (20, 40, 60, 80)
@@ -94,8 +96,7 @@ def road(
     metric = ROADCombined(percentiles=list(_ROAD_PERCENTILES))
     # Ties: percentiles threshold by value, and a flat map has no top fifth without a little noise.
     marks = maps + np.random.default_rng(seed).random(maps.shape).astype(np.float32) * 1e-6
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the imputer adds noise from the global stream
+    with drawing(seed):  # the imputer adds noise from the global stream
         scores = metric(images.cpu(), marks, [of_class(int(k)) for k in classes], predict)
     return float(np.mean(scores))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tutelage.accelerator import device_of
 from tutelage.distill.evaluation.evaluate import predict_logits
 from tutelage.distill.losses.hooks import as_map, stage_layers, trace
 from tutelage.records import InputError, Record
@@ -81,6 +82,7 @@ def explain(
         classes = (predict or (lambda x: predict_logits(net, x)))(images).argmax(1)
     chosen = [int(value) for value in classes]
     was_training, wanted = net.training, [p.requires_grad for p in net.parameters()]
+    images = images.to(device_of(net))
     name = layer or cam_layer(net, images[:1])
     try:
         net.eval().requires_grad_(False)
@@ -184,7 +186,6 @@ def _maps(
     from pytorch_grad_cam import EigenCAM, GradCAM, HiResCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    device = next(net.parameters()).device
     num_prefix = int(getattr(net, "num_prefix_tokens", 1) or 0)
 
     def reshape(output: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def _maps(
         kind = {"gradcam": GradCAM, "hirescam": HiResCAM, "eigencam": EigenCAM}[method]
         cam = kind(model=net, target_layers=layers, reshape_transform=reshape)
     # Frozen parameters leave no graph, so the images themselves require a gradient.
-    inputs = images.detach().clone().to(device).requires_grad_(method != "scorecam")
+    inputs = images.detach().clone().requires_grad_(method != "scorecam")
     try:
         found: np.ndarray = cam(input_tensor=inputs, targets=targets)
     finally:

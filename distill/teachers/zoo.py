@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.accelerator import drawing
 from tutelage.plugins import Registry
 from tutelage.records import InputError
 
@@ -143,8 +144,7 @@ def build_teacher(
         if option in options:
             raise InputError(f"{name}: {option} is no option of a network here: {remedy}")
     stem_stride = options.pop("stem_stride", None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         net: nn.Module = _build(found, num_classes, in_channels, resolution, options)
     if stem_stride is None and resolution is not None and resolution < _SMALL_IMAGE and not _takes_image_size(net):
         stem_stride = 1

@@ -54,7 +54,7 @@ def save_checkpoint(
         with os_errors(aside):
             save_file(plain, aside / f"{name}.safetensors")
     with os_errors(aside):
-        torch.save(dict(optimizer), aside / "optimizer.pt")
+        torch.save(_on_cpu(dict(optimizer)), aside / "optimizer.pt")
     (aside / "state.json").write_text(json.dumps(state))
     sync_tree(aside)
     shutil.rmtree(final, ignore_errors=True)
@@ -63,6 +63,15 @@ def save_checkpoint(
     for old in folder.glob(f"{_PREFIX}*"):
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _on_cpu(state: Any) -> Any:
+    """Give an optimiser's state with its tensors on the CPU: a checkpoint is read where there may be no GPU."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu()
+    if isinstance(state, Mapping):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> Saved | None:

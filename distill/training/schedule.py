@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from tutelage.accelerator import Accelerator
 from tutelage.records import InputError
 
 from .soft_targets import Combine
@@ -22,6 +23,7 @@ class TrainSchedule:
     epochs: int = 30
     lr: float = 1e-3
     batch_size: int = 128
+    accumulate: int = 1  # parts that a batch is computed in, one after another: less memory, batch norm sees a part
     weight_decay: float = 0.01  # not on biases and norms
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9  # sgd
@@ -47,6 +49,11 @@ class TrainSchedule:
         if self.warmup_epochs > self.epochs:
             raise InputError(
                 f"warmup_epochs: {self.warmup_epochs:g} of {self.epochs} epochs never reach lr: give at most epochs"
+            )
+        if self.accumulate < 1 or self.batch_size // self.accumulate < 2:
+            raise InputError(
+                f"accumulate: {self.accumulate} leaves parts of {self.batch_size // max(self.accumulate, 1)} images of "
+                f"batches of {self.batch_size}, and batch norm needs 2: give fewer parts"
             )
         if self.optimizer not in ("adamw", "adam", "sgd"):
             raise InputError(f"unknown optimizer {self.optimizer!r}: give adamw, adam or sgd")
@@ -140,7 +147,7 @@ def build_optimizer(
     return kind(groups, lr=schedule.lr, fused=True)  # one pass over all weights: a tenth of a small network's step
 
 
-def wants_bf16(schedule: TrainSchedule, device: torch.device, model: nn.Module) -> bool:
+def wants_bf16(schedule: TrainSchedule, accelerator: Accelerator, model: nn.Module) -> bool:
     """Decide whether to compute in bf16: as the schedule says, or where it is faster.
 
     On a CPU with AVX-512 BF16 dense networks train 1.5 times as fast (DenseNet-121, ResNet), but depthwise
@@ -148,8 +155,8 @@ def wants_bf16(schedule: TrainSchedule, device: torch.device, model: nn.Module) 
     """
     if schedule.bf16 is not None:
         return schedule.bf16
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
+    if not accelerator.on_cpu:
+        return accelerator.bf16
+    if not torch.cpu._is_avx512_bf16_supported():
         return False
     return not any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tutelage.accelerator import LAYOUT, autocast
 from tutelage.records import InputError, content_id
 
 from .soft_target_store import LogitStore
@@ -44,7 +45,9 @@ class SoftTargets:
 
     `data_id` names the images and their augmentation (a manifest hash, the recipe's augmentation and normalisation): a
     cache made of other images is not used. `resolution`: the batch is resized to it for teachers.
-    Deterministic: cached logits are bit for bit the float32 that the teacher computed.
+    `bf16`: on a GPU teachers compute in bfloat16; on a CPU it does nothing, for their logits are cached for good.
+    Deterministic on a CPU: cached logits are bit for bit the float32 that the teacher computed. A GPU's outputs may
+    depend in the last bits on which rows of a batch are missing.
     """
 
     def __init__(
@@ -55,25 +58,23 @@ class SoftTargets:
         data_id: str = "",
         resolution: int | None = None,
         multi_label: bool = False,
+        bf16: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.teachers = [teachers] if isinstance(teachers, nn.Module) else list(teachers)
         if not self.teachers:
             raise InputError("soft targets need at least one teacher")
         self.resolution = resolution
         self.multi_label = multi_label
+        self.bf16 = bf16
+        self._cache, self._data_id = cache, data_id
         self.num_computed = 0  # images that went through a teacher, summed over teachers
         for teacher in self.teachers:
             teacher.eval().requires_grad_(False)
         self.ids = tuple(weights_id(teacher) for teacher in self.teachers)
-        self._stores: list[LogitStore | None] = [None] * len(self.teachers)
-        if cache is not None:
-            for i, name in enumerate(self.ids):
-                inputs = {"version": CACHE_VERSION, "teacher": name, "data": data_id, "resolution": resolution}
-                folder = cache / f"{name}-{content_id(inputs)}"
-                others = [path.name for path in cache.glob(f"{name}-*") if path != folder]
-                if others and not folder.exists():
-                    logger.warning("%s of another data set or version is not used: built anew", ", ".join(others))
-                self._stores[i] = LogitStore(folder, inputs)
+        self._stores: list[LogitStore | None] = []
+        self.device = torch.device("cpu")
+        self.to(device or self.device)
 
     def logits(self, batch: AugmentedBatch) -> Tensor:
         """Give every teacher's logits `(teachers, batch, classes)`, float32, on the batch's device."""
@@ -90,10 +91,26 @@ class SoftTargets:
         return (logits.sigmoid() if self.multi_label else logits.softmax(2)).mean(0)
 
     def to(self, device: torch.device) -> SoftTargets:
-        """Move the teachers to a device."""
+        """Move the teachers to a device, whose outputs have a cache of their own."""
+        kind, self.device = self.device.type, device
         for teacher in self.teachers:
             teacher.to(device)
+            teacher.to(memory_format=torch.contiguous_format if device.type == "cpu" else LAYOUT)
+        if device.type != kind or not self._stores:
+            self._stores = [None if self._cache is None else self._store(name) for name in self.ids]
         return self
+
+    def _store(self, name: str) -> LogitStore:
+        """Open the cache of one teacher's outputs, as they are computed on the device."""
+        assert self._cache is not None
+        inputs = {"version": CACHE_VERSION, "teacher": name, "data": self._data_id, "resolution": self.resolution}
+        if self.device.type != "cpu":
+            inputs |= {"accelerator": self.device.type, "bf16": self.bf16}
+        folder = self._cache / f"{name}-{content_id(inputs)}"
+        others = [path.name for path in self._cache.glob(f"{name}-*") if path != folder]
+        if others and not folder.exists():
+            logger.warning("%s of another data set, version or device is not used: built anew", ", ".join(others))
+        return LogitStore(folder, inputs)
 
     def _one(self, i: int, images: Tensor, keys: np.ndarray) -> Tensor:
         store = self._stores[i]
@@ -119,7 +136,11 @@ class SoftTargets:
             images = resize(images, self.resolution)
         # One row alone goes through other kernels (a matrix times a vector) and comes out different in the last bit.
         alone = len(images) == 1
-        logits: Tensor = self.teachers[i].eval()(torch.cat([images, images]) if alone else images).float()
+        shown = torch.cat([images, images]) if alone else images
+        if self.device.type != "cpu":
+            shown = shown.contiguous(memory_format=LAYOUT)
+        with autocast(self.device, self.bf16 and self.device.type != "cpu"):
+            logits: Tensor = self.teachers[i].eval()(shown).float()
         logits = logits[:1] if alone else logits
         if not bool(torch.isfinite(logits).all()):
             raise InputError(f"teacher {i} ({type(self.teachers[i]).__name__}) gives logits that are not finite")

@@ -1,6 +1,6 @@
 """One training loop for teachers and students: hard labels, softened teachers, best epoch by validation.
 
-It runs on the CPU or one GPU as it is, and on several by `accelerate launch`.
+It runs where its accelerator says, and on several GPUs or processes by `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tutelage.accelerator import CPU, LAYOUT, Accelerator, drawing, keeps_generators, reseed
 from tutelage.allocator import keep_freed_memory
 from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
 from tutelage.distill.losses.logits import hard_loss
@@ -24,6 +25,7 @@ from tutelage.records import InputError, content_id
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .mixing import draw_mix
+from .parts import FiniteLogits, parts_of, rows_of
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
 from .soft_targets import SoftTargets, resize, tensors_id, weights_id
 from .soft_term import LabelledBatch, SoftTerm
@@ -90,8 +92,8 @@ class _Run:
         return (-1.0 if auc is None else auc, record["val_accuracy"], -record["val_loss"])
 
 
-# The global stream is seeded inside (dropout reads it) and put back after.
-@torch.random.fork_rng(devices=[])
+# The global streams are seeded inside (dropout reads them) and put back after.
+@keeps_generators
 @keep_freed_memory()
 def train(
     model: nn.Module,
@@ -107,7 +109,7 @@ def train(
     multi_label: bool = False,
     progress: Progress | None = None,
     resolution: int | None = None,
-    device: str | None = None,
+    accelerator: Accelerator = CPU,
     tuning: Tuning | None = None,
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
@@ -121,13 +123,11 @@ def train(
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
     finite, naming epoch and batch.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=device == "cpu")
-    place, ranks = accelerator.device, accelerator.num_processes
+    group = _process_group(accelerator)
+    place, ranks = accelerator.device, group.num_processes
     notes = (f"{ranks} processes",) if ranks > 1 else ()
-    bf16 = wants_bf16(schedule, place, model)
-    layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
+    bf16 = wants_bf16(schedule, accelerator, model)
+    layout = LAYOUT if schedule.channels_last else torch.contiguous_format
     model.to(place)
     model.to(memory_format=layout)
     kd = kd or KDConfig()
@@ -135,8 +135,7 @@ def train(
     if teachers or "mean_teacher" in kd.options:
         example = val[0][:1].to(place)
         own_example = example if resolution is None else resize(example, resolution)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # projectors start from it
+        with drawing(seed, place):  # projectors start from it
             mixing = schedule.mixup > 0 or schedule.cutmix > 0
             num_classes = _num_outputs(model, own_example)
             soft_term = SoftTerm(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
@@ -158,7 +157,9 @@ def train(
         checkpoint = finished[fingerprint]
     parts = _parts(model, ema.module if ema else None, soft_term)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped, optimizer = group.prepare(model, optimizer)
+    forward = accelerator.compiled(wrapped)
+    finite = FiniteLogits(place)
     val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
     num_batches = len(loader)
 
@@ -166,72 +167,75 @@ def train(
         if _out_of_patience(run, schedule):
             break
         # Dropout and mixup depend on (seed, epoch, process) alone: a resumed epoch draws what the first try drew.
-        torch.manual_seed(int(np.random.SeedSequence([seed, epoch, accelerator.process_index]).generate_state(1)[0]))
-        rng = np.random.default_rng([seed, epoch, accelerator.process_index, 1])
+        reseed(int(np.random.SeedSequence([seed, epoch, group.process_index]).generate_state(1)[0]), place)
+        rng = np.random.default_rng([seed, epoch, group.process_index, 1])
         values = [run.rank(record) for record in run.history]
         wrapped.train()
         if frozen is not None:
             frozen.hold()
-        sums, count, began = np.zeros(3), 0, time.monotonic()
+        sums, count, began = _zeros(place), 0, time.monotonic()
         for step, batch in enumerate(loader.epoch(epoch)):
             if len(batch.images) < 2 * ranks:
                 continue
-            mine = _share_of(batch, accelerator.process_index, ranks, place)
+            mine = rows_of(batch, group.process_index, ranks, place)
             lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group["lr_scale"]
-            mix = draw_mix(len(mine.images), schedule.mixup, schedule.cutmix, rng)
-            images = mine.images if resolution is None else resize(mine.images, resolution)
-            images = mix.images(images).contiguous(memory_format=layout)
-            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
-                logits = wrapped(images)
-            logits = logits.float()
-            if not bool(torch.isfinite(logits).all()):
-                raise InputError(_not_finite(logits, mine, epoch, step, lr))
-            hard = hard_loss(
-                logits,
-                mix.labels(mine.labels, logits.shape[1], multi_label),
-                multi_label=multi_label,
-                label_smoothing=schedule.label_smoothing,
-                class_weights=weights,
-                focal_gamma=schedule.focal_gamma,
-            )
-            soft = soft_term.soft(logits, mine, mix, images) if soft_term else hard.new_zeros(())
-            loss = soft_term.kd.alpha * hard + (1 - soft_term.kd.alpha) * soft if soft_term else hard
+            for param_group in optimizer.param_groups:
+                param_group["lr"] = lr * param_group["lr_scale"]
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
+            for part in parts_of(mine, schedule.accumulate):
+                mix = draw_mix(len(part.images), schedule.mixup, schedule.cutmix, rng)
+                images = part.images if resolution is None else resize(part.images, resolution)
+                images = mix.images(images).contiguous(memory_format=layout)
+                with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+                    logits = forward(images)
+                logits = logits.float()
+                finite.check(logits, part, epoch, step, lr)
+                hard = hard_loss(
+                    logits,
+                    mix.labels(part.labels, logits.shape[1], multi_label),
+                    multi_label=multi_label,
+                    label_smoothing=schedule.label_smoothing,
+                    class_weights=weights,
+                    focal_gamma=schedule.focal_gamma,
+                )
+                soft = soft_term.soft(logits, part, mix, images) if soft_term else hard.new_zeros(())
+                loss = soft_term.kd.alpha * hard + (1 - soft_term.kd.alpha) * soft if soft_term else hard
+                whole = len(part.images) == len(mine.images)
+                group.backward(loss if whole else loss * (len(part.images) / len(mine.images)))
+                # Left on the device until the epoch ends: reading a number waits for all that a GPU has to do.
+                sums += len(part.images) * torch.stack([loss, hard, soft]).detach().to(sums)
             if ranks > 1:
                 for parameter in projectors.parameters():  # outside of the wrapped model: nobody else averages them
-                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+                    parameter.grad = group.reduce(parameter.grad, "mean")
             if schedule.clip_norm is not None:
-                accelerator.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+                group.clip_grad_norm_(model.parameters(), schedule.clip_norm)
             optimizer.step()
             if soft_term:
                 soft_term.follow(model)
             if ema is not None:
                 ema.update(model, step=epoch * num_batches + step + 2)
-            sums += len(images) * np.array([float(loss.detach()), float(hard.detach()), float(soft.detach())])
-            count += len(images)
+            count += len(mine.images)
             if progress:
                 progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
+        finite.read()
         if count == 0:
             raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
-        record = dict(zip(("loss", "hard", "soft"), _mean(sums, count, accelerator), strict=True))
+        record = dict(zip(("loss", "hard", "soft"), _mean(sums.cpu().double().numpy(), count, group), strict=True))
         record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
-        record |= _validate(evaluated, val_images, val_labels, multi_label, accelerator)
+        record |= _validate(evaluated, val_images, val_labels, multi_label, group)
         run.history.append(record)
         if run.best_epoch < 0 or run.rank(record) > run.rank(run.history[run.best_epoch]):
             run.best_epoch = epoch
             run.best = {name: value.detach().cpu().clone() for name, value in evaluated.state_dict().items()}
-        if checkpoint is not None and accelerator.is_main_process:
+        if checkpoint is not None and group.is_main_process:
             _save(checkpoint, fingerprint, run, parts, optimizer)
-        accelerator.wait_for_everyone()
+        group.wait_for_everyone()
 
     if soft_term:
         soft_term.close()
     if frozen is not None:
         frozen.release(model)
-    model.load_state_dict(_from_main(run.best, accelerator))
+    model.load_state_dict(_from_main(run.best, group))
     model.to(memory_format=torch.contiguous_format)
     best = run.history[run.best_epoch]
     return TrainResult(
@@ -245,42 +249,34 @@ def train(
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The rows of a batch that this process trains on."""
+def _process_group(accelerator: Accelerator) -> Any:
+    """Join the processes that a launcher started; the model is placed by us, so that `cuda:1` is what is used."""
+    from accelerate import Accelerator as ProcessGroup
 
-    images: Tensor
-    labels: Tensor
-    indices: Any
-    aug_seeds: Any
+    return ProcessGroup(cpu=accelerator.on_cpu, device_placement=False)
 
 
-def _share_of(batch: LabelledBatch, process: int, processes: int, place: torch.device) -> _Part:
-    rows = slice(process, None, processes)
-    return _Part(
-        batch.images[rows].to(place, non_blocking=True),
-        batch.labels[rows].to(place, non_blocking=True),
-        batch.indices[rows],
-        batch.aug_seeds[rows],
-    )
+def _zeros(place: torch.device) -> Tensor:
+    """Give the sums of an epoch: in double precision where the device has it."""
+    return torch.zeros(3, dtype=torch.float32 if place.type == "mps" else torch.float64, device=place)
 
 
-def _mean(sums: np.ndarray, count: int, accelerator: Any) -> list[float]:
+def _mean(sums: np.ndarray, count: int, group: Any) -> list[float]:
     """Give the mean over the images of all processes: each of them saw its own rows alone."""
-    if accelerator.num_processes > 1:
+    if group.num_processes > 1:
         from accelerate.utils import reduce
 
-        totals = reduce(torch.tensor([*sums, count], dtype=torch.float32, device=accelerator.device), "sum").tolist()
+        totals = reduce(torch.tensor([*sums, count], dtype=torch.float32, device=group.device), "sum").tolist()
         return [value / totals[-1] for value in totals[:-1]]
     return [float(value) for value in sums / count]
 
 
-def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, accelerator: Any) -> dict[str, Any]:
+def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, group: Any) -> dict[str, Any]:
     """Score the main process's model and send its figures to the other processes, whose batch norms differ."""
     from accelerate.utils import broadcast_object_list
 
-    figures = [validate(model, images, labels, multi_label) if accelerator.is_main_process else None]
-    if accelerator.num_processes > 1:
+    figures = [validate(model, images, labels, multi_label) if group.is_main_process else None]
+    if group.num_processes > 1:
         broadcast_object_list(figures)
     return dict(figures[0] or {})
 
@@ -337,9 +333,10 @@ def _fingerprint(
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
     kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
-    # As before there was a tuning where there is none: checkpoints of that time are found by this name.
+    # Without tuning and parts of batches as before there were any: checkpoints of that time are found by this name.
     images = [data, tensors_id(*val), multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
-    return content_id([weights_id(model), asdict(schedule), kd, names, seed, resolution, images])
+    how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
+    return content_id([weights_id(model), how, kd, names, seed, resolution, images])
 
 
 def _parts(model: nn.Module, ema: nn.Module | None, soft_term: SoftTerm | None) -> dict[str, nn.Module]:
@@ -373,14 +370,3 @@ def _resume(
     optimizer.load_state_dict(saved.optimizer)
     logger.info("%s: going on after epoch %d", folder, len(saved.state["history"]))
     return _Run(saved.state["history"], saved.weights["best"], int(saved.state["best_epoch"]))
-
-
-def _not_finite(logits: Tensor, batch: _Part, epoch: int, step: int, lr: float) -> str:
-    # Batch norm spreads one bad image over all rows: an image that is itself not finite is named first.
-    bad = ~torch.isfinite(batch.images.flatten(1)).all(1)
-    bad = bad if bool(bad.any()) else ~torch.isfinite(logits).all(1)
-    row = int(torch.nonzero(bad)[0])
-    return (
-        f"logits are not finite at epoch {epoch}, batch {step} (first: row {row}, image {int(batch.indices[row])}); "
-        f"lr was {lr:.2g}: lower it, set clip_norm, or look at that image"
-    )

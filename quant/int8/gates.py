@@ -20,7 +20,7 @@ from tutelage.quant.files import read_graph
 
 LEVELS = 255
 # A gate whose input never rises above -3 is 0 everywhere; its range still needs a width.
-_LEAST_HIGH = 0.05
+LEAST_HIGH = 0.05
 
 
 def split_hard_swish(model: Any) -> None:
@@ -64,7 +64,7 @@ def gate_range(start: float, width: float, high: float) -> tuple[float, float]:
 
     It ends where the slope of that width does; width is infinite where the values themselves are needed too.
     """
-    high = max(min(high, width - start), _LEAST_HIGH)
+    high = max(min(high, width - start), LEAST_HIGH)
     zero = max(1, int(LEVELS * start / (high + start)))
     return -start, start * (LEVELS - zero) / zero
 

@@ -28,7 +28,7 @@ from tutelage.quant.export.normalise import TOLERANCE, SqueezeExcite, normalise
 from tutelage.records import InputError
 
 from .calibration import checked_calibration
-from .gates import LEVELS, gate_range
+from .gates import LEAST_HIGH, LEVELS, gate_range
 from .placement import MAX_FLOAT_STEM_PRODUCTS
 from .saturation import WEIGHT_STEPS, weight_bits
 
@@ -53,14 +53,19 @@ class Rounding(nn.Module):
         self.register_buffer("seen", torch.tensor(False))
         self.range: Tensor
         self.seen: Tensor
+        self._has_seen = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or not bool(self.seen):
+        # `seen` is read once, and the grid never: reading a number waits for all that a GPU has to do.
+        self._has_seen = self._has_seen or bool(self.seen)
+        if self.training or not self._has_seen:
             with torch.no_grad():
                 found = torch.stack([x.min(), x.max()]).float().clamp(-1e6, 1e6)
-                self.range.copy_(found if not bool(self.seen) else torch.lerp(self.range, found, RANGE_MOMENTUM))
+                self.range.copy_(torch.where(self.seen, torch.lerp(self.range, found, RANGE_MOMENTUM), found))
                 self.seen.fill_(True)
-        scale, zero = self.grid()
+        scale: Any
+        zero: Any
+        scale, zero = self.grid() if x.device.type == "cpu" else self.grid_on_device()
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, LEVELS)
 
     def grid(self) -> tuple[float, int]:
@@ -70,6 +75,18 @@ class Rounding(nn.Module):
             low, high = gate_range(*self.gate, high)
         scale = max((high - low) / LEVELS, 1e-8)
         return scale, round(-low / scale)
+
+    def grid_on_device(self) -> tuple[Tensor, Tensor]:
+        """Give the scale and the zero point of `grid` as tensors () on the range's device, without reading it."""
+        exact = torch.float32 if self.range.device.type == "mps" else torch.float64
+        low, high = self.range[0].to(exact).clamp(max=0), self.range[1].to(exact).clamp(min=0)
+        if self.gate is not None:  # as `gate_range`
+            start, width = self.gate
+            high = high.clamp(max=width - start).clamp(min=LEAST_HIGH)
+            level = torch.floor(LEVELS * start / (high + start)).clamp(min=1)
+            low, high = torch.full_like(high, -start), start * (LEVELS - level) / level
+        scale = ((high - low) / LEVELS).clamp(min=1e-8)
+        return scale.float(), torch.round(-low / scale).int()
 
 
 class RoundedLayer(nn.Module):

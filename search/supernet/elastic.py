@@ -6,14 +6,13 @@ official weight files. Source: Cai et al., Once-for-All, ICLR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tutelage.accelerator import drawing
 from tutelage.records import Arch, InputError
 from tutelage.search.spaces.blocks import BlockSpec
 from tutelage.search.spaces.space import Space, find_space
@@ -38,7 +37,7 @@ def build_supernet(
     Raises `InputError` for an unknown space or a file that does not fit.
     """
     space = resolve_space(space)
-    with seeded(seed):
+    with drawing(seed):
         net = _elastic(space, num_classes, in_channels, dropout)
         initialise(net)
     if weights is not None:
@@ -77,7 +76,7 @@ def extract(net: nn.Module, arch: Arch) -> nn.Module:
     """
     set_active(net, arch)
     elastic: Any = net
-    with seeded(0):  # the layers are drawn before they are overwritten: leave the caller's generator alone
+    with drawing(0):  # the layers are drawn before they are overwritten: leave the caller's generator alone
         subnet: nn.Module = elastic.get_active_subnet()
         if arch.w:  # the package extracts three input channels whatever the stem has
             stem = elastic.input_stem[0]
@@ -100,7 +99,7 @@ def build_arch(arch: Arch, num_classes: int, in_channels: int = 3, seed: int = 0
         for layer in config["input_stem"]:
             if isinstance(layer.get("shortcut"), nn.Module):  # the package puts the module where its config belongs
                 layer["shortcut"] = layer["shortcut"].config
-    with seeded(seed):
+    with drawing(seed):
         net: nn.Module = _plain_class(config["name"]).build_from_config(config)
         initialise(net)
     return net
@@ -117,7 +116,7 @@ def build_block(spec: BlockSpec, seed: int = 0) -> nn.Module:
     Maps (n, in_channels, in_hw, in_hw) to (n, out_channels, out_hw, out_hw), a head to (n, classes). The running
     statistics of batch norm are those of a new layer, so the block computes ordinary numbers.
     """
-    with seeded(seed):
+    with drawing(seed):
         block = build_layers(spec)
         initialise(block)
     return block.eval()
@@ -236,11 +235,3 @@ def _plain_class(name: str) -> Any:
 def _or_keep(values: Any) -> list[Any]:
     """Turn the 0 of an inactive slot into the package's `None`: leave that block as it is."""
     return [value or None for value in values]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` inside, and leave torch's global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

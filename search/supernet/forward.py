@@ -45,21 +45,12 @@ class Step:
     run: Callable[[Tensor, Convolve], Tensor]
 
 
-def fast_bf16(device: torch.device) -> bool:
-    """Say whether bfloat16 trains these networks faster on the device.
-
-    On CPUs it must be requested: the 1x1 convolutions win by it at 64 px and above, less on smaller maps, and what it
-    does to accuracy is not measured. Depthwise convolutions stay in float32 either way (oneDNN's strided ones in
-    bfloat16 take a hundred times as long; tests/benchmarks/test_bench_supernet.py).
-    """
-    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported())
-
-
 def forward_subnet(net: nn.Module, arch: Arch, images: Tensor, *, track: bool = False, bf16: bool = False) -> Tensor:
     """Compute the logits (batch, classes) of one subnet on images (batch, channels, side, side) without touching state.
 
     In training mode batch norm uses the statistics of the batch; running statistics move only with `track`. In eval
-    mode the running statistics are used. `bf16` computes all but depthwise convolutions in bfloat16.
+    mode the running statistics are used. `bf16` computes in bfloat16; on a CPU all but depthwise convolutions, which
+    are slow in it there (tests/benchmarks/test_bench_supernet.py).
     """
     x = images.contiguous(memory_format=torch.channels_last)
     convolve = partial(_by_batch, track) if net.training else _by_running

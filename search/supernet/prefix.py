@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.accelerator import device_of
 from tutelage.records import Arch
 
 from .forward import Step, activate, convolve_same, steps_of
@@ -49,8 +50,8 @@ class _Node:
         noted = [self.batches[batch] for batch in sorted(self.batches)]
         for bn in noted[0] if noted else ():
             counts, means, variances = zip(*(one[bn] for one in noted), strict=True)
-            weights = means[0].new_tensor(counts) / sum(counts)
-            self.average[bn] = weights @ torch.stack(means), weights @ torch.stack(variances)
+            weights = torch.tensor(counts, dtype=means[0].dtype, device=means[0].device) / sum(counts)
+            self.average[bn] = _weighted(weights, means), _weighted(weights, variances)
         for child in self.children.values():
             child.settle()
 
@@ -66,11 +67,18 @@ class _Node:
         return activate(convolve_same(x, weight, stride, bias), act)
 
 
+def _weighted(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """Give the weighted sum (channels,) of `values`; on a GPU not as a matrix product, which TF32 would round."""
+    together = torch.stack(list(values))
+    return weights @ together if weights.device.type == "cpu" else (weights[:, None] * together).sum(0)
+
+
 class SubnetTree:
     """Subnets of one resolution as a tree of steps. The supernet must be in eval mode and stay as it is."""
 
     def __init__(self, net: nn.Module, archs: Sequence[Arch]) -> None:
         self._num = len(archs)
+        self.device = device_of(net)
         self._roots: dict[tuple[object, ...], _Node] = {}
         self._index: list[int] = []  # subnets that are equal end in one node
         for position, arch in enumerate(archs):

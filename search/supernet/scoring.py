@@ -105,6 +105,7 @@ def score_subnets(
     (n, labels). What archs have in common is computed once a batch, see `SubnetTree`; `net` is left as it was.
     `workers` threads take a batch each, and divide torch's threads among them: small maps leave the second thread of
     one network idle, but not a second network. The scores are the same bits with any number of them.
+    Where `net` is on a GPU each batch is resized there, and one thread keeps it busy.
     """
     for arch in archs:
         check_family(net, arch)
@@ -143,13 +144,14 @@ def _logits(
     """Calibrate and evaluate a tree, batches spread over threads; give the logits (subnets, n, classes)."""
     num_threads, seen = torch.get_num_threads(), 0
     total = len(calibration) + len(batches)
-    workers = max(1, min(workers, total))
+    device = tree.device
+    workers = max(1, min(workers, total)) if device.type == "cpu" else 1
 
     def observed(batch: int) -> None:
-        tree.calibrate(batch, resize(calibration[batch], side))
+        tree.calibrate(batch, resize(calibration[batch].to(device), side))
 
     def evaluated(batch: Tensor) -> Tensor:
-        return tree.evaluate(resize(batch, side))
+        return tree.evaluate(resize(batch.to(device), side))
 
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, num_threads // workers),))
     spread: Any = map if workers == 1 else pool.map
@@ -170,8 +172,8 @@ def _logits(
 
 
 def score_logits(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> SubnetScore:
-    """Give error, macro AUC and mean loss of logits (n, classes)."""
-    logits = logits.float()
+    """Give error, macro AUC and mean loss of logits (n, classes), computed on the CPU."""
+    logits, labels = logits.float().cpu(), labels.cpu()
     if multi_label:
         probabilities, truth = torch.sigmoid(logits).numpy(), labels.numpy() > 0.5
         losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tutelage.files import whole_file
-from tutelage.records import InputError, content_id
+from tutelage.records import Arch, InputError, content_id
 
 
 @dataclass
@@ -32,6 +32,8 @@ class TrainState:
     phase: int = 0
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
+    # Forwards that were compiled, by their subnet and how they run; they are no part of a checkpoint.
+    compiled: dict[tuple[Arch, bool, bool], Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
 
 def start(net: nn.Module, lr: float, weight_decay: float, ema_decay: float | None) -> TrainState:
@@ -62,7 +64,7 @@ def save_checkpoint(path: Path, state: TrainState, signature: dict[str, Any]) ->
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     numbers = {"signature": signature, "step": state.step, "phase": state.phase, "log": state.log}
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {k: t.detach().contiguous().clone() for k, t in tensors.items()}
+    plain = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
     with whole_file(path) as aside:
         save_file(plain, aside, {"state": json.dumps(numbers)})
 
@@ -113,7 +115,7 @@ def _restore(state: TrainState, tensors: dict[str, Tensor]) -> None:
     # Past the `ofa` networks' own load_state_dict, which keeps what it has where a tensor is missing.
     nn.Module.load_state_dict(state.net, _under("net/", tensors))
     if state.average is not None:
-        state.average = {name: tensors[f"average/{name}"] for name in state.average}
+        state.average = {name: tensors[f"average/{name}"].to(value.device) for name, value in state.average.items()}
     frozen = _under("teacher/", tensors)
     if frozen:
         state.teacher = copy.deepcopy(state.net)

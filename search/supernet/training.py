@@ -10,7 +10,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.accelerator import CPU, Accelerator, drawing
 from tutelage.allocator import keep_freed_memory
 from tutelage.records import Arch, InputError
 from tutelage.search.spaces.space import Space
 
-from .forward import fast_bf16, forward_subnet
+from .forward import forward_subnet
 from .reorganise import reorganise
 from .scoring import resize
 from .train_state import TrainState, fingerprint_of, finish, load_checkpoint, save_checkpoint, start
@@ -67,7 +68,8 @@ class SupernetSchedule:
     `num_random` subnets a step stand between the largest and the smallest (sandwich) or alone (random); the phases of
     progressive shrinking have numbers of their own. Subnets with a soft target weigh it with `kd_ratio` against the
     labels; the largest of a sandwich weighs a teacher's with `teacher_ratio`.
-    `bf16=None` takes bfloat16 where the CPU or GPU computes it fast.
+    `bf16=None` takes bfloat16 where the accelerator multiplies it. `accumulate` is the number of parts that a batch is
+    computed in, one after another, before the optimiser's step; batch norm sees a part at a time.
     """
 
     epochs: int
@@ -83,6 +85,7 @@ class SupernetSchedule:
     label_smoothing: float = 0.1
     weight_decay: float = 1e-4
     bf16: bool | None = None
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.lr <= 0 or self.num_random < 0:
@@ -91,6 +94,8 @@ class SupernetSchedule:
             raise InputError(f"method {self.method!r}: take one of {', '.join(get_args(Method))}")
         if self.method == "random" and self.num_random < 1:
             raise InputError("num_random 0 under method random leaves no subnet to train: give at least 1")
+        if self.accumulate < 1:
+            raise InputError(f"accumulate {self.accumulate}: give the number of parts of a batch, at least 1")
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,12 @@ def train_supernet(
     data_id: str = "",
     multi_label: bool = False,
     progress: Progress | None = None,
+    accelerator: Accelerator = CPU,
 ) -> TrainLog:
     """Train all subnets of `net` together; `batches(epoch)` gives the same batches for the same epoch.
 
-    `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused.
+    `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused. `net` and the
+    batches are on the accelerator's device.
     finished: checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the one of
     this training is read, a `LookupError` where it is not among them.
 
@@ -126,7 +133,9 @@ def train_supernet(
     statistics of batch norm follow the largest subnet; recalibrate before another is used.
     """
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
-    signature = {**asdict(schedule), "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
+    # As before there were parts of batches where there are none: checkpoints of that time are found by it.
+    how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
+    signature = {**how, "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
     signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label, "data": data_id}
     if finished is not None:
         checkpoint = finished[fingerprint_of(signature)]
@@ -137,18 +146,20 @@ def train_supernet(
         started = time.perf_counter()
         rng = np.random.default_rng([seed, epoch])
         losses = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
+        with drawing(seed * 1_000_003 + epoch, accelerator.device):  # dropout draws from the global generator
             for batch in batches(epoch):
                 _set_lr(state, schedule.lr * pace(state.step, total, schedule.warmup_epochs * steps_per_epoch))
-                losses.append(train_step(state, space, schedule, total, rng, batch, multi_label=multi_label))
+                loss = train_step(
+                    state, space, schedule, total, rng, batch, multi_label=multi_label, accelerator=accelerator
+                )
+                losses.append(loss)  # left on the device: it is read once an epoch
                 if progress is not None:
                     progress("train supernet", min(state.step, total), total)
-        loss = float(torch.stack(losses).mean()) if losses else math.nan
-        if not math.isfinite(loss):
-            raise InputError(f"supernet training has loss {loss} in epoch {epoch}: lower lr = {schedule.lr:g}")
-        state.log.append({"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - started})
-        log.info("supernet epoch %d/%d: loss %.4f", epoch + 1, schedule.epochs, loss)
+        mean = float(torch.stack(losses).mean()) if losses else math.nan
+        if not math.isfinite(mean):
+            raise InputError(f"supernet training has loss {mean} in epoch {epoch}: lower lr = {schedule.lr:g}")
+        state.log.append({"epoch": epoch, "loss": mean, "seconds": time.perf_counter() - started})
+        log.info("supernet epoch %d/%d: loss %.4f", epoch + 1, schedule.epochs, mean)
         if checkpoint is not None:
             save_checkpoint(checkpoint, state, signature)
     finish(state)
@@ -176,36 +187,78 @@ def train_step(
     batch: Batch,
     *,
     multi_label: bool = False,
+    accelerator: Accelerator = CPU,
 ) -> Tensor:
     """Run the step's subnets forward and backward, clip, step the optimiser and the average; give the mean loss ()."""
     images, labels, teacher_probs = batch
     if options.method == "progressive":
         _enter_phase(state, total_steps)
     archs = choose_archs(space, options, state.phase, images.shape[-1], rng)
-    half = fast_bf16(images.device) if options.bf16 is None else options.bf16
     state.optimizer.zero_grad(set_to_none=True)
+    size = -(-len(images) // options.accumulate)
+    soft = (None,) * options.accumulate if teacher_probs is None else torch.split(teacher_probs, size)
+    losses = []
+    for part in zip(torch.split(images, size), torch.split(labels, size), soft, strict=False):
+        fraction = len(part[0]) / len(images)
+        losses.append(_backward(state, space, options, archs, part, fraction, multi_label, accelerator))
+    torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
+    state.optimizer.step()
+    _average(state, options.ema_decay)
+    state.step += 1
+    return torch.stack(losses).sum()
+
+
+def _backward(
+    state: TrainState,
+    space: Space,
+    options: SupernetSchedule,
+    archs: Sequence[Arch],
+    batch: Batch,
+    fraction: float,
+    multi_label: bool,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Add the gradients of all subnets on one part of a batch, times its `fraction`; give the mean loss () times it."""
+    images, labels, teacher_probs = batch
+    half = accelerator.bf16 if options.bf16 is None else options.bf16
     soft = teacher_probs
     if state.teacher is not None and soft is None:
         with torch.no_grad():
             largest = space.largest(archs[0].r)
-            soft = _probabilities(forward_subnet(state.teacher, largest, resize(images, largest.r)), multi_label)
+            soft = _probabilities(
+                forward_subnet(state.teacher, largest, resize(images, largest.r), bf16=half).float(), multi_label
+            )
     losses = []
     for index, arch in enumerate(archs):
         leads = options.method == "sandwich" and index == 0
-        logits = forward_subnet(state.net, arch, resize(images, arch.r), track=index == 0, bf16=half).float()
+        forward = _forward_of(state, space, arch, index == 0, half, accelerator)
+        logits = forward(resize(images, arch.r)).float()
         ratio = options.teacher_ratio if leads else options.kd_ratio
         smoothing = options.label_smoothing if leads or soft is None else 0.0
         loss = subnet_loss(logits, labels, soft, ratio, smoothing, multi_label=multi_label)
+        loss = loss if fraction == 1 else loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         if leads:  # the others learn from the largest, and from the teacher in equal parts where there is one
             lead = _probabilities(logits.detach(), multi_label)
             soft = lead if teacher_probs is None else (lead + teacher_probs) / 2
-    torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
-    state.optimizer.step()
-    _average(state, options.ema_decay)
-    state.step += 1
     return torch.stack(losses).mean()
+
+
+def _forward_of(
+    state: TrainState, space: Space, arch: Arch, track: bool, half: bool, accelerator: Accelerator
+) -> Callable[[Tensor], Tensor]:
+    """Give the forward of a subnet, compiled where the accelerator does and the subnet comes back in every step."""
+
+    def forward(images: Tensor) -> Tensor:
+        return forward_subnet(state.net, arch, images, track=track, bf16=half)
+
+    if not accelerator.compile or arch not in (space.largest(arch.r), space.smallest(arch.r)):
+        return forward
+    key = (arch, track, half)
+    if key not in state.compiled:
+        state.compiled[key] = accelerator.compiled(forward, dynamic=False)
+    return state.compiled[key]
 
 
 def choose_archs(

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.accelerator import CPU, Accelerator, find_accelerator, use
 from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.cache import DECODE_VERSION
 from tutelage.distill.data.dataset import Listing, Request
@@ -27,7 +28,7 @@ from tutelage.quant.int8.calibration import draw_by_class
 from tutelage.records import Normalisation, Student, content_id
 
 from .keys.earlier import Earlier, find_earlier
-from .keys.stage_inputs import AugmentInput, ImagesInput, StageInputs
+from .keys.stage_inputs import AcceleratorInput, AugmentInput, ImagesInput, StageInputs
 from .recipe import Recipe
 from .sections import TrainSection
 from .workspace import Stage, Workspace
@@ -42,6 +43,7 @@ class Opened:
     threads: how many torch and the runtimes may use; workers: how many prepare batches beside the training. Both change
     how long a stage takes and are in no key.
     finished: checkpoints of trainings of the version before, by fingerprint; where they are given, nothing is trained.
+    accelerator: where networks are trained, scored and explained; files for devices run on their runtimes.
     """
 
     workspace: Workspace
@@ -50,6 +52,12 @@ class Opened:
     threads: int
     workers: int
     finished: Mapping[str, Path] | None = None
+    accelerator: Accelerator
+
+    @property
+    def computed_on(self) -> str:
+        """Say what computes a training, as rows do; empty for one that is taken over."""
+        return str(self.accelerator) if self.finished is None else ""
 
     @property
     def num_classes(self) -> int:
@@ -80,6 +88,7 @@ class Opened:
             shuffle=True,
             drop_last=True,
             seed=seed,
+            device=self.accelerator.device,
         )
 
     def draw(self, name: str, number: int, seed: int) -> NDArray[np.int64]:
@@ -117,6 +126,7 @@ class Resources(Opened):
     threads: int
     workers: int = 0
     finished: Mapping[str, Path] | None = None
+    accelerator: Accelerator = CPU
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,7 @@ class Context(Opened):
     # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
     trained: Callable[[Sequence[Student]], None] = lambda seeds: None
     earlier: Earlier | None = None  # trainings of the version before; None: the workspace holds none
+    accelerator: Accelerator = CPU
 
     @cached_property
     def recipe_values(self) -> dict[str, Any]:
@@ -140,7 +151,9 @@ class Context(Opened):
 
     @property
     def resources(self) -> Resources:
-        return Resources(self.workspace, self.dataset, self.report, self.threads, self.workers)
+        return Resources(
+            self.workspace, self.dataset, self.report, self.threads, self.workers, accelerator=self.accelerator
+        )
 
     @cached_property
     def images_input(self) -> ImagesInput:
@@ -156,6 +169,10 @@ class Context(Opened):
             scaling={name: section.options[name] for name in ("range", "window") if name in section.options},
             decoder=DECODE_VERSION if fits else None,
         )
+
+    def accelerator_input(self, *, compiles: bool = False) -> AcceleratorInput:
+        """Give what identifies the accelerator in the inputs of a stage, which may compile its networks."""
+        return AcceleratorInput.of(self.accelerator, compiles=compiles)
 
     @property
     def augment_input(self) -> AugmentInput:
@@ -180,7 +197,9 @@ def run_stage(ctx: Context, inputs: Inputs, compute: Compute[Inputs]) -> Stage:
     """
     assert inspect.isfunction(compute), f"{compute} is no function of a module"
     assert compute.__closure__ is None, f"{compute} closes over {compute.__code__.co_freevars}"
-    if ctx.earlier is not None:
+    if ctx.recipe.accelerator == "auto":
+        inputs = _done_elsewhere(ctx.workspace, inputs)
+    if ctx.earlier is not None and ctx.accelerator.on_cpu:  # nothing says that one of that version was a GPU's
 
         def read(finished: Mapping[str, Path], folder: Path) -> dict[str, Any]:
             found: dict[str, Any] = compute(inputs, replace(ctx.resources, finished=finished), folder)
@@ -192,25 +211,47 @@ def run_stage(ctx: Context, inputs: Inputs, compute: Compute[Inputs]) -> Stage:
     return ctx.workspace.run(inputs, work, ctx.recipe_values)
 
 
+def _done_elsewhere(workspace: Workspace, inputs: Inputs) -> Inputs:
+    """Give the inputs with the accelerator that the stage is done on; under `auto` any that did it is good.
+
+    A workspace that was trained on a GPU is then gone on with on a machine that has none.
+    """
+    mine: AcceleratorInput | None = getattr(inputs, "accelerator", None)
+    if mine is None or workspace.find(inputs)[1] is not None:
+        return inputs
+    elsewhere = (inputs.model_copy(update={"accelerator": one}) for one in mine.others)
+    return next((one for one in elsewhere if workspace.find(one)[1] is not None), inputs)
+
+
 def derived_seed(seed: int, *names: object) -> int:
     """Derive a seed for one purpose, so that adding a stage does not shift another's draws."""
     return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:4], "big")
 
 
 def open_context(
-    recipe: Recipe, workspace: Workspace, report: Report, threads: int, found: Listing | Dataset | None = None
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    found: Listing | Dataset | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Context:
-    """Load the recipe's images and set the threads that torch may use in this process.
+    """Load the recipe's images and set the threads and the accelerator that torch may use in this process.
 
-    found: what `open_images` gave for the recipe before.
+    found: what `open_images` gave for the recipe before. accelerator: for what computes nothing by torch, CPU; None:
+    the recipe's. One that is not here is an InputError.
     """
+    chosen = accelerator or find_accelerator(recipe.accelerator, compiles=recipe.compile)
+    use(chosen)
+    if not chosen.on_cpu:
+        report(f"computing on {chosen}", 1, 1)
     torch.set_num_threads(threads)
     request = images_request(recipe, workspace, threads)
     dataset = complete(open_images(request) if found is None else found, request)
     # A batch is prepared in a fraction of the time that a network takes for it: the cores belong to the network.
     workers = min(threads - 1, MAX_WORKERS) if recipe.data.workers is None else recipe.data.workers
     seen = workspace.for_recipe(recipe.name)
-    return Context(recipe, seen, dataset, report, threads, workers, earlier=find_earlier(seen))
+    return Context(recipe, seen, dataset, report, threads, workers, earlier=find_earlier(seen), accelerator=chosen)
 
 
 def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Request:

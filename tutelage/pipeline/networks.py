@@ -55,7 +55,7 @@ def file_weights(here: Opened, model: nn.Module, folder: Path) -> Artifact:
     """Write the weights as safetensors into a stage's folder and give their record."""
     path = folder / WEIGHTS
     with os_errors(path):
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
     return Artifact(
         kind="weights", path=here.workspace.relative(path), sha256=sha256_of(path), size_bytes=path.stat().st_size
     )

@@ -220,7 +220,7 @@ class Subnets:
         on others. None: all are.
         """
         self._here, self._seed, self._num_images = here, seed, num_images
-        self.net, self.side = supernet.load(here), max(supernet.resolutions)
+        self.net, self.side = here.accelerator.place(supernet.load(here)), max(supernet.resolutions)
         train_images = here.split("train", self.side)[0]
         rng = np.random.default_rng(derived_seed(seed, "recalibration"))
         chosen = train_images[np.sort(rng.permutation(len(train_images))[: batch_size * num_batches])]
@@ -297,8 +297,9 @@ class Subnets:
 
     def _recalibrated(self, arch: Arch) -> torch.nn.Module:
         subnet = extract(self.net, arch)
-        recalibrate_bn(subnet, [resize(batch, arch.r) for batch in self.calibration])
-        return subnet.eval()
+        device = self._here.accelerator.device
+        recalibrate_bn(subnet, [resize(batch.to(device), arch.r) for batch in self.calibration])
+        return subnet.cpu().eval()
 
     def _int8_score(self, arch: Arch, how: Quantization, runtime: str, part: NDArray[np.int64] | None) -> SubnetScore:
         images, labels = self._here.split("val", arch.r, part)

@@ -48,6 +48,8 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
 
 
+# What `find_accelerator` takes; a recipe is read without torch.
+ACCELERATORS = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
@@ -60,6 +62,8 @@ class Recipe(Section):
     command: str = ""
     expect: str = ""
     seed: int = Field(0, ge=0, lt=2**32)
+    accelerator: str = "auto"  # where networks are trained and scored: auto, cpu, cuda, cuda:N or mps
+    compile: bool = False  # by torch.compile: the supernet's largest and smallest subnet, and every network trained
     seeds: int = Field(1, ge=1)  # students (and their controls) are trained so many times; the teachers once
     data: DataSection = DataSection()
     teachers: tuple[TeacherSection, ...] = ()
@@ -84,6 +88,13 @@ class Recipe(Section):
     def _names_a_folder(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError("the files of a run lie in a folder of this name: use letters, digits, dots, - and _")
+        return value
+
+    @field_validator("accelerator")
+    @classmethod
+    def _an_accelerator(cls, value: str) -> str:
+        if not ACCELERATORS.fullmatch(value):
+            raise ValueError("give auto, cpu, cuda, cuda:N or mps")
         return value
 
     @field_validator("teachers", "students", "devices", "baselines")

@@ -126,6 +126,7 @@ class TrainSection(Section):
     epochs: int = Field(10, ge=1)
     lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=2)
+    accumulate: int = Field(1, ge=1)  # parts that a batch is computed in, one after another, where memory is short
     weight_decay: float = Field(0.01, ge=0)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"
@@ -242,6 +243,7 @@ class SupernetSection(Section):
     epochs: int = Field(8, ge=1)
     lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=2)
+    accumulate: int = Field(1, ge=1)  # parts that a batch is computed in, one after another, where memory is short
     num_random: int | None = Field(None, ge=0)  # sandwich, random: default 2; progressive: its phases say how many
     teachers: tuple[str, ...] = ()  # names of the recipe's teachers that also distil the supernet
     weights: WeightsName | None = None  # official or own supernet weights to start from

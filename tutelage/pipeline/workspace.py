@@ -141,6 +141,12 @@ class Workspace:
             return {}
         return {**FiledInputs.read(folder).versions, **FiledResult.read(folder).made_by}
 
+    def accelerator(self, key: str) -> str:
+        """Say what a stage was computed on; empty where it is not known, and for stages that train nothing."""
+        folder = self.path / "artifacts" / key
+        filed = FiledResult.read(folder) if (folder / FiledResult.FILE).is_file() else None
+        return "" if filed is None else str(filed.result.get("accelerator", ""))
+
     def _done(self, title: str, folder: Path) -> Stage | None:
         if not (folder / FiledResult.FILE).is_file():
             return None

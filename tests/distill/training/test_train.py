@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tutelage.accelerator import CPU
 from tutelage.distill.training.schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
 from tutelage.distill.training.soft_targets import SoftTargets, tensors_id
 from tutelage.distill.training.train import TrainResult, train
@@ -280,7 +281,7 @@ def test_bf16(bf16: bool | None) -> None:
 
 
 def test_bf16_is_not_chosen_for_depthwise_convolutions() -> None:
-    place = torch.device("cpu")
+    place = CPU
     depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
     assert not wants_bf16(replace(SCHEDULE, bf16=None), place, depthwise)
     assert wants_bf16(replace(SCHEDULE, bf16=None), place, toy()) == torch.cpu._is_avx512_bf16_supported()
@@ -303,7 +304,7 @@ def plain(seed: int = 0) -> nn.Module:
 def trained_plainly() -> tuple[TrainResult, list[float]]:
     """Train the plain network from a teacher; give the history and the best weights as one list."""
     model = plain()
-    result = train(model, Blobs(), held_out(), SCHEDULE, teachers=[plain(seed=5)], device="cpu")
+    result = train(model, Blobs(), held_out(), SCHEDULE, teachers=[plain(seed=5)])
     return result, torch.cat([weight.flatten() for weight in model.state_dict().values()]).tolist()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
+from tutelage.accelerator import find_accelerator
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import list_profiles, load_latency_model
 from tutelage.pipeline.context import Context, open_context
@@ -113,7 +114,8 @@ class Planner:
         key = json.dumps([recipe.data.model_dump(mode="json"), recipe.seed])
         if key not in self._opened:
             self._opened[key] = open_context(recipe, self.workspace, silent, 1)
-        return Context(recipe, self.workspace, self._opened[key].dataset, silent, 1)
+        accelerator = find_accelerator(recipe.accelerator, compiles=recipe.compile)
+        return Context(recipe, self.workspace, self._opened[key].dataset, silent, 1, accelerator=accelerator)
 
     def plan(self, values: Mapping[str, Any]) -> Plan:
         """Plan a recipe, given as plain values, as if its search had found the smallest subnet."""
@@ -181,6 +183,7 @@ def _types(kind: Any) -> Iterator[Any]:
 # A field of the recipe -> another value, where its type does not say one. FOLDER stands for that of the files.
 FLIPS: dict[str, Any] = {
     "name": "renamed",
+    "accelerator": "mps",
     "data.dataset": "phantom",
     "data.path": "FOLDER/other",
     "data.size": 48,

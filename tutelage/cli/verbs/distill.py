@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+from tutelage.cli.options import (
+    DEFAULT_WORKSPACE,
+    AcceleratorOption,
+    JsonOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+)
 
 
 def distill(
@@ -17,6 +24,7 @@ def distill(
         Path | None, typer.Option(help="JSON of one architecture to train; default: the search's winners.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
+    accelerator: AcceleratorOption = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -34,7 +42,8 @@ def distill(
     from tutelage.pipeline.preflight import Goal, read_recipe
 
     goal: Goal = "arch" if arch else "distill"
-    chosen = read_recipe(recipe, set_ or (), workspace, goal, {"distill.method": method})
+    options = {"distill.method": method, "accelerator": accelerator}
+    chosen = read_recipe(recipe, set_ or (), workspace, goal, options)
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading():

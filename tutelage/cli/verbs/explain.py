@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+from tutelage.cli.options import (
+    DEFAULT_WORKSPACE,
+    AcceleratorOption,
+    JsonOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+)
 from tutelage.cli.output_files import check_folder
 
 
@@ -16,6 +23,7 @@ def explain(
     method: Annotated[str, typer.Option(help="scorecam, gradcam, hirescam or eigencam.")] = "gradcam",
     images: Annotated[int, typer.Option(min=1, help="Validation images to explain.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explanations"),
+    accelerator: AcceleratorOption = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -30,7 +38,7 @@ def explain(
     from tutelage.pipeline.operations.explain import explain_recipe
     from tutelage.pipeline.preflight import read_recipe
 
-    chosen = read_recipe(recipe, set_ or (), workspace, "distill")
+    chosen = read_recipe(recipe, set_ or (), workspace, "distill", {"accelerator": accelerator})
     check_folder(out, "--out")
     with terminal.run_setting(workspace) as setting:
         figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out, announce=print_plan)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption
+from tutelage.cli.options import DEFAULT_WORKSPACE, AcceleratorOption, JsonOption, SetOption, WorkspaceOption
 from tutelage.records import InputError
 
 
@@ -24,6 +24,7 @@ def run(
         bool,
         typer.Option("--dry-run", help="Check the recipe and print what would be reused and computed; train nothing."),
     ] = False,
+    accelerator: AcceleratorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe from images to the leaderboard; stopped, it goes on where it was.
@@ -38,7 +39,7 @@ def run(
 
     if dry_run and fresh:
         raise InputError("--fresh does the stages again and --dry-run does none: give one of them")
-    chosen = read_recipe(recipe, set_ or (), workspace, "run")
+    chosen = read_recipe(recipe, set_ or (), workspace, "run", {"accelerator": accelerator})
     if dry_run:
         with terminal.run_setting(workspace) as setting:
             print_rehearsal(pipeline.rehearse(chosen, *setting), as_json)
@@ -59,6 +60,7 @@ def reproduce(
     row: Annotated[str, typer.Argument(help="A row's id; `tutelage leaderboard show` prints them.")],
     into: Annotated[Path, typer.Option(help="Workspace of the new run.")] = Path("tutelage-reproduced"),
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    accelerator: AcceleratorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the recipe that made a row again, elsewhere, and say which figures are the same.
@@ -72,5 +74,5 @@ def reproduce(
 
     check_place(workspace, into)
     with terminal.run_setting(into) as (place, report, threads):
-        agreement = run_again(row, workspace, place, report, threads, announce=print_plan)
+        agreement = run_again(row, workspace, place, report, threads, accelerator, announce=print_plan)
     terminal.print_agreement(agreement, Console(), as_json)

@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+from tutelage.cli.options import (
+    DEFAULT_WORKSPACE,
+    AcceleratorOption,
+    JsonOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+)
 
 
 def search(
@@ -48,6 +55,7 @@ def search(
     supernet_weights: Annotated[
         str | None, typer.Option(help="Supernet weights to start from: imagenet, ofa:NAME, or a file.")
     ] = None,
+    accelerator: AcceleratorOption = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -74,7 +82,7 @@ def search(
     budgets = len(max_latency.split(",")) if max_latency is not None else 0
     winners = winners or (budgets if budgets > 1 else None)  # each budget has its winner, whatever the recipe says
     options |= {"search.strategy": strategy, "search.winners": winners}
-    options |= {"seed": seed, "supernet.weights": supernet_weights}
+    options |= {"accelerator": accelerator, "seed": seed, "supernet.weights": supernet_weights}
     base = read_recipe(recipe, set_ or (), workspace, "search", options)
     devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
     chosen = with_options(base, {}, devices)

@@ -228,7 +228,7 @@ def _place(places: Mapping[str, str], name: str) -> str:
         known = places.get(".".join(parts[:length]))
         if known is not None:
             return ".".join([known, *parts[length:]]) if "." in known or known in ("distill", "quantize") else known
-    return "data.augment" if parts[0] == "augment" else name
+    return {"augment": "data.augment", "accelerator": "accelerator"}.get(parts[0], name)
 
 
 def _winners(

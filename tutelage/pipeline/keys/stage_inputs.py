@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from tutelage.accelerator import Accelerator
 from tutelage.records import Arch, Artifact, Normalisation, Pruned, Student
 
 
@@ -54,6 +55,31 @@ class AugmentInput(Part):
     name: str
     origin: str  # distribution and version of a plug-in's; empty: built in
     variants: int
+
+
+class AcceleratorInput(Part):
+    """What computes, as far as it changes bits: not which card of a kind it is, as no key holds the processor."""
+
+    kind: str  # cpu, cuda, mps
+    bf16: bool
+    tf32: bool
+    compile: str
+
+    @classmethod
+    def of(cls, accelerator: Accelerator, *, compiles: bool = False) -> AcceleratorInput:
+        """Take from an accelerator what the results that are computed on it depend on.
+
+        compiles: whether the stage compiles its networks where the accelerator does.
+        """
+        compile = accelerator.compile if compiles else ""
+        return cls(kind=accelerator.kind, bf16=accelerator.bf16, tf32=accelerator.tf32, compile=compile)
+
+    @property
+    def others(self) -> tuple[AcceleratorInput, ...]:
+        """Give the accelerators of other kinds, or other generations of this kind, that could compute the same."""
+        kinds = (("cpu", False, False), ("cuda", True, True), ("cuda", False, False), ("mps", False, False))
+        every = (AcceleratorInput(kind=k, bf16=b, tf32=t, compile=self.compile) for k, b, t in kinds)
+        return tuple(one for one in every if one != self)
 
 
 class NetworkInput(Part):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from tutelage.accelerator import CPU
 from tutelage.distill.data.dataset import SPLITS
 from tutelage.distill.data.loader import NORMALISATION
 from tutelage.distill.evaluation.evaluate import predict_logits, probabilities
@@ -52,7 +53,7 @@ def bundle_row(
     model = workspace.path / file.path
     if not is_model(model, file.sha256):
         raise InputError(f"{model} is not the file that row {row.key[:8]} was measured on: run the recipe again")
-    ctx = open_context(recipe, workspace, report, threads)
+    ctx = open_context(recipe, workspace, report, threads, accelerator=CPU)
     if ctx.dataset.manifest != row.details.get("manifest"):
         raise InputError(
             f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"

@@ -56,9 +56,9 @@ def explain_recipe(
     chosen = ctx.draw("val", num_images, ctx.seed(EXPLAINED))
     images, labels = ctx.split("val", side, chosen)
     classes = kinds(labels).clamp(min=0)
-    net = networks.load(ctx, student, runs_images=True)
-    models: dict[str, Explained] = {one.model: Explained(networks.load(ctx, one, runs_images=True)) for one in teachers}
-    models[student.model] = Explained(net)
+    loaded = {one.model: networks.load(ctx, one, runs_images=True) for one in (*teachers, student)}
+    models = {name: Explained(ctx.accelerator.place(one)) for name, one in loaded.items()}
+    net = loaded[student.model]
     for int8 in (workspace.path / one.file.path for one in also(ctx, students) if one.scheme != "fp32"):
         models[f"{student.model} int8"] = Explained(net, partial(_outputs, int8, threads, student.normalisation))
     masks = None
@@ -77,6 +77,7 @@ def _explained(recipe: Recipe, students: Sequence[Student]) -> Student:
 
 
 def _outputs(model: Path, threads: int, normalisation: Normalisation | None, batch: Tensor) -> Tensor:
+    batch = batch.cpu()
     if normalisation is not None:
         batch = Renormalisation(*normalisation.values)(batch)
     return torch.from_numpy(run_onnx(model, batch.numpy(), threads=threads))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from tutelage.accelerator import CPU
 from tutelage.bench.devices.profiles import find_profile
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.remote import check_reachable
@@ -68,7 +69,7 @@ def quantize_file(
     scheme = scheme_for(recipe.quantize.method, runtime, out.suffix)
     if picture is not None and scheme is not None:
         find_ranges(scheme.name)  # the noise that is drawn is that of its ranges
-    ctx = open_context(recipe, workspace, report, threads)
+    ctx = open_context(recipe, workspace, report, threads, accelerator=CPU)
     with tempfile.TemporaryDirectory(prefix="tutelage-quant-") as folder:
         usable = Path(folder) / model.name
         prepare_model(model, usable, start=start, end=end)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from tutelage.pipeline.changes import one_line
-from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.recipe import Recipe, with_options
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.records import InputError, Row
@@ -65,12 +65,13 @@ def reproduce(
     workspace: Workspace,
     report: Report,
     threads: int,
+    accelerator: str | None = None,
     announce: Callable[[Plan], None] | None = None,
 ) -> list[Agreement]:
     """Run the recipe of a row again in another workspace, with the same device profiles, and compare that row.
 
     Counts and accuracies must be exactly equal; times and memory may differ by the recipe's `tolerance`, which
-    is how far two halves of one measurement may differ.
+    is how far two halves of one measurement may differ. accelerator: in place of the recipe's, where that is not here.
     """
     from tutelage.pipeline import run as pipeline  # it brings torch, which `check_place` does without
 
@@ -88,6 +89,7 @@ def reproduce(
         ) from None
     if (origin / "devices").is_dir():
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
+    recipe = with_options(recipe, {"accelerator": accelerator})
     _, published = pipeline.run(recipe, workspace, report, threads, announce)
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from tutelage.accelerator import find_accelerator
 from tutelage.distill.data.assemble import outline
 from tutelage.distill.data.dataset import Dataset, Listing
 from tutelage.distill.data.registry import DATASETS, open_images
@@ -98,6 +99,7 @@ def _look(
 
     report: of the download of pretrained weights that are named; None: none is downloaded.
     """
+    faults.check(find_accelerator, recipe.accelerator, compiles=recipe.compile)
     found, ctx = _data(faults, recipe, workspace)
     known = ctx is not None
     if ctx is None:

@@ -20,7 +20,14 @@ from tutelage.distill.explain.pictures import overlay_png
 from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
-from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkInput, StageInputs, versions_of
+from tutelage.pipeline.keys.stage_inputs import (
+    AcceleratorInput,
+    FileInput,
+    ImagesInput,
+    NetworkInput,
+    StageInputs,
+    versions_of,
+)
 from tutelage.pipeline.runtime_files import answering
 from tutelage.records import Normalisation, Student
 
@@ -38,6 +45,7 @@ class ExplainInputs(StageInputs):
     STAGE: ClassVar[str] = "explain"
 
     images: ImagesInput
+    accelerator: AcceleratorInput
     network: NetworkInput
     teachers: tuple[NetworkInput, ...]
     int8: tuple[tuple[str, FileInput], ...]  # runtime and file
@@ -84,6 +92,7 @@ def explain_network(
         title=f"explain {named(student)}",
         versions=versions_of(["grad-cam", *runtimes, *(name for one in (network, *by) for name in one.libraries)]),
         images=ctx.images_input,
+        accelerator=ctx.accelerator_input(),
         network=network,
         teachers=by,
         int8=tuple((variant.runtime, FileInput.of(variant.file)) for variant in int8),
@@ -98,7 +107,7 @@ def _explain(inputs: ExplainInputs, here: Resources, folder: Path) -> dict[str, 
     here.report(inputs.title, 0, 1)
     images, classes, masks = _images(inputs, here, inputs.network.student)
     # All are shown the run's images, so that maps and figures of networks with another normalisation compare.
-    net = networks.load(here, inputs.network.student, runs_images=True)
+    net = here.accelerator.place(networks.load(here, inputs.network.student, runs_images=True))
     models = {"net": Explained(net)}
     own = inputs.network.normalisation
     models |= {file.sha256: Explained(net, _answers(here, runtime, file, own)) for runtime, file in inputs.int8}
@@ -127,7 +136,8 @@ def _explain(inputs: ExplainInputs, here: Resources, folder: Path) -> dict[str, 
 def _maps_of(inputs: ExplainInputs, here: Resources, teacher: Student) -> Maps:
     """Give a teacher's own maps of the same images; they are few, so each student's stage draws them anew."""
     images, classes, _ = _images(inputs, here, teacher)
-    return explain(networks.load(here, teacher, runs_images=True), images, classes, method=inputs.method)
+    net = here.accelerator.place(networks.load(here, teacher, runs_images=True))
+    return explain(net, images, classes, method=inputs.method)
 
 
 def _figures(figures: dict[str, Any], maps: Maps, teachers: Sequence[Maps], name: str) -> dict[str, Any]:
@@ -167,7 +177,12 @@ def _answers(
 ) -> Callable[[Tensor], Tensor]:
     logits = answering(runtime, here.workspace.path / file.path, here.threads)
     own = None if normalisation is None else Renormalisation(*normalisation.values)
-    return lambda batch: torch.from_numpy(logits((batch if own is None else own(batch)).numpy()))
+
+    def answer(batch: Tensor) -> Tensor:
+        batch = batch.cpu()
+        return torch.from_numpy(logits((batch if own is None else own(batch)).numpy()))
+
+    return answer
 
 
 def _resized(maps: Maps, side: int) -> Maps:

@@ -11,7 +11,7 @@ from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.device import Device
-from tutelage.pipeline.keys.stage_inputs import ImagesInput, StageInputs, versions_of
+from tutelage.pipeline.keys.stage_inputs import AcceleratorInput, ImagesInput, StageInputs, versions_of
 from tutelage.pipeline.objectives import INT8, Subnets
 from tutelage.pipeline.runtime_files import network_file
 from tutelage.records import Arch
@@ -42,6 +42,7 @@ class FinalistsInputs(StageInputs):
     channels: int
     int8: Quantization | None  # of files for devices at int8, with what is read to make them
     images: ImagesInput | None
+    accelerator: AcceleratorInput | None
     batch_size: int | None
     calibration_batches: int | None
     seed: int | None
@@ -87,6 +88,7 @@ def _inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device], finalis
         channels=ctx.channels,
         int8=Quantization.of(ctx.recipe.quantize) if int8 else None,
         images=ctx.images_input if int8 else None,
+        accelerator=ctx.accelerator_input() if int8 else None,
         batch_size=ctx.recipe.supernet.batch_size if int8 else None,
         calibration_batches=ctx.recipe.search.calibration_batches if int8 else None,
         seed=ctx.recipe.seed if int8 else None,

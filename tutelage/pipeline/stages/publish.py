@@ -29,7 +29,7 @@ from .search import Found, draw_search
 # How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
 _NO_SETTINGS = (
     *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
-    *("measure", "explain"),
+    *("measure", "explain", "accelerator"),
 )
 # Of `distill`, what a network without a teacher does not read.
 _SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options")
@@ -243,6 +243,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         and student.subnet.space == ctx.recipe.supernet.space
         and found is not None,
         **made_by(ctx.workspace, one),
+        "accelerator": trained_on(ctx.workspace, one),
         "cpu": device.profile.cpu_model,
         "cpu_quota": cpu_quota() if device.profile.local else None,  # cores, where a container limits them
     }
@@ -272,6 +273,13 @@ def made_by(workspace: Workspace, one: Evaluated) -> dict[str, Any]:
                 known.append(value)
     said = {name: ", ".join(values) for name, values in sorted(versions.items()) if values}
     return {"python": said.pop("python", ""), "versions": said}
+
+
+def trained_on(workspace: Workspace, one: Evaluated) -> str:
+    """Say what trained a row's network, and its QAT where it has one; empty for stages that do not say."""
+    weights = one.variant.student.weights
+    keys = [*([] if weights is None else [Path(weights.path).parent.name]), *one.variant.stages]
+    return "; ".join(dict.fromkeys(filter(None, map(workspace.accelerator, keys))))
 
 
 def _latency_details(device: Device, one: Evaluated, measurement: Measurement | None) -> dict[str, Any]:

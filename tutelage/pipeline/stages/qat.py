@@ -86,6 +86,7 @@ def train_with_qat(
         versions=versions_of((*libraries_of(network, distillation), "onnx", "onnxscript")),
         images=ctx.images_input,
         augment=ctx.augment_input,
+        accelerator=ctx.accelerator_input(),
         network=network,
         schedule=schedule_part(schedule),
         distillation=distillation,
@@ -116,5 +117,6 @@ def _train(inputs: QatInputs, here: Resources, folder: Path) -> dict[str, Any]:
     return {
         "file": filed_model(here.workspace, folder / _ONNX).to_dict(),
         "ranges": {name: [float(low), float(high)] for name, (low, high) in learnt.items()},
+        "accelerator": here.computed_on,
         "simulated": {"accuracy": result.val_accuracy, "auc": result.val_auc},
     }

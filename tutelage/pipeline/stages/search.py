@@ -17,7 +17,14 @@ from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.device import Device
-from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, Part, StageInputs, versions_of
+from tutelage.pipeline.keys.stage_inputs import (
+    AcceleratorInput,
+    FileInput,
+    ImagesInput,
+    Part,
+    StageInputs,
+    versions_of,
+)
 from tutelage.pipeline.objectives import (
     ERROR,
     Subnets,
@@ -143,6 +150,7 @@ class SearchInputs(StageInputs):
     STAGE: ClassVar[str] = "search"
 
     images: ImagesInput
+    accelerator: AcceleratorInput
     supernet: SupernetInput
     objectives: tuple[str, ...]
     devices: tuple[SearchedDevice, ...]
@@ -184,6 +192,7 @@ def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -
         title=f"search {supernet.space.name}",
         versions=versions_of((*libraries, *(quantizers(runtime) if scored_int8 else ()))),
         images=ctx.images_input,
+        accelerator=ctx.accelerator_input(),
         supernet=supernet.part,
         objectives=tuple(one.name for one in names),
         devices=tuple(_searched(device) for device in devices),

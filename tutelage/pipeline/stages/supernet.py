@@ -11,6 +11,7 @@ from torch import nn
 
 from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.stage_inputs import (
+    AcceleratorInput,
     AugmentInput,
     FileInput,
     ImagesInput,
@@ -51,6 +52,7 @@ class SupernetInputs(StageInputs):
 
     images: ImagesInput
     augment: AugmentInput
+    accelerator: AcceleratorInput
     space: str
     origin: str  # distribution and version of the plug-in that declares the space; empty: built in
     resolutions: tuple[int, ...]
@@ -58,6 +60,7 @@ class SupernetInputs(StageInputs):
     epochs: int
     lr: float
     batch_size: int
+    accumulate: int
     num_random: int | None  # None: the method's phases say how many
     bf16: bool | None
     ema_decay: float | None
@@ -69,7 +72,8 @@ class SupernetInputs(StageInputs):
 
     @property
     def places(self) -> dict[str, str]:
-        mine = (name for name in SupernetInputs.model_fields if name not in ("title", "versions", "images", "seed"))
+        shared = ("title", "versions", "images", "accelerator", "seed")
+        mine = (name for name in SupernetInputs.model_fields if name not in shared)
         return {name: "data.augment" if name == "augment" else f"supernet.{name}" for name in mine}
 
     def promise(self, key: str) -> dict[str, Any]:
@@ -95,6 +99,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         versions=versions_of(["torch", "ofa", *(name for one in named for name in one.libraries)]),
         images=ctx.images_input,
         augment=ctx.augment_input,
+        accelerator=ctx.accelerator_input(compiles=True),
         space=space.name,
         origin=SPACES.origin_name(space.name),
         resolutions=tuple(space.resolutions),
@@ -102,6 +107,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         epochs=section.epochs,
         lr=section.lr,
         batch_size=section.batch_size,
+        accumulate=section.accumulate,
         num_random=None if section.method == "progressive" else fixed,
         bf16=section.bf16,
         ema_decay=section.ema_decay,
@@ -132,6 +138,7 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
     net = build_supernet(
         space, here.num_classes, here.channels, weights=weights, seed=derived_seed(inputs.seed, "supernet")
     )
+    here.accelerator.place(net)
     loader = here.loader(
         inputs.augment,
         inputs.batch_size,
@@ -156,6 +163,7 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
             lr=inputs.lr,
             num_random=NUM_RANDOM if inputs.num_random is None else inputs.num_random,
             bf16=inputs.bf16,
+            accumulate=inputs.accumulate,
             ema_decay=inputs.ema_decay,
             warmup_epochs=inputs.warmup_epochs,
             clip_norm=inputs.clip_norm,
@@ -165,6 +173,7 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
         finished=here.finished,
         data_id=loader.identity,
         multi_label=here.dataset.multi_label,
+        accelerator=here.accelerator,
         progress=lambda text, done, total: here.report("train supernet", done, total),
     )
-    return {"weights": file_weights(here, net, folder).to_dict()}
+    return {"weights": file_weights(here, net, folder).to_dict(), "accelerator": here.computed_on}

@@ -58,6 +58,7 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
         versions=versions_of(network.libraries),
         images=ctx.images_input,
         augment=ctx.augment_input,
+        accelerator=ctx.accelerator_input(compiles=True),
         network=network,
         start=start,
         freeze=section.freeze,
@@ -87,6 +88,7 @@ def take_weights(ctx: Context, student: Student, weights: PretrainedInput) -> St
         title=f"take the weights of {student.model}",
         versions=versions_of(network.libraries),
         images=ctx.images_input,
+        accelerator=ctx.accelerator_input(),
         network=network,
         weights=weights,
     )
@@ -122,6 +124,7 @@ def train_student(
         versions=versions_of(libraries_of(network, distillation)),
         images=ctx.images_input,
         augment=ctx.augment_input,
+        accelerator=ctx.accelerator_input(compiles=True),
         network=network,
         start=start,
         freeze=tuning.freeze,
@@ -196,9 +199,9 @@ def _take(inputs: UntrainedInputs, here: Resources, folder: Path) -> dict[str, A
     student = inputs.network.student
     model = _loaded(here, student, inputs.weights, seed=0, fresh_head=False)
     images, labels = here.split("val", here.resolution(student), normalisation=student.normalisation)
-    figures = validate(model, images, labels, here.dataset.multi_label)
+    figures = validate(here.accelerator.place(model), images, labels, here.dataset.multi_label)
     notes = ("weights used as they are, not trained here",)
-    return _filed(here, inputs.network, model, folder, figures["val_accuracy"], figures["val_auc"], notes)
+    return _filed(here, inputs.network, model.cpu(), folder, figures["val_accuracy"], figures["val_auc"], notes)
 
 
 def _filed(
@@ -215,5 +218,6 @@ def _filed(
         "weights": networks.file_weights(here, model, folder).to_dict(),
         "validation": {"accuracy": accuracy} | ({"auc": auc} if auc is not None else {}),
         "notes": list(notes),
+        "accelerator": here.computed_on,
         **networks.costs(here, network.student),
     }

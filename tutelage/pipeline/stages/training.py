@@ -25,6 +25,7 @@ from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Opened, derived_seed, schedule_of
 from tutelage.pipeline.keys.stage_inputs import (
+    AcceleratorInput,
     AugmentInput,
     FileInput,
     ImagesInput,
@@ -89,6 +90,7 @@ class TrainingInputs(StageInputs):
 
     images: ImagesInput
     augment: AugmentInput
+    accelerator: AcceleratorInput
     network: NetworkInput
     schedule: TrainSection
     distillation: Distillation | None
@@ -148,6 +150,7 @@ class UntrainedInputs(StageInputs):
     STAGE: ClassVar[str] = "take weights"
 
     images: ImagesInput
+    accelerator: AcceleratorInput
     network: NetworkInput
     weights: PretrainedInput
 
@@ -224,11 +227,16 @@ def soft_targets(
         data_id=content_id([shown, own]) if any(own) else shown,
         multi_label=opened.dataset.multi_label,
         resolution=opened.size,
+        bf16=opened.accelerator.bf16,
+        device=opened.accelerator.device,
     )
 
 
 def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path) -> TrainResult:
-    """Train `model` in place as the inputs say; where a launcher started several processes, the others take part."""
+    """Train `model` in place as the inputs say, on the run's accelerator; it comes back on the CPU.
+
+    Where a launcher started several processes, the others take part.
+    """
     if here.finished is None:
         announce(Training(inputs, checkpoint), model)
     student, distillation = inputs.network.student, inputs.distillation
@@ -247,11 +255,12 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
             checkpoint=checkpoint,
             finished=here.finished,
             multi_label=here.dataset.multi_label,
+            accelerator=replace(here.accelerator, compile=inputs.accelerator.compile),
             progress=lambda text, done, total: here.report(inputs.title, done, total),
             resolution=here.resolution(student),
             tuning=inputs.tuning,
         )
-    use_plain_layers(model)
+    use_plain_layers(model.cpu())
     return result
 
 
