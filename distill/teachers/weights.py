@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tutelage.records import InputError
 from tutelage.tensors import describe_misfit
@@ -77,6 +78,7 @@ def fitted_weights(net: nn.Module, path: Path, *, fresh_head: bool = True) -> Fi
     """Read a file for `load_weights`, with its errors: nothing is loaded yet."""
     state = _in_timms_form(net, in_own_names(net, read_weights(path)), path)
     own = net.state_dict()
+    state = _on_own_grid(own, state)
     first = first_conv_name(net) + ".weight"
     if first in state and first in own:
         state[first] = _for_channels(state[first], own[first])
@@ -137,6 +139,15 @@ def _in_timms_form(net: nn.Module, state: dict[str, Tensor], path: Path) -> dict
         raise InputError(
             f"{path} does not fit {type(net).__name__} ({reason}); check the network's name, size and options"
         ) from error
+
+
+def _on_own_grid(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Resize position embeddings that are maps (1, channels, height, width): timm has no filter for Visformer's."""
+    for name, value in state.items():
+        grid = own.get(name, value)
+        if name.startswith("pos_embed") and value.ndim == grid.ndim == 4 and value.shape[:2] == grid.shape[:2]:
+            state[name] = F.interpolate(value, grid.shape[2:], mode="bicubic", antialias=True)
+    return state
 
 
 def _for_channels(given: Tensor, own: Tensor) -> Tensor:

@@ -62,10 +62,19 @@ def named_twice(changes: Sequence[str]) -> list[str]:
 
 
 def set_text(data: dict[str, Any], model: type[BaseModel], change: str) -> None:
-    """Apply `section.key=value` in place; the value is YAML, or plain text where `model` declares text or a path."""
+    """Apply `section.key=value` in place; the value is YAML, or plain text where `model` declares text or a path.
+
+    `*` in the place of a list's entry stands for each of them.
+    """
     key, sign, text = change.partition("=")
     if not sign:
         raise InputError(f"--set {change!r}: write key=value, e.g. --set distill.epochs=5")
+    before, star, after = key.strip().partition(".*.")
+    if star:
+        entries = _entries(data, before, change)
+        for number in range(len(entries)):
+            set_text(data, model, f"{before}.{number}.{after}={text}")
+        return
     place, last, kind = _find(data, model, key.strip(), change)
     try:
         value = _value(text.strip(), kind)
@@ -110,6 +119,18 @@ def _find(
         if not isinstance(place, dict | list):
             raise InputError(f"--set {change!r}: {'.'.join(parts[:number])} is {place!r} and has no keys below it")
     return place, parts[-1], _inner(kind, parts[-1])
+
+
+def _entries(data: dict[str, Any], key: str, change: str) -> list[Any]:
+    """Find the list that a dotted key names."""
+    found: Any = data
+    for part in key.split("."):
+        found = _entry(found, part, change) if isinstance(found, list) else found.get(part)
+        if not isinstance(found, dict | list):
+            break
+    if not isinstance(found, list) or not found:
+        raise InputError(f"--set {change!r}: {key} is no list with entries that * could stand for")
+    return found
 
 
 def _entry(items: list[Any], part: str, change: str) -> Any:

@@ -103,6 +103,20 @@ def test_a_filter_of_timm_that_stumbles_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_position_embeddings_that_are_maps_are_resized(tmp_path: Path) -> None:
+    """Visformer's, for which timm has no filter: a constant map stays one, whatever its size."""
+    shape: dict[str, Any] = {"embed_dim": 48, "num_heads": 3, "depth": (1, 1, 1)}
+    native = build_teacher("Visformer-S", 2, 1, 224, **shape)
+    maps = {name: torch.full_like(value, 0.25) for name, value in native.state_dict().items() if "pos_embed" in name}
+    assert len(maps) == 3
+    path = filed(native, tmp_path / "native.safetensors", **maps)
+    small = build_teacher("Visformer-S", 2, 1, 64, weights=path, **shape)
+    for name in maps:
+        found = small.state_dict()[name]
+        assert found.shape[2] < maps[name].shape[2]
+        torch.testing.assert_close(found, torch.full_like(found, 0.25))
+
+
 def test_nasnet_mobile_takes_its_own_weights_and_not_the_large_ones(tmp_path: Path) -> None:
     source = build_teacher("NASNetMobile", 2, 1, 64, seed=1)
     path = filed(source, tmp_path / "mobile.safetensors")

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tutelage.distill.teachers.zoo import timm_name
 from tutelage.pipeline.changes import FORMER_KEYS
 from tutelage.pipeline.recipe import Recipe, built_in_recipes, load_recipe, with_options
+from tutelage.pipeline.weights.entry import Wanted
+from tutelage.pipeline.weights.given import find_weights
 from tutelage.records import InputError
 
 
@@ -184,3 +187,25 @@ def test_a_renamed_key_is_read_by_its_former_name(former: str, tmp_path: Path) -
     file.write_text(yaml.safe_dump({"name": "mine", section: {key: value, now: value}}))
     with pytest.raises(InputError, match=f"{former} is the former name of {section}.{now}: give one of them"):
         load_recipe(str(file))
+
+
+def test_a_star_stands_for_every_entry_of_a_list() -> None:
+    paper = load_recipe("chest-ct-kd-ptq")
+    assert [one.weights for one in paper.teachers] == ["imagenet"] * 6 + [None]
+    scratch = load_recipe("chest-ct-kd-ptq", ["teachers.*.weights=null", "students.*.options.drop_rate=0.1"])
+    assert {one.weights for one in scratch.teachers} == {None}
+    assert {one.options["drop_rate"] for one in scratch.students} == {0.1}
+    for key in ("distill.*.epochs", "pruned.*.keep", "name.*.x"):
+        with pytest.raises(InputError, match=r"is no list with entries that \* could stand for"):
+            load_recipe("chest-ct-kd-ptq", [f"{key}=1"])
+
+
+@pytest.mark.parametrize("name", ["chest-ct-kd-ptq", "chexpert-mobilenetv2", "cxr-ofa595", "cxr14-eeea-c2"])
+def test_the_papers_teachers_start_from_published_weights_by_default_and_the_demo_does_not(name: str) -> None:
+    teachers = load_recipe(name).teachers
+    assert all(one.weights == "imagenet" for one in teachers if one.name != "NASNetMobile")
+    for one in teachers:
+        if one.weights is not None:
+            assert find_weights(one.weights, Wanted(one.name, 1, timm_name(one.name))).mean
+    assert not any(one.weights for one in load_recipe("demo").teachers)
+    assert load_recipe("demo").supernet.weights is None

@@ -31,6 +31,10 @@ SMALL = (
 )
 
 
+# The recipes' teachers start from ImageNet's weights; a test has no network.
+FROM_SCRATCH = ("teachers.*.weights=null",)
+
+
 def save(path: Path, bright: tuple[int, ...], seed: int, colour: bool = False) -> None:
     """Write noise with one bright bar for each number in `bright`, so that there is something to learn."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +266,8 @@ def test_what_cannot_be_taught_is_reported_before_a_teacher_is_trained(tmp_path:
         "devices=[{name: host-ort, max_latency: 3ms}]": "this recipe names its students",
     }
     for change, message in cases.items():
-        recipe = load_recipe("cxr14-eeea-c2", [f"data.path={root}", "data.size=32", change])
+        changes = [f"data.path={root}", "data.size=32", *FROM_SCRATCH, change]
+        recipe = load_recipe("cxr14-eeea-c2", changes)
         with pytest.raises(InputError, match=message):
             pipeline.run(recipe, *_setting(tmp_path))
     with pytest.raises(InputError, match="searches nothing"):

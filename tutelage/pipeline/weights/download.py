@@ -12,6 +12,7 @@ from tutelage.progress import Report
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
+_PROBE_SECONDS = 10
 
 
 class DownloadError(Exception):
@@ -60,6 +61,17 @@ def reachable(url: str) -> str:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_SECONDS):
             return ""
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return _reason(error)
+
+
+def silent_host(url: str) -> str:
+    """Say why a host does not answer at all, at once; empty where it does, whatever it answers."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_SECONDS):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
     except (OSError, http.client.HTTPException, ValueError) as error:
         return _reason(error)
 

@@ -17,8 +17,9 @@ from tutelage.files import sha256_of
 from tutelage.progress import Report
 from tutelage.records import InputError, NotAvailableError
 
-from .download import DownloadError, download, reachable
+from .download import DownloadError, download, reachable, silent_host
 
+_HUB = "https://huggingface.co"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # torch.hub's rule: a name that ends in -HEX holds the first digits of the file's SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
@@ -113,8 +114,8 @@ class HubFile:
     def missing(self) -> str:
         if self.held() is not None:
             return ""
-        if offline():
-            return self._remedy("HF_HUB_OFFLINE forbids the download")
+        if reason := self._unreachable():
+            return self._remedy(reason)
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP library
 
@@ -129,9 +130,13 @@ class HubFile:
                 return ""
         return self._remedy(reason)
 
+    def _unreachable(self) -> str:
+        """Say why nothing can be asked of the hub; its client would try for ten seconds a file before it says so."""
+        return "HF_HUB_OFFLINE forbids the download" if offline() else silent_host(_endpoint() or _HUB)
+
     def _downloaded(self) -> Path:
-        if offline():
-            raise NotAvailableError(self._remedy("HF_HUB_OFFLINE forbids the download"))
+        if reason := self._unreachable():
+            raise NotAvailableError(self._remedy(reason))
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of its HTTP library
             EntryNotFoundError,
@@ -157,7 +162,7 @@ class HubFile:
     @property
     def _place(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
-        return f"{_endpoint() or 'https://huggingface.co'}/{self.repository}{revision}"
+        return f"{_endpoint() or _HUB}/{self.repository}{revision}"
 
     def _remedy(self, reason: str) -> str:
         at = f" --revision {self.revision}" if self.revision else ""

@@ -126,7 +126,6 @@ def test_without_a_network_one_line_says_what_to_fetch_and_where_to_put_it(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     monkeypatch.delenv("TUTELAGE_WEIGHTS_MIRROR")
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its tries
     cache = os.environ["HF_HUB_CACHE"]
     expected = {
         HUB_FILE: ("hf download owner/net model.safetensors", f"{cache}/models--owner--net"),

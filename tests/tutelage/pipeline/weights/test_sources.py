@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,13 +19,16 @@ from tutelage.distill.teachers.shells import pickled_tensors
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_changes
+from tutelage.pipeline.stages.train import _loaded
+from tutelage.pipeline.stages.training import PretrainedInput
 from tutelage.pipeline.weights.entry import Wanted
 from tutelage.pipeline.weights.given import check_available, find_weights, given_weights
 from tutelage.pipeline.weights.locations import WebFile
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.records import FaultsError, InputError
+from tutelage.records import FaultsError, InputError, Student
 from tutelage.search.spaces.presets import PRESETS
+from tutelage.search.supernet import build_supernet, extract
 
 NET = "test_resnet"
 TAG = f"{NET}.r160_in1k"
@@ -143,6 +147,28 @@ def test_once_for_alls_files_have_several_addresses_and_official_names() -> None
     assert addresses("imagenet", best) == addresses("ofa:flops@595M_top1@80.0_finetune@75", best)
     assert "ofa_specialized/flops-595M_top1-80.0_finetune-75/init" in addresses("imagenet", best)[1][0]
     assert "ofa_specialized/flops@595M_top1@80.0_finetune@75/init" in addresses("imagenet", best)[1][1]
+
+
+def test_a_student_is_extracted_from_once_for_alls_supernet(hub: Served, tmp_path: Path) -> None:
+    """The file is of 1,000 classes and RGB; the student has two, of gray images."""
+    name, arch = "ofa_mbv3_d234_e346_k357_w1.0", PRESETS["EEEA-Net-C1"].replace(r=32)
+    supernet = build_supernet("ofa_mbv3_w1.0", 1000, 3, seed=5)
+    torch.save({"state_dict": supernet.state_dict()}, tmp_path / name)
+    hub.plain[f"/mirror/{name}.pth"] = (tmp_path / name).read_bytes()
+    student, wanted = Student(model="C1", role="student", arch=arch), Wanted("C1", 1, arch=arch)
+    given = given_weights("imagenet", wanted, 32)
+    start = PretrainedInput(sha256=given.sha256, path=str(given.path), supernet=bool(given.supernet))
+    here: Any = SimpleNamespace(workspace=Workspace(tmp_path / "w"), num_classes=2, channels=1)
+    net = _loaded(here, student, start, seed=0, fresh_head=True)
+    expected = extract(supernet, arch).state_dict()
+    for key, value in net.state_dict().items():
+        if key == "first_conv.conv.weight":
+            assert torch.equal(value, expected[key].sum(1, keepdim=True))
+        elif not key.startswith("classifier."):
+            assert torch.equal(value, expected[key]), key
+    assert net.state_dict()["classifier.linear.weight"].shape[0] == 2
+    with pytest.raises(InputError, match="holds a supernet, and with epochs: 0 its subnet would not be trained"):
+        _loaded(here, student, start, seed=0, fresh_head=False)
 
 
 @pytest.mark.parametrize(
