@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 class Spent:
     """Seconds that items took to prepare, summed over threads, and seconds that their reader waited for them."""
 
+    num_items: int = 0
     prepare_s: float = 0.0
     wait_s: float = 0.0
 
@@ -35,6 +36,7 @@ def ahead(make: Callable[[int], Item], num: int, workers: int, spent: Spent | No
         began = time.perf_counter()
         item = make(number)
         with lock:
+            spent.num_items += 1
             spent.prepare_s += time.perf_counter() - began
         return item
 

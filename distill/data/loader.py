@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
@@ -99,7 +100,8 @@ class Loader:
         if drop_last and len(self.indices) < batch_size:
             raise InputError(f"split {split!r} holds {len(self.indices)} images, fewer than one batch of {batch_size}")
         self._pixels: Tensor | None = None
-        if self.device.type != "cpu" and dataset.images[0].nbytes * len(self.indices) <= _MAX_COPY_BYTES:
+        # Not a split that is read in its order, for validation: its memory is the network's.
+        if self.device.type != "cpu" and shuffle and dataset.images[0].nbytes * len(self.indices) <= _MAX_COPY_BYTES:
             self._pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[self.indices])).to(self.device)
 
     def __len__(self) -> int:
@@ -187,6 +189,23 @@ class Loader:
             unit = to_unit(pixels[some], self.resolution)
             images[some] = normalise(augment(unit, indices[some], seeds[some], policy, change))
         return images
+
+
+class InOrder(Loader):
+    """A split in its order, as it is: for validation, a batch in memory at a time."""
+
+    @property
+    def identity(self) -> str:
+        """Hash every value of images and labels, as `tensors_id` does with all of them in memory."""
+        digest = hashlib.sha256()
+        shape = (self.num_images, self.dataset.channels, self.resolution, self.resolution)
+        digest.update(f"{shape}{torch.float32}".encode())
+        for batch in self.epoch(0):
+            digest.update(batch.images.cpu().contiguous().numpy().data)
+        labels = torch.from_numpy(self.dataset.labels[self.indices])
+        digest.update(f"{tuple(labels.shape)}{labels.dtype}".encode())
+        digest.update(labels.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
 
 def _augmentation(given: str | Policy | Augmentation) -> Augmentation:

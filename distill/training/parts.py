@@ -25,21 +25,19 @@ class BatchPart:
     aug_seeds: Any
 
 
-def rows_of(batch: LabelledBatch, process: int, processes: int, place: torch.device) -> BatchPart:
-    """Give every `processes`-th row from `process` on, on the device `place`."""
-    rows = slice(process, None, processes)
-    return BatchPart(
-        batch.images[rows].to(place, non_blocking=True),
-        batch.labels[rows].to(place, non_blocking=True),
-        batch.indices[rows],
-        batch.aug_seeds[rows],
-    )
+def placed(batch: LabelledBatch, place: torch.device) -> BatchPart:
+    """Give the rows of this process on the device `place`."""
+    images, labels = (part.to(place, non_blocking=True) for part in (batch.images, batch.labels))
+    return BatchPart(images, labels, batch.indices, batch.aug_seeds)
 
 
-def parts_of(batch: BatchPart, number: int) -> Iterator[BatchPart]:
-    """Give the batch in `number` parts of nearly one size, fewer where one would have less than two images."""
+def parts_of(batch: BatchPart, number: int, least: int) -> Iterator[BatchPart]:
+    """Give the batch in `number` parts of nearly one size, fewer where one would have less than two images.
+
+    `least` counts the images of the process that has fewest: all have as many parts, for they wait for each other.
+    """
     rows = len(batch.images)
-    number = max(1, min(number, rows // 2))
+    number = max(1, min(number, least // 2))
     for start, end in pairwise(rows * place // number for place in range(number + 1)):
         part = slice(start, end)
         yield BatchPart(batch.images[part], batch.labels[part], batch.indices[part], batch.aug_seeds[part])

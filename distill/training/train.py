@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +18,21 @@ from torch import Tensor, nn
 
 from tutelage.accelerator import CPU, LAYOUT, Accelerator, drawing, keeps_generators, reseed
 from tutelage.allocator import keep_freed_memory
-from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
+from tutelage.distill.evaluation.evaluate import predict_logits
 from tutelage.distill.losses.logits import hard_loss
 from tutelage.distill.teachers.weights import load_exactly
+from tutelage.ranks import Ranks, synced_statistics
 from tutelage.records import InputError, content_id
 
+from .batches import Batches, InMemory, Waiting, epoch_of, num_global
 from .checkpoint import load_checkpoint, save_checkpoint
 from .mixing import draw_mix
-from .parts import FiniteLogits, parts_of, rows_of
+from .parts import FiniteLogits, parts_of, placed
 from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
-from .soft_targets import SoftTargets, resize, tensors_id, weights_id
+from .soft_targets import SoftTargets, resize, weights_id
 from .soft_term import LabelledBatch, SoftTerm
 from .tuning import Frozen, Tuning, layer_scales
+from .validation import validate
 
 __all__ = [
     "Batches",
@@ -47,19 +50,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 
-class Batches(Protocol):
-    """A source of batches: the same for the same epoch number, every time.
-
-    `identity` hashes all that they depend on (images, split, augmentation, order): checkpoints of other data are not
-    taken up. It is read only where there is a checkpoint.
-    """
-
-    @property
-    def identity(self) -> str: ...
-    def __len__(self) -> int: ...
-    def epoch(self, k: int, /) -> Iterable[LabelledBatch]: ...
-
-
 @dataclass(frozen=True)
 class TrainResult:
     """How a training went; the validation figures are the best epoch's, `val_auc` is `None` where undefined."""
@@ -67,7 +57,8 @@ class TrainResult:
     best_epoch: int
     history: list[
         dict[str, Any]
-    ]  # one dict an epoch: epoch, loss, hard, soft (weighted), lr, val_loss, val_accuracy, val_auc, seconds
+    ]  # one dict an epoch: epoch, loss, hard, soft (weighted), lr, val_loss, val_accuracy, val_auc, seconds, and
+    # of these wait_seconds (for batches) and images, both this process's
     val_auc: float | None
     val_accuracy: float
     stopped_early: bool = False
@@ -98,7 +89,7 @@ class _Run:
 def train(
     model: nn.Module,
     loader: Batches,
-    val: tuple[Tensor, Tensor],
+    val: Batches | tuple[Tensor, Tensor],
     schedule: TrainSchedule,
     *,
     teachers: Sequence[SoftTargets | nn.Module] = (),
@@ -114,18 +105,21 @@ def train(
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
 
-    `val` are images `(n, c, r, r)` and labels. Without `teachers`, `kd` is not used: the control is the same
-    call with none. `resolution` resizes batches for the model alone, so that students of many sizes share one teacher
-    cache. With `checkpoint` (a folder) a run that was stopped goes on after its last whole epoch, to the same bits.
-    `tuning` says what of pretrained weights stays as it is, and how gently the rest is trained.
+    `val` is read batch by batch in every epoch; images `(n, c, r, r)` and labels in memory do as well. Without
+    `teachers`, `kd` is not used: the control is the same call with none. `resolution` resizes batches for the model
+    alone, so that students of many sizes share one teacher cache. With `checkpoint` (a folder) a run that was stopped
+    goes on after its last whole epoch, to the same bits. `tuning` says what of pretrained weights stays as it is, and
+    how gently the rest is trained. Of several processes each reads its own rows; batch norm uses the statistics of all
+    of them, and dropout and mixup draw for each process apart.
     finished: folders of checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the
     one of this training is read, a `LookupError` where it is not among them.
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
     finite, naming epoch and batch.
     """
     group = _process_group(accelerator)
-    place, ranks = accelerator.device, group.num_processes
-    notes = (f"{ranks} processes",) if ranks > 1 else ()
+    place, ranks = accelerator.device, Ranks(group.process_index, group.num_processes)
+    notes = (f"{ranks.num} processes",) if ranks.num > 1 else ()
+    val = InMemory(*val) if isinstance(val, tuple) else val
     bf16 = wants_bf16(schedule, accelerator, model)
     layout = LAYOUT if schedule.channels_last else torch.contiguous_format
     model.to(place)
@@ -133,7 +127,7 @@ def train(
     kd = kd or KDConfig()
     soft_term = None
     if teachers or "mean_teacher" in kd.options:
-        example = val[0][:1].to(place)
+        example = next(iter(val.epoch(0))).images[:1].to(place)
         own_example = example if resolution is None else resize(example, resolution)
         with drawing(seed, place):  # projectors start from it
             mixing = schedule.mixup > 0 or schedule.cutmix > 0
@@ -157,36 +151,38 @@ def train(
         checkpoint = finished[fingerprint]
     parts = _parts(model, ema.module if ema else None, soft_term)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
-    wrapped, optimizer = group.prepare(model, optimizer)
+    wrapped = model
+    if finished is None:  # what is only read takes no part of the others'
+        wrapped, optimizer = group.prepare(model, optimizer)
     forward = accelerator.compiled(wrapped)
     finite = FiniteLogits(place)
-    val_images, val_labels = val if resolution is None else (resize(val[0], resolution), val[1])
     num_batches = len(loader)
 
     for epoch in range(len(run.history), schedule.epochs):
         if _out_of_patience(run, schedule):
             break
         # Dropout and mixup depend on (seed, epoch, process) alone: a resumed epoch draws what the first try drew.
-        reseed(int(np.random.SeedSequence([seed, epoch, group.process_index]).generate_state(1)[0]), place)
-        rng = np.random.default_rng([seed, epoch, group.process_index, 1])
+        reseed(int(np.random.SeedSequence([seed, epoch, ranks.rank]).generate_state(1)[0]), place)
+        rng = np.random.default_rng([seed, epoch, ranks.rank, 1])
         values = [run.rank(record) for record in run.history]
         wrapped.train()
         if frozen is not None:
             frozen.hold()
-        sums, count, began = _zeros(place), 0, time.monotonic()
-        for step, batch in enumerate(loader.epoch(epoch)):
-            if len(batch.images) < 2 * ranks:
+        sums, count, began, waiting = _zeros(place), 0, time.monotonic(), Waiting()
+        for step, batch in enumerate(waiting.over(epoch_of(loader, epoch, ranks))):
+            whole = num_global(batch, ranks)
+            if whole < 2 * ranks.num:
                 continue
-            mine = rows_of(batch, group.process_index, ranks, place)
+            mine = placed(batch, place)
             lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
             for param_group in optimizer.param_groups:
                 param_group["lr"] = lr * param_group["lr_scale"]
             optimizer.zero_grad(set_to_none=True)
-            for part in parts_of(mine, schedule.accumulate):
+            for part in parts_of(mine, schedule.accumulate, whole // ranks.num):
                 mix = draw_mix(len(part.images), schedule.mixup, schedule.cutmix, rng)
                 images = part.images if resolution is None else resize(part.images, resolution)
                 images = mix.images(images).contiguous(memory_format=layout)
-                with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+                with torch.autocast(place.type, torch.bfloat16, enabled=bf16), synced_statistics(ranks):
                     logits = forward(images)
                 logits = logits.float()
                 finite.check(logits, part, epoch, step, lr)
@@ -200,11 +196,11 @@ def train(
                 )
                 soft = soft_term.soft(logits, part, mix, images) if soft_term else hard.new_zeros(())
                 loss = soft_term.kd.alpha * hard + (1 - soft_term.kd.alpha) * soft if soft_term else hard
-                whole = len(part.images) == len(mine.images)
-                group.backward(loss if whole else loss * (len(part.images) / len(mine.images)))
+                weight = len(part.images) * ranks.num / whole  # of the mean over the rows of all parts and processes
+                group.backward(loss if weight == 1 else loss * weight)
                 # Left on the device until the epoch ends: reading a number waits for all that a GPU has to do.
                 sums += len(part.images) * torch.stack([loss, hard, soft]).detach().to(sums)
-            if ranks > 1:
+            if ranks.num > 1:
                 for parameter in projectors.parameters():  # outside of the wrapped model: nobody else averages them
                     parameter.grad = group.reduce(parameter.grad, "mean")
             if schedule.clip_norm is not None:
@@ -219,10 +215,11 @@ def train(
                 progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
         finite.read()
         if count == 0:
-            raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks} images: lower the batch size")
+            raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks.num} images: lower the batch size")
         record = dict(zip(("loss", "hard", "soft"), _mean(sums.cpu().double().numpy(), count, group), strict=True))
         record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
-        record |= _validate(evaluated, val_images, val_labels, multi_label, group)
+        record |= {"wait_seconds": waiting.seconds, "images": count}
+        record |= validate(evaluated, val, multi_label, resolution=resolution, ranks=ranks)
         run.history.append(record)
         if run.best_epoch < 0 or run.rank(record) > run.rank(run.history[run.best_epoch]):
             run.best_epoch = epoch
@@ -235,7 +232,7 @@ def train(
         soft_term.close()
     if frozen is not None:
         frozen.release(model)
-    model.load_state_dict(_from_main(run.best, group))
+    model.load_state_dict(_from_main(run.best, group) if finished is None else run.best)
     model.to(memory_format=torch.contiguous_format)
     best = run.history[run.best_epoch]
     return TrainResult(
@@ -252,8 +249,11 @@ def train(
 def _process_group(accelerator: Accelerator) -> Any:
     """Join the processes that a launcher started; the model is placed by us, so that `cuda:1` is what is used."""
     from accelerate import Accelerator as ProcessGroup
+    from accelerate import DistributedDataParallelKwargs
 
-    return ProcessGroup(cpu=accelerator.on_cpu, device_placement=False)
+    # Buffers are the same in all processes, see `synced_statistics`: nobody needs the leader's.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return ProcessGroup(cpu=accelerator.on_cpu, device_placement=False, kwargs_handlers=[ddp])
 
 
 def _zeros(place: torch.device) -> Tensor:
@@ -269,24 +269,6 @@ def _mean(sums: np.ndarray, count: int, group: Any) -> list[float]:
         totals = reduce(torch.tensor([*sums, count], dtype=torch.float32, device=group.device), "sum").tolist()
         return [value / totals[-1] for value in totals[:-1]]
     return [float(value) for value in sums / count]
-
-
-def _validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool, group: Any) -> dict[str, Any]:
-    """Score the main process's model and send its figures to the other processes, whose batch norms differ."""
-    from accelerate.utils import broadcast_object_list
-
-    figures = [validate(model, images, labels, multi_label) if group.is_main_process else None]
-    if group.num_processes > 1:
-        broadcast_object_list(figures)
-    return dict(figures[0] or {})
-
-
-def validate(model: nn.Module, images: Tensor, labels: Tensor, multi_label: bool) -> dict[str, Any]:
-    """Score a model on `(n, c, r, r)`: its val_loss, val_accuracy and val_auc (None where it is undefined)."""
-    logits = predict_logits(model, images)
-    loss = hard_loss(logits, labels.cpu(), multi_label=multi_label)
-    figures = evaluate(probabilities(logits.nan_to_num(0.0)), labels, multi_label=multi_label, bootstrap=0)
-    return {"val_loss": float(loss.nan_to_num(1e9)), "val_accuracy": figures.accuracy, "val_auc": figures.auc}
 
 
 def _from_main(weights: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor]:
@@ -326,7 +308,7 @@ def _fingerprint(
     seed: int,
     resolution: int | None,
     data: str,
-    val: tuple[Tensor, Tensor],
+    val: Batches,
     multi_label: bool,
     tuning: Tuning,
 ) -> str:
@@ -334,7 +316,7 @@ def _fingerprint(
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
     kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
     # Without tuning and parts of batches as before there were any: checkpoints of that time are found by this name.
-    images = [data, tensors_id(*val), multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
+    images = [data, val.identity, multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
     how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
     return content_id([weights_id(model), how, kd, names, seed, resolution, images])
 

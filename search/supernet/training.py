@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from tutelage.accelerator import CPU, Accelerator, drawing
 from tutelage.allocator import keep_freed_memory
+from tutelage.ranks import ALONE, Ranks, synced_statistics
 from tutelage.records import Arch, InputError
 from tutelage.search.spaces.space import Space
 
@@ -120,11 +121,13 @@ def train_supernet(
     multi_label: bool = False,
     progress: Progress | None = None,
     accelerator: Accelerator = CPU,
+    ranks: Ranks = ALONE,
 ) -> TrainLog:
     """Train all subnets of `net` together; `batches(epoch)` gives the same batches for the same epoch.
 
     `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused. `net` and the
-    batches are on the accelerator's device.
+    batches are on the accelerator's device. Of several processes (`ranks`) each is given its own rows of every batch
+    and the same `net`: they train the same subnets, with the gradients and batch statistics of the whole batch.
     finished: checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the one of
     this training is read, a `LookupError` where it is not among them.
 
@@ -146,22 +149,32 @@ def train_supernet(
         started = time.perf_counter()
         rng = np.random.default_rng([seed, epoch])
         losses = []
-        with drawing(seed * 1_000_003 + epoch, accelerator.device):  # dropout draws from the global generator
+        # Dropout draws from the global generator, for each process apart.
+        with drawing((seed * 1_000_003 + epoch) ^ ranks.rank << 48, accelerator.device):
             for batch in batches(epoch):
                 _set_lr(state, schedule.lr * pace(state.step, total, schedule.warmup_epochs * steps_per_epoch))
                 loss = train_step(
-                    state, space, schedule, total, rng, batch, multi_label=multi_label, accelerator=accelerator
+                    state,
+                    space,
+                    schedule,
+                    total,
+                    rng,
+                    batch,
+                    multi_label=multi_label,
+                    accelerator=accelerator,
+                    ranks=ranks,
                 )
                 losses.append(loss)  # left on the device: it is read once an epoch
                 if progress is not None:
                     progress("train supernet", min(state.step, total), total)
-        mean = float(torch.stack(losses).mean()) if losses else math.nan
+        mean = float(ranks.mean(torch.stack(losses).mean())) if losses else math.nan
         if not math.isfinite(mean):
             raise InputError(f"supernet training has loss {mean} in epoch {epoch}: lower lr = {schedule.lr:g}")
         state.log.append({"epoch": epoch, "loss": mean, "seconds": time.perf_counter() - started})
         log.info("supernet epoch %d/%d: loss %.4f", epoch + 1, schedule.epochs, mean)
-        if checkpoint is not None:
+        if checkpoint is not None and ranks.leads:
             save_checkpoint(checkpoint, state, signature)
+        ranks.wait()
     finish(state)
     return TrainLog(state.log)
 
@@ -188,19 +201,27 @@ def train_step(
     *,
     multi_label: bool = False,
     accelerator: Accelerator = CPU,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Run the step's subnets forward and backward, clip, step the optimiser and the average; give the mean loss ()."""
+    """Run the step's subnets forward and backward, clip, step the optimiser and the average.
+
+    Give the mean loss (); its mean over `ranks` is that of the whole batch.
+    """
     images, labels, teacher_probs = batch
     if options.method == "progressive":
         _enter_phase(state, total_steps)
     archs = choose_archs(space, options, state.phase, images.shape[-1], rng)
     state.optimizer.zero_grad(set_to_none=True)
-    size = -(-len(images) // options.accumulate)
-    soft = (None,) * options.accumulate if teacher_probs is None else torch.split(teacher_probs, size)
+    whole = ranks.total(images)
+    # As many parts in all processes, for they wait for each other's, and two images at least for batch norm.
+    num_parts = max(1, min(options.accumulate, whole // ranks.num // 2))
+    soft = (None,) * num_parts if teacher_probs is None else teacher_probs.tensor_split(num_parts)
     losses = []
-    for part in zip(torch.split(images, size), torch.split(labels, size), soft, strict=False):
-        fraction = len(part[0]) / len(images)
-        losses.append(_backward(state, space, options, archs, part, fraction, multi_label, accelerator))
+    for part in zip(images.tensor_split(num_parts), labels.tensor_split(num_parts), soft, strict=True):
+        fraction = len(part[0]) * ranks.num / whole
+        with synced_statistics(ranks):
+            losses.append(_backward(state, space, options, archs, part, fraction, multi_label, accelerator))
+    ranks.average_gradients(state.net.parameters())
     torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
     state.optimizer.step()
     _average(state, options.ema_decay)

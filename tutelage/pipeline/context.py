@@ -19,7 +19,7 @@ from tutelage.accelerator import CPU, Accelerator, find_accelerator, use
 from tutelage.distill.data.augmentations import AUGMENTATIONS
 from tutelage.distill.data.cache import DECODE_VERSION
 from tutelage.distill.data.dataset import Listing, Request
-from tutelage.distill.data.loader import Loader, tensors
+from tutelage.distill.data.loader import InOrder, Loader, tensors
 from tutelage.distill.data.registry import DATASETS, Dataset, complete, open_images, request_for
 from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.distill.training.train import TrainSchedule
@@ -90,6 +90,11 @@ class Opened:
             seed=seed,
             device=self.accelerator.device,
         )
+
+    def in_order(self, name: str, resolution: int | None = None) -> InOrder:
+        """Make a loader that reads a split in its order, normalised and not augmented, a batch in memory at a time."""
+        workers = min(self.workers, 1)
+        return InOrder(self.dataset, name, 256, resolution, device=self.accelerator.device, workers=workers)
 
     def draw(self, name: str, number: int, seed: int) -> NDArray[np.int64]:
         """Draw `number` positions in a split by class, ascending, the same ones for the same seed.

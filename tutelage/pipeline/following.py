@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor
 
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.pipeline.stages.qat import QatInputs, prepared
+from tutelage.pipeline.stages.supernet import SupernetInputs, built, fit_supernet
 from tutelage.pipeline.stages.training import TrainingInputs, fit
 from tutelage.progress import silent
 
 from . import networks
 from .context import Context, open_context
-from .processes import Training, follows, leading, received_trainings
+from .processes import Training, follows, leading, one_line_for_a_lost_process, received_trainings
 from .recipe import Recipe
 from .workspace import Workspace
 
@@ -28,19 +29,22 @@ def follow(recipe: Recipe, workspace: Path, threads: int) -> bool:
     if not follows():
         return False
     ctx: Context | None = None
-    for training, weights in received_trainings():
+    for training, weights in received_trainings(recipe):
         ctx = ctx or open_context(recipe, Workspace(workspace), silent, threads)
-        model = _build(ctx, training)
-        load_exactly(model, weights, "what the leader sent")
-        fit(_inputs(training), ctx, model, training.checkpoint)
+        with one_line_for_a_lost_process():
+            _take_part(ctx, training, weights)
     return True
 
 
-def _build(ctx: Context, training: Training) -> nn.Module:
-    inputs = _inputs(training)
-    return prepared(inputs, ctx) if isinstance(inputs, QatInputs) else networks.build(ctx, inputs.network.student)
-
-
-def _inputs(training: Training) -> TrainingInputs:
-    assert isinstance(training.inputs, TrainingInputs), training
-    return training.inputs
+def _take_part(ctx: Context, training: Training, weights: dict[str, Tensor]) -> None:
+    """Build the network of a training as the leader has it, and train along."""
+    inputs = training.inputs
+    if isinstance(inputs, SupernetInputs):
+        net = built(inputs, ctx)
+        load_exactly(net, weights, "what the leader sent")
+        fit_supernet(inputs, ctx, net, training.checkpoint)
+        return
+    assert isinstance(inputs, TrainingInputs), training
+    model = prepared(inputs, ctx) if isinstance(inputs, QatInputs) else networks.build(ctx, inputs.network.student)
+    load_exactly(model, weights, "what the leader sent")
+    fit(inputs, ctx, model, training.checkpoint)

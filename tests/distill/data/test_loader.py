@@ -6,8 +6,9 @@ import torch
 
 from tutelage.distill.data.augment import augment, uniforms
 from tutelage.distill.data.augmentations import AUGMENTATIONS, Policy
-from tutelage.distill.data.loader import NORMALISATION, LoadedBatch, Loader, normalise, tensors, to_unit
+from tutelage.distill.data.loader import NORMALISATION, InOrder, LoadedBatch, Loader, normalise, tensors, to_unit
 from tutelage.distill.data.registry import Dataset, phantom
+from tutelage.distill.training.soft_targets import tensors_id
 from tutelage.records import InputError
 
 
@@ -112,6 +113,12 @@ def test_without_augmentation_batches_are_the_normalised_pixels(data: Dataset) -
     (mean,), (deviation,) = NORMALISATION[1]
     expected = (data.images[data.splits["val"][0], :, :, 0] / 255.0 - mean) / deviation
     np.testing.assert_allclose(images[0, 0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_split_in_its_order_is_known_by_its_values_as_tensors_in_memory_are(data: Dataset) -> None:
+    """Checkpoints of trainings that held their validation images in memory are found."""
+    images, labels, _ = tensors(data, "val", 24)
+    assert InOrder(data, "val", 7, 24, workers=1).identity == tensors_id(images, labels)
 
 
 def test_resolution_resizes_and_rgb_takes_its_own_normalisation(data: Dataset) -> None:

@@ -1,17 +1,12 @@
 """The training loop on tiny real networks: it learns, resumes to the same bits, and stops on nonsense."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -92,7 +87,10 @@ SCHEDULE = TrainSchedule(epochs=4, lr=0.01)
 
 
 def timeless(result: TrainResult) -> list[dict[str, Any]]:
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in result.history]
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "wait_seconds", "images")}
+        for record in result.history
+    ]
 
 
 def same_bits(a: nn.Module, b: nn.Module) -> bool:
@@ -293,58 +291,3 @@ def test_vectors_are_not_decayed() -> None:
     optimizer = build_optimizer([toy()], TrainSchedule(weight_decay=0.3))
     assert {p.ndim > 1 for p in optimizer.param_groups[0]["params"]} == {True}
     assert optimizer.param_groups[1]["weight_decay"] == 0
-
-
-def plain(seed: int = 0) -> nn.Module:
-    """A network whose loss on a batch is the mean over its parts: no batch statistics, no dropout."""
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.ReLU(), nn.Linear(16, 2))
-
-
-def trained_plainly() -> tuple[TrainResult, list[float]]:
-    """Train the plain network from a teacher; give the history and the best weights as one list."""
-    model = plain()
-    result = train(model, Blobs(), held_out(), SCHEDULE, teachers=[plain(seed=5)])
-    return result, torch.cat([weight.flatten() for weight in model.state_dict().values()]).tolist()
-
-
-# Two processes with what `torch.distributed.run` gives each, forked after the imports, which take most of the time.
-TWO_PROCESSES = """
-import json, os, sys
-sys.path.insert(0, sys.argv[1])
-import test_train as t
-from accelerate import PartialState
-first = os.fork()
-place = 1 if first else 0
-os.environ.update(RANK=str(place), LOCAL_RANK=str(place), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-result, weights = t.trained_plainly()
-assert place == PartialState().process_index
-with open(sys.argv[2] + f"/result-{place}.json", "w") as file:
-    json.dump({"place": place, "notes": result.notes, "history": t.timeless(result), "weights": weights}, file)
-if first:
-    assert os.waitpid(first, 0)[1] == 0
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """Same losses and weights as one process at the same global batch, but for the order of float additions."""
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [json.loads((tmp_path / f"result-{place}.json").read_text()) for place in (0, 1)]
-    assert [row["place"] for row in rows] == [0, 1]
-    assert rows[0]["weights"] == rows[1]["weights"]  # both processes end with the same best weights
-    assert rows[0]["notes"] == ["2 processes"]
-    alone, weights = trained_plainly()
-    np.testing.assert_allclose(rows[0]["weights"], weights, rtol=1e-4, atol=1e-5)
-    for two, one in zip(rows[0]["history"], timeless(alone), strict=True):
-        assert two == pytest.approx(one, rel=1e-4, abs=1e-5)
-    assert alone.val_accuracy > 0.8

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,30 +24,99 @@ distill: {epochs: 1, batch_size: 8}
 """
 
 
-@pytest.mark.slow
-@pytest.mark.long
-def test_two_processes_teach_one_workspace(tmp_path: Path) -> None:
+SEARCHED = """
+name: searched
+data: {dataset: folder, path: pictures, size: 16, augment: light, augment_variants: 1}
+teachers:
+  - {name: resnet10t, epochs: 1, batch_size: 8, options: {channels: [8, 8, 8, 8]}}
+supernet: {epochs: 1, batch_size: 8, num_random: 1, teachers: [resnet10t]}
+search: {strategy: random, evaluations: 2, winners: 1, calibration_batches: 1, objectives: [error, macs]}
+distill: {epochs: 1, batch_size: 8}
+"""
+
+
+def launched(folder: Path, recipe: str) -> str:
+    """Run `tutelage distill` with a recipe in two processes; give its standard output."""
     rng = np.random.default_rng(0)
     for kind, level in (("dark", 60), ("light", 190)):
-        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        (folder / "pictures" / kind).mkdir(parents=True)
         for number in range(30):
             pixels = np.clip(rng.normal(level, 40, (16, 16)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / kind / f"{number}.png")
-    (tmp_path / "two.yaml").write_text(RECIPE)
+            Image.fromarray(pixels).save(folder / "pictures" / kind / f"{number}.png")
+    (folder / "two.yaml").write_text(recipe)
     # What `accelerate launch --multi_gpu` starts, set to use the CPU.
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     verb = ["-m", "tutelage", "distill", "--recipe", "two.yaml", "--workspace", "w", "--json"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *launcher, *verb], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400,
+        [sys.executable, *launcher, *verb], cwd=folder, env=environment, capture_output=True, text=True, timeout=500,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    students = json.loads(done.stdout)  # the leader alone prints
+    assert not list((folder / "w").rglob("*.part"))
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_processes_train_a_supernet_and_one_searches(tmp_path: Path) -> None:
+    students = json.loads(launched(tmp_path, SEARCHED))
+    assert [student["teacher"] for student in students] == ["", "resnet10t"]
+    done = [event["stage"] for event in Workspace(tmp_path / "w").journal() if event["event"] == "done"]
+    for stage, number in (
+        ("train teacher", 1),
+        ("train supernet", 1),
+        ("search", 1),
+        ("train ofa", 1),
+        ("distil ofa", 1),
+    ):
+        assert sum(title.startswith(stage) for title in done) == number, done
+    # Each image went through the teacher once for the supernet, whichever process showed it: a record is 2 logits.
+    stores = [file.stat().st_size // (16 + 8 + 4) for file in (tmp_path / "w").rglob("logits.bin")]
+    assert max(stores) <= 60
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_processes_teach_one_workspace(tmp_path: Path) -> None:
+    students = json.loads(launched(tmp_path, RECIPE))  # the leader alone prints
     assert [student["teacher"] for student in students] == ["", "resnet10t"]
     assert all(student["notes"] == ["2 processes"] for student in students)
     events = Workspace(tmp_path / "w").journal()
     assert (
         len([event for event in events if event["event"] == "done"]) == 3
     )  # a teacher, a student and its control, once
-    assert not list((tmp_path / "w").rglob("*.part"))
+
+
+# The leader dies between two trainings, without a word; the other one hears it from the launcher's store.
+DEATH = """
+import os, sys, time
+from tutelage.pipeline import processes
+from tutelage.pipeline.recipe import Recipe
+from tutelage.records import InputError
+first = os.fork()
+os.environ.update(RANK="1" if first == 0 else "0", LOCAL_RANK="0", WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+recipe = Recipe.model_validate({"name": "r", "accelerator": "cpu"})
+if first:
+    with processes.leading(recipe):
+        time.sleep(1)
+        os._exit(0)
+try:
+    list(processes.received_trainings(recipe))
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_follower_ends_in_one_line_when_its_leader_dies() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", DEATH], env={**os.environ, **address}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout == "the leading process has ended: look at its message, then start the run again\n", done.stderr

@@ -44,7 +44,7 @@ def test_a_teacher_with_weights_is_used_as_it_is(tmp_path: Path) -> None:
     assert filed.keys() == given.keys()
     assert all(torch.equal(filed[name], given[name]) for name in given)
     net = build_teacher(NET, 4, 1, 32, weights=path)
-    figures = validate(net, *ctx.split("val"), False)
+    figures = validate(net, ctx.in_order("val"), False)
     assert teacher.validation == {"accuracy": figures["val_accuracy"], "auc": figures["val_auc"]}
     assert teacher.notes == ("weights used as they are, not trained here",)
     other = opened(tmp_path, teachers=[{"name": NET, "weights": str(weights_file(tmp_path, 9)), "epochs": 0}])

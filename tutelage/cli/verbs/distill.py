@@ -46,7 +46,7 @@ def distill(
     chosen = read_recipe(recipe, set_ or (), workspace, goal, options)
     if follow(chosen, workspace, terminal.cores()):
         return
-    with terminal.run_setting(workspace) as setting, leading():
+    with terminal.run_setting(workspace) as setting, leading(chosen):
         if arch:
             students = single_stage.distil_arch(chosen, *setting, path=arch, announce=print_plan)
         else:

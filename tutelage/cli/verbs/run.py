@@ -46,7 +46,7 @@ def run(
         return
     if follow(chosen, workspace, terminal.cores()):
         return
-    with terminal.run_setting(workspace) as setting, leading():
+    with terminal.run_setting(workspace) as setting, leading(chosen):
         if fresh:
             setting[0].start_over(chosen.name)
         searched, published = pipeline.run(chosen, *setting, announce=print_plan)

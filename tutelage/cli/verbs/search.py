@@ -89,7 +89,7 @@ def search(
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
         return
-    with terminal.run_setting(workspace) as setting, leading():
+    with terminal.run_setting(workspace) as setting, leading(chosen):
         searched = pipeline.search(chosen, *setting, announce=print_plan)
     if as_json:
         print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))

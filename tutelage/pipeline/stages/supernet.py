@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from tutelage.distill.training.batches import Waiting
 from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.stage_inputs import (
     AcceleratorInput,
@@ -21,13 +22,15 @@ from tutelage.pipeline.keys.stage_inputs import (
     versions_of,
 )
 from tutelage.pipeline.networks import WEIGHTS, file_weights
+from tutelage.pipeline.processes import Training, announce
 from tutelage.pipeline.weights.given import given_weights, wanted_for_space
+from tutelage.ranks import joined
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.spaces.space import SPACES, Space, find_space
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.training import Batch, SupernetSchedule, train_supernet
 
-from .training import CHECKPOINT, SupernetInput, network_input, soft_targets
+from .training import CHECKPOINT, SupernetInput, network_input, report_speed, soft_targets
 
 # Subnets a step besides the largest and the smallest, as in BigNAS, where a recipe does not say.
 NUM_RANDOM = 2
@@ -138,6 +141,21 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
     net = build_supernet(
         space, here.num_classes, here.channels, weights=weights, seed=derived_seed(inputs.seed, "supernet")
     )
+    fit_supernet(inputs, here, net, folder / CHECKPOINT)
+    return {"weights": file_weights(here, net, folder).to_dict(), "accelerator": here.computed_on}
+
+
+def built(inputs: SupernetInputs, here: Opened) -> nn.Module:
+    """Build the supernet of the inputs for a process whose leader sends the weights."""
+    space = find_space(inputs.space).with_resolutions(inputs.resolutions)
+    return build_supernet(space, here.num_classes, here.channels)
+
+
+def fit_supernet(inputs: SupernetInputs, here: Opened, net: nn.Module, checkpoint: Path) -> None:
+    """Train `net` in place as the inputs say; where a launcher started several processes, the others take part."""
+    if here.finished is None:
+        announce(Training(inputs, checkpoint), net)
+    space, ranks = find_space(inputs.space).with_resolutions(inputs.resolutions), joined()
     here.accelerator.place(net)
     loader = here.loader(
         inputs.augment,
@@ -147,12 +165,13 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
     )
     teachers = [one.student for one in inputs.teachers]
     soft = soft_targets(here, teachers, inputs.augment, loader.resolution) if teachers else None
+    waiting = Waiting()
 
     def batches(epoch: int) -> Iterable[Batch]:
-        for batch in loader.epoch(epoch):
+        for batch in waiting.over(loader.epoch(epoch, ranks.rank, ranks.num)):
             yield batch.images, batch.labels, soft(batch) if soft is not None else None
 
-    train_supernet(
+    trained = train_supernet(
         net,
         space,
         batches,
@@ -169,11 +188,12 @@ def _train(inputs: SupernetInputs, here: Resources, folder: Path) -> dict[str, A
             clip_norm=inputs.clip_norm,
         ),
         seed=derived_seed(inputs.seed, "supernet training"),
-        checkpoint=folder / CHECKPOINT,
+        checkpoint=checkpoint,
         finished=here.finished,
         data_id=loader.identity,
         multi_label=here.dataset.multi_label,
         accelerator=here.accelerator,
+        ranks=ranks,
         progress=lambda text, done, total: here.report("train supernet", done, total),
     )
-    return {"weights": file_weights(here, net, folder).to_dict(), "accelerator": here.computed_on}
+    report_speed(here, inputs.title, loader, [record["seconds"] for record in trained.epochs], [waiting.seconds])

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from tutelage.distill.teachers.weights import load_weights
+from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.train import validate
 from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
@@ -198,8 +199,10 @@ def _take(inputs: UntrainedInputs, here: Resources, folder: Path) -> dict[str, A
     """Validate a network as its weights file has it, and file it."""
     student = inputs.network.student
     model = _loaded(here, student, inputs.weights, seed=0, fresh_head=False)
-    images, labels = here.split("val", here.resolution(student), normalisation=student.normalisation)
-    figures = validate(here.accelerator.place(model), images, labels, here.dataset.multi_label)
+    val = here.in_order("val", here.resolution(student))
+    own = None if student.normalisation is None else student.normalisation.values
+    with normalised_inputs(model, own):
+        figures = validate(here.accelerator.place(model), val, here.dataset.multi_label)
     notes = ("weights used as they are, not trained here",)
     return _filed(here, inputs.network, model.cpu(), folder, figures["val_accuracy"], figures["val_auc"], notes)
 

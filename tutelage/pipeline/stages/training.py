@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tutelage.distill.data.augmentations import AUGMENTATIONS
-from tutelage.distill.data.loader import images_id
+from tutelage.distill.data.loader import Loader, images_id
 from tutelage.distill.losses.logits import balanced_weights
 from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.weights import load_exactly
@@ -34,7 +34,7 @@ from tutelage.pipeline.keys.stage_inputs import (
     StageInputs,
     promised,
 )
-from tutelage.pipeline.processes import Training, announce
+from tutelage.pipeline.processes import Training, announce, num_processes
 from tutelage.pipeline.sections import DistillSection, TrainSection
 from tutelage.pipeline.weights.given import given_weights, wanted_for
 from tutelage.records import Student, content_id
@@ -242,12 +242,13 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
     student, distillation = inputs.network.student, inputs.distillation
     teachers = [one.student for one in distillation.teachers] if distillation is not None else []
     seed, batches = inputs.seeds
+    loader = here.loader(inputs.augment, inputs.schedule.batch_size, seed=batches)
     own = None if student.normalisation is None else student.normalisation.values
     with normalised_inputs(model, own):
         result = train(
             use_fast_layers(model),
-            here.loader(inputs.augment, inputs.schedule.batch_size, seed=batches),
-            here.split("val", here.resolution(student)),
+            loader,
+            here.in_order("val", here.resolution(student)),
             _schedule(here, inputs.schedule),
             teachers=[soft_targets(here, teachers, inputs.augment)] if teachers else (),
             kd=kd_of(distillation) if distillation is not None else None,
@@ -261,7 +262,33 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
             tuning=inputs.tuning,
         )
     use_plain_layers(model.cpu())
+    report_speed(
+        here,
+        inputs.title,
+        loader,
+        [record["seconds"] for record in result.history],
+        [record.get("wait_seconds", 0.0) for record in result.history],
+    )
     return result
+
+
+def report_speed(here: Opened, title: str, loader: Loader, seconds: Sequence[float], waited: Sequence[float]) -> None:
+    """Say how many images a second a training took, and whether it waited for them.
+
+    `seconds` and `waited` are those of all epochs; the ones that an earlier process trained are left out.
+    """
+    epochs = loader.spent.num_items // len(loader)
+    spent, idle = sum(seconds[-epochs:]), sum(waited[-epochs:])
+    if epochs == 0 or spent <= idle or loader.spent.prepare_s == 0:
+        return
+    images = epochs * len(loader) * loader.batch_size
+    prepared = images / num_processes() / loader.spent.prepare_s
+    here.report(
+        f"{title}: {images / spent:,.0f} images/s, {idle / spent:.0%} of the time waiting for images; "
+        f"the network alone {images / (spent - idle):,.0f}, a thread that prepares images {prepared:,.0f}",
+        1,
+        1,
+    )
 
 
 def schedule_part(section: TrainSection) -> TrainSection:

@@ -1,0 +1,62 @@
+"""What a follower does between trainings: it hears what comes next, and ends in one line where its leader does."""
+
+import time
+from threading import Thread
+
+import pytest
+from torch.distributed import HashStore
+
+from tutelage.pipeline import processes
+from tutelage.pipeline.recipe import Recipe
+from tutelage.records import InputError
+
+RECIPE = Recipe.model_validate({"name": "r"})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_LOOK_S", 0.002)
+    monkeypatch.setattr(processes, "_BEAT_S", 0.005)
+
+
+def test_a_follower_sleeps_until_the_leader_says_what_comes_next(quick: None) -> None:
+    store, said = HashStore(), []
+    follower = Thread(target=lambda: said.append(processes._comes_next(store, 0)))
+    leader = processes._Leader(store)
+    follower.start()
+    while int(store.get(processes._BEAT) if store.check([processes._BEAT]) else 0) < 20:
+        time.sleep(0.002)
+    assert not said
+    leader.say(b"train")
+    follower.join()
+    assert said == [b"train"]
+    leader.say(b"done")
+    assert processes._comes_next(store, 1) == b"done"
+    leader.stop(0.0)
+
+
+def test_a_follower_ends_where_the_leader_is_silent_or_has_failed(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_SILENCE_S", 0.02)
+    store = HashStore()
+    store.set(processes._BEAT, "7")  # its last sign of life
+    with pytest.raises(InputError, match=r"gave no sign of life for 0.02 s"):
+        processes._comes_next(store, 0)
+    store.set(processes._NEXT.format(0), b"failed")
+    with pytest.raises(InputError, match="has failed: look at its message"):
+        processes._comes_next(store, 0)
+
+
+def test_a_leader_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for store, error in ((HashStore(), InputError("lr")), (HashStore(), RuntimeError("[gloo/pair.cc] closed by peer"))):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr(processes, "_join", lambda recipe, store=store: store)
+        with pytest.raises(InputError) as caught, processes.leading(RECIPE):
+            raise error
+        assert "\n" not in str(caught.value)
+        assert store.get(processes._NEXT.format(0)) == b"failed"
+
+
+def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="shape mismatch"), processes.one_line_for_a_lost_process():
+        raise RuntimeError("shape mismatch")
