@@ -8,7 +8,7 @@ ROOMS := search distill quant bench leaderboard
 # set-up imports what most commands import, so that not every process of the first one compiles it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -114,7 +114,16 @@ bench-runtimes: $(READY)
 # Tables that are printed, not asserted: they take minutes and need the public tables (TUTELAGE_DATA or ../shared/data).
 DATA ?= $(or $(TUTELAGE_DATA),../shared/data)
 
+# Ours against Optuna's samplers, with noise and without: eight minutes on two cores. SEEDS=1 is a third of that;
+# METHODS=botorch,ours compares BoTorch's acquisition with ours.
+SEEDS ?= 3
+METHODS ?= ours,tpe,nsga2,gp
 bench-search: $(READY)
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[optimisers]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/search_comparison.py --data $(DATA) --seeds $(SEEDS) --methods $(METHODS)
+
+# Our own strategies against each other and OFA's evolution finder.
+bench-strategies: $(READY)
 	$(BIN)/python tests/benchmarks/search_strategies.py --data $(DATA)
 
 bench-predictor: $(READY)

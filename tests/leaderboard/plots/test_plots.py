@@ -172,5 +172,11 @@ def test_a_search_is_drawn_with_its_budget(tmp_path):
     costs = {"latency_ms@host": ms, "size_bytes": ms * 4e6}
     search_front_plot(errors, costs, path, within=ms < 2, finalists=[int(ms.argmin())], bounds={"latency_ms@host": 2.0})
     assert Image.open(path).width >= 1400
+    plain, marked = path.read_bytes(), tmp_path / "marked.png"
+    search_front_plot(
+        errors, costs, marked, within=ms < 2, winners={int(ms.argmin()): "ofa-abc"}, slices={"latency_ms@host": [1.0]},
+        bounds={"latency_ms@host": 2.0},
+    )  # fmt: skip
+    assert marked.read_bytes() != plain
     with pytest.raises(InputError, match="no architecture was evaluated"):
         search_front_plot([], {}, path, within=[])

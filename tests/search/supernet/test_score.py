@@ -13,6 +13,7 @@ from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet, extract, forward_subnet, prefix, recalibrate_bn, score_subnets
 from tutelage.search.supernet.prefix import SubnetTree
 from tutelage.search.supernet.scoring import mean_auc, resize, score_logits
+from tutelage.search.supernet.standard_errors import auc_std, error_std, loss_std
 
 
 def test_auc_agrees_with_scikit_learn_with_ties_and_an_absent_class():
@@ -141,3 +142,26 @@ def test_what_subnets_have_in_common_is_computed_once(monkeypatch):
         counts.append(len(calls))
     assert counts[2] == counts[0]
     assert counts[1] - counts[0] == 2 * (2 * 3 + 2)  # two blocks and a head, in calibration and in evaluation
+
+
+def test_standard_errors_by_hand() -> None:
+    assert error_std(0.25, 100) == pytest.approx(np.sqrt(26 / 102 * 76 / 102 / 100))
+    assert error_std(0.0, 10) > 0  # no error in ten images is no certainty
+    assert loss_std(np.array([1.0, 3.0])) == pytest.approx(1.0)  # sqrt 2 over sqrt 2
+    # Placements of the positives (1, 1/2) and of the negatives (1/2, 1): variances of 1/8, each over two images.
+    scores, truth = np.array([[0.9], [0.4], [0.5], [0.1]]), np.array([[True], [True], [False], [False]])
+    assert auc_std(scores, truth) == pytest.approx(np.sqrt(1 / 16 + 1 / 16))
+    perfect = np.array([[0.9], [0.8], [0.2], [0.1]])
+    assert auc_std(perfect, truth) == 0.25  # half an image of two
+    assert np.isnan(auc_std(scores, np.ones((4, 1), dtype=bool)))
+
+
+def test_the_standard_error_of_an_auc_is_the_spread_over_draws_of_images() -> None:
+    rng = np.random.default_rng(0)
+    found, said = [], []
+    for _ in range(300):
+        truth = np.arange(60) < 20
+        scores = rng.standard_normal(60) + truth
+        found.append(mean_auc(scores[:, None], truth[:, None]))
+        said.append(auc_std(scores[:, None], truth[:, None]))
+    assert np.mean(said) == pytest.approx(np.std(found), rel=0.15)
