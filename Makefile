@@ -8,7 +8,7 @@ ROOMS := search distill quant bench leaderboard
 # set-up imports what most commands import, so that not every process of the first one compiles it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune clean
+.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune bench-supernet clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -158,6 +158,10 @@ bench-int8-search: $(READY)
 PRUNE_DIR ?= tutelage-workspace/pruning
 bench-prune: $(READY)
 	$(BIN)/python tests/benchmarks/pruning.py --data $(DATA) --keep $(PRUNE_DIR)
+
+# A supernet's step and its scoring against the machine's peak and the `ofa` package: five minutes on a quiet host.
+bench-supernet: $(READY)
+	$(BIN)/python tests/benchmarks/supernet_floor.py --data $(DATA)
 
 bench-folds: $(READY)
 	$(BIN)/python tests/benchmarks/folds.py --data $(DATA)/cxr3

@@ -125,6 +125,15 @@ def use(accelerator: Accelerator) -> None:
     log.info("computing on %s", accelerator)
 
 
+def cpu_multiplies_bf16() -> bool:
+    """Say whether this processor has instructions that multiply bfloat16: AVX-512 BF16 or AMX.
+
+    Whether they gain depends on the network, for depthwise convolutions have no fast kernel: who trains one decides.
+    """
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Give the device that a network's parameters are on; the CPU for one without any."""
     first = next(module.parameters(), None)

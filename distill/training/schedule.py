@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tutelage.accelerator import Accelerator
+from tutelage.accelerator import Accelerator, cpu_multiplies_bf16
 from tutelage.records import InputError
 
 from .soft_targets import Combine
@@ -157,6 +157,6 @@ def wants_bf16(schedule: TrainSchedule, accelerator: Accelerator, model: nn.Modu
         return schedule.bf16
     if not accelerator.on_cpu:
         return accelerator.bf16
-    if not torch.cpu._is_avx512_bf16_supported():
+    if not cpu_multiplies_bf16():
         return False
     return not any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())

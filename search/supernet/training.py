@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.accelerator import CPU, Accelerator, drawing
+from tutelage.accelerator import CPU, Accelerator, cpu_multiplies_bf16, drawing
 from tutelage.allocator import keep_freed_memory
 from tutelage.ranks import ALONE, Ranks, synced_statistics
 from tutelage.records import Arch, InputError
@@ -241,7 +241,7 @@ def _backward(
 ) -> Tensor:
     """Add the gradients of all subnets on one part of a batch, times its `fraction`; give the mean loss () times it."""
     images, labels, teacher_probs = batch
-    half = accelerator.bf16 if options.bf16 is None else options.bf16
+    half = wants_bf16(options, accelerator)
     soft = teacher_probs
     if state.teacher is not None and soft is None:
         with torch.no_grad():
@@ -280,6 +280,16 @@ def _forward_of(
     if key not in state.compiled:
         state.compiled[key] = accelerator.compiled(forward, dynamic=False)
     return state.compiled[key]
+
+
+def wants_bf16(options: SupernetSchedule, accelerator: Accelerator) -> bool:
+    """Decide whether to compute in bfloat16: as the schedule says, or where the accelerator multiplies it.
+
+    On a CPU the 1x1 convolutions gain, and depthwise convolutions stay in float32.
+    """
+    if options.bf16 is not None:
+        return options.bf16
+    return cpu_multiplies_bf16() if accelerator.on_cpu else accelerator.bf16
 
 
 def choose_archs(

@@ -1,6 +1,7 @@
 """How far a supernet's training step and its scoring are from what the machine could do, beside the `ofa` package.
 
     python tests/benchmarks/supernet_floor.py [--parts step,scoring,profile] [--repeat 3] [--threads 1] [--data DIR]
+        [--resolutions 32,64] [--subnets 40] [--scoring-resolution 32] [--scoring-repeat 1]
 
 The peak is measured in the same run, between the others: a float32 product of 2048x2048 matrices, and a copy of 256 MB.
 The compute floor of a step is 6 operations a MAC, image and subnet (one multiplication and one addition, forward, by
@@ -90,12 +91,12 @@ def sandwich(space: Space, seed: int) -> list[Arch]:
 
 
 def in_turns(
-    sides: dict[str, tuple[Callable[[], object], AbstractContextManager[None]]], repeat: int
+    sides: dict[str, tuple[Callable[[], object], AbstractContextManager[None]]], repeat: int, *, warm_up: bool = True
 ) -> tuple[dict[str, list[float]], tuple[float, float]]:
-    """Time every side in each round, after one that warms up; give the times and the best peak of the rounds."""
+    """Time every side in each round, after one that warms up; give the times and the best peak of all rounds."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     best = peak()
-    for round_ in range(repeat + 1):
+    for round_ in range(0 if warm_up else 1, repeat + 1):
         for name, (call, memory) in sides.items():
             with memory:
                 spent = seconds(call)
@@ -212,13 +213,16 @@ def bench_scoring(name: str, side: int, num: int, repeat: int, data: Path) -> No
     archs = space.decode(space.random(num, np.random.default_rng(0)))
     errors: dict[str, list[float]] = {}
 
-    def alone() -> None:
-        errors["alone"] = score_one_by_one(net, archs, calibration, images, labels)
+    def alone(scored: Sequence[Arch] = archs) -> None:
+        errors["alone"] = score_one_by_one(net, scored, calibration, images, labels)
 
-    def together() -> None:
-        errors["together"] = [one.error for one in score_subnets(net, archs, calibration, images, labels)]
+    def together(scored: Sequence[Arch] = archs) -> None:
+        errors["together"] = [one.error for one in score_subnets(net, scored, calibration, images, labels)]
 
-    times, best = in_turns({"alone": (alone, nullcontext()), "tutelage": (together, nullcontext())}, repeat)
+    alone(archs[:1])
+    together(archs[:1])
+    sides = {"alone": (alone, nullcontext()), "tutelage": (together, nullcontext())}
+    times, best = in_turns(sides, repeat, warm_up=False)
     bounds = floors(archs, NUM_CALIBRATION + len(images), 1, False, best)
     show(f"scoring of {num} subnets of {name}, {side} px, {len(images)} images", times, best, bounds)
     differ = [abs(a - b) * len(images) for a, b in zip(errors["alone"], errors["together"], strict=True)]
@@ -232,6 +236,7 @@ def main() -> None:
     parser.add_argument("--resolutions", default="32,64")
     parser.add_argument("--subnets", type=int, default=40)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--scoring-resolution", type=int, default=32)
     parser.add_argument("--scoring-repeat", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -246,7 +251,7 @@ def main() -> None:
         if "profile" in parts:
             profile_step(options.space, side)
     if "scoring" in parts:
-        bench_scoring(options.space, sides[-1], options.subnets, options.scoring_repeat, options.data)
+        bench_scoring(options.space, options.scoring_resolution, options.subnets, options.scoring_repeat, options.data)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.accelerator import CPU
+from tutelage.accelerator import CPU, cpu_multiplies_bf16
 from tutelage.distill.training.schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
 from tutelage.distill.training.soft_targets import SoftTargets, tensors_id
 from tutelage.distill.training.train import TrainResult, train
@@ -282,7 +282,7 @@ def test_bf16_is_not_chosen_for_depthwise_convolutions() -> None:
     place = CPU
     depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
     assert not wants_bf16(replace(SCHEDULE, bf16=None), place, depthwise)
-    assert wants_bf16(replace(SCHEDULE, bf16=None), place, toy()) == torch.cpu._is_avx512_bf16_supported()
+    assert wants_bf16(replace(SCHEDULE, bf16=None), place, toy()) == cpu_multiplies_bf16()
     assert wants_bf16(replace(SCHEDULE, bf16=True), place, depthwise)
     assert not wants_bf16(SCHEDULE, place, toy())
 

@@ -1,5 +1,6 @@
 """Supernet training: it learns, it goes on to the same bits, and its phases and choices are the papers'."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tutelage.accelerator import CPU, Accelerator
 from tutelage.records import InputError
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet
@@ -22,6 +24,7 @@ from tutelage.search.supernet.training import (
     subnet_loss,
     train_step,
     train_supernet,
+    wants_bf16,
 )
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((28, 32))
@@ -213,3 +216,15 @@ def test_impossible_schedules_are_refused():
         SupernetSchedule(epochs=0)
     with pytest.raises(InputError, match="num_random 0 under method random"):
         SupernetSchedule(epochs=1, method="random", num_random=0)
+
+
+@pytest.mark.parametrize("has", ["avx512_bf16", "amx_bf16", ""])
+def test_a_cpu_trains_in_bfloat16_where_it_multiplies_it_and_the_schedule_leaves_it_open(monkeypatch, has):
+    features = {"avx512_bf16": False, "amx_bf16": False, "amx_tile": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**features, **({has: True} if has else {})})
+    assert wants_bf16(SupernetSchedule(epochs=1), CPU) == bool(has)
+    assert wants_bf16(SupernetSchedule(epochs=1, bf16=True), CPU)
+    assert not wants_bf16(SupernetSchedule(epochs=1, bf16=False), CPU)
+    other = Accelerator(torch.device("cuda"))
+    assert not wants_bf16(SupernetSchedule(epochs=1), other)
+    assert wants_bf16(SupernetSchedule(epochs=1), replace(other, bf16=True))
