@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tutelage.accelerator import CPU
 from tutelage.pipeline.operations import explain
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.workspace import Workspace
@@ -30,7 +31,7 @@ def test_the_int8_file_is_shown_where_there_is_one(
         return [SimpleNamespace(scheme=scheme, file=SimpleNamespace(path=f"{scheme}.onnx")) for scheme in schemes]
 
     ctx = SimpleNamespace(
-        dataset=SimpleNamespace(masks=None, multi_label=False), size=32,
+        dataset=SimpleNamespace(masks=None, multi_label=False), size=32, accelerator=CPU,
         seed=lambda *_: 0, resolution=lambda student: 32,
         draw=lambda *_: [0], split=lambda *_: (torch.zeros(1, 1, 32, 32), torch.zeros(1, dtype=torch.long)),
     )  # fmt: skip

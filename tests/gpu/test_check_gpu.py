@@ -1,0 +1,32 @@
+"""The script of `make check-gpu` at toy sizes on the CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("check_gpu.py")
+
+
+@pytest.mark.long
+def test_every_part_runs_at_toy_sizes_on_the_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--accelerator", "cpu", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=550, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["part"] for row in rows} == {"host", "tests", "supernet", "scoring", "latency", "family"}
+    assert not [row for row in rows if row["what"] == "failed"], rows
+    whats = [row["what"] for row in rows]
+    assert "largest student, distilled" in whats
+    assert done.stdout.startswith("| part | what | result |")
+    assert (tmp_path / "supernet.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_asking_for_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--accelerator", "cuda:99", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("check_gpu: accelerator cuda:99")
