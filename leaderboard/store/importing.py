@@ -30,6 +30,7 @@ _TIMM = {"model", "top1", "param_count"}
 # timm names its files after the test set: results-imagenet-real.csv.
 _TIMM_PREFIX = "results-"
 _MOST_MILLIONS = 1e6  # of parameters: a table beyond it counts parameters, not millions
+_MOST_BILLIONS = 1e7  # of multiply-accumulates, likewise
 _MAX_DEPTH = 50
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 60
@@ -237,12 +238,15 @@ def _from_timm(record: Mapping[str, Any], path: Path, where: str) -> Row:
         raise InputError(f"{where}: model is empty: name the network")
     accuracy = _number("top1", record["top1"], where) / 100
     millions = _number("param_count", str(record["param_count"]).replace(",", ""), where)
-    if millions > _MOST_MILLIONS:
+    if abs(millions) > _MOST_MILLIONS:
         raise InputError(f"{where}: param_count is {record['param_count']!r}: give millions of parameters, e.g. 11.69")
     gmacs = record.get("gmacs") or record.get("infer_gmacs")
     figures = {"accuracy": accuracy, "params": round(millions * 1e6)}
     if gmacs:
-        figures["macs"] = round(_number("gmacs", gmacs, where) * 1e9)
+        billions = _number("gmacs", gmacs, where)
+        if abs(billions) > _MOST_BILLIONS:
+            raise InputError(f"{where}: gmacs is {gmacs!r}: give billions of multiply-accumulates, e.g. 4.1")
+        figures["macs"] = round(billions * 1e9)
     _refuse_odd_figures(figures, where)
     kept = {name: value for name, value in record.items() if value not in (None, "")}
     values = {

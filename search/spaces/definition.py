@@ -44,6 +44,10 @@ class Gene(NamedTuple):
     slot: Slot | None
 
 
+# Genes are counted in 64 bits: MACs at a larger resolution would not fit.
+MAX_RESOLUTION = 65_536
+
+
 @dataclass(frozen=True)
 class Space:
     """A supernet's choices. `widths` lists channel choices (one in mbconv families) from the stem to the last layer.
@@ -266,10 +270,12 @@ class Space:
         return self._extreme(max, r)
 
     def with_resolutions(self, resolutions: Sequence[int]) -> Space:
-        """Return the same space with other input sides allowed; raises InputError on a side under 1 or none at all."""
+        """Return the same space at other resolutions; raises InputError for none, or one not of 1 to 65,536 px."""
         sides = tuple(sorted({int(side) for side in resolutions}))
-        if not sides or sides[0] < 1:
-            raise InputError(f"resolutions {list(resolutions)} of {self.name}: give at least one side of 1 px or more")
+        if not sides or sides[0] < 1 or sides[-1] > MAX_RESOLUTION:
+            raise InputError(
+                f"resolutions {list(resolutions)} of {self.name}: give one or more of 1 px to {MAX_RESOLUTION} px"
+            )
         return replace(self, resolutions=sides)
 
     def check(self, arch: Arch) -> None:

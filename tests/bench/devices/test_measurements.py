@@ -246,3 +246,11 @@ def test_a_table_of_blocks_gives_what_ofa_sums_and_says_that_no_network_was_time
     path.write_text(yaml.safe_dump(broken))
     with pytest.raises(InputError, match="has no block AvgPool2D-input"):
         read_measurements(path, "")
+
+
+@pytest.mark.parametrize("side", [",224", "9" * 30, "-1"])
+def test_a_table_of_blocks_at_no_resolution_is_refused(side: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump({f"Conv-input:{side}x{side}x3-output:112x112x16": {"mean": 1.0}}))
+    with pytest.raises(InputError, match="no first convolution"):
+        read_measurements(path)

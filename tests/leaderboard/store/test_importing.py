@@ -230,3 +230,11 @@ def test_a_leaderboard_is_imported_by_a_relative_path(tmp_path, monkeypatch):
     (other / "leaderboard.db").write_bytes(b"no database")
     with pytest.raises(InputError, match="not made by tutelage"):
         read_file(Path("colleague/leaderboard.db"))
+
+
+@pytest.mark.parametrize(("params", "gmacs", "word"), [("11.69", "1e308", "gmacs"), ("-1e308", "1.8", "param_count")])
+def test_counts_of_timm_beyond_every_network_are_refused(params: str, gmacs: str, word: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(f"model,top1,param_count,gmacs\nm,70.1,{params},{gmacs}\n")
+    with pytest.raises(InputError, match=f"line 2: {word} is "):
+        read_file(path)
