@@ -19,6 +19,7 @@ from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_arch
 
 NET = "test_resnet"
+FEW = tuple(values[:16] for values in held_out())
 SCHEDULE = TrainSchedule(epochs=1, lr=0.01, warmup_epochs=0, decay="constant", weight_decay=0.1, ema_decay=0.5)
 
 
@@ -33,7 +34,7 @@ def subnet() -> nn.Module:
 def moved(net: nn.Module, tuning: Tuning, **options: Any) -> set[str]:
     """Train a network; name the tensors that changed, the counters of batch norms left out."""
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    train(net, Blobs(), held_out(), SCHEDULE, tuning=tuning, **options)
+    train(net, Blobs(32), FEW, SCHEDULE, tuning=tuning, **options)
     after: dict[str, Tensor] = net.state_dict()
     return {name for name, value in after.items() if not torch.equal(value, before[name]) and "num_batches" not in name}
 
@@ -92,20 +93,20 @@ def test_layer_decay_multiplies_the_learning_rate_from_the_classifier_back() -> 
 def test_a_decayed_training_moves_early_layers_less() -> None:
     slow, usual = network(), network()
     start = {name: value.clone() for name, value in slow.state_dict().items()}
-    train(slow, Blobs(), held_out(), SCHEDULE, tuning=Tuning(layer_decay=0.1))
-    train(usual, Blobs(), held_out(), SCHEDULE)
+    train(slow, Blobs(32), FEW, SCHEDULE, tuning=Tuning(layer_decay=0.1))
+    train(usual, Blobs(32), FEW, SCHEDULE)
     far = [(net.state_dict()["conv1.0.weight"] - start["conv1.0.weight"]).abs().mean() for net in (slow, usual)]
     assert far[0] < 0.01 * far[1]
 
 
 def test_a_stopped_probe_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    longer = TrainSchedule(epochs=3, lr=0.01)
+    longer = TrainSchedule(epochs=2, lr=0.01)
     whole, stopped = network(), network()
-    train(whole, Blobs(), held_out(), longer, tuning=Tuning(freeze=1, layer_decay=0.5))
+    train(whole, Blobs(), FEW, longer, tuning=Tuning(freeze=1, layer_decay=0.5))
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, Stopping(1), held_out(), longer, tuning=Tuning(1, 0.5), checkpoint=tmp_path)
+        train(stopped, Stopping(1), FEW, longer, tuning=Tuning(1, 0.5), checkpoint=tmp_path)
     again = network()
-    train(again, Blobs(), held_out(), longer, tuning=Tuning(1, 0.5), checkpoint=tmp_path)
+    train(again, Blobs(), FEW, longer, tuning=Tuning(1, 0.5), checkpoint=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
