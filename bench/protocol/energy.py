@@ -6,7 +6,8 @@ of many inferences says something about a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,15 +61,30 @@ def _reader(path: Path) -> Callable[[], int]:
     return lambda: int(path.read_text())
 
 
+def first_visible(environment: Mapping[str, str] | None = None) -> int | str:
+    """Give what CUDA's device 0 is for NVML: a number, or the UUID that CUDA_VISIBLE_DEVICES names."""
+    said = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES", "")
+    first = said.split(",")[0].strip()
+    return first if first.startswith(("GPU-", "MIG-")) else int(first) if first.isdigit() else 0
+
+
 def _nvml() -> EnergyMeter | None:
-    """Read the first GPU's counter by NVML (`pip install tutelage[energy]`), which CUDA's driver brings."""
+    """Read the counter of CUDA's first device by NVML (`pip install tutelage[energy]`), which CUDA's driver brings.
+
+    CUDA numbers the cards that CUDA_VISIBLE_DEVICES names, NVML all of them.
+    """
     try:
         import pynvml
     except ImportError:
         return None
     try:
         pynvml.nvmlInit()
-        card = pynvml.nvmlDeviceGetHandleByIndex(0)
+        first = first_visible()
+        card = (
+            pynvml.nvmlDeviceGetHandleByUUID(first)
+            if isinstance(first, str)
+            else pynvml.nvmlDeviceGetHandleByIndex(first)
+        )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(card)  # millijoules; older cards have no counter
     except pynvml.NVMLError:
         return None
