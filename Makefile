@@ -123,8 +123,7 @@ bench-runtimes: $(READY)
 # Tables that are printed, not asserted: they take minutes and need the public tables (TUTELAGE_DATA or ../shared/data).
 DATA ?= $(or $(TUTELAGE_DATA),../shared/data)
 
-# Ours against Optuna's samplers, with noise and without: eight minutes on two cores. SEEDS=1 is a third of that;
-# METHODS=botorch,ours compares BoTorch's acquisition with ours.
+# Ours against Optuna's samplers, with noise and without: eight minutes on two cores. SEEDS=1 is a third of that.
 SEEDS ?= 3
 METHODS ?= ours,tpe,nsga2,gp
 bench-search: $(READY)

@@ -9,9 +9,8 @@ spends the last on contenders again; of Optuna's, whose constraint the bound is,
 
 Hypervolume is of the true values of what was evaluated, as a share of the front pooled over all runs. A method's choice
 is the best posterior mean for ours, the best observed error else. Its regret is its true error less the least true
-error that the same run evaluated, and less the least of all runs. Optuna's GP sampler and `botorch` (our search with
-BoTorch's noisy expected hypervolume improvement and GP in place of ours) are slow: the first is asked for
-`--gp-evaluations` only, the second runs where `--methods` names it.
+error that the same run evaluated, and less the least of all runs. Optuna's GP sampler is slow: it is asked
+for `--gp-evaluations` only.
 """
 
 from __future__ import annotations
@@ -35,19 +34,13 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from search_strategies import SPACE, Surrogate, one_hot, read_table
+from search_strategies import SPACE, Surrogate, read_table
 
 from tutelage.records import Arch
 from tutelage.search.costs.counts import count
 from tutelage.search.loop import search
-from tutelage.search.objectives import Objective, Problem, Scores
+from tutelage.search.objectives import Objective, Scores
 from tutelage.search.result import hypervolume, non_dominated
-from tutelage.search.samplers.default import DEFAULT, spread_sample
-from tutelage.search.samplers.draws import fill_feasible, filled, new_rows
-from tutelage.search.samplers.genetic import rank_order, run_nsga2
-from tutelage.search.samplers.strategies import STRATEGIES
-from tutelage.search.samplers.strategy import History, Proposal, Strategy
-from tutelage.search.spaces.space import Genes
 
 Floats = NDArray[np.float64]
 
@@ -168,74 +161,12 @@ def optuna_gp(task: Task, evaluations: Sequence[int]) -> Run:
     )
 
 
-def botorch(task: Task, evaluations: Sequence[int]) -> Run:
-    """Run our search with BoTorch's GP and qLogNEHVI on the same candidates: what differs is how they are compared."""
-    STRATEGIES.builtin["botorch"] = Strategy("botorch", "BoTorch", DEFAULT.first, DEFAULT.batch, _botorch_batch)  # type: ignore[index]
-    return ours(task, evaluations, strategy="botorch")
-
-
-def _botorch_batch(problem: Problem, history: History, n: int, rng: np.random.Generator) -> Proposal:
-    """Propose as the default does, but for model and acquisition; of 150 candidates, as 500 would take hours."""
-    import torch
-    from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import SingleTaskGP
-    from botorch.models.deterministic import GenericDeterministicModel
-    from botorch.models.model import ModelList
-    from botorch.optim import optimize_acqf_discrete
-    from botorch.sampling.get_sampler import get_sampler
-    from gpytorch.mlls import ExactMarginalLogLikelihood
-
-    if not history.started:
-        return Proposal(filled(problem, history.genes, spread_sample(problem, 4 * n, rng), n, rng))
-    torch.manual_seed(int(rng.integers(2**31)))
-
-    def features(archs: Sequence[Arch], ms: Floats) -> torch.Tensor:
-        return torch.tensor(np.concatenate([one_hot(archs), ms[:, None] / BOUND_MS], axis=1), dtype=torch.double)
-
-    ms, error = history.points[:, 0], history.points[:, 1]
-    middle, spread = error.mean(), error.std()
-    noise = torch.tensor(np.maximum(history.std_error[:, 1:] / spread, 1e-3) ** 2, dtype=torch.double)
-    x, y = features(history.archs, ms), torch.tensor(-(error - middle)[:, None] / spread, dtype=torch.double)
-    model = SingleTaskGP(x, y, noise)
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-
-    def predict(genes: Genes) -> Mapping[str, Floats]:
-        archs = SPACE.decode(genes)
-        with torch.no_grad():
-            posterior = model.posterior(features(archs, latency_ms(archs)))
-        mean, std = posterior.mean[:, 0].numpy(), posterior.variance[:, 0].sqrt().numpy()
-        return {"error": middle - spread * (mean + 0.5 * std)}
-
-    start = np.concatenate([history.genes[history.feasible], fill_feasible(problem, 30, rng, history.genes)])
-    visited = run_nsga2(problem, predict, start, rng, population=60, generations=20)
-    allowed = np.flatnonzero(visited.violation <= 0)
-    allowed = allowed[new_rows(visited.genes[allowed], history.genes)]
-    pool = visited.genes[allowed[rank_order(visited.points[allowed])[:150]]]
-    archs = SPACE.decode(pool)
-    latency = GenericDeterministicModel(lambda points: -points[..., -1:])
-    reference, both = history.reference, ModelList(latency, model)
-    acquisition = qLogNoisyExpectedHypervolumeImprovement(
-        both,
-        ref_point=[-reference[0] / BOUND_MS, -(reference[1] - middle) / spread],
-        X_baseline=x[torch.tensor(history.feasible)],
-        prune_baseline=True,
-        sampler=get_sampler(both.posterior(x[:1]), torch.Size([32])),
-        cache_root=False,
-    )
-    candidates = features(archs, latency_ms(archs))
-    picked, _ = optimize_acqf_discrete(acquisition, q=min(n, len(pool)), choices=candidates, unique=True)
-    rows = [int((candidates == one).all(dim=1).nonzero()[0, 0]) for one in picked]
-    return Proposal(pool[rows])
-
-
 METHODS: dict[str, tuple[str, Callable[[Task, Sequence[int]], Run]]] = {
     "ours": ("ours", ours),
     "once": ("ours, none again", lambda task, evaluations: ours(task, evaluations, again=False)),
     "tpe": ("Optuna TPE", tpe),
     "nsga2": ("Optuna NSGA-II", optuna_nsga2),
     "gp": ("Optuna GP", optuna_gp),
-    "botorch": ("ours with BoTorch", botorch),
 }
 
 
@@ -294,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"no method {unknown}: known are {', '.join(METHODS)}")
     surrogate = _surrogate(options.data)
     print(f"{options.seeds} seeds; median (least-most)", flush=True)
-    slow_first = sorted(methods, key=["gp", "botorch", "tpe", "ours", "once", "nsga2"].index)
+    slow_first = sorted(methods, key=["gp", "tpe", "ours", "once", "nsga2"].index)
     jobs = [(m, noise, seed) for m in slow_first for noise in noises for seed in range(options.seeds)]
     begun = time.perf_counter()
     workers = len(os.sched_getaffinity(0))
