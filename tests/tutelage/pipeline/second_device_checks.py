@@ -100,7 +100,13 @@ def trained(data: Dataset, accelerator: Accelerator, folder: Path | None = None,
     schedule = more.pop("schedule", SCHEDULE)
     val = tensors(data, "val")[:2]
     return train(  # type: ignore[arg-type]
-        net, loader(data, accelerator), val, schedule, accelerator=accelerator, checkpoint=folder, **more
+        net,
+        loader(data, accelerator, schedule.batch_size),
+        val,
+        schedule,
+        accelerator=accelerator,
+        checkpoint=folder,
+        **more,
     )
 
 
