@@ -7,6 +7,7 @@ search, distill, quant, bench and leaderboard import this module and no other of
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -357,4 +358,7 @@ class Row(Record):
         if self.details.get("state") not in STATES or settings is None:
             return ""
         names = (*COMPARABLE, "recipe", "role", "model", "teacher", "scheme", "seed")
-        return content_id([settings, self.details.get("imported_from"), *(getattr(self, name) for name in names)])
+        values = {name: getattr(self, name) for name in names}
+        if "pruned" in self.details:
+            values["model"] = re.sub(r"-cut(\d+)$", r"-pruned\1", self.model)  # as older versions named it
+        return content_id([settings, self.details.get("imported_from"), *values.values()])

@@ -1,4 +1,4 @@
-"""Add columns to the table of the rows and fill them: all that a migration may do to an append-only table."""
+"""Add columns to the append-only table of the rows, fill them, and file what older rows lack: all that may change it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alembic import op
 from sqlalchemy import Column, Connection, MetaData, Table, bindparam, column, insert, inspect, select, table, update
 
 from .schema import forbid_changes
@@ -20,6 +19,8 @@ def add_columns(columns: Sequence[Column[Any]]) -> None:
 
     There the table is copied, and what refers to it is set aside meanwhile.
     """
+    from alembic import op
+
     connection = op.get_bind()
     if connection.dialect.name == "postgresql":
         for one in columns:
@@ -48,7 +49,7 @@ def fill(
 ) -> None:
     """Set columns of the rows to what `values` gives for `details`, `body` (the measurement's, or {}) and `reads`.
 
-    word: only rows whose details hold it are read. The triggers step aside for this one write transaction.
+    word: only rows whose details hold it are read.
     """
     rows = table("rows", *(column(name) for name in ("number", "details", "measurement", *names, *reads)))
     measurements = table("measurements", column("id"), column("body"))
@@ -58,8 +59,6 @@ def fill(
     query = query.order_by(rows.c.number)
     if word:
         query = query.where(rows.c.details.contains(word))
-    change = update(rows).where(rows.c.number == bindparam("of")).values({name: bindparam(name) for name in names})
-    _allow_changes(connection)
     last = -1
     while part := connection.execute(query.where(rows.c.number > last).limit(_PART)).all():
         last = part[-1][0]
@@ -68,7 +67,15 @@ def fill(
             read = dict(zip(reads, others, strict=True))
             said = values({**read, "details": json.loads(details), "body": json.loads(body) if body else {}})
             changes.append({"of": number, **{name: said[name] for name in names}})
-        connection.execute(change, changes)
+        rewrite(connection, names, changes)
+
+
+def rewrite(connection: Connection, names: Sequence[str], changes: Sequence[Mapping[str, Any]]) -> None:
+    """Set columns of the rows whose numbers are `of`. The triggers step aside for it, in this write transaction."""
+    rows = table("rows", *(column(name) for name in ("number", *names)))
+    _allow_changes(connection)
+    change = update(rows).where(rows.c.number == bindparam("of")).values({name: bindparam(name) for name in names})
+    connection.execute(change, changes)
     forbid_changes(connection, ("rows",))
 
 

@@ -7,8 +7,7 @@ thing (`superseding.py`). Readers see current rows: the latest of each, without 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, insert, literal,
 from sqlalchemy.engine import make_url
 
 from tutelage.leaderboard import columns as registry
-from tutelage.leaderboard.columns import GAINS, OF_FORMER
+from tutelage.leaderboard.columns import OF_FORMER
 from tutelage.leaderboard.details import read_details
 from tutelage.leaderboard.filters import parse
 from tutelage.records import STATES, InputError, Measurement, Row, utc_now
@@ -25,7 +24,9 @@ from tutelage.records import STATES, InputError, Measurement, Row, utc_now
 from . import schema
 from .engines import file_of, open_engine, plain_errors
 from .migrating import prepare, version_of
-from .superseding import chunks, insert_rows
+from .rewriting import rewrite
+from .superseding import chunks, insert_rows, supersede
+from .values import row_values, to_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _PART = 2_000
 # Characters of the reason of a retraction.
 MOST_REASON = 500
-# Columns that repeat what the details say, what the store adds, and the order in which rows came.
-_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", *GAINS)
 # The hash of what a row is compared by, among the columns that are read.
 _KEY = "comparable"
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
@@ -76,9 +75,35 @@ class Store:
         """
         samples = [_measurement_values(measurement) for measurement in measurements]
         values = [row_values(row) for row in rows]
+        measured = [row for row in rows if row.power_state and row.identity]
+        vague = {row.identity: row.model_copy(update={"power_state": ""}).identity for row in measured}
         with self._write() as connection:
             _insert_missing(connection, schema.measurements, samples, "id")
-            return insert_rows(connection, values)
+            return insert_rows(connection, values, vague)
+
+    def file_settings(self, settings: Callable[[Row], dict[str, Any] | None]) -> int:
+        """File the settings of rows of runs that were filed without, where `settings` knows them; count those rows.
+
+        Their details say them then, and later runs of the same supersede them. Ids and figures stay.
+        """
+        table = schema.rows
+        query = select(table).where(table.c.state.in_(STATES), table.c.identity.is_(None))
+        with self._read() as connection:
+            if connection.execute(query.limit(1)).first() is None:
+                return 0  # the usual case, at no cost
+        with self._write() as connection:
+            changes = []
+            for found in connection.execute(query).mappings():
+                row = to_row(found)
+                if (said := settings(row)) is not None:
+                    made = {**row.details["how"], "settings": said}
+                    row = row.model_copy(update={"details": {**row.details, "how": made}})
+                    text = row_values(row)["details"]
+                    changes.append({"of": found["number"], "identity": row.identity, "details": text})
+            if changes:
+                rewrite(connection, ("identity", "details"), changes)
+                supersede(connection, {one["identity"] for one in changes}, {})
+            return len(changes)
 
     def rows(
         self,
@@ -95,13 +120,13 @@ class Store:
         query = self._query(list(schema.rows.c), filter, limit, every)
         queries = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in chunks(ids)]
         with self._read() as connection:
-            return [_to_row(found) for one in queries for found in connection.execute(one).mappings()]
+            return [to_row(found) for one in queries for found in connection.execute(one).mappings()]
 
     def history(self) -> list[Row]:
         """Give every row as it was filed, in that order: earlier states, superseded and retracted rows included."""
         with self._read() as connection:
             query = select(schema.rows).order_by(schema.rows.c.number)
-            return [_to_row(found) for found in connection.execute(query).mappings()]
+            return [to_row(found) for found in connection.execute(query).mappings()]
 
     def row(self, row_id: str) -> Row:
         """Give one row by its id or the unambiguous beginning of it; a superseded or retracted one, too."""
@@ -113,7 +138,7 @@ class Store:
         if not row_id or len(found) != 1:
             what = "no row" if not found else "more than one row"
             raise InputError(f"{what} has an id that begins with {row_id!r}: see `tutelage leaderboard show`")
-        return _to_row(found[0])
+        return to_row(found[0])
 
     def frame(
         self,
@@ -339,22 +364,6 @@ def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping
     return num_added
 
 
-def row_values(row: Row) -> dict[str, Any]:
-    """Give a row as the columns of the table; raise InputError for what no database of ours can hold."""
-    values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
-    values |= {"comparable": row.comparable, "identity": row.identity or None}
-    values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
-    values["measurement"] = row.measurement or None
-    values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)
-    values["state"] = row.details.get("state") if row.details.get("state") in STATES else None
-    for name, value in values.items():
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise InputError(f"row {row.model!r}: {name} is {value}: a count has at most 63 bits")
-        if isinstance(value, str) and not _is_text(value):
-            raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
-    return values | {"row_id": row.key} | schema.gains_of(row.details)
-
-
 def _one_line(reason: str) -> str:
     """Give a reason as tables and messages write it: one line, whose blanks are single; InputError for another."""
     reason = " ".join(reason.split())
@@ -366,23 +375,6 @@ def _one_line(reason: str) -> str:
     return reason
 
 
-def _is_text(text: str) -> bool:
-    """Say whether a database of ours can hold a text: no NUL, no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
-
-
 def _measurement_values(measurement: Measurement) -> dict[str, Any]:
     body = measurement.model_dump_json()
     return {"id": measurement.id, "device": measurement.device, "runtime": measurement.runtime, "body": body}
-
-
-def _to_row(found: Mapping[Any, Any]) -> Row:
-    values = {name: value for name, value in found.items() if name not in _NOT_OF_A_ROW}
-    values["arch"] = None if values["arch"] is None else json.loads(values["arch"])
-    values["measurement"] = values["measurement"] or ""
-    values["details"] = json.loads(values["details"])
-    return Row.model_validate(values).filed_as(found["row_id"])

@@ -24,8 +24,11 @@ Values = Mapping[Any, Any]
 _T = TypeVar("_T")
 
 
-def insert_rows(connection: Connection, values: Sequence[Values]) -> int:
-    """Insert rows that are not there, or not as far, and count them; what they supersede stays in the table."""
+def insert_rows(connection: Connection, values: Sequence[Values], vague: Mapping[str, str]) -> int:
+    """Insert rows that are not there, or not as far, and count them; what they supersede stays in the table.
+
+    vague: what the identity of a row would be if its power state were not known, by its identity, see `supersede`.
+    """
     latest: dict[str, Values] = {}
     for value in values:
         if value["row_id"] not in latest or _is_news(value, latest[value["row_id"]]):
@@ -41,7 +44,7 @@ def insert_rows(connection: Connection, values: Sequence[Values]) -> int:
         chosen = [latest[row_id] for row_id in ids if row_id not in numbers or row_id in newer]
         if chosen:
             connection.execute(insert(schema.rows), chosen)
-            _supersede(connection, {value["identity"] for value in chosen} - {None})
+            supersede(connection, {value["identity"] for value in chosen} - {None}, vague)
         num_added += len(chosen)
     return num_added
 
@@ -86,18 +89,31 @@ def _is_as_far(state: str, other: str) -> bool:
     return STATES.index(state) >= STATES.index(other)
 
 
-def _supersede(connection: Connection, identities: Iterable[str]) -> None:
-    """Say of each row of some things which later runs are as far as it is."""
+def supersede(connection: Connection, identities: Iterable[str], vague: Mapping[str, str]) -> None:
+    """Say of each row of some things which later runs are as far as it is.
+
+    Rows of older versions, and those that are not measured yet, do not know their power state: a later run that does
+    supersedes them. vague: their identity, by that of the later run.
+    """
     table, by = schema.rows, schema.superseded
     names = (table.c.identity, table.c.created, table.c.number, table.c.row_id, table.c.state)
     for some in chunks(sorted(identities)):
-        things: dict[str, list[Any]] = {}
-        for row in connection.execute(select(*names).where(table.c.identity.in_(some))):
-            things.setdefault(row.identity, []).append(row)
-        pairs = {pair for thing in things.values() if len(thing) > 1 for pair in _pairs(thing)}
+        wanted = sorted({*some, *(vague[one] for one in some if one in vague)})
+        things: dict[str, list[Any]] = {one: [] for one in wanted}
+        for part in chunks(wanted):
+            for row in connection.execute(select(*names).where(table.c.identity.in_(part))):
+                things[row.identity].append(row)
+        known = {row.number for one in some for row in things[one]}
+        pairs: set[tuple[int, str]] = set()
+        for one in some:
+            pairs |= set(_pairs(things[one]))
+            if one in vague:
+                both = _pairs([*things[vague[one]], *things[one]])
+                knows = {row.row_id for row in things[one]}
+                pairs |= {(number, by_id) for number, by_id in both if number not in known and by_id in knows}
         for numbers in chunks(sorted({number for number, _ in pairs})):
-            known = connection.execute(select(by.c.number, by.c.by_id).where(by.c.number.in_(numbers)))
-            pairs -= {(number, by_id) for number, by_id in known}
+            said = connection.execute(select(by.c.number, by.c.by_id).where(by.c.number.in_(numbers)))
+            pairs -= {(number, by_id) for number, by_id in said}
         if pairs:
             connection.execute(insert(by), [{"number": number, "by_id": by_id} for number, by_id in sorted(pairs)])
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline.operations.board import open_for_run
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
@@ -62,7 +63,7 @@ def run(
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "run")
         # Opened first: a store that cannot be written fails before anything is trained.
-        scoring = _Scoring(Store(workspace.store))
+        scoring = _Scoring(open_for_run(workspace.store))
         opened = _open(ctx, Until.END, announce)
         opened = replace(opened, ctx=replace(ctx, trained=scoring.trained))
         searched, _ = _train(opened, Until.END, scoring.begin)

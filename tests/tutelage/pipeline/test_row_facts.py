@@ -12,10 +12,11 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.settings import settings_of
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import Evaluated
 from tutelage.pipeline.stages.gains import gains
-from tutelage.pipeline.stages.publish import file_rows, settings_of
+from tutelage.pipeline.stages.publish import file_rows
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Arch, Artifact, DeviceProfile, Measurement, Row, Student
 

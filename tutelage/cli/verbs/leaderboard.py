@@ -127,11 +127,11 @@ def board_migrate(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
 
     Example: [bold]tutelage leaderboard migrate[/]
     """
-    from tutelage.leaderboard.store import Store
     from tutelage.leaderboard.store.schema import SCHEMA_VERSION
+    from tutelage.pipeline.operations.board import bring_up_to_date
     from tutelage.pipeline.workspace import database
 
-    store = Store(database(workspace), migrate=True)
+    store = bring_up_to_date(database(workspace))
     print(f"{store.name} has schema version {SCHEMA_VERSION}")
 
 

@@ -1,4 +1,4 @@
-"""Open the leaderboard of a workspace to be read (`open_board`, `open_store`)."""
+"""Open the leaderboard of a workspace to be read (`open_board`, `open_store`) or written (`open_for_run`, `bring_up_to_date`)."""
 
 from __future__ import annotations
 
@@ -23,5 +23,22 @@ def open_store(place: str | Path) -> Store:
     """
     file = Path(place)
     if file.is_file() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK) and is_older(file):
-        Store(file).close()
+        bring_up_to_date(file).close()
     return Store(place, read_only=True)
+
+
+def open_for_run(place: str | Path) -> Store:
+    """Open the leaderboard that a run files its rows in: one's own is brought up to date, a team's server is not."""
+    return Store(place) if "://" in str(place) else bring_up_to_date(place)
+
+
+def bring_up_to_date(place: str | Path) -> Store:
+    """Open a leaderboard for writing, migrate it, and file what its older rows can say of the settings of their runs.
+
+    A file is copied before; of a team's server this is asked for by name (`leaderboard migrate`).
+    """
+    from tutelage.pipeline.settings import file_earlier_settings
+
+    store = Store(place, migrate=True)
+    file_earlier_settings(store)
+    return store

@@ -18,21 +18,13 @@ from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.operations.paired import page_verdicts
-from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.settings import settings_of
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 
 from .evaluate import Evaluated
 from .gains import Details, details_of
 from .search import Found, draw_search
-
-# How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
-_NO_SETTINGS = (
-    *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
-    *("measure", "explain", "accelerator"),
-)
-# Of `distill`, what a network without a teacher does not read.
-_SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options")
 
 
 @dataclass(frozen=True)
@@ -170,37 +162,6 @@ def _device_facts(profile: DeviceProfile, measurement: Measurement | None) -> di
         "batch": profile.batch,
         "threads": profile.threads,
     }
-
-
-def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]:
-    """Give the settings that one network of a recipe is a result of, without those that are at their default.
-
-    Without the defaults a setting that a later version adds changes nothing. Where the images lie is no setting: their
-    manifest says what they are.
-    """
-    said = recipe.model_dump(
-        mode="json",
-        exclude_defaults=True,
-        exclude={**dict.fromkeys(_NO_SETTINGS, True), "data": {"path", "workers"}},
-    )
-    is_searched = student.subnet is not None and not recipe.students
-    teachers = {student.model} if student.role == "teacher" else set(student.teacher.split("+"))
-    if is_searched:
-        teachers |= set(recipe.supernet.teachers)
-    said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
-    said["students"] = [one for one in said.get("students", ()) if (one.get("title") or one["name"]) == student.model]
-    for section, unread in (
-        ("distill", ("teacher_mode", *(() if student.teacher else _SOFT))),
-        ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),
-    ):
-        said[section] = {name: value for name, value in said.get(section, {}).items() if name not in unread}
-    unused = {
-        "supernet": not is_searched,
-        "distill": student.role == "teacher",
-        "pruned": student.pruned is None,
-        "quantize": scheme == "fp32",
-    }
-    return {name: value for name, value in said.items() if value and not unused.get(name, False)}
 
 
 def _figures(one: Evaluated, more: Mapping[str, Any]) -> dict[str, float | None]:

@@ -1,0 +1,49 @@
+"""A row as the columns of its table (`row_values`), and back (`to_row`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage.leaderboard.columns import GAINS
+from tutelage.records import STATES, InputError, Row
+
+from . import schema
+
+# Columns that repeat what the details say, what the store adds, and the order in which rows came.
+_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", *GAINS)
+
+
+def row_values(row: Row) -> dict[str, Any]:
+    """Give a row as the columns of the table; raise InputError for what no database of ours can hold."""
+    values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
+    values |= {"comparable": row.comparable, "identity": row.identity or None}
+    values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
+    values["measurement"] = row.measurement or None
+    values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)
+    values["state"] = row.details.get("state") if row.details.get("state") in STATES else None
+    for name, value in values.items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError(f"row {row.model!r}: {name} is {value}: a count has at most 63 bits")
+        if isinstance(value, str) and not _is_text(value):
+            raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
+    return values | {"row_id": row.key} | schema.gains_of(row.details)
+
+
+def _is_text(text: str) -> bool:
+    """Say whether a database of ours can hold a text: no NUL, no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def to_row(found: Mapping[Any, Any]) -> Row:
+    """Give the row that columns of the table hold, with its id."""
+    values = {name: value for name, value in found.items() if name not in _NOT_OF_A_ROW}
+    values["arch"] = None if values["arch"] is None else json.loads(values["arch"])
+    values["measurement"] = values["measurement"] or ""
+    values["details"] = json.loads(values["details"])
+    return Row.model_validate(values).filed_as(found["row_id"])

@@ -1,0 +1,80 @@
+"""The settings that one network of a recipe is a result of: by them a later run of the same is known.
+
+`settings_of` gives those of a row that is filed now; `file_earlier_settings` fills them in where an older version of
+this package filed rows without them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from tutelage.leaderboard.store import Store
+from tutelage.records import InputError, Row, Student
+
+from .recipe import Recipe
+
+# How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
+_NO_SETTINGS = (
+    *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
+    *("measure", "explain", "accelerator"),
+)
+# Of `distill`, what a network without a teacher does not read.
+_SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options")
+
+
+def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]:
+    """Give the settings that one network of a recipe is a result of, without those that are at their default.
+
+    Without the defaults a setting that a later version adds changes nothing. Where the images lie is no setting: their
+    manifest says what they are.
+    """
+    said = recipe.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        exclude={**dict.fromkeys(_NO_SETTINGS, True), "data": {"path", "workers"}},
+    )
+    is_searched = student.subnet is not None and not recipe.students
+    teachers = {student.model} if student.role == "teacher" else set(student.teacher.split("+"))
+    if is_searched:
+        teachers |= set(recipe.supernet.teachers)
+    said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
+    said["students"] = [one for one in said.get("students", ()) if (one.get("title") or one["name"]) == student.model]
+    for section, unread in (
+        ("distill", ("teacher_mode", *(() if student.teacher else _SOFT))),
+        ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),
+    ):
+        said[section] = {name: value for name, value in said.get(section, {}).items() if name not in unread}
+    unused = {
+        "supernet": not is_searched,
+        "distill": student.role == "teacher",
+        "pruned": student.pruned is None,
+        "quantize": scheme == "fp32",
+    }
+    return {name: value for name, value in said.items() if value and not unused.get(name, False)}
+
+
+def file_earlier_settings(store: Store) -> int:
+    """File the settings of rows that lack them, from the recipe that each recorded; count the rows that have them now.
+
+    What later runs of the same have then superseded is no longer current.
+    """
+    return store.file_settings(recorded_settings)
+
+
+def recorded_settings(row: Row) -> dict[str, Any] | None:
+    """Give the settings of a row by its recorded recipe and network; None where these do not say them.
+
+    None for recipes that this version does not read, and where the images are not known: no run is known to be on them.
+    """
+    made = row.details.get("how")
+    if not isinstance(made, dict) or not row.manifest or row.source != "measured":
+        return None
+    try:
+        recipe, student = Recipe.model_validate(made.get("recipe")), Student.model_validate(made.get("network"))
+    except (ValidationError, InputError):
+        return None
+    if (recipe.name, student.role, student.teacher) != (row.recipe, row.role, row.teacher):
+        return None
+    return settings_of(recipe, student, row.scheme)
