@@ -1,4 +1,4 @@
-"""Add columns to the append-only table of the rows, fill them, and file what older rows lack: all that may change it."""
+"""Add columns to the append-only table of the rows, fill them, and file what older rows lack."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Stores of other versions: older ones are migrated with their rows and ids after a copy, newer ones are refused."""
 
+import json
 import logging
 import os
 import sqlite3
@@ -14,6 +15,7 @@ from tutelage import records
 from tutelage.cli.app import app
 from tutelage.leaderboard.store import Store, import_file, migrating, schema
 from tutelage.leaderboard.store.schema import SCHEMA_VERSION
+from tutelage.pipeline.keys.settings import recorded_settings
 from tutelage.records import InputError, Row
 
 from ..filed import dump_of, integrity, older_store, real_board, run_row
@@ -27,6 +29,13 @@ OLD_ROWS = [
 
 def leaderboard(*words: object, workspace: Path) -> None:
     app(["leaderboard", *map(str, words), "--workspace", str(workspace)], standalone_mode=False)
+
+
+def _without_settings(details: str) -> str:
+    """Give details as the version before filed them: the settings are filed when its board is brought up to date."""
+    said = json.loads(details)
+    said.get("how", {}).pop("settings", None)
+    return json.dumps(said, ensure_ascii=False)
 
 
 def version_in(path: Path) -> int:
@@ -88,6 +97,7 @@ def test_a_real_board_of_the_version_before_keeps_all_that_it_said(tmp_path, cap
     store = Store(path, read_only=True)
     names = tuple(shown.split(", "))
     found = store.columns(names=names)
+    found["details"] = [_without_settings(one) for one in found["details"]]
     assert list(zip(*(found[name] for name in names), strict=True)) == before
     assert len(store.rows(every=True)) == len(before) == 8, "states of one row are no history"
     for row in store.rows("source=measured"):
@@ -105,6 +115,67 @@ def test_a_real_board_of_the_version_before_keeps_all_that_it_said(tmp_path, cap
     said = " ".join(capsys.readouterr().out.split())
     assert "not known, so only with rows that lack it too: manifest, image size" in said
     assert "imported from paper.csv" in said
+
+
+def _run_again(row: Row, **changes: object) -> Row:
+    """A later run of the same by newer libraries: its network and file have other hashes, its details the settings."""
+    made = {**row.details["how"], "file": {"sha256": "f" * 64}, "network": {"weights": {"sha256": "e" * 64}}}
+    details = {**row.details, "how": made, "manifest": changes.get("manifest", row.manifest)}
+    return row.model_copy(update={"details": details, "created": "2027-01-01T00:00:00Z", "auc": 0.6, **changes})
+
+
+def test_a_run_again_supersedes_the_rows_of_the_version_before_and_others_stay(tmp_path, capsys):
+    path = real_board(tmp_path / "leaderboard.db")
+    Store(path).close()  # brought up to date by a version that filed no settings
+    bare = Store(path).rows("source=measured")
+    assert {row.identity for row in bare} == {""}
+    leaderboard("migrate", workspace=tmp_path)
+    assert integrity(path) == "ok"
+    store = Store(path)
+    old = store.rows("source=measured")
+    assert [row.key for row in old] == [row.key for row in bare]
+    assert len({row.identity for row in old} - {""}) == len(old) == 6
+    settings = {row.role: row.details["how"]["settings"] for row in old}
+    assert settings["teacher"]["teachers"][0]["epochs"] == 1
+    assert not [row.model for row in store.rows("source=imported") if row.identity], "nothing tells what they are of"
+    again = [_run_again(row) for row in old]
+    store.add([*again, _run_again(old[0], manifest="0123")])
+    assert [row.key for row in store.rows("source=measured and manifest!=0123")] == [row.key for row in again]
+    assert store.num_hidden() == (6, 0)
+    assert store.former(old[0].key)["superseded_by"] == again[0].key
+    leaderboard("show", old[0].key, "--how", workspace=tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "superseded by" in said
+    assert "by no later run" not in said
+    with sqlite3.connect(path) as connection, pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute("UPDATE rows SET details = ''")
+
+
+def test_settings_are_filed_of_rows_that_say_them_only(tmp_path):
+    """Without its images' hash, with a recipe that is not read, or with another network, a row is of nothing known."""
+    path = real_board(tmp_path / "leaderboard.db")
+    (row, *_) = Store(path).rows("source=measured and role=student")
+    made = row.details["how"]
+    assert recorded_settings(row) is not None
+    for change in ({"recipe": {**made["recipe"], "unknown": 1}}, {"recipe": None}, {"network": {}}):
+        assert recorded_settings(row.model_copy(update={"details": {**row.details, "how": {**made, **change}}})) is None
+    for field in ({"manifest": ""}, {"source": "imported"}, {"teacher": "other"}, {"details": {}}):
+        assert recorded_settings(row.model_copy(update=field)) is None
+
+
+def test_a_row_that_knows_its_power_state_supersedes_an_earlier_one_that_does_not(tmp_path):
+    """So did no row of the version before, and none that was not measured yet when its run was stopped."""
+    store = Store(tmp_path / "leaderboard.db")
+    rows = [
+        run_row("complete", network=name, created=f"2026-01-0{place}", power_state=power)
+        for place, (name, power) in enumerate((("a", ""), ("b", "powersave"), ("c", "performance"), ("d", "")), 1)
+    ]
+    for row in rows[:3]:
+        store.add([row])
+    assert [row.key for row in store.rows()] == [row.key for row in rows[1:3]], "two known states are two things"
+    assert store.former(rows[0].key)["superseded_by"] == rows[2].key
+    store.add(rows[3:])
+    assert [row.key for row in store.rows()] == [row.key for row in rows[1:]], "it may be of a third state"
 
 
 def test_a_row_that_lacks_its_data_is_comparable_with_what_lacks_them_too(tmp_path):

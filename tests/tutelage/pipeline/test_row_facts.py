@@ -11,8 +11,8 @@ from tutelage.distill.evaluation.evaluate import evaluate
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
+from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.settings import settings_of
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import Evaluated
 from tutelage.pipeline.stages.gains import gains

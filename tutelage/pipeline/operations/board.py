@@ -1,4 +1,4 @@
-"""Open the leaderboard of a workspace to be read (`open_board`, `open_store`) or written (`open_for_run`, `bring_up_to_date`)."""
+"""Open a leaderboard to be read (`open_board`, `open_store`) or written (`open_for_run`, `bring_up_to_date`)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bring_up_to_date(place: str | Path) -> Store:
 
     A file is copied before; of a team's server this is asked for by name (`leaderboard migrate`).
     """
-    from tutelage.pipeline.settings import file_earlier_settings
+    from tutelage.pipeline.keys.settings import file_earlier_settings
 
     store = Store(place, migrate=True)
     file_earlier_settings(store)

@@ -17,8 +17,8 @@ from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
+from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.operations.paired import page_verdicts
-from tutelage.pipeline.settings import settings_of
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 

@@ -11,9 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage.leaderboard.store import Store
+from tutelage.pipeline.recipe import Recipe
 from tutelage.records import InputError, Row, Student
-
-from .recipe import Recipe
 
 # How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
 _NO_SETTINGS = (
