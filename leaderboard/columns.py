@@ -20,7 +20,7 @@ from tutelage.records import COMPARABLE, InputError, Row
 
 from .gained import GAIN_COLUMNS, gain_words, is_absent
 
-Kind = Literal["text", "json", "flag", "plain", "fraction", "count", "size", "latency", "energy"]
+Kind = Literal["text", "json", "flag", "plain", "pixels", "fraction", "count", "size", "latency", "energy"]
 Group = Literal["row", "quality", "cost", "gain", "seeds", "explanation"]
 Direction = Literal["min", "max"]
 
@@ -30,6 +30,7 @@ GROUP = COMPARABLE
 # How people read the numbers of a kind: the unit, and what a value is divided by to be in it.
 _SHOWN: Mapping[str, tuple[str, float]] = {
     **{"count": ("M", 1e6), "size": ("MB", 1e6), "latency": ("ms", 1.0), "energy": ("mJ", 1.0)},
+    "pixels": ("px", 1.0),
 }
 # What a store says of rows that are not current; empty of all others.
 OF_FORMER = ("superseded_by", "retracted")
@@ -95,7 +96,7 @@ class Column:
     @property
     def stored_unit(self) -> str:
         """The unit of the stored value, e.g. B of a size in bytes."""
-        return self.unit or {"size": "B", "latency": "ms", "energy": "mJ"}.get(self.kind, "")
+        return self.unit or {"size": "B", "latency": "ms", "energy": "mJ", "pixels": "px"}.get(self.kind, "")
 
     @property
     def shown_unit(self) -> str:
@@ -173,7 +174,7 @@ class Column:
             return str(value)
         if self.kind == "fraction":
             return f"{value:.3f}"
-        if self.kind == "plain" and (isinstance(value, int) or self.is_whole):
+        if self.kind in ("plain", "pixels") and (isinstance(value, int) or self.is_whole):
             return str(int(value))
         return _three_digits(float(value) / self.scale)
 
@@ -256,7 +257,7 @@ BUILTIN: tuple[Column, ...] = (
     Column("split", "Split that it was evaluated on.", "text"),
     Column("fold", "Fold that was the test split; empty where the data were not split into folds.", is_whole=True),
     Column("image_size", "Resolution of the images as they were decoded; a network may take them resized.",
-           unit="px", is_whole=True, label="image size", valid="positive"),
+           "pixels", is_whole=True, label="image size", valid="positive"),
     Column("device", "Device profile that it was measured on.", "text", is_usual=True, priority=13),
     Column("runtime", "Runtime that ran it there.", "text", priority=19),
     Column("runtime_version", "Version of that runtime.", "text", label="runtime version"),

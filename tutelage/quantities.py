@@ -36,8 +36,12 @@ SHARE = Kind("a percentage", {"%": 0.01}, "35%")
 FRACTION = Kind("a fraction", {"": 1.0, "%": 0.01}, "0.95 or 95%")
 ENERGY = Kind("an energy", {"mJ": 1.0, "uJ": 1e-3, "µJ": 1e-3, "J": 1e3}, "3mJ")
 PLAIN = Kind("a number", {"": 1.0}, "4")
+PIXELS = Kind("a number of pixels", {"": 1.0, "px": 1.0}, "64 or 64px")
 # Units that a filter accepts for a kind of column, by the name that the page uses.
-KINDS = {"latency": LATENCY, "count": COUNT, "size": SIZE, "fraction": FRACTION, "energy": ENERGY, "plain": PLAIN}
+KINDS = {
+    **{"latency": LATENCY, "count": COUNT, "size": SIZE, "fraction": FRACTION, "energy": ENERGY},
+    **{"pixels": PIXELS, "plain": PLAIN},
+}
 
 
 def amount(text: str, kind: Kind) -> float:

@@ -94,7 +94,7 @@ def _about(one: Column) -> dict[str, Any]:
         "better": {"max": 1, "min": -1, None: 0}[one.better],
         "unit": one.shown_unit,
         "scale": one.scale if one.scale != 1 else 0,
-        "digits": 3 if one.kind == "fraction" else 0 if one.kind == "plain" and one.is_whole else None,
+        "digits": 3 if one.kind == "fraction" else 0 if one.kind in ("plain", "pixels") and one.is_whole else None,
         **{"number": one.is_number, "flag": one.kind == "flag", "usual": one.is_usual, "device": one.is_of_device},
         **{"less": one.comparatives, "ordered": one.ordered_by},
         **{"resolution": one.resolution, "tolerance": one.tolerance},

@@ -83,6 +83,13 @@ def test_rows_that_a_run_files_between_two_readings_are_not_mixed_up(tmp_path, c
         ]
 
 
+def test_the_footer_counts_one_row_as_one(tmp_path, capsys):
+    Store(tmp_path / "leaderboard.db").add([run_of(1), run_of(2, model="other")])
+    for words, count in ((["--filter", "model=other"], "1 row"), ([], "2 rows"), (["--limit", "1"], "1 of 2 rows")):
+        said = leaderboard("show", *words, workspace=tmp_path, capsys=capsys)
+        assert said.splitlines()[len(said.splitlines()) - 2].startswith(f"{count} "), said
+
+
 @pytest.mark.parametrize("ending", ["csv", "json"])
 def test_an_import_leaves_out_what_the_file_says_is_superseded_or_retracted(tmp_path, capsys, ending):
     store = Store(tmp_path / "leaderboard.db")

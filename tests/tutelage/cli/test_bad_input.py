@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tutelage.cli.output import run_setting
 from tutelage.leaderboard.store import Store
-from tutelage.records import Row
+from tutelage.records import InputError, Row
 
 from ..command import assert_exit, image_folder, tutelage
 
@@ -172,7 +173,7 @@ LINES: list[tuple[str, str]] = [
     ("bundle check {t}/m.onnx", "m.onnx"),
     # devices
     ("device show nothing -w {e}", "nothing"),
-    ("device remove nothing -w {e}", "nothing"),
+    ("device remove nothing -w {e}", "`tutelage device list` shows them"),
     ("device check nothing -w {e}", "nothing"),
     ("device add 'a b' -w {e}", "a b"),
     ("device add ../x -w {e}", "../x"),
@@ -258,3 +259,14 @@ def test_a_malformed_url_of_the_store_is_one_line(
     monkeypatch.setenv("TUTELAGE_STORE", url)
     assert_exit(tutelage("leaderboard", "show", "-w", places["w"]), 2, "postgresql://")
     assert_exit(tutelage("leaderboard", "import", f"{places['t']}/five.json", "-w", places["e"]), 2)
+
+
+def test_a_busy_host_is_noted_once_when_the_work_begins_and_not_before_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tutelage.bench.protocol.host.busy_warning", lambda: "the host is busy")
+    with pytest.raises(InputError), run_setting(tmp_path):
+        raise InputError("no device of that name")
+    assert "busy" not in capsys.readouterr().err
+    with run_setting(tmp_path) as (_, report, _):
+        report("first", 0, 2)
+        report("second", 1, 2)
+    assert capsys.readouterr().err.count("note: the host is busy") == 1
