@@ -16,7 +16,7 @@ from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import Evaluated
 from tutelage.pipeline.stages.gains import gains
-from tutelage.pipeline.stages.publish import file_rows
+from tutelage.pipeline.stages.publish import command_of, file_rows
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import Arch, Artifact, DeviceProfile, Measurement, Row, Student
 
@@ -154,3 +154,10 @@ def test_a_searched_student_is_a_result_of_its_supernet() -> None:
         assert settings_of(Recipe.model_validate({**bare, **changes}), student, "fp32") != settings_of(
             before, student, "fp32"
         )
+
+
+def test_the_command_of_a_row_is_one_that_finds_the_recipe():
+    own = Recipe.model_validate(RECIPE)
+    assert command_of(own) == f"tutelage run FILE, the recipe file that is named {own.name}"
+    assert command_of(own.model_copy(update={"name": "demo"})) == "tutelage run demo"
+    assert command_of(own.model_copy(update={"command": "tutelage run demo --seed 1"})) == "tutelage run demo --seed 1"

@@ -19,6 +19,7 @@ from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.operations.paired import page_verdicts
+from tutelage.pipeline.recipe import Recipe, built_in_recipes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 
@@ -164,6 +165,15 @@ def _device_facts(profile: DeviceProfile, measurement: Measurement | None) -> di
     }
 
 
+def command_of(recipe: Recipe) -> str:
+    """Give the command that runs a recipe again; one that was read from a file is not found by its name."""
+    if recipe.command:
+        return recipe.command
+    if recipe.name in built_in_recipes():
+        return f"tutelage run {recipe.name}"
+    return f"tutelage run FILE, the recipe file that is named {recipe.name}"
+
+
 def _figures(one: Evaluated, more: Mapping[str, Any]) -> dict[str, float | None]:
     """Give accuracy and AUC with their intervals: over seeds where there are several, else those of the file."""
     names = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
@@ -192,7 +202,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         "manifest": ctx.dataset.manifest,
         "data_notes": list(ctx.dataset.notes),
         "how": {
-            "command": ctx.recipe.command or f"tutelage run {ctx.recipe.name}",
+            "command": command_of(ctx.recipe),
             "recipe": ctx.recipe.model_dump(mode="json"),
             "settings": settings_of(ctx.recipe, student, one.variant.scheme),
             "network": student.to_dict(),
