@@ -81,8 +81,8 @@ def pick_again(
     model = fitted(problem, history, column)
     mean, std = model.posterior()
     near = [group_rows[np.argsort((mean - std)[group_rows], kind="stable")] for group_rows in _by_group(rows, groups)]
-    share = max(2, _CONTENDERS // len(near))
-    contenders: NDArray[np.int64] = np.concatenate([group_rows[:share] for group_rows in near])
+    most = max(2, _CONTENDERS // len(near))  # of each group
+    contenders: NDArray[np.int64] = np.concatenate([group_rows[:most] for group_rows in near])
     draws = model.sample([], _DRAWS, rng, contenders)
     odds = np.zeros(len(contenders))
     for group in np.unique(groups[contenders]):

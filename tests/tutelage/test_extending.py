@@ -185,8 +185,8 @@ def test_a_run_searches_the_packages_space_by_its_strategy(tmp_path: Path) -> No
     assert {row["scheme"] for row in students} == {"fp32", "int8-per-tensor"}
 
 
-def test_a_recipe_names_what_only_the_package_adds() -> None:
-    done = tutelage("run", str(RECIPE), "--workspace", "unused")
+def test_a_recipe_names_what_only_the_package_adds(tmp_path: Path) -> None:
+    done = tutelage("run", str(RECIPE), "--workspace", str(tmp_path / "w"))
     assert done.returncode == 2
     assert "unknown data set 'rings'" in done.stderr
 

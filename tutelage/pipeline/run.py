@@ -182,7 +182,7 @@ class _Scoring:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._prepared: Prepared | None = None
-        self._judged: list[Evaluated] = []
+        self._evaluated: list[Evaluated] = []
 
     def begin(self, prepared: Prepared) -> None:
         """Take the prepared run and evaluate its teachers."""
@@ -194,13 +194,13 @@ class _Scoring:
         """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
         ctx, devices = self._run.ctx, self._run.devices
         evaluated = evaluate_network(ctx, seeds, devices, self._run.teachers, evaluate_variant)
-        self._judged += evaluated
+        self._evaluated += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
         file_rows(ctx, self._store, devices, evaluated, {}, worth, state="evaluated")
 
     def finish(self, found: Found | None) -> Published:
         """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
-        ctx, devices, evaluated = self._run.ctx, self._run.devices, self._judged
+        ctx, devices, evaluated = self._run.ctx, self._run.devices, self._evaluated
         worth = gains(ctx, evaluated)
         measured: dict[str, Mapping[str, Measurement]] = {}
 

@@ -81,6 +81,12 @@ LINES: list[tuple[str, str]] = [
     ("search --max-size 8M -w {e}", "'8M'"),
     ("search --evals 0 -w {e}", "evaluations = 0"),
     ("search --evals -3 -w {e}", "-3"),
+    ("search --winners 0 -w {e}", "search.winners = 0"),
+    (  # the budgets of the recipe are replaced: they do not bind the number of winners
+        "search --set search.winners=null --set devices.0.max_latency=1ms,2ms --max-latency 1ms,2ms,4ms "
+        "--dataset folder --path {t}/absent -w {e}",
+        "no data at",
+    ),
     ("search --seed -1 -w {e}", "-1"),
     ("search --seed 99999999999999999999 -w {e}", "99999999999999999999"),
     ("search --risk .9 -w {e}", "0.9"),

@@ -10,7 +10,11 @@ from safetensors.torch import save_file
 
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.distill.teachers.zoo import build_teacher
-from tutelage.records import DeviceProfile
+from tutelage.pipeline.preflight import open_checked
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import silent
+from tutelage.records import DeviceProfile, InputError
 
 from ..command import assert_exit, image_folder, tutelage
 
@@ -163,6 +167,42 @@ def test_two_wrong_values_and_a_wrong_change_are_three_lines(tmp_path: Path) -> 
     lines = refused(tmp_path, USUAL | {"seed": -1, "seeds": 0}, "--set", "teachers.nobody.epochs=3")
     assert [sum(word in line for line in lines) for word in ("nobody", "seed = -1", "seeds = 0")] == [1, 1, 1]
     assert len(lines) == 3
+    assert not (tmp_path / "w").exists()
+
+
+def opened(tmp_path: Path, **changes: Any) -> None:
+    open_checked(Recipe.model_validate(USUAL | changes), Workspace(tmp_path / "w"), silent, 1, "run")
+
+
+def test_a_profile_at_int8_that_nothing_weighs_is_no_fault(tmp_path: Path) -> None:
+    write_profile(DeviceProfile(name="here-int8", runtime="onnxruntime", precision="int8"), tmp_path / "w" / "devices")
+    searched: dict[str, Any] = {"students": [], "supernet": {"batch_size": 8}}
+    opened(tmp_path, **searched)
+    weighs = {"search": {"objectives": ["error", "latency_ms@here:int8"]}}
+    with pytest.raises(InputError, match="here-int8 was measured without a latency model"):
+        opened(tmp_path, **searched, **weighs)
+
+
+def test_a_schedule_that_nothing_is_trained_on_needs_no_whole_batch(tmp_path: Path) -> None:
+    weights = tmp_path / "four.safetensors"
+    save_file(build_teacher(NET, 4, 1, resolution=32).state_dict(), weights)
+    as_it_is = {"teachers": [], "students": [{"name": NET, "weights": str(weights), "epochs": 0}]}
+    large = {"distill": {"batch_size": 512}}
+    opened(tmp_path, **as_it_is, **large)
+    for more in ({"baselines": [{"name": "resnet18"}]}, {"quantize": {"qat_epochs": 1}}):
+        with pytest.raises(InputError, match=r"distill\.batch_size is 512"):
+            opened(tmp_path, **as_it_is, **large, **more)
+
+
+def test_a_batch_holds_two_images_of_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    with pytest.raises(InputError) as error:
+        opened(tmp_path)
+    lines = str(error.value).splitlines()
+    assert [line.partition(".batch_size is 8, ")[0] for line in lines] == [f"teachers.{NET}", "distill"]
+    assert all("two images in each of 5 processes: give at least 10" in line for line in lines)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    opened(tmp_path)
 
 
 def test_a_dry_run_plans_and_leaves_nothing(tmp_path: Path) -> None:

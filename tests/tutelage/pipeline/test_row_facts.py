@@ -18,7 +18,7 @@ from tutelage.pipeline.stages.evaluate import Evaluated
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import command_of, file_rows
 from tutelage.pipeline.workspace import Workspace
-from tutelage.records import Arch, Artifact, DeviceProfile, Measurement, Row, Student
+from tutelage.records import Arch, Artifact, DeviceProfile, Measurement, Pruned, Row, Student
 
 NUM = 60
 LABELS = np.arange(NUM) % 2
@@ -32,6 +32,8 @@ RECIPE: dict[str, Any] = {
 SMALL = Student(
     model="small", role="student", teacher="big", weights=Artifact(kind="w", path="w", sha256="w", size_bytes=1)
 )
+WIDE = Student(model="wide", role="baseline", library_name="wide")
+HALVED = Pruned(parent="wide", importance="magnitude", ratio=0.5, shapes={})
 PROFILE = DeviceProfile(name="host-ort", runtime="onnxruntime", runtime_version="1.0", cpu_model="CPU of the profile")
 
 
@@ -90,6 +92,7 @@ def test_a_run_on_another_host_stands_beside_and_one_on_this_host_replaces(tmp_p
     [
         {"name": "renamed"}, {"title": "T", "about": "a", "expect": "e", "command": "c"}, {"seed": 4}, {"seeds": 5},
         {"devices": [{"name": "another"}]}, {"baselines": ["mobilenetv2_100"]}, {"measure": {"samples": 500}},
+        {"baselines": [{"name": "small", "weights": "imagenet"}]},
         {"explain": {"images": 3}}, {"search": {"evaluations": 7}}, {"data": {"size": 32, "fold": 1, "workers": 7}},
         {"students": [{"name": "small"}, {"name": "another"}]}, {"quantize": {"method": "minmax"}},
         {"teachers": [{"name": "big"}, {"name": "vit", "epochs": 3}]}, {"supernet": {"epochs": 3}},
@@ -129,6 +132,12 @@ def test_a_setting_that_a_file_is_no_result_of_adds_no_row_beside_it() -> None:
         (
             {"teachers": [{"name": "big", "lr": 0.5}]},
             SMALL.model_copy(update={"model": "big", "role": "teacher"}),
+            "fp32",
+        ),
+        ({"baselines": [{"name": "wide", "weights": "imagenet"}]}, WIDE, "fp32"),
+        (
+            {"baselines": [{"name": "wide", "weights": "imagenet"}]},
+            WIDE.model_copy(update={"model": "wide-pruned50", "role": "student", "pruned": HALVED}),
             "fp32",
         ),
         (

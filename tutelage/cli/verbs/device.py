@@ -66,7 +66,7 @@ def device_add(
     From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
     """
     from tutelage.cli import output as terminal
-    from tutelage.pipeline.operations.devices import DeviceRequest, add_device
+    from tutelage.pipeline.operations.devices import DeviceRequest, add_device, checked_resolutions
     from tutelage.search.spaces.space import find_space
 
     unused = [option for option, value in (("--resolution", resolution), ("--minutes", minutes)) if value is not None]
@@ -79,7 +79,7 @@ def device_add(
         raise InputError(
             f"{empty[0]} is empty: say how the device is reached, or leave the option out to measure this machine"
         )
-    measured_space = find_space(space).with_resolutions(tuple(resolution or (64,)))
+    measured_space = find_space(space).with_resolutions(checked_resolutions(resolution or (64,)))
     request = DeviceRequest(
         name,
         runtime,

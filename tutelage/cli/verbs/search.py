@@ -80,12 +80,14 @@ def search(
     }
     options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
     budgets = len(max_latency.split(",")) if max_latency is not None else 0
-    winners = winners or (budgets if budgets > 1 else None)  # each budget has its winner, whatever the recipe says
-    options |= {"search.strategy": strategy, "search.winners": winners}
+    if winners is None and budgets > 1:
+        winners = budgets  # each budget has its winner, whatever the recipe says
+    options |= {"search.strategy": strategy}
     options |= {"accelerator": accelerator, "seed": seed, "supernet.weights": supernet_weights}
     base = read_recipe(recipe, set_ or (), workspace, "search", options)
     devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
-    chosen = with_options(base, {}, devices)
+    # Together: a number of winners goes with the budgets that are given, not with those of the recipe.
+    chosen = with_options(base, {"search.winners": winners}, devices)
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
         return

@@ -40,6 +40,13 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
         teachers |= set(recipe.supernet.teachers)
     said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
     said["students"] = [one for one in said.get("students", ()) if (one.get("title") or one["name"]) == student.model]
+    # The row says a baseline's name; what it started from, and how that was trained on, stands in the recipe alone.
+    origin = student.pruned.parent if student.pruned is not None else student.model
+    said["baselines"] = [
+        one.model_dump(mode="json", exclude_defaults=True)
+        for one in recipe.baselines
+        if one.weights is not None and one.name == origin and (student.pruned or student.role == "baseline")
+    ]
     for section, unread in (
         ("distill", ("teacher_mode", *(() if student.teacher else _SOFT))),
         ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),

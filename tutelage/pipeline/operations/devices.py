@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,13 @@ class DeviceRequest:
     where: tuple[str, ...] = ()  # of an imported file: COLUMN=VALUE, which measurements
 
 
+def checked_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
+    """Give the input sizes that a device is to be measured at, in pixels; refuse ones that no network is built for."""
+    if any(not MIN_SIDE <= one <= MAX_SIDE for one in resolutions):
+        raise InputError(f"--resolution is {', '.join(map(str, resolutions))}: give {MIN_SIDE} to {MAX_SIDE} pixels")
+    return tuple(resolutions)
+
+
 def add_device(
     workspace: Workspace, report: Report, request: DeviceRequest, from_measurements: Path | None = None
 ) -> DeviceProfile:
@@ -68,10 +75,7 @@ def add_device(
             f"{request.num_classes} classes and {request.channels} channels: give 1 to {MAX_CLASSES} classes and 1 to "
             f"{MAX_CHANNELS} channels"
         )
-    if any(not MIN_SIDE <= side <= MAX_SIDE for side in request.space.resolutions):
-        raise InputError(
-            f"--resolution is {', '.join(map(str, request.space.resolutions))}: give {MIN_SIDE} to {MAX_SIDE} pixels"
-        )
+    checked_resolutions(request.space.resolutions)
     if not 1 <= request.batch <= MAX_BATCH:
         raise InputError(f"batch is {request.batch}: give the images of one call, 1 to {MAX_BATCH}")
     if request.name in profile_names(workspace.path):

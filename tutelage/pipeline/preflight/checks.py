@@ -29,12 +29,12 @@ from tutelage.pipeline.objectives import (
     ERROR,
     check_weighed,
     int8_runtime,
-    int8_section,
     read_objectives,
     weighed_sections,
 )
+from tutelage.pipeline.processes import num_processes
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_options
-from tutelage.pipeline.sections import StartSection, SupernetSection, TrainSection
+from tutelage.pipeline.sections import DeviceSection, StartSection, SupernetSection, TrainSection
 from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
 from tutelage.pipeline.stages.quantization import check_method
 from tutelage.pipeline.stages.search import check_budget, check_counted
@@ -75,7 +75,9 @@ def read_recipe(
     faults = Faults()
     recipe = faults.read(load_recipe, name_or_path, changes)
     recipe = faults.read(with_options, recipe, options or {})
-    if faults.check(Workspace, workspace) is None or faults.lines:
+    if not faults.lines or workspace.expanduser().exists():  # none is made for a recipe that cannot be read
+        faults.check(Workspace, workspace)
+    if faults.lines:
         _look(faults, recipe, Workspace(workspace, unopened=True), goal)
         faults.refuse()
     return recipe
@@ -230,8 +232,9 @@ def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
     strategy = STRATEGIES.find(recipe.search.strategy)
     faults.check(strategy.check)
     space = faults.check(space_of, ctx)
-    opened = _known_devices(faults, recipe, workspace, space)
     objectives = faults.check(read_objectives, recipe)
+    weighed = [] if objectives is None else weighed_sections(recipe)
+    opened = {} if space is None else _known_devices(faults, [*recipe.devices, *weighed], workspace, space)
     if objectives is None:
         return
     for section in recipe.devices:
@@ -241,22 +244,20 @@ def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
     if not known or space is None:
         return
     faults.check(check_counted, ctx, space)
-    wanted = [section.name for section in weighed_sections(recipe)]
-    weighed = [opened[name] for name in wanted if name in opened]
-    if len(weighed) == len(wanted) and not faults.infeasible:
-        faults.check(check_budget, ctx, space, weighed)
+    known_ones = [opened[section.name] for section in weighed if section.name in opened]
+    if len(known_ones) == len(weighed) and not faults.infeasible:
+        faults.check(check_budget, ctx, space, known_ones)
 
 
-def _known_devices(faults: Faults, recipe: Recipe, workspace: Path, space: Space | None) -> dict[str, Device]:
-    """Open the devices that have a profile, those at int8 by their own names."""
-    found: dict[str, Device] = {}
-    for section in recipe.devices if space is not None else ():
-        for one in (section, int8_section(section)):
-            assert space is not None, "there are no devices without it"
-            device = faults.check(known_device, workspace, one, space)
-            if device is not None:
-                found[one.name] = device
-    return found
+def _known_devices(
+    faults: Faults, sections: Sequence[DeviceSection], workspace: Path, space: Space
+) -> dict[str, Device]:
+    """Open the devices that have a profile, each name once."""
+    found = {
+        name: faults.check(known_device, workspace, section, space)
+        for name, section in {section.name: section for section in sections}.items()
+    }
+    return {name: device for name, device in found.items() if device is not None}
 
 
 def _images(faults: Faults, ctx: Context, goal: Goal) -> None:
@@ -270,7 +271,7 @@ def _images(faults: Faults, ctx: Context, goal: Goal) -> None:
     schedules: list[tuple[str, TrainSection | SupernetSection]] = [
         (f"teachers.{teacher.name}", teacher) for teacher in recipe.teachers if teacher.epochs > 0
     ]
-    if goal != "search" and faults.reads("distill"):
+    if _trains_students(recipe, goal) and faults.reads("distill", "students", "baselines", "pruned", "quantize"):
         schedules.append(("distill", recipe.distill))
     if goal != "arch" and not recipe.students and faults.reads("supernet"):
         schedules.append(("supernet", recipe.supernet))
@@ -280,7 +281,22 @@ def _images(faults: Faults, ctx: Context, goal: Goal) -> None:
             faults.check(class_weights, ctx, schedule)
 
 
+def _trains_students(recipe: Recipe, goal: Goal) -> bool:
+    """Say whether anything is trained on the schedule of `distill`: students with `epochs: 0` are not."""
+    if goal in ("search", "arch"):
+        return goal == "arch"
+    named = [section.epochs for section in recipe.students]
+    besides = goal == "run" and bool(recipe.baselines or recipe.pruned or recipe.quantize.qat_epochs)
+    return not named or None in named or besides
+
+
 def _check_batch(name: str, batch_size: int, num_images: int) -> None:
+    processes = num_processes()
+    if batch_size < 2 * processes:
+        raise InputError(
+            f"{name}.batch_size is {batch_size}, and batch norm needs two images in each of {processes} processes: "
+            f"give at least {2 * processes}"
+        )
     if num_images < batch_size:
         raise InputError(
             f"{name}.batch_size is {batch_size}, and the train split holds {num_images} images, fewer than one batch: "

@@ -33,19 +33,19 @@ def download(url: str, target: Path, report: Report) -> Path:
         if version.is_file():  # a file that was replaced in the meantime is sent whole
             request.add_header("If-Range", version.read_text())
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-            resumed = answer.status == http.client.PARTIAL_CONTENT
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+            resumed = response.status == http.client.PARTIAL_CONTENT
             held = held if resumed else 0
-            version.write_text(answer.headers.get("ETag") or "")
+            version.write_text(response.headers.get("ETag") or "")
             if not version.read_text():
                 version.unlink()
-            length = answer.headers.get("Content-Length")
+            length = response.headers.get("Content-Length")
             total = None if length is None else held + int(length)
             with part.open("ab" if resumed else "wb") as file:
-                while block := answer.read(_BLOCK_BYTES):
+                while block := response.read(_BLOCK_BYTES):
                     file.write(block)
                     held += len(block)
-                    _tell(report, target.name, held, total)
+                    _show(report, target.name, held, total)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()  # longer than the file is: what lies there is not of it
@@ -76,7 +76,7 @@ def silent_host(url: str) -> str:
         return _reason(error)
 
 
-def _tell(report: Report, name: str, held: int, total: int | None) -> None:
+def _show(report: Report, name: str, held: int, total: int | None) -> None:
     if total is not None:
         whole = max(1, -(-total // _BLOCK_BYTES))
         report(f"download {name} (MB)", whole if held == total else min(held // _BLOCK_BYTES, whole - 1), whole)

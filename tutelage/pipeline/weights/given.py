@@ -99,11 +99,11 @@ def _normalisation(found: Pretrained, wanted: Wanted) -> Normalisation | None:
 
 def _note(text: str, found: Pretrained, size: int) -> str:
     """Say what the weights were trained on that this run's images are not."""
-    told = []
+    differs = []
     if found.side is not None and found.side != size:
-        told.append(f"images of {found.side} px, here {size}")
+        differs.append(f"images of {found.side} px, here {size}")
     if found.crop < 1:
-        told.append(f"evaluated on the middle {found.crop:.0%}, here on the whole image")
+        differs.append(f"evaluated on the middle {found.crop:.0%}, here on the whole image")
     if found.interpolation not in ("", "bilinear"):
-        told.append(f"resized by {found.interpolation}, here bilinear")
-    return f"weights {text}: {'; '.join(told)}" if told else ""
+        differs.append(f"resized by {found.interpolation}, here bilinear")
+    return f"weights {text}: {'; '.join(differs)}" if differs else ""

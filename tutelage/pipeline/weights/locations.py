@@ -6,10 +6,12 @@ resumed. With `HF_HUB_OFFLINE=1` no network is asked for anything.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 # Further addresses, asked first: folders that hold the files under the names that they have in the cache.
 MIRROR_VARIABLE = "TUTELAGE_WEIGHTS_MIRROR"
+
+
+class NoSuchFileError(InputError):
+    """A repository of the hub is known to have none of the files that were asked for."""
 
 
 def offline() -> bool:
@@ -83,25 +89,29 @@ class HubFile:
     """A file of a repository on the Hugging Face hub, or on the one that `HF_ENDPOINT` names.
 
     names: the first that the repository has. revision: a branch, tag or commit; None: the main branch, as it was when
-    the file was downloaded first.
+    the file was downloaded first. beside: other files that are needed with it, for the message where there is none.
     """
 
     repository: str
     names: Sequence[str]
     revision: str | None = None
+    beside: Sequence[str] = ()
 
     def held(self) -> Path | None:
+        return next((Path(one) for one in self._cached() if isinstance(one, str)), None)
+
+    def _cached(self) -> list[object]:
+        """Give what the cache knows of each name: its path, that the repository has no such file, or None."""
         from huggingface_hub import try_to_load_from_cache
 
-        for name in self.names:
-            found = try_to_load_from_cache(self.repository, name, cache_dir=hub_cache(), revision=self.revision)
-            if isinstance(found, str):
-                return Path(found)
-        return None
+        return [
+            try_to_load_from_cache(self.repository, name, cache_dir=hub_cache(), revision=self.revision)
+            for name in self.names
+        ]
 
     def fetch(self, report: Report) -> Path:
         found = self.held() or self._downloaded()
-        # The cache names large files by the SHA-256 that the hub told. Only one link is followed: what it names may be
+        # The cache names large files by the SHA-256 that the hub gave. Only one link is followed: what it names may be
         # a link to a blob that repositories share, whose name is another hash.
         blob = found.parent / found.readlink() if found.is_symlink() else found
         if _SHA256.fullmatch(blob.name) and (digest := sha256_of(blob)) != blob.name:
@@ -135,15 +145,16 @@ class HubFile:
         return "HF_HUB_OFFLINE forbids the download" if offline() else silent_host(_endpoint() or _HUB)
 
     def _downloaded(self) -> Path:
-        if reason := self._unreachable():
-            raise NotAvailableError(self._remedy(reason))
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download
         from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of its HTTP library
             EntryNotFoundError,
             HTTPError,
             LocalEntryNotFoundError,
         )
 
+        none = NoSuchFileError(f"{self._place} has none of {', '.join(self.names)}: give another repository, or a file")
+        if reason := self._unreachable():
+            raise none if set(self._cached()) == {_CACHED_NO_EXIST} else NotAvailableError(self._remedy(reason))
         for name in self.names:
             try:
                 return Path(
@@ -157,7 +168,7 @@ class HubFile:
                 continue
             except (HTTPError, OSError) as error:
                 raise NotAvailableError(self._remedy(_first_line(error))) from error
-        raise InputError(f"{self._place} has none of {', '.join(self.names)}: give another repository, or a file")
+        raise none
 
     @property
     def _place(self) -> str:
@@ -167,9 +178,10 @@ class HubFile:
     def _remedy(self, reason: str) -> str:
         at = f" --revision {self.revision}" if self.revision else ""
         folder = f"models--{self.repository.replace('/', '--')}"
+        files = " ".join((self.names[0], *self.beside))
         return (
             f"{self.names[0]} of {self._place} is not in {hub_cache()} and cannot be downloaded ({reason}): where "
-            f"there is a network run `hf download {self.repository} {self.names[0]}{at}` and copy {folder} of its "
+            f"there is a network run `hf download {self.repository} {files}{at}` and copy {folder} of its "
             f"cache to {hub_cache() / folder}, or give the file as `weights`"
         )
 
@@ -194,13 +206,20 @@ class WebFile:
 
     def fetch(self, report: Report) -> Path:
         if self.path.is_file():
-            if reason := self._differs(self.path):
-                raise InputError(f"{self.path} {reason}: delete it, and it is downloaded again")
-            self._record()
-            return self.path
+            return self._checked()
         if offline():
             raise NotAvailableError(self._remedy("HF_HUB_OFFLINE forbids the download"))
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(self.path.parent):
+            return self._checked() if self.path.is_file() else self._downloaded(report)
+
+    def _checked(self) -> Path:
+        if reason := self._differs(self.path):
+            raise InputError(f"{self.path} {reason}: delete it, and it is downloaded again")
+        self._record()
+        return self.path
+
+    def _downloaded(self, report: Report) -> Path:
         reasons = []
         for url in self._addresses:
             try:
@@ -268,6 +287,18 @@ def torch_cache() -> Path:
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time download into a folder: two would mix the parts of a file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _endpoint() -> str | None:

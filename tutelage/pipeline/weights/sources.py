@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tutelage.distill.teachers.shells import without_pickle
 from tutelage.plugins import Registry
 from tutelage.progress import silent
-from tutelage.records import InputError
+from tutelage.records import InputError, bounded_text, parsed_json
 from tutelage.search.spaces.presets import PRESETS
 
 from .entry import Pretrained, Wanted, WeightsSource
-from .locations import HubFile, LocalFile, PackageFile, WebFile
+from .locations import HubFile, LocalFile, NoSuchFileError, PackageFile, WebFile
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -160,7 +159,7 @@ def _of_hub(text: str, wanted: Wanted) -> Pretrained:
     if not all(repository.partition("/")[::2]) or " " in text:
         raise InputError(f"hf-hub:{text} names no repository: write hf-hub:owner/name or hf-hub:owner/name@revision")
     location = HubFile(repository, _HUB_NAMES, revision or None)
-    settings = _hub_config(HubFile(repository, ("config.json",), revision or None))
+    settings = _hub_config(HubFile(repository, ("config.json",), revision or None, _HUB_NAMES[:1]))
     known = settings.get("architecture")
     if known and wanted.library_name and known != wanted.library_name:
         raise _of_another(f"hf-hub:{text}", str(known), wanted)
@@ -168,14 +167,21 @@ def _of_hub(text: str, wanted: Wanted) -> Pretrained:
 
 
 def _hub_config(location: HubFile) -> dict[str, Any]:
-    """Read a repository's config.json; one that has none says nothing."""
-    if location.held() is None and location.missing():
+    """Read a repository's config.json; one that has none says nothing.
+
+    One that cannot be had now is an error: without it the network would be shown images of another normalisation.
+    """
+    try:
+        path = location.fetch(silent)
+    except NoSuchFileError:
         return {}
     try:
-        found = json.loads(location.fetch(silent).read_text(encoding="utf-8"))
-    except (InputError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = parsed_json(bounded_text(path))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}): give another repository, or a file") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} describes no network: give another repository, or a file")
+    return found
 
 
 def _of_xrv(name: str, wanted: Wanted) -> Pretrained:

@@ -61,6 +61,7 @@ def serving(served: Served) -> Iterator[Served]:
                 self.send_response(404)
                 if found is not None:
                     self.send_header("X-Error-Code", "EntryNotFound")
+                    self.send_header("X-Repo-Commit", COMMIT)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -69,6 +71,23 @@ def test_a_broken_download_from_an_address_is_resumed_by_the_next_try(hub: Serve
     assert hub.sent("/a/net.pth") == ["", "bytes=60000-", "bytes=120000-"]
     assert told == [("download net.pth (MB)", 1, 1)]
     assert {path.name for path in torch_cache().iterdir()} == {"net.pth", "net.pth.sha256"}
+
+
+def test_two_processes_that_need_one_file_download_it_once(hub: Served) -> None:
+    hub.plain["/a/net.pth"] = WHOLE
+    torch_cache().mkdir(parents=True)
+    folder = os.open(torch_cache(), os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # as another process that is downloading
+    found: list[Path] = []
+    waiting = Thread(target=lambda: found.append(web(hub, "a/net.pth").fetch(silent)))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    (torch_cache() / "net.pth").write_bytes(WHOLE)
+    os.close(folder)
+    waiting.join()
+    assert found[0].read_bytes() == WHOLE
+    assert not hub.requests
 
 
 def test_a_file_that_was_replaced_between_two_tries_is_not_pieced_together(hub: Served) -> None:

@@ -23,10 +23,10 @@ from tutelage.pipeline.stages.train import _loaded
 from tutelage.pipeline.stages.training import PretrainedInput
 from tutelage.pipeline.weights.entry import Wanted
 from tutelage.pipeline.weights.given import check_available, find_weights, given_weights
-from tutelage.pipeline.weights.locations import WebFile
+from tutelage.pipeline.weights.locations import HubFile, WebFile
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.records import FaultsError, InputError, Student
+from tutelage.records import FaultsError, InputError, NotAvailableError, Student
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_supernet, extract
 
@@ -212,6 +212,25 @@ def test_a_repository_of_another_network_is_refused_and_one_without_a_descriptio
     hub.files["me/other", "config.json"] = json.dumps({"architecture": "resnet18"}).encode()
     with pytest.raises(InputError, match="weights hf-hub:me/other are of resnet18, test_resnet is another network"):
         given_weights("hf-hub:me/other", WANTED, 64)
+
+
+def test_weights_are_not_taken_without_their_description_where_that_cannot_be_had(
+    hub: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files["me/net", "model.safetensors"] = save(timm.create_model(NET).state_dict())
+    HubFile("me/net", ("model.safetensors",)).fetch(silent)  # a user who copied the weights alone
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(NotAvailableError, match=r"hf download me/net config\.json model\.safetensors"):
+        given_weights("hf-hub:me/net", WANTED, 64)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert given_weights("hf-hub:me/net", WANTED, 64).normalisation is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert given_weights("hf-hub:me/net", WANTED, 64).normalisation is None  # known to have none
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for text in (b"{", b"[]"):
+        hub.files[f"me/{len(text)}", "config.json"] = text
+        with pytest.raises(InputError, match=r"config\.json (is no JSON|describes no network)"):
+            given_weights(f"hf-hub:me/{len(text)}", WANTED, 64)
 
 
 def test_what_weights_were_trained_on_otherwise_is_noted(hub: Served) -> None:
