@@ -53,11 +53,8 @@ def test_a_computation_is_given_its_inputs_and_no_recipe(tmp_path: Path) -> None
     inputs = Counted(title="count to 3", versions={}, number=3)
     stage = run_stage(ctx, inputs, _counted)
     assert stage.result == {"number": 3, "reads a recipe": False}
-    assert json.loads((stage.folder / "inputs.json").read_text())["inputs"] == {
-        "version": 1,
-        "versions": {},
-        "number": 3,
-    }
+    filed = json.loads((stage.folder / "inputs.json").read_text())["inputs"]
+    assert filed == {"version": 1, "versions": {}, "number": 3}
 
     def reads_more(inputs: Counted, here: Resources, folder: Path) -> dict[str, Any]:
         return {"name": ctx.recipe.name}
