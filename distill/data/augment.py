@@ -100,7 +100,7 @@ def _move(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
 
 def _noise(images: Tensor, draws: Tensor) -> Tensor:
     """Give each image a stretch of one fixed bank of normal noise, starting at a place its draw says."""
-    num_pixels = images[0].numel()
+    num_pixels = images.shape[1:].numel()  # a process may have no row of the last batch
     bank = _noise_bank(num_pixels, images.device)
     starts = (draws * _NOISE_OFFSETS).long()
     return bank.unfold(0, num_pixels, 1)[starts].reshape(images.shape)

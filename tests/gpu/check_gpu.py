@@ -83,6 +83,7 @@ def main() -> None:
             else:
                 _run(check, name, part)
         print(table(check.rows))
+        sys.exit(any(row["what"] == "failed" for row in check.rows))
 
 
 def _run(check: Check, name: str, part: Callable[[Check], None]) -> None:
@@ -135,7 +136,8 @@ def gpu_tests(check: Check) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[:2])}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     last = [line for line in done.stdout.splitlines() if line.strip()]
-    check.say("tests", "marked gpu", last[-1] if last else f"pytest ended with {done.returncode}")
+    what = "failed" if done.returncode else "marked gpu"
+    check.say("tests", what, last[-1] if last else f"pytest ended with {done.returncode}")
 
 
 def supernet_steps(check: Check) -> None:

@@ -1,5 +1,6 @@
 """The script of `make check-gpu` at toy sizes on the CPU."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -22,6 +23,28 @@ def test_every_part_runs_at_toy_sizes_on_the_cpu(tmp_path: Path) -> None:
     assert "largest student, distilled" in whats
     assert done.stdout.startswith("| part | what | result |")
     assert (tmp_path / "supernet.safetensors").is_file()
+
+
+def test_a_part_that_fails_is_a_line_and_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("check_gpu", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "check_gpu", script)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--accelerator", "cpu", "--out", str(tmp_path)])
+    spec.loader.exec_module(script)
+
+    def broken(check: object) -> None:
+        raise RuntimeError("no kernel for this card")
+
+    for parts, code in (((("broken", 0, (), broken), ("sound", 0, (), lambda check: None)), 1), ((), 0)):
+        monkeypatch.setattr(script, "PARTS", parts)
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        rows = json.loads((tmp_path / "results.json").read_text())
+        assert ended.value.code == code
+        assert [row["result"] for row in rows[1:]] == ["RuntimeError: no kernel for this card"] * code
 
 
 @pytest.mark.slow

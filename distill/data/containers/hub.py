@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tutelage.distill.data.dataset import Request
 from tutelage.records import InputError
 
-from .card import CARDS, read_card
+from .card import CARDS, Card, read_card
 
 log = logging.getLogger(__name__)
 
@@ -59,21 +59,20 @@ def parse_hub_name(text: str) -> HubName:
     return HubName(found[1], found[2] or "", found[3] or "")
 
 
-def fetch(text: str) -> Fetched:
+def fetch(text: str, config: str = "") -> Fetched:
     """Give the folder of a hub data set, downloaded where the package's cache lacks it.
 
-    A repository without parquet files or tars is read from the branch that the hub converts to parquet. Raises
+    `config` is the configuration that is wanted where the name has none; of the others nothing is downloaded. A
+    repository without parquet files or tars is read from the branch that the hub converts to parquet. Raises
     InputError, one line, that says what to download and where to put it where the hub cannot be reached.
     """
     name = parse_hub_name(text)
+    if config and name.config not in ("", config):
+        raise InputError(f"config {config!r} and {text!r} name two configurations: leave one out")
+    name = replace(name, config=name.config or config)
     folder = _snapshot(name, name.revision, list(CARDS))
-    chosen = read_card(folder).files.get(name.config, {})
-    patterns = [pattern for found in chosen.values() for pattern in found]
-    if not patterns:
-        within = f"*{name.config}/*" if name.config else "*"
-        patterns = [f"{within}{suffix}" for suffix in _DATA]
     commit = folder.name
-    folder = _snapshot(name, commit, [*patterns, *CARDS])
+    folder = _snapshot(name, commit, [*_patterns(read_card(folder), name.config), *CARDS])
     if not _holds_data(folder) and not name.revision:
         log.info("%s holds no parquet file: read from its branch %s", text, _CONVERTED)
         folder = _snapshot(name, _CONVERTED, [f"{name.config or '*'}/*.parquet"])
@@ -89,10 +88,25 @@ def locate(request: Request) -> tuple[Path, str, str]:
     config = str(request.option("config", ""))
     if not is_hub_name(request.path):
         return request.where(), config, ""
-    fetched = fetch(str(request.path))
-    if config and fetched.name.config not in ("", config):
-        raise InputError(f"config {config!r} and {str(request.path)!r} name two configurations: leave one out")
-    return fetched.folder, fetched.name.config or config, f"{fetched.name.repository}@{fetched.commit}"
+    fetched = fetch(str(request.path), config)
+    return fetched.folder, fetched.name.config, f"{fetched.name.repository}@{fetched.commit}"
+
+
+def _patterns(card: Card, config: str) -> list[str]:
+    """Give the patterns of the parquet files and tars of a configuration, of the card's own or the default one.
+
+    A card may name pictures (`train/**`): without a suffix of ours a pattern would download all of them.
+    """
+    listed = [pattern for found in card.files.get(config or "default", {}).values() for pattern in found]
+    if listed:
+        whole = [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in listed]
+        return [one for pattern in whole for one in _of_data(pattern)]
+    within = f"*{config}/*" if config else "*"
+    return [f"{within}{suffix}" for suffix in _DATA]
+
+
+def _of_data(pattern: str) -> list[str]:
+    return [pattern] if pattern.endswith(_DATA) else [f"{pattern}{suffix}" for suffix in _DATA]
 
 
 def _holds_data(folder: Path) -> bool:

@@ -35,13 +35,15 @@ def assign_splits(
 ) -> tuple[list[Shard], list[str]]:
     """Give each file the split that `named` says of its path below `root`, else its name, else its folders.
 
-    Where some files have a split, those of no such split (`extra`, `unsupervised`) are left out, which notes say.
+    Where some files have a split, those of no such split (`extra`, `unsupervised`) are left out, which notes say. What
+    `named` gives is the split's whole name: one that is none of ours (`unlabelled`) is not looked for in file names.
     Raises InputError for a numbered shard that is not there.
     """
     shards = []
     for file in files:
         inner = file.relative_to(root)
-        words = map(split_word, (named(inner.as_posix()), *reversed(inner.parts)))
+        said = named(inner.as_posix())
+        words = map(split_word, (said,) if said else reversed(inner.parts))
         shards.append(Shard(file, next(filter(None, words), "")))
     notes = []
     if any(shard.split for shard in shards):

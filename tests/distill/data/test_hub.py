@@ -202,6 +202,43 @@ def test_a_set_without_parquet_is_read_from_the_converted_branch(hub: Hub, tmp_p
         load_dataset("hf:me/raw:large", size=12, options={"config": "small"})
 
 
+MANY = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: plain/part-*
+  - split: test
+    path: plain/held-*
+  - split: unlabelled
+    path: plain/train-more-*
+- config_name: fine
+  data_files:
+  - split: train
+    path: fine/**
+---
+"""
+
+
+def test_only_what_a_configuration_reads_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    root, features = tmp_path / "many", {"label": feature(["a", "b", "c"])}
+    for place, (name, num) in enumerate((("plain/part-0", 18), ("plain/held-0", 9), ("plain/train-more-0", 9),
+                                         ("fine/train", 18))):  # fmt: skip
+        write(root / f"{name}.parquet", [n % 3 for n in range(num)], first=20 * place, features=features)
+    (root / "fine" / "picture.jpg").write_bytes(bytes(100))
+    (root / "README.md").write_text(MANY)
+    hub.folders[("me/many", "main")] = root
+
+    def fetched() -> set[str]:
+        return {one.rsplit("/", 1)[1] for one in hub.requests if one.startswith("GET /datasets/")} - {"README.md"}
+
+    assert len(load_dataset("hf:me/many", size=12, options={"config": "fine"}).images) == 18
+    assert fetched() == {"train.parquet"}
+    data = load_dataset("hf:me/many", size=12)
+    assert (len(data.images), len(data.indices("test"))) == (27, 9)  # what the card calls unlabelled is no train split
+    assert "picture.jpg" not in fetched()
+
+
 def test_webdataset_tars_of_the_hub(hub: Hub, tmp_path: Path) -> None:
     hub.folders[("me/tars", "main")] = tars(tmp_path / "tars", "cls")
     assert len(load_dataset("webdataset", path=Path("hf:me/tars"), size=12).images) == 60
