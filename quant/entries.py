@@ -116,5 +116,5 @@ def in_float32(path: Path, model: Any) -> Any:
 
 
 def _sizes(value: Any) -> str:
-    sides = [str(one.dim_value or "n") for one in value.type.tensor_type.shape.dim]
-    return f"({', '.join(sides)})"
+    sizes = [str(one.dim_value or "n") for one in value.type.tensor_type.shape.dim]
+    return f"({', '.join(sizes)})"

@@ -44,10 +44,10 @@ def read_ofa_table(path: Path, text: str, name: str) -> tuple[list[Arch], list[f
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict) or not all(isinstance(value, dict) and "mean" in value for value in data.values()):
         raise InputError(f"{path} is not one of Once for All's latency tables: each block's key maps to its mean in ms")
-    sides = {key.removeprefix(_STEM).split("x")[0] for key in map(str, data) if key.startswith(_STEM)}
-    if len(sides) != 1 or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
+    resolutions = {key.removeprefix(_STEM).split("x")[0] for key in map(str, data) if key.startswith(_STEM)}
+    if len(resolutions) != 1 or not all(re.fullmatch("[0-9]{1,5}", one) for one in resolutions):
         raise InputError(f"{path}: it has no first convolution ({_STEM}...), or several: give one resolution's table")
-    space = _space(path, data, int(sides.pop()), name)
+    space = _space(path, data, int(resolutions.pop()), name)
     archs = [space.smallest(), space.largest()]
     archs += space.decode(space.random(NUM_SUBNETS - 2, np.random.default_rng(0)))
     return archs, [_sum(path, data, arch) for arch in archs]

@@ -7,9 +7,9 @@ of the surrogate in `search_strategies.py` (public ImageNet table), with normal 
 evaluation; latency is a made one, a sum over blocks. Every method gets the same number of evaluations, of which ours
 spends the last on contenders again; of Optuna's, whose constraint the bound is, every trial counts.
 
-Hypervolume is of the true values of what was evaluated, as a share of the front pooled over all runs. A method's choice
-is the best posterior mean for ours, the best observed error else. Its regret is its true error less the least true
-error that the same run evaluated, and less the least of all runs. Optuna's GP sampler is slow: it is asked
+Hypervolume is of the true values of what was evaluated, as a fraction of the front pooled over all runs. A method's
+choice is the best posterior mean for ours, the best observed error else. Its regret is its true error less the least
+true error that the same run evaluated, and less the least of all runs. Optuna's GP sampler is slow: it is asked
 for `--gp-evaluations` only.
 """
 

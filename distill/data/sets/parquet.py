@@ -137,9 +137,9 @@ def _image_column(file: Path, features: Mapping[str, Feature], asked: str) -> st
             raise InputError(f"{file} has no column {asked!r} of images (binary, or bytes and path); it has "
                              f"{', '.join(schema.names)}")  # fmt: skip
         return asked
-    told = [name for name in able if features.get(name, {}).get("_type") == "Image"]
+    stated = [name for name in able if features.get(name, {}).get("_type") == "Image"]
     usual = [name for name in able if name.lower() in ("image", "img")]
-    for found in (told, usual, able):
+    for found in (stated, usual, able):
         if len(found) == 1:
             return found[0]
     if not able:

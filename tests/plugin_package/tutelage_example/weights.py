@@ -12,7 +12,8 @@ def find_on_shelf(text: str, wanted: Wanted) -> Pretrained:
     if not text.isidentifier():
         raise InputError(f"weights shelf:{text}: a name on the shelf has letters, digits and _ only")
     name = f"{text}.safetensors"
-    return Pretrained(WebFile(name, [f"{server}/{name}" for server in SERVERS]), mean=(0.5,), std=(0.5,), side=224)
+    file = WebFile(name, [f"{server}/{name}" for server in SERVERS])
+    return Pretrained(file, mean=(0.5,), std=(0.5,), resolution=224)
 
 
 SHELF = WeightsSource(name="shelf", help="our own weights, e.g. shelf:chest_v2", find=find_on_shelf)

@@ -54,7 +54,7 @@ class Pretrained:
     std: tuple[float, ...] = ()
     interpolation: str = ""  # how images were resized in training; empty: not known
     crop: float = 1.0  # fraction of an image's height and width that was seen in evaluation
-    side: int | None = None  # image size in pixels
+    resolution: int | None = None  # of the images, in pixels
     supernet: str = ""  # the space whose supernet the file holds, where the wanted network is a subnet of it
     convert: Callable[[Path], Path] | None = None  # writes the file in a form that is read without unpickling
 

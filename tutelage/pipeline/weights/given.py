@@ -100,8 +100,8 @@ def _normalisation(found: Pretrained, wanted: Wanted) -> Normalisation | None:
 def _note(text: str, found: Pretrained, size: int) -> str:
     """Say what the weights were trained on that this run's images are not."""
     differs = []
-    if found.side is not None and found.side != size:
-        differs.append(f"images of {found.side} px, here {size}")
+    if found.resolution is not None and found.resolution != size:
+        differs.append(f"images of {found.resolution} px, here {size}")
     if found.crop < 1:
         differs.append(f"evaluated on the middle {found.crop:.0%}, here on the whole image")
     if found.interpolation not in ("", "bilinear"):

@@ -106,7 +106,7 @@ def _described(location: HubFile | WebFile, settings: dict[str, Any]) -> Pretrai
         tuple(settings.get("std") or IMAGENET_STD),
         interpolation=str(settings.get("interpolation") or ""),
         crop=float(settings.get("crop_pct") or 1),
-        side=size[1],
+        resolution=size[1],
     )
 
 
@@ -188,13 +188,13 @@ def _of_xrv(name: str, wanted: Wanted) -> Pretrained:
     """Find a network of torchxrayvision, trained on gray chest X-rays."""
     if name not in _XRV_NETWORKS:
         raise InputError(f"torchxrayvision has no {name!r}: give {', '.join(_XRV_NETWORKS)}")
-    base, file, side = _XRV_NETWORKS[name]
+    base, file, resolution = _XRV_NETWORKS[name]
     if wanted.library_name != base:
         raise _of_another(f"xrv:{name}", base, wanted)
     if wanted.channels != 1:
         raise InputError(f"weights xrv:{name} are for gray images: set data.channels=1")
     return Pretrained(
-        WebFile(file, (f"{_XRV}/{file}",)), _XRV_MEAN, _XRV_STD, "bilinear", 1.0, side, convert=without_pickle
+        WebFile(file, (f"{_XRV}/{file}",)), _XRV_MEAN, _XRV_STD, "bilinear", 1.0, resolution, convert=without_pickle
     )
 
 
@@ -202,10 +202,10 @@ def _of_package(name: str, wanted: Wanted) -> Pretrained:
     """Find a file that an installed package ships."""
     if name not in _PACKAGED:
         raise InputError(f"no package with weights {name!r} is known: give {', '.join(_PACKAGED)}")
-    location, base, mean, std, side = _PACKAGED[name]
+    location, base, mean, std, resolution = _PACKAGED[name]
     if wanted.library_name != base:
         raise _of_another(f"package:{name}", base, wanted)
-    return Pretrained(location, mean, std, "bicubic", 0.875, side)
+    return Pretrained(location, mean, std, "bicubic", 0.875, resolution)
 
 
 def _of_file(text: str, wanted: Wanted) -> Pretrained:
