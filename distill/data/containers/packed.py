@@ -105,6 +105,8 @@ def _zip(file: Path) -> Members:
     for info in archive.infolist():
         if info.is_dir():
             continue
+        if info.flag_bits & 1:
+            raise InputError(f"{file} is encrypted: unpack it with its password and give the folder")
         if stat.S_ISLNK(info.external_attr >> 16):
             left_out["links"] += 1
         elif (name := _inner(info.filename)) is None:

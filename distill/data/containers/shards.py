@@ -11,7 +11,8 @@ from pathlib import Path
 from tutelage.distill.data.reading.folders import SPLIT_FOLDERS
 from tutelage.records import InputError
 
-_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+# `train-00000-of-00002`, and as the hub wrote it until 2023, `train-00000-of-00002-1a2b3c4d5e6f7a8b`.
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{8,40})?")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _MOST_SHARDS = 100_000
 

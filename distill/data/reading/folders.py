@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tutelage.distill.data.containers.paths import Identity, children, identity, is_dir, tree
+from tutelage.distill.data.containers.paths import Identity, children, folder_at, identity, is_dir, tree
 from tutelage.records import InputError
 
 from .suffixes import is_image, looks_like_dicom
@@ -141,8 +141,25 @@ def is_mask_name(name: str) -> bool:
     return re.search(rf"(^|[\s_.-])({_SHADOWS['masks']})$", name.lower()) is not None
 
 
-def subfolders(root: Path) -> Iterator[Path]:
-    """Yield the folders right below a folder, without the system's, sorted."""
-    for item in children(root):
-        if is_dir(item) and not is_system(item.name):
-            yield item
+def subfolders(root: Path) -> list[Path]:
+    """List the folders right below a folder, without the system's, sorted by name.
+
+    Where there are none, archives stand for the folders of their names (`folder_name`). Raises InputError for an
+    archive of pictures beside folders, unless one has its name: it may be one of them, or a copy of all.
+    """
+    found = [item for item in children(root) if is_dir(item) and not is_system(item.name)]
+    packed = [item for item in found if item.is_file()]
+    plain = [item for item in found if item not in packed]
+    if not plain:
+        return [folder_at(root / item.stem) or item for item in packed]
+    names = {item.name for item in plain}
+    for item in packed:
+        if item.stem not in names and walk(item).pictures:
+            raise InputError(f"{item} lies beside folders ({', '.join(sorted(names)[:3])}): unpack it if it is one of "
+                             "them, else move it away")  # fmt: skip
+    return plain
+
+
+def folder_name(folder: Path) -> str:
+    """Give the name of a folder, of an archive without its suffix."""
+    return folder.stem if folder.is_file() else folder.name

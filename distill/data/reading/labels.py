@@ -144,10 +144,23 @@ def read_listed(
 
 
 def _read_lists(values: Sequence[Any], names: Sequence[str] | None, place: Place, what: str, unknown: str) -> Labels:
-    """Read lists of labels as 0/1 columns; an image with no list, or with a gap in it, is one that is not known."""
-    words = [[str(one) for one in value] if isinstance(value, list) and None not in value else None for value in values]
+    """Read lists of labels as 0/1 columns; an image with no list, or with a gap in it, is one that is not known.
+
+    Lists that are 0/1 vectors, one number a label, are read as columns.
+    """
+    for row, value in enumerate(values):
+        odd = [one for one in value if not isinstance(one, str | int | float | None)] if isinstance(value, list) else []
+        if odd:
+            raise InputError(f"{place(row)}: {what} holds lists of {type(odd[0]).__name__}, and labels are numbers or "
+                             "words")  # fmt: skip
+    if width := _vector_width([value for value in values if isinstance(value, list)]):
+        return _read_vectors(values, width, names, place, what, unknown)
+    lists = [value if isinstance(value, list) and None not in value else None for value in values]
+    words = [None if found is None else [_listed_word(one, row, place, what) for one in found]
+             for row, found in enumerate(lists)]  # fmt: skip
     if names is None:
-        class_names = tuple(sorted({word for found in words if found is not None for word in found}))
+        distinct = {word for found in words if found is not None for word in found}
+        class_names = tuple(sorted(distinct - {"-1"}, key=lambda word: (_number(word) or 0, word)))
         column = {name: number for number, name in enumerate(class_names)}
     else:
         class_names = tuple(names)
@@ -158,7 +171,7 @@ def _read_lists(values: Sequence[Any], names: Sequence[str] | None, place: Place
         raise InputError(f"{what} holds no label: every list is empty")
     columns = np.zeros((len(values), len(class_names)), dtype=np.float32)
     for row, found in enumerate(words):
-        if found is None or (names is not None and "-1" in found):
+        if found is None or "-1" in found:
             columns[row] = np.nan
             continue
         for word in found:
@@ -174,6 +187,39 @@ def _read_lists(values: Sequence[Any], names: Sequence[str] | None, place: Place
                              "option unknown to drop, ignore or zeros")  # fmt: skip
         columns, kept, notes = _treat_unknown(columns, gaps, (columns, class_names, place), unknown)
     return Labels(columns, class_names, kept, tuple(notes))
+
+
+def _vector_width(lists: Sequence[list[Any]]) -> int:
+    """Give the length of lists that are 0/1 vectors (-1, None and NaN not known), 0 where they list labels.
+
+    All have one length and hold nothing else: as lists of labels they would name 0 or 1 again and again. Lists of one
+    number each, and lists that all are `[0, 1]`, are labels.
+    """
+    widths = {len(found) for found in lists}
+    if len(widths) != 1 or min(widths) < 2 or all(found == [0, 1] for found in lists):
+        return 0
+    vectors = all(one is None or one != one or one in (-1, 0, 1) for found in lists for one in found)
+    return widths.pop() if vectors else 0
+
+
+def _read_vectors(
+    values: Sequence[Any], width: int, names: Sequence[str] | None, place: Place, what: str, unknown: str
+) -> Labels:
+    """Read 0/1 vectors as columns, one a label."""
+    if names is not None and len(names) != width:
+        raise InputError(f"{what} holds vectors of {width} numbers 0 and 1, and there are {len(names)} names")
+    called = [f"label {number}" for number in range(width)] if names is None else names
+    cells = [["" if one is None else str(float(one)) for one in value] if isinstance(value, list) else [""] * width
+             for value in values]  # fmt: skip
+    return read_columns(cells, called, place, what, unknown)
+
+
+def _listed_word(value: Any, row: int, place: Place, what: str) -> str:
+    """Write one label of a list, a whole number as such; a fraction is none."""
+    if isinstance(value, float) and not value.is_integer():
+        raise InputError(f"{place(row)}: {what} holds {value} in a list: labels are whole numbers or words; are they "
+                         "scores?")  # fmt: skip
+    return str(int(value)) if isinstance(value, float) else str(value)
 
 
 def _name_classes(

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.distill.data.containers.paths import Identity, children, is_dir, is_file, top_of
+from tutelage.distill.data.containers.paths import Identity, children, container_of, is_dir, is_file, top_of
+from tutelage.distill.data.containers.shards import split_word
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.folders import (
     SPLIT_FOLDERS,
     Walk,
     find_shadows,
+    folder_name,
     is_mask_name,
     is_split_folder,
     subfolders,
@@ -105,14 +107,14 @@ def find_split_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     others: list[Path] = []
     for folder in subfolders(root):
-        split = SPLIT_FOLDERS.get(folder.name.lower())
+        split = SPLIT_FOLDERS.get(folder_name(folder).lower())
         if split is None or _holds_pictures(folder):
             others.append(folder)
         elif split in found:
             raise InputError(f"{root} has both {found[split].name} and {folder.name} for the split {split!r}: keep one")
         else:
             found[split] = folder
-    beside = [folder.name for folder in others if walk(folder).pictures] if len(found) == 1 else []
+    beside = [folder_name(folder) for folder in others if walk(folder).pictures] if len(found) == 1 else []
     if beside:
         (only,) = found.values()
         raise InputError(
@@ -177,16 +179,15 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
     splits = find_split_folders(root) or {"": root}
     if "" not in splits and "train" not in splits:
         raise InputError(f"{root} has {', '.join(splits)} but no train folder")
-    class_names = sorted({folder.name for top in splits.values() for folder in subfolders(top)})
+    class_names = sorted({name for top in splits.values() for name in _class_folders(top)})
     if len(class_names) < 2:
         raise InputError(
             f"{root} holds {len(class_names)} class folders ({', '.join(class_names) or 'none'}): needs two"
         )
     gathered, seen = _Gathered(), set[Identity]()
     for split, top in splits.items():
-        for label, class_name in enumerate(class_names):
-            if is_dir(top / class_name):
-                gathered.add(top / class_name, label, split, seen)
+        for class_name, folder in _class_folders(top).items():
+            gathered.add(folder, class_names.index(class_name), split, seen)
     paths, notes = gathered.paths, gathered.notes(root)
     counts = np.bincount(np.array(gathered.labels, dtype=np.int64), minlength=len(class_names))
     empty = [class_name for class_name, count in zip(class_names, counts, strict=True) if count == 0]
@@ -207,6 +208,19 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
         notes=tuple(notes),
     )
     return with_heads(listing, grouped=request.name != "folder" or bool(request.option("group", "")))
+
+
+def _class_folders(top: Path) -> dict[str, Path]:
+    """Give class folders by name; archives that are parts of a data set, each with several classes, are an error."""
+    found = {folder_name(folder): folder for folder in subfolders(top)}
+    packed = {name: folder for name, folder in found.items() if container_of(folder) and not container_of(top)}
+    inside = {name: [one.name for one in subfolders(folder)] for name, folder in packed.items()}
+    parts = [name for name, below in inside.items() if len(below) > 1 and list(inside.values()).count(below) > 1]
+    parts += [name for name in packed if split_word(name)]
+    if parts:
+        raise InputError(f"{found[parts[0]]} is a part of a data set and no class ({', '.join(inside[parts[0]][:3])}): "
+                         "unpack the parts into one folder, or say data.dataset: webdataset")  # fmt: skip
+    return found
 
 
 def _unlisted(root: Path, splits: dict[str, Path], class_names: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ labels. Splits are in the names of files and folders (`data/train-00000-of-00002
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,9 +34,11 @@ def list_parquet(request: Request) -> Listing:
     card = read_card(root if root.is_dir() else root.parent)
     files = _files(root, config, card)
     shards, split_notes = _shards(root, files, config, card)
-    features = _features(shards[0].file, card, config)
-    image = _image_column(shards[0].file, features, str(request.option("image", "")))
-    label = _label_column(shards[0].file, features, str(request.option("label", "")), image)
+    first = next((shard.file for shard in shards if shard.split == "train"), shards[0].file)  # a test may lack labels
+    features = _features(first, card, config)
+    image = _image_column(first, features, str(request.option("image", "")))
+    label = _label_column(first, features, str(request.option("label", "")), image)
+    classes = _class_names(shards, label, label_names(features.get(label)))
     sizes = [_num_rows(shard.file, image) for shard in shards]
     columns = [shard.file / image for shard in shards]
     paths = [column / str(row) for column, size in zip(columns, sizes, strict=True) for row in range(size)]
@@ -45,7 +48,7 @@ def list_parquet(request: Request) -> Listing:
         return str(paths[index])
 
     unknown = unknown_policy(request.option("unknown", "refuse"))
-    labels = read_listed(values, label_names(features.get(label)), place, f"{root}: column {label}", unknown)
+    labels = read_listed(values, classes, place, f"{root}: column {label}", unknown)
     names = [path.relative_to(root.parent if root.is_file() else root).as_posix() for path in paths]
     group, group_notes = str(request.option("group", "")), tuple[str, ...]()
     groups = np.array(names, dtype=np.str_)
@@ -128,6 +131,26 @@ def _features(file: Path, card: Card, config: str) -> Mapping[str, Feature]:
     return {**listed, **own}
 
 
+def _class_names(shards: Sequence[Shard], label: str, names: Sequence[str] | None) -> Sequence[str] | None:
+    """Give the names of the codes; files whose schemas name one code differently are an error.
+
+    A file may know the first of the names only.
+    """
+    known = dict(enumerate(names or ()))
+    for shard in shards:
+        own = label_names(schema_features(open_parquet(shard.file).schema_arrow.metadata).get(label))
+        for code, name in enumerate(own or ()):
+            if known.setdefault(code, name) != name:
+                raise InputError(f"{shard.file} names the code {code} of {label} {name!r}, and other files name it "
+                                 f"{known[code]!r}: write all files with the same classes")  # fmt: skip
+    called = [known[code] for code in sorted(known)]
+    twice = [name for name, number in Counter(called).items() if number > 1]
+    if twice:
+        raise InputError(f"{shards[0].file}: the name {twice[0]!r} of {label} stands for several codes: rename the "
+                         "classes")  # fmt: skip
+    return called or None
+
+
 def _image_column(file: Path, features: Mapping[str, Feature], asked: str) -> str:
     """Find the column of images: the one asked for, or the only one that can be."""
     schema = open_parquet(file).schema_arrow
@@ -184,7 +207,22 @@ def _num_rows(file: Path, image: str) -> int:
     if image not in schema.names or not _holds_bytes(schema.field(image).type):
         raise InputError(f"{file} has no column {image!r} of images, as the first file has; it has "
                          f"{', '.join(schema.names)}")  # fmt: skip
+    if _num_nulls(opened.metadata, image) == opened.metadata.num_rows > 0:
+        raise InputError(f"{file} holds no bytes of images in column {image!r}, only paths at most: embed them "
+                         "(datasets: embed_external_files=True), or list the files in a table "
+                         "(data.dataset: table)")  # fmt: skip
     return int(opened.metadata.num_rows)
+
+
+def _num_nulls(metadata: Any, image: str) -> int:
+    """Count the images that are null, as far as the statistics of a file say."""
+    number = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        for column in (group.column(place) for place in range(group.num_columns)):
+            if column.path_in_schema in (image, f"{image}.bytes") and column.statistics is not None:
+                number += column.statistics.null_count or 0
+    return number
 
 
 def _column(shards: Sequence[Shard], sizes: Sequence[int], name: str, *, needed: bool = False) -> list[Any]:

@@ -303,6 +303,48 @@ def test_an_archive_that_is_compressed_as_a_whole_is_refused_with_the_remedy(tmp
 def test_a_tar_with_an_overwritten_header_does_not_end_there(tmp_path: Path) -> None:
     """Python's tarfile takes such a header for the end, and would give the first half of the data set."""
     file = pack(_classes(tmp_path / "set"), tmp_path / "x.tar")
-    file.write_bytes(_overwritten(file.read_bytes()))
+    with tarfile.open(file) as archive:
+        header = archive.getmembers()[20].offset
+    content = file.read_bytes()
+    file.write_bytes(content[:header] + b"\xff" * 512 + content[header + 512 :])
     with pytest.raises(InputError, match=r"x\.tar is damaged or not a tar archive: no header at byte"):
         packed.members_of(file)
+
+
+def test_archives_stand_for_the_folders_of_their_names(tmp_path: Path) -> None:
+    plain = load_dataset("folder", path=_classes(tmp_path / "set"), size=12)
+    (tmp_path / "classes").mkdir()
+    pack(tmp_path / "set" / "sick", tmp_path / "classes" / "sick.zip")
+    pack(tmp_path / "set" / "well", tmp_path / "classes" / "well.tar", "well/")
+    packed_classes = load_dataset("folder", path=tmp_path / "classes", size=12)
+    assert packed_classes.class_names == ("sick", "well")
+    assert sorted(map(bytes, packed_classes.images)) == sorted(map(bytes, plain.images))
+    for number, split in enumerate(("train", "test")):
+        for name, seed in (("sick", 0), ("well", 50)):
+            for image in range(12):
+                _picture(tmp_path / "parts" / split / name / f"{image}.png", 1000 * number + seed + image)
+        (tmp_path / "splits").mkdir(exist_ok=True)
+        pack(tmp_path / "parts" / split, tmp_path / "splits" / f"{split}.zip")
+    splits = load_dataset("folder", path=tmp_path / "splits", size=12)
+    assert (splits.class_names, len(splits.indices("test"))) == (("sick", "well"), 24)
+
+
+def test_archives_that_may_be_no_class_are_refused(tmp_path: Path) -> None:
+    root = _classes(tmp_path / "set")
+    shutil.copytree(root, tmp_path / "files")
+    pack(tmp_path / "files", root / "download.zip")
+    with pytest.raises(InputError, match=r"download\.zip lies beside folders \(sick, well\): unpack it if it is one"):
+        load_dataset("folder", path=root, size=12)
+    assert not check_path(root).ok
+    (root / "download.zip").unlink()
+    pack(root / "sick", root / "sick.zip")  # what was unpacked
+    assert load_dataset("folder", path=root, size=12).class_names == ("sick", "well")
+    for names in (("part1", "part2"), ("train-0", "train-1")):
+        place = tmp_path / names[0]
+        place.mkdir()
+        for name in names:
+            pack(tmp_path / "files", place / f"{name}.zip")
+        with pytest.raises(
+            InputError, match=r"(part1|train-0)\.zip is a part of a data set and no class \(sick, well\)"
+        ):
+            load_dataset("folder", path=place, size=12)

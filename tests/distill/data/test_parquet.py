@@ -308,3 +308,76 @@ def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:
         assert row != 7 or value == seventh
         most = max(most, pool.bytes_allocated() - before)
     assert most < size / 2
+
+
+def test_vectors_of_zeros_and_ones_are_columns_and_other_lists_are_labels(tmp_path: Path) -> None:
+    hot = [[float(place == n % 3) for place in range(3)] for n in range(36)]
+    data = load(write(tmp_path / "hot.parquet", hot, features={"label": feature(many=True)}))
+    assert (data.multi_label, data.class_names, data.labels[:4].tolist()) == (
+        False,
+        ("cat", "dog", "ant"),
+        [0, 1, 2, 0],
+    )
+    several = load(write(tmp_path / "several.parquet", [[1, 1, 0], [0, 0, 1], [0, 0, 0]] * 12))
+    assert (several.class_names, several.labels[0].tolist()) == (("label 0", "label 1", "label 2"), [1, 1, 0])
+    two = load(write(tmp_path / "two.parquet", [[1, 0], [0, 1]] * 18))
+    assert (two.multi_label, two.labels[:2].tolist()) == (False, [0, 1])
+    codes = load(write(tmp_path / "codes.parquet", [[10, 2], [2], [9]] * 12))
+    assert (codes.class_names, codes.labels[0].tolist()) == (("2", "9", "10"), [1, 0, 1])
+    for gap in (-1, None):
+        unknown = write(tmp_path / "unknown.parquet", [[gap, 1, 0], *[[1, 0, 1], [0, 1, 1]] * 12])
+        with pytest.raises(InputError, match=r"label 0 is .*labels must be 0 or 1; set the option unknown"):
+            load(unknown)
+        kept = load(unknown, options={"unknown": "ignore"})
+        assert np.isnan(kept.labels[0]).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0.1, 0.9], [0.8, 0.2]], r"image/0: .* holds 0\.1 in a list: .*are they scores"),
+        ([[{"box": 1}], [{"box": 2}]], r"image/0: .* holds lists of dict"),
+        ([[1, -1, 2], [0, 2, 3]], r"image/0: .* which is not known"),
+    ],
+)
+def test_lists_that_hold_no_labels_are_refused(tmp_path: Path, labels: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path / "train.parquet", labels * 12))
+
+
+def test_files_must_name_the_same_classes(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 2] * 12, features={"label": feature()})
+    test = write(tmp_path / "test.parquet", [0, 1] * 6, first=50, features={"label": feature(NAMES[:2])})
+    assert load(tmp_path).class_names == ("cat", "dog", "ant")
+    write(test, [0, 1] * 6, first=50, features={"label": feature(["dog", "cat"])})
+    with pytest.raises(InputError, match=r"test\.parquet names the code 0 of label 'dog', and other files .* 'cat'"):
+        load(tmp_path)
+    write(test, [0, 1] * 6, first=50, features={"label": feature(["cat", "cat"])})
+    with pytest.raises(InputError, match="names the code 1 of label 'cat'"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="the name 'cat' of label stands for several codes"):
+        load(test)
+
+
+def test_a_test_split_without_a_column_of_labels_is_dropped_or_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 2] * 12, features={"label": feature()})
+    write(tmp_path / "test.parquet", [0, 1] * 6, first=50, label="id")
+    with pytest.raises(InputError, match=r"test\.parquet/image/0: label '' is missing"):
+        load(tmp_path)
+    assert len(load(tmp_path, options={"unknown": "drop"}).images) == 36
+
+
+def test_a_missing_shard_with_a_digest_in_its_name_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00002-0123456789abcdef.parquet", [0, 1, 2] * 12)
+    with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet is not there: only 1 of 2"):
+        load(tmp_path)
+
+
+def test_paths_without_bytes_are_one_line(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": None, "path": f"{n}.png"} for n in range(9)], kind)
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 2] * 3}), tmp_path / "train.parquet")
+    assert check_path(tmp_path).problems == (
+        f"{tmp_path}/train.parquet holds no bytes of images in column 'image', only paths at most: embed them "
+        "(datasets: embed_external_files=True), or list the files in a table (data.dataset: table)",
+    )
