@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
 # Reads one counter in microjoules, and the value after which it starts again from 0 (0: never).
@@ -71,7 +72,8 @@ def first_visible(environment: Mapping[str, str] | None = None) -> int | str:
 def _nvml() -> EnergyMeter | None:
     """Read the counter of CUDA's first device by NVML (`pip install tutelage[energy]`), which CUDA's driver brings.
 
-    CUDA numbers the cards that CUDA_VISIBLE_DEVICES names, NVML all of them.
+    CUDA numbers the cards that CUDA_VISIBLE_DEVICES names, NVML all of them. Where cards of several kinds may be
+    numbered in different orders, there is no meter: the counter could be another card's.
     """
     try:
         import pynvml
@@ -80,6 +82,8 @@ def _nvml() -> EnergyMeter | None:
     try:
         pynvml.nvmlInit()
         first = first_visible()
+        if isinstance(first, int) and _orders_may_differ(pynvml):
+            return None
         card = (
             pynvml.nvmlDeviceGetHandleByUUID(first)
             if isinstance(first, str)
@@ -89,3 +93,11 @@ def _nvml() -> EnergyMeter | None:
     except pynvml.NVMLError:
         return None
     return EnergyMeter(((lambda: 1000 * int(pynvml.nvmlDeviceGetTotalEnergyConsumption(card)), 0),))
+
+
+def _orders_may_differ(pynvml: Any) -> bool:
+    """Say whether CUDA may number the cards otherwise than NVML does: the fastest first, not by their slots."""
+    if os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return False
+    cards = (pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount()))
+    return len({pynvml.nvmlDeviceGetName(card) for card in cards}) > 1

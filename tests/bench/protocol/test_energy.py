@@ -1,6 +1,8 @@
 """Energy: a powercap tree of real files is read as the kernel's would be, its counters' wrap-around included."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,3 +53,34 @@ def test_a_host_without_counters_has_no_meter(tree: Path, tmp_path: Path):
         (tree / zone / "energy_uj").unlink()
         (tree / zone / "energy_uj").mkdir()  # cannot be read as a file: as a counter of root's for a user
     assert find_meter(root=tree) is None
+
+
+class NvmlError(Exception):
+    """What NVML raises."""
+
+
+@pytest.mark.parametrize(
+    ("names", "environment", "microjoules"),
+    [
+        (["A", "A"], {}, 0),
+        (["A", "B"], {}, None),  # CUDA may call B its device 0
+        (["A", "B"], {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}, 7_000),
+        (["A", "B"], {"CUDA_VISIBLE_DEVICES": "GPU-1"}, 7_000),
+    ],
+)
+def test_a_gpus_counter_is_read_where_it_is_sure_to_be_that_cards(
+    names: list[str], environment: dict[str, str], microjoules: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    """A stand-in of NVML whose card n has used 7 n millijoules."""
+    library = SimpleNamespace(
+        NVMLError=NvmlError, nvmlInit=lambda: None, nvmlDeviceGetCount=lambda: len(names),
+        nvmlDeviceGetHandleByIndex=int, nvmlDeviceGetHandleByUUID=lambda name: int(name.removeprefix("GPU-")),
+        nvmlDeviceGetName=lambda card: names[card], nvmlDeviceGetTotalEnergyConsumption=lambda card: 7 * card,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    meter = find_meter("onnxruntime-cuda")
+    assert (None if meter is None else meter.read()[0]) == microjoules
