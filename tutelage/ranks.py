@@ -1,33 +1,43 @@
 """Several processes that train one network together: `joined` gives this one's number, and what they add up.
 
-Each process trains on its own rows of every batch. `synced_statistics` makes batch norm use those of the whole batch,
-so that a network comes out the same with any number of processes, up to the order of additions.
+Each process trains on its own rows of every batch. `synced_statistics` makes batch norm and the ranges of QAT use those
+of the whole batch, so that a network comes out the same with any number of processes, up to the order of additions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train one network: the number of this one (0 leads) and how many there are."""
+    """The processes that train one network: the number of this one (0 leads) and how many there are.
+
+    sync_batch_norm: whether batch norm uses the statistics of all processes' rows, or of each one's own.
+    """
 
     rank: int = 0
     num: int = 1
+    sync_batch_norm: bool = True
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def num_norms(self) -> int:
+        """Count the parts of a batch that batch norm normalises apart: one, or one a process."""
+        return 1 if self.sync_batch_norm else self.num
 
     def total(self, images: Tensor) -> int:
         """Count the images of a batch over all processes, of which `images` are this one's.
@@ -53,6 +63,21 @@ class Ranks:
         for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    def average_statistics(self, module: nn.Module) -> None:
+        """Replace running statistics by their mean over processes, where each one's batch norm sees its own rows.
+
+        Without it each process would validate and keep another network.
+        """
+        if self.num_norms == 1:
+            return
+        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        if not buffers:
+            return
+        flat = self.mean(torch.cat([buffer.reshape(-1).float() for buffer in buffers]))
+        with torch.no_grad():
+            for buffer, part in zip(buffers, torch.split(flat, [one.numel() for one in buffers]), strict=True):
+                buffer.copy_(part.view_as(buffer))
+
     def mean(self, values: Tensor) -> Tensor:
         """Give the mean of `values` over processes."""
         if self.num == 1:
@@ -68,26 +93,41 @@ class Ranks:
 
 
 ALONE = Ranks()
+# Whether the code that runs is inside `synced_statistics` of several processes.
+_synced: ContextVar[bool] = ContextVar("synced", default=False)
 
 
-def joined() -> Ranks:
+def joined(sync_batch_norm: bool = True) -> Ranks:
     """Give the processes that torch.distributed has joined; one, where it has not."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks(dist.get_rank(), dist.get_world_size(), sync_batch_norm)
 
 
 @contextmanager
 def synced_statistics(ranks: Ranks) -> Iterator[None]:
     """Make every batch norm in training mode use the statistics of all processes' rows, whatever its class.
 
-    With one process nothing changes. `nn.SyncBatchNorm` computes the same on GPUs alone, and in a module of its own.
+    With one process, or where each one's batch norm is to see its own rows, nothing changes. On GPUs alone, and in a
+    module of its own, `nn.SyncBatchNorm` computes the same.
     """
-    if ranks.num == 1:
+    if ranks.num == 1 or not ranks.sync_batch_norm:
         yield
         return
-    with _Synced():
-        yield
+    token = _synced.set(True)
+    try:
+        with _Synced():
+            yield
+    finally:
+        _synced.reset(token)
+
+
+def extremes(values: Tensor) -> Tensor:
+    """Give the lowest and highest value (2,), float32; inside `synced_statistics` those of all processes' rows."""
+    found = torch.stack([-values.min(), values.max()]).float()
+    if _synced.get():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return torch.stack([-found[0], found[1]])
 
 
 class _Synced(TorchFunctionMode):

@@ -27,7 +27,6 @@ class Policy:
     brightness: float = 0.0
     contrast: float = 0.0
     noise: float = 0.0  # standard deviation at most, of a range of 0..1
-    always: float = 1.0  # odds that an image is changed at all
 
     @property
     def moves(self) -> bool:

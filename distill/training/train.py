@@ -102,6 +102,7 @@ def train(
     resolution: int | None = None,
     accelerator: Accelerator = CPU,
     tuning: Tuning | None = None,
+    sync_batch_norm: bool = True,
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
 
@@ -110,15 +111,16 @@ def train(
     alone, so that students of many sizes share one teacher cache. With `checkpoint` (a folder) a run that was stopped
     goes on after its last whole epoch, to the same bits. `tuning` says what of pretrained weights stays as it is, and
     how gently the rest is trained. Of several processes each reads its own rows; batch norm uses the statistics of all
-    of them, and dropout and mixup draw for each process apart.
+    of them (`sync_batch_norm=False`: of each process apart), and dropout and mixup draw for each process apart.
     finished: folders of checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the
     one of this training is read, a `LookupError` where it is not among them.
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
     finite, naming epoch and batch.
     """
     group = _process_group(accelerator)
-    place, ranks = accelerator.device, Ranks(group.process_index, group.num_processes)
-    notes = (f"{ranks.num} processes",) if ranks.num > 1 else ()
+    place, ranks = accelerator.device, Ranks(group.process_index, group.num_processes, sync_batch_norm)
+    apart = ", batch norm of each apart" if ranks.num_norms > 1 else ""
+    notes = (f"{ranks.num} processes{apart}",) if ranks.num > 1 else ()
     val = InMemory(*val) if isinstance(val, tuple) else val
     bf16 = wants_bf16(schedule, accelerator, model)
     layout = LAYOUT if schedule.channels_last else torch.contiguous_format
@@ -145,7 +147,7 @@ def train(
     fingerprint = ""
     if checkpoint is not None or finished is not None:
         fingerprint = _fingerprint(
-            model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label, tuning
+            model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label, tuning, ranks.num_norms
         )
     if finished is not None:
         checkpoint = finished[fingerprint]
@@ -206,6 +208,7 @@ def train(
             if schedule.clip_norm is not None:
                 group.clip_grad_norm_(model.parameters(), schedule.clip_norm)
             optimizer.step()
+            ranks.average_statistics(model)
             if soft_term:
                 soft_term.follow(model)
             if ema is not None:
@@ -251,7 +254,7 @@ def _process_group(accelerator: Accelerator) -> Any:
     from accelerate import Accelerator as ProcessGroup
     from accelerate import DistributedDataParallelKwargs
 
-    # Buffers are the same in all processes, see `synced_statistics`: nobody needs the leader's.
+    # Buffers are the same in all processes, see `synced_statistics` and `average_statistics`: none needs the leader's.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     return ProcessGroup(cpu=accelerator.on_cpu, device_placement=False, kwargs_handlers=[ddp])
 
@@ -311,12 +314,14 @@ def _fingerprint(
     val: Batches,
     multi_label: bool,
     tuning: Tuning,
+    num_norms: int,
 ) -> str:
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
     kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
     # Without tuning and parts of batches as before there were any: checkpoints of that time are found by this name.
     images = [data, val.identity, multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
+    images += [num_norms] if num_norms > 1 else []
     how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
     return content_id([weights_id(model), how, kd, names, seed, resolution, images])
 

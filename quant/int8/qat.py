@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tutelage.quant.export.normalise import TOLERANCE, SqueezeExcite, normalise
+from tutelage.ranks import extremes
 from tutelage.records import InputError
 
 from .calibration import checked_calibration
@@ -60,7 +61,7 @@ class Rounding(nn.Module):
         self._has_seen = self._has_seen or bool(self.seen)
         if self.training or not self._has_seen:
             with torch.no_grad():
-                found = torch.stack([x.min(), x.max()]).float().clamp(-1e6, 1e6)
+                found = extremes(x).clamp(-1e6, 1e6)
                 self.range.copy_(torch.where(self.seen, torch.lerp(self.range, found, RANGE_MOMENTUM), found))
                 self.seen.fill_(True)
         scale: Any

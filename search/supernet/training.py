@@ -75,7 +75,6 @@ class SupernetSchedule:
 
     epochs: int
     lr: float = 1e-3
-    batch_size: int = 64
     method: Method = "sandwich"
     num_random: int = 2
     kd_ratio: float = 1.0
@@ -127,7 +126,8 @@ def train_supernet(
 
     `data_id` names the images, their split and their augmentation: a checkpoint of other data is refused. `net` and the
     batches are on the accelerator's device. Of several processes (`ranks`) each is given its own rows of every batch
-    and the same `net`: they train the same subnets, with the gradients and batch statistics of the whole batch.
+    and the same `net`: they train the same subnets, with the gradients of the whole batch and, unless `ranks` says that
+    batch norm is not synchronised, its statistics.
     finished: checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the one of
     this training is read, a `LookupError` where it is not among them.
 
@@ -138,8 +138,10 @@ def train_supernet(
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
     # As before there were parts of batches where there are none: checkpoints of that time are found by it.
     how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
+    how["batch_size"] = 64  # of a field that nothing read
     signature = {**how, "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
     signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label, "data": data_id}
+    signature |= {"num_norms": ranks.num_norms} if ranks.num_norms > 1 else {}
     if finished is not None:
         checkpoint = finished[fingerprint_of(signature)]
     if checkpoint is not None:
@@ -224,6 +226,7 @@ def train_step(
     ranks.average_gradients(state.net.parameters())
     torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
     state.optimizer.step()
+    ranks.average_statistics(state.net)
     _average(state, options.ema_decay)
     state.step += 1
     return torch.stack(losses).sum()

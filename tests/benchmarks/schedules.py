@@ -65,7 +65,7 @@ def train_for(seconds: float, method: Method, net: nn.Module, space: Space, load
     """Train for about as many seconds of processor time; says how many steps and seconds it took."""
 
     def fit(trained: nn.Module, steps: int, batches: Any, warmup: float) -> None:
-        schedule = SupernetSchedule(epochs=1, method=method, lr=2e-3, batch_size=BATCH, warmup_epochs=warmup)
+        schedule = SupernetSchedule(epochs=1, method=method, lr=2e-3, warmup_epochs=warmup)
         train_supernet(trained, space, batches, steps, schedule, seed=seed)
 
     some = list(batches_of(loader, PROBE_STEPS)(0))

@@ -17,6 +17,7 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import accelerate, onnx, timm, torch._dynamo  # or each process would import them, with its first optimiser
 import train_in_ranks as work
 folder, number = Path(sys.argv[2]), int(sys.argv[3])
 children = []
@@ -68,6 +69,11 @@ def test_several_processes_train_as_one(number: int, tmp_path: Path) -> None:
                 assert mine[name] == pytest.approx(value, rel=1e-3, abs=0.03 if loose else 1e-4), name
         np.testing.assert_allclose(found["student"], alone["student"], rtol=1e-3, atol=1e-3)
         assert found["student"] == ranks[0]["student"]
+        # QAT: the ranges that activations are rounded to are those of the whole batch.
+        np.testing.assert_allclose(found["rounded"], alone["rounded"], rtol=1e-3, atol=1e-3)
+        # Batch norm of each process apart: one network all the same, another than that of one process.
+        assert found["apart"] == [ranks[0]["apart"][0], f"{number} processes, batch norm of each apart"]
+        assert not np.allclose(found["apart"][0], alone["apart"][0], rtol=1e-3, atol=1e-3)
         # The supernet: the same subnets in every step, the same losses, one set of weights in all processes.
         assert found["archs"] == alone["archs"]
         assert found["losses"] == pytest.approx(alone["losses"], rel=2e-3)

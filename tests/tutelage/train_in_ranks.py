@@ -11,13 +11,14 @@ from tutelage.distill.training.batches import InMemory
 from tutelage.distill.training.schedule import TrainSchedule
 from tutelage.distill.training.soft_targets import SoftTargets
 from tutelage.distill.training.train import train
+from tutelage.quant.int8.qat import prepare_qat
 from tutelage.ranks import joined
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet, training
 
 torch.set_num_threads(1)
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((16, 20))
-NUM_STEPS = 2
+NUM_STEPS = 1
 
 
 def images(num: int, side: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,6 +60,13 @@ def trained(cache: Path) -> dict[str, Any]:
         TrainSchedule(epochs=3, lr=3e-3, warmup_epochs=0.0, ema_decay=0.5, bf16=False),
         teachers=[targets],
     )
+    num_read = Shuffled.num_read
+    apart = student(0)
+    schedule = TrainSchedule(epochs=1, warmup_epochs=0.0, bf16=False)
+    one, few = Shuffled(*images(28, 12, 0), batch_size=14), InMemory(*images(4, 12, 1), batch_size=4)
+    noted = train(apart, one, few, schedule, sync_batch_norm=False).notes
+    rounded = prepare_qat(student(0).eval(), images(4, 12, 3)[0].numpy())
+    train(rounded, one, few, schedule)
     untold = ("seconds", "wait_seconds", "images")
     history = [{key: value for key, value in record.items() if key not in untold} for record in result.history]
     ranks = joined()
@@ -73,15 +81,17 @@ def trained(cache: Path) -> dict[str, Any]:
             rows = slice(10 * number, 10 * number + 10)
             yield shown[rows][mine], labels[rows][mine], None
 
-    schedule = training.SupernetSchedule(epochs=2, num_random=1, bf16=False, lr=2e-4)
-    log = training.train_supernet(supernet, SPACE, batches, NUM_STEPS, schedule, ranks=ranks)
+    options = training.SupernetSchedule(epochs=2, num_random=1, bf16=False, lr=2e-4)
+    log = training.train_supernet(supernet, SPACE, batches, NUM_STEPS, options, ranks=ranks)
     return {
         "rank": [ranks.rank, ranks.num],
         "notes": result.notes,
         "history": history,
         "student": flat(net),
+        "apart": [flat(apart), *noted],
+        "rounded": flat(rounded),
         "num_computed": targets.num_computed,
-        "num_read": Shuffled.num_read,
+        "num_read": num_read,
         "archs": [[arch.id for arch in step] for step in archs],
         "losses": [entry["loss"] for entry in log.epochs],
         "supernet": [float(value.double().sum()) for value in supernet.state_dict().values()],

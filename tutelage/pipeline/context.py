@@ -29,6 +29,7 @@ from tutelage.records import Normalisation, Student, content_id
 
 from .keys.earlier import Earlier, find_earlier
 from .keys.stage_inputs import AcceleratorInput, AugmentInput, ImagesInput, StageInputs
+from .processes import num_processes
 from .recipe import Recipe
 from .sections import TrainSection
 from .workspace import Stage, Workspace
@@ -175,9 +176,10 @@ class Context(Opened):
             decoder=DECODE_VERSION if fits else None,
         )
 
-    def accelerator_input(self, *, compiles: bool = False) -> AcceleratorInput:
-        """Give what identifies the accelerator in the inputs of a stage, which may compile its networks."""
-        return AcceleratorInput.of(self.accelerator, compiles=compiles)
+    def accelerator_input(self, *, trains: bool = False, compiles: bool = False) -> AcceleratorInput:
+        """Give what identifies the accelerator in the inputs of a stage, which may train and compile its networks."""
+        num_norms = num_processes() if trains and not self.recipe.sync_batch_norm else 1
+        return AcceleratorInput.of(self.accelerator, compiles=compiles, num_norms=num_norms)
 
     @property
     def augment_input(self) -> AugmentInput:

@@ -64,6 +64,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**32)
     accelerator: str = "auto"  # where networks are trained and scored: auto, cpu, cuda, cuda:N or mps
     compile: bool = False  # by torch.compile: the supernet's largest and smallest subnet, and every network trained
+    sync_batch_norm: bool = True  # of several processes: statistics of the whole batch, or of each one's rows apart
     seeds: int = Field(1, ge=1)  # students (and their controls) are trained so many times; the teachers once
     data: DataSection = DataSection()
     teachers: tuple[TeacherSection, ...] = ()

@@ -85,6 +85,21 @@ def _differ(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
     return {title for title in {*before, *after} if before.get(title) != after.get(title)}
 
 
+def test_the_number_of_processes_is_in_the_keys_where_batch_norm_is_of_each_apart(
+    planner: Planner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, apart = _planned(planner, folder), {"sync_batch_norm": False}
+    assert _planned(planner, folder, **apart) == before  # one process
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert _planned(planner, folder) == before
+    two = _planned(planner, folder, **apart)
+    differ = _differ(before, two)
+    assert {"train teacher resnet10t", "train small on labels", "train small with QAT"} <= differ
+    assert not any(title.startswith("take the weights") for title in differ)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "train teacher resnet10t" in _differ(two, _planned(planner, folder, **apart))
+
+
 def test_what_follows_a_changed_stage_changes_too_and_nothing_beside_it(planner: Planner, folder: Path) -> None:
     before = _planned(planner, folder)
     differ = _differ(before, _planned(planner, folder, distill={"temperature": 3.0}))

@@ -223,6 +223,8 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _place(places: Mapping[str, str], name: str) -> str:
     """Name a field as the recipe does, by the longest part of its name that has a place there."""
+    if name == "accelerator.num_norms":
+        return "sync_batch_norm or the number of processes"
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         known = places.get(".".join(parts[:length]))

@@ -64,21 +64,30 @@ class AcceleratorInput(Part):
     bf16: bool
     tf32: bool
     compile: str
+    num_norms: int = 1  # processes whose batch norm sees its own rows alone; 1: the whole batch, whatever their number
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out that batch norm sees the whole batch: trainings of that kind keep their keys."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if name != "num_norms" or value > 1}
 
     @classmethod
-    def of(cls, accelerator: Accelerator, *, compiles: bool = False) -> AcceleratorInput:
+    def of(cls, accelerator: Accelerator, *, compiles: bool = False, num_norms: int = 1) -> AcceleratorInput:
         """Take from an accelerator what the results that are computed on it depend on.
 
         compiles: whether the stage compiles its networks where the accelerator does.
+        num_norms: the number of processes, where the batch norm of each sees its own rows alone.
         """
         compile = accelerator.compile if compiles else ""
-        return cls(kind=accelerator.kind, bf16=accelerator.bf16, tf32=accelerator.tf32, compile=compile)
+        bf16, tf32 = accelerator.bf16, accelerator.tf32
+        return cls(kind=accelerator.kind, bf16=bf16, tf32=tf32, compile=compile, num_norms=num_norms)
 
     @property
     def others(self) -> tuple[AcceleratorInput, ...]:
         """Give the accelerators of other kinds, or other generations of this kind, that could compute the same."""
         kinds = (("cpu", False, False), ("cuda", True, True), ("cuda", False, False), ("mps", False, False))
-        every = (AcceleratorInput(kind=k, bf16=b, tf32=t, compile=self.compile) for k, b, t in kinds)
+        every = (self.model_copy(update={"kind": k, "bf16": b, "tf32": t}) for k, b, t in kinds)
         return tuple(one for one in every if one != self)
 
 

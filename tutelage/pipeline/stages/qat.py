@@ -86,7 +86,7 @@ def train_with_qat(
         versions=versions_of((*libraries_of(network, distillation), "onnx", "onnxscript")),
         images=ctx.images_input,
         augment=ctx.augment_input,
-        accelerator=ctx.accelerator_input(),
+        accelerator=ctx.accelerator_input(trains=True),
         network=network,
         schedule=schedule_part(schedule),
         distillation=distillation,

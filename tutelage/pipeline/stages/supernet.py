@@ -102,7 +102,7 @@ def train_the_supernet(ctx: Context, teachers: Sequence[Student]) -> Supernet:
         versions=versions_of(["torch", "ofa", *(name for one in named for name in one.libraries)]),
         images=ctx.images_input,
         augment=ctx.augment_input,
-        accelerator=ctx.accelerator_input(compiles=True),
+        accelerator=ctx.accelerator_input(trains=True, compiles=True),
         space=space.name,
         origin=SPACES.origin_name(space.name),
         resolutions=tuple(space.resolutions),
@@ -155,7 +155,8 @@ def fit_supernet(inputs: SupernetInputs, here: Opened, net: nn.Module, checkpoin
     """Train `net` in place as the inputs say; where a launcher started several processes, the others take part."""
     if here.finished is None:
         announce(Training(inputs, checkpoint), net)
-    space, ranks = find_space(inputs.space).with_resolutions(inputs.resolutions), joined()
+    space = find_space(inputs.space).with_resolutions(inputs.resolutions)
+    ranks = joined(sync_batch_norm=inputs.accelerator.num_norms == 1)
     here.accelerator.place(net)
     loader = here.loader(
         inputs.augment,

@@ -260,6 +260,7 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
             progress=lambda text, done, total: here.report(inputs.title, done, total),
             resolution=here.resolution(student),
             tuning=inputs.tuning,
+            sync_batch_norm=inputs.accelerator.num_norms == 1,
         )
     use_plain_layers(model.cpu())
     report_speed(
