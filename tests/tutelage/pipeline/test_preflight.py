@@ -83,6 +83,10 @@ def one_patient(tmp_path: Path, splits: list[str] | None = None) -> dict[str, An
         ("folds", "folds: 5 of data set table are more than its 3 groups"),
         ("one split", "split 'train' of data set table holds no image"),
         ("batch", "distill.batch_size is 512, and the train split holds"),
+        (
+            "parts",
+            "search.images is 9, and the val split holds 16 images, too few to evaluate a subnet on others again",
+        ),
         ("other classes", "has a classifier of 5 classes, these images have 4"),
         ("size", "cannot see images of 16 px"),
         ("profile", "the recipe asks for threads 2, the profile has 1"),
@@ -109,6 +113,8 @@ def test_one_fault_is_refused_before_any_stage(
             recipe["data"] = one_patient(tmp_path, ["test"])
         case "batch":
             recipe["distill"] = {"batch_size": 512}
+        case "parts":
+            recipe |= {"students": [], "supernet": {"batch_size": 8}, "search": {"images": 9}}
         case "other classes":
             recipe["teachers"] = [{"name": NET, "weights": five_classes(tmp_path), "epochs": 0}]
         case "size":

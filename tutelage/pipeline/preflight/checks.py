@@ -275,10 +275,20 @@ def _images(faults: Faults, ctx: Context, goal: Goal) -> None:
         schedules.append(("distill", recipe.distill))
     if goal != "arch" and not recipe.students and faults.reads("supernet"):
         schedules.append(("supernet", recipe.supernet))
+        if splits["val"] is not None and faults.reads("search") and recipe.search.images is not None:
+            faults.check(_check_parts, recipe.search.images, len(splits["val"]))
     for name, schedule in schedules:
         faults.check(_check_batch, name, schedule.batch_size, num)
         if isinstance(schedule, TrainSection):
             faults.check(class_weights, ctx, schedule)
+
+
+def _check_parts(images: int, num_val: int) -> None:
+    if num_val < 2 * images:
+        raise InputError(
+            f"search.images is {images}, and the val split holds {num_val} images, too few to evaluate a subnet on "
+            f"others again: give at most {num_val // 2}, or leave it out"
+        )
 
 
 def _trains_students(recipe: Recipe, goal: Goal) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
-from tutelage.pipeline.objectives import LATENCY, latency_name
+from tutelage.pipeline.objectives import LATENCY, SCORED, latency_name
 from tutelage.records import Arch, Budget, InfeasibleBudgetError
 from tutelage.search.encoding import Floats
 from tutelage.search.family import Family, Slice, Slicing, choose_family, slice_numbers, slices_of, surely_better
@@ -78,8 +78,7 @@ def slicing_of(ctx: Context, devices: Sequence[Device], objectives: Sequence[str
     if limited is not None:
         return Slicing(cost=latency_name(limited), number=len(limited.budgets_ms), limits=limited.budgets_ms)
     number = ctx.recipe.num_winners
-    scored = ("error", "loss", "auc")
-    costs = [name for name in objectives if name.split("@")[0] not in scored]
+    costs = [name for name in objectives if name.split("@")[0] not in SCORED]
     latencies = [name for name in costs if name.startswith(LATENCY)]
     return Slicing(cost=next(iter([*latencies, *costs]), ""), number=number)
 

@@ -112,6 +112,8 @@ def _described(location: HubFile | WebFile, settings: dict[str, Any]) -> Pretrai
 
 def _imagenet(text: str, wanted: Wanted) -> Pretrained:
     """Find what is published for a network: timm's default tag, or Once for All's file."""
+    if text:
+        raise InputError(f"weights imagenet:{text}: write imagenet alone, or timm:{text} for a tag of timm")
     if wanted.arch is None and not wanted.space:
         return _of_timm(wanted.library_name, wanted)
     for name, published in _OFA_SPECIALISED.items():

@@ -196,6 +196,7 @@ def test_a_student_is_extracted_from_once_for_alls_supernet(hub: Served, tmp_pat
         ("xrv:densenet", Wanted("D", 1, "densenet121"), "torchxrayvision has no 'densenet': give densenet121-res224"),
         ("xrv:densenet121-res224-all", Wanted("R", 1, "resnet50"), "are of densenet121, R is another network"),
         ("xrv:densenet121-res224-all", Wanted("D", 3, "densenet121"), "for gray images: set data.channels=1"),
+        ("imagenet:resnet18", WANTED, "write imagenet alone, or timm:resnet18 for a tag of timm"),
         ("package:lite9", WANTED, "no package with weights 'lite9' is known: give efficientnet-lite0"),
         ("package:efficientnet-lite0", WANTED, "are of tf_efficientnet_lite0, test_resnet is another network"),
     ],
