@@ -85,6 +85,8 @@ def test_parts_cover_a_batch_once_and_hold_two_images(rows: int, number: int, si
 def test_too_many_parts_are_refused() -> None:
     with pytest.raises(InputError, match="accumulate: 5 leaves parts of 1 images of batches of 8"):
         TrainSchedule(batch_size=8, accumulate=5)
+    with pytest.raises(InputError, match="supernet: accumulate = 5 leaves parts of 1 images of batches of 8"):
+        load_recipe("demo", ["supernet.batch_size=8", "supernet.accumulate=5"])
 
 
 def test_a_gpus_logits_are_read_after_some_steps_and_the_first_bad_batch_is_named() -> None:

@@ -253,6 +253,15 @@ class SupernetSection(Section):
     clip_norm: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
+    def _parts_of_two_images(self) -> Self:
+        if self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate = {self.accumulate} leaves parts of {self.batch_size // self.accumulate} images of "
+                f"batches of {self.batch_size}, and batch norm needs two: give at most {self.batch_size // 2}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _num_random_has_an_effect(self) -> Self:
         if self.num_random is not None and self.method == "progressive":
             raise ValueError(f"num_random = {self.num_random} has no effect under method progressive: set it to null")
