@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,17 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to instead; leaving the block syncs it and gives it its name, an error removes it.
 
     It has the same name in a folder of its own beside `path`: libraries read the format from the name, and what a kill
-    leaves there is not listed among the files of a kind. Raises OSError.
+    leaves there is not listed among the files of a kind. What is no file, such as /dev/stdout, is written to and stays
+    what it is. Raises OSError.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with TemporaryDirectory() as elsewhere:
+            aside = Path(elsewhere, path.name)
+            with os_errors(path):
+                yield aside
+            with aside.open("rb") as made, path.open("wb") as given:
+                shutil.copyfileobj(made, given)
+        return
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         aside = Path(folder, path.name)
         with os_errors(path):

@@ -1,9 +1,11 @@
 """Users without a home, disks that are full, file systems without locks: one line each."""
 
 import errno
+import os
 import resource
 import signal
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tutelage.bench.converters.litert import converter_folder
 from tutelage.bench.devices.profiles import list_profiles, profile_folders
 from tutelage.distill.data.registry import load_dataset
 from tutelage.distill.training.checkpoint import save_checkpoint
-from tutelage.files import os_errors, whole_file
+from tutelage.files import os_errors, whole_file, write_text
 from tutelage.leaderboard.store.engines import plain_errors
 from tutelage.records import InputError, NotAvailableError
 
@@ -85,3 +87,16 @@ def test_a_store_without_locks_is_named() -> None:
     message = r"b.db: locking protocol.* no locks: name a --workspace on a local disk"
     with pytest.raises(InputError, match=message), plain_errors("b.db", writes=False):
         raise sqlite3.OperationalError("locking protocol")
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    """A file written aside and renamed would take the place of /dev/stdout or /dev/full."""
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    write_text(pipe, "figures")
+    reader.join(10)
+    assert read == ["figures"]
+    assert pipe.is_fifo()
+    assert not [file for file in tmp_path.iterdir() if file != pipe]

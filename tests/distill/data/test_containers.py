@@ -307,7 +307,7 @@ def test_a_tar_with_an_overwritten_header_does_not_end_there(tmp_path: Path) -> 
         header = archive.getmembers()[20].offset
     content = file.read_bytes()
     file.write_bytes(content[:header] + b"\xff" * 512 + content[header + 512 :])
-    with pytest.raises(InputError, match=r"x\.tar is damaged or not a tar archive: no header at byte"):
+    with pytest.raises(InputError, match=r"x\.tar is damaged or not a tar archive: (no header at byte|bad checksum)"):
         packed.members_of(file)
 
 

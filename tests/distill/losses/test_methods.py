@@ -34,7 +34,7 @@ class Batch:
 def batch() -> Batch:
     """Phantom slices of four classes."""
     loaded = next(iter(Loader(phantom(2 * IMAGES, SIDE), "train", IMAGES).epoch(0)))
-    return Batch(*loaded)
+    return Batch(loaded.images, loaded.labels, loaded.indices, loaded.aug_seeds)
 
 
 class OneBatch:

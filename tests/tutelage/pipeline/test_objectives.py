@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tutelage.accelerator import find_accelerator
 from tutelage.bench.devices.imported import import_profile
 from tutelage.pipeline import objectives
 from tutelage.pipeline.context import Context, open_context
@@ -186,7 +187,7 @@ def test_error_at_int8_is_of_the_recipes_quantization(monkeypatch: pytest.Monkey
     monkeypatch.setattr(SupernetInput, "load", lambda self, here: torch.nn.Identity())
     here: Any = SimpleNamespace(
         split=lambda *_: (torch.zeros(4, 1, 32, 32), torch.arange(4)), channels=1, threads=1,
-        dataset=SimpleNamespace(multi_label=False),
+        dataset=SimpleNamespace(multi_label=False), accelerator=find_accelerator("cpu"),
     )  # fmt: skip
     part = SupernetInput(space="s", origin="", resolutions=(32,), weights=FileInput(sha256="", path=""))
     subnets, arch = Subnets(here, part, 2, 1, 0), SPACES["ofa_mbv3_w1.0"].with_resolutions((32,)).smallest()

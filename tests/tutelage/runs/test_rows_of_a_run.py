@@ -16,6 +16,7 @@ from tutelage.leaderboard.export import export
 from tutelage.leaderboard.page.serve import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.keys import order
 from tutelage.pipeline.operations.bundle import bundle_row
 from tutelage.pipeline.operations.paired import paired_tests
 from tutelage.pipeline.recipe import load_recipe
@@ -74,7 +75,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "file_rows", noted)
-        patch.setattr(pipeline, "measure_all", unsteady)
+        patch.setattr(order, "measure_all", unsteady)
         with pytest.raises(UnsteadyDeviceError):
             pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
     return workspace, recipe, Store(workspace / "leaderboard.db", read_only=True).rows(), seen
