@@ -178,7 +178,7 @@ def train(
             mine = placed(batch, place)
             lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
             for param_group in optimizer.param_groups:
-                param_group["lr"] = lr * param_group["lr_scale"]
+                param_group["lr"] = lr * param_group.get("lr_scale", 1.0)  # states of earlier versions hold none
             optimizer.zero_grad(set_to_none=True)
             for part in parts_of(mine, schedule.accumulate, whole // ranks.num):
                 mix = draw_mix(len(part.images), schedule.mixup, schedule.cutmix, rng)

@@ -75,12 +75,19 @@ def keep_present(listing: Listing) -> Listing:
     present = np.array([is_file(path) for path in listing.paths], dtype=bool)
     if not present.any():
         first = listing.paths[0] if listing.paths else listing.root
-        raise InputError(f"none of the {len(listing.paths)} listed images is there, e.g. {first}: check the path")
+        remedy = f"{_packed(listing.root)}check the path"
+        raise InputError(f"none of the {len(listing.paths)} listed images is there, e.g. {first}: {remedy}")
     if present.all():
         return listing
     names = listing.names()
     missing = tuple(names[index] for index in np.flatnonzero(~present))
     return replace(listing.take(np.flatnonzero(present)), missing=missing)
+
+
+def _packed(root: Path) -> str:
+    """Name the compressed tars below a folder: their members cannot be reached without unpacking all before them."""
+    found = sorted(path.name for pattern in ("*.tar.gz", "*/*.tar.gz", "*.tgz") for path in root.glob(pattern))
+    return f"unpack {found[0]} (of {len(found)} such archives), or " if found else ""
 
 
 def word_columns(words: Iterable[Sequence[str]], class_names: Sequence[str]) -> NDArray[np.float32]:

@@ -124,6 +124,10 @@ def test_a_root_is_taken_at_its_word(tmp_path: Path) -> None:
     assert len(_load(table, root=str(tmp_path / "set" / "images")).images) == 24
     with pytest.raises(InputError, match="none of the 24 listed images is there"):
         _load(table, root=str(tmp_path))
+    for number in (1, 2):  # as a hospital's archive is often left
+        (tmp_path / f"images_{number:03d}.tar.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"unpack images_001\.tar\.gz \(of 2 such archives\), or check the path"):
+        _load(table, root=str(tmp_path))
 
 
 @pytest.mark.parametrize(

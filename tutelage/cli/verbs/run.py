@@ -36,11 +36,14 @@ def run(
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.preflight import read_recipe
+    from tutelage.pipeline.processes import follows
 
     if dry_run and fresh:
         raise InputError("--fresh does the stages again and --dry-run does none: give one of them")
     chosen = read_recipe(recipe, set_ or (), workspace, "run", {"accelerator": accelerator})
     if dry_run:
+        if follows():  # the leader prints it
+            return
         with terminal.run_setting(workspace) as setting:
             print_rehearsal(pipeline.rehearse(chosen, *setting), as_json)
         return
