@@ -96,7 +96,7 @@ def check_throughput(
     if rate > peak:
         raise InputError(
             f"{shown}, above the {peak:.1e} that a core can compute in {precision}: correct --threads, --batch "
-            "or --runtime (a GPU's is onnxruntime-cuda), or give milliseconds"
+            "or --runtime (a GPU's is onnxruntime-cuda or torch-cuda), or give milliseconds"
         )
     if not slow <= rate <= usual.get(precision, usual["int8"]):
         log.warning("%s of %s in %s, which is unusual: check unit, threads and batch", shown, runtime.name, precision)

@@ -48,7 +48,7 @@ ANCHOR_SET = 2
 
 def anchor_files(runtime: str, folder: Path) -> list[ModelFile]:
     """Write the anchors where a runtime can read them, and say where they are."""
-    if runtime == "anchor":
+    if runtime in ("anchor", "torch-cuda"):  # they make them of a width
         return [ModelFile(str(width), (1,)) for width in NUMPY_WIDTHS]
     files = []
     for anchor in ANCHORS:

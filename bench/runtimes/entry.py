@@ -2,7 +2,8 @@
 
 An adapter is a class with `prepare()`, which imports the runtime and gives its version, and `load(path, shape, threads,
 precision)`, which gives `(run, effective precision)`: run takes images and gives the model's outputs, as arrays. One
-that runs models on a GPU has `gpu()` too: its name and what limits its clock, "" where that is not known.
+that runs models on a GPU has `gpu()` too: its name and what limits its clock, "" where that is not known. Where `run`
+has `times(images, repeats)`, which gives milliseconds, the device's own clock times it.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Runtime:
     files_rows: bool = True  # a run files rows of it
     block_table: bool = True  # blocks are quick enough to load that a profile measures a table of them
     on_gpu: bool = False  # it computes on a GPU: `threads` says nothing about its speed
+    driver: str = ""  # the library of the device's driver, without which it is not here: as `ctypes` loads it
     int8_blocks: bool = False  # blocks and subnets can be quantized while a profile or a search measures them
     read_shape: Optional[Callable[[str], Sequence[Optional[int]]]] = None  # noqa: UP045 - of its own format's input
 
@@ -86,10 +88,21 @@ class Runtime:
         """Say whether its module can be found; it is not imported for that."""
         if self.ambiguous_module and not self.version():
             return False
+        if self.driver and not self._has_driver():
+            return False
         try:
             return importlib.util.find_spec(self.module) is not None
         except ModuleNotFoundError:  # the parent package of a dotted module is missing
             return False
+
+    def _has_driver(self) -> bool:
+        import ctypes
+
+        try:
+            ctypes.CDLL(self.driver)
+        except OSError:
+            return False
+        return True
 
     def version(self) -> str:
         """Give the installed version, empty where it is not installed."""
@@ -141,5 +154,7 @@ class Runtime:
             raise InputError(f"no model file {path}: export the model first")
 
     def remedy(self) -> str:
-        """Give the command that installs it."""
+        """Give the command that installs it, after the device that it needs where that is not here."""
+        if self.driver and not self._has_driver():
+            return f"it needs a GPU and its driver ({self.driver}), then pip install {self.distribution}"
         return f"pip install 'tutelage[{self.extra}]'" if self.extra else f"pip install {self.distribution}"

@@ -267,6 +267,8 @@ def _core_ticks() -> dict[int, list[int]]:
 
 
 def _times(run: Run, images: Any, repeats: int) -> list[float]:
+    if hasattr(run, "times"):  # by the clock of a GPU, which works on while Python goes on
+        return [float(ms) for ms in run.times(images, repeats)]
     clock = time.perf_counter_ns
     samples = []
     for _ in range(repeats):

@@ -1,11 +1,14 @@
 """Training and scoring on CUDA against the CPU: skipped, with the reason, where torch finds no CUDA device."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tutelage.accelerator import CPU, Accelerator, drawing, find_accelerator
+from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.quant.int8.qat import Rounding
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet, score_subnets
@@ -58,3 +61,20 @@ def test_rounding_is_that_of_the_cpu(cuda: Accelerator) -> None:
     values = torch.randn(64)
     torch.testing.assert_close(there(values.to(cuda.device)).cpu(), here(values))
     assert isinstance(there, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["torch-cuda", "torch-compiled-cuda"])
+def test_a_program_on_the_card_has_the_outputs_of_the_cpu_and_is_timed_by_its_events(name: str, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Hardswish(), nn.Flatten(), nn.Linear(288, 4)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(net, (images,)), path)
+    run = find_runtime(name).load(path).run
+    np.testing.assert_allclose(run(images.numpy()), net(images).detach().numpy(), rtol=1e-4, atol=1e-5)
+    times = run.times(images.numpy(), 5)  # type: ignore[attr-defined]
+    assert len(times) == 5
+    assert min(times) > 0
+    adapter = find_runtime(name).adapter()
+    assert torch.cuda.get_device_name(0) in adapter.gpu()[0]
+    anchor, _ = adapter.load("48", (1,), 1, "fp32")
+    assert anchor(np.zeros(1, np.float32)).shape == (48, 16)

@@ -47,6 +47,14 @@ def test_times_are_raw_milliseconds_of_the_asked_number(model: ModelFile):
         assert memory["peak"] >= memory["rss"] > worker.rss > 1 << 20
 
 
+def test_the_clock_of_a_device_times_what_runs_there() -> None:
+    class Timed:
+        def times(self, images: object, repeats: int) -> list[float]:
+            return [0.25] * repeats
+
+    assert runner._times(Timed(), None, 3) == [0.25] * 3  # type: ignore[arg-type]
+
+
 def test_an_idle_runner_takes_no_processor_time(model: ModelFile):
     with Worker("onnxruntime", [model], threads=2, precision="fp32") as worker:
         worker.greet()

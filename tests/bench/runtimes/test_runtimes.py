@@ -3,11 +3,13 @@
 import importlib
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import available_cores, busy_warning, describe_host, thread_budget
@@ -16,7 +18,7 @@ from tutelage.bench.protocol.worker import ModelFile, Worker
 from tutelage.bench.runtimes.entry import Runtime
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.plugins import Registry
-from tutelage.records import DeviceProfile, InputError
+from tutelage.records import DeviceProfile, InputError, NotAvailableError
 
 
 @pytest.fixture
@@ -41,8 +43,6 @@ def test_openvino_pinned_to_f32_equals_onnxruntime(net: Path):
 
 @pytest.mark.slow
 def test_torch_runs_an_exported_program(tmp_path: Path):
-    import torch
-
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "net.pt2"
@@ -95,6 +95,19 @@ def test_what_is_installed_is_reported_and_the_rest_has_a_remedy():
             with pytest.raises(InputError, match="pip install"):
                 runtime.check("fp32")
     assert RUNTIMES["onnxruntime"].installed()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_torch_on_cuda_is_refused_in_one_line_where_there_is_none(net: Path, tmp_path: Path) -> None:
+    for name in ("torch-cuda", "torch-compiled-cuda"):
+        driverless = replace(RUNTIMES[name], driver="no-such-driver.so")
+        with pytest.raises(NotAvailableError, match=r"is not installed: it needs a GPU and its driver \(no-such"):
+            driverless.check("fp32")
+        path = tmp_path / "net.pt2"
+        path.write_bytes(b"")
+        with pytest.raises(InputError, match="finds no CUDA device here: runtime torch takes the CPU") as error:
+            replace(RUNTIMES[name], driver="").load(path)  # a driver, and a torch without CUDA
+        assert "\n" not in str(error.value)
 
 
 def test_bad_requests_are_named(net: Path, tmp_path: Path):
