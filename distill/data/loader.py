@@ -220,7 +220,9 @@ def images_id(dataset: Dataset, augment: str | Policy | Augmentation, resolution
     # A change that is a plug-in's own is known by the package, its version and its name.
     own = [] if chosen.change is None else [chosen.name, str(AUGMENTATIONS.origin(chosen.name))]
     side = resolution or dataset.size
-    return content_id([dataset.identity, asdict(chosen.policy), side, NORMALISATION[dataset.channels], *own])
+    # A policy of earlier versions had this field, too: their checkpoints and caches are found by this name.
+    policy = {**asdict(chosen.policy), "always": 1.0}
+    return content_id([dataset.identity, policy, side, NORMALISATION[dataset.channels], *own])
 
 
 def tensors(
