@@ -123,7 +123,7 @@ bench-runtimes: $(READY)
 # Tables that are printed, not asserted: they take minutes and need the public tables (TUTELAGE_DATA or ../shared/data).
 DATA ?= $(or $(TUTELAGE_DATA),../shared/data)
 
-# Ours against Optuna's samplers, with noise and without: eight minutes on two cores. SEEDS=1 is a third of that.
+# Ours against Optuna's samplers, with noise and without: 16 minutes on two cores that other work shared. SEEDS=1 is a third of it.
 SEEDS ?= 3
 METHODS ?= ours,tpe,nsga2,gp
 bench-search: $(READY)
@@ -167,7 +167,7 @@ PRUNE_DIR ?= tutelage-workspace/pruning
 bench-prune: $(READY)
 	$(BIN)/python tests/benchmarks/pruning.py --data $(DATA) --keep $(PRUNE_DIR)
 
-# A supernet's step and its scoring against the machine's peak and the `ofa` package: five minutes on a quiet host.
+# A supernet's step and its scoring against the machine's peak and the `ofa` package: three and a half minutes on two cores.
 bench-supernet: $(READY)
 	$(BIN)/python tests/benchmarks/supernet_floor.py --data $(DATA)
 
@@ -177,7 +177,8 @@ bench-folds: $(READY)
 bench-int8-loss: $(READY)
 	$(BIN)/python tests/benchmarks/int8_loss.py --data $(DATA)/cxr3
 
-# EfficientNet-Lite0 from ImageNet's weights against from scratch, three seeds on two sets: at most 40 minutes.
+# EfficientNet-Lite0 from ImageNet's weights against from scratch, three seeds on two sets. Sized for 40 minutes
+# on two cores, and not run whole yet; --seeds, --epochs and --limit shorten it.
 PRETRAINED_DIR ?= tutelage-workspace/pretrained
 bench-pretrained: $(READY)
 	$(BIN)/python tests/benchmarks/pretrained.py --data $(DATA) --workspace $(PRETRAINED_DIR)
