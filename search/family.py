@@ -112,7 +112,7 @@ def surely_better(better: float, worse: float, std: float, other: float) -> bool
 
 
 def same_cost(one: float, other: float) -> bool:
-    """Say whether two costs are nearer than they can be told apart."""
+    """Say whether two costs are nearer than measuring can distinguish."""
     return abs(one - other) <= COST_MARGIN * max(one, other)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
@@ -23,7 +24,7 @@ from .finalists import FIGURES, Measured
 # Of each slice that has no winner yet so many architectures are measured together, twice as many each further round.
 FIRST_FINALISTS = 2
 MAX_ROUNDS = 6
-# Where so many of the feasible architectures are as good as the best of them, error does not tell them apart.
+# Where so many of the feasible architectures are as good as the best of them, error does not distinguish them.
 SATURATED = 0.5
 
 Measure = Callable[[Sequence[Arch]], Measured]
@@ -161,14 +162,11 @@ class _Candidates:
 
     def family(self) -> Family:
         """Choose with what is known so far."""
-        allowed = self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
-        numbers = slice_numbers(self.held, allowed, self.slices)
-        return choose_family(self.slices, numbers, self.cost, self.error, self.std)
+        return choose_family(self.slices, self._slice_numbers(), self.cost, self.error, self.std)
 
     def to_measure(self, family: Family, number: int) -> list[int]:
         """Give the members that were not measured, and the next best of their slices, `number` of each in all."""
-        allowed = self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
-        numbers = slice_numbers(self.held, allowed, self.slices)
+        numbers = self._slice_numbers()
         order = np.argsort(self.error, kind="stable")
         wanted: list[int] = []
         for slice_number, row in family.members.items():
@@ -205,6 +203,7 @@ class _Candidates:
         return {device: values[arch][name] for device, values in self.measured.items() if arch in values}
 
     def winner(self, row: int, part: Slice, seeds: dict[Arch, str]) -> Winner:
+        """Describe a member that kept its budgets; `seeds` names the architectures that the search started from."""
         arch = self.archs[row]
         p50, times, drift = (self.figures(row, figure) for figure in FIGURES)
         evaluated = self.result.evaluated[row]
@@ -266,9 +265,14 @@ class _Candidates:
         if self.scored != "error" or len(rows) < 10 or len(alike) <= SATURATED * len(rows):
             return []
         return [
-            f"{len(alike)} of {len(rows)} architectures are within the noise of the least error, which does not tell "
-            "them apart: more validation images would, or search.objectives with loss or auc in place of error."
+            f"{len(alike)} of {len(rows)} architectures are within the noise of the least error, which does not "
+            "distinguish them: more validation images would, or search.objectives with loss or auc in place of error."
         ]
+
+    def _slice_numbers(self) -> NDArray[np.int64]:
+        """Say which slice each architecture is in; -1 where it breaks a bound, as predicted or as measured."""
+        allowed = self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
+        return slice_numbers(self.held, allowed, self.slices)
 
     def _was_in(self, row: int, part: Slice) -> bool:
         return bool(part.low <= self.held[row] <= part.high)
