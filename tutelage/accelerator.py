@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +17,12 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tutelage.inputs import InputError
+from tutelage.inputs import ACCELERATOR, ACCELERATORS, InputError
 
 log = logging.getLogger(__name__)
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
-NAMES = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 # What a network is moved to for training and inference: the fast layout of convolutions on CPUs and GPUs.
 LAYOUT = torch.channels_last
 
@@ -82,8 +80,8 @@ def find_accelerator(name: str = "auto", *, compiles: bool = False) -> Accelerat
     Of several processes (`LOCAL_RANK` is set by their launcher) each takes its own CUDA device. Raises `InputError` for
     an unknown name and for a device that is not here.
     """
-    if not NAMES.fullmatch(name):
-        raise InputError(f"accelerator {name!r}: give auto, cpu, cuda, cuda:N or mps")
+    if not ACCELERATOR.fullmatch(name):
+        raise InputError(f"accelerator {name!r}: give {ACCELERATORS}")
     backend = "inductor" if compiles else ""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -45,6 +45,10 @@ class FaultsError(InputError):
         ValueError.__init__(self, "\n".join(self.lines))
 
 
+# What names an accelerator, and how a message lists it; here, because recipes are read without torch.
+ACCELERATOR = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+ACCELERATORS = "auto, cpu, cuda, cuda:N or mps"
+
 # Text that a user brings (measurements, a search, rows): a million lines fit, and nothing larger is read into memory.
 MAX_TEXT_BYTES = 256 * 1024 * 1024
 # A YAML file of a kilobyte can name itself a billion times over; a recipe or a profile has some hundred values.

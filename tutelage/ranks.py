@@ -177,6 +177,7 @@ class _GlobalNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Give the normalised rows of this process; mean and biased variance `(channels,)` of all; values a channel."""
         axes = [axis for axis in range(x.dim()) if axis != 1]
         values = x.float()
         var, mean = torch.var_mean(values, axes, correction=0)
@@ -198,6 +199,7 @@ class _GlobalNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Give the gradients of x, weight and bias: those of x see all rows, the others this process's alone."""
         x, weight, mean, scale = ctx.saved_tensors
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1, *[1] * (x.dim() - 2)]

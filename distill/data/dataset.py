@@ -75,6 +75,11 @@ class Dataset:
         return self.splits[split]
 
     @cached_property
+    def split_digests(self) -> dict[tuple[str, int, str], str]:
+        """Keep the hashes of whole splits, by split, resolution and kind of device, for who computes them."""
+        return {}
+
+    @cached_property
     def identity(self) -> str:
         """Hash what training sees: the manifest, every label, the splits, and the pixels of images spread over all.
 

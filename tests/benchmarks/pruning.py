@@ -192,7 +192,8 @@ def distilled(
     seed, network = ctx.recipe.seed, network_input(Student(model=f"{road} {budget:.3f} ms", role="student"))
     training = TrainInputs(
         title=f"train {network.model}", versions={}, images=ctx.images_input, augment=ctx.augment_input,
-        network=network, start=None, schedule=schedule_part(schedule), distillation=None, seed=seed, role="student",
+        accelerator=ctx.accelerator_input(trains=True, compiles=True), network=network, start=None, freeze=False,
+        layer_decay=None, schedule=schedule_part(schedule), distillation=None, seed=seed, role="student",
         repeat=0, place="distill",
     )  # fmt: skip
 

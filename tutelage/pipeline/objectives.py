@@ -240,10 +240,6 @@ class Subnets:
             order = order[np.argsort(labels[order], kind="stable")]
         return [np.sort(order[start::number]) for start in range(number)]
 
-    def errors(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
-        """Give the validation error of each subnet with inherited weights and recalibrated BN."""
-        return np.asarray(self.score(archs, ERROR).values)
-
     def score(self, archs: Sequence[Arch], figure: str, before: Sequence[int] | None = None) -> Scores:
         """Give a figure of `SubnetScore` for each subnet with inherited weights, on the part of images that is next."""
 

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from tutelage.inputs import ACCELERATOR, ACCELERATORS
 from tutelage.records import FaultsError, InputError
 
 from .changes import named_twice, one_line, set_text, set_value, typed_yaml, with_current_keys
@@ -43,13 +44,8 @@ DEFAULT_WINNERS = 2
 # A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
 MAX_RECIPE_BYTES = 1_000_000
 
-
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
-
-
-# What `find_accelerator` takes; a recipe is read without torch.
-ACCELERATORS = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
@@ -94,8 +90,8 @@ class Recipe(Section):
     @field_validator("accelerator")
     @classmethod
     def _an_accelerator(cls, value: str) -> str:
-        if not ACCELERATORS.fullmatch(value):
-            raise ValueError("give auto, cpu, cuda, cuda:N or mps")
+        if not ACCELERATOR.fullmatch(value):
+            raise ValueError(f"give {ACCELERATORS}")
         return value
 
     @field_validator("teachers", "students", "devices", "baselines")

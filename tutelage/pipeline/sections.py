@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -20,12 +19,7 @@ from pydantic import (
 from tutelage.quantities import fraction_of, latency_budget, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN, Arch, InputError
 
-# A recipe is a page of text; anything larger is not one, and YAML parsers are slow on hostile input.
-MAX_RECIPE_BYTES = 1_000_000
-
-
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = 80
+from .keys.former import Former
 
 
 class Section(BaseModel):
@@ -126,7 +120,8 @@ class TrainSection(Section):
     epochs: int = Field(10, ge=1)
     lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=2)
-    accumulate: int = Field(1, ge=1)  # parts that a batch is computed in, one after another, where memory is short
+    # Parts that a batch is computed in, one after another, where memory is short.
+    accumulate: Annotated[int, Field(ge=1), Former(1)] = 1
     weight_decay: float = Field(0.01, ge=0)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"

@@ -7,13 +7,12 @@ HF_HUB_OFFLINE mean what they mean to it.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tutelage.distill.data.dataset import Request
+from tutelage.hub import endpoint, first_line, hub_errors
 from tutelage.records import InputError
 
 from .card import CARDS, Card, read_card
@@ -114,41 +113,30 @@ def _holds_data(folder: Path) -> bool:
 
 
 def _snapshot(name: HubName, revision: str, patterns: list[str]) -> Path:
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError:
-        raise InputError("hub data sets are fetched by huggingface_hub: pip install huggingface_hub") from None
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    import huggingface_hub
+    from huggingface_hub import errors
+
     absent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
-    others = (OSError, ValueError, errors.EntryNotFoundError, *_http_errors())
     try:
         folder = huggingface_hub.snapshot_download(
             name.repository,
             repo_type="dataset",
             revision=revision or None,
             allow_patterns=patterns,
-            endpoint=endpoint,
+            endpoint=endpoint(),
             local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
         )
         return Path(folder)
     except absent as error:
         what = f"revision {revision!r} of " if isinstance(error, errors.RevisionNotFoundError) else ""
-        raise InputError(f"{endpoint} has no {what}data set {name.repository}, or shows it only to those with a token: "
-                         "check the name, or set HF_TOKEN") from None  # fmt: skip
-    except others as error:
-        log.debug("download of %s failed", name.repository, exc_info=True)
-        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
         raise InputError(
-            f"data set {name.repository} is not in the cache and cannot be fetched from {endpoint} ({reason}): where "
-            f"there is a network, run `hf download {name.repository} --repo-type dataset --local-dir DIR`, and set "
-            "data.path to DIR"
+            f"{endpoint()} has no {what}data set {name.repository}, or shows it only to those with a token: check the "
+            "name, or set HF_TOKEN"
         ) from None
-
-
-def _http_errors() -> tuple[Any, ...]:
-    """Give the base of the errors of the HTTP library that the installed huggingface_hub uses."""
-    from huggingface_hub import errors
-
-    found = (getattr(errors, "HTTPError", None), getattr(errors, "RevisionResolutionError", None))
-    return tuple(kind for kind in found if kind is not None)
+    except (ValueError, errors.EntryNotFoundError, *hub_errors()) as error:
+        log.debug("download of %s failed", name.repository, exc_info=True)
+        raise InputError(
+            f"data set {name.repository} is not in the cache and cannot be fetched from {endpoint()} "
+            f"({first_line(error)[:120]}): where there is a network, run `hf download {name.repository} --repo-type "
+            "dataset --local-dir DIR`, and set data.path to DIR"
+        ) from None

@@ -1,5 +1,7 @@
 """The loader: the same bits for the same (seed, epoch); what an image becomes depends on its name and seed alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,14 @@ def test_a_split_in_its_order_is_known_by_its_values_as_tensors_in_memory_are(da
     """Checkpoints of trainings that held their validation images in memory are found."""
     images, labels, _ = tensors(data, "val", 24)
     assert InOrder(data, "val", 7, 24, workers=1).identity == tensors_id(images, labels)
+
+
+def test_a_split_is_hashed_once_for_each_resolution(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = replace(data)
+    seen = {(split, side): InOrder(data, split, 7, side).identity for split in ("val", "test") for side in (24, 32)}
+    assert len({*seen.values()}) == len(seen)
+    monkeypatch.setattr(InOrder, "epoch", None)
+    assert all(InOrder(data, split, 9, side).identity == known for (split, side), known in seen.items())
 
 
 def test_resolution_resizes_and_rgb_takes_its_own_normalisation(data: Dataset) -> None:

@@ -129,6 +129,11 @@ class Planner:
         devices = [known.get(name) or self._device(name, section, space) for name, section in sections.items()]
         return plan(ctx, devices, list(known.values()), [_winner(space.smallest())])
 
+    def device(self, name: str, ctx: Context) -> Device:
+        """Open a device of the recipe."""
+        section = next(section for section in ctx.recipe.devices if section.name == name)
+        return self._device(name, section, space_of(ctx))
+
     def _device(self, name: str, section: Any, space: Any) -> Device:
         """Open a device as its section says it is, with the latency model of `box`."""
         profile, folder, model = self._profiles["box-int8" if name.endswith("-int8") else "box"]

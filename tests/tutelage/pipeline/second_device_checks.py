@@ -239,7 +239,7 @@ def test_the_stages_of_a_run_compute_there(data: Dataset, second: Accelerator, t
     ctx = Context(recipe, Workspace(tmp_path), data, silent, 1, accelerator=second)
     teacher = train_teacher(ctx, recipe.teachers[0])
     net: Supernet = train_the_supernet(ctx, [teacher])
-    errors = Subnets(ctx, net.part, 8, 1, 0).errors([SPACE.smallest()])
+    errors = Subnets(ctx, net.part, 8, 1, 0).score([SPACE.smallest()], "error").values
     student = train_student(ctx, Student(model="s", role="student", arch=SPACE.smallest()), net.part, [teacher])
     figures = explain_network(ctx, student, [teacher], [])
     assert 0 <= errors[0] <= 1

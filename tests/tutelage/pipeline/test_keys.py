@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from tests.tutelage.pipeline.recipes_planned import Field, Planner, fields, flipped, recipes, written
+from tutelage.accelerator import CPU, Accelerator
+from tutelage.pipeline.keys.former import as_before
 from tutelage.pipeline.keys.plan import Plan
+from tutelage.pipeline.keys.stage_inputs import ON_CPU, AcceleratorInput
 from tutelage.pipeline.recipe import Recipe
 from tutelage.records import InputError
 
@@ -159,6 +162,37 @@ def test_the_versions_of_the_libraries_are_in_the_keys(
     differ = _differ(before, _planned(planner, folder))
     assert {"evaluate small fp32 onnxruntime", "measure on box"} <= differ
     assert not any(title.startswith(("train", "distil", "export", "evaluate small fp32 ncnn")) for title in differ)
+
+
+BEFORE = json.loads((Path(__file__).parent / "workspaces" / "keys-before.json").read_text())
+
+
+@pytest.mark.parametrize("name", BEFORE["recipes"])
+def test_what_the_version_before_filed_is_found(
+    name: str, planner: Planner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of every stage that is computed as it was; a field that was added since is `Former` in what it replaces."""
+    from tutelage.distill.data.dataset import Dataset
+    from tutelage.pipeline.keys import stage_inputs
+    from tutelage.pipeline.stages import quantization
+
+    # What another machine, or another version of a library, gives.
+    monkeypatch.setattr(stage_inputs, "_version", lambda name: "1")
+    monkeypatch.setattr(quantization, "weight_bits", lambda: 7)
+    monkeypatch.setattr(Dataset, "identity", "the images")
+    values = json.loads(json.dumps(BEFORE["recipes"][name]).replace("FOLDER", str(folder)))
+    keys = {one.title: one.key for one in planner.plan(Recipe.model_validate(values).model_dump(mode="json")).stages}
+    assert {title: keys.get(title) for title in BEFORE["keys"][name]} == BEFORE["keys"][name]
+
+
+def test_a_field_that_came_later_is_in_a_key_where_it_changes_what_is_computed() -> None:
+    cuda = Accelerator(torch.device("cuda"), bf16=True)
+    for own, left in (
+        (ON_CPU, {}),
+        (AcceleratorInput.of(cuda), {"kind": "cuda", "bf16": True}),
+        (AcceleratorInput.of(CPU, num_norms=2), {"num_norms": 2}),
+    ):
+        assert as_before(own, own.model_dump()) == left
 
 
 def test_a_field_of_another_kind_needs_a_value_to_be_tried_with() -> None:

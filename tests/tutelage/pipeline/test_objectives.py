@@ -17,6 +17,7 @@ from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import Device, open_device
 from tutelage.pipeline.keys.stage_inputs import FileInput
 from tutelage.pipeline.objectives import (
+    ERROR,
     Subnets,
     latency_name,
     read_objectives,
@@ -152,7 +153,7 @@ def test_error_at_int8_is_that_of_the_file_that_the_recipe_would_deploy(
     ctx, arch = boxed[0], supernet.space.smallest()
     how = Quantization.of(QuantizeSection(method=method, calibration_images=32))
     subnets = Subnets(ctx, supernet.part, 32, 2, ctx.recipe.seed)
-    (error,), (plain,) = subnets.int8_errors([arch], how, "onnxruntime").values, subnets.errors([arch])
+    (error,), (plain,) = subnets.int8_errors([arch], how, "onnxruntime").values, subnets.score([arch], ERROR).values
     images, labels = ctx.split("val", 32)
     train_images = ctx.split("train", 32)[0]
     drawn = np.random.default_rng(ctx.seed("recalibration")).permutation(len(train_images))[:64]

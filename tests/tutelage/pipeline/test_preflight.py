@@ -211,6 +211,13 @@ def test_a_batch_holds_two_images_of_each_process(tmp_path: Path, monkeypatch: p
     opened(tmp_path)
 
 
+def test_networks_are_not_compiled_in_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path, compile=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"^compile: true in 2 processes is not supported: set compile to false, or"):
+        opened(tmp_path, compile=True)
+
+
 def test_a_dry_run_plans_and_leaves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(USUAL))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +21,21 @@ from tutelage.files import model_digest, sha256_of
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.model_files import is_model
-from tutelage.pipeline.keys.plan import _Planning, plan
+from tutelage.pipeline.keys.plan import Planned, _Planning, plan
 from tutelage.pipeline.keys.stage_inputs import FileInput, StageInputs
+from tutelage.pipeline.objectives import objectives_of, read_objectives
 from tutelage.pipeline.operations.stages import list_stages, prune
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.evaluate import EvaluateInputs
 from tutelage.pipeline.stages.measure import DeviceInput, MeasureInputs
 from tutelage.pipeline.stages.publish import made_by
+from tutelage.pipeline.stages.supernet import space_of
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
-from tutelage.records import Artifact, InputError, NotAvailableError, Row, Student
+from tutelage.records import UNREACHABLE, Artifact, InputError, NotAvailableError, Row, Student
+from tutelage.search import loop as evolve
+from tutelage.search.costs.counts import count
 
 
 class Counted(StageInputs):
@@ -237,7 +242,7 @@ def test_the_file_of_an_evaluation_is_known_by_its_content(tmp_path: Path) -> No
     keys = {
         EvaluateInputs(
             title="e", versions={}, images=ctx.images_input, file={"sha256": sha, "path": path}, runtime="ncnn",
-            origin="", side=32,
+            origin="", side=32, normalisation=None,
         ).key_values()["file"]["sha256"]
         for sha, path in (("a", "one"), ("a", "two"), ("b", "one"))
     }  # fmt: skip
@@ -294,6 +299,40 @@ def test_a_plan_of_a_search_that_is_not_finished_is_open(tmp_path: Path) -> None
     assert found.open
     assert plan_lines(found)[-1] == "the students of the winners follow when the search is finished"
     assert not any(one.title.startswith("train ofa-") for one in found.stages)
+
+
+def test_winners_are_open_until_they_are_measured(tmp_path: Path) -> None:
+    """Those of a finished search are predicted: one that breaks its budget when it is measured gives way to another."""
+    workspace = written(tmp_path)
+    planner = Planner(workspace)
+    goals = {"objectives": ["error", "latency_ms@box"], "winners": 1}
+    ctx = planner.context({**recipes(tmp_path)["searched"], "search": goals, "pruned": []})
+    box = planner.device("box", ctx)
+    result = evolve.search(
+        space_of(ctx), objectives_of(read_objectives(ctx.recipe), [box], lambda archs: 1 / count(archs, 2, 1).macs), {},
+        strategy="random", evaluations=6, seed=0, num_classes=2, in_channels=1,
+    )  # fmt: skip
+
+    def search(folder: Path) -> dict[str, Any]:
+        result.to_json(folder / "search.json")
+        return {"file": "search.json"}
+
+    def planned(stage: str) -> Planned:
+        return next(one for one in plan(ctx, [box], [box]).stages if one.stage == stage and not one.done)
+
+    workspace.stage("search", dict(planned("search").values), search)
+    found = plan(ctx, [box], [box])
+    assert found.open
+    assert not any(" ofa-" in one.title for one in found.stages)
+    away = replace(box, profile=box.profile.model_copy(update={"host": UNREACHABLE}))
+    assert not plan(ctx, [away], [away]).open  # what is predicted for a device out of reach stays so
+    times = {one.arch.id: {"p50_ms": 1.0, "anchored_ms": 1.0, "drift": 0.0} for one in result.evaluated}
+    workspace.stage(
+        "measure finalists", dict(planned("measure finalists").values), lambda _: {"measured": {"box": times}}
+    )
+    found = plan(ctx, [box], [box])
+    assert not found.open
+    assert any(one.title.startswith("train ofa-") for one in found.stages)
 
 
 DAMAGED = ("{", "3", "[1]", "{}", '{"stage": 3, "inputs": 3, "result": 3}')

@@ -66,32 +66,23 @@ def device_add(
     From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
     """
     from tutelage.cli import output as terminal
-    from tutelage.pipeline.operations.devices import DeviceRequest, add_device, checked_resolutions
-    from tutelage.search.spaces.space import find_space
+    from tutelage.pipeline.operations.devices import DeviceRequest, add_device, checked_reach, checked_space
 
-    unused = [option for option, value in (("--resolution", resolution), ("--minutes", minutes)) if value is not None]
-    if from_measurements is not None and unused:
-        raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
-    # `--ssh "$BOARD"` with an unset variable must not measure this machine in the board's place.
-    if empty := [
-        option for option, value in (("--ssh", ssh), ("--command", command)) if value is not None and not value.strip()
-    ]:
-        raise InputError(
-            f"{empty[0]} is empty: say how the device is reached, or leave the option out to measure this machine"
-        )
-    measured_space = find_space(space).with_resolutions(checked_resolutions(resolution or (64,)))
+    if from_measurements is not None and (resolution is not None or minutes is not None):
+        unused = "--minutes" if resolution is None else "--resolution"
+        raise InputError(f"{unused} has no effect on times that were measured before: leave it out")
     request = DeviceRequest(
         name,
         runtime,
-        measured_space,
+        checked_space(space, resolution or (64,)),
         classes,
         channels,
         threads,
         batch,
         precision,
-        DEFAULT_MINUTES if minutes is None else minutes,
-        ssh=ssh or "",
-        command=command or "",
+        minutes=DEFAULT_MINUTES if minutes is None else minutes,
+        ssh=checked_reach("--ssh", ssh),
+        command=checked_reach("--command", command),
         here=here,
         column=column or "",
         where=tuple(where or ()),

@@ -71,23 +71,15 @@ def search(
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
     from tutelage.pipeline.preflight import read_recipe
-    from tutelage.pipeline.recipe import with_options
 
     options: dict[str, object] = {
-        "search.max_macs": max_macs,
-        "search.max_params": max_params,
-        "search.max_size": max_size,
+        **{"search.max_macs": max_macs, "search.max_params": max_params, "search.max_size": max_size},
+        **{"search.evaluations": evals, "search.strategy": strategy, "seed": seed, "accelerator": accelerator},
+        **{"supernet.space": space, "supernet.weights": supernet_weights, "data.dataset": dataset, "data.path": path},
     }
-    options |= {"supernet.space": space, "data.dataset": dataset, "data.path": path, "search.evaluations": evals}
-    budgets = len(max_latency.split(",")) if max_latency is not None else 0
-    if winners is None and budgets > 1:
-        winners = budgets  # each budget has its winner, whatever the recipe says
-    options |= {"search.strategy": strategy}
-    options |= {"accelerator": accelerator, "seed": seed, "supernet.weights": supernet_weights}
     base = read_recipe(recipe, set_ or (), workspace, "search", options)
     devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
-    # Together: a number of winners goes with the budgets that are given, not with those of the recipe.
-    chosen = with_options(base, {"search.winners": winners}, devices)
+    chosen = single_stage.with_budgets(base, devices, max_latency, winners)
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
         return

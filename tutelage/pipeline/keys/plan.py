@@ -22,7 +22,7 @@ from tutelage.pipeline.keys.order import Until, evaluate_network, finish, train_
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import evaluate_stage
-from tutelage.pipeline.stages.finalists import measure_finalists
+from tutelage.pipeline.stages.finalists import FinalistsInputs, measure_finalists
 from tutelage.pipeline.stages.search import search_stage, search_winners
 from tutelage.pipeline.stages.supernet import Supernet
 from tutelage.pipeline.stages.winners import Winner
@@ -91,6 +91,7 @@ def plan(
     is_known = True
 
     def go(ctx: Context) -> bool:
+        """Go through the stages and say whether they are all: the winners of the search are known."""
         variants: list[Variant] = []
         teachers: list[Student] = []
 
@@ -148,6 +149,10 @@ class _Planning(Workspace):
             reason = "" if found is not None else self._reason(inputs, key, recipe or {})
             self.planned[key] = Planned(inputs.title, inputs.stage, key, reason, inputs.key_values())
         return found or Stage(inputs.title, key, self.path / "artifacts" / key, inputs.promise(key))
+
+    def computes(self, stage: str) -> bool:
+        """Say whether a stage of this name that was planned so far is to be computed."""
+        return any(one.stage == stage and not one.done for one in self.planned.values())
 
     @cached_property
     def _finished(self) -> list[FiledInputs]:
@@ -236,9 +241,9 @@ def _place(places: Mapping[str, str], name: str) -> str:
 def _winners(
     ctx: Context, supernet: Supernet, weighed: Sequence[Device] | None, winners: Sequence[Winner] | None
 ) -> Sequence[Winner] | None:
-    """Give the winners of a search; None where they are not known before it has been run."""
+    """Give the winners of a search; None where they are not known before it has been run and its finalists measured."""
+    assert isinstance(ctx.workspace, _Planning), "a plan computes nothing"
     if weighed is None:
-        assert isinstance(ctx.workspace, _Planning), "a plan computes nothing"
         ctx.workspace.planned["search"] = Planned(f"search {supernet.space.name}", "search", "", NEW)
         return None
     found = None
@@ -250,6 +255,8 @@ def _winners(
         return None
     if winners is not None:
         measure_finalists(ctx, supernet, weighed, [winner.arch for winner in winners])
+    elif any(device.reachable for device in weighed) and ctx.workspace.computes(FinalistsInputs.STAGE):
+        return None  # these are predicted: one that breaks its budget when it is measured gives way to another
     return winners or found
 
 

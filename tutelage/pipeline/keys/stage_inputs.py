@@ -3,20 +3,23 @@
 The key of a stage is the hash of its model (`StageInputs.key_values`), of the versions of the libraries that compute
 it and of a `VERSION` that is raised by hand where the stage's own code gives other results. The computation is given
 the model, not the recipe (`run_stage` in `context.py`), so that it cannot read what the key does not hold. Fields that
-say only where something lies, or what it is called, are declared with `exclude=True` and are in no key.
+say only where something lies, or what it is called, are declared with `exclude=True` and are in no key. One that is
+added is marked with what it was before (`former.py`), so that finished stages keep their keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
-from tutelage.accelerator import Accelerator
+from tutelage.accelerator import CPU, Accelerator
 from tutelage.records import Arch, Artifact, Normalisation, Pruned, Student
+
+from .former import Former, as_before
 
 
 class Part(BaseModel):
@@ -45,8 +48,9 @@ class ImagesInput(Part):
     channels: int
     fit: str | None  # how picture files become square; None: the set has no such option
     # The digest holds the pixels of some images only; what changes but few of them is named.
-    scaling: dict[str, Any]  # the options of the set that scale pixels of more than 8 bits
-    decoder: int | None  # version of the code that decodes picture files; None: the set holds none
+    scaling: Annotated[dict[str, Any], Former({})]  # the options of the set that scale pixels of more than 8 bits
+    # Version of the code that decodes picture files; None: the set holds none. There was one, 2, when it came.
+    decoder: Annotated[int | None, Former(None, 2)]
 
 
 class AugmentInput(Part):
@@ -60,17 +64,12 @@ class AugmentInput(Part):
 class AcceleratorInput(Part):
     """What computes, as far as it changes bits: not which card of a kind it is, as no key holds the processor."""
 
-    kind: str  # cpu, cuda, mps
-    bf16: bool
-    tf32: bool
-    compile: str
-    num_norms: int = 1  # processes whose batch norm sees its own rows alone; 1: the whole batch, whatever their number
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out that batch norm sees the whole batch: trainings of that kind keep their keys."""
-        data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if name != "num_norms" or value > 1}
+    kind: Annotated[str, Former("cpu")]  # cpu, cuda, mps
+    bf16: Annotated[bool, Former(False)]
+    tf32: Annotated[bool, Former(False)]
+    compile: Annotated[str, Former("")]
+    # Processes whose batch norm sees its own rows alone; 1: the whole batch, whatever their number.
+    num_norms: Annotated[int, Former(1)]
 
     @classmethod
     def of(cls, accelerator: Accelerator, *, compiles: bool = False, num_norms: int = 1) -> AcceleratorInput:
@@ -91,6 +90,15 @@ class AcceleratorInput(Part):
         return tuple(one for one in every if one != self)
 
 
+ON_CPU = AcceleratorInput.of(CPU)
+# What computes a stage.
+ComputedOn = Annotated[AcceleratorInput, Former(ON_CPU)]
+
+
+# Of a network; None: the run's images as they are.
+OwnNormalisation = Annotated[Normalisation | None, Former(None)]
+
+
 class NetworkInput(Part):
     """A network: what it is built from and, where it was trained, its weights."""
 
@@ -100,14 +108,8 @@ class NetworkInput(Part):
     origin: str  # distribution and version of the plug-in that builds it; empty: built in
     shapes: dict[str, tuple[int, ...]] | None  # of the tensors that pruning left smaller
     weights: FileInput | None
-    normalisation: Normalisation | None = None  # of its own; None: the run's images as they are
+    normalisation: OwnNormalisation
     model: str = Field(exclude=True)  # what rows and messages call it
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave an absent normalisation out: networks without their own keep their keys."""
-        data: dict[str, Any] = handler(self)
-        return data if self.normalisation is not None else {k: v for k, v in data.items() if k != "normalisation"}
 
     @classmethod
     def of(cls, student: Student, origin: str = "") -> NetworkInput:
@@ -156,17 +158,13 @@ class StageInputs(Part):
     STAGE: ClassVar[str]
     # Raised by one where the stage's own code gives another result for the same inputs.
     VERSION: ClassVar[int] = 1
-    # Fields that came later, with the value that stands for what was done before: with it they are in no key.
-    LATER: ClassVar[Mapping[str, Any]] = {}
 
     title: str = Field(exclude=True)  # of messages and the journal: the stage and what it is of
     versions: dict[str, str]  # of the libraries that compute it
 
     def key_values(self) -> dict[str, Any]:
         """Give what the key is the hash of, as JSON-able values."""
-        values = self.model_dump(mode="json")
-        later = {name for name, usual in self.LATER.items() if values[name] == usual}
-        return {"version": self.VERSION, **{name: value for name, value in values.items() if name not in later}}
+        return {"version": self.VERSION, **as_before(self, self.model_dump(mode="json"))}
 
     @property
     def stage(self) -> str:

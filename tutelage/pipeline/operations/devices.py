@@ -59,6 +59,23 @@ def checked_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
     return tuple(resolutions)
 
 
+def checked_space(name: str, resolutions: Sequence[int]) -> Space:
+    """Give the space whose blocks are measured, at these input sizes in pixels; an unknown name is an error."""
+    return find_space(name).with_resolutions(checked_resolutions(resolutions))
+
+
+def checked_reach(option: str, value: str | None) -> str:
+    """Give how a device is reached, empty where the option is not given.
+
+    `--ssh "$BOARD"` with an unset variable must not measure this machine in the board's place.
+    """
+    if value is not None and not value.strip():
+        raise InputError(
+            f"{option} is empty: say how the device is reached, or leave the option out to measure this machine"
+        )
+    return value or ""
+
+
 def add_device(
     workspace: Workspace, report: Report, request: DeviceRequest, from_measurements: Path | None = None
 ) -> DeviceProfile:

@@ -25,7 +25,7 @@ from tutelage.bench.runtimes.registry import find_runtime, read_shape
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.keys.plan import Plan, planned_stages
 from tutelage.pipeline.preflight import open_checked
-from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe
+from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe, with_options
 from tutelage.pipeline.sections import DeviceSection
 from tutelage.pipeline.stages.students import choices
 from tutelage.pipeline.stages.train import train_student, train_teacher
@@ -66,6 +66,19 @@ def named_devices(
     given = {"max_latency": max_latency, "risk": risk}
     update = {key: value for key, value in given.items() if value is not None}
     return [section.model_copy(update=update) for section in chosen]
+
+
+def with_budgets(
+    recipe: Recipe, devices: Sequence[DeviceSection], max_latency: str | None, winners: int | None
+) -> Recipe:
+    """Give the recipe of a search on these devices; of several budgets that a verb names each has its winner.
+
+    Both are set together: a number of winners goes with the budgets that are given, not with those of the recipe.
+    """
+    budgets = 0 if max_latency is None else len(max_latency.split(","))
+    if winners is None and budgets > 1:
+        winners = budgets
+    return with_options(recipe, {"search.winners": winners}, devices)
 
 
 def distil_arch(

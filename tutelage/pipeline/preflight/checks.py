@@ -102,6 +102,7 @@ def _look(
     report: of the download of pretrained weights that are named; None: none is downloaded.
     """
     faults.check(find_accelerator, recipe.accelerator, compiles=recipe.compile)
+    faults.check(_check_compiled, recipe)
     found, ctx = _data(faults, recipe, workspace)
     known = ctx is not None
     if ctx is None:
@@ -118,6 +119,14 @@ def _look(
     if goal == "run":
         _rows(faults, recipe, workspace)
     return found
+
+
+def _check_compiled(recipe: Recipe) -> None:
+    """Refuse compiled networks in several processes: what replaces their batch norm is not known to be compiled."""
+    if recipe.compile and num_processes() > 1:
+        raise InputError(
+            f"compile: true in {num_processes()} processes is not supported: set compile to false, or start one process"
+        )
 
 
 def _data(faults: Faults, recipe: Recipe, workspace: Workspace) -> tuple[Listing | Dataset | None, Context | None]:

@@ -21,11 +21,19 @@ from tutelage.files import files_of_a_model
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.model_files import filed_model
-from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkInput, StageInputs, promised, versions_of
+from tutelage.pipeline.keys.stage_inputs import (
+    FileInput,
+    ImagesInput,
+    NetworkInput,
+    OwnNormalisation,
+    StageInputs,
+    promised,
+    versions_of,
+)
 from tutelage.pipeline.runtime_files import runtime_file
 from tutelage.pipeline.workspace import Stage
 from tutelage.quant.export.onnx_export import export_onnx
-from tutelage.records import Artifact, InputError, Normalisation, NotAvailableError, Student
+from tutelage.records import Artifact, InputError, NotAvailableError, Student
 
 from .quantization import Quantization, Ranges, calibration_images, quantized_file, quantizers, validation
 from .training import network_input
@@ -88,7 +96,6 @@ class QuantizeInputs(StageInputs):
     """The int8 file of a runtime, made from its fp32 file."""
 
     STAGE: ClassVar[str] = "quantize"
-    LATER: ClassVar[Mapping[str, Any]] = {"normalisation": None}
 
     runtime: str
     origin: str  # distribution and version of the plug-in that declares the runtime; empty: built in
@@ -99,7 +106,7 @@ class QuantizeInputs(StageInputs):
     learnt: dict[str, tuple[float, float]] | None  # activation ranges of QAT
     side: int
     seed: int
-    normalisation: Normalisation | None = None  # of the network; None: the run's images as they are
+    normalisation: OwnNormalisation
 
     @property
     def places(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.distill.evaluation.evaluate import Evaluation, choose_threshold, choose_thresholds, evaluate
 from tutelage.pipeline.context import Context, Opened, Resources, run_stage
-from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, StageInputs, versions_of
+from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, OwnNormalisation, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answers
 from tutelage.pipeline.workspace import Stage
-from tutelage.records import Normalisation
 
 from .compress import Variant
 
@@ -45,14 +43,13 @@ class EvaluateInputs(StageInputs):
     """The predictions of one model file, by its runtime, on validation and test images."""
 
     STAGE: ClassVar[str] = "evaluate"
-    LATER: ClassVar[Mapping[str, Any]] = {"normalisation": None}
 
     images: ImagesInput
     file: FileInput
     runtime: str
     origin: str  # distribution and version of the plug-in that declares the runtime; empty: built in
     side: int
-    normalisation: Normalisation | None = None  # of the network; None: the run's images as they are
+    normalisation: OwnNormalisation
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"file": _PROBS}

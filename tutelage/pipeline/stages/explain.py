@@ -21,7 +21,7 @@ from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.stage_inputs import (
-    AcceleratorInput,
+    ComputedOn,
     FileInput,
     ImagesInput,
     NetworkInput,
@@ -45,7 +45,7 @@ class ExplainInputs(StageInputs):
     STAGE: ClassVar[str] = "explain"
 
     images: ImagesInput
-    accelerator: AcceleratorInput
+    accelerator: ComputedOn
     network: NetworkInput
     teachers: tuple[NetworkInput, ...]
     int8: tuple[tuple[str, FileInput], ...]  # runtime and file

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from tutelage.bench.converters.convert import converter_version
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.device import Device
-from tutelage.pipeline.keys.stage_inputs import AcceleratorInput, ImagesInput, StageInputs, versions_of
+from tutelage.pipeline.keys.former import Former
+from tutelage.pipeline.keys.stage_inputs import ON_CPU, AcceleratorInput, ImagesInput, StageInputs, versions_of
 from tutelage.pipeline.objectives import INT8, Subnets
 from tutelage.pipeline.runtime_files import network_file
 from tutelage.records import Arch
@@ -42,7 +43,7 @@ class FinalistsInputs(StageInputs):
     channels: int
     int8: Quantization | None  # of files for devices at int8, with what is read to make them
     images: ImagesInput | None
-    accelerator: AcceleratorInput | None
+    accelerator: Annotated[AcceleratorInput | None, Former(None, ON_CPU)]
     batch_size: int | None
     calibration_batches: int | None
     seed: int | None

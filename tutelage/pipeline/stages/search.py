@@ -18,7 +18,7 @@ from tutelage.leaderboard.plots.search import search_front_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.stage_inputs import (
-    AcceleratorInput,
+    ComputedOn,
     FileInput,
     ImagesInput,
     Part,
@@ -148,9 +148,10 @@ class SearchInputs(StageInputs):
     """One search of a trained supernet under bounds."""
 
     STAGE: ClassVar[str] = "search"
+    VERSION: ClassVar[int] = 2  # scored and chosen by posteriors
 
     images: ImagesInput
-    accelerator: AcceleratorInput
+    accelerator: ComputedOn
     supernet: SupernetInput
     objectives: tuple[str, ...]
     devices: tuple[SearchedDevice, ...]
@@ -168,6 +169,7 @@ class SearchInputs(StageInputs):
 
     @property
     def places(self) -> dict[str, str]:
+        """Give the places of fields in a recipe; several are read from more than one, and are named in words."""
         own = ("objectives", "strategy", "evaluations", "calibration_batches")
         return {
             **{name: f"search.{name}" for name in own},

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import nn
 
 from tutelage.distill.training.batches import Waiting
 from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage
+from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import (
-    AcceleratorInput,
     AugmentInput,
+    ComputedOn,
     FileInput,
     ImagesInput,
     NetworkInput,
@@ -55,7 +56,7 @@ class SupernetInputs(StageInputs):
 
     images: ImagesInput
     augment: AugmentInput
-    accelerator: AcceleratorInput
+    accelerator: ComputedOn
     space: str
     origin: str  # distribution and version of the plug-in that declares the space; empty: built in
     resolutions: tuple[int, ...]
@@ -63,7 +64,7 @@ class SupernetInputs(StageInputs):
     epochs: int
     lr: float
     batch_size: int
-    accumulate: int
+    accumulate: Annotated[int, Former(1)]
     num_random: int | None  # None: the method's phases say how many
     bf16: bool | None
     ema_decay: float | None

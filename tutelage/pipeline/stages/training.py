@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,9 +24,10 @@ from tutelage.distill.training.train import KDConfig, TrainResult, TrainSchedule
 from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Opened, derived_seed, schedule_of
+from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import (
-    AcceleratorInput,
     AugmentInput,
+    ComputedOn,
     FileInput,
     ImagesInput,
     NetworkInput,
@@ -65,7 +66,7 @@ class SupernetInput(Part):
 class PretrainedInput(FileInput):
     """A file of pretrained weights. `supernet`: of the network's whole space, from which the network is extracted."""
 
-    supernet: bool
+    supernet: Annotated[bool, Former(False)]
 
 
 # What a student's training begins with: None is fresh weights, a file holds trained ones.
@@ -90,7 +91,7 @@ class TrainingInputs(StageInputs):
 
     images: ImagesInput
     augment: AugmentInput
-    accelerator: AcceleratorInput
+    accelerator: ComputedOn
     network: NetworkInput
     schedule: TrainSection
     distillation: Distillation | None
@@ -120,11 +121,10 @@ class TrainInputs(TrainingInputs):
     """A teacher or student: what it starts from, and its training."""
 
     STAGE: ClassVar[str] = "train"
-    LATER: ClassVar[Mapping[str, Any]] = {"freeze": False, "layer_decay": None}
 
     start: Start
-    freeze: bool | int = False
-    layer_decay: float | None = None
+    freeze: Annotated[bool | int, Former(False)]
+    layer_decay: Annotated[float | None, Former(None)]
     role: Literal["teacher", "student"]  # their seeds are drawn apart
 
     @property
@@ -150,7 +150,7 @@ class UntrainedInputs(StageInputs):
     STAGE: ClassVar[str] = "take weights"
 
     images: ImagesInput
-    accelerator: AcceleratorInput
+    accelerator: ComputedOn
     network: NetworkInput
     weights: PretrainedInput
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.files import sha256_of
+from tutelage.hub import endpoint, first_line, hub_errors, offline
 from tutelage.progress import Report
 from tutelage.records import InputError, NotAvailableError
 
 from .download import DownloadError, download, reachable, silent_host
 
-_HUB = "https://huggingface.co"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # torch.hub's rule: a name that ends in -HEX holds the first digits of the file's SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
@@ -31,11 +31,6 @@ MIRROR_VARIABLE = "TUTELAGE_WEIGHTS_MIRROR"
 
 class NoSuchFileError(InputError):
     """A repository of the hub is known to have none of the files that were asked for."""
-
-
-def offline() -> bool:
-    """Say whether the user forbids downloads: `HF_HUB_OFFLINE`, for all sources."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 @dataclass(frozen=True)
@@ -110,6 +105,7 @@ class HubFile:
         ]
 
     def fetch(self, report: Report) -> Path:
+        """Give the file of the cache, downloaded where it is not there and checked against the hash that names it."""
         found = self.held() or self._downloaded()
         # The cache names large files by the SHA-256 that the hub gave. Only one link is followed: what it names may be
         # a link to a blob that repositories share, whose name is another hash.
@@ -122,35 +118,31 @@ class HubFile:
         return found
 
     def missing(self) -> str:
+        """Ask the hub for the head of each file, within seconds; say why none can be had, empty where one can."""
         if self.held() is not None:
             return ""
         if reason := self._unreachable():
             return self._remedy(reason)
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP library
 
         reason = ""
         for name in self.names:
-            url = hf_hub_url(self.repository, name, revision=self.revision, endpoint=_endpoint())
+            url = hf_hub_url(self.repository, name, revision=self.revision, endpoint=endpoint())
             try:
-                get_hf_file_metadata(url, timeout=10, endpoint=_endpoint())
-            except (HTTPError, OSError) as error:
-                reason = _first_line(error)
+                get_hf_file_metadata(url, timeout=10, endpoint=endpoint())
+            except hub_errors() as error:
+                reason = first_line(error)
             else:
                 return ""
         return self._remedy(reason)
 
     def _unreachable(self) -> str:
         """Say why nothing can be asked of the hub; its client would try for ten seconds a file before it says so."""
-        return "HF_HUB_OFFLINE forbids the download" if offline() else silent_host(_endpoint() or _HUB)
+        return "HF_HUB_OFFLINE forbids the download" if offline() else silent_host(endpoint())
 
     def _downloaded(self) -> Path:
         from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download
-        from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of its HTTP library
-            EntryNotFoundError,
-            HTTPError,
-            LocalEntryNotFoundError,
-        )
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         none = NoSuchFileError(f"{self._place} has none of {', '.join(self.names)}: give another repository, or a file")
         if reason := self._unreachable():
@@ -159,21 +151,21 @@ class HubFile:
             try:
                 return Path(
                     hf_hub_download(
-                        self.repository, name, revision=self.revision, cache_dir=hub_cache(), endpoint=_endpoint()
+                        self.repository, name, revision=self.revision, cache_dir=hub_cache(), endpoint=endpoint()
                     )
                 )
             except LocalEntryNotFoundError as error:  # the hub did not answer
-                raise NotAvailableError(self._remedy(_first_line(error.__cause__ or error))) from error
+                raise NotAvailableError(self._remedy(first_line(error.__cause__ or error))) from error
             except EntryNotFoundError:
                 continue
-            except (HTTPError, OSError) as error:
-                raise NotAvailableError(self._remedy(_first_line(error))) from error
+            except hub_errors() as error:
+                raise NotAvailableError(self._remedy(first_line(error))) from error
         raise none
 
     @property
     def _place(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
-        return f"{_endpoint() or _HUB}/{self.repository}{revision}"
+        return f"{endpoint()}/{self.repository}{revision}"
 
     def _remedy(self, reason: str) -> str:
         at = f" --revision {self.revision}" if self.revision else ""
@@ -205,6 +197,7 @@ class WebFile:
         return self.path if self.path.is_file() else None
 
     def fetch(self, report: Report) -> Path:
+        """Give the file, downloaded from the first address that has it; one process of several downloads it."""
         if self.path.is_file():
             return self._checked()
         if offline():
@@ -237,6 +230,7 @@ class WebFile:
         raise NotAvailableError(self._remedy("; ".join(reasons)))
 
     def missing(self) -> str:
+        """Say why no address has the file, asking for its head alone; empty where one has."""
         if self.held() is not None:
             return ""
         if offline():
@@ -301,15 +295,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
 def _check_name(path: Path) -> None:
     named = _HASH_IN_NAME.search(path.name)
     if named is not None and not sha256_of(path).startswith(named[1]):
         raise InputError(f"{path} has SHA-256 {sha256_of(path)[:12]}, its name says {named[1]}: install it again")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

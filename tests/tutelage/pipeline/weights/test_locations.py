@@ -62,14 +62,14 @@ def test_a_broken_download_from_a_hub_is_resumed(hub: Served, monkeypatch: pytes
 def test_a_broken_download_from_an_address_is_resumed_by_the_next_try(hub: Served) -> None:
     hub.plain["/a/net.pth"] = WHOLE
     hub.breaks["/a/net.pth"] = [60_000, 60_000]
-    file, told = web(hub, "a/net.pth"), list[tuple[str, int, int]]()
+    file, reported = web(hub, "a/net.pth"), list[tuple[str, int, int]]()
     for _ in range(2):
         with pytest.raises(NotAvailableError, match="it broke off after"):
             file.fetch(silent)
     assert file.held() is None
-    assert file.fetch(lambda *parts: told.append(parts)).read_bytes() == WHOLE
+    assert file.fetch(lambda *parts: reported.append(parts)).read_bytes() == WHOLE
     assert hub.sent("/a/net.pth") == ["", "bytes=60000-", "bytes=120000-"]
-    assert told == [("download net.pth (MB)", 1, 1)]
+    assert reported == [("download net.pth (MB)", 1, 1)]
     assert {path.name for path in torch_cache().iterdir()} == {"net.pth", "net.pth.sha256"}
 
 
@@ -153,9 +153,9 @@ def test_without_a_network_one_line_says_what_to_fetch_and_where_to_put_it(
     for file, parts in expected.items():
         with pytest.raises(NotAvailableError) as error:
             file.fetch(silent)
-        for told in (str(error.value), file.missing()):
-            assert "\n" not in told
-            assert all(part in told for part in parts), told
+        for message in (str(error.value), file.missing()):
+            assert "\n" not in message
+            assert all(part in message for part in parts), message
 
 
 def test_a_file_of_the_user_and_of_a_package_is_there_or_its_remedy_is_said(tmp_path: Path) -> None:
