@@ -117,6 +117,7 @@ def _snapshot(name: HubName, revision: str, patterns: list[str]) -> Path:
     from huggingface_hub import errors
 
     absent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
+    others: tuple[type[Exception], ...] = (ValueError, errors.EntryNotFoundError, *hub_errors())
     try:
         folder = huggingface_hub.snapshot_download(
             name.repository,
@@ -133,7 +134,7 @@ def _snapshot(name: HubName, revision: str, patterns: list[str]) -> Path:
             f"{endpoint()} has no {what}data set {name.repository}, or shows it only to those with a token: check the "
             "name, or set HF_TOKEN"
         ) from None
-    except (ValueError, errors.EntryNotFoundError, *hub_errors()) as error:
+    except others as error:
         log.debug("download of %s failed", name.repository, exc_info=True)
         raise InputError(
             f"data set {name.repository} is not in the cache and cannot be fetched from {endpoint()} "

@@ -179,7 +179,7 @@ def test_what_the_version_before_filed_is_found(
     # What another machine, or another version of a library, gives.
     monkeypatch.setattr(stage_inputs, "_version", lambda name: "1")
     monkeypatch.setattr(quantization, "weight_bits", lambda: 7)
-    monkeypatch.setattr(Dataset, "identity", "the images")
+    monkeypatch.setattr(Dataset, "identity", property(lambda self: "the images"))
     values = json.loads(json.dumps(BEFORE["recipes"][name]).replace("FOLDER", str(folder)))
     keys = {one.title: one.key for one in planner.plan(Recipe.model_validate(values).model_dump(mode="json")).stages}
     assert {title: keys.get(title) for title in BEFORE["keys"][name]} == BEFORE["keys"][name]
