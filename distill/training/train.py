@@ -6,29 +6,25 @@ It runs where its accelerator says, and on several GPUs or processes by `acceler
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.accelerator import CPU, LAYOUT, Accelerator, drawing, keeps_generators, reseed
+from tutelage.accelerator import CPU, LAYOUT, Accelerator, drawing, keeps_generators
 from tutelage.allocator import keep_freed_memory
 from tutelage.distill.evaluation.evaluate import predict_logits
-from tutelage.distill.losses.logits import hard_loss
 from tutelage.distill.teachers.weights import load_exactly
-from tutelage.ranks import Ranks, synced_statistics
-from tutelage.records import InputError, content_id
+from tutelage.ranks import Ranks
+from tutelage.records import content_id
 
-from .batches import Batches, InMemory, Waiting, epoch_of, num_global
+from .batches import Batches, InMemory
 from .checkpoint import load_checkpoint, save_checkpoint
-from .mixing import draw_mix
-from .parts import FiniteLogits, parts_of, placed
-from .schedule import KDConfig, TrainSchedule, build_optimizer, lr_factor, wants_bf16
+from .epoch import Progress, Setup, run_epoch
+from .schedule import KDConfig, TrainSchedule, build_optimizer, wants_bf16
 from .soft_targets import SoftTargets, resize, weights_id
 from .soft_term import LabelledBatch, SoftTerm
 from .tuning import Frozen, Tuning, layer_scales
@@ -47,18 +43,15 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class TrainResult:
     """How a training went; the validation figures are the best epoch's, `val_auc` is `None` where undefined."""
 
     best_epoch: int
-    history: list[
-        dict[str, Any]
-    ]  # one dict an epoch: epoch, loss, hard, soft (weighted), lr, val_loss, val_accuracy, val_auc, seconds, and
-    # of these wait_seconds (for batches) and images, both this process's
+    # One dict an epoch: epoch, loss, hard, soft (weighted), lr, val_loss, val_accuracy, val_auc, seconds, and of these
+    # wait_seconds (for batches) and images, both this process's.
+    history: list[dict[str, Any]]
     val_auc: float | None
     val_accuracy: float
     stopped_early: bool = False
@@ -81,6 +74,27 @@ class _Run:
         """Order epochs by AUC, then accuracy, then loss."""
         auc = record["val_auc"]
         return (-1.0 if auc is None else auc, record["val_accuracy"], -record["val_loss"])
+
+    def add(self, record: dict[str, Any], evaluated: nn.Module) -> None:
+        """Take up an epoch, and its weights where it is the best so far."""
+        self.history.append(record)
+        if self.best_epoch < 0 or self.rank(record) > self.rank(self.history[self.best_epoch]):
+            self.best_epoch = len(self.history) - 1
+            self.best = {name: value.detach().cpu().clone() for name, value in evaluated.state_dict().items()}
+
+    def result(self, schedule: TrainSchedule, ranks: Ranks) -> TrainResult:
+        """Give the result of a training that has ended."""
+        best = self.history[self.best_epoch]
+        apart = ", batch norm of each apart" if ranks.num_norms > 1 else ""
+        return TrainResult(
+            best_epoch=self.best_epoch,
+            history=self.history,
+            val_auc=best["val_auc"],
+            val_accuracy=best["val_accuracy"],
+            stopped_early=len(self.history) < schedule.epochs,
+            seconds=sum(record["seconds"] for record in self.history),
+            notes=(f"{ranks.num} processes{apart}",) if ranks.num > 1 else (),
+        )
 
 
 # The global streams are seeded inside (dropout reads them) and put back after.
@@ -119,27 +133,16 @@ def train(
     """
     group = _process_group(accelerator)
     place, ranks = accelerator.device, Ranks(group.process_index, group.num_processes, sync_batch_norm)
-    apart = ", batch norm of each apart" if ranks.num_norms > 1 else ""
-    notes = (f"{ranks.num} processes{apart}",) if ranks.num > 1 else ()
     val = InMemory(*val) if isinstance(val, tuple) else val
+    tuning = tuning or Tuning()
     bf16 = wants_bf16(schedule, accelerator, model)
     layout = LAYOUT if schedule.channels_last else torch.contiguous_format
     model.to(place)
     model.to(memory_format=layout)
-    kd = kd or KDConfig()
-    soft_term = None
-    if teachers or "mean_teacher" in kd.options:
-        example = next(iter(val.epoch(0))).images[:1].to(place)
-        own_example = example if resolution is None else resize(example, resolution)
-        with drawing(seed, place):  # projectors start from it
-            mixing = schedule.mixup > 0 or schedule.cutmix > 0
-            num_classes = _num_outputs(model, own_example)
-            soft_term = SoftTerm(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
-    projectors = soft_term.projectors if soft_term else nn.ModuleList()
-    tuning = tuning or Tuning()
+    soft_term = _soft_term(model, val, teachers, kd or KDConfig(), schedule, seed, place, resolution, multi_label)
     frozen = Frozen(model, tuning.freeze) if tuning.freeze else None
     scales = None if tuning.layer_decay is None else layer_scales(model, tuning.layer_decay)
-    optimizer = build_optimizer([model, projectors], schedule, scales)
+    optimizer = build_optimizer([model, *([soft_term.projectors] if soft_term else [])], schedule, scales)
     ema = start_average(model, schedule.ema_decay) if schedule.ema_decay else None
     evaluated = ema.module if ema else model
     weights = None if schedule.class_weights is None else torch.tensor(schedule.class_weights, device=place)
@@ -156,77 +159,18 @@ def train(
     wrapped = model
     if finished is None:  # what is only read takes no part of the others'
         wrapped, optimizer = group.prepare(model, optimizer)
-    forward = accelerator.compiled(wrapped)
-    finite = FiniteLogits(place)
-    num_batches = len(loader)
+    setup = Setup(
+        model=model, wrapped=wrapped, forward=accelerator.compiled(wrapped), optimizer=optimizer, schedule=schedule,
+        soft_term=soft_term, ema=ema, frozen=frozen, class_weights=weights, group=group, ranks=ranks, place=place,
+        layout=layout, bf16=bf16, multi_label=multi_label, resolution=resolution, seed=seed,
+    )  # fmt: skip
 
     for epoch in range(len(run.history), schedule.epochs):
         if _out_of_patience(run, schedule):
             break
-        # Dropout and mixup depend on (seed, epoch, process) alone: a resumed epoch draws what the first try drew.
-        reseed(int(np.random.SeedSequence([seed, epoch, ranks.rank]).generate_state(1)[0]), place)
-        rng = np.random.default_rng([seed, epoch, ranks.rank, 1])
-        values = [run.rank(record) for record in run.history]
-        wrapped.train()
-        if frozen is not None:
-            frozen.hold()
-        sums, count, began, waiting = _zeros(place), 0, time.monotonic(), Waiting()
-        for step, batch in enumerate(waiting.over(epoch_of(loader, epoch, ranks))):
-            whole = num_global(batch, ranks)
-            if whole < 2 * ranks.num:
-                continue
-            mine = placed(batch, place)
-            lr = schedule.lr * lr_factor(schedule, epoch + step / num_batches, values)
-            for param_group in optimizer.param_groups:
-                param_group["lr"] = lr * param_group.get("lr_scale", 1.0)  # states of earlier versions hold none
-            optimizer.zero_grad(set_to_none=True)
-            for part in parts_of(mine, schedule.accumulate, whole // ranks.num):
-                mix = draw_mix(len(part.images), schedule.mixup, schedule.cutmix, rng)
-                images = part.images if resolution is None else resize(part.images, resolution)
-                images = mix.images(images).contiguous(memory_format=layout)
-                with torch.autocast(place.type, torch.bfloat16, enabled=bf16), synced_statistics(ranks):
-                    logits = forward(images)
-                logits = logits.float()
-                finite.check(logits, part, epoch, step, lr)
-                hard = hard_loss(
-                    logits,
-                    mix.labels(part.labels, logits.shape[1], multi_label),
-                    multi_label=multi_label,
-                    label_smoothing=schedule.label_smoothing,
-                    class_weights=weights,
-                    focal_gamma=schedule.focal_gamma,
-                )
-                soft = soft_term.soft(logits, part, mix, images) if soft_term else hard.new_zeros(())
-                loss = soft_term.kd.alpha * hard + (1 - soft_term.kd.alpha) * soft if soft_term else hard
-                weight = len(part.images) * ranks.num / whole  # of the mean over the rows of all parts and processes
-                group.backward(loss if weight == 1 else loss * weight)
-                # Left on the device until the epoch ends: reading a number waits for all that a GPU has to do.
-                sums += len(part.images) * torch.stack([loss, hard, soft]).detach().to(sums)
-            if ranks.num > 1:
-                for parameter in projectors.parameters():  # outside of the wrapped model: nobody else averages them
-                    parameter.grad = group.reduce(parameter.grad, "mean")
-            if schedule.clip_norm is not None:
-                group.clip_grad_norm_(model.parameters(), schedule.clip_norm)
-            optimizer.step()
-            ranks.average_statistics(model)
-            if soft_term:
-                soft_term.follow(model)
-            if ema is not None:
-                ema.update(model, step=epoch * num_batches + step + 2)
-            count += len(mine.images)
-            if progress:
-                progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
-        finite.read()
-        if count == 0:
-            raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks.num} images: lower the batch size")
-        record = dict(zip(("loss", "hard", "soft"), _mean(sums.cpu().double().numpy(), count, group), strict=True))
-        record |= {"epoch": epoch, "lr": lr, "seconds": time.monotonic() - began}
-        record |= {"wait_seconds": waiting.seconds, "images": count}
+        record = run_epoch(setup, loader, epoch, [run.rank(record) for record in run.history], progress)
         record |= validate(evaluated, val, multi_label, resolution=resolution, ranks=ranks)
-        run.history.append(record)
-        if run.best_epoch < 0 or run.rank(record) > run.rank(run.history[run.best_epoch]):
-            run.best_epoch = epoch
-            run.best = {name: value.detach().cpu().clone() for name, value in evaluated.state_dict().items()}
+        run.add(record, evaluated)
         if checkpoint is not None and group.is_main_process:
             _save(checkpoint, fingerprint, run, parts, optimizer)
         group.wait_for_everyone()
@@ -237,16 +181,29 @@ def train(
         frozen.release(model)
     model.load_state_dict(_from_main(run.best, group) if finished is None else run.best)
     model.to(memory_format=torch.contiguous_format)
-    best = run.history[run.best_epoch]
-    return TrainResult(
-        best_epoch=run.best_epoch,
-        history=run.history,
-        val_auc=best["val_auc"],
-        val_accuracy=best["val_accuracy"],
-        stopped_early=len(run.history) < schedule.epochs,
-        seconds=sum(record["seconds"] for record in run.history),
-        notes=notes,
-    )
+    return run.result(schedule, ranks)
+
+
+def _soft_term(
+    model: nn.Module,
+    val: Batches,
+    teachers: Sequence[SoftTargets | nn.Module],
+    kd: KDConfig,
+    schedule: TrainSchedule,
+    seed: int,
+    place: torch.device,
+    resolution: int | None,
+    multi_label: bool,
+) -> SoftTerm | None:
+    """Make the soft term of a distillation; None for a training without any teacher."""
+    if not teachers and "mean_teacher" not in kd.options:
+        return None
+    example = next(iter(val.epoch(0))).images[:1].to(place)
+    own_example = example if resolution is None else resize(example, resolution)
+    mixing = schedule.mixup > 0 or schedule.cutmix > 0
+    with drawing(seed, place):  # projectors start from it
+        num_classes = _num_outputs(model, own_example)
+        return SoftTerm(teachers, kd, model, example, own_example, multi_label, num_classes, mixing)
 
 
 def _process_group(accelerator: Accelerator) -> Any:
@@ -257,21 +214,6 @@ def _process_group(accelerator: Accelerator) -> Any:
     # Buffers are the same in all processes, see `synced_statistics` and `average_statistics`: none needs the leader's.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     return ProcessGroup(cpu=accelerator.on_cpu, device_placement=False, kwargs_handlers=[ddp])
-
-
-def _zeros(place: torch.device) -> Tensor:
-    """Give the sums of an epoch: in double precision where the device has it."""
-    return torch.zeros(3, dtype=torch.float32 if place.type == "mps" else torch.float64, device=place)
-
-
-def _mean(sums: np.ndarray, count: int, group: Any) -> list[float]:
-    """Give the mean over the images of all processes: each of them saw its own rows alone."""
-    if group.num_processes > 1:
-        from accelerate.utils import reduce
-
-        totals = reduce(torch.tensor([*sums, count], dtype=torch.float32, device=group.device), "sum").tolist()
-        return [value / totals[-1] for value in totals[:-1]]
-    return [float(value) for value in sums / count]
 
 
 def _from_main(weights: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -136,12 +136,7 @@ def train_supernet(
     statistics of batch norm follow the largest subnet; recalibrate before another is used.
     """
     state = start(net, schedule.lr, schedule.weight_decay, schedule.ema_decay)
-    # As before there were parts of batches where there are none: checkpoints of that time are found by it.
-    how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
-    how["batch_size"] = 64  # of a field that nothing read
-    signature = {**how, "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
-    signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label, "data": data_id}
-    signature |= {"num_norms": ranks.num_norms} if ranks.num_norms > 1 else {}
+    signature = _signature(space, steps_per_epoch, schedule, seed, data_id, multi_label, ranks)
     if finished is not None:
         checkpoint = finished[fingerprint_of(signature)]
     if checkpoint is not None:
@@ -156,16 +151,9 @@ def train_supernet(
             for batch in batches(epoch):
                 _set_lr(state, schedule.lr * pace(state.step, total, schedule.warmup_epochs * steps_per_epoch))
                 loss = train_step(
-                    state,
-                    space,
-                    schedule,
-                    total,
-                    rng,
-                    batch,
-                    multi_label=multi_label,
-                    accelerator=accelerator,
-                    ranks=ranks,
-                )
+                    state, space, schedule, total, rng, batch,
+                    multi_label=multi_label, accelerator=accelerator, ranks=ranks,
+                )  # fmt: skip
                 losses.append(loss)  # left on the device: it is read once an epoch
                 if progress is not None:
                     progress("train supernet", min(state.step, total), total)
@@ -179,6 +167,24 @@ def train_supernet(
         ranks.wait()
     finish(state)
     return TrainLog(state.log)
+
+
+def _signature(
+    space: Space,
+    steps_per_epoch: int,
+    schedule: SupernetSchedule,
+    seed: int,
+    data_id: str,
+    multi_label: bool,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """Give all that decides a training's result: a checkpoint with another signature is refused."""
+    # As before there were parts of batches where there are none: checkpoints of that time are found by it.
+    how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
+    how["batch_size"] = 64  # of a field that nothing read
+    signature = {**how, "space": space.name, "steps_per_epoch": steps_per_epoch, "seed": seed}
+    signature |= {"resolutions": list(space.resolutions), "multi_label": multi_label, "data": data_id}
+    return signature | ({"num_norms": ranks.num_norms} if ranks.num_norms > 1 else {})
 
 
 def pace(step: int, total: int, warmup: float) -> float:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tutelage.accelerator import CPU, Accelerator, drawing, find_accelerator
 from tutelage.bench.protocol.energy import first_visible
 from tutelage.cli.app import app
-from tutelage.distill.training.parts import BatchPart, FiniteLogits, parts_of
+from tutelage.distill.training.epoch import BatchPart, FiniteLogits, parts_of
 from tutelage.distill.training.schedule import TrainSchedule, wants_bf16
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.keys.stage_inputs import AcceleratorInput
