@@ -47,6 +47,19 @@ def sizes_of(shape: Sequence[Any], batch: int) -> Tuple[int, ...]:  # noqa: UP00
     )
 
 
+def ask_driver(fact: str, card: str) -> Tuple[str, str]:  # noqa: UP006
+    """Ask an NVIDIA card (a number or UUID) for a fact and for its power limit; "" where its driver is silent."""
+    import subprocess  # most runtimes have no card to ask for
+
+    query = ["nvidia-smi", f"--query-gpu={fact},power.limit", "--format=csv,noheader", f"--id={card}"]
+    try:
+        said = subprocess.check_output(query, stderr=subprocess.DEVNULL, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return "", ""
+    value, _, limit = said.decode(errors="replace").strip().partition(", ")
+    return value, f"GPU limit {limit}" if limit else ""
+
+
 @dataclass(frozen=True)
 class Session:
     """A loaded model: `run` takes images `(batch, channels, height, width)` and gives logits `(batch, classes)`."""

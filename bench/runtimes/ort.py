@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+from dataclasses import replace
 from typing import Any, Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
 
 if __package__:
-    from .entry import Feed, Run, Runtime, sizes_of
+    from .entry import Feed, Run, Runtime, ask_driver, sizes_of
     from .graph import holds_int8
 else:  # beside the runner, on a host that may have no such package
-    from entry import Feed, Run, Runtime, sizes_of  # type: ignore[import-not-found,no-redef]
+    from entry import Feed, Run, Runtime, ask_driver, sizes_of  # type: ignore[import-not-found,no-redef]
     from graph import holds_int8  # type: ignore[import-not-found,no-redef]
 
 
@@ -38,13 +38,7 @@ class Onnxruntime:
         """Name the first CUDA device and its power limit, as the driver does; "" on the CPU, or where it is silent."""
         if self.provider != "CUDAExecutionProvider":
             return "", ""
-        query = ["nvidia-smi", "--query-gpu=name,power.limit", "--format=csv,noheader", "--id=0"]
-        try:
-            said = subprocess.check_output(query, stderr=subprocess.DEVNULL, timeout=20)
-        except (OSError, subprocess.SubprocessError):
-            return "", ""
-        name, _, limit = said.decode(errors="replace").strip().partition(", ")
-        return name, f"GPU limit {limit}" if limit else ""
+        return ask_driver("name", "0")
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
         """Open a model file; give a function from images to outputs, and the precision that it computes in."""
@@ -89,15 +83,13 @@ ONNXRUNTIME = Runtime(
     anchors="onnxruntime",
     int8_blocks=True,
 )
-ONNXRUNTIME_CUDA = Runtime(
+ONNXRUNTIME_CUDA = replace(
+    ONNXRUNTIME,
     name="onnxruntime-cuda",
-    module="onnxruntime",
     distribution="onnxruntime-gpu",
-    precisions=("fp32", "int8"),
-    suffixes=(".onnx",),
     adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
-    file=__file__,
     anchors="onnxruntime-cuda",
+    int8_blocks=False,
     on_gpu=True,
     ambiguous_module=True,
 )

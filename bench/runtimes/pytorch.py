@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from typing import Any, Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
 
 if __package__:
-    from .entry import Run, Runtime
+    from .entry import Run, Runtime, ask_driver
     from .graph import holds_int8
 else:  # beside the runner, on a host that may have no such package
-    from entry import Run, Runtime  # type: ignore[import-not-found,no-redef]
+    from entry import Run, Runtime, ask_driver  # type: ignore[import-not-found,no-redef]
     from graph import holds_int8  # type: ignore[import-not-found,no-redef]
 
 
@@ -42,14 +42,8 @@ class Torch:
         import torch
 
         card = torch.cuda.get_device_properties(0)
-        query = ["nvidia-smi", "--query-gpu=driver_version,power.limit", "--format=csv,noheader"]
-        query += [f"--id=GPU-{card.uuid}" if hasattr(card, "uuid") else "--id=0"]
-        try:
-            said = subprocess.check_output(query, stderr=subprocess.DEVNULL, timeout=20)
-        except (OSError, subprocess.SubprocessError):
-            return str(card.name), ""
-        driver, _, limit = said.decode(errors="replace").strip().partition(", ")
-        return f"{card.name}, driver {driver}", f"GPU limit {limit}" if limit else ""
+        driver, limit = ask_driver("driver_version", f"GPU-{card.uuid}" if hasattr(card, "uuid") else "0")
+        return f"{card.name}, driver {driver}" if driver else str(card.name), limit
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
         """Open a model file; give a function from images to outputs, and the precision that it computes in."""
@@ -191,48 +185,28 @@ TORCH = Runtime(
     exported=".pt2",
     read_shape=read_shape,
 )
-TORCH_COMPILED = Runtime(
+TORCH_COMPILED = replace(
+    TORCH,
     name="torch-compiled",
-    module="torch",
-    distribution="torch",
-    precisions=("fp32", "bf16"),
-    suffixes=(".pt2",),
     adapter=lambda: Torch(compiled=True),
-    file=__file__,
-    exported=".pt2",
     load_seconds=900.0,
     files_rows=False,
     block_table=False,
 )
 # On a CUDA device: profiles for searches under a budget, and `bench`. A run files no rows of them.
-TORCH_CUDA = Runtime(
+TORCH_CUDA = replace(
+    TORCH,
     name="torch-cuda",
-    module="torch",
-    distribution="torch",
-    precisions=("fp32", "bf16"),
-    suffixes=(".pt2",),
     adapter=lambda: Torch(device="cuda"),
-    file=__file__,
     anchors="torch-cuda",
-    exported=".pt2",
     files_rows=False,
     block_table=False,  # kernels of neighbouring blocks overlap: times of blocks do not add up to a network's
     on_gpu=True,
     driver=CUDA_DRIVER,
 )
-TORCH_COMPILED_CUDA = Runtime(
+TORCH_COMPILED_CUDA = replace(
+    TORCH_CUDA,
     name="torch-compiled-cuda",
-    module="torch",
-    distribution="torch",
-    precisions=("fp32", "bf16"),
-    suffixes=(".pt2",),
     adapter=lambda: Torch(compiled=True, device="cuda"),
-    file=__file__,
-    anchors="torch-cuda",
-    exported=".pt2",
     load_seconds=900.0,
-    files_rows=False,
-    block_table=False,
-    on_gpu=True,
-    driver=CUDA_DRIVER,
 )

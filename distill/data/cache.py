@@ -169,6 +169,7 @@ def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> Deco
     places = iter(range(len(listing.paths)))
 
     def work(_: int) -> None:
+        """Decode what no other thread has taken, until nothing is left."""
         for index in places:
             try:
                 picture = read_picture(listing.paths[index], request.size, request.channels, how)

@@ -248,11 +248,15 @@ def tensors(
 
 def to_unit(pixels: Tensor, resolution: int) -> Tensor:
     """Convert uint8 `(b, h, w, c)` to float `(b, c, r, r)` in 0..1, resized with antialiasing where needed."""
-    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
-    if images.shape[2] != resolution:
-        size = (resolution, resolution)
-        images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return images
+    return resize(pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255), resolution)
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Resize `(b, c, h, w)` to squares, bilinear and antialiased; the same tensor where it has that size already."""
+    size = (resolution, resolution)
+    if images.shape[2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Read the tensors of files that hold a whole pickled network, without running what they name.
 
-`without_pickle` writes them as a safetensors file. torch's restricted reader takes only the names that it is told; here
+`without_pickle` writes them as a safetensors file. torch's restricted reader takes only names that it knows; here
 every other name becomes a shell, an inert class that keeps what it is given, so that nothing of the file is executed.
 """
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tutelage.accelerator import reseed
+from tutelage.distill.data.loader import resize
 from tutelage.distill.losses.logits import hard_loss
 from tutelage.ranks import Ranks, synced_statistics
 from tutelage.records import InputError
@@ -21,7 +22,6 @@ from tutelage.records import InputError
 from .batches import Batches, Waiting, epoch_of, num_global
 from .mixing import Mix, draw_mix
 from .schedule import TrainSchedule, lr_factor
-from .soft_targets import resize
 from .soft_term import LabelledBatch, SoftTerm
 from .tuning import Frozen
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.accelerator import LAYOUT, autocast
+from tutelage.distill.data.loader import resize
 from tutelage.records import InputError, content_id
 
 from .soft_target_store import LogitStore
@@ -145,13 +146,6 @@ class SoftTargets:
         if not bool(torch.isfinite(logits).all()):
             raise InputError(f"teacher {i} ({type(self.teachers[i]).__name__}) gives logits that are not finite")
         return logits
-
-
-def resize(images: Tensor, side: int) -> Tensor:
-    """Resize `(b, c, r, r)` to `side`, bilinear and antialiased; the same tensor when it has that size already."""
-    if images.shape[-1] == side and images.shape[-2] == side:
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def combine_logits(

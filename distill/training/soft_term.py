@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tutelage.distill.data.loader import resize
 from tutelage.distill.losses.entry import Loss, Numbers
 from tutelage.distill.losses.hooks import Layer, Taps, Trace, last_layer, stage_layers, trace
 from tutelage.distill.losses.logits import multi_label_kd, soft_kd
@@ -16,7 +17,7 @@ from tutelage.records import InputError
 
 from .mixing import Mix
 from .schedule import KDConfig
-from .soft_targets import SoftTargets, combine_logits, resize
+from .soft_targets import SoftTargets, combine_logits
 
 
 class LabelledBatch(Protocol):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tutelage.accelerator import CPU, LAYOUT, Accelerator, drawing, keeps_generators
 from tutelage.allocator import keep_freed_memory
+from tutelage.distill.data.loader import resize
 from tutelage.distill.evaluation.evaluate import predict_logits
 from tutelage.distill.teachers.weights import load_exactly
 from tutelage.ranks import Ranks
@@ -25,7 +26,7 @@ from .batches import Batches, InMemory
 from .checkpoint import load_checkpoint, save_checkpoint
 from .epoch import Progress, Setup, run_epoch
 from .schedule import KDConfig, TrainSchedule, build_optimizer, wants_bf16
-from .soft_targets import SoftTargets, resize, weights_id
+from .soft_targets import SoftTargets, weights_id
 from .soft_term import LabelledBatch, SoftTerm
 from .tuning import Frozen, Tuning, layer_scales
 from .validation import validate

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.distill.data.loader import resize
 from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
 from tutelage.distill.losses.logits import hard_loss
 from tutelage.ranks import ALONE, Ranks
 
 from .batches import Batches, epoch_of, num_global
-from .soft_targets import resize
 
 
 def validate(

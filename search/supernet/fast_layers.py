@@ -44,6 +44,8 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, bias: Tensor | None = None
 
 
 class _Depthwise(torch.autograd.Function):
+    """The convolution of `depthwise` with a gradient by the weights that oneDNN has a kernel for."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)

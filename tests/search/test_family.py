@@ -37,11 +37,11 @@ def ms(archs: Sequence[Arch]) -> Floats:
 class Noisy:
     """The error with normal noise that depends on the arch and its number of evaluations."""
 
-    def __init__(self, noise: float, told: bool = True) -> None:
-        self.noise, self.told = noise, told
+    def __init__(self, noise: float) -> None:
+        self.noise = noise
         self.calls: list[tuple[Arch, int]] = []
 
-    def __call__(self, archs: Sequence[Arch], before: Sequence[int] | None = None) -> Any:
+    def __call__(self, archs: Sequence[Arch], before: Sequence[int] | None = None) -> Scores:
         turns = list(before or [0] * len(archs))
         self.calls += list(zip(archs, turns, strict=True))
         draws = [
@@ -49,7 +49,7 @@ class Noisy:
             for arch, turn in zip(archs, turns, strict=True)
         ]
         values = true_error(archs) + self.noise * np.array(draws)
-        return Scores(values, np.full(len(archs), self.noise)) if self.told else values
+        return Scores(values, np.full(len(archs), self.noise))
 
 
 def noisy_search(score: Noisy, **changes: Any) -> SearchResult:

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tutelage.records import InputError
+
+from .shards import expand_braces
+
 CARDS = ("README.md", "dataset_infos.json")
 _MOST_BYTES = 10_000_000
 
@@ -19,7 +23,10 @@ Feature = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Card:
-    """By configuration: `files` maps each split to patterns of its files, `features` each column to what it holds."""
+    """By configuration: `files` maps each split to patterns of its files, `features` each column to what it holds.
+
+    Patterns are those of `fnmatch`, whose `*` also stands for `/`; whoever downloads by them knows no others.
+    """
 
     files: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, Feature]] = field(default_factory=dict)
@@ -100,17 +107,23 @@ def _dicts(value: Any) -> list[Mapping[str, Any]]:
 
 def _splits(value: Any) -> dict[str, list[str]]:
     """Read `data_files`: a pattern, a list of patterns, or a list of splits with their patterns."""
-    if isinstance(value, str):
-        return {"train": [value]}
     splits: dict[str, list[str]] = {}
-    for one in value if isinstance(value, list) else []:
-        if isinstance(one, str):
-            splits.setdefault("train", []).append(one)
-        elif isinstance(one, dict):
-            paths = one.get("path")
-            patterns = [paths] if isinstance(paths, str) else paths if isinstance(paths, list) else []
-            splits.setdefault(str(one.get("split", "train")), []).extend(map(str, patterns))
+    for one in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+        entry = one if isinstance(one, dict) else {"path": one}
+        paths = entry.get("path")
+        for pattern in paths if isinstance(paths, list) else [paths]:
+            if isinstance(pattern, str):
+                splits.setdefault(str(entry.get("split", "train")), []).extend(_of_fnmatch(pattern))
     return splits
+
+
+def _of_fnmatch(pattern: str) -> list[str]:
+    """Write out what fnmatch does not know: `data/` is all below it, `**/` may be no folder, `{train,dev}` are two."""
+    whole = f"{pattern}*" if pattern.endswith("/") else pattern
+    try:
+        return [each for one in expand_braces(whole) for each in expand_braces(one.replace("**/", "{**/,}"))]
+    except InputError:  # too many
+        return [whole]
 
 
 def _features(info: Mapping[str, Any]) -> Mapping[str, Feature]:

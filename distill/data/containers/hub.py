@@ -98,8 +98,7 @@ def _patterns(card: Card, config: str) -> list[str]:
     """
     listed = [pattern for found in card.files.get(config or "default", {}).values() for pattern in found]
     if listed:
-        whole = [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in listed]
-        return [one for pattern in whole for one in _of_data(pattern)]
+        return [one for pattern in listed for one in _of_data(pattern)]
     within = f"*{config}/*" if config else "*"
     return [f"{within}{suffix}" for suffix in _DATA]
 

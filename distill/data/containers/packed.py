@@ -6,10 +6,8 @@ Links, and names that lead out of the archive (`..`, absolute ones), are left ou
 from __future__ import annotations
 
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from tutelage.records import InputError
+
+from .damage import guarded
 
 SUFFIXES = (".zip", ".tar")
 TABLES = (".csv.zip", ".tsv.zip")  # one packed table, not an archive of files
@@ -27,11 +27,6 @@ MAX_MEMBER_BYTES = 2**30
 
 # PadChest has 54 zips; an index of 3,000 members takes about a megabyte.
 _MOST_OPEN = 64
-
-_DAMAGE = (
-    OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, OverflowError, MemoryError,
-    struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,10 +47,8 @@ class Members:
         where = f"{self.file}/{name}"
         if most == MAX_MEMBER_BYTES and self.sizes[name] > MAX_MEMBER_BYTES:
             raise InputError(f"{where} holds {self.sizes[name]} bytes, and at most {MAX_MEMBER_BYTES} are read")
-        try:
+        with guarded(f"{where} is damaged"):
             return self.take(name, most)
-        except _DAMAGE as error:
-            raise InputError(f"{where} is damaged: {_reason(error)}") from None
 
     def notes(self) -> list[str]:
         """Say what was left out."""
@@ -77,19 +70,10 @@ def refuse_compressed(path: Path) -> None:
 
 def members_of(file: Path) -> Members:
     """Give the members of a zip or tar, kept while the file is the same; InputError where it is damaged."""
-    try:
+    kind = "zip" if file.suffix.lower() == ".zip" else "tar"
+    with guarded(f"{file} is damaged or not a {kind} archive"):
         state = file.stat()
         return _indexed(str(file), state.st_size, state.st_mtime_ns)
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        kind = "zip" if file.suffix.lower() == ".zip" else "tar"
-        raise InputError(f"{file} is damaged or not a {kind} archive: {_reason(error)}") from None
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]
 
 
 @lru_cache(maxsize=_MOST_OPEN)

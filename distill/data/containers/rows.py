@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage.records import InputError
+from .damage import guarded
 
 SUFFIX = ".parquet"
 
@@ -33,30 +34,18 @@ def open_parquet(file: Path) -> Any:
     """Open a parquet file (`pyarrow.parquet.ParquetFile`); InputError where it is damaged or none."""
     import pyarrow.parquet as parquet
 
-    with guarded(file):
+    with guarded_parquet(file):
         opened = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         if opened.metadata.num_rows > MAX_ROWS:
             raise ValueError(f"it claims {opened.metadata.num_rows} rows, and at most {MAX_ROWS} are read")
         return opened
 
 
-class guarded:  # noqa: N801 - a context manager, read as a word
+def guarded_parquet(file: Path) -> AbstractContextManager[None]:
     """Turn what pyarrow raises for a damaged file into an InputError that names it."""
+    from pyarrow.lib import ArrowException
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        from pyarrow.lib import ArrowException
-
-        damage = (ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, MemoryError)
-        if error is None or isinstance(error, InputError) or not isinstance(error, damage):
-            return
-        reason = (str(getattr(error, "strerror", None) or error).splitlines() or [""])[0] or type(error).__name__
-        raise InputError(f"{self.file} is damaged or not a parquet file: {reason}") from None
+    return guarded(f"{file} is damaged or not a parquet file", ArrowException, TypeError)
 
 
 class Rows:
@@ -69,7 +58,7 @@ class Rows:
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self.starts = np.cumsum([0, *sizes])
         image_bytes = metadata.serialized_size
-        with guarded(file):
+        with guarded_parquet(file):
             image_bytes = sum(self._column_bytes(group) for group in range(metadata.num_row_groups))
         mean = max(1, image_bytes // max(1, metadata.num_rows))
         self.block_rows = int(min(_MOST_BLOCK_ROWS, max(1, _BLOCK_BYTES // mean)))
@@ -87,7 +76,7 @@ class Rows:
         """Give one row's bytes, None where it is null."""
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
         block, place = divmod(row - int(self.starts[group]), self.block_rows)
-        with self._lock, guarded(self.file):
+        with self._lock, guarded_parquet(self.file):
             values = self._block(group, block)
             value = values[place].as_py()
         return bytes(value) if value is not None else None

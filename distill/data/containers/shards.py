@@ -1,14 +1,20 @@
-"""Shards of a data set: which split each belongs to by its name and folders, and whether one is missing."""
+"""Shards of a data set: where they lie, which split each belongs to, whether one is missing, and their `Listing`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from tutelage.distill.data.reading.folders import SPLIT_FOLDERS
+import numpy as np
+
+from tutelage.distill.data.dataset import Listing, Request
+from tutelage.distill.data.reading.folders import SPLIT_FOLDERS, is_system
+from tutelage.distill.data.reading.ids import group_ids
+from tutelage.distill.data.reading.labels import Labels
 from tutelage.records import InputError
 
 # `train-00000-of-00002`, and as the hub wrote it until 2023, `train-00000-of-00002-1a2b3c4d5e6f7a8b`.
@@ -23,6 +29,53 @@ class Shard:
 
     file: Path
     split: str
+
+
+def find_shards(root: Path, suffix: str, most_folders: int | None = None) -> list[Path]:
+    """Find the files of a suffix below a folder, sorted, without those in folders of the system.
+
+    `most_folders` is how many folders below the root may lead to them.
+    """
+    depths = None if most_folders is None else range(most_folders + 1)
+    patterns = [f"**/*{suffix}"] if depths is None else ["*/" * depth + f"*{suffix}" for depth in depths]
+    found = (file for pattern in patterns for file in root.glob(pattern))
+    return sorted(file for file in found if not any(map(is_system, file.relative_to(root).parts)))
+
+
+def listing_of(
+    request: Request,
+    root: Path,
+    paths: Sequence[Path],
+    splits: Sequence[str],
+    labels: Labels,
+    ids: Sequence[Any] | None,
+    *,
+    notes: Sequence[str],
+    facts: Mapping[str, int],
+    origin: str,
+) -> Listing:
+    """List the images of shards: a path, a split and, by `ids`, a group each, of which `labels` keeps some.
+
+    ids: what the option `group` names, of each image; None where it names nothing, and each is a group of its own.
+    """
+    names = [path.relative_to(root).as_posix() for path in paths]
+    groups, group_notes = np.array(names, dtype=np.str_), tuple[str, ...]()
+    if ids is not None:
+        texts = ["" if value is None else str(value) for value in ids]
+        groups, group_notes = group_ids(texts, names, str(request.option("group", "")))
+    return Listing(
+        root=root,
+        paths=tuple(paths[row] for row in labels.kept),
+        labels=labels.values,
+        class_names=labels.class_names,
+        groups=groups[labels.kept],
+        splits=np.array([splits[row] for row in labels.kept], dtype="<U5"),
+        multi_label=labels.multi_label,
+        near_duplicates=request.near(),
+        notes=(*([f"read from the hub: {origin}"] if origin else []), *notes, *labels.notes, *group_notes),
+        facts=facts,
+        origin=origin,
+    )
 
 
 def split_word(text: str) -> str:

@@ -213,6 +213,7 @@ def _chexpert_places(root: Path) -> Callable[[str], Path]:
     batch_of = {folder.name: batch for batch in batches for folder in children(batch)}
 
     def place(listed: str) -> Path:
+        """Give the file of a listed path, which may not be there."""
         inner = listed.split("/", 1)[1] if "/" in listed else listed
         split, _, below = inner.partition("/")
         patient = below.split("/", 1)[0]

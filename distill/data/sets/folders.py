@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.distill.data.containers.packed import is_archive
 from tutelage.distill.data.containers.paths import Identity, children, container_of, is_dir, is_file, top_of
 from tutelage.distill.data.containers.shards import split_word
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
@@ -183,6 +184,7 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
     if len(class_names) < 2:
         raise InputError(
             f"{root} holds {len(class_names)} class folders ({', '.join(class_names) or 'none'}): needs two"
+            + _instead(root)
         )
     gathered, seen = _Gathered(), set[Identity]()
     for split, top in splits.items():
@@ -208,6 +210,19 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
         notes=tuple(notes),
     )
     return with_heads(listing, grouped=request.name != "folder" or bool(request.option("group", "")))
+
+
+def _instead(root: Path) -> str:
+    """Say what lies in the place of class folders: an archive inside an archive, pictures without labels."""
+    files, archive = [item for item in children(root) if not is_dir(item)], container_of(root)
+    packed, num_pictures = [item.name for item in files if is_archive(item)], sum(map(is_image, files))
+    notes = ""
+    if archive is not None and packed:
+        notes += f"; {archive[0].name} holds {packed[0]}, and no archive is read inside another: unpack it"
+    if num_pictures:
+        labels = "" if archive is None else ", and no .cls, .json or .txt beside them names their classes"
+        notes += f"; {num_pictures} pictures lie in no class folder{labels}"
+    return notes
 
 
 def _class_folders(top: Path) -> dict[str, Path]:

@@ -12,15 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tutelage.distill.data.containers.card import Card, Feature, label_names, read_card, schema_features
 from tutelage.distill.data.containers.hub import locate
-from tutelage.distill.data.containers.rows import SUFFIX, guarded, open_parquet
-from tutelage.distill.data.containers.shards import Shard, assign_splits, split_word
+from tutelage.distill.data.containers.rows import SUFFIX, guarded_parquet, open_parquet
+from tutelage.distill.data.containers.shards import Shard, assign_splits, find_shards, listing_of, split_word
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
-from tutelage.distill.data.reading.folders import is_system
-from tutelage.distill.data.reading.ids import group_ids
+from tutelage.distill.data.reading.folders import walk
 from tutelage.distill.data.reading.labels import UNKNOWN_HELP, read_listed, unknown_policy
 from tutelage.records import InputError
 
@@ -30,10 +27,9 @@ from .folders import NEAR_HELP
 def list_parquet(request: Request) -> Listing:
     """List the images of parquet files at `path`: a file, a folder, or `hf:owner/name[@revision][:config]`."""
     root, config, origin = locate(request)
-    notes = [f"read from the hub: {origin}"] if origin else []
     card = read_card(root if root.is_dir() else root.parent)
     files = _files(root, config, card)
-    shards, split_notes = _shards(root, files, config, card)
+    shards, notes = _shards(root, files, config, card)
     first = next((shard.file for shard in shards if shard.split == "train"), shards[0].file)  # a test may lack labels
     features = _features(first, card, config)
     image = _image_column(first, features, str(request.option("image", "")))
@@ -42,30 +38,17 @@ def list_parquet(request: Request) -> Listing:
     sizes = [_num_rows(shard.file, image) for shard in shards]
     columns = [shard.file / image for shard in shards]
     paths = [column / str(row) for column, size in zip(columns, sizes, strict=True) for row in range(size)]
-    values = _column(shards, sizes, label)
-
-    def place(index: int) -> str:
-        return str(paths[index])
-
-    unknown = unknown_policy(request.option("unknown", "refuse"))
-    labels = read_listed(values, classes, place, f"{root}: column {label}", unknown)
-    names = [path.relative_to(root.parent if root.is_file() else root).as_posix() for path in paths]
-    group, group_notes = str(request.option("group", "")), tuple[str, ...]()
-    groups = np.array(names, dtype=np.str_)
-    if group:
-        ids = _column(shards, sizes, group, needed=True)
-        groups, group_notes = group_ids(["" if value is None else str(value) for value in ids], names, group)
-    splits = np.repeat(np.array([shard.split for shard in shards], dtype="<U5"), sizes)
-    return Listing(
-        root=root.parent if root.is_file() else root,
-        paths=tuple(paths[row] for row in labels.kept),
-        labels=labels.values,
-        class_names=labels.class_names,
-        groups=groups[labels.kept],
-        splits=splits[labels.kept],
-        multi_label=labels.multi_label,
-        near_duplicates=request.near(),
-        notes=(*notes, *split_notes, *labels.notes, *group_notes),
+    values, unknown = _column(shards, sizes, label), unknown_policy(request.option("unknown", "refuse"))
+    labels = read_listed(values, classes, lambda row: str(paths[row]), f"{root}: column {label}", unknown)
+    group = str(request.option("group", ""))
+    return listing_of(
+        request,
+        root.parent if root.is_file() else root,
+        paths,
+        [shard.split for shard, size in zip(shards, sizes, strict=True) for _ in range(size)],
+        labels,
+        _column(shards, sizes, group, needed=True) if group else None,
+        notes=notes,
         facts={"parquet files": len(shards)},
         origin=origin,
     )
@@ -75,8 +58,7 @@ def _files(root: Path, config: str, card: Card) -> list[Path]:
     """Find the parquet files of one configuration; where there are several and none is asked for, an error."""
     if root.is_file():
         return [root]
-    files = sorted(file for file in root.rglob(f"*{SUFFIX}")
-                   if not any(is_system(part) for part in file.relative_to(root).parts))  # fmt: skip
+    files = find_shards(root, SUFFIX)
     if not files:
         tars = " (it holds .tar files: say dataset: webdataset)" if any(root.rglob("*.tar")) else ""
         raise InputError(f"no {SUFFIX} file in {root}{tars}")
@@ -235,7 +217,7 @@ def _column(shards: Sequence[Shard], sizes: Sequence[int], name: str, *, needed:
                 raise InputError(f"{shard.file} has no column {name!r}; it has {', '.join(opened.schema_arrow.names)}")
             values += [None] * size
             continue
-        with guarded(shard.file):
+        with guarded_parquet(shard.file):
             found = opened.read(columns=[name], use_threads=False).column(name).to_pylist()
             if len(found) != size:
                 raise ValueError(f"column {name} has {len(found)} of {size} rows")
@@ -244,11 +226,23 @@ def _column(shards: Sequence[Shard], sizes: Sequence[int], name: str, *, needed:
 
 
 def _recognise(path: Path) -> Mapping[str, Any] | None:
-    """Tell a parquet file, or a folder that holds them in itself, `data/`, configurations or splits."""
+    """Tell a parquet file, or a folder that holds them in itself, `data/`, configurations or splits.
+
+    Files without a column of images, beside folders of pictures, are tables about those.
+    """
     if path.is_file():
         return {} if path.suffix.lower() == SUFFIX else None
-    patterns = (f"*{SUFFIX}", f"*/*{SUFFIX}", f"*/*/*{SUFFIX}")
-    return {} if path.is_dir() and any(any(path.glob(pattern)) for pattern in patterns) else None
+    files = find_shards(path, SUFFIX, most_folders=2) if path.is_dir() else []
+    if not files or (not any(map(_has_images, files)) and len({file.parent for file in walk(path).pictures}) > 1):
+        return None
+    return {}
+
+
+def _has_images(file: Path) -> bool:
+    try:
+        return any(_holds_bytes(field.type) for field in open_parquet(file).schema_arrow)
+    except InputError:  # the listing says it
+        return False
 
 
 PARQUET = DatasetEntry(

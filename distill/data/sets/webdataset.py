@@ -11,14 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tutelage.distill.data.containers.hub import locate
 from tutelage.distill.data.containers.packed import Members, is_archive, members_of
-from tutelage.distill.data.containers.shards import Shard, assign_splits, expand_braces, is_pattern
+from tutelage.distill.data.containers.shards import (
+    Shard,
+    assign_splits,
+    expand_braces,
+    find_shards,
+    is_pattern,
+    listing_of,
+)
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.reading.folders import is_system
-from tutelage.distill.data.reading.ids import group_ids
 from tutelage.distill.data.reading.labels import UNKNOWN_HELP, read_listed, unknown_policy
 from tutelage.distill.data.reading.suffixes import DICOM_SUFFIXES, SUFFIXES
 from tutelage.records import InputError
@@ -48,37 +52,25 @@ def list_webdataset(request: Request) -> Listing:
     samples = _samples(shards, str(request.option("image", "")))
     label = str(request.option("label", "")) or _usual_label(samples)
     names = request.options.get("class_names")
-
-    def place(index: int) -> str:
-        return str(samples.paths[index])
-
-    values = [_value(found, label) for found in samples.fields]
     class_names = None if names is None else [str(name) for name in names]
+    values = [_value(found, label) for found in samples.fields]
     unknown = unknown_policy(request.option("unknown", "refuse"))
-    labels = read_listed(values, class_names, place, f"{root}: field {label}", unknown)
-    group, group_notes = str(request.option("group", "")), tuple[str, ...]()
-    shown = [path.relative_to(root).as_posix() for path in samples.paths]
-    groups = np.array(shown, dtype=np.str_)
-    if group:
-        ids = [_value(found, group) for found in samples.fields]
-        groups, group_notes = group_ids(["" if value is None else str(value) for value in ids], shown, group)
+    labels = read_listed(values, class_names, lambda row: str(samples.paths[row]), f"{root}: field {label}", unknown)
+    group = str(request.option("group", ""))
     if samples.without:
         samples.notes.append(f"{len(samples.without)} samples without a picture are left out, e.g. "
                              f"{samples.without[0]}")  # fmt: skip
-    return Listing(
-        root=root,
-        paths=tuple(samples.paths[row] for row in labels.kept),
-        labels=labels.values,
-        class_names=labels.class_names,
-        groups=groups[labels.kept],
-        splits=np.array([samples.splits[row] for row in labels.kept], dtype="<U5"),
-        multi_label=labels.multi_label,
-        near_duplicates=request.near(),
-        notes=(*([f"read from the hub: {origin}"] if origin else []), *notes, *samples.notes, *labels.notes,
-               *group_notes),
+    return listing_of(
+        request,
+        root,
+        samples.paths,
+        samples.splits,
+        labels,
+        [_value(found, group) for found in samples.fields] if group else None,
+        notes=[*notes, *samples.notes],
         facts={"tar files": len(shards)},
         origin=origin,
-    )  # fmt: skip
+    )
 
 
 def _files(request: Request) -> tuple[Path, list[Path], str]:
@@ -94,8 +86,7 @@ def _files(request: Request) -> tuple[Path, list[Path], str]:
     if path.is_file():
         return path.parent, [path], ""
     place = path / config if config else path
-    files = sorted(file for file in place.rglob("*.tar")
-                   if not any(is_system(part) for part in file.relative_to(place).parts))  # fmt: skip
+    files = find_shards(place, ".tar")
     if not files:
         raise InputError(f"no .tar file in {place}")
     return place, files, origin
@@ -187,7 +178,7 @@ def _recognise(path: Path) -> Mapping[str, Any] | None:
     """Tell a tar whose pictures have a label beside them, or a folder of such tars."""
     if is_pattern(path):
         return {}
-    files = [path] if path.is_file() else sorted([*path.glob("*.tar"), *path.glob("*/*.tar")])[:1]
+    files = [path] if path.is_file() else find_shards(path, ".tar", most_folders=1)
     if not files or files[0].suffix.lower() != ".tar" or not is_archive(files[0]):
         return None
     try:

@@ -73,6 +73,17 @@ def test_class_folders_in_an_archive_are_read_as_the_folders(tmp_path: Path, suf
     assert (report.ok, report.kind, report.num_images) == (True, "folder", 40)
 
 
+def test_an_archive_inside_an_archive_and_a_tar_without_classes_say_what_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    pack(_classes(tmp_path / "c"), tmp_path / "set" / "inner.zip")
+    (problem,) = check_path(pack(tmp_path / "set", tmp_path / "outer.zip")).problems
+    assert "holds 0 class folders (none)" in problem
+    assert problem.endswith("outer.zip holds inner.zip, and no archive is read inside another: unpack it")
+    _picture(tmp_path / "loose" / "0.png", 0)
+    (problem,) = check_path(tmp_path / "loose").problems
+    assert problem.endswith("1 pictures lie in no class folder")
+
+
 def test_folders_of_splits_in_a_zip(tmp_path: Path) -> None:
     for split, first in (("train", 0), ("valid", 50), ("test", 70)):
         for number in range(8):

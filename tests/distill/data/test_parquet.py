@@ -52,8 +52,8 @@ def write(
     columns = {image: pa.array(pictures, pa.binary()) if plain else structs, label: pa.array(labels)}
     table = pa.table({**columns, **{name: pa.array(values) for name, values in (more or {}).items()}})
     if features is not None:
-        told = {"info": {"features": {image: {"_type": "Image"}, **features}}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+        info = {"features": {image: {"_type": "Image"}, **features}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": info})})
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file, row_group_size=group_rows)
     return file
@@ -205,6 +205,33 @@ def test_the_card_names_splits_and_classes_where_files_do_not(tmp_path: Path) ->
     assert load(tmp_path / "big" / "part-0.parquet").class_names == ("0", "1", "2")
     (tmp_path / "held" / "x.parquet").unlink()
     assert load(tmp_path).class_names == ("x", "y", "z")
+
+
+def test_patterns_of_a_card_stand_for_no_folder_several_words_and_all_below(tmp_path: Path) -> None:
+    """The hub reads `**/` as any number of folders, none included."""
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n" + "".join(
+        f"  - split: {split}\n    path: {pattern}\n"
+        for split, pattern in (("train", "'data/**/part-{a,b}.parquet'"), ("validation", "later/"), ("test", "held/*"))
+    )
+    (tmp_path / "README.md").write_text(f"{card}---\n")
+    names = {"data/part-a": 12, "data/x/y/part-b": 9, "data/part-c": 3, "later/z": 6, "held/0": 6}
+    for place, (name, num) in enumerate(names.items()):
+        write(tmp_path / f"{name}.parquet", [n % 3 for n in range(num)], first=20 * place)
+    data = load(tmp_path)
+    assert [len(data.indices(split)) for split in ("train", "val", "test")] == [21, 6, 6]
+
+
+def test_a_table_beside_class_folders_makes_them_no_parquet_set(tmp_path: Path) -> None:
+    for name in ("sick", "well"):
+        for number in range(9):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{number}.png").write_bytes(png(number))
+    for place in ("meta/table.parquet", "index.parquet"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"file": ["sick/0.png"], "label": [0]}), tmp_path / place)
+    assert recognise(tmp_path)[0].name == "folder"
+    write(tmp_path / "meta" / "train.parquet", [0, 1] * 9)
+    assert recognise(tmp_path)[0].name == "parquet"
 
 
 def test_one_of_several_configurations_is_asked_for(tmp_path: Path) -> None:

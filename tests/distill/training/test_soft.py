@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tutelage.distill.data.loader import resize
 from tutelage.distill.training.soft_target_store import LogitStore
-from tutelage.distill.training.soft_targets import SoftTargets, combine_logits, resize, weights_id
+from tutelage.distill.training.soft_targets import SoftTargets, combine_logits, weights_id
 from tutelage.records import InputError
 
 
