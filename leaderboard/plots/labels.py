@@ -1,7 +1,8 @@
-"""Put the labels of a panel where they cover neither a mark, nor the front, nor each other (`place_labels`).
+"""Put the labels of a panel where they cover no mark, front or limit and not each other (`place_labels`).
 
 The axes are drawn once, with each annotation on its point. Each is then moved beside its point, joined to it by a
-hairline where it had to go further; one for which there is no room is left out, not drawn over something.
+hairline where it had to go further or lies nearer to another labelled point; one for which there is no room is left
+out, not drawn over something.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
 
 Points = NDArray[np.float64]
 # How far from its mark a label may go, in points, and where: above the stair of a front (left, up) there is room.
 _REACHES = (5.0, 9.0, 15.0, 22.0, 31.0, 42.0, 56.0)
 _DIRECTIONS = ((-1, 1), (1, -1), (0, 1), (1, 0), (-1, 0), (0, -1), (1, 1), (-1, -1))
-# Half the width of a mark in points; a label keeps this far from every mark.
+# Half the width of a mark in points, at least; a label keeps this far from every mark.
 _MARK = 3.4
 # A label this close needs no line to its mark.
 _BESIDE = 9.0
@@ -36,13 +36,13 @@ def place_labels(panel: Axes) -> None:
         return
     pixels = panel.figure.dpi / 72
     inside = panel.get_window_extent()
-    marks, stairs = _obstacles(panel)
-    around = _squares(marks, _MARK * pixels)
-    taken = np.concatenate([around, _squares(stairs, pixels)])
+    around, lines = _obstacles(panel)
+    taken = np.concatenate([around, _squares(lines, pixels)])
     names = np.empty((0, 4))
     leaders: list[Points] = []
-    for label in sorted(labels, key=lambda label: float(panel.transData.transform(label.xy)[0])):
-        spot = panel.transData.transform(label.xy)
+    spots = np.array([panel.transData.transform(label.xy) for label in labels])
+    for place in np.argsort(spots[:, 0], kind="stable"):
+        label, spot = labels[place], spots[place]
         size = label.get_window_extent()
         away = around[~_overlap(around, _squares(spot[None], 2 * _MARK * pixels)[0])]
         # First a place whose line crosses no other mark; where there is none, one whose line does.
@@ -57,11 +57,12 @@ def place_labels(panel: Axes) -> None:
             if any(_crossed(box[None], other) for other in leaders):
                 continue
             obstacles = names if may_cross else np.concatenate([names, away])
-            if reach > _BESIDE and _crossed(obstacles, leader):
+            joined = reach > _BESIDE or int(np.argmin(_distances(spots, box))) != place
+            if joined and _crossed(obstacles, leader):
                 continue
             names = np.concatenate([names, box[None]])
-            leaders += [leader] if reach > _BESIDE else []
-            _move(panel, label, left, low, reach > _BESIDE)
+            leaders += [leader] if joined else []
+            _move(panel, label, left, low, joined)
             break
         else:
             label.set_visible(False)
@@ -70,6 +71,12 @@ def place_labels(panel: Axes) -> None:
 def _squares(spots: Points, half: float) -> Points:
     """Boxes (n, 4) of left, bottom, right, top around spots (n, 2)."""
     return np.concatenate([spots - half, spots + half], axis=1)
+
+
+def _distances(spots: Points, box: Points) -> Points:
+    """Give how far each of the spots (n, 2) is from the nearest point of a box."""
+    found: Points = np.hypot(*(spots - np.clip(spots, box[:2], box[2:])).T)
+    return found
 
 
 def _overlap(boxes: Points, box: Points) -> NDArray[np.bool_]:
@@ -86,24 +93,32 @@ def _crossed(boxes: Points, leader: Points) -> bool:
 
 
 def _obstacles(panel: Axes) -> tuple[Points, Points]:
-    """Give in pixels the (n, 2) middles of the marks, and points 3 pixels apart along the stepped lines."""
-    marks, stairs = [np.empty((0, 2))], [np.empty((0, 2))]
+    """Give in pixels the boxes (n, 4) of the marks, and points 3 pixels apart along fronts and limits."""
+    boxes, points = [np.empty((0, 4))], [np.empty((0, 2))]
+    pixels = panel.figure.dpi / 72
     for line in panel.lines:
-        if line.get_drawstyle() == "steps-post":
-            stairs.append(_along(line, panel))
-        elif len(np.asarray(line.get_xdata())):
-            marks.append(panel.transData.transform(np.asarray(line.get_xydata())))
-    return np.concatenate(marks), np.concatenate(stairs)
+        if not len(np.asarray(line.get_xdata())):
+            continue
+        corners = line.get_transform().transform(np.asarray(line.get_xydata()))
+        if line.get_transform() is not panel.transData:  # `axvline`: across the panel, whatever the data
+            points.append(_along(corners))
+        elif line.get_drawstyle() == "steps-post":
+            points.append(_along(_stepped(corners)))
+        else:
+            boxes.append(_squares(corners, max(_MARK, line.get_markersize() / 2) * pixels))
+    return np.concatenate(boxes), np.concatenate(points)
 
 
-def _along(line: Line2D, panel: Axes) -> Points:
-    corners = panel.transData.transform(np.asarray(line.get_xydata()))
-    stops = np.repeat(corners, 2, axis=0)[1:]
-    stops[0::2, 1] = corners[: len(stops[0::2]), 1]
-    stops[1::2] = np.stack([corners[1:, 0], corners[:-1, 1]], axis=1) if len(corners) > 1 else stops[1::2]
-    path = np.concatenate([stops, corners[-1:]])
-    pieces = [np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 3))) for a, b in pairwise(path)]
-    return np.concatenate([path, *pieces])
+def _stepped(corners: Points) -> Points:
+    """Put the corner between each two points of a stepped line, at the height of the first."""
+    stops = np.repeat(corners, 2, axis=0)[:-1]
+    stops[1::2, 0] = corners[1:, 0]
+    return stops
+
+
+def _along(corners: Points) -> Points:
+    pieces = [np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 3))) for a, b in pairwise(corners)]
+    return np.concatenate([corners, *pieces])
 
 
 def _leader(spot: Points, box: Points) -> Points:

@@ -53,6 +53,7 @@ def search_front_plot(
         )
 
     def draw(figure: Figure) -> None:
+        """Draw the panels and their legend; `save` places the names."""
         panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
         for panel, (name, figures) in zip(panels, costs.items(), strict=True):
             unit, scale = next((u for ending, u in _UNITS.items() if name.endswith(ending)), ("", 1.0))
@@ -94,15 +95,7 @@ def _mark_winners(panel: Axes, cost: Floats, error: Floats, winners: Mapping[int
     rows = list(winners)
     panel.plot(cost[rows], error[rows], "*", markersize=11, color=_FINALIST, markeredgecolor="white", zorder=4)
     for row, name in winners.items():
-        panel.annotate(
-            name,
-            (cost[row], error[row]),
-            xytext=(4, -9),
-            textcoords="offset points",
-            fontsize=7,
-            color=_FINALIST,
-            zorder=5,
-        )
+        panel.annotate(name, (cost[row], error[row]), fontsize=7, color=_FINALIST, zorder=5)
 
 
 def _front(cost: Floats, error: Floats, kept: NDArray[np.bool_]) -> NDArray[np.int64]:

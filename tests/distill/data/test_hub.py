@@ -1,19 +1,13 @@
 """Data sets of the hub, by the real client against a server on 127.0.0.1 that answers as the hub does."""
 
-import hashlib
-import json
-import re
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from huggingface_hub import constants
 
+from tests.served import Served, serving
 from tutelage.distill.data.check import check_path
 from tutelage.distill.data.containers.hub import HubName, parse_hub_name
 from tutelage.distill.data.registry import load_dataset
@@ -24,116 +18,14 @@ from .test_parquet import feature, write
 from .test_webdataset import layout as tars
 
 
-@dataclass
-class Hub:
-    """Repositories by name and revision (a folder each), and what was asked of the server."""
-
-    url: str = ""
-    folders: dict[tuple[str, str], Path] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)
-    ranges: list[str] = field(default_factory=list)
-    stop_after: int | None = None  # bytes of a body, once
-
-    def commit(self, name: str, revision: str) -> str:
-        return hashlib.sha1(f"{name}{revision}".encode()).hexdigest()
-
-    def find(self, name: str, revision: str) -> tuple[str, Path] | None:
-        for (one, branch), folder in self.folders.items():
-            if one == name and revision in (branch, self.commit(name, branch)):
-                return self.commit(name, branch), folder
-        return None
-
-
-def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            return
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            hub.requests.append(f"{self.command} {path}")
-            if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree)/(.+?))?", path):
-                self._api(found[1], found[2] or "revision", found[3] or "main")
-            elif found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([0-9a-f]{40}|[^/]+)/(.+)", path):
-                self._file(found[1], found[2], found[3])
-            else:
-                self._send(404, b"{}")
-
-        def _api(self, name: str, kind: str, revision: str) -> None:
-            place = hub.find(name, revision)
-            if place is None:
-                known = any(one == name for one, _ in hub.folders)
-                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound" if known else "RepoNotFound"})
-                return
-            commit, folder = place
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            names = [file.relative_to(folder).as_posix() for file in files]
-            if kind == "tree":
-                entries = [{"type": "file", "path": inner, "size": file.stat().st_size, "oid": _sha(file)[:40]}
-                           for inner, file in zip(names, files, strict=True)]  # fmt: skip
-                self._send(200, json.dumps(entries).encode())
-            else:
-                siblings = [{"rfilename": inner} for inner in names]
-                answer = {"id": name, "sha": commit, "private": False, "downloads": 0, "likes": 0, "tags": [],
-                          "siblings": siblings}  # fmt: skip
-                self._send(200, json.dumps(answer).encode())
-
-        def _file(self, name: str, revision: str, inner: str) -> None:
-            place = hub.find(name, revision)
-            file = None if place is None else place[1] / inner
-            if place is None or file is None or not file.is_file():
-                self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-                return
-            content, start = file.read_bytes(), 0
-            headers = {"X-Repo-Commit": place[0], "ETag": f'"{_sha(file)}"', "Accept-Ranges": "bytes"}
-            wanted = re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", ""))
-            if wanted:
-                start = int(wanted[1])
-                hub.ranges.append(self.headers["Range"])
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            cut = None
-            if self.command == "GET" and inner.endswith(".parquet") and hub.stop_after is not None:
-                cut, hub.stop_after = hub.stop_after, None
-            self._send(206 if wanted else 200, content[start:], headers, cut)
-
-        def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            for key, value in (headers or {}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body if cut is None else body[:cut])
-            if cut is not None:
-                self.close_connection = True
-
-    return Handler
-
-
-def _sha(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serve a hub, with an empty cache of the client's."""
-    made = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setenv("HF_ENDPOINT", made.url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    try:
-        yield made
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Served()) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        yield served
 
 
 def _repository(root: Path, classes: list[str], first: int = 0) -> Path:
@@ -146,7 +38,7 @@ def _repository(root: Path, classes: list[str], first: int = 0) -> Path:
     return root
 
 
-def test_a_set_of_the_hub_is_fetched_read_and_known_by_its_commit(hub: Hub, tmp_path: Path,
+def test_a_set_of_the_hub_is_fetched_read_and_known_by_its_commit(hub: Served, tmp_path: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     hub.folders[("me/pets", "main")] = _repository(tmp_path / "one", ["cat", "dog", "ant"])
     hub.folders[("me/pets", "v2")] = _repository(tmp_path / "two", ["cat", "dog", "ant"])
@@ -155,7 +47,7 @@ def test_a_set_of_the_hub_is_fetched_read_and_known_by_its_commit(hub: Hub, tmp_
     assert data.class_names == ("cat", "dog", "ant")
     assert (len(data.images), len(data.indices("test"))) == (39, 9)
     assert f"read from the hub: me/pets@{commit}" in data.notes
-    assert not any("notes.bin" in one for one in hub.requests if "/resolve/" in one)
+    assert not any(path.endswith("/notes.bin") for _, path, _ in hub.requests)
     # Another revision with the same contents is another version, by its commit.
     other = load_dataset("parquet", path=Path("hf:me/pets@v2"), size=12, channels=3)
     assert (other.images == data.images).all()
@@ -172,17 +64,18 @@ def test_a_set_of_the_hub_is_fetched_read_and_known_by_its_commit(hub: Hub, tmp_
     assert not hub.requests
 
 
-def test_a_download_that_is_stopped_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_is_stopped_goes_on(hub: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.folders[("me/pets", "main")] = _repository(tmp_path / "one", ["cat", "dog", "ant"])
-    hub.stop_after = 2000
+    shard = "data/train-00000-of-00001.parquet"
+    hub.breaks[f"/datasets/me/pets/resolve/{hub.commit('me/pets', 'main')}/{shard}"] = [2000]
     with suppress(InputError):  # versions of the client differ: one goes on by itself, another when it is asked again
         load_dataset("hf:me/pets", size=12)
     assert len(load_dataset("hf:me/pets", size=12).images) == 39
-    assert hub.ranges == ["bytes=2000-"]
+    assert hub.sent(shard) == ["", "bytes=2000-"]
 
 
-def test_a_set_without_parquet_is_read_from_the_converted_branch(hub: Hub, tmp_path: Path) -> None:
+def test_a_set_without_parquet_is_read_from_the_converted_branch(hub: Served, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "images.rar").write_bytes(b"x")
     hub.folders[("me/raw", "main")] = tmp_path / "raw"
@@ -220,7 +113,7 @@ configs:
 """
 
 
-def test_only_what_a_configuration_reads_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+def test_only_what_a_configuration_reads_is_downloaded(hub: Served, tmp_path: Path) -> None:
     root, features = tmp_path / "many", {"label": feature(["a", "b", "c"])}
     for place, (name, num) in enumerate((("plain/part-0", 18), ("plain/held-0", 9), ("plain/train-more-0", 9),
                                          ("fine/train", 18))):  # fmt: skip
@@ -230,7 +123,8 @@ def test_only_what_a_configuration_reads_is_downloaded(hub: Hub, tmp_path: Path)
     hub.folders[("me/many", "main")] = root
 
     def fetched() -> set[str]:
-        return {one.rsplit("/", 1)[1] for one in hub.requests if one.startswith("GET /datasets/")} - {"README.md"}
+        paths = [Path(path) for method, path, _ in hub.requests if method == "GET" and path.startswith("/datasets/")]
+        return {path.name for path in paths} - {"README.md"}
 
     assert len(load_dataset("hf:me/many", size=12, options={"config": "fine"}).images) == 18
     assert fetched() == {"train.parquet"}
@@ -239,7 +133,7 @@ def test_only_what_a_configuration_reads_is_downloaded(hub: Hub, tmp_path: Path)
     assert "picture.jpg" not in fetched()
 
 
-def test_webdataset_tars_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_webdataset_tars_of_the_hub(hub: Served, tmp_path: Path) -> None:
     hub.folders[("me/tars", "main")] = tars(tmp_path / "tars", "cls")
     assert len(load_dataset("webdataset", path=Path("hf:me/tars"), size=12).images) == 60
     assert check_path(Path("hf:me/tars")).kind == "webdataset"
@@ -247,7 +141,7 @@ def test_webdataset_tars_of_the_hub(hub: Hub, tmp_path: Path) -> None:
         load_dataset("hf:me/tars", size=12)
 
 
-def test_what_cannot_be_fetched_is_one_line_with_the_remedy(hub: Hub, monkeypatch: pytest.MonkeyPatch,
+def test_what_cannot_be_fetched_is_one_line_with_the_remedy(hub: Served, monkeypatch: pytest.MonkeyPatch,
                                                             tmp_path: Path) -> None:  # fmt: skip
     hub.folders[("me/pets", "main")] = _repository(tmp_path / "one", ["cat", "dog", "ant"])
     with pytest.raises(InputError, match=r"has no data set me/none, or shows it only to those with a token"):

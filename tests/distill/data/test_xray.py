@@ -233,7 +233,7 @@ def test_a_pickled_network_of_torchxrayvision_computes_what_it_computed_there(
     import torch
     import torchxrayvision as xrv
 
-    from tests.tutelage.pipeline.weights.served import Served, serving
+    from tests.served import Served, serving
     from tutelage.distill.teachers.zoo import build_teacher
     from tutelage.distill.training.normalisation import Renormalisation
     from tutelage.pipeline.weights.entry import Wanted

@@ -39,7 +39,7 @@ def test_a_pareto_plot_is_a_real_file_and_the_same_each_time(tmp_path, group, en
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_labels_cover_neither_marks_nor_each_other(seed):
+def test_labels_cover_no_mark_or_limit_and_not_each_other_and_are_nearest_to_their_own_mark(seed):
     rng = np.random.default_rng(seed)
     figure = Figure(figsize=(4, 3))
     FigureCanvasAgg(figure)
@@ -47,6 +47,10 @@ def test_labels_cover_neither_marks_nor_each_other(seed):
     x, y = np.sort(rng.uniform(0, 1, 12)), np.sort(rng.uniform(0, 1, 12))
     panel.plot(x, y, "o", markersize=5)
     panel.step(x, y, where="post")
+    panel.plot(x[:2], y[:2], "*", markersize=14)
+    limits = (0.3, 0.6)
+    for limit in limits:
+        panel.axvline(limit)
     for place in range(12):
         panel.annotate(f"a network, number {place}", (x[place], y[place]), fontsize=6.5)
     figure.canvas.draw()
@@ -59,6 +63,12 @@ def test_labels_cover_neither_marks_nor_each_other(seed):
     for place, box in enumerate(boxes):
         assert not any(box.contains(*mark) for mark in marks)
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+        across = panel.transData.transform([(limit, 0.0) for limit in limits])[:, 0]
+        assert not any(box.x0 < x < box.x1 for x in across)
+        gaps = np.hypot(*(marks - np.clip(marks, box.min, box.max)).T)
+        assert (gaps[:2] >= 7).all()  # half of a star, in pixels at 72 dots an inch
+        own = np.flatnonzero((x == shown[place].xy[0]) & (y == shown[place].xy[1]))
+        assert shown[place].arrow_patch is not None or gaps.argmin() == own
 
 
 @pytest.mark.parametrize("draw", ["pareto", "arrows"])

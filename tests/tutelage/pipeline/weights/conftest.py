@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tutelage.pipeline.weights.served import Served, serving
+from tests.served import Served, serving
 
 
 @pytest.fixture

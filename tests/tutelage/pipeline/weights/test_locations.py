@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from tests.tutelage.pipeline.weights.served import Served
+from tests.served import Served
 from tutelage.files import sha256_of
 from tutelage.pipeline.weights.locations import HubFile, LocalFile, PackageFile, WebFile, torch_cache
 from tutelage.progress import silent

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tests.tutelage.pipeline.weights.served import Served
+from tests.served import Served
 from tutelage.distill.data.loader import NORMALISATION
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.normalisation import Renormalisation, normalised_inputs

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from tests.tutelage.pipeline.weights.served import Served
+from tests.served import Served
 from tutelage.distill.teachers.shells import pickled_tensors
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.pipeline.preflight import open_checked
