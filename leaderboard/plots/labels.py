@@ -1,4 +1,4 @@
-"""Put the labels of a panel where they cover no mark, front or limit and not each other (`place_labels`).
+"""Put the labels of a panel where they cover no mark, no front and not each other (`place_labels`).
 
 The axes are drawn once, with each annotation on its point. Each is then moved beside its point, joined to it by a
 hairline where it had to go further or lies nearer to another labelled point; one for which there is no room is left
@@ -36,8 +36,9 @@ def place_labels(panel: Axes) -> None:
         return
     pixels = panel.figure.dpi / 72
     inside = panel.get_window_extent()
-    around, lines = _obstacles(panel)
-    taken = np.concatenate([around, _squares(lines, pixels)])
+    around, fronts, limits = _obstacles(panel)
+    taken = np.concatenate([around, _squares(fronts, pixels)])
+    free_of_limits = np.concatenate([taken, _squares(limits, pixels)])
     names = np.empty((0, 4))
     leaders: list[Points] = []
     spots = np.array([panel.transData.transform(label.xy) for label in labels])
@@ -45,13 +46,15 @@ def place_labels(panel: Axes) -> None:
         label, spot = labels[place], spots[place]
         size = label.get_window_extent()
         away = around[~_overlap(around, _squares(spot[None], 2 * _MARK * pixels)[0])]
-        # First a place whose line crosses no other mark; where there is none, one whose line does.
-        for may_cross, reach, (right, up) in product((False, True), _REACHES, _DIRECTIONS):
+        # First a place off the limits whose line crosses no other mark; where there is none, one on a limit, then one
+        # whose line crosses a mark.
+        orders = product((False, True), (free_of_limits, taken), _REACHES, _DIRECTIONS)
+        for may_cross, covered, reach, (right, up) in orders:
             left = spot[0] + right * reach * pixels - size.width * (1 - right) / 2
             low = spot[1] + up * reach * pixels - size.height * (1 - up) / 2
             box = np.array([left, low, left + size.width, low + size.height])
             fits = inside.x0 <= box[0] and box[2] <= inside.x1 and inside.y0 <= box[1] and box[3] <= inside.y1
-            if not fits or _overlap(taken, box).any() or _overlap(names, box).any():
+            if not fits or _overlap(covered, box).any() or _overlap(names, box).any():
                 continue
             leader = _leader(spot, box)
             if any(_crossed(box[None], other) for other in leaders):
@@ -62,7 +65,7 @@ def place_labels(panel: Axes) -> None:
                 continue
             names = np.concatenate([names, box[None]])
             leaders += [leader] if joined else []
-            _move(panel, label, left, low, joined)
+            _move(panel, label, box, leader[-1] if joined else None)
             break
         else:
             label.set_visible(False)
@@ -92,21 +95,21 @@ def _crossed(boxes: Points, leader: Points) -> bool:
     return bool(inside.all(axis=2).any())
 
 
-def _obstacles(panel: Axes) -> tuple[Points, Points]:
-    """Give in pixels the boxes (n, 4) of the marks, and points 3 pixels apart along fronts and limits."""
-    boxes, points = [np.empty((0, 4))], [np.empty((0, 2))]
+def _obstacles(panel: Axes) -> tuple[Points, Points, Points]:
+    """Give in pixels the boxes (n, 4) of the marks, and points (n, 2) along fronts and along limits, 3 pixels apart."""
+    boxes, fronts, limits = [np.empty((0, 4))], [np.empty((0, 2))], [np.empty((0, 2))]
     pixels = panel.figure.dpi / 72
     for line in panel.lines:
         if not len(np.asarray(line.get_xdata())):
             continue
         corners = line.get_transform().transform(np.asarray(line.get_xydata()))
         if line.get_transform() is not panel.transData:  # `axvline`: across the panel, whatever the data
-            points.append(_along(corners))
+            limits.append(_along(corners))
         elif line.get_drawstyle() == "steps-post":
-            points.append(_along(_stepped(corners)))
+            fronts.append(_along(_stepped(corners)))
         else:
             boxes.append(_squares(corners, max(_MARK, line.get_markersize() / 2) * pixels))
-    return np.concatenate(boxes), np.concatenate(points)
+    return np.concatenate(boxes), np.concatenate(fronts), np.concatenate(limits)
 
 
 def _stepped(corners: Points) -> Points:
@@ -126,18 +129,22 @@ def _leader(spot: Points, box: Points) -> Points:
     return np.linspace(spot, np.clip(spot, box[:2], box[2:]), 20)
 
 
-def _move(panel: Axes, label: Annotation, left: float, low: float, joined: bool) -> None:
-    x, y = panel.transData.transform(label.xy)
+def _move(panel: Axes, label: Annotation, box: Points, end: Points | None) -> None:
+    """Put a label into a box, joined by a line from its point `end` to its mark where there is one."""
     points = 72 / panel.figure.dpi
+    line = None
+    if end is not None:
+        line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        line["relpos"] = tuple((end - box[:2]) / (box[2:] - box[:2]))
     replaced = panel.annotate(
         label.get_text(),
         label.xy,
-        xytext=((left - x) * points, (low - y) * points),
+        xytext=tuple((box[:2] - panel.transData.transform(label.xy)) * points),
         textcoords="offset points",
         fontsize=label.get_fontsize(),
         color=label.get_color(),
         zorder=label.get_zorder(),
-        arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkB": 2} if joined else None,
+        arrowprops=line,
     )
     replaced.set_in_layout(False)
     label.remove()

@@ -48,11 +48,11 @@ def test_labels_cover_no_mark_or_limit_and_not_each_other_and_are_nearest_to_the
     panel.plot(x, y, "o", markersize=5)
     panel.step(x, y, where="post")
     panel.plot(x[:2], y[:2], "*", markersize=14)
-    limits = (0.3, 0.6)
+    limits = (0.3, 0.7)
     for limit in limits:
         panel.axvline(limit)
     for place in range(12):
-        panel.annotate(f"a network, number {place}", (x[place], y[place]), fontsize=6.5)
+        panel.annotate(f"network {place}", (x[place], y[place]), fontsize=6.5)
     figure.canvas.draw()
     place_labels(panel)
     figure.canvas.draw()
