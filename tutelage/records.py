@@ -333,7 +333,7 @@ class Row(Record):
         }
         if self.details.get("state") not in STATES:
             return content_id(values)
-        made = values["details"].get("how", {})
+        made = values["details"].get("how") or {}
         weights = (made.get("network") or {}).get("weights") or {}
         hashes = [(made.get("file") or {}).get("sha256"), weights.get("sha256")]
         # The data are said by the details too; what the device was like is known when it was measured.

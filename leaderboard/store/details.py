@@ -49,16 +49,24 @@ class _Seeds(_Lax):
     files: list[_File] = []
 
 
+class _Hashed(_Lax):
+    sha256: str | None = None
+
+
 class _Network(_Lax):
-    weights: dict[str, Any] | None = None
+    weights: _Hashed | None = None
+
+
+class _Recipe(_Lax):
+    data: dict[str, Any] | None = None
 
 
 class _How(_Lax):
     # Rows of older versions and of other programs say less; who runs one again says what it lacks.
     command: str | None = None
-    recipe: dict[str, Any] | None = None
+    recipe: _Recipe | None = None
     network: _Network | None = None
-    file: dict[str, Any] | None = None
+    file: _Hashed | None = None
 
 
 class _Details(_File):

@@ -23,6 +23,10 @@ SPLIT_FOLDERS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 
+# The word alone, or beside one that says nothing: `training_set`, `train_images`, `Test1`, `val2017`.
+_NOTHING = r"(?:data|sets?|images?|imgs?|pictures?|folder|split|\d+)"
+_SPLIT_NAME = re.compile(rf"(?:{_NOTHING}[\s_.-]*)*({'|'.join(SPLIT_FOLDERS)})(?:[\s_.-]*{_NOTHING})*")
+
 _SYSTEM_FOLDERS = ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")
 _SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir")
 
@@ -131,9 +135,15 @@ def _without_word(stem: str, word: str) -> str | None:
     return end[1] if end else start[2] if start else None
 
 
+def split_of_folder(name: str) -> str:
+    """Give the split that a folder's name says, "" where it says none."""
+    found = _SPLIT_NAME.fullmatch(name.strip().lower())
+    return SPLIT_FOLDERS[found[1]] if found else ""
+
+
 def is_split_folder(name: str) -> bool:
     """Tell a folder's name that says train, validation or test."""
-    return name.lower() in SPLIT_FOLDERS
+    return split_of_folder(name) != ""
 
 
 def is_mask_name(name: str) -> bool:

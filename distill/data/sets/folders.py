@@ -13,17 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.distill.data.containers.packed import is_archive
-from tutelage.distill.data.containers.paths import Identity, children, container_of, is_dir, is_file, top_of
+from tutelage.distill.data.containers.paths import (
+    Identity,
+    children,
+    container_of,
+    identity,
+    is_dir,
+    is_file,
+    top_of,
+)
 from tutelage.distill.data.containers.shards import split_word
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.folders import (
-    SPLIT_FOLDERS,
     Walk,
     find_shadows,
     folder_name,
     is_mask_name,
     is_split_folder,
+    split_of_folder,
     subfolders,
     walk,
 )
@@ -108,8 +116,8 @@ def find_split_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     others: list[Path] = []
     for folder in subfolders(root):
-        split = SPLIT_FOLDERS.get(folder_name(folder).lower())
-        if split is None or _holds_pictures(folder):
+        split = split_of_folder(folder_name(folder))
+        if not split or _holds_pictures(folder):
             others.append(folder)
         elif split in found:
             raise InputError(f"{root} has both {found[split].name} and {folder.name} for the split {split!r}: keep one")
@@ -140,9 +148,14 @@ class _Gathered:
     shadows: dict[str, list[Path]] = field(default_factory=dict)
     alone: dict[str, list[Path]] = field(default_factory=dict)
 
-    def add(self, folder: Path, label: int, split: str, seen: set[Identity]) -> None:
-        """List one class folder, without the masks and thumbnails of its own pictures."""
-        walked = walk(folder, seen)
+    def add(self, folder: Path, label: int, split: str, seen: set[Identity], others: set[Identity]) -> None:
+        """List one class folder, without the masks and thumbnails of its own pictures.
+
+        A link in it to one of the `others`, the folders of all classes, is not followed: its pictures are of that class.
+        """
+        beside = others - {identity(folder)}
+        walked = walk(folder, known := seen | beside)
+        seen |= known - beside
         if walked.again and not walked.pictures:
             raise InputError(f"class folder {folder} is a link to a folder that is listed already: remove it")
         shadows, alone = find_shadows(walked.pictures, folder)
@@ -186,10 +199,11 @@ def _list(root: Path, group_of: Callable[[str], str], request: Request) -> Listi
             f"{root} holds {len(class_names)} class folders ({', '.join(class_names) or 'none'}): needs two"
             + _instead(root)
         )
+    folders = [(split, name, folder) for split, top in splits.items() for name, folder in _class_folders(top).items()]
     gathered, seen = _Gathered(), set[Identity]()
-    for split, top in splits.items():
-        for class_name, folder in _class_folders(top).items():
-            gathered.add(folder, class_names.index(class_name), split, seen)
+    every = {identity(folder) for _, _, folder in folders}
+    for split, class_name, folder in folders:
+        gathered.add(folder, class_names.index(class_name), split, seen, every)
     paths, notes = gathered.paths, gathered.notes(root)
     counts = np.bincount(np.array(gathered.labels, dtype=np.int64), minlength=len(class_names))
     empty = [class_name for class_name, count in zip(class_names, counts, strict=True) if count == 0]
@@ -251,7 +265,18 @@ def _unlisted(root: Path, splits: dict[str, Path], class_names: Sequence[str]) -
             notes.append(f"folders beside the splits are left out: {', '.join(others[:5])}")
     notes += [f"class {name} is named as masks are: are its pictures the masks of another class?"
               for name in class_names if is_mask_name(name)]  # fmt: skip
-    return notes
+    return [*notes, *_levels(splits, class_names)]
+
+
+def _levels(splits: dict[str, Path], class_names: Sequence[str]) -> list[str]:
+    """Note folders of the same names in all class folders: they may be the classes, those above them folds or sites."""
+    folders = [folder for top in splits.values() for folder in _class_folders(top).values()]
+    inside = [{folder_name(one) for one in subfolders(folder)} for folder in folders if not _holds_pictures(folder)]
+    common = sorted(name for name in set.intersection(*inside) if not is_mask_name(name)) if inside else []
+    if len(inside) < len(folders) or len(common) < 2:
+        return []
+    return [f"each of the classes {', '.join(class_names[:3])} holds the folders {', '.join(common[:3])}, whose names "
+            "are not read: if they are the classes, or splits, lay the data out by these"]  # fmt: skip
 
 
 def _group_rule_of(path: Path) -> dict[str, str] | None:

@@ -99,6 +99,8 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     data = _load(root)
     assert len(data.images) == 25
     assert sum(note.endswith("leads to a folder that is listed already: left out") for note in data.notes) == 2
+    (root / "sick" / "up").symlink_to(root)  # the other class is not this one's
+    assert _load(root).labels.tolist() == data.labels.tolist()
     (root / "zzz").symlink_to(root / "sick")
     with pytest.raises(InputError, match=r"class folder .*zzz is a link to a folder that is listed already"):
         _load(root)
@@ -129,6 +131,31 @@ def test_one_folder_named_like_a_split(tmp_path: Path) -> None:
                 _picture(tmp_path / "c" / split / name / f"{number}.png")
     _picture(tmp_path / "c" / "examples" / "0.png")
     assert "folders beside the splits are left out: examples" in _load(tmp_path / "c").notes
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("train_images", "Test Images"), ("train2017", "val2017")]
+)
+def test_folders_named_as_a_split_and_a_word_that_says_nothing_are_splits(
+    tmp_path: Path, train: str, test: str
+) -> None:
+    """As Kaggle and COCO name them: read as classes, the network would learn which split an image is of."""
+    for split, start in ((train, 0), (test, 50)):
+        for number in range(start, start + 20):
+            _picture(tmp_path / split / ("sick", "well")[number % 2] / f"{number}.png", number)
+    data = _load(tmp_path)
+    assert data.class_names == ("sick", "well")
+    assert len(data.splits["val" if test.startswith("val") else "test"]) == 20
+
+
+def test_the_same_folders_in_all_classes_are_said(tmp_path: Path) -> None:
+    """Folds and sites look like classes, and their classes like folders that say nothing."""
+    for number in range(24):
+        _picture(tmp_path / f"fold{number % 3}" / ("sick", "well")[number % 2] / f"{number}.png", number)
+    (note,) = _load(tmp_path).notes
+    assert note.startswith("each of the classes fold0, fold1, fold2 holds the folders sick, well, whose names are not")
+    _picture(tmp_path / "fold0" / "24.png", 24)
+    assert _load(tmp_path).notes == ()
 
 
 def test_copies_under_two_labels_are_said(tmp_path: Path) -> None:

@@ -9,7 +9,11 @@ from tutelage.leaderboard.export import frame
 from tutelage.leaderboard.page import verdicts
 from tutelage.leaderboard.page.data import embedded
 from tutelage.leaderboard.page.verdicts import decide, decided_ids
+from tutelage.leaderboard.store import Store, import_file
+from tutelage.leaderboard.terminal.provenance import provenance
 from tutelage.pipeline.operations.paired import RowFigures, page_verdicts, paired_tests
+from tutelage.pipeline.operations.stages import list_stages
+from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
 
 NUM = 600
@@ -121,3 +125,21 @@ def test_predictions_that_are_damaged_are_named(rows, tmp_path):
     (tmp_path / "teacher.npz").write_bytes((tmp_path / "teacher.npz").read_bytes()[:100])
     with pytest.raises(InputError, match=r"teacher\.npz does not hold the predictions of a row"):
         page_verdicts(rows, tmp_path)
+
+
+def test_imported_rows_that_say_less_than_a_run_does_are_read(tmp_path):
+    """Other programs write null where they know nothing, and files of seeds without their predictions."""
+    less = [{"how": None}, {"how": {"file": None}, "seeds": {"files": [{}]}}]
+    common = {"role": "student", "dataset": "d", "fold": 1}
+    records = [
+        {**common, "model": f"m{number}", "details": {"state": "complete", **details}}
+        for number, details in enumerate(less)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(records))
+    workspace = Workspace(tmp_path / "w")
+    store = Store(workspace.store)
+    assert import_file(store, tmp_path / "rows.json") == 2
+    assert list_stages(workspace.path) == []
+    assert paired_tests(*store.rows(), workspace.path) == []
+    assert page_verdicts(store.rows(), workspace.path).files == {}
+    assert all(provenance(store, row)["command"] is None for row in store.rows())

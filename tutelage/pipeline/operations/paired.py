@@ -51,8 +51,8 @@ class RowFigures:
         return list(compare_files(a, b, margin=within, num_seeds=num_seeds).values())
 
     def _read(self, file: dict[str, Any]) -> FileFigures | None:
-        path = self._workspace / str(file["predictions"])
-        if not file["predictions"] or not path.is_file():
+        path = self._workspace / str(file.get("predictions"))
+        if not file.get("predictions") or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -63,7 +63,7 @@ class RowFigures:
             raise InputError(
                 f"{path} does not hold the predictions of a row ({one_line(error)}): run the recipe again with --fresh"
             ) from None
-        return file_figures(probs, labels, groups, threshold=file["threshold"], multi_label=labels.ndim == 2)
+        return file_figures(probs, labels, groups, threshold=file.get("threshold"), multi_label=labels.ndim == 2)
 
 
 def files_of(row: Row) -> list[dict[str, Any]]:
