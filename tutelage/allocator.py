@@ -28,7 +28,8 @@ def keep_freed_memory() -> Iterator[None]:
     """Reuse freed memory inside instead of giving it back to the kernel; give it back at the end.
 
     The process holds what it needed at most until then. May be nested, and used in several threads: the last one out
-    gives back. Changes nothing where the C library is not glibc.
+    gives back. Changes nothing where the C library is not glibc, and less for blocks over 64 MiB of a thread other than
+    the first, or of any thread in which an allocation has failed: glibc serves these from arenas of limited size.
     """
     global _users
     library = _glibc()

@@ -2,6 +2,8 @@
 
 import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,8 @@ def _resident_pages() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_freed_tensor_is_reused_and_given_back_at_the_end():
     """In a process of its own: one in which an allocation has failed keeps less, as the function says."""
-    run_with_processes(_fill_and_free, num_processes=1)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_fill_and_free).result()
 
 
 def _fill_and_free():

@@ -89,7 +89,7 @@ def test_its_strategy_searches() -> None:
 def test_its_weights_are_found_and_fetched_as_built_in_ones_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.tutelage.pipeline.weights.served import Served, serving
+    from tests.served import Served, serving
     from tutelage.pipeline.weights.entry import Wanted
     from tutelage.pipeline.weights.given import given_weights
     from tutelage.records import InputError

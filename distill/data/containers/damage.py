@@ -20,10 +20,11 @@ _DAMAGE = (
 @contextmanager
 def guarded(what: str, *more: type[Exception]) -> Iterator[None]:
     """Turn what a reader raises for damage, and `more`, into an InputError: `what`, a colon and the reason."""
+    caught: tuple[type[Exception], ...] = (*_DAMAGE, *more)
     try:
         yield
     except InputError:
         raise
-    except (*_DAMAGE, *more) as error:
+    except caught as error:
         reason = str(getattr(error, "strerror", None) or error).splitlines() or [""]
         raise InputError(f"{what}: {reason[0] or type(error).__name__}") from None

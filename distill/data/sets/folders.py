@@ -151,7 +151,7 @@ class _Gathered:
     def add(self, folder: Path, label: int, split: str, seen: set[Identity], others: set[Identity]) -> None:
         """List one class folder, without the masks and thumbnails of its own pictures.
 
-        A link in it to one of the `others`, the folders of all classes, is not followed: its pictures are of that class.
+        A link in it to one of `others`, the folders of all classes, is not followed: its pictures are of that class.
         """
         beside = others - {identity(folder)}
         walked = walk(folder, known := seen | beside)
