@@ -23,8 +23,8 @@ SPLIT_FOLDERS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 
-# The word alone, or beside one that says nothing: `training_set`, `train_images`, `Test1`, `val2017`.
-_NOTHING = r"(?:data|sets?|images?|imgs?|pictures?|folder|split|\d+)"
+# The word alone, or beside one that says nothing: `training_set`, `train_images`, `val2017`. Other numbers are parts.
+_NOTHING = r"(?:data|sets?|images?|imgs?|pictures?|folder|split|(?:19|20)\d\d)"
 _SPLIT_NAME = re.compile(rf"(?:{_NOTHING}[\s_.-]*)*({'|'.join(SPLIT_FOLDERS)})(?:[\s_.-]*{_NOTHING})*")
 
 _SYSTEM_FOLDERS = ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")

@@ -103,7 +103,7 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
 
 def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
     """Read from a row what made it: the recipe, the trained network and the file that was evaluated."""
-    made: dict[str, Any] = row.details.get("how", {})
+    made: dict[str, Any] = row.details.get("how") or {}
     try:
         return (
             Recipe.model_validate(made["recipe"]),

@@ -117,7 +117,8 @@ def _rows(path: Path) -> dict[str, set[str]]:
     for place in dict.fromkeys([*([own] if own.is_file() else ()), *filter(None, [shared_store()])]):
         for row in open_store(place).rows(every=True):
             keys = re.findall(r"artifacts/([0-9a-f]{16}(?:-\d+)?)/", json.dumps(row.details))
-            for name in (*keys, row.details.get("how", {}).get("file", {}).get("sha256", "")):
+            made = row.details.get("how") or {}
+            for name in (*keys, (made.get("file") or {}).get("sha256") or ""):
                 found.setdefault(name, set()).add(row.key)
     return found
 
