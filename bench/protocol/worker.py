@@ -25,7 +25,7 @@ from tutelage.bench.runtimes.registry import adapter_files
 from tutelage.bench.runtimes.runner import START_SECONDS
 from tutelage.records import InputError
 
-from .host import quiet_cores, thread_environment
+from .host import available_cores, quiet_cores, thread_environment
 
 RUNNER = Path(__file__).parents[1] / "runtimes" / "runner.py"
 # A remote runner ends itself after so long without a request; loading the models of a session takes minutes.
@@ -219,10 +219,14 @@ def start_workers(
     threads: int,
     precision: str,
     launcher: Launcher = launch_local,
-    at_once: int = 2,
+    at_once: int | None = None,
 ) -> list[Worker]:
-    """Start one worker a group `(runtime, models)`, a few at once; on a failure those started are stopped."""
+    """Start one worker a group `(runtime, models)`, `at_once` together; on a failure those started are stopped.
+
+    By default two; here as many as there are cores, since a process that imports torch is busy for seconds.
+    """
     workers: list[Worker] = []
+    at_once = at_once or max(2, available_cores() if launcher is launch_local else 2)
     try:
         cores = choose_cores(threads, launcher)
         for start in range(0, len(groups), at_once):

@@ -1,8 +1,13 @@
-"""A family on images of CIFAR-10 for `check_gpu.py`: supernet, teacher, students with controls; it is resumable."""
+"""A family on images of CIFAR-10 for `check_gpu.py`: supernet, teacher, students with controls; it is resumable.
+
+Epochs are chosen on validation images. The test images are read once for each finished network; what was found is kept.
+"""
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,7 @@ from check_gpu import Check, images_of
 from tutelage.accelerator import drawing
 from tutelage.distill.data.dataset import Dataset
 from tutelage.distill.data.loader import Loader, tensors
+from tutelage.distill.evaluation.evaluate import evaluate, predict_logits, probabilities
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.schedule import KDConfig, TrainSchedule
 from tutelage.distill.training.soft_targets import SoftTargets
@@ -70,14 +76,28 @@ def _trained(
         accelerator=check.accelerator,
     )  # fmt: skip
     seconds = np.median([record["seconds"] for record in result.history])
-    check.say("family", label, f"{seconds:.3g} s an epoch; validation accuracy {result.val_accuracy:.3f}")
+    check.say(
+        "family", label,
+        f"{seconds:.3g} s an epoch; validation accuracy {result.val_accuracy:.3f}, {_tested(folder, net, data)}",
+    )  # fmt: skip
+
+
+def _tested(folder: Path, net: Any, data: Dataset) -> str:
+    """Evaluate a finished network on the test images, or read what that came to."""
+    kept = folder / "test.json"
+    if not kept.is_file():
+        images, labels = tensors(data, "test")[:2]
+        found = evaluate(probabilities(predict_logits(net, images)), labels, bootstrap=200)
+        kept.write_text(json.dumps([found.num_images, found.accuracy, found.accuracy_lo, found.accuracy_hi]))
+    number, accuracy, low, high = json.loads(kept.read_text())
+    return f"test accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {number} images"
 
 
 def _data(check: Check) -> tuple[Dataset, str]:
     images, labels, origin = images_of(check.options.data, check.options.quick)
     order = np.random.default_rng(0).permutation(len(images))
-    cut = len(images) * 4 // 5
-    splits = {"train": np.sort(order[:cut]), "val": np.sort(order[cut:])}
+    parts = np.split(order, [len(images) * 7 // 10, len(images) * 8 // 10])
+    splits = {name: np.sort(part) for name, part in zip(("train", "val", "test"), parts, strict=True)}
     groups = np.arange(len(images)).astype(np.str_)
     names = tuple(str(number) for number in range(10))
     return Dataset("cifar10", images, labels, names, groups, splits, manifest=origin), origin

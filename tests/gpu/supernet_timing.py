@@ -1,8 +1,7 @@
-"""Steps of the supernet and inferences of its subnets, to be timed by `check_gpu.py`."""
+"""Steps of the supernet, to be timed by `check_gpu.py`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.search.spaces.space import SPACES
-from tutelage.search.supernet import build_supernet, extract, set_active
+from tutelage.search.supernet import build_supernet, set_active
 from tutelage.search.supernet.train_state import start
 from tutelage.search.supernet.training import SupernetSchedule, choose_archs, train_step
 
@@ -53,40 +52,6 @@ def ofa_step(accelerator: Any, side: int, batch: int) -> Callable[[], Any]:
         optimizer.step()
 
     return step
-
-
-def timed_subnets(accelerator: Any, batch: int, compiled: bool, quick: bool) -> tuple[list[Any], Any]:
-    """Time random subnets at 32 px in float32, one batch at a time; give them and their median milliseconds."""
-    space = SPACE.with_resolutions((32,))
-    archs = space.decode(space.random(15 if quick or compiled else 45, np.random.default_rng(1)))
-    supernet = build_supernet(space, 10, 3).eval()
-    images, _ = _batch(accelerator, 32, batch)
-    found = []
-    for arch in archs:
-        net: Any = accelerator.place(extract(supernet, arch).eval())
-        net = torch.compile(net) if compiled else net
-        with torch.inference_mode():
-            for _ in range(2 if quick else 10):
-                net(images)
-            found.append(_median_ms(accelerator, net, images, 3 if quick else 30))
-    return archs, np.array(found)
-
-
-def _median_ms(accelerator: Any, net: Any, images: torch.Tensor, repeats: int) -> float:
-    if accelerator.kind != "cuda":
-        times = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            net(images)
-            times.append(1000 * (time.perf_counter() - began))
-        return float(np.median(times))
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
-    for first, last in events:
-        first.record()
-        net(images)
-        last.record()
-    torch.cuda.synchronize()
-    return float(np.median([first.elapsed_time(last) for first, last in events]))
 
 
 def _batch(accelerator: Any, side: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:

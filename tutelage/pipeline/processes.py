@@ -95,9 +95,13 @@ def follows() -> bool:
 
 @contextmanager
 def leading(recipe: Recipe) -> Iterator[None]:
-    """Lead the other processes, if there are any, and let them go when the work is done or has failed."""
+    """Lead the other processes, if there are any, and let them go when the work is done or has failed.
+
+    Raises `InputError` where a launcher was to start several processes and this one cannot join them.
+    """
     global _leader
     if num_processes() == 1:
+        _check_alone()
         yield
         return
     leader = _leader = _Leader(_join(recipe))
@@ -110,6 +114,17 @@ def leading(recipe: Recipe) -> Iterator[None]:
         _leader = None
         leader.say(last)
         leader.stop(_GOODBYE_S if last == _DONE else 0.0)
+
+
+def _check_alone() -> None:
+    """Refuse to go on alone where several processes were meant."""
+    remedy = "start them by torchrun --nproc_per_node NUMBER -m tutelage ... (docs/cluster.md)"
+    for size in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if os.environ.get(size, "1") != "1":
+            raise InputError(f"mpirun started {os.environ[size]} processes, which know nothing of each other: {remedy}")
+    # accelerate sets the address of several processes, and without a GPU starts one all the same.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise InputError(f"accelerate's launcher started one process where --num_processes names several: {remedy}")
 
 
 def announce(training: Training, model: nn.Module) -> None:

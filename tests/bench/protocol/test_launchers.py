@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.bench.protocol import worker
 from tutelage.bench.protocol.host import describe_host
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.offline import measure_throughput
 from tutelage.bench.protocol.remote import check_template, open_launcher
+from tutelage.bench.protocol.worker import WorkerError
 from tutelage.records import DeviceProfile, InputError
 
 SHAPE = (32, 20, 20)
@@ -53,3 +55,30 @@ def test_hosts_that_are_options_are_refused():
     bad = DeviceProfile(name="far", runtime="onnxruntime", host="-oProxyCommand=touch /tmp/x")
     with pytest.raises(InputError, match="USER@HOST"), open_launcher(bad):
         pass
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 2), (5, 5)])
+def test_here_as_many_runners_start_together_as_there_are_cores(
+    cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[int] = []
+
+    class Waiting:
+        """Counts the runners that were started before the first one was waited for."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            started.append(len(started))
+
+        def greet(self) -> None:
+            raise WorkerError("seen enough")
+
+        def dismiss(self) -> None:
+            pass
+
+        stop = dismiss
+
+    monkeypatch.setattr(worker, "Worker", Waiting)
+    monkeypatch.setattr(worker, "available_cores", lambda: cores)
+    with pytest.raises(InputError, match="seen enough"):
+        worker.start_workers([("anchor", [])] * 8, threads=1, precision="fp32")
+    assert len(started) == expected

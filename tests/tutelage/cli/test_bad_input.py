@@ -206,6 +206,8 @@ LINES: list[tuple[str, str]] = [
     ("device add d --from-measurements {t} -w {e}", "{t}"),
     ("device add d --from-measurements {t}/five.json --resolution 64 -w {e}", "--resolution has no effect"),
     ("device add d --from-measurements {t}/five.json --minutes 3 -w {e}", "--minutes has no effect"),
+    ("device add d --from-measurements {t}/five.json --nets 6 -w {e}", "--nets has no effect"),
+    ("device add d --nets 4 -w {e}", "--nets is 4"),
     ("bundle {r} --filter auc>0 --out {e}/b -w {w}", "--filter has no effect"),
     ("bundle '' --out {e}/b -w {w}", "''"),
     ("device add d --from-measurements {t}/five.json -w {e}", "five.json"),

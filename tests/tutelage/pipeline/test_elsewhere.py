@@ -320,6 +320,20 @@ def test_where_times_were_taken_is_said_once(workspace: Workspace) -> None:
         )
 
 
+def test_a_number_of_networks_stands_for_the_table_of_blocks(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[tuple[int, bool]] = []
+
+    def made(*names: str, num_nets: int, export_block: object, **options: object) -> None:
+        passed.append((num_nets, export_block is not None))
+
+    monkeypatch.setattr("tutelage.pipeline.operations.devices.make_profile", made)
+    for nets in (None, 6):
+        add_device(workspace, lambda *_: None, DeviceRequest("tv", "onnxruntime", SPACE, 4, 1, nets=nets))
+    assert passed == [(8, True), (6, False)]
+
+
 def test_an_unknown_drift_is_said() -> None:
     console = Console(file=io.StringIO(), width=300)
     print_drift("box", True, None, 0.03, console)

@@ -60,3 +60,27 @@ def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="shape mismatch"), processes.one_line_for_a_lost_process():
         raise RuntimeError("shape mismatch")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        # What `accelerate launch --cpu --num_processes 2` sets for the one process that it starts.
+        (
+            {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"},
+            "one process where --num_processes names several",
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "mpirun started 2 processes"),
+    ],
+)
+def test_a_process_that_was_to_be_one_of_several_does_not_go_on_alone(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{message}.*torchrun --nproc_per_node"), processes.leading(RECIPE):
+        pass
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with processes.leading(RECIPE):
+        pass

@@ -38,6 +38,13 @@ def device_add(
     minutes: Annotated[
         float | None, typer.Option(help="How long it may take, default 3; more measures again until it is sure.")
     ] = None,
+    nets: Annotated[
+        int | None,
+        typer.Option(
+            help="Measure so many whole networks and no blocks; default 8 beside a table of blocks, 12 where a runtime "
+            "loads too slowly for one."
+        ),
+    ] = None,
     from_measurements: Annotated[
         Path | None,
         typer.Option(
@@ -68,9 +75,10 @@ def device_add(
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations.devices import DeviceRequest, add_device, checked_reach, checked_space
 
-    if from_measurements is not None and (resolution is not None or minutes is not None):
-        unused = "--minutes" if resolution is None else "--resolution"
-        raise InputError(f"{unused} has no effect on times that were measured before: leave it out")
+    given = {"--resolution": resolution, "--minutes": minutes, "--nets": nets}
+    unused = [option for option, value in given.items() if value is not None]
+    if from_measurements is not None and unused:
+        raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
     request = DeviceRequest(
         name,
         runtime,
@@ -81,6 +89,7 @@ def device_add(
         batch,
         precision,
         minutes=DEFAULT_MINUTES if minutes is None else minutes,
+        nets=nets,
         ssh=checked_reach("--ssh", ssh),
         command=checked_reach("--command", command),
         here=here,

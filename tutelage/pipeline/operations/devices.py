@@ -12,6 +12,7 @@ import numpy as np
 from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import find_profile, load_latency_model, profile_names
+from tutelage.bench.latency.labels import MIN_NETS
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import whole_file
@@ -25,6 +26,7 @@ from tutelage.search.spaces.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
 
 NETS, NETS_WITHOUT_TABLE = 8, 12
+MOST_NETS = 100
 # What is exported for a profile must fit into memory: a recipe's images are 16 to 1,024 pixels wide and high, too.
 MIN_SIDE, MAX_SIDE = 16, 1024
 MAX_CLASSES, MAX_CHANNELS, MAX_BATCH = 100_000, 64, 4096
@@ -44,6 +46,7 @@ class DeviceRequest:
     batch: int = 1
     precision: str = "fp32"
     minutes: float = 3.0
+    nets: int | None = None  # whole networks that are measured first, and then no blocks; None: as the runtime needs
     tolerance: float = 0.05
     ssh: str = ""
     command: str = ""
@@ -93,6 +96,8 @@ def add_device(
             f"{MAX_CHANNELS} channels"
         )
     checked_resolutions(request.space.resolutions)
+    if request.nets is not None and not MIN_NETS <= request.nets <= MOST_NETS:
+        raise InputError(f"--nets is {request.nets}: give {MIN_NETS} to {MOST_NETS} networks, or leave it out")
     if not 1 <= request.batch <= MAX_BATCH:
         raise InputError(f"batch is {request.batch}: give the images of one call, 1 to {MAX_BATCH}")
     if request.name in profile_names(workspace.path):
@@ -133,8 +138,10 @@ def int8_block_runtimes() -> tuple[str, ...]:
 
 
 def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
-    """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace."""
+    """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace.
 
+    Where the request says how many `nets`, the model is fitted on these alone.
+    """
     exports = workspace.path / "cache" / "exports"
     quantized = request.precision == "int8"
     if quantized and not find_runtime(request.runtime).int8_blocks:
@@ -143,7 +150,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
             "int8 networks there and give them with --from-measurements FILE"
         )
     batch = 1 if find_runtime(request.runtime).exported == FREE_BATCH else request.batch
-    table = find_runtime(request.runtime).block_table
+    table = find_runtime(request.runtime).block_table and request.nets is None
 
     def export_block(spec: BlockSpec, path: Path) -> None:
         shape = (batch, spec.in_channels, spec.in_hw, spec.in_hw)
@@ -163,7 +170,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
         in_channels=request.channels,
         export=_exporter(request.num_classes, request.channels, batch, exports, quantized),
         export_block=export_block if table else None,
-        num_nets=NETS if table else NETS_WITHOUT_TABLE,
+        num_nets=request.nets or (NETS if table else NETS_WITHOUT_TABLE),
         folder=workspace.path / "devices",
         kept=exports,
         minutes=request.minutes,
