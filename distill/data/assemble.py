@@ -20,7 +20,7 @@ from .splits import (
     absent_classes,
     check_groups,
     drop_straddlers,
-    limit_images,
+    limit_request,
     make_splits,
     merge_groups,
     straddling_groups,
@@ -63,7 +63,7 @@ def _chosen(listing: Listing, request: Request) -> Listing:
     if len(listing.paths) == 0:
         raise InputError(f"no image found at {listing.root} for data set {request.name}")
     if request.limit is not None:
-        listing = listing.take(limit_images(listing.labels, listing.splits, request.limit, request.seed))
+        listing = listing.take(limit_request(listing.labels, listing.splits, request))
     if listing.missing and not request.skip_bad:
         raise InputError(
             f"{listing.missing[0]} is listed and not there ({len(listing.missing)} such) below {listing.root}: "

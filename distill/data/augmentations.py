@@ -68,6 +68,11 @@ AUGMENTATIONS = Registry(
             "medical with horizontal flips",
             Policy(flip=True, degrees=10, shift=0.06, scale=0.1, brightness=0.1, contrast=0.15, noise=0.02),
         ),
+        Augmentation(
+            "natural",
+            "horizontal flips and shifts by an eighth, as usual for photographs",
+            Policy(flip=True, shift=0.125),
+        ),
         Augmentation("chexpert", "horizontal flip and rotation by 10 degrees", Policy(flip=True, degrees=10)),
     ),
 )

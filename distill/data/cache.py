@@ -87,6 +87,7 @@ def decode_all(listing: Listing, request: Request) -> Decoded:
         images = np.zeros((n, size, size, request.channels), dtype=np.uint8)
         return _fill(images, listing, request)
     place = [str(listing.root.resolve()), request.size, request.channels, _how(request), request.limit, request.seed]
+    place += ["whole test"] if request.whole_test else []
     home = request.cache / f"{request.name}-{content_id(place)}"
     whole = home / _key(listing, request)
     found = _open(whole)

@@ -117,6 +117,7 @@ class Request:
     test_fraction: float = 0.2
     cache: Path | None = None
     limit: int | None = None
+    whole_test: bool = False
     skip_bad: bool = False
     leaky: bool = False
     fold: int | None = None

@@ -181,6 +181,23 @@ def limit_images(labels: NDArray[Any], given: NDArray[np.str_], limit: int, seed
     return np.sort(chosen).astype(np.int64)
 
 
+def limit_request(labels: NDArray[Any], given: NDArray[np.str_], request: Request) -> NDArray[np.int64]:
+    """Choose the images that a request's `limit` leaves, sorted indices; with `whole_test` beside the whole test split.
+
+    Raises InputError where that is asked of a set without a test split of its own.
+    """
+    if request.limit is None:
+        return np.arange(len(labels), dtype=np.int64)
+    if not request.whole_test:
+        return limit_images(labels, given, request.limit, request.seed)
+    test = np.flatnonzero(given == "test")
+    if not len(test):
+        raise InputError(f"whole_test: data set {request.name} has no test split of its own here: leave it out")
+    others = np.flatnonzero(given != "test")
+    chosen = others[limit_images(labels[others], given[others], request.limit, request.seed)]
+    return np.sort(np.concatenate([chosen, test])).astype(np.int64)
+
+
 def one_hot(labels: NDArray[Any]) -> NDArray[np.float64]:
     """Give labels as columns of counts: classes one-hot, or the positive labels (NaN counts as absent)."""
     if labels.ndim == 2:

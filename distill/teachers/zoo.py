@@ -16,6 +16,7 @@ from tutelage.plugins import Registry
 from tutelage.records import InputError
 
 from .nasnet import build_nasnet_mobile
+from .resnet_cifar import cifar_resnet
 from .weights import first_conv_name, load_weights
 
 # Fewer patches per row or column leave attention too few tokens: at 64 px a patch of 16 gives 4 x 4 tokens.
@@ -80,6 +81,8 @@ _TEACHERS = (  # name, timm's name, params, macs, resolution
     Teacher("DeiT-Ti", "deit_tiny_patch16_224", 5_717_416, 1.254e9),
     Teacher("DeiT-S", "deit_small_patch16_224", 22_050_664, 4.599e9),
     Teacher("Swin-T", "swin_tiny_patch4_window7_224", 28_288_354, 4.491e9),
+    Teacher("ResNet-20", params=334_072, macs=0.0406e9, resolution=32, build=cifar_resnet(20)),
+    Teacher("ResNet-56", params=917_368, macs=0.1255e9, resolution=32, build=cifar_resnet(56)),
 )
 TEACHERS = Registry("teachers", "teacher", Teacher, _TEACHERS)
 

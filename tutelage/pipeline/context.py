@@ -274,6 +274,7 @@ def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Re
         test_fraction=data.test_fraction,
         cache=workspace.path / "cache",
         limit=data.limit,
+        whole_test=data.whole_test,
         skip_bad=data.skip_bad,
         leaky=data.leaky,
         fold=data.fold,

@@ -60,6 +60,7 @@ class DataSection(Section):
     size: int = Field(64, ge=16, le=1024)
     channels: Literal[1, 3] = 1
     limit: int | None = Field(None, gt=0)  # at most so many images (phantom: exactly so many)
+    whole_test: bool = False  # `limit` is of the other images: the data set's own test split stays whole
     val_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.2, gt=0, lt=1)
     fold: int | None = Field(None, ge=0)
@@ -105,6 +106,8 @@ class DataSection(Section):
         from tutelage.distill.data.registry import DATASETS
 
         DATASETS.find(self.dataset).check_request(self.path, self.options)
+        if self.whole_test and self.limit is None:
+            raise ValueError("whole_test: true has no effect without a limit: give limit, or leave whole_test out")
         if self.fold is None and self.folds != type(self).model_fields["folds"].default:
             raise ValueError(f"folds: {self.folds} has no effect without a fold: give fold, or leave folds out")
         if self.fold is not None and self.test_fraction != type(self).model_fields["test_fraction"].default:

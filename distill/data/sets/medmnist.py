@@ -33,7 +33,7 @@ from tutelage.distill.data.splits import (
     copies,
     count_labels,
     drop_straddlers,
-    limit_images,
+    limit_request,
     straddling_groups,
 )
 from tutelage.files import home_folder, sync
@@ -109,7 +109,7 @@ def _assemble(path: Path, archive: Archive, request: Request) -> Dataset:
     labels, class_names = _named(path, archive.labels, request.options.get("class_names"))
     images, given, keys, names = archive.images, archive.splits, archive.groups, archive.names
     if request.limit is not None:
-        chosen = limit_images(labels, given, request.limit, request.seed)
+        chosen = limit_request(labels, given, request)
         images, labels, given, keys = images[chosen], labels[chosen], given[chosen], keys[chosen]
         names = names[chosen]
     splits = {split: np.flatnonzero(given == split).astype(np.int64) for split in SPLITS}

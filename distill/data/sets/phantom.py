@@ -73,6 +73,8 @@ def load_phantom(request: Request) -> Dataset:
 def glance_phantom(request: Request) -> Dataset:
     """Give the set a request asks for without drawing it: its images are an array of none, and it has no masks."""
     num_slices = request.option("n", DEFAULT_IMAGES)
+    if request.whole_test:
+        raise InputError("whole_test: data set phantom has no test split of its own: leave it out")
     if request.limit is not None and "n" in request.options:
         raise InputError(f"limit is {request.limit} and option n is {num_slices!r}: both say how many slices, give one")
     if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1:

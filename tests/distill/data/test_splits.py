@@ -20,6 +20,7 @@ from tutelage.distill.data.splits import (
     assign_groups,
     drop_straddlers,
     limit_images,
+    limit_request,
     make_splits,
     merge_groups,
     one_hot,
@@ -264,6 +265,18 @@ def test_a_limit_fills_all_cells_at_one_pace_as_by_loops() -> None:
     assert len(limit_images(labels, column, 1, 0)) == 1
     with pytest.raises(InputError, match="limit must be at least 1 image, got 0"):
         limit_images(labels, column, 0, 0)
+
+
+def test_a_limit_may_leave_the_own_test_split_whole() -> None:
+    labels, column = np.arange(60) % 3, np.repeat(["train", "val", "test"], 20)
+    request = Request("set", None, 32, limit=12, whole_test=True)
+    chosen = limit_request(labels, column, request)
+    assert Counter(column[chosen].tolist()) == {"train": 6, "val": 6, "test": 20}
+    assert limit_request(labels, column, replace(request, whole_test=False)).tolist() == (
+        limit_images(labels, column, 12, 0).tolist()
+    )
+    with pytest.raises(InputError, match="whole_test: data set set has no test split of its own here: leave it out"):
+        limit_request(labels[:40], column[:40], request)
 
 
 def test_labels_as_columns_of_counts() -> None:

@@ -17,11 +17,12 @@ PUBLISHED_GMACS = {
     "VGG16": 15.47, "VGG19": 19.63, "Xception": 8.40, "NASNetMobile": 0.564, "MobileNetV2": 0.301,
     "Visformer-S": 4.88, "AutoFormerV2-T": 4.64, "AutoFormerV2-S": 9.43, "AutoFormerV2-B": 13.69,
     "ViT-Ti": 1.26, "ViT-S": 4.61, "DeiT-Ti": 1.26, "DeiT-S": 4.61, "Swin-T": 4.51,
+    "ResNet-20": 0.0406, "ResNet-56": 0.1255,
 }  # fmt: skip
 
 
 # One of each kind; the others are the wide matrix of `make test-slow`.
-FAST = ("DenseNet121", "NASNetMobile", "AutoFormerV2-T", "ViT-Ti", "MobileNetV2")
+FAST = ("ResNet-20", "DenseNet121", "NASNetMobile", "AutoFormerV2-T", "ViT-Ti", "MobileNetV2")
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.long) for n in TEACHERS])
