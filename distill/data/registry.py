@@ -56,7 +56,8 @@ def load_dataset(
 
     `val_fraction` and `test_fraction` are of all images, where the set has no split of its own; `fold` of `folds`
     takes the place of `test_fraction`. `cache` is a folder for decoded images. `limit` keeps about that many images,
-    classes by their fraction, and with `whole_test` all of the set's own test split besides. `leaky` splits by image. `options` are the data set's own. `workers` processes decode.
+    classes by their fraction, and with `whole_test` all of the set's own test split besides. `leaky` splits by image.
+    `options` are the data set's own. `workers` processes decode.
     Raises InputError, one line, for anything in the data or the request that cannot be used.
     """
     request = request_for(

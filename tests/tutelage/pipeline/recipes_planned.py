@@ -44,6 +44,8 @@ def written(folder: Path) -> Workspace:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (20, 30), dtype=np.uint8)).save(file)
     shutil.copytree(folder / "images", folder / "other", ignore=shutil.ignore_patterns("0.png"))
+    for split, numbers in (("train", "[0-9].png"), ("test", "??.png")):  # a set with a test split of its own
+        shutil.copytree(folder / "images", folder / "parted" / split, ignore=shutil.ignore_patterns(numbers))
     (folder / "a.safetensors").write_bytes(b"a")
     (folder / "b.safetensors").write_bytes(b"b")
     workspace = Workspace(folder / "w")
@@ -231,6 +233,7 @@ FLIPS: dict[str, Any] = {
 BESIDE: dict[str, dict[str, Any]] = {
     "data.dataset": {"data.path": None, "data.options": {}},
     "data.folds": {"data.fold": 1},
+    "data.whole_test": {"data.path": "FOLDER/parted", "data.limit": 20},
 }
 
 
@@ -239,7 +242,7 @@ def flipped(field: Field, values: Mapping[str, Any], folder: Path) -> dict[str, 
     changed = copy.deepcopy(dict(values))
     for name, value in BESIDE.get(field.name, {}).items():
         section, _, key = name.partition(".")
-        changed[section][key] = value
+        changed[section][key] = value.replace("FOLDER", str(folder)) if isinstance(value, str) else value
     place: Any = changed
     for part in field.path[:-1]:
         place = place[part]
