@@ -56,7 +56,8 @@ def import_profile(
     measured = read_measured(path, space, column=column, where=where)
     if measured.is_block_table:
         num_classes, in_channels = ofa_table.CLASSES, ofa_table.CHANNELS
-    asked = {"runtime": runtime, "threads": threads, "batch": batch, "precision": precision}
+    asked = {"threads": threads, "batch": batch, "precision": precision}
+    asked |= {"channels": in_channels, "classes": num_classes}
     check_conditions(measured.conditions, asked)
     check_throughput(measured.archs, measured.latency_ms, find_runtime(runtime), asked, num_classes, in_channels)
     check_one_kind(measured.archs, measured.latency_ms, num_classes, in_channels)

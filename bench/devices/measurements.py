@@ -40,6 +40,12 @@ _UNITS = {
 _TIMES = ("latency", "latencies", "lat", "time", "runtime", "duration", "inference")
 # "12.3", "12.3 ms", "12.3 +- 0.2" (the spread that nn-Meter prints is not used).
 _VALUE = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?|[-+]?inf|nan)\s*([a-zµμ]*)(?:\s*(?:\+-|\+/-|±).*)?", re.IGNORECASE)
+# A spread, a logarithm, a quotient or a count is no time, whatever unit stands beside it.
+_NO_TIMES = frozenset(
+    "std stdev stddev sd deviation var variance sem ci err error log ln log2 log10 normalized normalised norm scaled "
+    "relative ratio rank score fps throughput cycles ticks count samples".split()
+)
+_UNIT_COLUMNS = ("unit", "units", "time_unit", "latency_unit")
 # Images in a time are no times: read as such, the slowest network would be the fastest.
 _RATE = re.compile(r"throughput|\bfps\b|(/|\bper)[\s_]*(ms|s|sec|second)\b")
 # A thousand and more, or a decimal comma with three digits behind it.
@@ -54,7 +60,7 @@ class Measured:
 
     archs: list[Arch]
     latency_ms: list[float]
-    conditions: list[dict[str, str]]  # of each measurement, e.g. {"device": "pixel4", "threads": "4"}
+    conditions: list[dict[str, str]]  # of each measurement, by column, e.g. {"device": "pixel4", "num_threads": "4"}
     is_block_table: bool = False  # times are sums of separately timed blocks: no whole network was measured
 
 
@@ -93,7 +99,7 @@ def read_measured(path: Path, space: str = "", *, column: str = "", where: Seque
     for number, row in numbered:
         place = f"{path}, measurement {number}"
         archs.append(_arch(place, row, space))
-        latency_ms.append(_milliseconds(place, name, row.get(name)))
+        latency_ms.append(_milliseconds(place, name, row.get(name), _unit_beside(place, name, row)))
         conditions.append(_conditions(row))
     check_latencies(latency_ms, len(archs))
     return Measured(archs, latency_ms, conditions)
@@ -196,13 +202,37 @@ def _kept(path: Path, rows: list[tuple[int, dict[str, Any]]], where: Sequence[st
 
 def _unit(name: str) -> float | None:
     """Give the milliseconds in one unit of a column of times; None for a column of something else."""
-    words = [word for word in re.split(r"[^a-zµμ]+", name.lower()) if word]
-    if _RATE.search(name.lower()) and not any(word in _TIMES for word in words):  # `latency / ms` is a time
+    words = _words(name)
+    is_time = any(word.rstrip("0123456789") in _TIMES for word in words)
+    if _NO_TIMES.intersection(words) or (_RATE.search(name.lower()) and not is_time):  # `latency / ms` is a time
         return None
-    units = [_UNITS[word] for word in words if word in _UNITS]
-    if len(units) == 1:
-        return units[0]
-    return 1.0 if not units and any(word in _TIMES for word in words) else None
+    unit = _named_unit(name)
+    return 1.0 if unit is None and is_time and not _UNITS.keys() & set(words) else unit
+
+
+def _named_unit(name: str) -> float | None:
+    """Give the milliseconds in the one unit that a column's name says; a digit makes another word (`s7`, a phone)."""
+    units = [_UNITS[word] for word in _words(name) if word in _UNITS]
+    return units[0] if len(units) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    """Split a column's name: `latency_ms`, `Latency (ms)` and `latencyMs` are the same words."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return [word for word in re.split(r"[^a-z0-9µμ]+", apart) if word]
+
+
+def _unit_beside(where: str, name: str, row: dict[str, Any]) -> float | None:
+    """Give the unit that a column of its own says. Raises InputError where it is none, or the name says another."""
+    beside = next((column for column in row if str(column).strip().lower() in _UNIT_COLUMNS), None)
+    text = "" if beside is None else str(row[beside] or "").strip().lower()
+    if not text:
+        return None
+    if text not in _UNITS:
+        raise InputError(f"{where}: {beside} is {row[beside]!r}: give one of ms, us, s, ns")
+    if _named_unit(name) not in (None, _UNITS[text]):
+        raise InputError(f"{where}: {beside} is {row[beside]!r} and the column of times is {name!r}: correct one")
+    return _UNITS[text]
 
 
 def _time_column(path: Path, row: dict[str, Any], column: str) -> str:
@@ -274,7 +304,7 @@ def _listed(value: Any) -> Any:
     return whole if len(whole) != 1 or value.strip().startswith("[") else whole[0]
 
 
-def _milliseconds(where: str, name: str, given: Any) -> float:
+def _milliseconds(where: str, name: str, given: Any, unit_beside: float | None) -> float:
     text = str(given).strip()
     match = _VALUE.fullmatch(text)
     try:
@@ -290,7 +320,7 @@ def _milliseconds(where: str, name: str, given: Any) -> float:
             )
         if "," in number and "." not in number and number.count(",") == 1:
             number = number.replace(",", ".")  # a decimal comma
-        value = float(number) * (_UNITS[unit] if unit else _unit(name) or 1.0)
+        value = float(number) * (_UNITS[unit] if unit else unit_beside or _named_unit(name) or 1.0)
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -301,20 +331,24 @@ def _milliseconds(where: str, name: str, given: Any) -> float:
 
 
 def _conditions(row: dict[str, Any]) -> dict[str, str]:
-    """Give the columns of a row that say where and how it was taken, under one name each."""
-    return {
-        known: str(row[name]).strip()
-        for name in row
-        for known in (CONDITIONS.get(str(name).strip().lower().replace(" ", "_")),)
-        if known and str(row[name] if row[name] is not None else "").strip()
-    }
+    """Give the columns of a row that say where and how it was taken."""
+    texts = {str(name): "" if value is None else str(value).strip() for name, value in row.items()}
+    return {name: text for name, text in texts.items() if text and condition_of(name)}
+
+
+def condition_of(column: str) -> str:
+    """Name what a column says of how a time was taken (`device`, `threads`, ...); "" for one that says nothing."""
+    return CONDITIONS.get("_".join(column.lower().split()), "")
 
 
 # Columns that say where and how a time was taken, by what people call them.
 CONDITIONS = {
     **dict.fromkeys(("device", "hardware", "target", "platform", "gpu", "cpu", "board", "machine", "host"), "device"),
+    **dict.fromkeys(("hostname", "node", "device_name", "device_id", "phone", "soc", "chip", "processor"), "device"),
     **dict.fromkeys(("threads", "num_threads", "thread", "nthreads"), "threads"),
     **dict.fromkeys(("batch", "batch_size", "batchsize", "bs"), "batch"),
-    **dict.fromkeys(("precision", "dtype", "data_type"), "precision"),
+    **dict.fromkeys(("precision", "dtype", "data_type", "quantization"), "precision"),
+    **dict.fromkeys(("channels", "in_channels", "num_channels"), "channels"),
+    **dict.fromkeys(("classes", "num_classes"), "classes"),
     **dict.fromkeys(("runtime", "backend", "framework", "engine"), "runtime"),
 }

@@ -18,6 +18,8 @@ from tutelage.bench.runtimes.entry import Runtime
 from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import count
 
+from .measurements import condition_of
+
 Floats = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
@@ -35,23 +37,39 @@ _KINDS_APART, _KINDS_NOTED, _KINDS_SCORE = 2.0, 1.5, 6.0
 _LEAST_OF_A_KIND = 0.1  # as a fraction of the file: fewer are outliers, which the fit bears
 # One time among others: the factor and the deviations by which it must be off.
 _ODD_FACTOR, _ODD_SCORE = 5.0, 10.0
+# Rank correlation of times with MACs below which larger networks are quicker, and of times with anything counted below
+# which they have nothing to do with the networks.
+_REVERSED, _UNRELATED = -0.5, 0.3
+_PRECISIONS = {
+    **dict.fromkeys(("fp32", "float32", "float", "f32"), "fp32"),
+    **dict.fromkeys(("fp16", "float16", "half", "f16"), "fp16"),
+    **dict.fromkeys(("bf16", "bfloat16"), "bf16"),
+    **dict.fromkeys(("int8", "uint8", "i8", "8-bit", "8bit"), "int8"),
+}
 _MIN_NETS = 8  # fewer show no two kinds
 _SWEEPS = 30
 
 
 def check_conditions(conditions: Sequence[Mapping[str, str]], asked: Mapping[str, object]) -> None:
     """Refuse a file whose own columns say that it holds several devices, or another setting than the one asked for."""
-    for name in sorted({name for row in conditions for name in row}):
-        values = list(dict.fromkeys(row.get(name, "") for row in conditions))
+    for column in sorted({name for row in conditions for name in row}):
+        name = condition_of(column)
+        values = list(dict.fromkeys(row.get(column, "") for row in conditions))
         if len(values) > 1:
             some = ", ".join(value or "(empty)" for value in values[:6])
             raise InputError(
-                f"the file mixes {len(values)} values of {name}: {some}: a profile is of one; keep one with --where "
-                f"COLUMN={values[0]}"
+                f"the file mixes {len(values)} values of {column}: {some}: a profile is of one; keep one with --where "
+                f"{column}={values[0]}"
             )
-        if name in ("threads", "batch") and not _same_number(values[0], asked[name]):
+        if name in ("threads", "batch", "channels", "classes") and not _same_number(values[0], asked[name]):
             raise InputError(
                 f"the file says {name} {values[0]}, the profile would say {asked[name]}: give --{name} {values[0]}"
+            )
+        said = _PRECISIONS.get(values[0].lower()) if name == "precision" else None
+        if said not in (None, asked["precision"]):
+            raise InputError(
+                f"the file says {column} {values[0]}, the profile would say {asked['precision']}: give --precision "
+                f"{said}"
             )
 
 
@@ -118,6 +136,7 @@ def check_one_kind(archs: Sequence[Arch], latency_ms: Sequence[float], num_class
         return
     times = np.log(np.asarray(latency_ms, dtype=np.float64))
     sizes = _log_sizes(archs, num_classes, in_channels)
+    _check_order(sizes, times)
     off = times - _robust_line(sizes, times)
     _check_two_kinds(sizes, times, off, latency_ms)
     deviation = 1.4826 * float(np.median(np.abs(off - np.median(off))))
@@ -128,6 +147,26 @@ def check_one_kind(archs: Sequence[Arch], latency_ms: Sequence[float], num_class
             f"measurement {worst + 1} is {latency_ms[worst]:g} ms where networks like it take about "
             f"{math.exp(times[worst] - off[worst] + np.median(off)):.3g} ms: correct it, or leave the line out"
         )
+
+
+def _check_order(sizes: Floats, times: Floats) -> None:
+    """Refuse times that fall as networks grow (images a second, negated times), warn of those without a relation."""
+    from scipy.stats import rankdata
+
+    columns = [rankdata(column) for column in sizes.T if column.std() > 1e-9]
+    if not columns:
+        return
+    ranks = [float(np.corrcoef(column, rankdata(times))[0, 1]) for column in columns]
+    if sizes[:, 0].std() > 1e-9 and ranks[0] < _REVERSED:
+        raise InputError(
+            f"larger networks take less time (rank correlation with MACs {ranks[0]:.2f}): are these images a second? "
+            "give milliseconds"
+        )
+    if max(map(abs, ranks)) < _UNRELATED:
+        log.warning(
+            "times have little to do with the networks' MACs, blocks or resolution (rank correlation at most %.2f): are "
+            "they in the order of the networks, and of whole networks?", max(ranks, key=abs),
+        )  # fmt: skip
 
 
 def _check_two_kinds(sizes: Floats, times: Floats, off: Floats, latency_ms: Sequence[float]) -> None:

@@ -7,6 +7,7 @@ in the notes of the `Labels`; what cannot be a class raises InputError that name
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +28,13 @@ MULTI_LABEL_HELP = "true: rows with exactly one 1 are multi-label all the same (
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
+# Rows without exactly one 1, as a fraction, up to which columns look like one-hot classes with slips.
+_FEW_EXCEPTIONS = 0.1
+
 _LABEL_TYPES = (str, int, float, list, type(None))
 
 _WHOLE = re.compile(r"([+-]?\d{1,100})(\.0*)?")
+_JOINTS = re.compile(r"[;,/+&]")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 # What a row's place is called in a message, by its index.
@@ -83,7 +88,7 @@ def read_classes(
         raise InputError(f"unknown {unknown!r} is for multi-label columns: {what} holds one class an image; say drop")
     column = np.asarray(words)
     distinct, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-    texts = [str(value).strip() for value in distinct.tolist()]
+    texts = [plain_word(str(value)) for value in distinct.tolist()]
     numbers = [_number(text) for text in texts]
     blank = [is_blank(text) for text in texts]
     values = {number for number in numbers if number is not None}
@@ -247,7 +252,7 @@ def _name_classes(
                          "numbers, or all by words")  # fmt: skip
     names = ["" if gap else text for text, gap in zip(texts, blank, strict=True)]
     if not numeric:
-        return names, (), _alike(sorted({name for name in names if name}))
+        return names, (), notes_on_names(sorted({name for name in names if name}))
     for index in numeric:
         number = numbers[index]
         assert number is not None
@@ -266,13 +271,24 @@ def _number(text: str) -> int | float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-def _alike(names: Sequence[str]) -> list[str]:
-    """Note classes that differ in case or blanks only: they may be one."""
+def plain_word(text: str) -> str:
+    """Write a label without blanks around it and in one Unicode form: `é` of one sign and of two (macOS) are one."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def notes_on_names(names: Sequence[str]) -> list[str]:
+    """Note classes that differ in case or blanks only (they may be one), and those that look like several labels."""
     spelled: dict[str, list[str]] = {}
     for name in names:
         spelled.setdefault(re.sub(r"[\s_-]+", " ", name).lower(), []).append(name)
-    return [f"classes {' and '.join(map(repr, same))} may be one: they differ in case, blanks or dashes only"
-            for same in spelled.values() if len(same) > 1]  # fmt: skip
+    notes = [f"classes {' and '.join(map(repr, same))} may be one: they differ in case, blanks or dashes only"
+             for same in spelled.values() if len(same) > 1]  # fmt: skip
+    for name in names:
+        parts = [part.strip() for part in _JOINTS.split(name)]
+        if len(parts) > 1 and all(part in names for part in parts):
+            return [*notes, f"class {name!r} may be the labels {' and '.join(map(repr, parts))}: join labels of one "
+                            "image by |"]  # fmt: skip
+    return notes
 
 
 def read_columns(
@@ -307,9 +323,20 @@ def read_columns(
     if multi_label or not one_hot:
         if multi_label is False:
             raise InputError(f"multi_label is false, and not every row of {what} has exactly one 1")
-        return labels
+        return labels if multi_label else _with_few_exceptions(labels, place, what)
     note = f"{what}: each row has exactly one 1 (one-hot): read as one of {num_columns} classes an image"
     return replace(labels, values=columns.argmax(axis=1).astype(np.int64), notes=(*notes, note))
+
+
+def _with_few_exceptions(labels: Labels, place: Place, what: str) -> Labels:
+    """Note the first of a few rows without exactly one 1: one slip makes classes that exclude each other labels."""
+    odd = np.flatnonzero(np.nansum(labels.values, axis=1) != 1)
+    if labels.values.shape[1] < 2 or not 0 < len(odd) <= _FEW_EXCEPTIONS * len(labels.values):
+        return labels
+    row = int(labels.kept[odd[0]])
+    note = (f"{what}: all rows but {len(odd)} (first {place(row)}) have exactly one 1: read as multi-label; correct "
+            "them if the classes exclude each other, or set the option multi_label to true")  # fmt: skip
+    return replace(labels, notes=(*labels.notes, note))
 
 
 def _treat_unknown(

@@ -19,7 +19,7 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz", ".csv.zip", ".tsv.zip"
 # PadChest's table, of the largest, has 160,000 rows and 100 MB; a few packed kilobytes may unpack to any number.
 MAX_TABLE_BYTES = 2**30
 
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(file: Path) -> Table:
-    """Read a table: comma, semicolon or tab separated, quoted or not, in UTF-8, UTF-16 or Latin-1, gz and zip too.
+    """Read a table: separated by comma, semicolon, tab or |, quoted or not, in UTF-8, UTF-16 or Latin-1, gz and zip too.
 
     Lines without a value are dropped. Every row has the cells of the header: a truncated row, or one with a comma that
     is not quoted, would put a value under another column's name, and is an InputError with its line. Empty cells at
@@ -160,7 +160,7 @@ def _fitted(row: list[str], width: int, where: str, delimiter: str) -> list[str]
     while len(row) > width and not row[-1]:
         row = row[:-1]
     if len(row) != width:
-        name = {",": "comma", ";": "semicolon", "\t": "tab"}.get(delimiter, delimiter)
+        name = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}.get(delimiter, delimiter)
         remedy = f"quote a cell that holds a {name}" if len(row) > width else "the row is truncated"
         raise InputError(f"{where}: {len(row)} cells, and the header has {width}; {remedy}")
     return row

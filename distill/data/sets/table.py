@@ -6,6 +6,7 @@ file is absent. How tables, paths, ids and labels may be written is decided in `
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,8 @@ from tutelage.distill.data.reading.labels import (
     MULTI_LABEL_HELP,
     UNKNOWN_HELP,
     Labels,
+    notes_on_names,
+    plain_word,
     read_classes,
     read_columns,
     unknown_policy,
@@ -35,6 +38,7 @@ from tutelage.records import InputError
 from .folders import NEAR_HELP
 
 _GROUP_WORDS = re.compile(r"patient|subject|series|study|case|person", re.IGNORECASE)  # of headers, e.g. PatientID
+_LIST = re.compile(r"\[.*\]", re.DOTALL)  # a cell that lists labels
 _NOT_IDS = re.compile(r"age|sex|gender|weight|date|description|position", re.IGNORECASE)  # e.g. "Patient Age"
 
 
@@ -44,7 +48,7 @@ def list_table(request: Request) -> Listing:
     if is_dir(file):
         raise InputError(f"{file} is a folder: data set {request.name} needs a CSV file")
     table = read_table(file)
-    path_at = table.column(str(request.option("path_column", "path")))
+    path_at = _required(table, request, "path", "path_column")
     listed = table.cells(path_at)
     if "" in listed:
         raise InputError(f"{table.where(listed.index(''))}: {table.header[path_at]} is blank: name a file, or remove "
@@ -115,20 +119,34 @@ def _labels(table: Table, request: Request) -> Labels:
         return read_columns(cells, names, table.where, what, unknown, multi_label)
     if multi_label is not None:
         raise InputError(f"multi_label: {multi_label} has no effect without label_columns: leave it out")
-    place = table.column(str(request.option("label_column", "label")))
+    place = _required(table, request, "label", "label_column (or label_columns, of 0/1 columns)")
     words = table.cells(place)
     what = f"{table.file}: column {table.header[place]}"
-    if not any("|" in word for word in words):
+    if any(_LIST.fullmatch(word) for word in words):
+        words = [_joined(word, table.where(row)) for row, word in enumerate(words)]
+    elif not any("|" in word for word in words):
         return read_classes(words, table.where, what, unknown)
-    parts = [[part.strip() for part in word.split("|") if part.strip()] for word in words]
+    parts = [[plain_word(part) for part in word.split("|") if part.strip()] for word in words]
     blank = [row for row, found in enumerate(parts) if not found or (len(found) == 1 and is_blank(found[0]))]
     if blank and unknown != "drop":
         raise InputError(f"{table.where(blank[0])}: label {words[blank[0]]!r} is missing or NaN: give one, or remove "
                          "the row, or set the option unknown to drop")  # fmt: skip
     kept = np.setdiff1d(np.arange(len(words)), blank)
     names = sorted({part for row in kept for part in parts[row]})
-    notes = (f"{len(blank)} images whose label is not known are left out",) if blank else ()
-    return Labels(word_columns([parts[row] for row in kept], names), tuple(names), kept, notes)
+    notes = [f"{len(blank)} images whose label is not known are left out"] if blank else []
+    notes += notes_on_names(names)
+    return Labels(word_columns([parts[row] for row in kept], names), tuple(names), kept, tuple(notes))
+
+
+def _joined(word: str, where: str) -> str:
+    """Join the labels of a cell that is a list (`['A', 'B']`, as pandas writes one) by |."""
+    try:
+        listed = ast.literal_eval(word)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        listed = None
+    if not isinstance(listed, list) or not all(isinstance(one, str | int) for one in listed):
+        raise InputError(f"{where}: label {word[:60]!r} stands among lists and is no list of labels: join labels by |")
+    return "|".join(str(one).replace("|", "/") for one in listed)
 
 
 def _groups(table: Table, listed: Sequence[str], request: Request) -> tuple[NDArray[np.str_], tuple[str, ...]]:
@@ -174,6 +192,16 @@ def _split(table: Table, row: int, place: int) -> str:
     if word not in SPLIT_FOLDERS:
         raise InputError(f"{table.where(row)}: split {word!r} is not train, val or test")
     return SPLIT_FOLDERS[word]
+
+
+def _required(table: Table, request: Request, role: str, options: str) -> int:
+    """Find a column by its usual name, or by the one that an option gives; without either name the option."""
+    named = request.options.get(f"{role}_column")
+    place = table.find(role) if named is None else table.column(str(named))
+    if place is None:
+        raise InputError(f"{table.file} has no column {role!r}; it has {', '.join(table.header)}: name one by the "
+                         f"option {options}")  # fmt: skip
+    return place
 
 
 def _optional(table: Table, request: Request, role: str) -> int | None:

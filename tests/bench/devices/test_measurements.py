@@ -79,6 +79,21 @@ def test_a_table_in_another_encoding_says_so(tmp_path: Path):
         read_measurements(tmp_path / "times.csv")
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"latencyMs": MS},
+        {"latency_std_ms": [0.1] * 12, "latency_mean_ms": MS},
+        {"latency": [1000 * ms for ms in MS], "Unit": ["us"] * 12},
+        {"latency": [ms * (1000 if i % 2 else 1) for i, ms in enumerate(MS)], "unit": ["ms", "us"] * 6},
+        {"ms": MS, "s7": [1.0] * 12},  # a phone, no column of seconds
+    ],
+)
+def test_units_and_spreads_beside_the_times(columns: dict[str, list[object]], tmp_path: Path):
+    (tmp_path / "times.csv").write_text(table({"arch": JSONS, **columns}))
+    np.testing.assert_allclose(read_measurements(tmp_path / "times.csv", NAME)[1], MS)
+
+
 def test_arrays_are_read_as_helps_tables_hold_them(tmp_path: Path):
     path = tmp_path / "gpus.npz"
     arrays = {key: np.array([getattr(arch, key) for arch in ARCHS]) for key in ("ks", "e", "d", "r")}
@@ -117,6 +132,10 @@ def test_arrays_are_read_as_helps_tables_hold_them(tmp_path: Path):
         ("acc.csv", table({"arch": JSONS, "accuracy": MS}), "must have the columns arch"),
         ("rate.csv", table({"arch": JSONS, "speed (images/s)": MS}), "must have the columns arch"),
         ("fps.csv", table({"arch": JSONS, "images per second": MS}), "must have the columns arch"),
+        ("late.csv", table({"arch": JSONS, "latency (fps)": MS}), "must have the columns arch"),
+        ("log.csv", table({"arch": JSONS, "log_latency_ms": MS}), "must have the columns arch"),
+        ("unit.csv", table({"arch": JSONS, "latency": MS, "unit": ["min"] * 12}), "unit is 'min': give one of ms"),
+        ("both.csv", table({"arch": JSONS, "latency_ms": MS, "unit": ["us"] * 12}), "unit is 'us' and the column"),
         ("twice.csv", table({"arch": JSONS, "ms": MS, "ms ": MS}), "has 2 columns 'ms': rename all but one"),
         ("many.csv", table({"arch": JSONS, "us": ["8,613"] * 12}), "us '8,613' may be 8613 or 8.613: write the num"),
         ("cut.npz", "PK\x03\x04", "is not an npz of numbers"),
@@ -169,9 +188,14 @@ def _box(folder: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"device": ["a"] * 6 + ["b"] * 6}, {}, "mixes 2 values of device: a, b: .*--where COLUMN=a"),
+        ({"device": ["a"] * 6 + ["b"] * 6}, {}, "mixes 2 values of device: a, b: .*--where device=a"),
         ({"batch_size": [8] * 12}, {}, "the file says batch 8, the profile would say 1: give --batch 8"),
         ({"num_threads": [4] * 12}, {"threads": 2}, "the file says threads 4, the profile would say 2"),
+        ({"device": ["a"] * 6 + ["b"] * 6, "host": ["lab"] * 12}, {}, "mixes 2 values of device: a, b"),
+        ({"Host name": ["lab"] * 12, "phone": ["a"] * 6 + ["b"] * 6}, {}, "mixes 2 values of phone"),
+        ({"dtype": ["INT8"] * 12}, {}, "the file says dtype INT8, the profile would say fp32: give --precision int8"),
+        ({"in_channels": [1] * 12}, {}, "the file says channels 1, the profile would say 3: give --channels 1"),
+        ({"ms": [1000 / ms for ms in MS]}, {}, "larger networks take less time .rank correlation with MACs -"),
         ({"ms": [ms / 40 for ms in MS]}, {}, r"would be 4\.0e\+11 MACs a second for each of 1 threads, above"),
         ({"ms": [ms * (3 if i % 3 == 0 else 1) for i, ms in enumerate(MS)]}, {}, "4 of 12 measurements .*3 times"),
         ({"ms": [ms * (7 if i == 4 else 1) for i, ms in enumerate(MS)]}, {}, "measurement 5 is .* like it take"),

@@ -37,7 +37,7 @@ def _load(table: Path, **options: object) -> Dataset:
     return load_dataset("table", path=table, size=8, options=options)
 
 
-@pytest.mark.parametrize("code", [",", ";", "\t"])
+@pytest.mark.parametrize("code", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_delimiters_and_encodings_give_the_same_images(tmp_path: Path, code: str, encoding: str) -> None:
     table = _table(tmp_path, ["böse", "gut"] * 12)
@@ -95,6 +95,19 @@ def test_ids_that_a_join_rewrote_are_one_and_blank_ids_stay_apart(tmp_path: Path
     assert check_path(table).notes == data.notes
     assert [canonical_id(text) for text in ("007", "7.00", "7.5", "A.0", "１２")] == ["7", "7", "7.5", "A.0", "12"]
     assert "rounded" in group_ids(["1.23457e+08", "2"], ["a", "b"], "id")[1][0]
+
+
+def test_a_code_for_no_id_is_blank_and_odd_ids_are_noted() -> None:
+    names = [f"{number}.png" for number in range(48)]
+    codes = ["-1"] * 24 + [str(number) for number in range(24)]
+    groups, notes = group_ids(codes, names, "patient")
+    assert len(set(groups)) == 48
+    assert notes == ("24 of 48 images have no patient: each is a group of its own",)
+    groups, notes = group_ids(["0" if code == "-1" else str(int(code) + 1) for code in codes], names, "patient")
+    assert notes == ("24 of 48 images have the patient '0': if it stands for none, leave it blank",)
+    _, notes = group_ids(["P1", "p1", "p2", "-1"] * 12, names, "patient")
+    assert len(notes) == 1
+    assert "1 ids of patient differ in case only, e.g. 'P1' and 'p1'" in notes[0]
 
 
 @pytest.mark.parametrize("kind", ["absolute", "elsewhere", "windows", "drive", "moved", "above", "bare"])
@@ -186,6 +199,31 @@ def test_one_hot_columns_are_classes_and_unknown_cells_are_treated_as_asked(tmp_
     table.write_text(table.read_text().replace("images/000.png,-1", "images/000.png,0.4"))
     with pytest.raises(InputError, match=r"x is '0\.4': labels must be 0 or 1; a fraction is no label"):
         _load(table, **options)
+
+
+def test_labels_that_look_alike_or_like_several_are_read_or_noted(tmp_path: Path) -> None:
+    table = _table(tmp_path, ["caf\u00e9", "cafe\u0301", "th\u00e9"] * 8)
+    assert _load(table).class_names == ("caf\u00e9", "th\u00e9")
+    text = table.read_text()
+    table.write_text(text.replace("caf\u00e9", "\"['A', 'B']\"").replace("cafe\u0301", "['A']").replace("th\u00e9", "['B']"))
+    data = _load(table)
+    assert data.class_names == ("A", "B")
+    assert data.labels.tolist() == [[1, 1], [1, 0], [0, 1]] * 8
+    table.write_text(text.replace("caf\u00e9", "A;B").replace("cafe\u0301", "A").replace("th\u00e9", "B"))
+    assert "class 'A;B' may be the labels 'A' and 'B'" in " ".join(_load(table).notes)
+    table.write_text(text.replace("path,label", "file,dx"))
+    with pytest.raises(InputError, match="no column 'path'; it has file, dx: name one by the option path_column"):
+        _load(table)
+
+
+def test_one_slip_among_one_hot_rows_is_noted(tmp_path: Path) -> None:
+    table = _table(tmp_path, write=lambda n, label: f"images/{n:03d}.png,{int(n % 2 or n == 4)},{1 - n % 2}")
+    table.write_text(table.read_text().replace("path,label", "path,x,y"))
+    data = _load(table, label_columns=["x", "y"])
+    assert data.labels.shape == (24, 2)
+    assert "all rows but 1 (first " in " ".join(data.notes)
+    assert "line 6) have exactly one 1" in " ".join(data.notes)
+    assert "all rows" not in " ".join(_load(table, label_columns=["x", "y"], multi_label=True).notes)
 
 
 def _archive(path: Path, labels: Callable[[int], np.ndarray], **changes: np.ndarray) -> Path:
