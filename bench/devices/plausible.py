@@ -164,8 +164,8 @@ def _check_order(sizes: Floats, times: Floats) -> None:
         )
     if max(map(abs, ranks)) < _UNRELATED:
         log.warning(
-            "times have little to do with the networks' MACs, blocks or resolution (rank correlation at most %.2f): are "
-            "they in the order of the networks, and of whole networks?", max(ranks, key=abs),
+            "times have little to do with the networks' MACs, blocks or resolution (rank correlation at most %.2f): "
+            "are they in the order of the networks, and of whole networks?", max(ranks, key=abs),
         )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ Fit = Literal["squash", "crop", "pad"]
 
 FRAMES = "have several frames or pages: the first is read"
 COLOUR_16_BIT = "have colours of 16 bits: their upper 8 bits are read"
+# All black, fully transparent, or scaled by a window or slope that leaves nothing of them.
+BLANK = "hold one value only, so there is nothing to see in them"
 ORIENTED = "are turned upright by their EXIF orientation"
 
 # What Pillow's decoders raise for files that are damaged.
@@ -69,7 +71,7 @@ class Picture:
     """One decoded file: pixels uint8 `(size, size, channels)` and the SHA-256 of its bytes (16 hex digits).
 
     For pixels of more than 8 bits `extent` is their least and largest value, `limits` the range that scaled them.
-    `remarks` say what was done about what is odd (`FRAMES`, `COLOUR_16_BIT`, `ORIENTED`).
+    `remarks` say what was done about what is odd (`FRAMES`, `COLOUR_16_BIT`, `ORIENTED`), or that it is `BLANK`.
     """
 
     pixels: NDArray[np.uint8]
@@ -103,7 +105,10 @@ def read_picture(path: Path, size: int, channels: int, how: Decoding) -> Picture
         extent, limits = values.extent, values.limits
     else:
         plain, extent, limits, remarks = _read_with_pillow(path, content, size, channels, how)
-    return Picture(to_square(plain, size, channels, how.fit), digest, extent, limits, tuple(remarks))
+    pixels = to_square(plain, size, channels, how.fit)
+    if size > 1 and (pixels == pixels[0, 0]).all():
+        remarks = [*remarks, BLANK]
+    return Picture(pixels, digest, extent, limits, tuple(remarks))
 
 
 def _read_with_pillow(

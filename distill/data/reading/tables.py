@@ -68,7 +68,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(file: Path) -> Table:
-    """Read a table: separated by comma, semicolon, tab or |, quoted or not, in UTF-8, UTF-16 or Latin-1, gz and zip too.
+    """Read a table: cells between commas, semicolons, tabs or |, in UTF-8, UTF-16 or Latin-1, gz and zip too.
 
     Lines without a value are dropped. Every row has the cells of the header: a truncated row, or one with a comma that
     is not quoted, would put a value under another column's name, and is an InputError with its line. Empty cells at

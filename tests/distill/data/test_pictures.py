@@ -139,3 +139,16 @@ def test_damaged_bytes_are_one_line_and_never_a_traceback(tmp_path: Path, kind: 
             assert decode(tmp_path / f"y.{kind}", 8)[0].shape == (8, 8, 1)
         except InputError as error:
             assert f"y.{kind}" in str(error)  # noqa: PT017
+
+
+def test_pictures_with_nothing_to_see_are_noted(tmp_path: Path) -> None:
+    """Fully transparent pictures differ as files and are all black as they are read."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (10, 10, 4), dtype=np.uint8)
+        pixels[..., 3] = 255 * (number > 1)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    (note,) = load_dataset("folder", path=tmp_path, size=8).notes
+    assert note.startswith("2 pictures hold one value only, so there is nothing to see in them, e.g. ")

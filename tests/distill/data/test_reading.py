@@ -205,7 +205,8 @@ def test_labels_that_look_alike_or_like_several_are_read_or_noted(tmp_path: Path
     table = _table(tmp_path, ["caf\u00e9", "cafe\u0301", "th\u00e9"] * 8)
     assert _load(table).class_names == ("caf\u00e9", "th\u00e9")
     text = table.read_text()
-    table.write_text(text.replace("caf\u00e9", "\"['A', 'B']\"").replace("cafe\u0301", "['A']").replace("th\u00e9", "['B']"))
+    lists = text.replace("caf\u00e9", "\"['A', 'B']\"").replace("cafe\u0301", "['A']").replace("th\u00e9", "['B']")
+    table.write_text(lists)
     data = _load(table)
     assert data.class_names == ("A", "B")
     assert data.labels.tolist() == [[1, 1], [1, 0], [0, 1]] * 8
