@@ -20,6 +20,7 @@ from .int8.placement import LAYERS
 # Weights per channel need DequantizeLinear's axis, which came with 13; the export here writes 17.
 MIN_OPSET, OPSET = 13, 17
 _FLOAT, _UINT8, _FLOAT16, _DOUBLE = 1, 2, 10, 11
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 _TYPES = {_UINT8: "uint8", 3: "int8", _FLOAT16: "float16", _DOUBLE: "float64", 16: "bfloat16"}
 
 
@@ -40,6 +41,8 @@ def prepare_model(path: Path, out: Path, *, start: str = "", end: str = "") -> N
     _check_ends(path, model)
     model = in_float32(path, model)
     _check_types(path, model)
+    _check_repeatable(path, model)
+    _check_finite(path, model)
     if is_quantized(model):
         raise InputError(f"{path} is quantized already; give its fp32 model")
     model = _converted(path, model)
@@ -165,6 +168,37 @@ def _check_types(path: Path, model: Any) -> None:
             raise InputError(
                 f"{path} computes in {_TYPES[tensor.data_type]} (tensor {name} of "
                 f"{_named(node) if node is not None else 'no node'}): export it in float32"
+            )
+
+
+def _check_repeatable(path: Path, model: Any) -> None:
+    """Refuse what gives another output each time: random numbers, dropout and batch norm in training mode."""
+    from onnx import numpy_helper
+
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    values |= {node.output[0]: a.t for node in model.graph.node for a in node.attribute if node.op_type == "Constant"}
+    for node in model.graph.node:
+        switch = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+        is_training = switch in values and bool(numpy_helper.to_array(values[switch]).any())
+        is_training |= any(a.name == "training_mode" and a.i for a in node.attribute)
+        if is_training or node.op_type in _RANDOM:
+            raise InputError(
+                f"{path}: {_named(node)} {'is in training mode' if is_training else 'draws random numbers'}, so that "
+                "an image has other outputs each time: export the network for inference (model.eval())"
+            )
+
+
+def _check_finite(path: Path, model: Any) -> None:
+    """Refuse weights of layers that are NaN or infinite: no calibration can give them a range."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    layers = {name: node for node in model.graph.node if node.op_type in LAYERS for name in node.input}
+    for name, tensor in _constants(model.graph):
+        if name in layers and tensor.data_type == _FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise InputError(
+                f"{path}: tensor {name} of {_named(layers[name])} holds NaN or infinity: its training diverged; export "
+                "a network whose weights are finite"
             )
 
 

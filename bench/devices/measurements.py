@@ -227,7 +227,7 @@ def _unit_beside(where: str, name: str, row: dict[str, Any]) -> float | None:
     """Give the unit that a column of its own says. Raises InputError where it is none, or the name says another."""
     beside = next((column for column in row if str(column).strip().lower() in _UNIT_COLUMNS), None)
     text = "" if beside is None else str(row[beside] or "").strip().lower()
-    if not text:
+    if beside is None or not text:
         return None
     if text not in _UNITS:
         raise InputError(f"{where}: {beside} is {row[beside]!r}: give one of ms, us, s, ns")

@@ -114,6 +114,32 @@ def test_what_cannot_is_refused_by_name(options: dict[str, Any], message: str, t
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_random_or_not_finite_is_refused_by_node(tmp_path: Path):
+    """Dropout that was exported in training mode runs in ONNX Runtime, with other outputs each time."""
+    model = onnx.load_model(net(tmp_path / "net.onnx"))
+
+    def refused(nodes: list[Any], *constants: Any) -> str:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        changed.graph.node[0].output[0] = "c0"
+        for place, node in enumerate(nodes, 1):
+            changed.graph.node.insert(place, node)
+        changed.graph.initializer.extend(constants)
+        onnx.save_model(changed, tmp_path / "changed.onnx")
+        with pytest.raises(InputError) as caught:
+            prepare_model(tmp_path / "changed.onnx", tmp_path / "out.onnx")
+        return str(caught.value)
+
+    ratio, on = (numpy_helper.from_array(np.array(v, t), n) for v, t, n in ((0.5, np.float32, "half"), (1, bool, "on")))
+    dropout = helper.make_node("Dropout", ["c0", "half", "on"], ["c"], name="drop")
+    assert "Dropout drop is in training mode" in refused([dropout], ratio, on)
+    noise = helper.make_node("RandomNormalLike", ["c0"], ["noise"], name="jitter")
+    add = helper.make_node("Add", ["c0", "noise"], ["c"], name="add")
+    assert "RandomNormalLike jitter draws random numbers" in refused([noise, add])
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(W["w0"], np.nan, np.float32), "w0"))
+    assert "tensor w0 of Conv conv0 holds NaN" in refused([helper.make_node("Identity", ["c0"], ["c"], name="same")])
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.DOUBLE, np.float64)], ids=["half", "double"]
 )
