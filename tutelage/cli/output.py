@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tutelage.pipeline.operations.reproduce import Agreement
     from tutelage.pipeline.run import Searched
     from tutelage.pipeline.sections import DeviceSection
+    from tutelage.pipeline.stages.bundle import MadeBundle
     from tutelage.pipeline.stages.publish import Published
     from tutelage.pipeline.stages.search import Found
 
@@ -87,6 +89,19 @@ def print_run(searched: Searched | None, published: Published, console: Console)
         console.print(_best_words(rows[headline.student]), highlight=False, soft_wrap=True)
     for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+    print_bundles(published.bundles, console)
+
+
+def print_bundles(bundles: Sequence[MadeBundle], console: Console) -> None:
+    """Name the bundles of a run, and the command that classifies a picture with the first of them."""
+    for one in bundles:
+        row = one.row
+        latency = "" if row.latency_p50_ms is None else f", {row.latency_p50_ms:.3g} ms on {row.device}"
+        what = f"{row.model} {row.scheme}, {row.runtime}, {in_units(row.size_bytes or 0, 'B')}{latency}"
+        console.print(f"bundle: {one.folder} ({what})", highlight=False, markup=False, soft_wrap=True)
+    if bundles:
+        script = shlex.quote(str(bundles[0].folder / "predict.py"))
+        console.print(f"classify a picture: python {script} PICTURE", highlight=False, markup=False, soft_wrap=True)
 
 
 def _best_words(best: Row) -> str:

@@ -25,6 +25,7 @@ from tutelage.records import FaultsError, InputError
 from .changes import named_twice, one_line, set_text, set_value, typed_yaml, with_current_keys
 from .sections import (
     BaselineSection,
+    BundleSection,
     DataSection,
     DeviceSection,
     DistillSection,
@@ -74,6 +75,7 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     measure: MeasureSection = MeasureSection()
     explain: ExplainSection = ExplainSection()
+    bundle: BundleSection = BundleSection()
 
     @model_validator(mode="before")
     @classmethod

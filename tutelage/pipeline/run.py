@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.operations.board import open_for_run
+from tutelage.pipeline.stages.bundle import bundle_rows
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
@@ -24,6 +25,7 @@ from .device import Device, known_device, name_device, open_device
 from .keys.order import Until, evaluate_network, finish, train_networks
 from .keys.plan import Plan, plan
 from .objectives import weighed_devices, weighed_sections
+from .operations.remembered import remember
 from .preflight import open_checked
 from .recipe import Recipe
 from .workspace import Workspace
@@ -62,6 +64,7 @@ def run(
     """
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "run")
+        remember(recipe, workspace.path)
         # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(open_for_run(workspace.store))
         opened = _open(ctx, Until.END, announce)
@@ -88,6 +91,7 @@ def search(
         raise InputError(f"recipe {recipe.name} names its students ({names}) and searches nothing: `tutelage run` it")
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "search")
+        remember(recipe, workspace.path)
         searched, _ = _train(_open(ctx, Until.SEARCH, announce), Until.SEARCH)
         assert searched is not None, "a recipe without named students searches"
         found = searched.found
@@ -212,7 +216,8 @@ class _Scoring:
         rows = file_rows(
             ctx, self._store, devices, evaluated, measured, worth, state="complete", found=found, explained=explained
         )
-        return publish(ctx, rows, found)
+        published = publish(ctx, rows, found)
+        return replace(published, bundles=tuple(bundle_rows(ctx, rows)))
 
     @property
     def _run(self) -> Prepared:

@@ -372,6 +372,13 @@ class ExplainSection(Section):
     method: Literal["gradcam", "hirescam", "eigencam", "scorecam"] = "gradcam"
 
 
+class BundleSection(Section):
+    """Which students a run ends with as folders to deploy, in the workspace's `bundles/`."""
+
+    # front: every student that the leaderboard marks, each by its best file on the device; best: one, by validation
+    rows: Literal["none", "best", "front"] = "none"
+
+
 class MeasureSection(Section):
     samples: int = Field(100, ge=100)
     tolerance: float = Field(0.1, gt=0, lt=1)  # how far two halves of a measurement may differ before it is refused

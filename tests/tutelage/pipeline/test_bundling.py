@@ -1,12 +1,15 @@
 """Which row is bundled, and which rows cannot be."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.operations.bundle import bundle_row, class_thresholds, row_of
+from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.stages.bundle import bundled_rows, check_bundled
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
 
@@ -55,3 +58,41 @@ def test_a_row_or_an_option_is_read_as_make(words: list[str], tmp_path: Path) ->
     done = CliRunner().invoke(app, ["bundle", *words, "--workspace", str(tmp_path)])
     assert isinstance(done.exception, InputError)
     assert "no leaderboard" in str(done.exception)
+
+
+def _made(model: str, auc: float, ms: float, **other: Any) -> Row:
+    """A row of a run that has its file, of test and validation AUC `auc`."""
+    details = {"validation": {"auc": auc, "accuracy": auc}, "how": {"file": {"path": "model.onnx"}}}
+    fields = {"role": "student", "size_bytes": 1000, "runtime": "onnxruntime", "device": "box", **other}
+    return Row(
+        model=model, recipe="r", dataset="d", auc=auc, accuracy=auc, latency_p50_ms=ms, details=details, **fields
+    )
+
+
+def test_each_student_of_the_front_is_bundled_once_by_its_best_file() -> None:
+    rows = [
+        _made("large", 0.95, 4.0),
+        _made("large", 0.95, 2.0, scheme="int8-ptq", size_bytes=300),  # as good, smaller: the one to deploy
+        _made("small", 0.90, 1.0, size_bytes=200),
+        _made("dominated", 0.80, 3.0, size_bytes=900),
+        _made("baseline", 0.85, 0.5, role="baseline", size_bytes=100),
+        _made("on ncnn", 0.99, 0.1, runtime="ncnn", device="phone"),  # no bundle can hold its file
+    ]
+    chosen = [(row.model, row.scheme) for row in bundled_rows(rows, "front")]
+    assert chosen == [("small", "fp32"), ("large", "int8-ptq")]
+    assert [row.model for row in bundled_rows(rows, "best")] == ["large"]
+    assert bundled_rows(rows, "none") == []
+
+
+def test_where_baselines_dominate_every_student_the_best_one_is_bundled(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [_made("student", 0.8, 2.0), _made("baseline", 0.9, 1.0, role="baseline", size_bytes=10)]
+    assert [row.model for row in bundled_rows(rows, "front")] == ["student"]
+    assert "no student is on the front" in caplog.text
+
+
+def test_a_run_whose_devices_take_no_bundle_is_refused() -> None:
+    phone = DeviceSection(name="phone", runtime="ncnn")
+    with pytest.raises(InputError, match=r"bundle.rows is front, and the devices run ncnn: .*onnxruntime and openvino"):
+        check_bundled([phone], "front")
+    check_bundled([phone], "none")
+    check_bundled([phone, DeviceSection(name="box")], "front")

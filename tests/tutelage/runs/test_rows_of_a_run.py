@@ -22,6 +22,7 @@ from tutelage.pipeline.operations.paired import paired_tests
 from tutelage.pipeline.recipe import load_recipe
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
+from tutelage.quant.bundle.write import load_bundle
 from tutelage.records import InputError, Row, UnsteadyDeviceError
 
 pytestmark = pytest.mark.slow
@@ -34,6 +35,7 @@ RECIPE = {
     "devices": [{"name": "host-ort", "runtime": "onnxruntime"}],
     "distill": {"epochs": 1, "batch_size": 32},
     "quantize": {"method": "minmax", "calibration_images": 8},
+    "bundle": {"rows": "front"},
     "measure": {"bootstrap": 100, "tolerance": 0.99},  # a test must not hang on how busy the machine is
 }
 # The teacher in fp32 and the student alone and distilled, each in fp32 and int8.
@@ -123,10 +125,22 @@ def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
     for row, was in zip(after, before, strict=True):
         assert (row.accuracy, row.auc) == (was.accuracy, was.auc)
         assert ("gain_over_control" in row.details) == (bool(row.teacher) and row.role == "student")
-    # Once more: nothing is new, and nothing is taken back on the way.
-    version = str(store.version())
-    pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
+    (bundle,) = published.bundles  # one network, however many of its rows are on the front
+    assert bundle.folder == workspace / "bundles" / "small" / "mobilenetv3_small_050"
+    made = load_bundle(bundle.folder)
+    assert f"`{bundle.row.key}`" in (bundle.folder / "MODEL_CARD.md").read_text()
+    assert (made.parity.evaluated_difference or 0.0) < 1e-6  # in batches of other sizes
+    # Once more: nothing is new, and nothing is taken back on the way; a bundle that was changed is put back.
+    version, number = str(store.version()), bundle.folder.stat().st_ino
+    _, again = pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
     assert str(store.version()) == version
+    assert [(one.row.key, one.folder) for one in again.bundles] == [(bundle.row.key, bundle.folder)]
+    assert bundle.folder.stat().st_ino == number, "an unchanged bundle was copied again"
+    (bundle.folder / "labels.json").write_text("[]")
+    pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
+    assert load_bundle(bundle.folder).manifest_id == made.manifest_id
+    started = [one for one in Workspace(workspace).journal() if one["stage"].startswith("bundle")]
+    assert [one["event"] for one in started] == ["start", "done"], "an unchanged bundle was made again"
     assert export(store.frame(), None, "csv").count("\n") == 1 + NUM_ROWS
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption
+from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption, last_recipe
 from tutelage.cli.output_files import check_new_folder
 from tutelage.records import InputError
 
@@ -33,7 +33,10 @@ def bundle_make(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")] = Path("bundle"),
     recipe: Annotated[
-        str | None, typer.Option(help="Whose best student by validation is meant where no row is; default: demo.")
+        str | None,
+        typer.Option(
+            help="Whose best student by validation is meant where no row is; default: of the last search or run."
+        ),
     ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", help="Rows to choose of, e.g. 'scheme=int8-ptq and runtime=openvino'")
@@ -56,7 +59,8 @@ def bundle_make(
     if row is not None and recipe is not None:
         raise InputError("--recipe has no effect where a row is named: leave one of both out")
     with terminal.run_setting(workspace) as (place, report, threads):
-        chosen = row_of(place, row, recipe or "demo", filter_)
+        whose = last_recipe(recipe, workspace) if row is None else ""
+        chosen = row_of(place, row, whose, filter_)
         made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or ())
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
     terminal.print_figures({**facts, **_facts(made)}, Console(), as_json)

@@ -13,9 +13,10 @@ from tutelage.cli.options import (
     DEFAULT_WORKSPACE,
     AcceleratorOption,
     JsonOption,
-    RecipeOption,
+    LastRecipeOption,
     SetOption,
     WorkspaceOption,
+    last_recipe,
 )
 
 
@@ -25,7 +26,7 @@ def distill(
     ] = None,
     method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
     accelerator: AcceleratorOption = None,
-    recipe: RecipeOption = "demo",
+    recipe: LastRecipeOption = None,
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
@@ -43,7 +44,7 @@ def distill(
 
     goal: Goal = "arch" if arch else "distill"
     options = {"distill.method": method, "accelerator": accelerator}
-    chosen = read_recipe(recipe, set_ or (), workspace, goal, options)
+    chosen = read_recipe(last_recipe(recipe, workspace), set_ or (), workspace, goal, options)
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading(chosen):

@@ -12,9 +12,10 @@ from tutelage.cli.options import (
     DEFAULT_WORKSPACE,
     AcceleratorOption,
     JsonOption,
-    RecipeOption,
+    LastRecipeOption,
     SetOption,
     WorkspaceOption,
+    last_recipe,
 )
 from tutelage.cli.output_files import check_folder
 
@@ -24,7 +25,7 @@ def explain(
     images: Annotated[int, typer.Option(min=1, help="Validation images to explain.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explanations"),
     accelerator: AcceleratorOption = None,
-    recipe: RecipeOption = "demo",
+    recipe: LastRecipeOption = None,
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
@@ -38,7 +39,7 @@ def explain(
     from tutelage.pipeline.operations.explain import explain_recipe
     from tutelage.pipeline.preflight import read_recipe
 
-    chosen = read_recipe(recipe, set_ or (), workspace, "distill", {"accelerator": accelerator})
+    chosen = read_recipe(last_recipe(recipe, workspace), set_ or (), workspace, "distill", {"accelerator": accelerator})
     check_folder(out, "--out")
     with terminal.run_setting(workspace) as setting:
         figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out, announce=print_plan)

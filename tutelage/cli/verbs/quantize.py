@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, RecipeOption, SetOption, WorkspaceOption
+from tutelage.cli.options import (
+    DEFAULT_WORKSPACE,
+    JsonOption,
+    LastRecipeOption,
+    SetOption,
+    WorkspaceOption,
+    last_recipe,
+)
 from tutelage.cli.output_files import check_output
 
 
@@ -32,7 +39,7 @@ def quantize(
     end: Annotated[
         str | None, typer.Option("--output", help="Tensor of the classes' logits, where a file has several outputs.")
     ] = None,
-    recipe: RecipeOption = "demo",
+    recipe: LastRecipeOption = None,
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
@@ -47,7 +54,9 @@ def quantize(
     from tutelage.pipeline.recipe import load_recipe, with_options
 
     options: dict[str, object] = {"quantize.method": method, "quantize.calibration_images": images}
-    chosen = with_options(load_recipe(recipe, set_ or ()), options | {"quantize.max_drop": max_drop})
+    chosen = with_options(
+        load_recipe(last_recipe(recipe, workspace), set_ or ()), options | {"quantize.max_drop": max_drop}
+    )
     check_output(out, "--out", suffixes=(".onnx", ".xml"), apart_from={"the model that is read": model})
     if picture is not None:
         check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from={"the model": model, "--out": out})

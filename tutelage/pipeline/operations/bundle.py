@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from tutelage.accelerator import CPU
 from tutelage.distill.data.dataset import SPLITS
+from tutelage.distill.data.images import Fit
 from tutelage.distill.data.loader import NORMALISATION
 from tutelage.distill.evaluation.evaluate import predict_logits, probabilities
 from tutelage.leaderboard.best import best_student
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.context import Opened, open_context
 from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_changes
 from tutelage.pipeline.workspace import Workspace
@@ -47,7 +48,7 @@ def bundle_row(
     changes: `key=value` of the row's recipe, such as where the images lie now (data.path).
     Raises InputError for an imported row, or where its file, weights or images are no longer those it was made of.
     """
-    recipe, network, file = _made_of(row)
+    recipe, network, file = made_of(row)
     recipe = with_changes(recipe, changes)
     report("bundle", 0, 3)
     model = workspace.path / file.path
@@ -58,30 +59,54 @@ def bundle_row(
         raise InputError(
             f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
         )
-    side = ctx.resolution(network)
-    images, _ = ctx.split("val", side, normalisation=network.normalisation)
-    difference = _evaluated_difference(ctx, row, model, images)
-    report("bundle", 1, 3)
-    reference = predict_logits(networks.load(ctx, network), images)
-    report("bundle", 2, 3)
-    mean, std = NORMALISATION[ctx.channels] if network.normalisation is None else network.normalisation.values
     fit = recipe.data.options.get("fit", "squash")
-    made = write_bundle(
+    made = write_row_bundle(ctx, row, network, model, out=out, fit=fit, origin=origin_of(recipe), notes=notes)
+    report("bundle", 3, 3)
+    return made
+
+
+def write_row_bundle(
+    here: Opened,
+    row: Row,
+    network: Student,
+    model: Path,
+    *,
+    out: Path,
+    fit: Fit,
+    origin: str,
+    notes: Sequence[str] = (),
+) -> Bundle:
+    """Write the bundle of a row's file, which must give the predictions that were filed with the row.
+
+    network: the trained network that the file was made of, the reference of the parity figures. origin: the recipe, as
+    the model card names it.
+    """
+    side = here.resolution(network)
+    images, _ = here.split("val", side, normalisation=network.normalisation)
+    difference = _evaluated_difference(here, row, model, images)
+    here.report("bundle", 1, 3)
+    reference = predict_logits(networks.load(here, network), images)
+    here.report("bundle", 2, 3)
+    mean, std = NORMALISATION[here.channels] if network.normalisation is None else network.normalisation.values
+    return write_bundle(
         out,
         model,
         row,
-        preprocess=Preprocess(height=side, width=side, channels=ctx.channels, mean=mean, std=std, fit=fit),
-        labels=ctx.dataset.class_names,
+        preprocess=Preprocess(height=side, width=side, channels=here.channels, mean=mean, std=std, fit=fit),
+        labels=here.dataset.class_names,
         thresholds=class_thresholds(row),
         validation=images.numpy(),
         reference_logits=reference.numpy(),
         evaluated_difference=difference,
-        multi_label=ctx.dataset.multi_label,
-        data=_data_lines(ctx, side),
+        multi_label=here.dataset.multi_label,
+        data=_data_lines(here, side, origin),
         notes=notes,
     )
-    report("bundle", 3, 3)
-    return made
+
+
+def origin_of(recipe: Recipe) -> str:
+    """Name a recipe as model cards do."""
+    return f"recipe {recipe.name}: {recipe.about}".rstrip(": ")
 
 
 def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | None) -> Row:
@@ -101,7 +126,7 @@ def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | 
     return best
 
 
-def _made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
+def made_of(row: Row) -> tuple[Recipe, Student, Artifact]:
     """Read from a row what made it: the recipe, the trained network and the file that was evaluated."""
     made: dict[str, Any] = row.details.get("how") or {}
     try:
@@ -127,23 +152,23 @@ def class_thresholds(row: Row) -> tuple[float, ...] | None:
     return 1 - threshold, threshold
 
 
-def _evaluated_difference(ctx: Context, row: Row, model: Path, images: torch.Tensor) -> float:
+def _evaluated_difference(here: Opened, row: Row, model: Path, images: torch.Tensor) -> float:
     """Run the file again on the validation images: the largest difference to the probabilities filed with the row."""
-    filed = ctx.workspace.path / str(row.details.get("predictions", ""))
+    filed = here.workspace.path / str(row.details.get("predictions", ""))
     if not filed.is_file():
         raise InputError(f"{filed} is missing: run the recipe again, so that the bundle can be compared with it")
     with np.load(filed, allow_pickle=False) as arrays:
         before: NDArray[Any] = arrays["val_probs"]
-    logits = run_file(model, row.runtime, images.numpy(), ctx.threads)
-    now = probabilities(torch.from_numpy(logits), ctx.dataset.multi_label)
+    logits = run_file(model, row.runtime, images.numpy(), here.threads)
+    now = probabilities(torch.from_numpy(logits), here.dataset.multi_label)
     if now.shape != before.shape or np.abs(now - before).max() > MAX_DIFFERENCE:
         raise InputError(f"{model} does not give the predictions of row {row.key[:8]} any more: run the recipe again")
     return float(np.abs(now - before).max())
 
 
-def _data_lines(ctx: Context, side: int) -> list[str]:
+def _data_lines(here: Opened, side: int, origin: str) -> list[str]:
     """Say what the images were: sizes and classes of the splits, what was kept apart, what was left out."""
-    data = ctx.dataset
+    data = here.dataset
     lines = []
     for split in SPLITS:
         places = data.indices(split)
@@ -153,9 +178,9 @@ def _data_lines(ctx: Context, side: int) -> list[str]:
     lines += data.notes
     if data.skipped:
         lines.append(f"{len(data.skipped)} images could not be read and were left out")
-    if side != ctx.size:
+    if side != here.size:
         lines.append(
-            f"evaluated on images decoded at {ctx.size} px and then resized to {side} px; predict.py resizes once"
+            f"evaluated on images decoded at {here.size} px and then resized to {side} px; predict.py resizes once"
         )
-    lines.append(f"manifest {data.manifest}, recipe {ctx.recipe.name}: {ctx.recipe.about}".rstrip(": "))
+    lines.append(f"manifest {data.manifest}, {origin}")
     return lines

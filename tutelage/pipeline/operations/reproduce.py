@@ -89,7 +89,8 @@ def reproduce(
         ) from None
     if (origin / "devices").is_dir():
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
-    recipe = with_options(recipe, {"accelerator": accelerator})
+    # Rows are compared: bundles would be made in vain.
+    recipe = with_options(recipe, {"accelerator": accelerator, "bundle.rows": "none"})
     _, published = pipeline.run(recipe, workspace, report, threads, announce)
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:

@@ -35,6 +35,7 @@ from tutelage.pipeline.objectives import (
 from tutelage.pipeline.processes import num_processes
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_options
 from tutelage.pipeline.sections import DeviceSection, StartSection, SupernetSection, TrainSection
+from tutelage.pipeline.stages.bundle import check_bundled
 from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
 from tutelage.pipeline.stages.quantization import check_method
 from tutelage.pipeline.stages.search import check_budget, check_counted
@@ -330,6 +331,8 @@ def _rows(faults: Faults, recipe: Recipe, workspace: Workspace) -> None:
             f"recipe {recipe.name} has no device, and a run measures on one: add e.g. --set devices.0.name=host-ort, "
             "or stop before with `tutelage distill`"
         )
+    if faults.reads("devices", "bundle"):
+        faults.check(check_bundled, recipe.devices, recipe.bundle.rows)
     if faults.reads("devices", "quantize"):
         faults.check(check_method, recipe.quantize, [section.runtime for section in recipe.devices])
     store = faults.check(lambda: workspace.store)

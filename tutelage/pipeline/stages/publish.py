@@ -23,6 +23,7 @@ from tutelage.pipeline.recipe import Recipe, built_in_recipes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 
+from .bundle import MadeBundle
 from .evaluate import Evaluated
 from .gains import Details, details_of
 from .search import Found, draw_search
@@ -37,6 +38,7 @@ class Published:
     plot: Path
     table: Path
     verdicts: Verdicts  # the best students, and the paired tests
+    bundles: tuple[MadeBundle, ...] = ()  # those that the recipe asks for
 
 
 def file_rows(
