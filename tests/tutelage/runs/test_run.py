@@ -40,10 +40,10 @@ RECIPE: dict[str, Any] = {
             "options": {"patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3},
         },
     ],
-    "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 1, "batch_size": 32, "teachers": ["resnet10t"]},
+    "supernet": {"space": "mbconv_small_w1.0", "epochs": 1, "batch_size": 32, "teachers": ["resnet10t"]},
     # A budget that every subnet keeps: which finalists hold must not hang on how busy the machine is.
     "devices": [{"name": "host-ort-32px", "runtime": "onnxruntime", "max_latency": "1s", "minutes": 0.05}],
-    "search": {"strategy": "nsga2", "evaluations": 6, "max_params": "2.5M", "winners": 1},
+    "search": {"strategy": "nsga2", "evaluations": 6, "max_params": "0.8M", "winners": 1},
     "distill": {"epochs": 1, "batch_size": 32},
     "baselines": ["mobilenetv3_small_050"],
     "quantize": {"method": "minmax", "calibration_images": 16},
