@@ -14,12 +14,13 @@ from .record import Record
 # numpy's numbers are registered as real ones; so typed, a comparison is not narrowed to what `Real` promises.
 _ANY_NUMBER: Any = Real
 
-# The slots of Once for All's spaces, by the beginning of their names: for each stage the blocks that are always there
-# and how many more its depth may add. ProxylessNAS ends with one block of fixed depth.
-OFA_SLOTS: dict[str, tuple[tuple[int, int], ...]] = {
+# The slots of Once for All's spaces and of ours, by the beginning of their names: for each stage the blocks that are
+# always there and how many more its depth may add. ProxylessNAS ends with one block of fixed depth.
+SLOTS: dict[str, tuple[tuple[int, int], ...]] = {
     "ofa_mbv3": ((0, 4),) * 5,
     "ofa_proxyless": (*((0, 4),) * 5, (1, 0)),
     "ofa_resnet50": ((2, 2), (2, 2), (4, 2), (2, 2)),
+    "mbconv_small": ((1, 3),) * 4,
 }
 # ResNet50D's d[0] is no stage's: it keeps the stem's residual block at 2 and leaves it out below.
 _RESNET = "ofa_resnet50"
@@ -32,7 +33,7 @@ class Arch(Record):
     `ks`, `e`, `d` are per slot, per slot and per stage; `r` is the input size in pixels; `w` (ResNet50D only) holds
     the width choices by index. Slots of blocks beyond a stage's depth are inactive: they are set to 0, so two archs
     that differ only in filler are equal. Compact lists (one entry an active block) are accepted and spread out. Slots
-    are known here for Once for All's spaces; lists of another space stay as given, with one entry a slot.
+    are known here for the spaces of this package; lists of another space stay as given, with one entry a slot.
     """
 
     space: str
@@ -53,10 +54,10 @@ class Arch(Record):
             if values is not None and not _are_numbers(values):
                 raise ValueError(f"{key} is a list of numbers, not {values!r}")
         depth = [int(value) for value in data.get("d") or ()]
-        slots = next((s for start, s in OFA_SLOTS.items() if str(data.get("space", "")).startswith(start)), None)
+        slots = next((s for start, s in SLOTS.items() if str(data.get("space", "")).startswith(start)), None)
         if slots is None:
             return data
-        if slots is OFA_SLOTS[_RESNET]:
+        if slots is SLOTS[_RESNET]:
             data["d"] = depth = _resnet_depths(depth)
             depth = depth[1:]
         active = _active_slots(depth, slots)
@@ -100,7 +101,7 @@ def _are_numbers(values: Any) -> bool:
 
 def _resnet_depths(depth: Sequence[int]) -> list[int]:
     """Check the length of a ResNet50D arch's `d`, and write its stem as the one value or the other."""
-    if len(depth) != len(OFA_SLOTS[_RESNET]) + 1:
+    if len(depth) != len(SLOTS[_RESNET]) + 1:
         raise ValueError(f"d of an ofa_resnet50 arch has 5 entries (stem, 4 stages), got {len(depth)}: {list(depth)}")
     return [_RESNET_STEM_DEPTH if depth[0] == _RESNET_STEM_DEPTH else 0, *depth[1:]]
 

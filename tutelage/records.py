@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, PrivateAttr, field_validator
 
-from .arch import OFA_SLOTS as OFA_SLOTS
+from .arch import SLOTS as SLOTS
 from .arch import Arch as Arch
 from .comparison import DEFAULT_MARGIN as DEFAULT_MARGIN
 from .comparison import MIN_SEEDS as MIN_SEEDS

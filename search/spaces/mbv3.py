@@ -6,7 +6,7 @@ OFA-595 is the specialised subnet `flops@595M_top1@80.0_finetune@75` of Once for
 
 from __future__ import annotations
 
-from tutelage.records import OFA_SLOTS, Arch
+from tutelage.records import SLOTS, Arch
 
 from .definition import Space
 from .family import RESOLUTIONS, Family, Stage, scaled
@@ -45,7 +45,7 @@ _FIXED = (  # stride, squeeze-and-excitation, activation of each stage
 MBV3 = Family(
     name="mbv3",
     style="mbconv",
-    stages=tuple(Stage(*fixed, *slots) for fixed, slots in zip(_FIXED, OFA_SLOTS["ofa_mbv3"], strict=True)),
+    stages=tuple(Stage(*fixed, *slots) for fixed, slots in zip(_FIXED, SLOTS["ofa_mbv3"], strict=True)),
     act="h_swish",
     first_act="relu",
     first_shortcut=True,

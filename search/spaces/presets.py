@@ -36,6 +36,8 @@ def place(preset: Arch, space: Space, r: int) -> Arch:
 
     Raises InputError when the genes do not fit, naming the field.
     """
+    if preset.space == space.name:
+        space.check(preset.replace(r=space.resolutions[0]))
     if len(preset.d) != space.num_depths or (preset.ks and len(preset.ks) != len(space.slots)):
         raise InputError(f"an arch of {preset.space} has no place in {space.name}: choose a space of its family")
     return space.masked(preset.replace(space=space.name, r=r))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tutelage.records import OFA_SLOTS
+from tutelage.records import SLOTS
 
 from .definition import Space
 from .family import RESOLUTIONS, Family, Stage, scaled
@@ -12,7 +12,7 @@ PROXYLESS = Family(
     style="mbconv",
     stages=tuple(
         Stage(stride, False, "relu6", *slots)
-        for stride, slots in zip((2, 2, 2, 1, 2, 1), OFA_SLOTS["ofa_proxyless"], strict=True)
+        for stride, slots in zip((2, 2, 2, 1, 2, 1), SLOTS["ofa_proxyless"], strict=True)
     ),
     act="relu6",
     first_act="relu6",

@@ -5,7 +5,7 @@ The inner widths 0 and 1 of the stem are both 24 channels: two archs by name, th
 
 from __future__ import annotations
 
-from tutelage.records import OFA_SLOTS
+from tutelage.records import SLOTS
 
 from .definition import Space
 from .family import RESOLUTIONS, Family, Stage, divisible, scaled
@@ -14,8 +14,7 @@ RESNET50 = Family(
     name="resnet50",
     style="bottleneck",
     stages=tuple(
-        Stage(stride, False, "relu", *slots)
-        for stride, slots in zip((1, 2, 2, 2), OFA_SLOTS["ofa_resnet50"], strict=True)
+        Stage(stride, False, "relu", *slots) for stride, slots in zip((1, 2, 2, 2), SLOTS["ofa_resnet50"], strict=True)
     ),
     act="relu",
 )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tutelage import plugins
-from tutelage.records import OFA_SLOTS, Arch, InputError
+from tutelage.records import SLOTS, Arch, InputError
 from tutelage.search.costs.counts import block_specs, count
 from tutelage.search.encoding import choices_of, featurise, fields_of
 from tutelage.search.loop import Objective, search
@@ -210,7 +210,7 @@ def test_a_declaration_that_does_not_fit_is_refused(name: str, changes: dict[str
 
 
 def test_every_once_for_all_space_has_the_slots_that_archs_know() -> None:
-    named = {name: slots for name in SPACES for start, slots in OFA_SLOTS.items() if name.startswith(start)}
+    named = {name: slots for name in SPACES for start, slots in SLOTS.items() if name.startswith(start)}
     assert len(named) >= 8
     for name, slots in named.items():
         space = SPACES[name]

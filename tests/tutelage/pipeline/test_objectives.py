@@ -47,7 +47,7 @@ def _recipe(*objectives: str, **search: Any) -> Recipe:
         {
             "name": "r",
             "data": {"dataset": "medmnist", "size": 32, "augment": "none"},
-            "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 2, "lr": 5e-3, "batch_size": 32, "num_random": 1},
+            "supernet": {"space": "mbconv_small_w1.0", "epochs": 2, "lr": 5e-3, "batch_size": 32, "num_random": 1},
             "devices": [{"name": "box", "max_latency": search.pop("max_latency", None)}],
             "search": {"objectives": list(objectives), "calibration_batches": 2, **search},
             "quantize": {"calibration_images": 16, "method": "minmax"},
@@ -84,7 +84,7 @@ def test_names_that_mean_nothing_are_refused(names: list[str], message: str) -> 
 
 @pytest.mark.slow
 def test_an_int8_profile_is_measured_on_int8_files(tmp_path: Path) -> None:
-    arch = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,)).smallest()
+    arch = SPACES["mbconv_small_w1.0"].with_resolutions((32,)).smallest()
     for quantized in (False, True):
         path = tmp_path / f"{quantized}.onnx"
         _exporter(3, 1, 1, tmp_path / "exports", quantized)(arch, path)
@@ -93,7 +93,7 @@ def test_an_int8_profile_is_measured_on_int8_files(tmp_path: Path) -> None:
 
 
 def test_int8_blocks_of_a_runtime_that_cannot_have_them_are_refused(tmp_path: Path) -> None:
-    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((32,))
+    space = SPACES["mbconv_small_w1.0"].with_resolutions((32,))
     request = DeviceRequest("box", "openvino", space, 3, 1, precision="int8")
     with pytest.raises(InputError, match="int8 blocks are made for onnxruntime only, not openvino"):
         measure_device(Workspace(tmp_path), lambda *_: None, request)
@@ -191,7 +191,7 @@ def test_error_at_int8_is_of_the_recipes_quantization(monkeypatch: pytest.Monkey
         dataset=SimpleNamespace(multi_label=False), accelerator=find_accelerator("cpu"),
     )  # fmt: skip
     part = SupernetInput(space="s", origin="", resolutions=(32,), weights=FileInput(sha256="", path=""))
-    subnets, arch = Subnets(here, part, 2, 1, 0), SPACES["ofa_mbv3_w1.0"].with_resolutions((32,)).smallest()
+    subnets, arch = Subnets(here, part, 2, 1, 0), SPACES["mbconv_small_w1.0"].with_resolutions((32,)).smallest()
     held, refused = (
         Quantization.of(QuantizeSection(method="entropy", max_drop=drop, calibration_images=3)) for drop in (1.0, 0.0)
     )
@@ -225,7 +225,9 @@ def test_a_device_without_a_model_for_what_is_asked_is_refused(boxed: tuple[Cont
         open_device(ctx.workspace, section, space, ctx.num_classes, ctx.channels, ctx.report)
 
     opened(section, space)
-    with pytest.raises(InputError, match=r"latency model for ofa_mbv3_w1\.0 at \[32\] px, this run needs .* \[64\] px"):
+    with pytest.raises(
+        InputError, match=r"latency model for mbconv_small_w1\.0 at \[32\] px, this run needs .* \[64\] px"
+    ):
         opened(section, space.with_resolutions((64,)))
     with pytest.raises(InputError, match=r"this run needs ofa_mbv3_w1\.2 at \[32\] px"):
         opened(section, SPACES["ofa_mbv3_w1.2"].with_resolutions((32,)))

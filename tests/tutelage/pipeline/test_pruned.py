@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch_pruning") is None, reason="pip install 'tutelage[prune]'"
 )
 # The smallest subnet: what a run costs grows with the layers of its networks.
-GENES = {"space": "ofa_mbv3_w1.0", "ks": [3] * 10, "e": [3] * 10, "d": [2] * 5, "r": 32}
+GENES = {"space": "mbconv_small_w1.0", "ks": [3] * 4, "e": [2] * 4, "d": [0] * 4, "r": 32}
 RECIPE: dict[str, Any] = {
     "name": "cut",
     "data": {"dataset": "phantom", "size": 32, "limit": 80, "augment": "none", "augment_variants": 1},

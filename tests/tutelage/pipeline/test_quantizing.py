@@ -34,7 +34,7 @@ from tutelage.quant.files import is_quantized, read_graph
 from tutelage.quant.run import run_onnx
 from tutelage.records import Arch, InputError, Student
 
-ARCH = Arch.from_dict({"space": "ofa_mbv3_w1.0", "ks": [3] * 10, "e": [3] * 10, "d": [2] * 5, "r": 32})
+ARCH = Arch.from_dict({"space": "mbconv_small_w1.0", "ks": [3] * 4, "e": [2] * 4, "d": [0] * 4, "r": 32})
 RECIPE = Recipe.model_validate(
     {
         "name": "tiny",
