@@ -127,16 +127,21 @@ def hypervolume_plot(traces: Mapping[str, Sequence[tuple[int, float]]], path: Pa
 
 def _steps(group: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Find the pairs to join: control -> distilled student (both fp32), fp32 parent -> int8."""
-    # A teacher, a control, its student and their int8 files may share a model name.
-    plain = {
-        (row.role != "teacher", row.model, row.teacher, row.seed): row for row in group if "int8" not in row.scheme
-    }
+
+    def trained(row: Row, model: str, teacher: str) -> tuple[object, ...]:
+        """Name a training: a teacher, a control, its student and their int8 files may share a model name.
+
+        So may rows of other recipes, and imported ones: an arrow between those would show what nobody did.
+        """
+        return row.role != "teacher", model, teacher, row.seed, row.recipe, row.source
+
+    plain = {trained(row, row.model, row.teacher): row for row in group if "int8" not in row.scheme}
     pairs = []
     for row in group:
         if row.parent:
-            start = plain.get((row.role != "teacher", row.parent, row.teacher, row.seed))
+            start = plain.get(trained(row, row.parent, row.teacher))
         else:
-            start = plain.get((True, row.control, "", row.seed)) if row.control else None
+            start = plain.get(trained(row, row.control, "")) if row.control and row.role != "teacher" else None
         if start is not None:
             pairs.append((start, row))
     return pairs

@@ -1,6 +1,7 @@
 """Pictures: every format is written, nothing overlaps, the same rows give the same bytes."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,3 +192,14 @@ def test_a_search_is_drawn_with_its_budget(tmp_path):
     assert marked.read_bytes() != plain
     with pytest.raises(InputError, match="no architecture was evaluated"):
         search_front_plot([], {}, path, within=[])
+
+
+@pytest.mark.parametrize("change", [{"recipe": "another"}, {"source": "imported"}])
+def test_no_arrow_between_trainings_of_others(tmp_path: Path, change: dict[str, str]):
+    """A control of another recipe, or an imported one, is not what the student was trained without a teacher."""
+    control, student = ({"model": "m", "teacher": name, "control": "m" * bool(name)} for name in ("", "t"))
+    fields = {"role": "student", "dataset": "d", "device": "x", "scheme": "fp32", "auc": 0.9, "latency_p50_ms": 1.0}
+    rows = [Row(**fields, **control), Row(**fields, **student)]
+    curves.arrows_plot(rows, tmp_path / "a.png")
+    with pytest.raises(InputError, match="no arrow"):
+        curves.arrows_plot([rows[0].model_copy(update=change), rows[1]], tmp_path / "b.png")

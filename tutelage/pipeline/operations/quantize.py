@@ -96,7 +96,7 @@ def _quantize_usable(
 ) -> dict[str, Any]:
     """Quantize the usable form of `model`; bytes and messages are those of the file that was given."""
     threads, report = ctx.threads, ctx.report
-    channels, side, width = input_shape(usable, ctx.size)
+    channels, side, width = input_shape(usable, ctx.size, channels=ctx.channels)
     if side != width or channels != ctx.channels:
         raise InputError(
             f"{model} takes {channels} channels of {side} x {width}, the recipe's images have {ctx.channels} channels "

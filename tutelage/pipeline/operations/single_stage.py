@@ -207,8 +207,10 @@ def figures(found: Measurement) -> dict[str, Any]:
     }
 
 
-def input_shape(model: Path, resolution: int | None, entry: str = "", *, several: bool = False) -> tuple[int, int, int]:
-    """Read (channels, height, width) from a model file; `resolution` is used where the file does not fix them.
+def input_shape(
+    model: Path, resolution: int | None, entry: str = "", *, several: bool = False, channels: int = 3
+) -> tuple[int, int, int]:
+    """Read (channels, height, width) from a model file; `channels` and `resolution` stand in for what it leaves free.
 
     Of an ONNX file's `several` inputs it is the image's: `entry`, or the one that has four dimensions.
     """
@@ -228,10 +230,10 @@ def input_shape(model: Path, resolution: int | None, entry: str = "", *, several
         raise InputError(
             f"{model} takes an input of {len(dims)} dimensions; images are (batch, channels, height, width)"
         )
-    channels, height, width = dims[1] or 3, dims[2] or resolution, dims[3] or resolution
+    height, width = dims[2] or resolution, dims[3] or resolution
     if height is None or width is None:
         raise InputError(f"{model} does not fix the input size: give it with --resolution, e.g. --resolution 224")
-    return int(channels), int(height), int(width)
+    return int(dims[1] or channels), int(height), int(width)
 
 
 def must_exist(model: Path) -> None:
