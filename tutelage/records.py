@@ -210,12 +210,14 @@ class Student(Record):
     params: int | None = None
     macs: int | None = None
     validation: dict[str, float] = Field(default_factory=dict)  # figures on the validation split
+    start: str = ""  # of its training: fresh, supernet, pruned, or the weights by name; empty: not known
+    epochs: int | None = None  # of its schedule; 0: its weights are used as they are, None: not known
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Leave out what is absent of the fields that came later: networks without them keep their ids."""
-        later = ("pruned", "normalisation")
-        return {key: value for key, value in super().to_dict().items() if key not in later or value is not None}
+        later = ("pruned", "normalisation", "start", "epochs")
+        return {key: value for key, value in super().to_dict().items() if key not in later or value not in (None, "")}
 
     @property
     def subnet(self) -> Arch | None:

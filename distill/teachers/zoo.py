@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tutelage.records import InputError
 
 from .nasnet import build_nasnet_mobile
 from .resnet_cifar import cifar_resnet
+from .stem import set_stem_stride, stem_stride_of, takes_image_size
 from .weights import first_conv_name, load_weights
 
 # Fewer patches per row or column leave attention too few tokens: at 64 px a patch of 16 gives 4 x 4 tokens.
@@ -139,8 +141,9 @@ def build_teacher(
 
     `resolution` adapts it to small images unless `options` say otherwise: a ViT gets `img_size` and the largest
     `patch_size` that leaves 7 x 7 patches, a CNN below 48 px gets a stem of stride 1 (`stem_stride=2` keeps it).
-    Other `options` go to timm as they are (`drop_rate=.1`, `depth=6`, `embed_dim=192`, ...), but for those that this
-    function decides or that would load weights unchecked.
+    `stem_stride=1` removes the max-pool of a ResNet's stem, too. Other `options` go to timm as they are
+    (`drop_rate=.1`, `depth=6`, `embed_dim=192`, ...), but for those that this function decides or that would load
+    weights unchecked.
     """
     found = timm_name(name)
     for option, remedy in _NOT_OPTIONS.items():
@@ -149,15 +152,23 @@ def build_teacher(
     stem_stride = options.pop("stem_stride", None)
     with drawing(seed):
         net: nn.Module = _build(found, num_classes, in_channels, resolution, options)
-    if stem_stride is None and resolution is not None and resolution < _SMALL_IMAGE and not _takes_image_size(net):
-        stem_stride = 1
     if stem_stride is not None:
-        _set_stem_stride(net, stem_stride)
+        set_stem_stride(net, stem_stride, name)
+    elif resolution is not None and resolution < _SMALL_IMAGE and not takes_image_size(net):
+        first: Any = net.get_submodule(first_conv_name(net))
+        first.stride = (1, 1)
     if resolution is not None and resolution < _CHECKED_BELOW:
         _check_size(net, found, in_channels, resolution)
     if weights is not None:
         load_weights(net, weights)
     return net
+
+
+@lru_cache(maxsize=64)
+def native_stem_stride(name: str) -> int | None:
+    """Give the stride of a network's first convolution as timm has it; None where it divides its image into patches."""
+    with torch.device("meta"):
+        return stem_stride_of(_build(timm_name(name), 2, 1, None, {}))
 
 
 @torch.no_grad()
@@ -179,7 +190,7 @@ def _build(name: str, num_classes: int, in_channels: int, resolution: int | None
     if build is None and resolution is not None and "img_size" not in options:
         with torch.device("meta"):
             shape = timm.create_model(name, pretrained=False)
-        if _takes_image_size(shape):
+        if takes_image_size(shape):
             options = {"img_size": resolution, **options}
             if "vision_transformer" in type(shape).__module__ and "patch_size" not in options:
                 options["patch_size"] = small_patch(resolution, shape.patch_embed.patch_size[0])
@@ -196,13 +207,3 @@ def small_patch(resolution: int, native: int = 16) -> int:
     """Give the largest patch size that divides the image and leaves 7 x 7 patches: 28 -> 4, 64 -> 8, 224 -> 16."""
     fits = [side for side in range(1, native + 1) if resolution % side == 0 and resolution // side >= _MIN_PATCHES]
     return max(fits, default=1)
-
-
-def _takes_image_size(net: nn.Module) -> bool:
-    """Tell whether positions are bound to the image size (ViT, DeiT, Swin, Visformer)."""
-    return hasattr(net, "patch_embed") or hasattr(net, "patch_embed1")
-
-
-def _set_stem_stride(net: nn.Module, stride: int) -> None:
-    first: Any = net.get_submodule(first_conv_name(net))
-    first.stride = (stride, stride)

@@ -28,6 +28,10 @@ FORMER_KEYS: Mapping[str, str] = {
     "data.test_share": "test_fraction",
     "distill.taught_by": "teacher_mode",
 }
+# Sections of every recipe that a row recorded, of which one that is written by hand lacks some.
+_WHOLE = frozenset(
+    ("title", "about", "command", "expect", "seed", "data", "teachers", "students", "supernet", "devices", "search")
+) | {"distill", "baselines", "quantize", "measure", "explain"}
 
 
 def current_key(key: str) -> str:
@@ -49,6 +53,20 @@ def with_current_keys(data: Any) -> Any:
                 raise ValueError(f"{former} is the former name of {section}.{name}: give one of them")
             renamed[section] = {name if each == key else each: value for each, value in values.items()}
     return renamed
+
+
+def without_unwritten(data: Any) -> Any:
+    """Leave out sections that nobody wrote of a recipe that an earlier version recorded, which recorded all of them.
+
+    It neither trained a supernet nor searched where students are named; their sections had no `start` then.
+    """
+    if not isinstance(data, Mapping) or not data.keys() >= _WHOLE:
+        return data
+    students = data["students"]
+    named = isinstance(students, list | tuple) and students and all(isinstance(one, Mapping) for one in students)
+    if not named or any("start" in one for one in students):
+        return data
+    return {name: value for name, value in data.items() if name not in ("supernet", "search")}
 
 
 def named_twice(changes: Sequence[str]) -> list[str]:

@@ -14,15 +14,17 @@ import yaml
 from pydantic import (
     BaseModel,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from tutelage.inputs import ACCELERATOR, ACCELERATORS
 from tutelage.records import FaultsError, InputError
 
-from .changes import named_twice, one_line, set_text, set_value, typed_yaml, with_current_keys
+from .changes import named_twice, one_line, set_text, set_value, typed_yaml, with_current_keys, without_unwritten
 from .sections import (
     BaselineSection,
     BundleSection,
@@ -65,7 +67,9 @@ class Recipe(Section):
     seeds: int = Field(1, ge=1)  # students (and their controls) are trained so many times; the teachers once
     data: DataSection = DataSection()
     teachers: tuple[TeacherSection, ...] = ()
-    students: tuple[StudentSection, ...] = ()  # where some are named, no supernet is trained and nothing is searched
+    # Where some are named, a supernet is trained only where `supernet` or `search` is written, and only where `search`
+    # is written anything is searched.
+    students: tuple[StudentSection, ...] = ()
     supernet: SupernetSection = SupernetSection()
     devices: tuple[DeviceSection, ...] = ()
     search: SearchSection = SearchSection()
@@ -80,7 +84,14 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _former_keys(cls, data: Any) -> Any:
-        return with_current_keys(data)
+        return without_unwritten(with_current_keys(data))
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the supernet and the search that a recipe of named students does not write."""
+        values: dict[str, Any] = dump(self)
+        unwritten = [name for name in ("supernet", "search") if self.students and name not in self.model_fields_set]
+        return {name: value for name, value in values.items() if name not in unwritten}
 
     @field_validator("name")
     @classmethod
@@ -119,6 +130,16 @@ class Recipe(Section):
                 f"latency budgets ({several[0].max_latency}): there is one winner for each, leave search.winners out"
             )
         return self
+
+    @property
+    def searches(self) -> bool:
+        """Say whether a supernet is searched; beside named students it is where the recipe has a section `search`."""
+        return not self.students or "search" in self.model_fields_set
+
+    @property
+    def trains_supernet(self) -> bool:
+        """Say whether a supernet is trained: for a search, or for named networks that start from it."""
+        return self.searches or "supernet" in self.model_fields_set
 
     @property
     def num_winners(self) -> int:

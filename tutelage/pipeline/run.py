@@ -59,7 +59,7 @@ def run(
 ) -> tuple[Searched | None, Published]:
     """Run a recipe whole: data, devices, teachers, supernet, search, students, int8, measurements, leaderboard.
 
-    A recipe that names its students has no supernet and no search: `None` stands for them. `announce` is given the
+    Where a recipe names its students and searches nothing, `None` stands for the search. `announce` is given the
     plan of the run before anything is measured or trained.
     """
     with workspace.locked():
@@ -86,14 +86,17 @@ def search(
     recipe: Recipe, workspace: Workspace, report: Report, threads: int, announce: Announce | None = None
 ) -> Searched:
     """Run a recipe up to its search; what a workspace already holds is not done again."""
-    if recipe.students:
+    if not recipe.searches:
         names = ", ".join(student.name for student in recipe.students)
-        raise InputError(f"recipe {recipe.name} names its students ({names}) and searches nothing: `tutelage run` it")
+        raise InputError(
+            f"recipe {recipe.name} names its students ({names}) and searches nothing: `tutelage run` it, or give it a "
+            "search, e.g. --set search.evaluations=100"
+        )
     with workspace.locked():
         ctx = open_checked(recipe, workspace, report, threads, "search")
         remember(recipe, workspace.path)
         searched, _ = _train(_open(ctx, Until.SEARCH, announce), Until.SEARCH)
-        assert searched is not None, "a recipe without named students searches"
+        assert searched is not None, "this recipe searches"
         found = searched.found
         draw_search(found.result, found.drawn, found.choice, found.slicing)
         return searched
@@ -129,7 +132,7 @@ def _open(
     recipe = ctx.recipe
     if announce is not None:
         announce(_planned(ctx, until, also))
-    if recipe.students:
+    if not recipe.searches:
         return _Opened(ctx, tuple(name_device(ctx.workspace, section) for section in recipe.devices))
     space = space_of(ctx)
     devices = tuple(
@@ -146,7 +149,7 @@ def _open(
 def _planned(ctx: Context, until: Until, also: Also = lambda ctx, students: None) -> Plan:
     """Plan what is done until then, on the devices that have a profile."""
     recipe = ctx.recipe
-    if recipe.students:
+    if not recipe.searches:
         named = [name_device(ctx.workspace, section, write=False) for section in recipe.devices]
         return plan(ctx, named, until=until, also=also)
     space = space_of(ctx)
@@ -161,7 +164,7 @@ def _planned(ctx: Context, until: Until, also: Also = lambda ctx, students: None
 def _train(
     opened: _Opened, until: Until, begin: Callable[[Prepared], None] = lambda prepared: None
 ) -> tuple[Searched | None, list[Student]]:
-    """Train the networks of a run and search where the recipe has a space; `begin` is called with the teachers."""
+    """Train the networks of a run, and search where the recipe does; `begin` is called with the teachers."""
     found: list[Found] = []
 
     def search(supernet: Supernet) -> Sequence[Winner]:
@@ -172,7 +175,7 @@ def _train(
         opened.ctx, until, search, lambda teachers: begin(Prepared(opened.ctx, opened.devices, tuple(teachers)))
     )
     searched = None
-    if networks.supernet is not None:
+    if networks.supernet is not None and found:
         searched = Searched(opened.ctx, opened.devices, networks.teachers, networks.supernet, found[0])
     return searched, list(networks.students)
 

@@ -184,23 +184,39 @@ class TeacherSection(TrainSection, StartSection):
         return self
 
 
-class StudentSection(StartSection):
-    """A student that is named, not searched: a preset of `search/spaces`, any timm name, or the genes of a subnet."""
+class NamedSection(StartSection):
+    """A network that a recipe names, trained on the schedule of `distill`: a preset of `search/spaces`, or timm's."""
 
-    arch: Arch | None = None  # given genes, e.g. of a row of the leaderboard; data.size replaces its r
     title: str = ""  # its name in rows, where options make it another network than the name says
-    epochs: Literal[0] | None = None  # None: the schedule of `distill`; 0: the weights are used as they are
-    options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate
+    # supernet: it is extracted from the supernet that this run trains; auto: so, where that holds it and no `weights`
+    # are named
+    start: Literal["auto", "supernet", "fresh"] = "auto"
+    # None: those of `distill`, and those of the supernet as well for one that starts fresh beside it; 0: the weights
+    # are used as they are
+    epochs: int | None = Field(None, ge=0)
+    options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate; stem_stride: 1 or 2
 
     @model_validator(mode="after")
-    def _as_it_is(self) -> StudentSection:
+    def _as_it_is(self) -> Self:
         if self.epochs == 0 and self.weights is None:
             raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or leave epochs out")
         return self
 
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.start != "auto" and self.weights is not None:
+            raise ValueError(f"start: {self.start} and weights: {self.weights} are two starts: leave one out")
+        return self
 
-class BaselineSection(StartSection):
-    """A baseline: its name alone, or with the weights that it starts from."""
+
+class StudentSection(NamedSection):
+    """A student that is named, not searched; it may be a subnet that is given by its genes."""
+
+    arch: Arch | None = None  # given genes, e.g. of a row of the leaderboard; data.size replaces its r
+
+
+class BaselineSection(NamedSection):
+    """A baseline: its name alone, or a mapping as that of a student."""
 
     BY_NAME: ClassVar[bool] = True  # a plain text in its place is its name
 

@@ -159,8 +159,10 @@ class Field:
 
 
 def fields(kind: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> Iterator[Field]:
-    """Walk the models of a recipe; a list of sections that `values` leaves empty has no fields."""
+    """Walk the models of a recipe; a section that `values` lacks or leaves empty has none."""
     for name, info in kind.model_fields.items():
+        if name not in values:  # a section that a recipe of named students does not write
+            continue
         inner = next((one for one in _types(info.annotation) if _is_section(one)), None)
         path: tuple[str | int, ...] = (name,)
         if inner is None or not issubclass(inner, Section):

@@ -33,7 +33,7 @@ class Until(IntEnum):
 
 @dataclass(frozen=True)
 class Networks:
-    """What was trained; a recipe that names its students has no supernet."""
+    """What was trained; a recipe that names its students may have no supernet."""
 
     teachers: tuple[Student, ...]
     supernet: Supernet | None
@@ -46,21 +46,21 @@ def train_networks(
     search: Callable[[Supernet], Sequence[Winner]],
     begin: Callable[[Sequence[Student]], object] = lambda teachers: None,
 ) -> Networks:
-    """Train the networks of a recipe; `search` gives the winners of a supernet, `begin` is given the teachers."""
+    """Train the networks of a recipe: teachers, supernet, winners, named students, baselines, pruned students.
+
+    `search` gives the winners of a supernet, where the recipe searches; `begin` is given the teachers.
+    """
     teachers = tuple(train_teacher(ctx, section) for section in ctx.recipe.teachers)
     begin(teachers)
-    supernet = None
-    if ctx.recipe.students:
-        students = train_named_students(ctx, teachers)
-    else:
-        supernet = train_the_supernet(ctx, teachers)
-        winners = search(supernet)
-        if until is Until.SEARCH:
-            return Networks(teachers, supernet)
-        students = train_winners(ctx, supernet, winners, teachers)
+    supernet = train_the_supernet(ctx, teachers) if ctx.recipe.trains_supernet else None
+    winners = search(supernet) if supernet is not None and ctx.recipe.searches else ()
+    if until is Until.SEARCH:
+        return Networks(teachers, supernet)
+    found = [] if supernet is None else train_winners(ctx, supernet, winners, teachers)
+    students = [*found, *train_named_students(ctx, teachers, supernet)]
     if until is Until.END:
         baselines = train_baselines(ctx, supernet, teachers)
-        train_pruned(ctx, [*students, *baselines], teachers)
+        train_pruned(ctx, found, [*students, *baselines], teachers)
     return Networks(teachers, supernet, tuple(students))
 
 

@@ -34,31 +34,46 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
         exclude_defaults=True,
         exclude={**dict.fromkeys(_NO_SETTINGS, True), "data": {"path", "workers"}},
     )
-    is_searched = student.subnet is not None and not recipe.students
+    # A row of an earlier version does not say its start: the subnets of a search began as those of its supernet.
+    inherits = student.start == "supernet" if student.start else student.subnet is not None and recipe.searches
     teachers = {student.model} if student.role == "teacher" else set(student.teacher.split("+"))
-    if is_searched:
+    if inherits:
         teachers |= set(recipe.supernet.teachers)
     said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
-    said["students"] = [one for one in said.get("students", ()) if (one.get("title") or one["name"]) == student.model]
-    # The row says a baseline's name; what it started from, and how that was trained on, stands in the recipe alone.
     origin = student.pruned.parent if student.pruned is not None else student.model
+    said["students"] = [
+        _of_network(one, student)
+        for one in said.get("students", ())
+        if (one.get("title") or one["name"]) == student.model
+    ]
+    # The row says a baseline's name; what it started from, and how that was trained on, stands in the recipe alone.
     said["baselines"] = [
-        one.model_dump(mode="json", exclude_defaults=True)
+        _of_network(one.model_dump(mode="json", exclude_defaults=True), student)
         for one in recipe.baselines
-        if one.weights is not None and one.name == origin and (student.pruned or student.role == "baseline")
+        if (one.weights is not None or one.options)
+        and (one.title or one.name) == origin
+        and (student.pruned or student.role == "baseline")
     ]
     for section, unread in (
         ("distill", ("teacher_mode", *(() if student.teacher else _SOFT))),
         ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),
     ):
         said[section] = {name: value for name, value in said.get(section, {}).items() if name not in unread}
+    if student.role != "teacher" and student.epochs not in (None, 0, recipe.distill.epochs):
+        said["distill"]["epochs"] = student.epochs
     unused = {
-        "supernet": not is_searched,
+        "supernet": not inherits,
         "distill": student.role == "teacher",
         "pruned": student.pruned is None,
         "quantize": scheme == "fp32",
     }
     return {name: value for name, value in said.items() if value and not unused.get(name, False)}
+
+
+def _of_network(section: dict[str, Any], student: Student) -> dict[str, Any]:
+    """Give the settings of a named network without what its record says as it came out: its start and its epochs."""
+    values = {name: value for name, value in section.items() if name != "start" and (name != "epochs" or value == 0)}
+    return {**values, "start": "supernet"} if student.start == "supernet" else values
 
 
 def file_earlier_settings(store: Store) -> int:

@@ -109,6 +109,8 @@ class NetworkInput(Part):
     shapes: dict[str, tuple[int, ...]] | None  # of the tensors that pruning left smaller
     weights: FileInput | None
     normalisation: OwnNormalisation
+    # Of the code that gives a network the stem of its option; 2: at stride 1 it removes a ResNet's max-pool, too.
+    stem: Annotated[int, Former(1)]
     model: str = Field(exclude=True)  # what rows and messages call it
 
     @classmethod
@@ -123,6 +125,7 @@ class NetworkInput(Part):
             shapes=None if student.pruned is None else student.pruned.shapes,
             weights=None if weights is None else FileInput.of(weights),
             normalisation=student.normalisation,
+            stem=2 if student.options.get("stem_stride") == 1 else 1,
             model=student.model,
         )
 

@@ -36,10 +36,11 @@ from tutelage.pipeline.processes import num_processes
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_options
 from tutelage.pipeline.sections import DeviceSection, StartSection, SupernetSection, TrainSection
 from tutelage.pipeline.stages.bundle import check_bundled
+from tutelage.pipeline.stages.named import named_network
 from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
 from tutelage.pipeline.stages.quantization import check_method
 from tutelage.pipeline.stages.search import check_budget, check_counted
-from tutelage.pipeline.stages.students import baseline, named_student, training_checks
+from tutelage.pipeline.stages.students import training_checks
 from tutelage.pipeline.stages.supernet import space_of
 from tutelage.pipeline.stages.train import check_extracted
 from tutelage.pipeline.stages.training import class_weights
@@ -164,7 +165,7 @@ def _networks(faults: Faults, ctx: Context, goal: Goal, known: bool, report: Rep
     """
     recipe = ctx.recipe
     searched = None
-    if not recipe.students and faults.reads("supernet", "students", "data"):
+    if recipe.trains_supernet and faults.reads("supernet", "students", "data"):
         searched = None if goal == "arch" else faults.check(space_of, ctx)
     check = partial(_network, faults, ctx, known, report)
     if faults.reads("teachers"):
@@ -172,11 +173,11 @@ def _networks(faults: Faults, ctx: Context, goal: Goal, known: bool, report: Rep
             check(Student(model=one.name, role="teacher", library_name=one.name, options=one.options), one)
     if goal != "arch" and faults.reads("students", "data"):
         for section in recipe.students:
-            check(faults.check(named_student, ctx, section), section)
+            check(faults.check(named_network, ctx, section, "student"), section)
     if goal == "run" and faults.reads("baselines"):
         for chosen in recipe.baselines:
-            if chosen.name not in PRESETS or searched is not None or recipe.students:
-                check(faults.check(baseline, ctx, chosen.name, searched), chosen)
+            if chosen.name not in PRESETS or searched is not None or not recipe.trains_supernet:
+                check(faults.check(named_network, ctx, chosen, "baseline"), chosen)
     if searched is not None and recipe.supernet.weights is not None:
         wanted = wanted_for_space(searched.name, ctx.channels)
         weights = _weights(faults, recipe.supernet.weights, wanted, ctx.size, report)
@@ -235,9 +236,9 @@ def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
         faults.check(check_runtime, workspace, section)
         if goal == "run":
             faults.check(check_rows, workspace, section)
-        if recipe.students:
+        if not recipe.searches:
             faults.check(named_profile, workspace, section)
-    if recipe.students or not faults.reads("students", "search", "supernet", "data"):
+    if not recipe.searches or not faults.reads("students", "search", "supernet", "data"):
         return
     strategy = STRATEGIES.find(recipe.search.strategy)
     faults.check(strategy.check)
@@ -283,10 +284,11 @@ def _images(faults: Faults, ctx: Context, goal: Goal) -> None:
     ]
     if _trains_students(recipe, goal) and faults.reads("distill", "students", "baselines", "pruned", "quantize"):
         schedules.append(("distill", recipe.distill))
-    if goal != "arch" and not recipe.students and faults.reads("supernet"):
+    if goal != "arch" and recipe.trains_supernet and faults.reads("supernet", "students"):
         schedules.append(("supernet", recipe.supernet))
-        if splits["val"] is not None and faults.reads("search") and recipe.search.images is not None:
-            faults.check(_check_parts, recipe.search.images, len(splits["val"]))
+        images = recipe.search.images if recipe.searches and faults.reads("search") else None
+        if splits["val"] is not None and images is not None:
+            faults.check(_check_parts, images, len(splits["val"]))
     for name, schedule in schedules:
         faults.check(_check_batch, name, schedule.batch_size, num)
         if isinstance(schedule, TrainSection):
@@ -307,7 +309,7 @@ def _trains_students(recipe: Recipe, goal: Goal) -> bool:
         return goal == "arch"
     named = [section.epochs for section in recipe.students]
     besides = goal == "run" and bool(recipe.baselines or recipe.pruned or recipe.quantize.qat_epochs)
-    return not named or None in named or besides
+    return recipe.searches or any(epochs != 0 for epochs in named) or besides
 
 
 def _check_batch(name: str, batch_size: int, num_images: int) -> None:

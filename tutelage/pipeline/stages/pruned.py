@@ -29,8 +29,8 @@ PRUNERS = {name: "nni" if name.startswith("nni-") else "torch-pruning" for name 
 
 def check_pruned(recipe: Recipe, section: PrunedSection) -> None:
     """Refuse a pruned student whose parent nobody trains or whose library is not installed."""
-    named = [student.title or student.name for student in recipe.students]
-    known = [*named, *(baseline.name for baseline in recipe.baselines), *(() if recipe.students else (WINNERS,))]
+    named = [one.title or one.name for one in (*recipe.students, *recipe.baselines)]
+    known = [*named, *([WINNERS] if recipe.searches else [])]
     if section.of not in known:
         raise InputError(f"pruned.of = {section.of!r}: no such network is trained; known: {', '.join(known)}")
     require_pruner(section.importance)
@@ -42,17 +42,19 @@ def check_ranked(section: PrunedSection, multi_label: bool) -> None:
         raise InputError("pruned.importance = 'taylor' needs one class an image, these images are multi-label")
 
 
-def train_pruned(ctx: Context, trained: Sequence[Student], teachers: Sequence[Student]) -> list[Student]:
+def train_pruned(
+    ctx: Context, winners: Sequence[Student], trained: Sequence[Student], teachers: Sequence[Student]
+) -> list[Student]:
     """Prune the control of each network that the recipe names, and fine-tune it for each choice of teachers.
 
-    trained: the run's students and baselines; a control is one without a teacher. Fine-tuning starts from the pruned
-    weights and has the students' schedule.
+    winners: of the search, trained; trained: all of the run's students and baselines; a control is one without
+    a teacher. Fine-tuning starts from the pruned weights and has the students' schedule.
     """
     alone = [student for student in trained if not student.teacher and student.seed == ctx.recipe.seed]
     tuned = []
     for section in ctx.recipe.pruned:
         for parent in alone:
-            wanted = parent.role == "student" if section.of == WINNERS else parent.model == section.of
+            wanted = parent in winners if section.of == WINNERS else parent.model == section.of
             if not wanted:
                 continue
             student, start = _cut(ctx, section, parent)

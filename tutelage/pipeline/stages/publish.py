@@ -212,9 +212,9 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         },
         "side_px": ctx.resolution(student),
         "mac_counter": "conv + linear" if student.subnet is not None else "torch FlopCounterMode / 2",
-        "inherited_start": student.subnet is not None
-        and student.subnet.space == ctx.recipe.supernet.space
-        and found is not None,
+        "start": student.start,
+        "epochs": student.epochs,
+        **({"notes": list(student.notes)} if student.notes else {}),
         **made_by(ctx.workspace, one),
         "accelerator": trained_on(ctx.workspace, one),
         "cpu": device.profile.cpu_model,
@@ -224,11 +224,16 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         details["second_test"] = one.second.to_dict()
     if student.pruned is not None:
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
-    if student.role == "student" and found is not None:
+    if found is not None and _origin(student) in {winner.name for winner in found.winners}:
         details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
     return details
+
+
+def _origin(student: Student) -> str:
+    """Name the network of the run that a student is, or that it was pruned from."""
+    return student.pruned.parent if student.pruned is not None else student.model
 
 
 def made_by(workspace: Workspace, one: Evaluated) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from tutelage.distill.teachers.zoo import timm_name
 from tutelage.distill.training.schedule import TrainSchedule
 from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline.context import Context, schedule_of
-from tutelage.pipeline.sections import StudentSection, TrainSection
-from tutelage.records import Arch, InputError, Student
-from tutelage.search.spaces.presets import PRESETS, place
-from tutelage.search.spaces.space import SPACES, Space
+from tutelage.pipeline.sections import TrainSection
+from tutelage.records import InputError, Student
 
+from .named import NamedRole, NamedSection, beginning, named_network, start_kind
 from .supernet import Supernet
 from .train import take_student, train_student
-from .training import Start, kd_of, pretrained
+from .training import PretrainedInput, Start, kd_of
 from .winners import Winner
 
 log = logging.getLogger(__name__)
@@ -33,23 +32,40 @@ def train_winners(
     for winner in winners:
         for choice in choices(ctx, teachers):
             student = Student(model=winner.name, role="student", arch=winner.arch)
-            trained += _from_supernet(ctx, supernet, student, choice)
+            trained += train_seeds(ctx, student, supernet.part, choice)
     return trained
 
 
-def train_named_students(ctx: Context, teachers: Sequence[Student]) -> list[Student]:
-    """Train the students that the recipe names, from fresh weights or a weights file, for each choice of teachers."""
+def train_named_students(ctx: Context, teachers: Sequence[Student], supernet: Supernet | None = None) -> list[Student]:
+    """Train the students that the recipe names, for each choice of teachers."""
+    return _train_named(ctx, ctx.recipe.students, "student", supernet, choices(ctx, teachers))
+
+
+def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
+    """Train the recipe's baselines on the students' schedule, with all teachers and with none."""
+    chosen = [(), tuple(teachers)] if teachers else [()]
+    return _train_named(ctx, ctx.recipe.baselines, "baseline", supernet, chosen)
+
+
+def _train_named(
+    ctx: Context,
+    sections: Sequence[NamedSection],
+    role: NamedRole,
+    supernet: Supernet | None,
+    chosen: Sequence[tuple[Student, ...]],
+) -> list[Student]:
+    """Train networks that the recipe names, each from its own start; one with `epochs: 0` is taken as it is, once."""
     trained = []
-    for student, section in zip(named_students(ctx), ctx.recipe.students, strict=True):
-        own, start = pretrained(ctx, section.weights, student)
-        if start is not None and section.epochs == 0:
-            taken = take_student(ctx, own, start)
+    for section in sections:
+        begun = beginning(ctx, section, role, supernet)
+        if isinstance(begun.start, PretrainedInput) and begun.epochs == 0:
+            taken = take_student(ctx, begun.student, begun.start)
             ctx.trained([taken])
             trained.append(taken)
             continue
         tuning = Tuning(section.freeze, section.layer_decay)
-        for choice in choices(ctx, teachers):
-            trained += train_seeds(ctx, own, start, choice, tuning)
+        for choice in chosen:
+            trained += train_seeds(ctx, begun.student, begun.start, choice, tuning, begun.epochs)
     return trained
 
 
@@ -59,10 +75,12 @@ def training_checks(ctx: Context) -> Iterator[Callable[[], object]]:
     names = [teacher.name for teacher in recipe.teachers]
     for name in names:
         yield partial(timm_name, name)
-    if not recipe.students:
+    if recipe.trains_supernet:
         yield from (partial(_check_supernet_teacher, name, names) for name in recipe.supernet.teachers)
-    yield from (partial(named_student, ctx, section) for section in recipe.students)
-    yield from (partial(timm_name, one.name) for one in recipe.baselines if one.name not in PRESETS)
+    named: list[tuple[NamedSection, NamedRole]] = [(section, "student") for section in recipe.students]
+    named += [(section, "baseline") for section in recipe.baselines]
+    yield from (partial(_check_named, ctx, section, role) for section, role in named)
+    yield partial(_check_supernet_is_used, ctx, named)
     for name, schedule in (*((teacher.name, teacher) for teacher in recipe.teachers), ("distill", recipe.distill)):
         yield partial(_check_schedule, name, schedule)
     yield partial(_check_distillation, ctx)
@@ -80,12 +98,37 @@ def _check_supernet_teacher(name: str, names: Sequence[str]) -> None:
         raise InputError(f"supernet.teachers: {name!r} is none of the recipe's teachers ({known})")
 
 
-def _check_schedule(name: str, schedule: TrainSection) -> None:
+def _check_named(ctx: Context, section: NamedSection, role: NamedRole) -> None:
+    """Refuse a named network that is unknown, a start that it cannot have, and epochs that its schedule cannot have."""
+    student = named_network(ctx, section, role)
+    if section.epochs:
+        place = f"{role}s.{student.model}"
+        _check_schedule(place, ctx.recipe.distill.model_copy(update={"epochs": section.epochs}), warns=False)
+
+
+def _check_supernet_is_used(ctx: Context, named: Sequence[tuple[NamedSection, NamedRole]]) -> None:
+    """Refuse a supernet that nothing searches and no named network starts from: its training would be for nothing."""
+    if ctx.recipe.searches or not ctx.recipe.trains_supernet:
+        return
+    for section, role in named:
+        try:
+            student = named_network(ctx, section, role)
+        except InputError:  # that is refused by itself
+            return
+        if start_kind(ctx, section, student) == "supernet":
+            return
+    raise InputError(
+        f"supernet: no student or baseline starts from {ctx.recipe.supernet.space}, and nothing searches it: leave the "
+        "section out, name a subnet of it, or write a section `search`"
+    )
+
+
+def _check_schedule(name: str, schedule: TrainSection, warns: bool = True) -> None:
     """Refuse what the training loop cannot do; warn of a patience that ends a training before its plateau acts."""
     if schedule.epochs > 0:
         schedule_of(schedule)
     too_short = (schedule.patience or math.inf) <= TrainSchedule.plateau_patience + 1
-    if schedule.decay == "plateau" and too_short:
+    if warns and schedule.decay == "plateau" and too_short:
         log.warning(
             "%s: patience %d ends a training before its plateau of %d epochs lowers the learning rate",
             name, schedule.patience, TrainSchedule.plateau_patience,
@@ -109,56 +152,6 @@ def _check_distillation(ctx: Context) -> None:
     )
 
 
-def named_students(ctx: Context) -> list[Student]:
-    """Give the records of the students that a recipe names; an unknown name is an error."""
-    return [named_student(ctx, section) for section in ctx.recipe.students]
-
-
-def named_student(ctx: Context, section: StudentSection) -> Student:
-    """Give the record of a student that the recipe names; an unknown name is an error."""
-    student = _named(ctx, section.name, section.options, section.arch)
-    return student.model_copy(update={"model": section.title or student.model})
-
-
-def _named(ctx: Context, name: str, options: dict[str, object], genes: Arch | None = None) -> Student:
-    genes = genes or PRESETS.get(name)
-    if genes is None:
-        timm_name(name)
-        return Student(model=name, role="student", library_name=name, options=options)
-    if options:
-        raise InputError(f"student {name} is a subnet of a space and takes no options, got {', '.join(options)}")
-    if genes.space not in SPACES:
-        raise InputError(f"student {name}: no space {genes.space!r}; known are {', '.join(SPACES)}")
-    return Student(
-        model=name, role="student", arch=place(genes, SPACES[genes.space].with_resolutions((ctx.size,)), ctx.size)
-    )
-
-
-def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
-    """Train the recipe's baselines on the students' schedule, with all teachers and with none.
-
-    One that names weights starts from those. Otherwise a preset that is a subnet of the searched supernet starts from
-    its inherited weights, as the winners do; others start from fresh weights.
-    """
-    trained = []
-    for section in ctx.recipe.baselines:
-        student = baseline(ctx, section.name, None if supernet is None else supernet.space)
-        own, start = pretrained(ctx, section.weights, student)
-        of_the_space = supernet is not None and own.arch is not None and own.arch.space == supernet.space.name
-        begin: Start = supernet.part if supernet is not None and start is None and of_the_space else start
-        tuning = Tuning(section.freeze, section.layer_decay)
-        for choice in ((), tuple(teachers)) if teachers else ((),):
-            trained += train_seeds(ctx, own, begin, choice, tuning)
-    return trained
-
-
-def baseline(ctx: Context, name: str, searched: Space | None) -> Student:
-    """Give the record of a baseline; a preset is placed as the searched space is, where there is one."""
-    if searched is None or name not in PRESETS:
-        return _named(ctx, name, {}).model_copy(update={"role": "baseline"})
-    return Student(model=name, role="baseline", arch=preset_arch(searched, name))
-
-
 def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
     """List the sets of teachers to train with: none, each teacher, all together, as `distill.teacher_mode` says."""
     how = ctx.recipe.distill.teacher_mode
@@ -167,31 +160,18 @@ def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ..
     return [(), *alone, *together]
 
 
-def preset_arch(searched: Space, name: str) -> Arch:
-    """Place a preset at the largest resolution of the searched space, with a stem of stride 1 where that has one."""
-    preset = PRESETS[name]
-    stem = "_stem1" if searched.name.endswith("_stem1") else ""
-    space = SPACES.get(f"{preset.space}{stem}")
-    if space is None:
-        raise InputError(f"baseline {name}: no space {preset.space}{stem}; leave it out of `baselines`")
-    side = max(searched.resolutions)
-    return place(preset, space.with_resolutions((side,)), side)
-
-
-def _from_supernet(ctx: Context, supernet: Supernet, student: Student, choice: Sequence[Student]) -> list[Student]:
-    if student.arch is None:
-        raise InputError(f"{student.model} is not an architecture of {supernet.space.name}")
-    return train_seeds(ctx, student, supernet.part, choice)
-
-
 def train_seeds(
     ctx: Context,
     student: Student,
     start: Start,
     choice: Sequence[Student],
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
+    epochs: int | None = None,
 ) -> list[Student]:
-    """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`."""
-    seeds = [train_student(ctx, student, start, choice, repeat, tuning) for repeat in range(ctx.recipe.seeds)]
+    """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`.
+
+    epochs: its own in place of those of `distill`.
+    """
+    seeds = [train_student(ctx, student, start, choice, repeat, tuning, epochs) for repeat in range(ctx.recipe.seeds)]
     ctx.trained(seeds)
     return seeds

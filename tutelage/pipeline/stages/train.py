@@ -36,6 +36,7 @@ from .training import (
     network_input,
     pretrained,
     schedule_part,
+    start_name,
 )
 
 
@@ -51,6 +52,7 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
         seed=ctx.recipe.seed,
     )
     student, start = pretrained(ctx, section.weights, student)
+    student = student.model_copy(update={"start": start_name(student, start), "epochs": section.epochs})
     if section.epochs == 0 and start is not None:
         return take_weights(ctx, student, start)
     network = network_input(student)
@@ -77,7 +79,7 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
 def take_student(ctx: Context, student: Student, weights: PretrainedInput) -> Student:
     """File and validate a student as its weights file has it: no training, no teacher, one row whatever the seeds."""
     student = student.model_copy(
-        update={"recipe": ctx.recipe.name, "dataset": ctx.dataset.name, "seed": ctx.recipe.seed}
+        update={"recipe": ctx.recipe.name, "dataset": ctx.dataset.name, "seed": ctx.recipe.seed, "epochs": 0}
     )
     return take_weights(ctx, student, weights)
 
@@ -103,19 +105,24 @@ def train_student(
     teachers: Sequence[Student],
     repeat: int = 0,
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
+    epochs: int | None = None,
 ) -> Student:
     """Train one student from `start` (fresh weights where it is None), distilled from all of `teachers`.
 
-    Students with and without teachers have the same schedule, seed, batches and initial weights. `repeat` counts the
-    seeds after the recipe's own: it draws other batches and, where there is no start, other fresh weights.
+    epochs: its own in place of those of `distill`. Students with and without teachers have the same schedule, seed,
+    batches and initial weights. `repeat` counts the seeds after the recipe's own: it draws other batches and, where
+    there is no start, other fresh weights.
     """
     section = ctx.recipe.distill
+    schedule = schedule_part(section if epochs is None else section.model_copy(update={"epochs": epochs}))
     student = student.model_copy(
         update={
             "teacher": "+".join(teacher.model for teacher in teachers),
             "recipe": ctx.recipe.name,
             "dataset": ctx.dataset.name,
             "seed": ctx.recipe.seed + repeat,
+            "start": start_name(student, start),
+            "epochs": schedule.epochs,
         }
     )
     network, distillation = network_input(student), distillation_input(section, teachers)
@@ -130,12 +137,13 @@ def train_student(
         start=start,
         freeze=tuning.freeze,
         layer_decay=tuning.layer_decay,
-        schedule=schedule_part(section),
+        schedule=schedule,
         distillation=distillation,
         seed=ctx.recipe.seed,
         role="student",
         repeat=repeat,
         place="distill",
+        place_of_epochs="" if schedule.epochs == section.epochs else f"{student.role}s.{student.model}.epochs",
     )
     return trained(student, run_stage(ctx, inputs, _train))
 

@@ -98,6 +98,7 @@ class TrainingInputs(StageInputs):
     seed: int
     repeat: int  # of the recipe's seeds
     place: str = Field(exclude=True)  # of its schedule in the recipe
+    place_of_epochs: str = Field("", exclude=True)  # where it has its own
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -111,7 +112,8 @@ class TrainingInputs(StageInputs):
 
     @property
     def places(self) -> dict[str, str]:
-        return {"schedule": self.place, "distillation": "distill", "network.options": f"{self.place}.options"}
+        own = {"schedule.epochs": self.place_of_epochs} if self.place_of_epochs else {}
+        return {"schedule": self.place, "distillation": "distill", "network.options": f"{self.place}.options", **own}
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"weights": promised(key, networks.WEIGHTS, "weights")}
@@ -164,8 +166,17 @@ def pretrained(ctx: Context, weights: str | None, student: Student) -> tuple[Stu
         return student, None
     given = given_weights(weights, wanted_for(student, ctx.channels), ctx.size, ctx.report)
     notes = (*student.notes, given.note) if given.note else student.notes
-    own = student.model_copy(update={"normalisation": given.normalisation, "notes": notes})
+    # Of a file its name alone: where it lies is this machine's.
+    start = Path(weights).name if given.path == Path(weights).expanduser().absolute() else weights
+    own = student.model_copy(update={"normalisation": given.normalisation, "notes": notes, "start": start})
     return own, PretrainedInput(sha256=given.sha256, path=str(given.path), supernet=bool(given.supernet))
+
+
+def start_name(student: Student, start: Start) -> str:
+    """Say in a word what a training begins with, as rows do; pretrained weights have their name in the record."""
+    if isinstance(start, PretrainedInput):
+        return student.start
+    return "fresh" if start is None else "supernet" if isinstance(start, SupernetInput) else "pruned"
 
 
 def network_input(student: Student) -> NetworkInput:
