@@ -289,8 +289,8 @@ BUILTIN: tuple[Column, ...] = (
     Column("created", "Time at which the row was filed, in UTC.", "text", priority=24),
     Column("arch", "Architecture of a search space, as JSON.", "json", label="architecture"),
     Column("recipe", "Recipe that made it.", "text"),
-    Column("start", "What its training began with: fresh weights, the supernet of its run, the network that it was pruned "
-           "from, or pretrained weights by name. Empty: not known.", "text", at=("start",)),
+    Column("start", "What its training began with: fresh, supernet (of its run), pruned, or weights by their name. "
+           "Empty: not known.", "text", at=("start",)),
     Column("epochs", "Epochs of its training's schedule; 0: its weights are used as they are.", is_whole=True,
            at=("epochs",)),
     Column("accelerator", "What trained the network: device, precision, compiler. Empty: not known.", "text",

@@ -62,7 +62,7 @@ def written(folder: Path) -> Workspace:
 
 
 def recipes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Give recipes that together have every section: one that searches at int8, one that names its students."""
+    """Give recipes that together have every section: one searches at int8, one names its students, one does both."""
     common: dict[str, Any] = {
         "name": "whole",
         "data": {
@@ -95,6 +95,14 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
                 {"name": "resnet10t", "title": "small", "weights": str(folder / "a.safetensors")},
                 {"name": "resnet14t", "epochs": 0, "weights": str(folder / "a.safetensors")},
             ],
+        },
+        "both": {
+            **{name: common[name] for name in ("name", "data")},
+            "students": [{"name": "EEEA-Net-C1"}],
+            "supernet": {"epochs": 2},
+            "search": {"objectives": ["error", "latency_ms@box"]},
+            "devices": common["devices"][:1],
+            "baselines": [{"name": "EEEA-Net-C2"}, {"name": "mobilenetv3_small_050"}],
         },
     }
 
@@ -210,6 +218,8 @@ FLIPS: dict[str, Any] = {
     "students.name": "resnet14t",
     "students.weights": "FOLDER/b.safetensors",
     "students.options": {"drop_rate": 0.2},
+    "students.start": "fresh",
+    "students.epochs": 3,
     "students.arch": {"space": "ofa_mbv3_w1.0", "d": [2] * 5, "ks": [3] * 10, "e": [3] * 10, "r": 32},
     "pruned.of": "resnet14t",
     "pruned.keep": "60%",
@@ -230,7 +240,11 @@ FLIPS: dict[str, Any] = {
     "quantize.method": "percentile",
     "baselines.name": "resnet18",
     "baselines.weights": "FOLDER/b.safetensors",
+    "baselines.start": "fresh",
+    "baselines.options": {"drop_rate": 0.2},
 }
+# Of these recipes only these fields are walked: the others have all of the rest.
+WALKED: dict[str, tuple[str, ...]] = {"both": ("students.", "baselines.", "supernet.epochs")}
 # What is changed beside it, without which it is refused.
 BESIDE: dict[str, dict[str, Any]] = {
     "data.dataset": {"data.path": None, "data.options": {}},
