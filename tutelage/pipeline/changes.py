@@ -56,11 +56,15 @@ def with_current_keys(data: Any) -> Any:
 
 
 def without_unwritten(data: Any) -> Any:
-    """Leave out sections that nobody wrote of a recipe that an earlier version recorded, which recorded all of them.
+    """Leave out `supernet: null` and `search: null`, and what nobody wrote of a recipe of an earlier version's rows.
 
-    It neither trained a supernet nor searched where students are named; their sections had no `start` then.
+    It recorded every section, and neither trained a supernet nor searched where students are named; their sections had
+    no `start` then.
     """
-    if not isinstance(data, Mapping) or not data.keys() >= _WHOLE:
+    if not isinstance(data, Mapping):
+        return data
+    data = {name: value for name, value in data.items() if value is not None or name not in ("supernet", "search")}
+    if not data.keys() >= _WHOLE:
         return data
     students = data["students"]
     named = isinstance(students, list | tuple) and students and all(isinstance(one, Mapping) for one in students)

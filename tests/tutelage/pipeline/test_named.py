@@ -62,6 +62,9 @@ def test_a_recipe_searches_beside_its_students_where_it_writes_a_search() -> Non
         assert says(Recipe.model_validate(recipe.model_dump(mode="json"))) == wanted
         assert says(with_options(with_changes(recipe, ["seed=3"]), {"accelerator": "cpu"})) == wanted
     assert says(with_changes(Recipe.model_validate(named), ["search.evaluations=9"])) == (True, True)
+    whole = Recipe.model_validate({**named, **wide, "search": {}})
+    assert says(with_changes(whole, ["search=null"])) == (True, False)
+    assert says(with_changes(whole, ["search=null", "supernet=null"])) == (False, False)
 
 
 def test_what_an_earlier_version_recorded_of_named_students_searches_nothing() -> None:

@@ -19,7 +19,7 @@ from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.operations.bundle import bundle_row
 from tutelage.pipeline.recipe import Recipe, load_recipe
-from tutelage.pipeline.stages.students import named_students
+from tutelage.pipeline.stages.named import named_students
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
 
@@ -33,6 +33,9 @@ SMALL = (
 
 # The recipes' teachers start from ImageNet's weights; a test has no network.
 FROM_SCRATCH = ("teachers.*.weights=null",)
+
+# Of those that train a supernet: one epoch of the largest and the smallest subnet.
+SMALL_SUPERNET = ("supernet.epochs=1", "supernet.batch_size=8", "supernet.num_random=0")
 
 
 def save(path: Path, bright: tuple[int, ...], seed: int, colour: bool = False) -> None:
@@ -158,16 +161,18 @@ def check_bundle(row: Row, root: Path, workspace: Path) -> None:
 @pytest.mark.long
 def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
     name = "chest-ct-kd-ptq"
-    devices = "devices=[{name: host-ort, runtime: onnxruntime}]"
+    devices = "devices=[{name: host-ort, runtime: onnxruntime, minutes: 0.2}]"
+    searched = (*SMALL_SUPERNET, "search.evaluations=6", "search.winners=1")
     block = "data.options={block: 5}"  # the real set's blocks of 50 slices would leave two groups here
     # The paper's DenseNet121 is student and teacher, of one name; its other students are as large.
     few = f"students=[{{name: DenseNet121, options: {SMALL_DENSENET}}}, {{name: mobilenetv2_050}}]"
     small = teacher_of(name, options=SMALL_DENSENET)
-    rows = run(name, sars_cov_2_ct(tmp_path / "ct"), tmp_path / "w", small, devices, block, few)
+    rows = run(name, sars_cov_2_ct(tmp_path / "ct"), tmp_path / "w", small, devices, block, few, *searched)
+    (winner,) = {row.model for row in rows.values() if row.details["start"] == "supernet"}
     students = {key for key, row in rows.items() if row.role == "student"}
     assert students == {
         (model, teacher, scheme)
-        for model in ("DenseNet121", "mobilenetv2_050")
+        for model in ("DenseNet121", "mobilenetv2_050", winner)
         for teacher in ("", "DenseNet121")
         for scheme in ("fp32", "int8-ptq")
     }
@@ -175,9 +180,12 @@ def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
     assert (int8.size_bytes or 0) < 0.4 * (fp32.size_bytes or 0)
     for row in (fp32, int8):
         assert row.details["gain_over_control"]["verdict"]
-        assert row.details["gain_over_control"]["corrected_for"] == 2
+        assert row.details["gain_over_control"]["corrected_for"] == 3
+        assert (row.details["start"], row.details["epochs"]) == ("fresh", 2)
         assert set(row.details["against_teachers"]) == {"DenseNet121"}
     assert "search" not in fp32.details
+    assert rows[winner, "", "fp32"].details["search"]["finalists"] >= 1
+    assert rows[winner, "", "fp32"].details["epochs"] == 1
 
 
 @pytest.mark.slow
@@ -208,20 +216,21 @@ def test_cxr_ofa595(tmp_path: Path) -> None:
     name = "cxr-ofa595"
     # Its teachers have 28 to 140 million parameters: a small Visformer stands in for the three.
     small = "teachers=[{name: visformer_tiny, epochs: 1, batch_size: 8, lr: 5.0e-4, options: {depth: [1, 1, 1]}}]"
-    rows = run(name, covid_qu_ex(tmp_path / "covidqu"), tmp_path / "w", small, "explain.images=1")
+    rows = run(name, covid_qu_ex(tmp_path / "covidqu"), tmp_path / "w", small, "explain.images=1", *SMALL_SUPERNET)
     assert {model for model, _, _ in rows} == {"OFA-595", "visformer_tiny"}
     fp32, int8 = (rows["OFA-595", "visformer_tiny", scheme].details["explanation"] for scheme in ("fp32", "int8-ptq"))
     assert fp32["method"] == int8["method"] == "scorecam"
     assert -1 <= fp32["teacher_spearman"] <= 1
     assert 0 < int8["fp32_spearman"] <= 1
     assert rows["OFA-595", "", "fp32"].arch is not None
+    assert rows["OFA-595", "", "fp32"].details["start"] == "supernet"
 
 
 @pytest.mark.long
 def test_cxr14_eeea_c2(tmp_path: Path) -> None:
     name = "cxr14-eeea-c2"
     small = teacher_of(name, options=SMALL_DENSENET)
-    rows = run(name, chestxray14(tmp_path / "nih"), tmp_path / "w", small, "explain.images=1")
+    rows = run(name, chestxray14(tmp_path / "nih"), tmp_path / "w", small, "explain.images=1", *SMALL_SUPERNET)
     row = rows["EEEA-Net-C2", "DenseNet161", "fp32"]
     assert row.params == 4_732_838 - 16 * 3 * 3 * 2  # FACTS: 14 classes, RGB; one channel in the stem here
     assert row.details["test_images"] == 30  # the official test list
