@@ -188,22 +188,16 @@ class NamedSection(StartSection):
     """A network that a recipe names, trained on the schedule of `distill`: a preset of `search/spaces`, or timm's."""
 
     title: str = ""  # its name in rows, where options make it another network than the name says
-    # supernet: it is extracted from the supernet that this run trains; auto: so, where that holds it and no `weights`
-    # are named
+    # supernet: extracted from that which this run trains; auto: so, where it holds it and no `weights` are named
     start: Literal["auto", "supernet", "fresh"] = "auto"
-    # None: those of `distill`, and those of the supernet as well for one that starts fresh beside it; 0: the weights
-    # are used as they are
+    # None: those of `distill`, with the supernet's for one that starts fresh beside it; 0: the weights as they are
     epochs: int | None = Field(None, ge=0)
     options: Options = Field(default_factory=dict)  # passed to timm's create_model, e.g. drop_rate; stem_stride: 1 or 2
 
     @model_validator(mode="after")
-    def _as_it_is(self) -> Self:
+    def _one_start(self) -> Self:
         if self.epochs == 0 and self.weights is None:
             raise ValueError("epochs: 0 uses trained weights as they are: give `weights`, or leave epochs out")
-        return self
-
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
         if self.start != "auto" and self.weights is not None:
             raise ValueError(f"start: {self.start} and weights: {self.weights} are two starts: leave one out")
         return self

@@ -98,6 +98,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         },
         "both": {
             **{name: common[name] for name in ("name", "data")},
+            "teachers": [{"name": "resnet10t"}],
             "students": [{"name": "EEEA-Net-C1"}],
             "supernet": {"epochs": 2},
             "search": {"objectives": ["error", "latency_ms@box"]},
@@ -219,7 +220,7 @@ FLIPS: dict[str, Any] = {
     "students.weights": "FOLDER/b.safetensors",
     "students.options": {"drop_rate": 0.2},
     "students.start": "fresh",
-    "students.epochs": 3,
+    "students.epochs": 0,
     "students.arch": {"space": "ofa_mbv3_w1.0", "d": [2] * 5, "ks": [3] * 10, "e": [3] * 10, "r": 32},
     "pruned.of": "resnet14t",
     "pruned.keep": "60%",
@@ -244,7 +245,7 @@ FLIPS: dict[str, Any] = {
     "baselines.options": {"drop_rate": 0.2},
 }
 # Of these recipes only these fields are walked: the others have all of the rest.
-WALKED: dict[str, tuple[str, ...]] = {"both": ("students.", "baselines.", "supernet.epochs")}
+WALKED: dict[str, tuple[str, ...]] = {"both": ("students.start", "baselines.", "supernet.epochs")}
 # What is changed beside it, without which it is refused.
 BESIDE: dict[str, dict[str, Any]] = {
     "data.dataset": {"data.path": None, "data.options": {}},

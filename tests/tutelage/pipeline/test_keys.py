@@ -185,7 +185,7 @@ def test_what_the_version_before_filed_is_found(
     monkeypatch.setattr(Dataset, "identity", property(lambda self: "the images"))
     values = json.loads(json.dumps(BEFORE["recipes"][name]).replace("FOLDER", str(folder)))
     # A baseline that starts fresh beside a supernet now has the epochs of both, where the recipe names no number.
-    values["baselines"] = [{"name": one, "epochs": 10} for one in values.get("baselines", ())]
+    values["baselines"] = [{"name": one, "epochs": values["distill"]["epochs"]} for one in values.get("baselines", ())]
     keys = {one.title: one.key for one in planner.plan(Recipe.model_validate(values).model_dump(mode="json")).stages}
     assert {title: keys.get(title) for title in BEFORE["keys"][name]} == BEFORE["keys"][name]
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from tutelage.distill.teachers.weights import load_weights
+from tutelage.distill.training.convergence import still_rising
 from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.train import validate
 from tutelage.distill.training.tuning import Tuning
@@ -151,11 +152,12 @@ def train_student(
 def trained(student: Student, stage: Stage) -> Student:
     """Complete the record of a network by what its stage filed."""
     found = stage.result
+    said = [*student.notes, *found.get("notes", ()), found.get("convergence", "")]
     return student.model_copy(
         update={
             "weights": Artifact.from_dict(found["weights"]),
             "validation": found.get("validation", {}),
-            "notes": tuple(dict.fromkeys((*student.notes, *found.get("notes", ())))),
+            "notes": tuple(dict.fromkeys(filter(None, said))),
             "params": found.get("params"),
             "macs": found.get("macs"),
         }
@@ -166,7 +168,8 @@ def _train(inputs: TrainInputs, here: Resources, folder: Path) -> dict[str, Any]
     """Train one network and file it."""
     model = _started(inputs, here)
     result = fit(inputs, here, model, folder / CHECKPOINT)
-    return _filed(here, inputs.network, model, folder, result.val_accuracy, result.val_auc, result.notes)
+    filed = _filed(here, inputs.network, model, folder, result.val_accuracy, result.val_auc, result.notes)
+    return {**filed, "convergence": still_rising(result.history, stopped_early=result.stopped_early)}
 
 
 def _started(inputs: TrainInputs, here: Resources) -> nn.Module:
