@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.distill.evaluation.convergence import still_rising
 from tutelage.distill.teachers.weights import load_weights
-from tutelage.distill.training.convergence import still_rising
 from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.train import validate
 from tutelage.distill.training.tuning import Tuning

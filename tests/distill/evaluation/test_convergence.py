@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tutelage.distill.training.convergence import still_rising
+from tutelage.distill.evaluation.convergence import still_rising
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
