@@ -22,7 +22,7 @@ demo: $(READY)
 
 # One process a core, one thread each; the tests of a file stay together, since they share what was built once, and
 # start in the order of tests/conftest.py, not by their number.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations=20
 
 test: $(READY)
 	$(PYTEST) -m 'not long'
