@@ -73,6 +73,11 @@ class Arch(Record):
                 raise ValueError(f"ks and e must be finite and not negative, got {value}")
         return self
 
+    @property
+    def short_name(self) -> str:
+        """Name it in rows and tables: the first word of its space and the beginning of its id, e.g. ofa-3a99f3."""
+        return f"{self.space.partition('_')[0]}-{self.id[:6]}"
+
     def to_dict(self) -> dict[str, Any]:
         """Give the field's JSON: whole expand ratios are written as integers, absent lists are left out."""
         data: dict[str, Any] = {"space": self.space, "d": list(self.d), "r": self.r}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tutelage.records import Arch, Measurement, Row
+from tutelage.search.spaces.space import SPACES
 
 DEPTHS = st.lists(st.sampled_from([2, 3, 4]), min_size=5, max_size=5)
 
@@ -50,6 +51,11 @@ def test_percentiles_are_those_of_numpy(samples: list[float], percent: int) -> N
 def test_samples_that_no_clock_gives_are_refused(samples: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError):
         _measurement(samples)
+
+
+def test_the_short_name_of_an_arch_says_its_kind_of_space() -> None:
+    names = [SPACES[space].smallest(32).short_name for space in ("ofa_mbv3_w1.0", "mbconv_small_w1.0")]
+    assert [name[:-6] for name in names] == ["ofa-", "mbconv-"]
 
 
 def test_the_same_result_at_another_time_is_the_same_row() -> None:

@@ -155,7 +155,7 @@ class Planner:
 
 
 def _winner(arch: Arch) -> Winner:
-    return Winner(f"ofa-{arch.id[:6]}", arch, 0.1, {}, {}, {}, {})
+    return Winner(arch.short_name, arch, 0.1, {}, {}, {}, {})
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def distil_arch(
 
 def _train_arch(ctx: Context, arch: Arch) -> list[Student]:
     teachers = [train_teacher(ctx, section) for section in ctx.recipe.teachers]
-    student = Student(model=f"ofa-{arch.id[:6]}", role="student", arch=arch)
+    student = Student(model=arch.short_name, role="student", arch=arch)
     return [
         train_student(ctx, student, None, choice, repeat)
         for choice in choices(ctx, teachers)

@@ -208,7 +208,7 @@ class _Candidates:
         p50, times, drift = (self.figures(row, figure) for figure in FIGURES)
         evaluated = self.result.evaluated[row]
         return Winner(
-            f"ofa-{arch.id[:6]}",
+            arch.short_name,
             arch,
             evaluated.measured[self.scored],
             times,
@@ -226,7 +226,7 @@ class _Candidates:
         lines = []
         for number, vacancy in family.vacancies.items():
             part = family.slices[number]
-            other = f"ofa-{self.archs[vacancy.row].id[:6]}"
+            other = self.archs[vacancy.row].short_name
             reason = {
                 "empty": "every architecture of it broke the budget"
                 if any(self._was_in(row, part) for row in self.broke)
