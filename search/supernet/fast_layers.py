@@ -70,30 +70,71 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor
     """Give the gradient (channels, 1, kernel, kernel) for outputs whose gradient is `grad` (n, channels, out, out)."""
     pad = kernel // 2
     if stride == 1:
-        # oneDNN's kernel takes rows of padding only where the map itself has as many rows as the kernel.
-        rows = pad if x.shape[-2] < kernel else 0
-        return _strips(F.pad(x, (pad, pad, rows, rows)), grad, kernel, kernel, pad - rows)
+        return _by_strips(x, grad, (kernel, kernel), (pad, pad), 1)
     out = x.new_empty(x.shape[1], 1, kernel, kernel)
-    padded = F.pad(x, (pad, pad + stride, pad, pad + stride))
     for row in range(stride):  # taps row, row + stride, ... see every stride-th pixel from `row` on
         for column in range(stride):
-            taps = out[:, :, row::stride, column::stride]
-            part = padded[:, :, row::stride, column::stride]
-            taps.copy_(_strips(part, grad, taps.shape[2], taps.shape[3], 0))
+            taps = len(range(row, kernel, stride)), len(range(column, kernel, stride))
+            out[:, :, row::stride, column::stride] = _by_strips(x, grad, taps, (pad - row, pad - column), stride)
     return out
 
 
-def _strips(x: Tensor, grad: Tensor, rows: int, columns: int, pad: int) -> Tensor:
-    """Take the gradient of a (rows, columns) kernel at stride 1; x is padded but for `pad` rows above and below."""
+def _by_strips(x: Tensor, grad: Tensor, taps: tuple[int, int], before: tuple[int, int], step: int) -> Tensor:
+    """Take the gradient of so many (rows, columns) of taps, each `step` pixels from the next.
+
+    The first tap of the first output meets the pixel that lies `before` = (rows, columns) above and left of the map.
+    """
+    rows, columns = taps
     channels, (height, width) = x.shape[1], grad.shape[-2:]
-    x = x[:, :, : height + rows - 1 - 2 * pad]
+    # oneDNN pads rows itself where the map has as many as the kernel.
+    own_rows = before[0] if step == 1 and x.shape[-2] >= rows else 0
     out = x.new_empty(channels, 1, rows, columns)
-    for left in range(0, columns, STRIP):
-        wide = min(STRIP, columns - left)
-        part = x[:, :, :, left : left + width + wide - 1].contiguous(memory_format=torch.channels_last)
+    for left, wide in _strips(columns):
         strip = x.new_empty(channels, 1, rows, wide)
-        out[:, :, :, left : left + wide] = _convolution_backward(grad, part, strip, 1, (pad, 0), (False, True))[1]
+        if own_rows and before[1] - left == wide // 2 and wide % 2:
+            part, padding = x, (own_rows, wide // 2)  # the middle strip of an odd kernel is padded alike on both sides
+        else:
+            over = _places(own_rows - before[0], height + rows - 1 - 2 * own_rows, step)
+            across = _places(step * left - before[1], width + wide - 1, step)
+            part, padding = _window(x, over, across), (own_rows, 0)
+        out[:, :, :, left : left + wide] = _convolution_backward(grad, part, strip, 1, padding, (False, True))[1]
     return out
+
+
+def _strips(columns: int) -> list[tuple[int, int]]:
+    """Divide columns into strips of at most `STRIP`: the first column and the width of each."""
+    if columns == 2 * STRIP + 1:
+        return [(0, 2), (2, 3), (5, 2)]  # with one in the middle, which needs no copy
+    return [(left, min(STRIP, columns - left)) for left in range(0, columns, STRIP)]
+
+
+def _places(first: int, num: int, step: int) -> range:
+    """Give the positions of `num` pixels along one side, some of which may lie outside of the map."""
+    return range(first, first + step * num, step)
+
+
+def _window(x: Tensor, rows: range, columns: range) -> Tensor:
+    """Copy the pixels at these rows and columns (n, channels, rows, columns), zeros outside of the map.
+
+    In one pass: to pad the whole map first writes it twice more.
+    """
+    shape = (*x.shape[:2], len(rows), len(columns))
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    top, bottom = _within(rows, x.shape[2])
+    left, right = _within(columns, x.shape[3])
+    for outside in (out[:, :, :top], out[:, :, bottom:], out[:, :, top:bottom, :left], out[:, :, top:bottom, right:]):
+        outside.zero_()
+    if bottom > top and right > left:
+        over, across = rows[top:bottom], columns[left:right]
+        seen = x[:, :, over[0] : over[-1] + 1 : over.step, across[0] : across[-1] + 1 : across.step]
+        out[:, :, top:bottom, left:right] = seen
+    return out
+
+
+def _within(positions: range, size: int) -> tuple[int, int]:
+    """Give the slice of the positions that lie on a side of `size` pixels."""
+    inside = [index for index, position in enumerate(positions) if 0 <= position < size]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
 def _convolution_backward(

@@ -25,6 +25,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -144,10 +145,23 @@ def write_results(check: Check) -> None:
     (check.options.out / "results.md").write_text(table(check.rows) + "\n")
 
 
-def per_second(accelerator: Any, work: Callable[[], Any], seconds: float, warm: int = 2) -> float:
-    """Give how often a second `work` runs, after `warm` runs, waiting for the device at the end only."""
-    for _ in range(warm if seconds > 1 else 1):
-        work()
+def in_turns(accelerator: Any, works: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Give how often a second each of `works` runs, in each of three rounds of `seconds`, after one run that warms up.
+
+    They take turns, so that a card that slows down as it gets warm does so for all.
+    """
+    for work in works.values():
+        for _ in range(2):
+            work()
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(3):
+        for name, work in works.items():
+            rates[name].append(per_second(accelerator, work, seconds))
+    return rates
+
+
+def per_second(accelerator: Any, work: Callable[[], Any], seconds: float) -> float:
+    """Give how often a second `work` runs, waiting for the device every four runs."""
     synchronise(accelerator)
     began, count = time.perf_counter(), 0
     while count < 1 or time.perf_counter() - began < seconds:
@@ -183,16 +197,23 @@ def supernet_steps(check: Check) -> None:
     """Time steps of the supernet at 32 and 224 px: float32, bf16, compiled, and by the package's own modules."""
     from supernet_timing import ofa_step, our_step
 
-    quick, seconds = check.options.quick, 0.2 if check.options.quick else 3.0
+    quick, package = check.options.quick, "float32, the ofa package's modules"
     for side, batch in ((32, 8),) if quick else ((32, 256), (224, 64)):
+        steps = {package: ofa_step(check.accelerator, side, batch)}
         for label, changes in (("float32", {}), ("bf16", {"bf16": True}), ("bf16, compiled", {"compile": True})):
             if "compile" in changes and (quick or check.left < 150):
                 check.say("supernet", f"{side} px, {label}", "skipped: toy sizes or little time left")
-                continue
-            rate = per_second(check.accelerator, our_step(check.accelerator, side, batch, **changes), seconds)
-            check.say("supernet", f"{side} px, batch {batch}, {label}", f"{rate:.3g} steps/s")
-        rate = per_second(check.accelerator, ofa_step(check.accelerator, side, batch), seconds)
-        check.say("supernet", f"{side} px, batch {batch}, float32, the ofa package's modules", f"{rate:.3g} steps/s")
+            else:
+                steps[label] = our_step(check.accelerator, side, batch, **changes)
+        rates = in_turns(check.accelerator, steps, 0.0 if quick else 1.0)
+        for label, found in rates.items():
+            ratios = sorted(own / theirs for own, theirs in zip(found, rates[package], strict=True))
+            what = f"{side} px, batch {batch}, {label}"
+            check.say(
+                "supernet", what,
+                f"{statistics.median(found):.3g} steps/s, {statistics.median(ratios):.2f} "
+                f"({ratios[0]:.2f} to {ratios[-1]:.2f}) times the package's",
+            )  # fmt: skip
 
 
 def scoring(check: Check) -> None:

@@ -122,7 +122,19 @@ def test_running_statistics_move_only_where_they_are_tracked(name):
 
 @pytest.mark.parametrize(
     ("side", "kernel", "stride"),
-    [(14, 7, 1), (9, 5, 1), (4, 7, 1), (2, 3, 1), (15, 7, 2), (14, 5, 2), (4, 5, 2), (2, 3, 2)],
+    [
+        (14, 7, 1),
+        (9, 5, 1),
+        (4, 7, 1),
+        (2, 3, 1),
+        (15, 7, 2),
+        (14, 5, 2),
+        (4, 5, 2),
+        (2, 3, 2),
+        (7, 7, 1),
+        (3, 7, 2),
+        (1, 5, 2),
+    ],
 )
 def test_the_depthwise_weight_gradient_is_that_of_the_convolution(side, kernel, stride):
     x, weight = _images(16, 3, side).double(), _images(16, 1, kernel)[0][:, None].double().requires_grad_()
