@@ -157,6 +157,8 @@ def build_teacher(
     elif resolution is not None and resolution < _SMALL_IMAGE and not takes_image_size(net):
         first: Any = net.get_submodule(first_conv_name(net))
         first.stride = (1, 1)
+    if _builder(found) is None and _draws_wide_heads(net):
+        _narrow_head(net)
     if resolution is not None and resolution < _CHECKED_BELOW:
         _check_size(net, found, in_channels, resolution)
     if weights is not None:
@@ -167,8 +169,39 @@ def build_teacher(
 @lru_cache(maxsize=64)
 def native_stem_stride(name: str) -> int | None:
     """Give the stride of a network's first convolution as timm has it; None where it divides its image into patches."""
+    found = timm_name(name)
+    return stem_stride_of(_build(found, 2, 1, None, {}) if _builder(found) is not None else _outlined(found))
+
+
+@lru_cache(maxsize=64)
+def head_version(name: str) -> int:
+    """Give the version of the code that draws a fresh classifier of a network; 2 where `_narrow_head` scales it."""
+    found = timm_name(name)
+    return 2 if _builder(found) is None and _draws_wide_heads(_outlined(found)) else 1
+
+
+def _outlined(timm_name: str) -> nn.Module:
+    """Build a network of timm without memory for its tensors."""
     with torch.device("meta"):
-        return stem_stride_of(_build(timm_name(name), 2, 1, None, {}))
+        net: nn.Module = _build(timm_name, 2, 1, None, {})
+    return net
+
+
+def _draws_wide_heads(net: nn.Module) -> bool:
+    """Tell the families that timm initialises as TensorFlow's EfficientNet was, for a thousand classes."""
+    return type(net).__module__.removeprefix("timm.models.") in ("efficientnet", "mobilenetv3", "mobilenetv5")
+
+
+@torch.no_grad()
+def _narrow_head(net: nn.Module) -> None:
+    """Scale a fresh linear classifier from U(+-1 / sqrt(classes)) to torch's own U(+-1 / sqrt(inputs)).
+
+    With few classes the former gives logits of tens: the loss begins at several times ln(classes), and much of a short
+    training goes into taking them back.
+    """
+    head = net.get_classifier()  # type: ignore[operator]
+    if isinstance(head, nn.Linear) and head.out_features < head.in_features:
+        head.weight.mul_((head.out_features / head.in_features) ** 0.5)
 
 
 @torch.no_grad()

@@ -193,7 +193,7 @@ def distilled(
     training = TrainInputs(
         title=f"train {network.model}", versions={}, images=ctx.images_input, augment=ctx.augment_input,
         accelerator=ctx.accelerator_input(trains=True, compiles=True), network=network, start=None, freeze=False,
-        layer_decay=None, schedule=schedule_part(schedule), distillation=None, seed=seed, role="student",
+        layer_decay=None, head=1, schedule=schedule_part(schedule), distillation=None, seed=seed, role="student",
         repeat=0, place="distill",
     )  # fmt: skip
 

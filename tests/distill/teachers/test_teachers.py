@@ -1,14 +1,16 @@
 """Teachers by name: exact parameters, counted MACs, small images, weights files."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.distill.teachers.weights import load_weights
-from tutelage.distill.teachers.zoo import TEACHERS, build_teacher, small_patch, timm_name
+from tutelage.distill.teachers.zoo import TEACHERS, build_teacher, head_version, small_patch, timm_name
 from tutelage.records import InputError
 
 # GMACs as published: papers' tables, or timm's benchmark table for the vision transformers. Counters differ by a few %.
@@ -78,6 +80,25 @@ def test_same_seed_same_bits_and_the_global_stream_is_left_alone() -> None:
     other = build_teacher("mobilenetv3_small_050", 2, 1, seed=4).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
+
+
+@pytest.mark.parametrize(("name", "version"), [("mobilenetv2_050", 2), ("mobilenetv3_small_050", 2), ("resnet10t", 1)])
+def test_a_fresh_classifier_of_few_classes_begins_near_chance(name: str, version: int) -> None:
+    """timm draws the heads of EfficientNet's family for a thousand classes: with four, losses began at 2 to 4."""
+    assert head_version(name) == version
+    net = build_teacher(name, 4, 1, 64)
+    head = net.get_classifier()  # type: ignore[operator]
+    assert head.weight.abs().max() <= 1 / head.in_features**0.5  # torch's own bound of a linear layer
+    images = torch.rand(16, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    loss = F.cross_entropy(net.train()(images), torch.arange(16) % 4)
+    assert loss < 1.25 * math.log(4)
+
+
+def test_a_classifier_of_pretrained_weights_is_as_the_file_has_it(tmp_path: Path) -> None:
+    source = build_teacher("mobilenetv3_small_050", 4, 1, seed=1)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    net = build_teacher("mobilenetv3_small_050", 4, 1, weights=tmp_path / "w.safetensors", seed=2)
+    assert torch.equal(net.get_classifier().weight, source.get_classifier().weight)  # type: ignore[operator]
 
 
 def test_names_of_papers_and_of_timm() -> None:

@@ -17,7 +17,7 @@ from tutelage.distill.data.loader import Loader, images_id
 from tutelage.distill.losses.logits import balanced_weights
 from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.weights import load_exactly
-from tutelage.distill.teachers.zoo import TEACHERS
+from tutelage.distill.teachers.zoo import TEACHERS, head_version
 from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.soft_targets import Combine, SoftTargets
 from tutelage.distill.training.train import KDConfig, TrainResult, TrainSchedule, train
@@ -127,11 +127,17 @@ class TrainInputs(TrainingInputs):
     start: Start
     freeze: Annotated[bool | int, Former(False)]
     layer_decay: Annotated[float | None, Former(None)]
+    # Of the code that draws the classifier's initial weights, where the start does not bring them.
+    head: Annotated[int, Former(1)]
     role: Literal["teacher", "student"]  # their seeds are drawn apart
 
     @property
     def tuning(self) -> Tuning:
         return Tuning(self.freeze, self.layer_decay)
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {**super().places, "head": "the classifier's initial weights"}
 
     @property
     def stage(self) -> str:
@@ -177,6 +183,15 @@ def start_name(student: Student, start: Start) -> str:
     if isinstance(start, PretrainedInput):
         return student.start
     return "fresh" if start is None else "supernet" if isinstance(start, SupernetInput) else "pruned"
+
+
+def head_of(student: Student, start: Start) -> int:
+    """Give the version of the code that draws a network's classifier; 1 where its start brings it, as a subnet's does.
+
+    Pretrained weights may be of other classes: their classifier is then fresh.
+    """
+    is_drawn = start is None or isinstance(start, PretrainedInput)
+    return head_version(student.library_name) if is_drawn and student.arch is None else 1
 
 
 def network_input(student: Student) -> NetworkInput:
