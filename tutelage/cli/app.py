@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tutelage.records import FaultsError, InfeasibleBudgetError, InputError, UnsteadyDeviceError
 
 from .registry_help import RegistryCommand
-from .verbs import bench, bundle, data, device, distill, doctor, explain, quantize, run, search
+from .verbs import bench, bundle, data, device, distill, doctor, explain, init, quantize, run, search
 from .verbs import leaderboard as board
 from .verbs import workspace as stages
 
@@ -25,6 +25,7 @@ app.add_typer(board.app, name="leaderboard")
 app.add_typer(data.app, name="data")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(stages.app, name="workspace")
+app.command(cls=RegistryCommand)(init.init)
 app.command()(run.run)
 app.command(cls=RegistryCommand)(search.search)
 app.command(cls=RegistryCommand)(distill.distill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,20 @@ def check_output(
     for name, other in (apart_from or {}).items():
         if _same(path, other):
             raise InputError(f"{option} {str(path)!r} is {name}, which would be overwritten: name another file")
+    return path
+
+
+def check_writable(path: Path, option: str, *, replace: bool) -> Path:
+    """Give the path back; raise InputError where its folder cannot be written, or where a file is there to be kept."""
+    if path.exists() and not replace:
+        raise InputError(f"{option} {str(path)!r} exists: give --force to replace it, or name another file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {str(path)!r}: {path.parent} cannot be written ({error.strerror}): name a file elsewhere"
+        ) from None
     return path
 
 

@@ -385,7 +385,7 @@ class ExplainSection(Section):
 class BundleSection(Section):
     """Which students a run ends with as folders to deploy, in the workspace's `bundles/`."""
 
-    # front: every student that the leaderboard marks, each by its best file on the device; best: one, by validation
+    # front: every student that the leaderboard marks, each by its best file on the device; best: one of them all
     rows: Literal["none", "best", "front"] = "none"
 
 

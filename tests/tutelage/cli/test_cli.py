@@ -51,7 +51,7 @@ def test_ctrl_c_and_kill_are_one_line_and_leave_nothing_behind(
 
 
 def test_every_verb_has_help_with_an_example() -> None:
-    verbs = ["run", "search", "distill", "quantize", "bench", "explain", "reproduce", "doctor"]
+    verbs = ["init", "run", "search", "distill", "quantize", "bench", "explain", "reproduce", "doctor"]
     groups = {
         "device": "add list show check remove",
         "leaderboard": "show build export import compare serve",

@@ -82,19 +82,20 @@ def check_bundled(devices: Sequence[DeviceSection], rows: str) -> None:
 def bundled_rows(rows: Sequence[Row], which: str, test: PairTest | None = None) -> list[Row]:
     """Choose the rows of a run that are bundled: `none`, `best` (one a device), or those of the `front`'s students.
 
-    A student of the front is a network with a row that the leaderboard marks. Of its rows on the front of a device the
-    best by validation is taken, by the one rule for the best (`leaderboard/best.py`). Where baselines or teachers
-    dominate every student, the best one is bundled, as a run must end with something to deploy.
+    A student of the front is a network with a row that the leaderboard marks. Of its rows on that device the best by
+    validation is taken, by the one rule for the best (`leaderboard/best.py`): an int8 file that lost too much is marked
+    where it is the smallest, and is nothing to deploy. Where baselines or teachers dominate every student, the best one
+    is bundled, as a run must end with something to deploy.
     """
     fit = [row for row in rows if is_deployable(row) and row.runtime in BUNDLED]
     if which == "none" or not fit:
         return []
     if which == "best":
         return best_students(fit, test)
-    marked = {row.key for row, flag in zip(rows, on_front(rows), strict=True) if flag}
+    marked = {(row.device, row.model) for row, flag in zip(rows, on_front(rows), strict=True) if flag}
     networks: dict[tuple[str, str], list[Row]] = {}
     for row in fit:
-        if row.key in marked:
+        if (row.device, row.model) in marked:
             networks.setdefault((row.device, row.model), []).append(row)
     chosen = [best for some in networks.values() if (best := best_student(some, test)) is not None]
     if not chosen:

@@ -1,0 +1,167 @@
+"""What `tutelage init` chooses of what it finds, each rule alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.pipeline.operations.starting import choices, pretrained, timing
+from tutelage.pipeline.operations.starting.choices import Work
+from tutelage.pipeline.operations.starting.findings import Findings, guess_group
+from tutelage.pipeline.operations.starting.start import about, about_bytes
+from tutelage.pipeline.operations.starting.timing import STATED, STATED_SIDE, measure_steps
+from tutelage.search.spaces.space import SPACES
+
+FOUND = Findings("folder", None, {}, 3000, {"a": 1500, "b": 1500}, False, {}, 3000, "", 256, False)
+
+
+def side_of(found: Findings = FOUND, asked: int | None = None, covered: Any = (), minutes: float = 600.0) -> int:
+    return choices.choose_side(found, asked, covered, STATED, STATED_SIDE, minutes).value
+
+
+def test_the_image_size_is_what_the_pictures_have_and_the_minutes_allow() -> None:
+    assert side_of() == 224
+    assert side_of(replace(FOUND, side=100)) == 96
+    assert side_of(replace(FOUND, side=28)) == 32  # not smaller than the smallest
+    assert side_of(replace(FOUND, side=90)) == 96  # a little enlarged
+    by_minutes = [side_of(minutes=minutes) for minutes in (1, 5, 15, 60, 600)]
+    assert by_minutes == sorted(by_minutes)
+    assert by_minutes[0] < by_minutes[-1]
+    assert side_of(covered=(48, 64)) == 64
+    assert side_of(replace(FOUND, side=28), covered=(64, 96)) == 64
+    assert side_of(asked=80, minutes=1) == 80
+
+
+def test_the_space_goes_by_size_images_bytes_and_budget_and_is_one_that_is_there() -> None:
+    def space(num: int, side: int, covered: Any = (), size: str | None = None, ms: float | None = None) -> str:
+        found = replace(FOUND, num_images=num)
+        return choices.choose_space(found, side, covered, size, ms).value
+
+    assert space(3000, 32) == "ofa_mbv3_w0.75_stem1"
+    assert space(20_000, 64) == "ofa_mbv3_w1.0"
+    assert space(100_000, 128) == "ofa_mbv3_w1.2"
+    assert space(100_000, 128, size="6MB") == "ofa_mbv3_w0.75"
+    assert space(20_000, 32, ms=0.1) == "mbconv_small_w1.0_stem1"
+    assert space(20_000, 64, ms=0.1, covered=("ofa_proxyless_w1.3",)) == "ofa_proxyless_w1.3"
+    for side in choices.SIDES:
+        for num in (100, 10_000, 100_000):
+            assert {space(num, side), space(num, side, ms=0.1)} <= set(SPACES)
+
+
+def test_classes_are_weighted_where_one_is_rare() -> None:
+    def weights(multi_label: bool = False, **counts: int) -> str:
+        found = replace(FOUND, class_counts=counts, num_images=100 if multi_label else sum(counts.values()))
+        return choices.choose_weighting(replace(found, multi_label=multi_label)).value
+
+    assert weights(a=50, b=50) == "none"
+    assert weights(a=90, b=10) == "balanced"
+    assert weights(a=50, b=50, multi_label=True) == "none"
+    assert weights(a=50, b=5, multi_label=True) == "balanced"  # 95 images without the label b
+    assert weights(a=50, b=95, multi_label=True) == "balanced"
+
+
+@given(
+    num=st.integers(60, 200_000), minutes=st.floats(5, 2000), winners=st.integers(1, 4), teacher=st.booleans(),
+    pace=st.floats(0.01, 10),
+)  # fmt: skip
+def test_a_run_exceeds_its_minutes_by_no_more_than_one_epoch_of_each_takes(
+    num: int, minutes: float, winners: int, teacher: bool, pace: float
+) -> None:
+    times = replace(
+        STATED, **{name: getattr(STATED, name) * pace for name in ("supernet", "score", "student", "teacher")}
+    )
+    work = Work(num, max(10, num // 5), winners, 1, teacher)
+    epochs = choices.choose_epochs(times, work, minutes)
+    seconds = choices.run_seconds(epochs, times, work)
+    least = replace(epochs, supernet=1, student=1, teacher=int(teacher), evaluations=choices.FEWEST_EVALUATIONS)
+    floor = sum(choices.run_seconds(least, times, work).values())
+    assert sum(seconds.values()) <= minutes * 60 + floor
+    assert min(epochs.supernet, epochs.student, choices.MAX_EPOCHS - epochs.supernet + 1) >= 1
+
+
+def test_more_minutes_train_no_shorter_and_enough_of_them_as_long_as_the_images_ask_for() -> None:
+    work = Work(2000, 300, 3, 1, False)
+    short, long = (choices.choose_epochs(STATED, work, minutes) for minutes in (5.0, 500.0))
+    assert short.supernet < long.supernet == choices.SUPERNET_IMAGES // 2000
+    assert "cut to 5 min" in short.why
+    assert "cut to" not in long.why
+
+
+def test_a_teacher_is_pretrained_or_of_many_images_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: set[str] = set()
+    monkeypatch.setattr(pretrained, "has_network_weights", lambda name, channels, here_=False, **_: name in here)
+
+    def teacher(side: int = 64, num: int = 3000, minutes: float = 30.0) -> tuple[str, str]:
+        return choices.choose_teacher(FOUND, side, 1, num, minutes).value
+
+    assert teacher() == ("", "")
+    assert teacher(num=20_000, minutes=120) == (pretrained.SCRATCH, "")
+    here |= {"resnet50", "resnet18"}
+    assert teacher() == ("resnet50", "imagenet")
+    assert teacher(side=32) == ("", "")
+
+
+def test_the_words_of_a_split_say_whether_patients_are_kept_apart() -> None:
+    assert "drawn by image" in choices.choose_split(FOUND, 300)
+    grouped = replace(FOUND, num_groups=700, grouped_by="the data set")
+    assert "none stands in two splits" in choices.choose_split(grouped, 300)
+    own = replace(FOUND, splits={"train": 2000, "test": 1000})
+    assert "own splits; val drawn from train" in choices.choose_split(own, 1000)
+    assert "data.fold=0" in choices.choose_split(FOUND, 50)
+    assert "data.fold" not in choices.choose_split(replace(own, splits={"train": 9, "test": 9}), 50)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        ([f"a/patient{i // 4:03d}_{i}.png" for i in range(80)], 20),
+        ([f"a/Left view, Patient {i // 2} ({i}).png" for i in range(80)], 40),
+        ([f"a/person{i // 3}_bacteria_{i}.jpeg" for i in range(60)] + [f"b/IM-{i:04d}.jpeg" for i in range(20)], 40),
+        ([f"a/{1000 + i // 4}_{i % 4}.png" for i in range(80)], 20),
+        ([f"a/IMG_{i:04d}.png" for i in range(80)], None),  # a camera's numbers
+        ([f"a/normal-{i}.png" for i in range(80)], None),  # a class's
+        ([f"a/{i}.png" for i in range(80)], None),
+        ([f"a/2021_{i}.png" for i in range(80)], None),  # one year
+        ([f"a/patient{i}.png" for i in range(80)], None),  # one picture each
+        ([f"a/patient{i // 2}_{i}.png" for i in range(8)], None),  # too few to split
+    ],
+)
+def test_patients_are_seen_in_file_names(names: list[str], groups: int | None) -> None:
+    from tutelage.distill.data.sets.folders import group_rule
+
+    found = guess_group(names)
+    if groups is None:
+        assert found is None
+        return
+    assert found is not None
+    _, pattern, given = found
+    assert len(set(given)) == groups
+    rule = group_rule(pattern)  # as a run reads the option
+    assert [rule(name) for name in names] == list(given)
+
+
+@pytest.mark.parametrize(("channels", "teacher", "multi_label"), [(1, "resnet10t", False), (3, "", True)])
+def test_steps_are_timed_in_seconds_an_image(
+    channels: int, teacher: str, multi_label: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One class an image, and several labels: what is timed is what trains."""
+    monkeypatch.setattr(timing, "_REPEATS", 1)
+    space = SPACES["mbconv_small_w1.0"]
+    times = measure_steps(space, 32, channels, 3, 2, teacher=teacher, multi_label=multi_label)
+    assert times.measured
+    assert min(times.supernet, times.score, times.student, times.teacher) > 0
+    assert times.at(32, 64).supernet == pytest.approx(4 * times.supernet)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"), [(0.2, "about 1 min"), (7.4, "about 7 min"), (37.0, "about 35 min"), (130.0, "about 2.25 h")]
+)
+def test_minutes_are_rounded_as_they_are_known(minutes: float, words: str) -> None:
+    assert about(minutes) == words
+
+
+def test_bytes_are_rounded_up() -> None:
+    assert about_bytes(1) == "about 10 MB"
+    assert about_bytes(1_240_000_000) == "about 1.2 GB"

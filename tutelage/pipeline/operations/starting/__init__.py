@@ -1,0 +1,1 @@
+"""A first recipe for a user's own images: what `tutelage init` finds, chooses, measures and writes."""

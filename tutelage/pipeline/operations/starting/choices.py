@@ -1,0 +1,247 @@
+"""What a first recipe holds, and why: pure choices from what was found, measured and asked for.
+
+Each choice is a value with the sentence that the recipe's comment says. Sizes come from the pictures and from what can
+be trained in the minutes; epochs from the number of images and the minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tutelage.quantities import size_in_bytes
+from tutelage.search.costs.counts import count
+from tutelage.search.spaces.space import SPACES, Space
+
+from . import pretrained
+from .findings import Findings
+from .timing import StepTimes
+
+Value = TypeVar("Value")
+
+SIDES = (32, 48, 64, 96, 128, 160, 192, 224)
+SMALL_SIDE = 40  # up to here a stem of stride 1 keeps the maps of the stages large enough
+SMALL_SET, LARGE_SET = 5_000, 50_000  # images: a narrower space below, a wider one above
+SMALL_TEST = 100  # images: below, an accuracy is known to more than 10 points
+UNBALANCED = 2.0
+# OFA's smallest subnet takes .19 ms at 32 px in ONNX Runtime on a core of an AMD EPYC.
+SMALL_BUDGET_MS = 0.2
+# A supernet is good after about so many images, a student that starts from one after fewer: from the recipes' own runs.
+SUPERNET_IMAGES, STUDENT_IMAGES = 60_000, 25_000
+MIN_EPOCHS, MAX_EPOCHS = 6, 60
+# Of the minutes that are left after files and measurements.
+SUPERNET_FRACTION, SEARCH_FRACTION, STUDENT_FRACTION = 0.45, 0.10, 0.25
+MOST_EVALUATIONS, FEWEST_EVALUATIONS = 120, 16
+# Seconds of one network's files: export, quantization and evaluation in each runtime, and its measurement; and of what
+# a run does once (finalists, anchors, figures, plots). On two cores of an AMD EPYC, 2026-11.
+FILES_SECONDS, ONCE_SECONDS = 15.0, 45.0
+# Images and minutes from which a teacher without pretrained weights may be better than its students.
+FROM_SCRATCH_TEACHER, TEACHER_MINUTES = 10_000, 60.0
+SEEDS_MINUTES = 180.0
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Value]):
+    """A value of a recipe and why it was chosen, a sentence for its comment."""
+
+    value: Value
+    why: str
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """How long everything is trained, and how many subnets the search evaluates."""
+
+    supernet: int
+    student: int
+    teacher: int
+    evaluations: int
+    why: str
+
+
+def choose_side(
+    found: Findings, asked: int | None, covered: Sequence[int], times: StepTimes, timed_side: int, minutes: float
+) -> Choice[int]:
+    """Choose the image size: that asked for, else the largest that the pictures have and the minutes allow.
+
+    covered: sizes that the device's latency model knows; empty: any.
+    """
+    if asked is not None:
+        return Choice(asked, "as asked")
+    sides = sorted(covered) or list(SIDES)
+    native = found.side or 64
+    fit = [side for side in sides if side <= max(native * 1.15, sides[0], 32)] or sides[:1]
+    for side in reversed(fit):
+        step = times.at(timed_side, side).supernet
+        if side == fit[0] or step * MIN_EPOCHS * found.num_images <= SUPERNET_FRACTION * minutes * 60:
+            break
+    pictures = f"the pictures' shorter side is {native} px (median)" if found.side else "the set is drawn at any size"
+    if side < fit[-1]:
+        return Choice(side, f"{pictures}; {MIN_EPOCHS} epochs at {fit[-1]} px would not fit into {minutes:g} min")
+    if covered:
+        return Choice(side, f"{pictures}; the device's latency model knows {', '.join(map(str, sides))} px")
+    return Choice(side, pictures)
+
+
+def choose_space(
+    found: Findings, side: int, covered: Sequence[str], max_size: str | None, budget_ms: float | None
+) -> Choice[str]:
+    """Choose the space by image size, number of images, bytes and budget; one that the device's latency model knows.
+
+    budget_ms: the smallest latency budget; None where there is none, or it is a fraction of a range.
+    """
+    if covered:
+        return Choice(covered[0], "the space that the device's latency model knows")
+    stem = "_stem1" if side <= SMALL_SIDE else ""
+    if budget_ms is not None and budget_ms < SMALL_BUDGET_MS:
+        why = f"five to seventeen blocks, for {budget_ms:g} ms: the eleven of OFA's smallest subnet take longer"
+        return Choice(f"mbconv_small_w1.0{stem}", why)
+    width = "0.75" if found.num_images < SMALL_SET else "1.2" if found.num_images > LARGE_SET and side >= 128 else "1.0"
+    why = f"{width} times OFA's widths for {found.num_images:,} images"
+    if max_size is not None and width != "0.75":
+        smallest = SPACES[f"ofa_mbv3_w{width}{stem}"].with_resolutions((side,)).smallest()
+        if 4 * int(count([smallest], len(found.class_counts), 3).params[0]) > size_in_bytes(max_size):
+            width, why = "0.75", f"the narrowest, for --max-size {max_size}"
+    stride = ", a stem of stride 1 for small images" if stem else ""
+    return Choice(f"ofa_mbv3_w{width}{stem}", why + stride)
+
+
+def choose_batch(num_train: int) -> int:
+    """Give the batch size: larger for more images, and at least ten batches an epoch where that can be."""
+    largest = 32 if num_train < 2_000 else 64 if num_train < 20_000 else 128
+    while largest > 8 and largest * 10 > num_train:
+        largest //= 2
+    return largest
+
+
+def choose_weighting(found: Findings) -> Choice[str]:
+    """Choose class weights: balanced where one class (label) is more than twice as rare as another."""
+    times = found.imbalance
+    if times > UNBALANCED:
+        what = "of a label's two values one is up to" if found.multi_label else "the largest class is"
+        return Choice("balanced", f"{what} {times:.1f} times as frequent")
+    return Choice("none", f"classes differ by at most {times:.1f} times in their images")
+
+
+def choose_split(found: Findings, test: int) -> str:
+    """Say how images are split: by the set's own splits, by groups, or by image."""
+    own = found.splits
+    drawn = [name for name in ("val", "test") if name not in own]
+    if "test" in own:
+        why = "the set's own splits" + (f"; {' and '.join(drawn)} drawn from train" if drawn else "")
+    elif found.grouped_by:
+        why = f"drawn by group, {found.num_groups:,} groups by {found.grouped_by}: none stands in two splits"
+    else:
+        why = (
+            "drawn by image: no patients or series were seen. If several pictures are of one, set options.group, a "
+            "regular expression on file names, or the figures flatter"
+        )
+    if 0 < test < SMALL_TEST:
+        why += f". With {test} test images the intervals are wide"
+        why += "" if "test" in own else ": `--set data.fold=0` to `data.fold=4` runs five folds, each image tested once"
+    return why
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run trains and evaluates: images of train and val, winners, seeds, one baseline, perhaps a teacher."""
+
+    num_train: int
+    num_val: int
+    winners: int
+    seeds: int
+    has_teacher: bool
+
+    @property
+    def trainings(self) -> int:
+        """Count the trainings of students: with a teacher each is trained with it and without."""
+        return self.winners * (2 if self.has_teacher else 1) * self.seeds
+
+    @property
+    def once_seconds(self) -> float:
+        """Give the seconds of what does not depend on epochs: files of networks, measurements, pictures."""
+        networks = self.trainings + 1 + int(self.has_teacher)
+        return networks * FILES_SECONDS + ONCE_SECONDS
+
+
+def choose_epochs(times: StepTimes, work: Work, minutes: float) -> Epochs:
+    """Choose how long to train: what the number of images asks for, cut to the minutes in fixed proportions.
+
+    The baseline is trained on as many images as supernet and student together.
+    """
+    left = max(60.0, minutes * 60 - work.once_seconds)
+    supernet_epoch, student_epoch = times.supernet * work.num_train, times.student * work.num_train
+    wanted = _wanted(work)
+    spare = left * (1 - SUPERNET_FRACTION - SEARCH_FRACTION - STUDENT_FRACTION) / (2 if work.has_teacher else 1)
+    student = _most(wanted[1], min(STUDENT_FRACTION * left / work.trainings, spare / 2) / student_epoch)
+    supernet = _most(wanted[0], min(SUPERNET_FRACTION * left / supernet_epoch, spare / student_epoch - student))
+    teacher = _most(wanted[1], spare / (times.teacher * work.num_train)) if work.has_teacher else 0
+    evaluations = _most(MOST_EVALUATIONS, SEARCH_FRACTION * left / (times.score * work.num_val))
+    why = f"{supernet * work.num_train:,} images seen by the supernet, {student * work.num_train:,} by a student"
+    if [supernet, student] != wanted:
+        whole = Epochs(wanted[0], wanted[1], wanted[1] if work.has_teacher else 0, MOST_EVALUATIONS, "")
+        asked = sum(run_seconds(whole, times, work).values()) / 60
+        why += (
+            f"; cut to {minutes:g} min from {wanted[0]} and {wanted[1]} epochs, which this many images ask for and "
+            f"--minutes {math.ceil(asked / 5) * 5} would train"
+        )
+    return Epochs(supernet, student, teacher, max(FEWEST_EVALUATIONS, evaluations), why)
+
+
+def _wanted(work: Work) -> list[int]:
+    """Give the epochs of supernet and students that the number of images asks for."""
+    epochs = (round(images / work.num_train) for images in (SUPERNET_IMAGES, STUDENT_IMAGES))
+    return [min(MAX_EPOCHS, max(MIN_EPOCHS, number)) for number in epochs]
+
+
+def _most(wanted: int, possible: float) -> int:
+    return max(1, min(wanted, int(possible)))
+
+
+def run_seconds(epochs: Epochs, times: StepTimes, work: Work) -> dict[str, float]:
+    """Estimate the seconds of each part of a run."""
+    student_epoch = times.student * work.num_train
+    return {
+        "supernet": epochs.supernet * times.supernet * work.num_train,
+        "teacher": epochs.teacher * times.teacher * work.num_train,
+        "search": epochs.evaluations * times.score * work.num_val,
+        "students": epochs.student * student_epoch * work.trainings,
+        "baseline": (epochs.supernet + epochs.student) * student_epoch,
+        "files, measuring, pictures": work.once_seconds,
+    }
+
+
+def disk_bytes(
+    num_images: int, channels: int, space: Space, num_classes: int, networks: int, teacher_params: int
+) -> int:
+    """Estimate what a run leaves on disk: decoded images, checkpoints with optimisers' moments, files of networks."""
+    largest = space.largest()
+    params = int(count([largest], num_classes, channels).params[0])
+    cache = num_images * largest.r**2 * channels
+    # Weights, two moments and the filed weights of each training; a network's ONNX, int8 and IR files beside.
+    supernet, student = 4 * 4 * params, 4 * 7 * params // 2  # a student has about half of the parameters
+    return cache + supernet + networks * student + 4 * 6 * teacher_params
+
+
+def choose_teacher(
+    found: Findings, side: int, channels: int, num_train: int, minutes: float
+) -> Choice[tuple[str, str]]:
+    """Choose a CNN teacher and its weights, both empty for none: only one that can be better than its students."""
+    name = pretrained.choose_teacher(channels) if side >= pretrained.MIN_SIDE else ""
+    if name:
+        where = "on this disk" if pretrained.has_network_weights(name, channels, here=True) else "downloaded"
+        why = f"{name} from ImageNet's weights, {where}; every student is trained without it, too"
+        return Choice((name, "imagenet"), why)
+    if num_train >= FROM_SCRATCH_TEACHER and minutes >= TEACHER_MINUTES:
+        why = f"small and from scratch on {num_train:,} images; every student is trained without it, too"
+        return Choice((pretrained.SCRATCH, ""), why)
+    scratch = f"from scratch on {num_train:,} images a teacher is seldom better than its students"
+    if side < pretrained.MIN_SIDE:
+        return Choice(("", ""), f"none. At {side} px ImageNet's features, of 224 px, are of little use, and {scratch}")
+    return Choice(
+        ("", ""),
+        f"none. No pretrained weights are on this disk or can be downloaded, and {scratch}. With a network put the "
+        "line below in the place of []",
+    )
