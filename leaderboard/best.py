@@ -1,7 +1,8 @@
 """Which student is the best: the one rule that `run`, `search`, `bundle` and the page share (`choose`, `best_student`).
 
-Validation data choose, the test split has no say. Among the files that are equivalent to the best of them the cheapest
-is taken, so that int8 is preferred to fp32 of the same quality, and a control to the distilled student.
+Validation data choose, the test split has no say. A distilled student competes only where it is surely better than the
+same student trained on labels alone (its control). Among the files that are equivalent to the best that competes the
+cheapest is taken, so that int8 is preferred to fp32 of the same quality.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.records import DATA_KEY, DEFAULT_MARGIN, DEVICE_KEY, Comparison, Row, verdict_of
+from tutelage.records import DATA_KEY, DEFAULT_MARGIN, DEVICE_KEY, Comparison, Row, Verdict, verdict_of
 
 from .pareto import QUALITY
 from .ties import span
@@ -26,27 +27,35 @@ SIZE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the rule looks at; `latency_ms` are the ends between which the median may lie, None where unmeasured."""
+    """What the rule looks at; `latency_ms` are the ends between which the median may lie, None where unmeasured.
+
+    `control` is the place among the candidates of a distilled student's control, None where that does not compete.
+    """
 
     quality: float
     size_bytes: float | None
     latency_ms: tuple[float, float] | None
     is_distilled: bool = False
+    control: int | None = None
 
 
 def choose(
-    candidates: Sequence[Candidate], is_equivalent: Callable[[int, int], bool | None], margin: float = DEFAULT_MARGIN
+    candidates: Sequence[Candidate],
+    is_equivalent: Callable[[int, int], bool | None],
+    margin: float = DEFAULT_MARGIN,
+    has_gained: Callable[[int, int], bool | None] = lambda place, control: None,
 ) -> int:
     """Give the place of the best candidate; there must be one.
 
-    Of those equivalent to the highest quality: the fewest bytes (1 % is a tie), then the lowest latency (spans that
-    meet are a tie), then the control before the distilled. `is_equivalent(place, best)` is a paired test's verdict, or
-    None where there is no test: then the qualities must be within `margin`. With no equivalent the best itself stays.
+    A candidate with a control competes where it has gained over it. Of those equivalent to the highest quality: the
+    fewest bytes (1 % is a tie), then the lowest latency (spans that meet are a tie), then the control before the
+    distilled. `is_equivalent(place, best)` and `has_gained(place, control)` are a paired test's verdicts, or None where
+    there is no test: `margin` then bounds the difference. With no equivalent the best itself stays.
     """
     if not candidates:
         raise ValueError("no candidate to choose of")
-    everyone = range(len(candidates))
-    top = max(candidate.quality for candidate in candidates)
+    everyone = [place for place in range(len(candidates)) if _competes(candidates, place, has_gained, margin)]
+    top = max(candidates[place].quality for place in everyone)
     best = _cheapest(candidates, [place for place in everyone if candidates[place].quality == top])[0]
     kept = []
     for place in everyone:
@@ -56,6 +65,18 @@ def choose(
         if near if verdict is None else verdict:
             kept.append(place)
     return _cheapest(candidates, kept)[0]
+
+
+def _competes(
+    candidates: Sequence[Candidate], place: int, has_gained: Callable[[int, int], bool | None], margin: float
+) -> bool:
+    control = candidates[place].control
+    if control is None:
+        return True
+    verdict = has_gained(place, control)
+    if verdict is None:
+        return candidates[place].quality - candidates[control].quality > margin + 1e-9
+    return verdict
 
 
 def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: float | None = None) -> Row | None:
@@ -77,9 +98,11 @@ def best_students(rows: Iterable[Row], test: PairTest | None = None, *, margin: 
         if figure is None:
             continue
         known = [row for row in students if validation(row, figure) is not None]
-        candidates = [_candidate(row, figure) for row in known]
+        controls = _controls(known)
+        candidates = [_candidate(row, figure, control) for row, control in zip(known, controls, strict=True)]
         within = margin_of(known) if margin is None else margin
-        chosen.append(known[choose(candidates, _verdicts(known, figure, test, within), within)])
+        tests = _Tests(known, figure, test, within, controls)
+        chosen.append(known[choose(candidates, tests.is_equivalent, within, tests.has_gained)])
     return chosen
 
 
@@ -137,29 +160,52 @@ def _grounds(rows: Sequence[Row]) -> list[list[Row]]:
     return [grounds[key] for key in sorted(grounds, key=lambda key: newest[key[0]], reverse=True)]
 
 
-def _candidate(row: Row, figure: str) -> Candidate:
+def _controls(rows: Sequence[Row]) -> list[int | None]:
+    """Give the place of each distilled student's control: the same network of the same recipe, in the same scheme."""
+
+    def name(row: Row) -> tuple[str, ...]:
+        return row.recipe, row.model, row.scheme
+
+    alone = {name(row): place for place, row in enumerate(rows) if not row.teacher}
+    return [alone.get(name(row)) if row.teacher else None for row in rows]
+
+
+def _candidate(row: Row, figure: str, control: int | None) -> Candidate:
     latency = None
     if row.latency_p50_ms is not None:
         ends = [np.array([row.details.get(f"latency_p50_ms_{end}", np.nan)], np.float64) for end in ("lo", "hi")]
         low, high = span("latency_p50_ms", np.array([row.latency_p50_ms]), *ends)
         latency = (float(low[0]), float(high[0]))
     size = None if row.size_bytes is None else float(row.size_bytes)
-    return Candidate(validation(row, figure) or 0.0, size, latency, bool(row.teacher))
+    return Candidate(validation(row, figure) or 0.0, size, latency, bool(row.teacher), control)
 
 
-def _verdicts(
-    rows: Sequence[Row], figure: str, test: PairTest | None, margin: float
-) -> Callable[[int, int], bool | None]:
-    """Ask the test for each pair; its interval is held to the margin of all that compete, not to the pair's own."""
+@dataclass(frozen=True)
+class _Tests:
+    """The verdicts on pairs of rows; intervals are held to the margin of all that compete, not to the pair's own."""
 
-    def is_equivalent(place: int, best: int) -> bool | None:
-        tests = test(rows[place], rows[best]) if test is not None else ()
-        found = next((one for one in tests if one.figure == figure), None)
+    rows: Sequence[Row]
+    figure: str
+    test: PairTest | None
+    margin: float
+    controls: Sequence[int | None]
+
+    def is_equivalent(self, place: int, best: int) -> bool | None:
+        found = self._verdict(place, best)
+        return None if found is None else found == "equivalent"
+
+    def has_gained(self, place: int, control: int) -> bool | None:
+        """Test against the control, p adjusted (Bonferroni) for the choices of teachers that are tested against it."""
+        found = self._verdict(place, control, self.controls.count(control))
+        return None if found is None else found == "gained"
+
+    def _verdict(self, first: int, second: int, times: int = 1) -> Verdict | None:
+        tests = self.test(self.rows[first], self.rows[second]) if self.test is not None else ()
+        found = next((one for one in tests if one.figure == self.figure), None)
         if found is None:
             return None
-        return verdict_of(found.difference, found.low, found.high, found.p, margin) == "equivalent"
-
-    return is_equivalent
+        p = None if found.p is None else min(1.0, times * found.p)
+        return verdict_of(found.difference, found.low, found.high, p, self.margin)
 
 
 def _cheapest(candidates: Sequence[Candidate], places: Sequence[int]) -> list[int]:

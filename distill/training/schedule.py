@@ -65,7 +65,8 @@ class TrainSchedule:
 class KDConfig:
     """How to distil: alpha x hard loss + (1 - alpha) x weight x soft loss of `method` at `temperature`.
 
-    A `temperature` or `weight` of None is the method's own, its paper's (`methods.py`).
+    A `temperature` or `weight` of None is the method's own, its paper's (`methods.py`). `teacher_weights`, one a
+    teacher, say in which ratio several teachers share the soft term; none: all alike.
     """
 
     alpha: float = 0.5
@@ -74,6 +75,7 @@ class KDConfig:
     combine: Combine = "mean"  # several teachers
     weight: float | None = None  # of the soft term, on top of 1 - alpha: feature losses differ by orders of magnitude
     options: dict[str, Any] = field(default_factory=dict)  # of the method, see `Loss.options` in methods.py
+    teacher_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -81,6 +83,8 @@ class KDConfig:
         for name, value in (("temperature", self.temperature), ("weight", self.weight)):
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} must be above 0, got {value}")
+        if self.teacher_weights and not (min(self.teacher_weights) >= 0 < sum(self.teacher_weights) < math.inf):
+            raise InputError(f"teacher_weights must be 0 or more and not all 0, got {self.teacher_weights}")
 
 
 def lr_factor(schedule: TrainSchedule, epoch: float, values: Sequence[tuple[float, ...]] = ()) -> float:

@@ -149,17 +149,24 @@ class SoftTargets:
 
 
 def combine_logits(
-    logits: Tensor, labels: Tensor, temperature: float, how: Combine = "mean", multi_label: bool = False
+    logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    how: Combine = "mean",
+    multi_label: bool = False,
+    relative: Sequence[float] = (),
 ) -> Tensor:
     """Combine logits `(teachers, batch, classes)` into one teacher's `(batch, classes)`; a single one is unchanged.
 
     The softened probabilities of the result are the mean of theirs (You et al., KDD 2017), their
     mean weighted by 1 - softmax of each one's loss on the hard label (CA-MKD, Zhang et al., ICASSP 2022, eq. 3), or
-    those of the teacher with the least loss on that sample.
+    those of the teacher with the least loss on that sample. `relative`, one a teacher (none: all 1), multiplies the
+    weights of the first two; of the third it says only, by 0, who takes no part.
     """
     if len(logits) == 1:
         return logits[0]
     num = len(logits)
+    given = torch.tensor(relative or [1.0] * num, dtype=logits.dtype, device=logits.device)[:, None]
     if how == "mean":
         weights = torch.full(logits.shape[:2], 1 / num, device=logits.device)
     else:
@@ -167,9 +174,13 @@ def combine_logits(
         if how == "confidence":
             weights = (1 - losses.softmax(0)) / (num - 1)
         elif how == "best":
+            losses = losses.masked_fill(given == 0, torch.inf)
             weights = F.one_hot(losses.argmin(0), num).T.to(logits.dtype)
         else:
             raise InputError(f"unknown way to combine teachers {how!r}: give mean, confidence or best")
+    if relative and how != "best":
+        weights = weights * given
+        weights = weights / weights.sum(0)
     weighted = weights[:, :, None].to(logits.dtype)
     if multi_label:
         log_p = torch.logsumexp(F.logsigmoid(logits / temperature) + weighted.log(), dim=0)

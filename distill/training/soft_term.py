@@ -58,6 +58,10 @@ class SoftTerm:
         for target in self.targets:
             target.to(example.device)
         num_teachers = sum(len(target.teachers) for target in self.targets)
+        if len(kd.teacher_weights) not in (0, num_teachers):
+            raise InputError(
+                f"{len(kd.teacher_weights)} teacher_weights for {num_teachers} teachers: give one for each"
+            )
         self.loss = check_distillation(kd, num_classes, multi_label, num_teachers=num_teachers, mixing=mixing)
         self.kd = kd
         self.weight = self.loss.weight if kd.weight is None else kd.weight
@@ -118,7 +122,9 @@ class SoftTerm:
             )
         if parts:
             all_logits = torch.cat(parts)
-            combined = combine_logits(all_logits, batch.labels, self.temperature, self.kd.combine, self.multi_label)
+            combined = combine_logits(
+                all_logits, batch.labels, self.temperature, self.kd.combine, self.multi_label, self.kd.teacher_weights
+            )
             return mix.logits(combined, self.temperature, self.multi_label)
         assert self.mean_teacher is not None, "a student without teachers is not distilled"
         with torch.no_grad():
@@ -171,7 +177,7 @@ class FeatureMethod:
         self._student = Taps(student, sorted(student_layers), own.classifier)
 
     def loss(self, images: Tensor, student_images: Tensor, labels: Tensor) -> Tensor:
-        """Give the mean over teachers; the student has just run, its taps are full."""
+        """Give the mean over teachers by their weights; the student has just run, its taps are full."""
         losses = []
         for (net, _, side, sees_student), taps, pairs, projectors in zip(
             self._teachers, self._taps, self._pairs, self.projectors, strict=True
@@ -180,7 +186,12 @@ class FeatureMethod:
             with torch.no_grad():
                 net.eval()(shown)
             losses.append(self._compare(taps, pairs, projectors, labels))
-        return torch.stack(losses).mean()
+        if not self.kd.teacher_weights:
+            return torch.stack(losses).mean()
+        # The mean teacher, the last where there is one, counts as a teacher of full weight.
+        relative = [*self.kd.teacher_weights, *[1.0] * (len(losses) - len(self.kd.teacher_weights))]
+        weights = torch.tensor(relative, device=losses[0].device)
+        return (weights * torch.stack(losses)).sum() / weights.sum()
 
     def close(self) -> None:
         """Take all hooks off."""

@@ -261,7 +261,10 @@ def _fingerprint(
 ) -> str:
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
-    kd = [asdict(soft_term.kd), soft_term.weight, soft_term.temperature, dict(soft_term.numbers)] if soft_term else None
+    kd = None
+    if soft_term is not None:
+        said = {name: value for name, value in asdict(soft_term.kd).items() if name != "teacher_weights" or value}
+        kd = [said, soft_term.weight, soft_term.temperature, dict(soft_term.numbers)]
     # Without tuning and parts of batches as before there were any: checkpoints of that time are found by this name.
     images = [data, val.identity, multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
     images += [num_norms] if num_norms > 1 else []

@@ -40,6 +40,7 @@ def provenance(store: Store, row: Row) -> dict[str, Any]:
         "recipe": row.recipe,
         "settings": made.get("settings"),
         "seed": row.seed,
+        "notes": list((made.get("network") or {}).get("notes") or ()),
         "weights_sha256": weights,
         "file_sha256": (made.get("file") or {}).get("sha256"),
         "python": row.details.get("python"),
@@ -82,6 +83,8 @@ def lines(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "recipe", f"{said['recipe']}, seed {said['seed']}"
         if said["settings"] is not None:
             yield "settings", ", ".join(_flat(said["settings"])) or "all at their defaults"
+    for note in said["notes"]:
+        yield "note", str(note)
     for name, label in (("weights_sha256", "weights"), ("file_sha256", "file")):
         if said[name]:
             yield label, f"sha256 {said[name][:16]}"

@@ -42,6 +42,25 @@ def test_a_control_that_is_better_wins_over_the_distilled():
     assert best_student(rows).model == "control"
 
 
+@pytest.mark.parametrize(
+    ("difference", "p", "others", "wins"),
+    [(0.02, 0.2, 0, "control"), (0.02, 0.03, 0, "distilled"), (0.02, 0.03, 1, "control"), (0.004, 0.001, 0, "control")],
+)
+def test_a_distilled_student_that_has_not_surely_gained_leaves_its_control_the_best(difference, p, others, wins):
+    """The highest validation figure alone is noise; each further choice of teachers is a further test (Bonferroni)."""
+    rows = [student("s", 0.964, teacher=""), student("s", 0.964 + difference, teacher="t", latency=0.5)]
+    rows += [student("s", 0.9, teacher=f"u{number}") for number in range(others)]
+    tested = compared("inconclusive").model_dump(exclude={"verdict"})
+
+    def test(first, second):
+        gap = first.details["validation"]["auc"] - second.details["validation"]["auc"]
+        half = abs(gap) * 2 if p >= 0.05 else abs(gap) / 2
+        return [Comparison(**tested | {"difference": gap, "low": gap - half, "high": gap + half, "p": p})]
+
+    best = best_student(rows, test)
+    assert best.teacher == ("t" if wins == "distilled" else "")
+
+
 def test_of_equal_bytes_the_control_wins_within_the_margin_and_loses_beyond_it():
     rows = [student("distilled", 0.970, teacher="t", latency=0.99), student("control", 0.964)]
     assert best_student(rows).model == "control"  # 1 % of latency and some bytes are no difference

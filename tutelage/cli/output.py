@@ -84,6 +84,8 @@ def print_run(searched: Searched | None, published: Published, console: Console)
     print_rows_of_run(published.rows, console)
     if searched is not None:
         print_search(searched, console)
+    for line in published.notes:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     rows = {row.key: row for row in published.rows}
     for headline in published.verdicts.headlines:
         console.print(_best_words(rows[headline.student]), highlight=False, soft_wrap=True)

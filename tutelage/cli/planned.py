@@ -26,7 +26,7 @@ def print_rehearsal(plan: Plan, as_json: bool) -> None:
             {"stage": one.stage, "title": one.title, "key": one.key, "reason": one.reason}
             for one in (*plan.reused, *plan.computed)
         ]
-        print(json.dumps({"measured_first": plan.unmeasured, "stages": stages}))
+        print(json.dumps({"measured_first": plan.unmeasured, "undecided": plan.undecided, "stages": stages}))
         return
     print("\n".join(plan_lines(plan)))
 
@@ -52,6 +52,8 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     if plan.open:
         lines.append("the students of the winners follow when the search is finished")
+    if plan.undecided:
+        lines.append(f"decided on validation, when what it compares is trained: {', '.join(plan.undecided)}")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -33,6 +34,8 @@ from .processes import num_processes
 from .recipe import Recipe
 from .sections import TrainSection
 from .workspace import Stage, Workspace
+
+log = logging.getLogger(__name__)
 
 # Threads that prepare batches where a recipe does not say: each holds one more batch in memory.
 MAX_WORKERS = 4
@@ -136,6 +139,20 @@ class Resources(Opened):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The teachers of one training, their weights in its soft term (none given: all 1), and notes for its row."""
+
+    teachers: tuple[Student, ...] = ()
+    weights: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Give the teachers as rows name them; empty for the control."""
+        return "+".join(teacher.model for teacher in self.teachers)
+
+
+@dataclass(frozen=True)
 class Context(Opened):
     """One run: its recipe, and what was opened for it."""
 
@@ -146,7 +163,10 @@ class Context(Opened):
     threads: int
     workers: int = 0
     # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
-    trained: Callable[[Sequence[Student]], None] = lambda seeds: None
+    # With the teachers of each seed's training.
+    trained: Callable[[Sequence[Student], Sequence[Choice]], None] = lambda seeds, choices: None
+    note: Callable[[str], None] = log.warning  # what the user should know while the run goes on
+    undecided: Callable[[str], None] = lambda what: None  # in a plan: what depends on figures that are not there yet
     earlier: Earlier | None = None  # trainings of the version before; None: the workspace holds none
     accelerator: Accelerator = CPU
 

@@ -221,10 +221,7 @@ class Subnets:
         """
         self._here, self._seed, self._num_images = here, seed, num_images
         self.net, self.side = here.accelerator.place(supernet.load(here)), max(supernet.resolutions)
-        train_images = here.split("train", self.side)[0]
-        rng = np.random.default_rng(derived_seed(seed, "recalibration"))
-        chosen = train_images[np.sort(rng.permutation(len(train_images))[: batch_size * num_batches])]
-        self.calibration = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+        self.calibration = recalibration_images(here, self.side, batch_size, num_batches, seed)
         self._images: dict[int, tuple[NDArray[np.float32], Validation]] = {}
 
     @cached_property
@@ -321,3 +318,11 @@ def _named(name: str) -> Named:
 
 def upper_latency(model: LatencyModel, risk: float) -> Score:
     return lambda archs: model.predict(archs, coverage=1 - 2 * risk)[2]
+
+
+def recalibration_images(here: Opened, side: int, batch_size: int, num_batches: int, seed: int) -> list[torch.Tensor]:
+    """Draw batches of training images `(b, c, side, side)` on which batch norm of a subnet is recalibrated."""
+    train_images = here.split("train", side)[0]
+    rng = np.random.default_rng(derived_seed(seed, "recalibration"))
+    drawn = train_images[np.sort(rng.permutation(len(train_images))[: batch_size * num_batches])]
+    return [drawn[start : start + batch_size] for start in range(0, len(drawn), batch_size)]

@@ -5,6 +5,7 @@ A stage is skipped where the workspace holds its result, so a stopped run can be
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from tutelage.pipeline.stages.winners import Winner
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
 
-from .context import Context
+from .context import Choice, Context
 from .device import Device, known_device, name_device, open_device
 from .keys.order import Until, evaluate_network, finish, train_networks
 from .keys.plan import Plan, plan
@@ -29,6 +30,8 @@ from .operations.remembered import remember
 from .preflight import open_checked
 from .recipe import Recipe
 from .workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def run(
         # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(open_for_run(workspace.store))
         opened = _open(ctx, Until.END, announce)
-        opened = replace(opened, ctx=replace(ctx, trained=scoring.trained))
+        opened = replace(opened, ctx=replace(ctx, trained=scoring.trained, note=scoring.note))
         searched, _ = _train(opened, Until.END, scoring.begin)
         return searched, scoring.finish(searched.found if searched else None)
 
@@ -190,17 +193,23 @@ class _Scoring:
         self._store = store
         self._prepared: Prepared | None = None
         self._evaluated: list[Evaluated] = []
+        self._notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Say what the user should know now, and again at the end of the run."""
+        log.warning(text)
+        self._notes.append(text)
 
     def begin(self, prepared: Prepared) -> None:
         """Take the prepared run and evaluate its teachers."""
         self._prepared = prepared
         for teacher in prepared.teachers:
-            self.trained([teacher])
+            self.trained([teacher], [Choice()])
 
-    def trained(self, seeds: Sequence[Student]) -> None:
+    def trained(self, seeds: Sequence[Student], choices: Sequence[Choice]) -> None:
         """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
         ctx, devices = self._run.ctx, self._run.devices
-        evaluated = evaluate_network(ctx, seeds, devices, self._run.teachers, evaluate_variant)
+        evaluated = evaluate_network(ctx, seeds, devices, choices, evaluate_variant)
         self._evaluated += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
         file_rows(ctx, self._store, devices, evaluated, {}, worth, state="evaluated")
@@ -220,7 +229,7 @@ class _Scoring:
             ctx, self._store, devices, evaluated, measured, worth, state="complete", found=found, explained=explained
         )
         published = publish(ctx, rows, found)
-        return replace(published, bundles=tuple(bundle_rows(ctx, rows)))
+        return replace(published, bundles=tuple(bundle_rows(ctx, rows)), notes=tuple(self._notes))
 
     @property
     def _run(self) -> Prepared:

@@ -349,6 +349,12 @@ class DistillSection(TrainSection):
     soft_weight: float | None = Field(None, gt=0)  # of the soft term, on top of 1 - alpha; None: the method's paper's
     combine: Literal["mean", "confidence", "best"] = "mean"  # how several teachers become one
     teacher_mode: Literal["each", "together", "both"] = "both"  # each teacher, all as one, or both; always a control
+    # How much a teacher counts in the soft term: 1, or as validation says of it beside the student's control.
+    teacher_weight: Literal["fixed", "validation"] = "fixed"
+    teachers: Literal["all", "best"] = "all"  # best: without those that are surely weaker than the student's control
+    self_teacher: bool = False  # the student's own control distils it too, in a row with the teacher `self`
+    # The largest subnet of the trained supernet distils the winners too, in a row that names the space as the teacher.
+    supernet_teacher: bool = False
     options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
 
 

@@ -151,6 +151,18 @@ def test_confidence_weights_by_hand() -> None:
     assert torch.allclose(got, torch.tensor([[0.5 * 2 / 3 + 0.25 / 3, 0.5 * 2 / 3 + 0.75 / 3]]))
 
 
+def test_relative_weights_by_hand() -> None:
+    logits = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]]).log()
+    labels = torch.tensor([0])
+    got = combine_logits(logits, labels, 1.0, "mean", relative=(1.0, 0.5)).softmax(1)
+    assert torch.allclose(got, torch.tensor([[(0.5 + 0.125) / 1.5, (0.5 + 0.375) / 1.5]]))
+    # Confidence alone gives (2/3, 1/3); times (1/2, 1) both count the same.
+    got = combine_logits(logits, labels, 1.0, "confidence", relative=(0.5, 1.0)).softmax(1)
+    assert torch.allclose(got, torch.tensor([[0.375, 0.625]]))
+    for how in ("mean", "confidence", "best"):  # no weight: as if it were not there
+        assert torch.allclose(combine_logits(logits, labels, 1.0, how, relative=(0.0, 1.0)).softmax(1), logits[1].exp())
+
+
 def test_best_of_each_sample() -> None:
     logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [3.0, 0.0]]])
     got = combine_logits(logits, torch.tensor([0, 0]), 1.0, "best")

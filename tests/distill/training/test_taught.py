@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from tutelage.distill.losses.hooks import Taps, as_map, last_layer, stage_layers, trace
 from tutelage.distill.losses.methods import LOSSES
 from tutelage.distill.teachers.zoo import build_teacher
+from tutelage.distill.training.mixing import Mix
 from tutelage.distill.training.schedule import KDConfig, TrainSchedule
+from tutelage.distill.training.soft_term import SoftTerm
 from tutelage.distill.training.train import start_average, train
 from tutelage.records import InputError
 
@@ -195,3 +197,24 @@ def test_the_average_of_the_weights_by_hand() -> None:
         average.update(net, step=t + 1)
         assert float(average.module.bias) == pytest.approx(wanted, rel=1e-5)
         assert int(average.module.num_batches_tracked) == t
+
+
+@pytest.mark.parametrize("method", ["kd", "at"])
+def test_teachers_share_the_soft_term_by_their_weights(method: str) -> None:
+    student, *teachers = (build_teacher("mobilenetv3_small_050", 3, 1, seed=seed).eval() for seed in range(3))
+    batch = next(iter(Noise().epoch(0)))
+
+    def soft(teachers: list[nn.Module], weights: tuple[float, ...] = ()) -> float:
+        kd = KDConfig(method=method, temperature=1.0 if method == "kd" else None, teacher_weights=weights)
+        term = SoftTerm(teachers, kd, student, batch.images[:1], batch.images[:1], False, 3)
+        value = float(term.soft(student(batch.images), batch, Mix(), batch.images).detach())
+        term.close()
+        return value
+
+    first, second = (soft([teacher]) for teacher in teachers)
+    assert first != pytest.approx(second, rel=1e-3)
+    assert soft(teachers, (1.0, 0.0)) == pytest.approx(first, rel=1e-4)
+    if method == "at":  # linear in the teachers
+        assert soft(teachers, (0.5, 1.0)) == pytest.approx((0.5 * first + second) / 1.5, rel=1e-4)
+    with pytest.raises(InputError, match="1 teacher_weights for 2 teachers"):
+        soft(teachers, (1.0,))

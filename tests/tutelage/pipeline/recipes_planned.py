@@ -83,6 +83,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "searched": {
             **common,
             "teachers": common["teachers"][:1],
+            "distill": {"teacher_mode": "together", "supernet_teacher": True},
             "supernet": {"weights": str(folder / "a.safetensors"), "teachers": ["resnet10t"], "bf16": False},
             "devices": common["devices"][:1],
             "pruned": [{"of": "winners", "importance": "taylor"}],

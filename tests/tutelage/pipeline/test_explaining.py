@@ -31,7 +31,7 @@ def test_the_int8_file_is_shown_where_there_is_one(
         return [SimpleNamespace(scheme=scheme, file=SimpleNamespace(path=f"{scheme}.onnx")) for scheme in schemes]
 
     ctx = SimpleNamespace(
-        dataset=SimpleNamespace(masks=None, multi_label=False), size=32, accelerator=CPU,
+        dataset=SimpleNamespace(masks=None, multi_label=False), size=32, accelerator=CPU, recipe=RECIPE,
         seed=lambda *_: 0, resolution=lambda student: 32,
         draw=lambda *_: [0], split=lambda *_: (torch.zeros(1, 1, 32, 32), torch.zeros(1, dtype=torch.long)),
     )  # fmt: skip

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Choice, Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.explain import explain_all
+from tutelage.pipeline.stages.largest import supernet_teacher
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.pruned import train_pruned
 from tutelage.pipeline.stages.qat import compress_all
-from tutelage.pipeline.stages.students import train_baselines, train_named_students, train_winners
+from tutelage.pipeline.stages.students import choices, train_baselines, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet, train_the_supernet
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.stages.winners import Winner
@@ -56,8 +57,12 @@ def train_networks(
     winners = search(supernet) if supernet is not None and ctx.recipe.searches else ()
     if until is Until.SEARCH:
         return Networks(teachers, supernet)
-    found = [] if supernet is None else train_winners(ctx, supernet, winners, teachers)
-    students = [*found, *train_named_students(ctx, teachers, supernet)]
+    largest = [supernet_teacher(ctx, supernet)] if supernet is not None and ctx.recipe.distill.supernet_teacher else []
+    for teacher in largest:
+        ctx.trained([teacher], [Choice()])
+    wanted = [*choices(ctx, teachers), *((teacher,) for teacher in largest)]
+    found = [] if supernet is None else train_winners(ctx, supernet, winners, wanted)
+    students = [*found, *train_named_students(ctx, wanted, supernet)]
     if until is Until.END:
         baselines = train_baselines(ctx, supernet, teachers)
         train_pruned(ctx, found, [*students, *baselines], teachers)
@@ -68,12 +73,13 @@ def evaluate_network(
     ctx: Context,
     seeds: Sequence[Student],
     devices: Sequence[Device],
-    teachers: Sequence[Student],
+    by: Sequence[Choice],
     evaluate: Callable[[Context, Variant], Result],
 ) -> list[Result]:
-    """Make every file of one network, trained with each seed, and `evaluate` it."""
+    """Make every file of one network, trained with each seed by the teachers of `by`, and `evaluate` it."""
     runtimes = sorted({device.profile.runtime for device in devices})
-    variants = [variant for student in seeds for variant in compress_all(ctx, student, runtimes, teachers)]
+    trained = zip(seeds, by, strict=True)
+    variants = [variant for student, choice in trained for variant in compress_all(ctx, student, runtimes, choice)]
     return [evaluate(ctx, variant) for variant in variants]
 
 

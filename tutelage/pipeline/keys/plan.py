@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Choice, Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.order import Until, evaluate_network, finish, train_networks
 from tutelage.pipeline.stages import compress as compressing
@@ -63,6 +63,7 @@ class Plan:
     stages: tuple[Planned, ...]
     open: bool = False
     taken: frozenset[str] = frozenset()  # keys of stages that were taken over from the version before
+    undecided: tuple[str, ...] = ()  # what depends on figures on validation that are not there yet
     unmeasured: tuple[str, ...] = ()  # devices that have no profile yet, which the search and the measurements need
 
     @property
@@ -93,7 +94,6 @@ def plan(
     def go(ctx: Context) -> bool:
         """Go through the stages and say whether they are all: the winners of the search are known."""
         variants: list[Variant] = []
-        teachers: list[Student] = []
 
         def search(supernet: Supernet) -> Sequence[Winner]:
             nonlocal is_known
@@ -101,19 +101,18 @@ def plan(
             is_known = found is not None
             return found or ()
 
-        def follow(seeds: Sequence[Student]) -> None:
-            variants.extend(evaluate_network(ctx, seeds, devices, teachers, _evaluated))
+        def follow(seeds: Sequence[Student], choices: Sequence[Choice]) -> None:
+            variants.extend(evaluate_network(ctx, seeds, devices, choices, _evaluated))
 
-        def begin(given: Sequence[Student]) -> None:
-            teachers.extend(given)
-            for teacher in given:
-                follow([teacher])
+        def begin(teachers: Sequence[Student]) -> None:
+            for teacher in teachers:
+                follow([teacher], [Choice()])
 
         if until < Until.END:
             also(ctx, train_networks(ctx, until, search).students)
             return is_known
         train_networks(replace(ctx, trained=follow), until, search, begin)
-        finish(ctx, devices if is_known else (), variants)
+        finish(ctx, devices if is_known and not _planning(ctx).undecided else (), variants)
         return is_known
 
     return planned_stages(ctx, go)
@@ -123,9 +122,23 @@ def planned_stages(ctx: Context, go: Callable[[Context], bool]) -> Plan:
     """Plan the stages of `go`, which is given a context that computes nothing, and says whether these are all."""
     planning = _Planning(ctx.workspace, ctx.earlier)
     with _muted(compressing.log):
-        is_known = go(replace(ctx, workspace=planning, report=silent, trained=lambda seeds: None))
+        is_known = go(
+            replace(
+                ctx,
+                workspace=planning,
+                report=silent,
+                trained=_nothing,
+                note=_nothing,
+                undecided=planning.undecided.append,
+            )
+        )
     taken = frozenset(ctx.earlier.taken) if ctx.earlier is not None else frozenset[str]()
-    return Plan(tuple(planning.planned.values()), not is_known, taken)
+    undecided = tuple(dict.fromkeys(planning.undecided))
+    return Plan(tuple(planning.planned.values()), not is_known, taken, undecided)
+
+
+def _nothing(*said: object) -> None:
+    """Say nothing: a run says it again when it comes to its stages."""
 
 
 def _evaluated(ctx: Context, variant: Variant) -> Variant:
@@ -140,6 +153,7 @@ class _Planning(Workspace):
         vars(self).update(vars(copy(workspace)))
         self._earlier = earlier
         self.planned: dict[str, Planned] = {}
+        self.undecided: list[str] = []
 
     def run(
         self, inputs: StageInputs, work: Callable[[Path], dict[str, Any]], recipe: dict[str, Any] | None = None
@@ -210,6 +224,11 @@ class _Planning(Workspace):
         return ", ".join(dict.fromkeys(said or after)) or "its files changed"
 
 
+def _planning(ctx: Context) -> _Planning:
+    assert isinstance(ctx.workspace, _Planning), "a plan computes nothing"
+    return ctx.workspace
+
+
 def _same_title(title: str, planned: str) -> bool:
     """Compare titles; a stage whose int8 file is not made yet says `int8`, since the scheme is known when it is."""
     return title == planned or _SCHEME.sub(" int8 ", title) == planned
@@ -242,9 +261,9 @@ def _winners(
     ctx: Context, supernet: Supernet, weighed: Sequence[Device] | None, winners: Sequence[Winner] | None
 ) -> Sequence[Winner] | None:
     """Give the winners of a search; None where they are not known before it has been run and its finalists measured."""
-    assert isinstance(ctx.workspace, _Planning), "a plan computes nothing"
+    planning = _planning(ctx)
     if weighed is None:
-        ctx.workspace.planned["search"] = Planned(f"search {supernet.space.name}", "search", "", NEW)
+        planning.planned["search"] = Planned(f"search {supernet.space.name}", "search", "", NEW)
         return None
     found = None
     try:
@@ -255,7 +274,7 @@ def _winners(
         return None
     if winners is not None:
         measure_finalists(ctx, supernet, weighed, [winner.arch for winner in winners])
-    elif any(device.reachable for device in weighed) and ctx.workspace.computes(FinalistsInputs.STAGE):
+    elif any(device.reachable for device in weighed) and planning.computes(FinalistsInputs.STAGE):
         return None  # these are predicted: one that breaks its budget when it is measured gives way to another
     return winners or found
 

@@ -20,7 +20,9 @@ _NO_SETTINGS = (
     *("measure", "explain", "accelerator", "bundle"),
 )
 # Of `distill`, what a network without a teacher does not read.
-_SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options")
+_SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options", "teacher_weight")
+# Which rows there are, and nothing of any of them.
+_CHOICE = ("teacher_mode", "teachers", "self_teacher", "supernet_teacher")
 
 
 def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
         and (student.pruned or student.role == "baseline")
     ]
     for section, unread in (
-        ("distill", ("teacher_mode", *(() if student.teacher else _SOFT))),
+        ("distill", (*_CHOICE, *(() if student.teacher else _SOFT))),
         ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),
     ):
         said[section] = {name: value for name, value in said.get(section, {}).items() if name not in unread}

@@ -15,6 +15,7 @@ from tutelage.pipeline import networks
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.stages.choices import SELF, chosen
 from tutelage.pipeline.stages.compress import Variant, compress
 from tutelage.pipeline.stages.explain import EXPLAINED, kinds
 from tutelage.pipeline.stages.train import train_teacher
@@ -35,7 +36,7 @@ def explain_recipe(
     out: Path,
     announce: pipeline.Announce | None = None,
 ) -> dict[str, ExplanationFigures]:
-    """Explain the recipe's teachers and its first winner distilled from all of them.
+    """Explain the recipe's teachers and its first winner, distilled from all of them or as validation chooses.
 
     Score-CAM, the one method that needs only outputs, shows the student's int8 file for ONNX Runtime too, if there is
     one. Images are drawn from the validation split, as many of each class as there are; the test split stays closed.
@@ -45,13 +46,13 @@ def explain_recipe(
 
     def also(ctx: Context, students: Sequence[Student]) -> list[Variant]:
         """Make the files of the student that is explained, where int8 is."""
-        return compress(ctx, _explained(recipe, students), ["onnxruntime"]) if students and by_outputs else []
+        return compress(ctx, _explained(ctx, students), ["onnxruntime"]) if students and by_outputs else []
 
     by_outputs = method == "scorecam"
     students = pipeline.distill(recipe, workspace, report, threads, announce, also)
     ctx = open_context(recipe, workspace, report, threads)
     teachers = [train_teacher(ctx, section) for section in recipe.teachers]
-    student = _explained(recipe, students)
+    student = _explained(ctx, students)
     side = ctx.resolution(student)
     chosen = ctx.draw("val", num_images, ctx.seed(EXPLAINED))
     images, labels = ctx.split("val", side, chosen)
@@ -71,9 +72,13 @@ def explain_recipe(
     return figures
 
 
-def _explained(recipe: Recipe, students: Sequence[Student]) -> Student:
-    """Choose the first winner, distilled from all teachers."""
-    return [one for one in students if one.model == students[0].model and one.seed == recipe.seed][-1]
+def _explained(ctx: Context, students: Sequence[Student]) -> Student:
+    """Choose the first winner, by its most teachers; of `distill.teachers: best` as validation chooses."""
+    own = [one for one in students if one.model == students[0].model and one.seed == ctx.recipe.seed]
+    if ctx.recipe.distill.teachers == "best":
+        teachers = chosen(ctx, own[0].model, students)
+        return next(one for one in own if one.teacher == (teachers or ""))
+    return max(own, key=lambda one: 0 if one.teacher in ("", SELF) else 1 + one.teacher.count("+"))
 
 
 def _outputs(model: Path, threads: int, normalisation: Normalisation | None, batch: Tensor) -> Tensor:

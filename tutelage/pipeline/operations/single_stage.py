@@ -27,8 +27,8 @@ from tutelage.pipeline.keys.plan import Plan, planned_stages
 from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe, with_options
 from tutelage.pipeline.sections import DeviceSection
-from tutelage.pipeline.stages.students import choices
-from tutelage.pipeline.stages.train import train_student, train_teacher
+from tutelage.pipeline.stages.students import choices, train_choices
+from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.entries import image_first, image_input, inputs_of
@@ -102,11 +102,7 @@ def distil_arch(
 def _train_arch(ctx: Context, arch: Arch) -> list[Student]:
     teachers = [train_teacher(ctx, section) for section in ctx.recipe.teachers]
     student = Student(model=arch.short_name, role="student", arch=arch)
-    return [
-        train_student(ctx, student, None, choice, repeat)
-        for choice in choices(ctx, teachers)
-        for repeat in range(ctx.recipe.seeds)
-    ]
+    return train_choices(ctx, student, None, choices(ctx, teachers))
 
 
 def read_arch(path: Path) -> Arch:

@@ -17,7 +17,7 @@ from tutelage.quant.prune.prune import Importance, macs, prune_to, require_prune
 from tutelage.quant.prune.shapes import pruned_shapes
 from tutelage.records import Artifact, InputError, Pruned, Student
 
-from .students import choices, train_seeds
+from .students import choices, train_choices
 from .training import network_input
 
 WINNERS = "winners"
@@ -58,8 +58,7 @@ def train_pruned(
             if not wanted:
                 continue
             student, start = _cut(ctx, section, parent)
-            for choice in choices(ctx, teachers):
-                tuned += train_seeds(ctx, student, start, choice)
+            tuned += train_choices(ctx, student, start, choices(ctx, teachers))
     return tuned
 
 

@@ -39,6 +39,7 @@ class Published:
     table: Path
     verdicts: Verdicts  # the best students, and the paired tests
     bundles: tuple[MadeBundle, ...] = ()  # those that the recipe asks for
+    notes: tuple[str, ...] = ()  # what the run said of its teachers
 
 
 def file_rows(

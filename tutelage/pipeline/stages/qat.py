@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, Opened, Resources, derived_seed, run_stage
+from tutelage.pipeline.context import Choice, Context, Opened, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.model_files import filed_model
 from tutelage.pipeline.keys.stage_inputs import promised, versions_of
 from tutelage.quant.int8.qat import prepare_qat
@@ -53,24 +53,21 @@ class QatInputs(TrainingInputs):
         return {"file": promised(key, _ONNX), "ranges": {}}
 
 
-def compress_all(ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]) -> list[Variant]:
+def compress_all(ctx: Context, student: Student, runtimes: Sequence[str], choice: Choice) -> list[Variant]:
     """Make every file of a trained network that a run evaluates: fp32, int8 and, where the recipe has QAT, int8-qat."""
-    return [*compress(ctx, student, runtimes), *train_with_qat(ctx, student, runtimes, teachers)]
+    return [*compress(ctx, student, runtimes), *train_with_qat(ctx, student, runtimes, choice)]
 
 
-def train_with_qat(
-    ctx: Context, student: Student, runtimes: Sequence[str], teachers: Sequence[Student]
-) -> list[Variant]:
+def train_with_qat(ctx: Context, student: Student, runtimes: Sequence[str], choice: Choice) -> list[Variant]:
     """Fine-tune a student by QAT for the recipe's `qat_epochs`, and write its int8 files.
 
-    It starts from the student's weights and uses those of `teachers` that distilled it, with the students' schedule
+    It starts from the student's weights and has the teachers that distilled it, `choice`, and the students' schedule
     but its own learning rate. The files quantize activations with the ranges of training. Returns no variants where
     `qat_epochs` is 0 and for teachers; runtimes whose quantizer takes no ranges are left out and logged.
     """
     section = ctx.recipe.quantize
     if section.qat_epochs == 0 or student.role == "teacher":
         return []
-    own = [teacher for teacher in teachers if teacher.model in student.teacher.split("+")]
     takers = [runtime for runtime in runtimes if runtime in _RUNTIMES]
     for runtime in runtimes:
         if runtime not in takers:
@@ -80,7 +77,10 @@ def train_with_qat(
     schedule = ctx.recipe.distill.model_copy(
         update={"epochs": section.qat_epochs, "lr": section.qat_lr, "warmup_epochs": 0.0, "patience": None}
     )
-    network, distillation = network_input(student), distillation_input(ctx.recipe.distill, own)
+    network, distillation = (
+        network_input(student),
+        distillation_input(ctx.recipe.distill, choice.teachers, choice.weights),
+    )
     inputs = QatInputs(
         title=f"train {named(student)} with QAT",
         versions=versions_of((*libraries_of(network, distillation), "onnx", "onnxscript")),

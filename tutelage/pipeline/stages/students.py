@@ -11,10 +11,11 @@ from tutelage.distill.losses.methods import check_distillation, find_loss
 from tutelage.distill.teachers.zoo import timm_name
 from tutelage.distill.training.schedule import TrainSchedule
 from tutelage.distill.training.tuning import Tuning
-from tutelage.pipeline.context import Context, schedule_of
+from tutelage.pipeline.context import Choice, Context, schedule_of
 from tutelage.pipeline.sections import TrainSection
 from tutelage.records import InputError, Student
 
+from .choices import decided, note_chosen
 from .named import NamedRole, NamedSection, beginning, named_network, start_kind
 from .supernet import Supernet
 from .train import take_student, train_student
@@ -25,26 +26,29 @@ log = logging.getLogger(__name__)
 
 
 def train_winners(
-    ctx: Context, supernet: Supernet, winners: Sequence[Winner], teachers: Sequence[Student]
+    ctx: Context,
+    supernet: Supernet,
+    winners: Sequence[Winner],
+    wanted: Sequence[Sequence[Student]],
 ) -> list[Student]:
-    """Train every winner from its inherited weights once for each choice of teachers, on one schedule."""
+    """Train every winner from its inherited weights, alone and for each wanted set of teachers, on one schedule."""
     trained = []
     for winner in winners:
-        for choice in choices(ctx, teachers):
-            student = Student(model=winner.name, role="student", arch=winner.arch)
-            trained += train_seeds(ctx, student, supernet.part, choice)
+        student = Student(model=winner.name, role="student", arch=winner.arch)
+        trained += train_choices(ctx, student, supernet.part, wanted)
     return trained
 
 
-def train_named_students(ctx: Context, teachers: Sequence[Student], supernet: Supernet | None = None) -> list[Student]:
-    """Train the students that the recipe names, for each choice of teachers."""
-    return _train_named(ctx, ctx.recipe.students, "student", supernet, choices(ctx, teachers))
+def train_named_students(
+    ctx: Context, wanted: Sequence[Sequence[Student]], supernet: Supernet | None = None
+) -> list[Student]:
+    """Train the students that the recipe names, alone and for each wanted set of teachers."""
+    return _train_named(ctx, ctx.recipe.students, "student", supernet, wanted)
 
 
 def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
     """Train the recipe's baselines on the students' schedule, with all teachers and with none."""
-    chosen = [(), tuple(teachers)] if teachers else [()]
-    return _train_named(ctx, ctx.recipe.baselines, "baseline", supernet, chosen)
+    return _train_named(ctx, ctx.recipe.baselines, "baseline", supernet, [tuple(teachers)] if teachers else [])
 
 
 def _train_named(
@@ -52,7 +56,7 @@ def _train_named(
     sections: Sequence[NamedSection],
     role: NamedRole,
     supernet: Supernet | None,
-    chosen: Sequence[tuple[Student, ...]],
+    wanted: Sequence[Sequence[Student]],
 ) -> list[Student]:
     """Train networks that the recipe names, each from its own start; one with `epochs: 0` is taken as it is, once."""
     trained = []
@@ -60,12 +64,11 @@ def _train_named(
         begun = beginning(ctx, section, role, supernet)
         if isinstance(begun.start, PretrainedInput) and begun.epochs == 0:
             taken = take_student(ctx, begun.student, begun.start)
-            ctx.trained([taken])
+            ctx.trained([taken], [Choice()])
             trained.append(taken)
             continue
         tuning = Tuning(section.freeze, section.layer_decay)
-        for choice in chosen:
-            trained += train_seeds(ctx, begun.student, begun.start, choice, tuning, begun.epochs)
+        trained += train_choices(ctx, begun.student, begun.start, wanted, tuning, begun.epochs)
     return trained
 
 
@@ -138,7 +141,16 @@ def _check_schedule(name: str, schedule: TrainSection, warns: bool = True) -> No
 def _check_distillation(ctx: Context) -> None:
     """Refuse a method that these images or teachers do not allow."""
     recipe = ctx.recipe
-    if not recipe.teachers:
+    for name, value in (("teacher_weight", "validation"), ("teachers", "best")):
+        if not recipe.teachers and not recipe.distill.supernet_teacher and getattr(recipe.distill, name) == value:
+            raise InputError(f"distill.{name}: {value} has no effect: the recipe has no teachers; leave it out")
+    if recipe.distill.supernet_teacher and not recipe.trains_supernet:
+        names = ", ".join(student.name for student in recipe.students)
+        raise InputError(
+            f"distill.supernet_teacher: true needs a supernet, and this recipe names its students ({names}) and trains "
+            "none: leave it out, or search beside them"
+        )
+    if not recipe.teachers and not recipe.distill.self_teacher and not recipe.distill.supernet_teacher:
         find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
         return
     # Baselines are distilled by all teachers, students as `teacher_mode` says.
@@ -153,25 +165,37 @@ def _check_distillation(ctx: Context) -> None:
 
 
 def choices(ctx: Context, teachers: Sequence[Student]) -> list[tuple[Student, ...]]:
-    """List the sets of teachers to train with: none, each teacher, all together, as `distill.teacher_mode` says."""
+    """List the sets of teachers that a recipe wants: each teacher, all together, as `distill.teacher_mode` says."""
     how = ctx.recipe.distill.teacher_mode
     alone = [(teacher,) for teacher in teachers] if how != "together" or len(teachers) == 1 else []
     together = [tuple(teachers)] if how != "each" and len(teachers) > 1 else []
-    return [(), *alone, *together]
+    return [*alone, *together]
 
 
-def train_seeds(
+def train_choices(
     ctx: Context,
     student: Student,
     start: Start,
-    choice: Sequence[Student],
+    wanted: Sequence[Sequence[Student]],
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
     epochs: int | None = None,
 ) -> list[Student]:
-    """Train one student by one choice of teachers with each of the recipe's seeds, and pass them to `ctx.trained`.
+    """Train one student on labels alone, its control, and then for each set of teachers that `decided` leaves.
 
-    epochs: its own in place of those of `distill`.
+    Each is trained with each of the recipe's seeds, and passed to `ctx.trained`. epochs: its own in place of those of
+    `distill`.
     """
-    seeds = [train_student(ctx, student, start, choice, repeat, tuning, epochs) for repeat in range(ctx.recipe.seeds)]
-    ctx.trained(seeds)
+    controls = _train_seeds(ctx, student, start, (Choice(),) * ctx.recipe.seeds, tuning, epochs)
+    trained = [*controls]
+    for choice in decided(ctx, student, controls, wanted):
+        trained += _train_seeds(ctx, student, start, choice, tuning, epochs)
+    note_chosen(ctx, student.model, trained)
+    return trained
+
+
+def _train_seeds(
+    ctx: Context, student: Student, start: Start, choice: Sequence[Choice], tuning: Tuning, epochs: int | None
+) -> list[Student]:
+    seeds = [train_student(ctx, student, start, one, repeat, tuning, epochs) for repeat, one in enumerate(choice)]
+    ctx.trained(seeds, choice)
     return seeds

@@ -5,7 +5,6 @@ Networks whose recipe says `epochs: 0` are not trained: their weights file is fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.train import validate
 from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, Resources, run_stage
+from tutelage.pipeline.context import Choice, Context, Resources, run_stage
 from tutelage.pipeline.keys.stage_inputs import NetworkInput, versions_of
 from tutelage.pipeline.sections import TeacherSection
 from tutelage.pipeline.workspace import Stage
@@ -105,12 +104,12 @@ def train_student(
     ctx: Context,
     student: Student,
     start: Start,
-    teachers: Sequence[Student],
+    choice: Choice,
     repeat: int = 0,
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
     epochs: int | None = None,
 ) -> Student:
-    """Train one student from `start` (fresh weights where it is None), distilled from all of `teachers`.
+    """Train one student from `start` (fresh weights where it is None), distilled from all teachers of `choice`.
 
     epochs: its own in place of those of `distill`. Students with and without teachers have the same schedule, seed,
     batches and initial weights. `repeat` counts the seeds after the recipe's own: it draws other batches and, where
@@ -120,7 +119,8 @@ def train_student(
     schedule = schedule_part(section if epochs is None else section.model_copy(update={"epochs": epochs}))
     student = student.model_copy(
         update={
-            "teacher": "+".join(teacher.model for teacher in teachers),
+            "teacher": choice.name,
+            "notes": (*student.notes, *choice.notes),
             "recipe": ctx.recipe.name,
             "dataset": ctx.dataset.name,
             "seed": ctx.recipe.seed + repeat,
@@ -128,8 +128,8 @@ def train_student(
             "epochs": schedule.epochs,
         }
     )
-    network, distillation = network_input(student), distillation_input(section, teachers)
-    name = f"distil {student.model} from {student.teacher}" if teachers else f"train {student.model} on labels"
+    network, distillation = network_input(student), distillation_input(section, choice.teachers, choice.weights)
+    name = f"distil {student.model} from {student.teacher}" if choice.teachers else f"train {student.model} on labels"
     inputs = TrainInputs(
         title=name if not repeat else f"{name}, seed {student.seed}",
         versions=versions_of(libraries_of(network, distillation)),
@@ -171,7 +171,8 @@ def _train(inputs: TrainInputs, here: Resources, folder: Path) -> dict[str, Any]
     """Train one network and file it."""
     model = _started(inputs, here)
     result = fit(inputs, here, model, folder / CHECKPOINT)
-    filed = _filed(here, inputs.network, model, folder, result.val_accuracy, result.val_auc, result.notes)
+    student = inputs.network.student
+    filed = _filed(here, student, model, folder, result.val_accuracy, result.val_auc, result.notes)
     return {**filed, "convergence": still_rising(result.history, stopped_early=result.stopped_early)}
 
 
@@ -213,17 +214,23 @@ def _take(inputs: UntrainedInputs, here: Resources, folder: Path) -> dict[str, A
     """Validate a network as its weights file has it, and file it."""
     student = inputs.network.student
     model = _loaded(here, student, inputs.weights, seed=0, fresh_head=False)
+    return filed_network(here, student, model, folder, ("weights used as they are, not trained here",))
+
+
+def filed_network(
+    here: Resources, student: Student, model: nn.Module, folder: Path, notes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Validate a network that is not trained here and file it; give what its stage files."""
     val = here.in_order("val", here.resolution(student))
     own = None if student.normalisation is None else student.normalisation.values
     with normalised_inputs(model, own):
         figures = validate(here.accelerator.place(model), val, here.dataset.multi_label)
-    notes = ("weights used as they are, not trained here",)
-    return _filed(here, inputs.network, model.cpu(), folder, figures["val_accuracy"], figures["val_auc"], notes)
+    return _filed(here, student, model.cpu(), folder, figures["val_accuracy"], figures["val_auc"], notes)
 
 
 def _filed(
     here: Resources,
-    network: NetworkInput,
+    student: Student,
     model: nn.Module,
     folder: Path,
     accuracy: float,
@@ -236,5 +243,5 @@ def _filed(
         "validation": {"accuracy": accuracy} | ({"auc": auc} if auc is not None else {}),
         "notes": list(notes),
         "accelerator": here.computed_on,
-        **networks.costs(here, network.student),
+        **networks.costs(here, student),
     }

@@ -38,7 +38,7 @@ from tutelage.pipeline.keys.stage_inputs import (
 from tutelage.pipeline.processes import Training, announce, num_processes
 from tutelage.pipeline.sections import DistillSection, TrainSection
 from tutelage.pipeline.weights.given import given_weights, wanted_for
-from tutelage.records import Student, content_id
+from tutelage.records import InputError, Student, content_id
 from tutelage.search.spaces.space import SPACES, find_space
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_layers
@@ -84,6 +84,7 @@ class Distillation(Part):
     combine: Combine | None  # of several teachers; None: there is one
     options: dict[str, Any]
     teachers: tuple[NetworkInput, ...]
+    teacher_weights: Annotated[tuple[float, ...], Former(())]  # relative ones, of several teachers; none: all alike
 
 
 class TrainingInputs(StageInputs):
@@ -201,12 +202,20 @@ def network_input(student: Student) -> NetworkInput:
     return NetworkInput.of(student, TEACHERS.origin_name(student.library_name))
 
 
-def distillation_input(section: DistillSection, teachers: Sequence[Student]) -> Distillation | None:
-    """Give what a recipe's distillation section says of a student with these teachers; None for one without any."""
+def distillation_input(
+    section: DistillSection, teachers: Sequence[Student], weights: Sequence[float] = ()
+) -> Distillation | None:
+    """Give what a recipe's distillation section says of a student with these teachers; None for one without any.
+
+    weights: in 0..1, one a teacher; none: all 1. The largest scales the soft term, and the hard labels take what it
+    gives up: at 0 the student would be its control. The teachers share the soft term by their weights.
+    """
     if not teachers:
         return None
+    largest = max(weights, default=1.0)
+    relative = tuple(round(weight / largest, 4) for weight in weights)
     return Distillation(
-        alpha=section.alpha,
+        alpha=section.alpha if largest == 1 else round(1 - (1 - section.alpha) * largest, 6),
         method=section.method,
         origin=LOSSES.origin_name(section.method),  # another version of its package may be another loss
         temperature=section.temperature,
@@ -214,6 +223,7 @@ def distillation_input(section: DistillSection, teachers: Sequence[Student]) -> 
         combine=section.combine if len(teachers) > 1 else None,
         options=section.options,
         teachers=tuple(network_input(teacher) for teacher in teachers),
+        teacher_weights=relative if len(set(relative)) > 1 else (),
     )
 
 
@@ -232,6 +242,7 @@ def kd_of(section: DistillSection | Distillation) -> KDConfig:
         combine=section.combine or "mean",
         weight=section.soft_weight,
         options=section.options,
+        teacher_weights=section.teacher_weights if isinstance(section, Distillation) else (),
     )
 
 
@@ -252,10 +263,18 @@ def soft_targets(
         opened.workspace.path / "cache" / "soft-targets" if recurs else None,
         data_id=content_id([shown, own]) if any(own) else shown,
         multi_label=opened.dataset.multi_label,
-        resolution=opened.size,
+        resolution=_seen_by(opened, teachers),
         bf16=opened.accelerator.bf16,
         device=opened.accelerator.device,
     )
+
+
+def _seen_by(opened: Opened, teachers: Sequence[Student]) -> int:
+    """Give the resolution that teachers are shown: a subnet's own, else the data's size."""
+    sides = {opened.resolution(teacher) for teacher in teachers}
+    if len(sides) > 1:
+        raise InputError(f"teachers of {sorted(sides)} px cannot distil together: set teacher_mode to each")
+    return sides.pop()
 
 
 def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path) -> TrainResult:
