@@ -26,10 +26,16 @@ NETS = {
 
 
 def net(name: str, **options: object) -> nn.Module:
-    return build_teacher(name, 3, 1, resolution=64, **options).eval()
+    return build_teacher(name, 3, 1, **options).eval()
 
 
-@pytest.mark.parametrize("name", NETS)
+# One of each kind of stem; the others are for `make test-slow`.
+FAST = ("mobilenetv3_small_050", "tf_efficientnet_lite0", "resnet10t")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETS]
+)
 def test_a_stem_of_stride_1_makes_every_map_finer(name: str) -> None:
     assert native_stem_stride(name) == 2
     usual, fine = net(name), net(name, stem_stride=1)
