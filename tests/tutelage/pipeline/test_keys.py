@@ -167,6 +167,18 @@ def test_the_versions_of_the_libraries_are_in_the_keys(
     assert not any(title.startswith(("train", "distil", "export", "evaluate small fp32 ncnn")) for title in differ)
 
 
+def test_another_way_to_draw_a_fresh_classifier_trains_its_networks_again(
+    planner: Planner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.pipeline.stages import training
+
+    before = _planned(planner, folder)
+    monkeypatch.setattr(training, "head_version", lambda name: 1)
+    differ = _differ(before, _planned(planner, folder))
+    assert "train teacher mobilenetv3_small_050" in differ  # of a family whose classifier timm draws too wide
+    assert not {"train teacher resnet10t", "train small on labels"} & differ
+
+
 BEFORE = json.loads((Path(__file__).parent / "workspaces" / "keys-before.json").read_text())
 
 

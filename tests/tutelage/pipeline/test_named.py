@@ -16,7 +16,9 @@ from tutelage.pipeline.stages.named import beginning, named_network, num_epochs,
 from tutelage.pipeline.stages.pruned import check_pruned
 from tutelage.pipeline.stages.students import check_training
 from tutelage.pipeline.stages.supernet import Supernet
+from tutelage.pipeline.stages.train import trained
 from tutelage.pipeline.stages.training import SupernetInput
+from tutelage.pipeline.workspace import Stage
 from tutelage.records import InputError, Student
 
 FRESH = "mobilenetv3_small_050"
@@ -217,7 +219,21 @@ def test_the_record_of_a_network_without_a_start_is_as_before() -> None:
     assert Student(model="a", role="student", start="fresh", epochs=0).to_dict()["epochs"] == 0
 
 
-def test_only_winners_are_pruned_as_winners(both: dict[str, Any]) -> None:
+def test_a_training_that_had_not_converged_says_so_in_the_record(tmp_path: Path) -> None:
+    weights = {"kind": "weights", "path": "w", "sha256": "w", "size_bytes": 1}
+    result = {"weights": weights, "notes": ["2 processes"], "convergence": "validation still rising"}
+    student = Student(model="a", role="student", notes=("its stem is as timm has it",))
+    said = trained(student, Stage("train a", "key", tmp_path, result)).notes
+    assert said == ("its stem is as timm has it", "2 processes", "validation still rising")
+    assert trained(student, Stage("train a", "key", tmp_path, {**result, "convergence": ""})).notes == said[:2]
+    # An earlier version filed no word of it.
+    assert trained(student, Stage("train a", "key", tmp_path, {"weights": weights})).notes == said[:1]
+
+
+def test_only_winners_are_pruned_as_winners(planner: Planner, both: dict[str, Any]) -> None:
+    pruned = [one.title for one in planner.plan({**both, "pruned": [{"of": "winners"}]}).stages if one.stage == "prune"]
+    assert len(pruned) == 1
+    assert pruned[0].startswith("prune ofa-")
     whole = Recipe.model_validate({**both, "pruned": [{"of": "winners"}]})
     check_pruned(whole, whole.pruned[0])
     alone = Recipe.model_validate(

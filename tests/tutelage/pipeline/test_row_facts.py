@@ -47,7 +47,9 @@ def filed(folder: Path, measured: bool = True, *, version: str = "1.31.1", weigh
     second = 0.2 + 0.6 * LABELS + 0.1 * np.sin(np.arange(NUM))
     probs = np.stack([1 - second, second], 1).astype(np.float32)
     figures = evaluate(probs, LABELS, GROUPS, threshold=0.5, bootstrap=100)
-    student = SMALL.model_copy(update={"weights": Artifact(kind="w", path="w", sha256=weights, size_bytes=1)})
+    said = {"start": "fresh", "epochs": 9, "notes": ("validation still rising",)}
+    own = Artifact(kind="w", path="w", sha256=weights, size_bytes=1)
+    student = SMALL.model_copy(update={"weights": own, **said})
     file = Artifact(kind="onnx", path="m.onnx", sha256="f", size_bytes=1)
     one = Evaluated(Variant(student, "fp32", "onnxruntime", file), figures, 0.5, probs, LABELS, figures, "m.npz")
     measurement = Measurement(
@@ -69,6 +71,8 @@ def test_a_row_says_its_data_and_the_device_as_it_was_measured(tmp_path: Path) -
     early = filed(tmp_path, measured=False)
     assert (early.manifest, early.split, early.fold, early.image_size) == ("0123456789abcdef", "test", 1, 32)
     assert facts(early) == ("CPU of the profile", "1.0", "fp32", "")
+    assert (early.details["start"], early.details["epochs"]) == ("fresh", 9)
+    assert early.details["notes"] == ["validation still rising"]
     row = filed(tmp_path, processor="Cortex-A76", power_state="governor powersave")
     assert facts(row) == ("Cortex-A76", "1.31.1", "fp32", "governor powersave")
     assert row.key == early.key, "the row that goes on became another when it was measured"
