@@ -12,13 +12,17 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.train import validate
+from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, open_context
+from tutelage.pipeline.keys.order import Until, train_networks
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.stages.students import check_training, train_named_students
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.stages.training import soft_targets
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError
+from tutelage.search.spaces.space import SPACES
+from tutelage.search.supernet import extract
 
 NET = "mobilenetv3_small_050"
 DATA = {"dataset": "phantom", "size": 32, "limit": 60, "augment": "light", "augment_variants": 1}
@@ -64,6 +68,29 @@ def test_a_student_with_weights_is_used_as_it_is(tmp_path: Path) -> None:
     assert student.weights is not None
     filed = load_file(ctx.workspace.path / student.weights.path)
     assert all(torch.equal(filed[name], value) for name, value in load_file(path).items())
+
+
+def test_a_named_student_starts_with_the_weights_of_the_supernet(tmp_path: Path) -> None:
+    """At a rate of next to nothing its parameters stay those of the subnet; nothing is searched for it."""
+    arch = SPACES["mbconv_small_w1.0"].with_resolutions((32,)).smallest()
+    ctx = opened(
+        tmp_path,
+        students=[
+            {"name": "small", "arch": arch.to_dict()},
+            {"name": "fresh", "arch": arch.to_dict(), "start": "fresh"},
+        ],
+        supernet={"space": arch.space, "epochs": 2, "batch_size": 8, "num_random": 0},
+        distill={"epochs": 1, "lr": 1e-9, "batch_size": 8, "warmup_epochs": 0, "weight_decay": 0},
+    )
+    trained = train_networks(ctx, Until.STUDENTS, lambda supernet: pytest.fail("it searches"))
+    assert trained.supernet is not None
+    inherited = dict(extract(trained.supernet.load(ctx), arch).named_parameters())
+    small, fresh = trained.students
+    assert [(one.start, one.epochs) for one in (small, fresh)] == [("supernet", 1), ("fresh", 3)]
+    for student, same in ((small, True), (fresh, False)):
+        own = dict(networks.load(ctx, student).named_parameters())
+        close = [torch.allclose(own[name], value, atol=1e-5) for name, value in inherited.items() if value.ndim == 4]
+        assert close == [same] * len(close)
 
 
 @pytest.mark.parametrize("kind", ["teachers", "students"])
