@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from tests.tutelage.pipeline.recipes_planned import written
+from tutelage.pipeline.operations.starting import start as starting
 from tutelage.pipeline.operations.starting.chosen import Wish
 from tutelage.pipeline.operations.starting.document import Document, flow
 from tutelage.pipeline.operations.starting.start import check_wish
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.workspace import Workspace
-from tutelage.records import InputError
+from tutelage.records import InfeasibleBudgetError, InputError
 
 from ...command import Done, assert_exit, image_folder, tutelage
 
@@ -144,22 +145,33 @@ def test_what_cannot_be_begun_with_is_one_line(init: Init, place: Path, tmp_path
     for file in (bad / "a").iterdir():
         file.write_bytes(b"no picture")
     one = image_folder(tmp_path / "one", ("a",))
-    for code, words, said in (
-        (2, ("--path", tmp_path / "absent"), "no data at"),
-        (2, ("--path", empty), "is empty"),
-        (2, ("--path", one), "holds 1 class folders (a): needs two"),
-        (2, ("--path", one / "a" / "a0.png"), "is one picture"),
-        (2, ("--path", bad), "12 of 24 pictures cannot be read"),
-        (2, (), "give --path"),
-        (3, ("--path", images, "--max-latency", "0.01ms"), "0.01 ms"),
-        (2, ("--path", images, "--size", "64"), "knows 32 px"),
-        (2, ("--path", images, "--runtime", "openvino"), "runs onnxruntime"),
+    for words, said in (
+        (("--path", tmp_path / "absent"), "no data at"),
+        (("--path", empty), "is empty"),
+        (("--path", one), "holds 1 class folders (a): needs two"),
+        (("--path", one / "a" / "a0.png"), "is one picture"),
+        (("--path", bad), "12 of 24 pictures cannot be read"),
+        ((), "give --path"),
+        (("--path", images, "--size", "64"), "knows 32 px"),
+        (("--path", images, "--runtime", "openvino"), "runs onnxruntime"),
     ):
         done = init(*words)
-        assert_exit(done, code, said)
+        assert_exit(done, 2, said)
         assert not (tmp_path / "r.yaml").exists(), words
-        if code == 3:
-            assert "ms on box by the means" in done.stderr, "the range is named"
+
+
+def test_a_budget_that_nothing_keeps_is_refused_with_the_range(
+    init: Init, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:  # in the place of what takes seconds to be sure
+        raise InfeasibleBudgetError("no architecture has 0.01 ms")
+
+    monkeypatch.setattr(starting, "open_checked", refuse)
+    done = init("--path", place / "images", "--max-latency", "0.01ms")
+    assert_exit(
+        done, 3, "no architecture has 0.01 ms. Subnets of ofa_mbv3_w1.0 at 32 px take", "ms on box by the means"
+    )
+    assert not (tmp_path / "r.yaml").exists()
 
 
 @pytest.mark.parametrize(
