@@ -75,13 +75,13 @@ def test_each_student_of_the_front_is_bundled_once_by_its_best_file() -> None:
         _made("large", 0.95, 2.0, scheme="int8-ptq", size_bytes=300),  # as good, smaller: the one to deploy
         _made("small", 0.90, 1.0, size_bytes=200),
         _made("dominated", 0.80, 3.0, size_bytes=900),
-        _made("broken by int8", 0.93, 1.5),  # dominated in size by the next, which is on the front for its bytes alone
+        _made("broken by int8", 0.93, 2.5),  # dominated by the large one; the next is on the front for its bytes alone
         _made("broken by int8", 0.45, 0.4, scheme="int8-ptq", size_bytes=90),
         _made("baseline", 0.85, 0.5, role="baseline", size_bytes=100),
         _made("on ncnn", 0.99, 0.1, runtime="ncnn", device="phone"),  # no bundle can hold its file
     ]
     chosen = [(row.model, row.scheme) for row in bundled_rows(rows, "front")]
-    assert chosen == [("small", "fp32"), ("broken by int8", "fp32"), ("large", "int8-ptq")]
+    assert chosen == [("small", "fp32"), ("large", "int8-ptq"), ("broken by int8", "fp32")]
     assert [row.model for row in bundled_rows(rows, "best")] == ["large"]
     assert bundled_rows(rows, "none") == []
 
