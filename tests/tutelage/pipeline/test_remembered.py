@@ -25,6 +25,19 @@ def test_what_is_remembered_is_read_as_the_same_recipe(name: str, tmp_path: Path
     assert load_recipe(str(tmp_path / FILE)) == recipe
 
 
+@pytest.mark.parametrize("written", [{"search": {}}, {"supernet": {}}])
+def test_a_section_counts_when_it_is_remembered_although_all_in_it_is_a_default(
+    written: dict[str, Any], tmp_path: Path
+) -> None:
+    named = {"name": "mine", "students": [{"name": "EEEA-Net-C2"}]}
+    (tmp_path / FILE).write_text("name: mine\nstudents: [{name: EEEA-Net-C2}]\n")
+    for values in ({**named, **written}, named):
+        recipe = Recipe.model_validate(values)
+        remember(recipe, tmp_path)
+        found = load_recipe(str(tmp_path / FILE))
+        assert (found.searches, found.trains_supernet) == (recipe.searches, recipe.trains_supernet)
+
+
 def _stopping_at(monkeypatch: pytest.MonkeyPatch, place: str) -> list[Recipe]:
     """Let a function of the pipeline stop the verb, and give the recipes that it was called with."""
     seen: list[Recipe] = []

@@ -24,11 +24,14 @@ def remember(recipe: Recipe, workspace: Path) -> None:
     place = workspace / FILE
     if place.is_file():
         try:
-            if load_recipe(str(place)) == recipe:
+            found = load_recipe(str(place))
+            # Recipes compare as equal where one has a section at its defaults that the other does not write.
+            if found == recipe and _written(found) == _written(recipe):
                 return
         except InputError:  # damaged, or of another version: it is replaced
             pass
     values = recipe.model_dump(mode="json", exclude_defaults=True)
+    values |= {name: {} for name in _written(recipe) - values.keys()}
     if recipe.name in built_in_recipes() and recipe.data.dataset != load_recipe(recipe.name).data.dataset:
         values = {key: value for key, value in values.items() if key not in _OF_ITS_DATA}
     head = "# The recipe of the last search or run in this workspace; the next one replaces this file.\n"
@@ -43,3 +46,8 @@ def recall(named: str | None, workspace: Path) -> tuple[str, str]:
     if not place.is_file():
         return DEFAULT, f"recipe: {DEFAULT}, since nothing was searched or run in {workspace}; --recipe names another"
     return str(place), f"recipe: {place}, of the last search or run; --recipe names another"
+
+
+def _written(recipe: Recipe) -> set[str]:
+    """Name the sections that count by being written (`search: {}`): beside named students a supernet and a search."""
+    return recipe.model_fields_set & {"supernet", "search"} if recipe.students else set()
