@@ -145,6 +145,13 @@ def test_a_setting_that_a_file_is_no_result_of_adds_no_row_beside_it() -> None:
             "fp32",
         ),
         (
+            {"students": [{"name": "small", "options": {"drop_rate": 0.5}}]},
+            SMALL.model_copy(
+                update={"model": "small-pruned50", "pruned": HALVED.model_copy(update={"parent": "small"})}
+            ),
+            "fp32",
+        ),
+        (
             {"students": [{"name": "tiny", "title": "tiny-half"}]},
             SMALL.model_copy(update={"model": "tiny-half"}),
             "fp32",
@@ -167,6 +174,37 @@ def test_a_searched_student_is_a_result_of_its_supernet() -> None:
         assert settings_of(Recipe.model_validate({**bare, **changes}), student, "fp32") != settings_of(
             before, student, "fp32"
         )
+
+
+ARCH = Arch(space="ofa_mbv3_w1.0", ks=[3] * 20, e=[3] * 20, d=[2] * 5, r=32)
+LARGEST = Student(model="ofa_mbv3_w1.0", role="teacher", arch=ARCH, start="supernet", epochs=0)
+CUT = Student(model="a-pruned50", role="student", arch=ARCH, start="pruned", epochs=10)
+
+
+@pytest.mark.parametrize(
+    ("sections", "student", "is_result"),
+    [
+        ({"students": []}, CUT.model_copy(update={"pruned": HALVED}), True),  # of a winner
+        ({"students": [{"name": "wide"}], "supernet": {}}, CUT.model_copy(update={"pruned": HALVED}), True),
+        ({"students": [{"name": "wide", "start": "fresh"}]}, CUT.model_copy(update={"pruned": HALVED}), False),
+        ({"students": [{"name": "wide", "weights": "imagenet"}]}, CUT.model_copy(update={"pruned": HALVED}), False),
+        ({}, SMALL.model_copy(update={"start": "fresh", "teacher": "ofa_mbv3_w1.0"}), True),
+        ({}, LARGEST, True),
+        ({}, SMALL.model_copy(update={"start": "fresh"}), False),
+    ],
+)
+def test_pruned_students_and_the_largest_subnet_are_results_of_their_supernet(
+    sections: dict[str, Any], student: Student, is_result: bool
+) -> None:
+    first, second = (Recipe.model_validate({**RECIPE, **sections, "supernet": {"epochs": epochs}}) for epochs in (3, 4))
+    assert (settings_of(first, student, "fp32") != settings_of(second, student, "fp32")) is is_result
+
+
+def test_epochs_of_its_own_are_the_same_as_those_of_the_recipe() -> None:
+    """Ten, as by default, of a student that has its own, and of all in another recipe."""
+    own = SMALL.model_copy(update={"start": "fresh", "epochs": 10})
+    shorter, usual = (Recipe.model_validate({**RECIPE, "distill": {"epochs": epochs}}) for epochs in (3, 10))
+    assert settings_of(shorter, own, "fp32") == settings_of(usual, own, "fp32")
 
 
 def test_the_command_of_a_row_is_one_that_finds_the_recipe():

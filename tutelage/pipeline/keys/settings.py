@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.sections import DistillSection
 from tutelage.records import InputError, Row, Student
 
 # How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
@@ -23,6 +24,7 @@ _NO_SETTINGS = (
 _SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options", "teacher_weight")
 # Which rows there are, and nothing of any of them.
 _CHOICE = ("teacher_mode", "teachers", "self_teacher", "supernet_teacher")
+_EPOCHS = DistillSection().epochs
 
 
 def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]:
@@ -36,23 +38,20 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
         exclude_defaults=True,
         exclude={**dict.fromkeys(_NO_SETTINGS, True), "data": {"path", "workers"}},
     )
-    # A row of an earlier version does not say its start: the subnets of a search began as those of its supernet.
-    inherits = student.start == "supernet" if student.start else student.subnet is not None and recipe.searches
+    reads_supernet = _reads_supernet(recipe, student)
     teachers = {student.model} if student.role == "teacher" else set(student.teacher.split("+"))
-    if inherits:
+    if reads_supernet:
         teachers |= set(recipe.supernet.teachers)
     said["teachers"] = [one for one in said.get("teachers", ()) if one["name"] in teachers]
     origin = student.pruned.parent if student.pruned is not None else student.model
     said["students"] = [
-        _of_network(one, student)
-        for one in said.get("students", ())
-        if (one.get("title") or one["name"]) == student.model
+        _of_network(one, student) for one in said.get("students", ()) if (one.get("title") or one["name"]) == origin
     ]
     # The row says a baseline's name; what it started from, and how that was trained on, stands in the recipe alone.
     said["baselines"] = [
         _of_network(one.model_dump(mode="json", exclude_defaults=True), student)
         for one in recipe.baselines
-        if (one.weights is not None or one.options)
+        if (one.weights is not None or one.options or (student.pruned and (one.epochs or one.start != "auto")))
         and (one.title or one.name) == origin
         and (student.pruned or student.role == "baseline")
     ]
@@ -61,10 +60,11 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
         ("quantize", () if scheme == "int8-qat" else [name for name in said.get("quantize", ()) if name[:4] == "qat_"]),
     ):
         said[section] = {name: value for name, value in said.get(section, {}).items() if name not in unread}
-    if student.role != "teacher" and student.epochs not in (None, 0, recipe.distill.epochs):
-        said["distill"]["epochs"] = student.epochs
+    if student.role != "teacher" and student.epochs:  # its own, whatever the recipe's
+        said["distill"].pop("epochs", None)
+        said["distill"] |= {"epochs": student.epochs} if student.epochs != _EPOCHS else {}
     unused = {
-        "supernet": not inherits,
+        "supernet": not reads_supernet,
         "distill": student.role == "teacher",
         "pruned": student.pruned is None,
         "quantize": scheme == "fp32",
@@ -72,8 +72,29 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
     return {name: value for name, value in said.items() if value and not unused.get(name, False)}
 
 
+def _reads_supernet(recipe: Recipe, student: Student) -> bool:
+    """Say whether a network is a result of the recipe's supernet: by its start, by its teacher, or by its parent's."""
+    if student.teacher == recipe.supernet.space:
+        return True
+    if student.pruned is None and student.start:
+        return student.start == "supernet"
+    # A row of an earlier version does not say its start: the subnets of a search began as those of its supernet.
+    if student.pruned is None or student.arch is None or not recipe.trains_supernet:
+        return student.subnet is not None and recipe.searches
+    named = (one for one in (*recipe.students, *recipe.baselines) if (one.title or one.name) == student.pruned.parent)
+    parent = next(named, None)
+    if parent is None:
+        return recipe.searches
+    return parent.weights is None and parent.start != "fresh" and student.arch.space == recipe.supernet.space
+
+
 def _of_network(section: dict[str, Any], student: Student) -> dict[str, Any]:
-    """Give the settings of a named network without what its record says as it came out: its start and its epochs."""
+    """Give the settings of a named network without what its record says as it came out: its start and its epochs.
+
+    The record of a pruned network says those of its fine-tuning, and nothing of its parent's.
+    """
+    if student.pruned is not None:
+        return section
     values = {name: value for name, value in section.items() if name != "start" and (name != "epochs" or value == 0)}
     return {**values, "start": "supernet"} if student.start == "supernet" else values
 

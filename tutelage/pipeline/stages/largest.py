@@ -52,6 +52,8 @@ def supernet_teacher(ctx: Context, supernet: Supernet) -> Student:
         recipe=ctx.recipe.name,
         dataset=ctx.dataset.name,
         seed=ctx.recipe.seed,
+        start="supernet",
+        epochs=0,
     )
     inputs = LargestInputs(
         title=f"take the largest subnet of {supernet.space.name}",
