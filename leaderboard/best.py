@@ -79,6 +79,12 @@ def _competes(
     return verdict
 
 
+def verdict_among(test: Comparison, margin: float, times: int = 1) -> Verdict:
+    """Give the verdict of a test that is one of `times` which were made together: p is adjusted (Bonferroni)."""
+    p = None if test.p is None else min(1.0, times * test.p)
+    return verdict_of(test.difference, test.low, test.high, p, margin)
+
+
 def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: float | None = None) -> Row | None:
     """Give the best deployable student, or None where there is none; `test` compares rows on validation images.
 
@@ -202,10 +208,7 @@ class _Tests:
     def _verdict(self, first: int, second: int, times: int = 1) -> Verdict | None:
         tests = self.test(self.rows[first], self.rows[second]) if self.test is not None else ()
         found = next((one for one in tests if one.figure == self.figure), None)
-        if found is None:
-            return None
-        p = None if found.p is None else min(1.0, times * found.p)
-        return verdict_of(found.difference, found.low, found.high, p, self.margin)
+        return None if found is None else verdict_among(found, self.margin, times)
 
 
 def _cheapest(candidates: Sequence[Candidate], places: Sequence[int]) -> list[int]:

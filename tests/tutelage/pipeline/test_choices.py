@@ -26,7 +26,7 @@ from tutelage.pipeline.sections import DistillSection
 from tutelage.pipeline.stages import choices
 from tutelage.pipeline.stages.choices import Compared, chosen, decided
 from tutelage.pipeline.stages.largest import supernet_teacher
-from tutelage.pipeline.stages.students import train_choices, train_named_students, train_winners
+from tutelage.pipeline.stages.students import check_training, train_choices, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.stages.training import SupernetInput, distillation_input
@@ -34,7 +34,7 @@ from tutelage.pipeline.stages.validation import validation_figures
 from tutelage.pipeline.stages.winners import Winner
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.records import Comparison, Student
+from tutelage.records import Comparison, InputError, Student
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_supernet
 
@@ -206,6 +206,12 @@ def test_the_choice_is_said_at_the_end(distilled: Distilled) -> None:
     assert said[-1].endswith(f" of {names}")
 
 
+def test_a_control_that_distils_is_a_teacher_as_far_as_options_have_an_effect(tmp_path: Path) -> None:
+    ctx = opened(tmp_path, distill={"self_teacher": True, "alpha": 1}, baselines=[NET], students=[{"name": NET}])
+    with pytest.raises(InputError, match="alpha = 1 leaves the teachers without effect"):
+        check_training(ctx)
+
+
 @pytest.mark.long
 def test_the_largest_subnet_of_the_supernet_distils_winners(tmp_path: Path) -> None:
     ctx = opened(tmp_path, distill={"epochs": 1, "batch_size": 8, "supernet_teacher": True}, search={"winners": 1})
@@ -217,6 +223,7 @@ def test_the_largest_subnet_of_the_supernet_distils_winners(tmp_path: Path) -> N
     supernet = Supernet(space, SupernetInput(space=space.name, origin="", resolutions=(24,), weights=weights))
     teacher = supernet_teacher(ctx, supernet)
     assert (teacher.model, teacher.role, teacher.arch) == (space.name, "teacher", space.largest())
+    assert (teacher.start, teacher.epochs) == ("supernet", 0)
     assert teacher.weights is not None
     filed = load_file(ctx.workspace.path / teacher.weights.path)
     stem = next(name for name in filed if name.startswith("first_conv") and name.endswith("conv.weight"))

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, mean_figures
-from tutelage.leaderboard.best import Candidate, choose
+from tutelage.leaderboard.best import Candidate, choose, verdict_among
 from tutelage.pipeline.context import Choice, Context
 from tutelage.pipeline.sections import DistillSection
-from tutelage.records import Comparison, Student, verdict_of
+from tutelage.records import Comparison, Student
 
 from .validation import validation_figures
 
@@ -44,6 +44,7 @@ class Compared:
 
     @property
     def is_weaker(self) -> bool:
+        """Say whether the teacher's figure is the lower one, by however little."""
         return self.test.difference is not None and self.test.difference < 0
 
     @property
@@ -108,8 +109,7 @@ def chosen(ctx: Context, student: str, trained: Sequence[Student]) -> str | None
     name = _figure(known)
 
     def verdict(first: int, second: int, times: int) -> str:
-        test = compare_files(known[first], known[second], margin=margin)[name]
-        return verdict_of(test.difference, test.low, test.high, min(1.0, times * (test.p or 0.0)), margin)
+        return verdict_among(compare_files(known[first], known[second], margin=margin)[name], margin, times)
 
     candidates = [
         Candidate(getattr(found, name).value, None, None, bool(teachers), alone if teachers else None)

@@ -153,13 +153,13 @@ def _check_distillation(ctx: Context) -> None:
     if not recipe.teachers and not recipe.distill.self_teacher and not recipe.distill.supernet_teacher:
         find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
         return
-    # Baselines are distilled by all teachers, students as `teacher_mode` says.
+    # Baselines are distilled by all teachers, students as `teacher_mode` says; a control and the supernet distil alone.
     together = recipe.baselines or recipe.distill.teacher_mode != "each"
     check_distillation(
         kd_of(recipe.distill),
         ctx.num_classes,
         ctx.dataset.multi_label,
-        num_teachers=len(recipe.teachers) if together else 1,
+        num_teachers=max(1, len(recipe.teachers)) if together else 1,
         mixing=recipe.distill.mixup > 0 or recipe.distill.cutmix > 0,
     )
 
