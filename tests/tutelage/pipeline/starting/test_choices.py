@@ -1,5 +1,6 @@
 """What `tutelage init` chooses of what it finds, each rule alone."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -64,15 +65,15 @@ def test_classes_are_weighted_where_one_is_rare() -> None:
 
 @given(
     num=st.integers(60, 200_000), minutes=st.floats(5, 2000), winners=st.integers(1, 4), teacher=st.booleans(),
-    pace=st.floats(0.01, 10),
+    pace=st.floats(0.01, 10), seeds=st.sampled_from((1, 3)), fresh=st.booleans(),
 )  # fmt: skip
 def test_a_run_exceeds_its_minutes_by_no_more_than_one_epoch_of_each_takes(
-    num: int, minutes: float, winners: int, teacher: bool, pace: float
+    num: int, minutes: float, winners: int, teacher: bool, pace: float, seeds: int, fresh: bool
 ) -> None:
     times = replace(
         STATED, **{name: getattr(STATED, name) * pace for name in ("supernet", "score", "student", "teacher")}
     )
-    work = Work(num, max(10, num // 5), winners, 1, teacher)
+    work = Work(num, max(10, num // 5), winners, seeds, teacher, fresh)
     epochs = choices.choose_epochs(times, work, minutes)
     seconds = choices.run_seconds(epochs, times, work)
     least = replace(epochs, supernet=1, student=1, teacher=int(teacher), evaluations=choices.FEWEST_EVALUATIONS)
@@ -87,6 +88,28 @@ def test_more_minutes_train_no_shorter_and_enough_of_them_as_long_as_the_images_
     assert short.supernet < long.supernet == choices.SUPERNET_IMAGES // 2000
     assert "cut to 5 min" in short.why
     assert "cut to" not in long.why
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+@pytest.mark.parametrize("num", [300, 1306, 5000, 20_000])
+def test_the_minutes_that_a_cut_names_train_what_the_images_ask_for(num: int, teacher: bool) -> None:
+    work = Work(num, num // 5, 3, 1, teacher)
+    short = choices.choose_epochs(STATED, work, 4.0)
+    whole, minutes = re.findall(r"from (\d+ and \d+) epochs.* --minutes (\d+) ", short.why)[0]
+    long = choices.choose_epochs(STATED, work, float(minutes))
+    assert f"{long.supernet} and {long.student}" == whole
+    assert "cut to" not in long.why
+
+
+def test_a_baseline_is_trained_like_a_student_with_each_seed_and_by_the_teacher() -> None:
+    epochs = choices.Epochs(supernet=4, student=2, teacher=3, evaluations=16, why="")
+    one, each = (Work(1000, 200, 3, seeds, teacher) for seeds, teacher in ((1, False), (3, True)))
+    seconds = [choices.run_seconds(epochs, STATED, work)["baseline"] for work in (one, each)]
+    assert seconds[0] == pytest.approx(6 * STATED.student * 1000)
+    assert seconds[1] == pytest.approx(6 * seconds[0])
+    assert (one.networks, each.networks) == (4, 25)
+    pretrained_one = replace(one, fresh_baseline=False)
+    assert choices.run_seconds(epochs, STATED, pretrained_one)["baseline"] == pytest.approx(seconds[0] / 3)
 
 
 def test_a_teacher_is_pretrained_or_of_many_images_or_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from tutelage.quantities import size_in_bytes
@@ -146,54 +146,85 @@ def choose_split(found: Findings, test: int) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run trains and evaluates: images of train and val, winners, seeds, one baseline, perhaps a teacher."""
+    """What a run trains and evaluates: images of train and val, winners, seeds, one baseline, perhaps a teacher.
+
+    fresh_baseline: the baseline has no pretrained weights, and is then trained for the supernet's epochs as well.
+    """
 
     num_train: int
     num_val: int
     winners: int
     seeds: int
     has_teacher: bool
+    fresh_baseline: bool = True
+
+    @property
+    def repeats(self) -> int:
+        """Count the trainings of one network: with each seed, and where there is a teacher with it and without."""
+        return (2 if self.has_teacher else 1) * self.seeds
 
     @property
     def trainings(self) -> int:
-        """Count the trainings of students: with a teacher each is trained with it and without."""
-        return self.winners * (2 if self.has_teacher else 1) * self.seeds
+        """Count the trainings of students."""
+        return self.winners * self.repeats
+
+    @property
+    def networks(self) -> int:
+        """Count the networks whose files are made: students, the baseline and the teacher."""
+        return self.trainings + self.repeats + int(self.has_teacher)
 
     @property
     def once_seconds(self) -> float:
         """Give the seconds of what does not depend on epochs: files of networks, measurements, pictures."""
-        networks = self.trainings + 1 + int(self.has_teacher)
-        return networks * FILES_SECONDS + ONCE_SECONDS
+        return self.networks * FILES_SECONDS + ONCE_SECONDS
 
 
 def choose_epochs(times: StepTimes, work: Work, minutes: float) -> Epochs:
-    """Choose how long to train: what the number of images asks for, cut to the minutes in fixed proportions.
+    """Choose how long to train: what the number of images asks for, cut to the minutes where that takes longer."""
+    wanted = _wanted(work)
+    asked = sum(run_seconds(wanted, times, work).values())
+    epochs = wanted if asked <= minutes * 60 else _cut(wanted, times, work, minutes)
+    why = (
+        f"{epochs.supernet * work.num_train:,} images seen by the supernet, {epochs.student * work.num_train:,} by a "
+        "student"
+    )
+    if (epochs.supernet, epochs.student) != (wanted.supernet, wanted.student):
+        why += (
+            f"; cut to {minutes:g} min from {wanted.supernet} and {wanted.student} epochs, which this many images ask "
+            f"for and --minutes {math.ceil(asked / 300) * 5} would train"
+        )
+    return replace(epochs, why=why)
 
-    The baseline is trained on as many images as supernet and student together.
+
+def _cut(wanted: Epochs, times: StepTimes, work: Work, minutes: float) -> Epochs:
+    """Cut epochs and evaluations in fixed proportions of the minutes, and then all alike until a run fits into them.
+
+    The proportions leave room for one training of a baseline on as many images as supernet and student together.
     """
     left = max(60.0, minutes * 60 - work.once_seconds)
     supernet_epoch, student_epoch = times.supernet * work.num_train, times.student * work.num_train
-    wanted = _wanted(work)
     spare = left * (1 - SUPERNET_FRACTION - SEARCH_FRACTION - STUDENT_FRACTION) / (2 if work.has_teacher else 1)
-    student = _most(wanted[1], min(STUDENT_FRACTION * left / work.trainings, spare / 2) / student_epoch)
-    supernet = _most(wanted[0], min(SUPERNET_FRACTION * left / supernet_epoch, spare / student_epoch - student))
-    teacher = _most(wanted[1], spare / (times.teacher * work.num_train)) if work.has_teacher else 0
+    student = _most(wanted.student, min(STUDENT_FRACTION * left / work.trainings, spare / 2) / student_epoch)
+    supernet = _most(wanted.supernet, min(SUPERNET_FRACTION * left / supernet_epoch, spare / student_epoch - student))
+    teacher = _most(wanted.teacher, spare / (times.teacher * work.num_train)) if work.has_teacher else 0
     evaluations = _most(MOST_EVALUATIONS, SEARCH_FRACTION * left / (times.score * work.num_val))
-    why = f"{supernet * work.num_train:,} images seen by the supernet, {student * work.num_train:,} by a student"
-    if [supernet, student] != wanted:
-        whole = Epochs(wanted[0], wanted[1], wanted[1] if work.has_teacher else 0, MOST_EVALUATIONS, "")
-        asked = sum(run_seconds(whole, times, work).values()) / 60
-        why += (
-            f"; cut to {minutes:g} min from {wanted[0]} and {wanted[1]} epochs, which this many images ask for and "
-            f"--minutes {math.ceil(asked / 5) * 5} would train"
-        )
-    return Epochs(supernet, student, teacher, max(FEWEST_EVALUATIONS, evaluations), why)
+    evaluations = max(FEWEST_EVALUATIONS, evaluations)
+    epochs = Epochs(supernet, student, teacher, evaluations, "")
+    for tenths in range(10, 0, -1):
+        epochs = Epochs(
+            max(1, supernet * tenths // 10), max(1, student * tenths // 10),
+            max(1, teacher * tenths // 10) if work.has_teacher else 0, evaluations, "",
+        )  # fmt: skip
+        if sum(run_seconds(epochs, times, work).values()) <= minutes * 60:
+            break
+    return epochs
 
 
-def _wanted(work: Work) -> list[int]:
-    """Give the epochs of supernet and students that the number of images asks for."""
+def _wanted(work: Work) -> Epochs:
+    """Give the epochs of supernet, students and teacher that the number of images asks for, and all evaluations."""
     epochs = (round(images / work.num_train) for images in (SUPERNET_IMAGES, STUDENT_IMAGES))
-    return [min(MAX_EPOCHS, max(MIN_EPOCHS, number)) for number in epochs]
+    supernet, student = (min(MAX_EPOCHS, max(MIN_EPOCHS, number)) for number in epochs)
+    return Epochs(supernet, student, student if work.has_teacher else 0, MOST_EVALUATIONS, "")
 
 
 def _most(wanted: int, possible: float) -> int:
@@ -208,7 +239,7 @@ def run_seconds(epochs: Epochs, times: StepTimes, work: Work) -> dict[str, float
         "teacher": epochs.teacher * times.teacher * work.num_train,
         "search": epochs.evaluations * times.score * work.num_val,
         "students": epochs.student * student_epoch * work.trainings,
-        "baseline": (epochs.supernet + epochs.student) * student_epoch,
+        "baseline": (epochs.student + work.fresh_baseline * epochs.supernet) * student_epoch * work.repeats,
         "files, measuring, pictures": work.once_seconds,
     }
 

@@ -300,7 +300,10 @@ def _with_schedule(
             multi_label=found.multi_label, accelerator=find_accelerator(wish.accelerator),
         )  # fmt: skip
         report("time a training step", 2, 2)
-    work = choices.Work(num_train, num_val, first.winners, first.seeds, has_teacher=bool(teacher.value[0]))
+    work = choices.Work(
+        num_train, num_val, first.winners, first.seeds, has_teacher=bool(teacher.value[0]),
+        fresh_baseline=not first.pretrained_baseline,
+    )  # fmt: skip
     epochs = choices.choose_epochs(times, work, wish.minutes)
     chosen = replace(
         first,
@@ -317,7 +320,7 @@ def _disk(chosen: Chosen, space: Space) -> int:
     params = 0
     if name := chosen.teacher.value[0]:
         params = sum(one.numel() for one in build_teacher(name, 2, 3, resolution=chosen.side.value).parameters())
-    networks = chosen.winners * (2 if params else 1) * chosen.seeds + 1
+    networks = (chosen.winners + 1) * (2 if params else 1) * chosen.seeds
     found = chosen.found
     return choices.disk_bytes(found.num_images, chosen.channels, space, len(found.class_counts), networks, params)
 
