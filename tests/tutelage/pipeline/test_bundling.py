@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.operations.bundle import bundle_row, class_thresholds, row_of
 from tutelage.pipeline.sections import DeviceSection
-from tutelage.pipeline.stages.bundle import bundled_rows, check_bundled
+from tutelage.pipeline.stages.bundle import bundled_rows, check_bundled, folder_names
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import InputError, Row
 
@@ -84,6 +84,16 @@ def test_each_student_of_the_front_is_bundled_once_by_its_best_file() -> None:
     assert chosen == [("small", "fp32"), ("large", "int8-ptq"), ("broken by int8", "fp32")]
     assert [row.model for row in bundled_rows(rows, "best")] == ["large"]
     assert bundled_rows(rows, "none") == []
+
+
+def test_every_bundle_has_a_folder_of_its_own_below_that_of_the_recipe() -> None:
+    rows = [_made(title, 0.9, 1.0) for title in ("a b", "a/b", "A-b", "..", "../..", "ä.1")]
+    names = folder_names(rows)
+    assert [names[0], names[-1]] == ["a-b", "ä.1"]
+    assert names[1:5] == [*(f"{start}-{row.key[:8]}" for start, row in zip(("a-b", "A-b"), rows[1:3], strict=True)),
+                          *(row.key[:8] for row in rows[3:5])]  # fmt: skip
+    both = [_made("a", 0.9, 1.0), _made("a", 0.9, 1.0, device="board")]
+    assert folder_names(both) == ["a-box", "a-board"]
 
 
 def test_where_baselines_dominate_every_student_the_best_one_is_bundled(caplog: pytest.LogCaptureFixture) -> None:

@@ -111,12 +111,23 @@ def bundle_rows(ctx: Context, rows: Sequence[Row]) -> list[MadeBundle]:
     """
     test = RowFigures(ctx.workspace.path, "val").compare
     chosen = bundled_rows(rows, ctx.recipe.bundle.rows, test)
-    several = len({row.device for row in chosen}) > 1
-    made = []
-    for row in chosen:
-        name = _UNSAFE.sub("-", f"{row.model}-{row.device}" if several else row.model)
-        made.append(MadeBundle(row, _published(ctx, row, ctx.workspace.path / "bundles" / ctx.recipe.name / name)))
-    return made
+    place = ctx.workspace.path / "bundles" / ctx.recipe.name
+    names = folder_names(chosen)
+    return [MadeBundle(row, _published(ctx, row, place / name)) for row, name in zip(chosen, names, strict=True)]
+
+
+def folder_names(rows: Sequence[Row]) -> list[str]:
+    """Name a folder for each row: its model, and its device where there are several; each name once, none hidden.
+
+    A title may hold what a folder's name cannot, or be one that means another folder (`..`).
+    """
+    several = len({row.device for row in rows}) > 1
+    names: list[str] = []
+    for row in rows:
+        name = _UNSAFE.sub("-", f"{row.model}-{row.device}" if several else row.model).strip(".-")
+        is_free = name and name.lower() not in {other.lower() for other in names}
+        names.append(name if is_free else f"{name}-{row.key[:8]}".strip("-"))
+    return names
 
 
 def _published(ctx: Context, row: Row, place: Path) -> Path:
