@@ -353,7 +353,7 @@ class DistillSection(TrainSection):
     teacher_weight: Literal["fixed", "validation"] = "fixed"
     teachers: Literal["all", "best"] = "all"  # best: without those that are surely weaker than the student's control
     self_teacher: bool = False  # the student's own control distils it too, in a row with the teacher `self`
-    # The largest subnet of the trained supernet distils the winners too, in a row that names the space as the teacher.
+    # The largest subnet of the trained supernet distils the students, too, in rows whose teacher is the space's name.
     supernet_teacher: bool = False
     options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
 
