@@ -229,6 +229,7 @@ def print_students(students: Sequence[Student], workspace: Path, console: Consol
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
+    """Print rows as the table of the leaderboard."""
     from tutelage.leaderboard.terminal.table import show_table
 
     show_table(rows, console)
@@ -280,6 +281,7 @@ def print_figures(figures: Mapping[str, Any], console: Console, as_json: bool = 
 
 
 def print_device(profile: DeviceProfile, console: Console, as_json: bool = False) -> None:
+    """Print what a device profile says, a line each."""
     print_figures(profile.to_dict(), console, as_json)
 
 

@@ -317,6 +317,7 @@ def _named(name: str) -> Named:
 
 
 def upper_latency(model: LatencyModel, risk: float) -> Score:
+    """Score subnets by the upper end, in ms, of the interval that the model gives their latency at this risk."""
     return lambda archs: model.predict(archs, coverage=1 - 2 * risk)[2]
 
 

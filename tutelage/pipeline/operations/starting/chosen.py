@@ -59,6 +59,7 @@ class Chosen:
 
     @property
     def channels(self) -> int:
+        """Give 3 for pictures with colours, else 1."""
         return 3 if self.found.colour else 1
 
     @property
@@ -68,6 +69,7 @@ class Chosen:
 
     @property
     def seeds(self) -> int:
+        """Give how often each student is trained: once, or three times where the minutes allow it."""
         return 3 if self.wish.minutes >= SEEDS_MINUTES else 1
 
     @property
