@@ -72,7 +72,7 @@ def test_rows_say_how_they_were_made_and_qat_has_the_same_teacher(trained) -> No
     (rounded,) = train_with_qat(ctx, student, ["onnxruntime"], Choice((teacher,)))
     assert rounded.scheme == "int8-qat"
     assert rounded.quantization["qat_epochs"] == 1
-    assert rounded.quantization["num_learnt"] > 50  # the ranges that training saw are the file's
+    assert rounded.quantization["num_learnt"] > 10  # the ranges that training saw are the file's
     assert int8.quantization["num_learnt"] == 0
     paths = [ctx.workspace.path / one.file.path for one in (fp32, int8, rounded)]
     assert [is_quantized(read_graph(path)) for path in paths] == [False, True, True]
