@@ -64,7 +64,8 @@ def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
         export_onnx(build_block(spec), path, (1, spec.in_channels, spec.in_hw, spec.in_hw), check=False)
 
     folder = tmp_path / "ws" / "devices"
-    few = replace(SPACE, kernels=(3, 5), expands=(3,), depths=(2, 3))  # 23 blocks instead of 93
+    small = SPACES["mbconv_small_w1.0_stem1"].with_resolutions((28,))
+    few = replace(small, kernels=(3,), expands=(2, 4), depths=(0, 1))
     profile = make_profile(
         "here", "onnxruntime", space=few, resolutions=(28,), num_classes=4, in_channels=1, export=export,
         export_block=export_block, folder=folder, minutes=0.05, num_nets=MIN_NETS, tolerance=10.0,
@@ -75,7 +76,7 @@ def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
     assert profile.resolutions == (28,)
     assert (profile, folder) == find_profile("here", tmp_path / "ws")
     model = load_latency_model(profile, folder)
-    assert len(model.blocks) == 5 * 2 * 2 + 3
+    assert len(model.blocks) == 4 * 2 * 2 + 3
     mean, low, high = model.predict([few.smallest(), few.largest()])
     assert 0 < mean[0] < mean[1]
     assert (low < high).all()

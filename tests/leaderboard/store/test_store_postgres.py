@@ -224,6 +224,7 @@ def odd_filters() -> list[str]:
     return [*texts, *numbers, *empty, *inside, *lists, *nested]
 
 
+@pytest.mark.long
 def test_every_filter_selects_the_same_in_sqlite_postgresql_and_python(url, tmp_path):
     server, file = Store(url), Store(tmp_path / "leaderboard.db")
     rows = odd_rows()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_a_truncated_image_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     # With the two skipped, what is refused is what is found in the images that are left.
     skipping = tutelage(*arguments, "--set", "data.skip_bad=true")
     assert skipping.returncode == 2
-    assert "the train split holds 14 images" in skipping.stderr
+    assert "the train split holds 12 images" in skipping.stderr
     check = tutelage("data", "check", str(root))
     assert "a3.png" in check.stdout
     assert "b0.png" in check.stdout
@@ -208,8 +209,10 @@ def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
 def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tutelage.pipeline.context import Choice
     from tutelage.pipeline.operations import single_stage as alone
     from tutelage.pipeline.recipe import load_recipe
+    from tutelage.pipeline.stages import students
     from tutelage.pipeline.workspace import Workspace
     from tutelage.search.spaces.space import SPACES
 
@@ -218,10 +221,14 @@ def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
     )
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(alone, "train_teacher", lambda ctx, section: None)
-    monkeypatch.setattr(alone, "choices", lambda ctx, teachers: [(), ("t",)])
-    monkeypatch.setattr(
-        alone, "train_student", lambda ctx, student, start, choice, repeat: asked.append((len(choice), repeat))
-    )
+    monkeypatch.setattr(students, "decided", lambda ctx, student, controls, wanted: [(Choice((student,)),) * 3])
+    monkeypatch.setattr(students, "note_chosen", lambda ctx, name, trained: None)
+
+    def train_student(*given: Any) -> Any:
+        asked.append((len(given[3].teachers), given[4]))
+        return given[1]
+
+    monkeypatch.setattr(students, "train_student", train_student)
     recipe = load_recipe("demo", ["seeds=3", "data.limit=60"])
     alone.distil_arch(recipe, Workspace(tmp_path / "w"), lambda *_: None, 1, path=tmp_path / "arch.json")
     assert asked == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]

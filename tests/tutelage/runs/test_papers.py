@@ -188,7 +188,7 @@ def test_chest_ct_kd_ptq(tmp_path: Path) -> None:
     assert rows[winner, "", "fp32"].details["epochs"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chexpert_mobilenetv2(tmp_path: Path) -> None:
     name = "chexpert-mobilenetv2"
     shares = ("data.val_fraction=0.2", "data.test_fraction=0.25")  # 5 % of 45 patients is two
