@@ -126,8 +126,8 @@ def _predicting(section: DeviceSection, profile: DeviceProfile, folder: Path, sp
     if space.name not in profile.spaces or missing:
         raise InputError(
             f"device {section.name} has a latency model for {', '.join(profile.spaces)} at {list(profile.resolutions)} "
-            f"px, this run needs {space.name} at {list(space.resolutions)} px: set supernet.resolutions to the "
-            "profile's, or measure a device of another name"
+            f"px, this run needs {space.name} at {list(space.resolutions)} px: set supernet.space and "
+            "supernet.resolutions to the profile's, or measure a device of another name"
         )
     model = load_latency_model(profile, folder)
     budgets = budgets_ms(section, model, space)

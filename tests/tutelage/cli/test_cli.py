@@ -195,6 +195,31 @@ def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path)
     assert json.loads(one, parse_constant=pytest.fail)["details"]["ece"] is None
 
 
+def test_a_device_that_is_added_without_options_fits_a_search_without_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.pipeline.recipe import load_recipe
+
+    class ReachedError(Exception):
+        """The verb went as far as the test looks."""
+
+    asked: list[Any] = []
+
+    def stop(workspace: Any, report: Any, request: Any, measurements: Any) -> None:
+        asked.append(request)
+        raise ReachedError
+
+    monkeypatch.setattr("tutelage.pipeline.operations.devices.add_device", stop)
+    for options in ([], ["--from-measurements", "times.csv"]):
+        with pytest.raises(ReachedError):
+            tutelage("device", "add", "box", *options, "-w", str(tmp_path))
+    demo = load_recipe("demo")
+    measured, imported = asked
+    assert (measured.space.name, measured.space.resolutions) == (demo.supernet.space, (demo.data.size,))
+    assert (measured.channels, measured.num_classes) == (demo.data.channels, 4)
+    assert imported.space.name == "ofa_mbv3_w1.0"
+
+
 def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
     from tutelage.pipeline.recipe import load_recipe
 

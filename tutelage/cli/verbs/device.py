@@ -15,6 +15,9 @@ from tutelage.cli.registry_help import RegistryCommand
 from tutelage.records import InputError
 
 DEFAULT_MINUTES = 3.0
+# With 64 px, one channel and four classes what the demo searches, so that a search without a recipe fits the device.
+MEASURED_SPACE = "mbconv_small_w1.0"
+IMPORTED_SPACE = "ofa_mbv3_w1.0"  # published times are mostly of its networks
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
 
@@ -28,7 +31,13 @@ def device_add(
     threads: Annotated[int, typer.Option(help="Threads the runtime may use.")] = 1,
     batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as the runtime has it.")] = "fp32",
-    space: Annotated[str, typer.Option(help="Space whose blocks are measured. One of: {spaces}.")] = "ofa_mbv3_w1.0",
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Space whose blocks are measured; default {MEASURED_SPACE}, the demo's, and with --from-measurements "
+            f"{IMPORTED_SPACE}. One of: {{spaces}}."
+        ),
+    ] = None,
     resolution: Annotated[
         list[int] | None,
         typer.Option("--resolution", "--side", help="Input size in pixels; repeatable; default 64."),
@@ -82,7 +91,7 @@ def device_add(
     request = DeviceRequest(
         name,
         runtime,
-        checked_space(space, resolution or (64,)),
+        checked_space(space or (IMPORTED_SPACE if from_measurements else MEASURED_SPACE), resolution or (64,)),
         classes,
         channels,
         threads,
