@@ -295,6 +295,7 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
     error = (
         f"the model is off by {profile.model_error:.1%} on nets left out; " if profile.model_error is not None else ""
     )
+    space = f" --space {profile.spaces[0]}" if profile.spaces else ""
     if not profile.reachable:
         console.print(
             f"{profile.name} cannot be reached from here: it is predicted, never measured. Where it can be, give "
@@ -305,7 +306,7 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
     console.print(
         f"{steady}{error}took {seconds // 60:.0f} min {seconds % 60:.0f} s\n"
         f"written: {folder / profile.name}.yaml, edit it freely; "
-        f"next: tutelage search --device {profile.name} --max-latency 5ms",
+        f"next: tutelage search --device {profile.name}{space} --max-latency 5ms",
         highlight=False,
         soft_wrap=True,
     )
