@@ -151,7 +151,7 @@ SMALL: dict[str, Any] = {
     "name": "demo",
     "data": {"dataset": "phantom", "size": 64, "limit": 160, "augment_variants": 1},
     "teachers": [{"name": "resnet10t", "epochs": 1, "batch_size": 32}],
-    "supernet": {"space": "ofa_mbv3_w1.0", "epochs": 1, "batch_size": 32, "num_random": 1},
+    "supernet": {"space": "mbconv_small_w1.0", "epochs": 1, "batch_size": 32, "num_random": 1},
     "devices": [{"name": "host-ort-64px", "runtime": "onnxruntime", "max_latency": "90%", "minutes": 0.2}],
     "search": {"strategy": "random", "evaluations": 4, "winners": 1},
     "distill": {"epochs": 1, "batch_size": 32},
