@@ -212,6 +212,21 @@ def test_a_control_that_distils_is_a_teacher_as_far_as_options_have_an_effect(tm
         check_training(ctx)
 
 
+def test_the_best_of_labels_alone_and_self_is_a_choice_and_has_no_weight(tmp_path: Path) -> None:
+    own = {"self_teacher": True, "epochs": 1, "batch_size": 8}
+    check_training(opened(tmp_path, distill={**own, "teachers": "best"}, students=[{"name": NET}]))
+    for distill in ({**own, "teacher_weight": "validation"}, {"teachers": "best"}):
+        with pytest.raises(InputError, match="has no effect: the recipe has no teachers"):
+            check_training(opened(tmp_path, distill=distill, students=[{"name": NET}]))
+
+
+def test_a_supernet_that_only_distils_is_used(tmp_path: Path) -> None:
+    sections: dict[str, Any] = {"students": [{"name": NET}], "supernet": {"epochs": 1, "batch_size": 8}}
+    check_training(opened(tmp_path, distill={"supernet_teacher": True, "batch_size": 8}, **sections))
+    with pytest.raises(InputError, match="no student or baseline starts from"):
+        check_training(opened(tmp_path, distill={"batch_size": 8}, **sections))
+
+
 @pytest.mark.long
 def test_the_largest_subnet_of_the_supernet_distils_winners(tmp_path: Path) -> None:
     ctx = opened(tmp_path, distill={"epochs": 1, "batch_size": 8, "supernet_teacher": True}, search={"winners": 1})

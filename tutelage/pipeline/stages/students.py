@@ -110,8 +110,8 @@ def _check_named(ctx: Context, section: NamedSection, role: NamedRole) -> None:
 
 
 def _check_supernet_is_used(ctx: Context, named: Sequence[tuple[NamedSection, NamedRole]]) -> None:
-    """Refuse a supernet that nothing searches and no named network starts from: its training would be for nothing."""
-    if ctx.recipe.searches or not ctx.recipe.trains_supernet:
+    """Refuse a supernet that nothing searches, starts from or is distilled by: its training would be for nothing."""
+    if ctx.recipe.searches or not ctx.recipe.trains_supernet or ctx.recipe.distill.supernet_teacher:
         return
     for section, role in named:
         try:
@@ -141,8 +141,13 @@ def _check_schedule(name: str, schedule: TrainSection, warns: bool = True) -> No
 def _check_distillation(ctx: Context) -> None:
     """Refuse a method that these images or teachers do not allow."""
     recipe = ctx.recipe
-    for name, value in (("teacher_weight", "validation"), ("teachers", "best")):
-        if not recipe.teachers and not recipe.distill.supernet_teacher and getattr(recipe.distill, name) == value:
+    compared = bool(recipe.teachers) or recipe.distill.supernet_teacher
+    # The best of labels alone and self is chosen, too; a student's own control has no weight beside itself.
+    for name, value, has_effect in (
+        ("teacher_weight", "validation", compared),
+        ("teachers", "best", compared or recipe.distill.self_teacher),
+    ):
+        if not has_effect and getattr(recipe.distill, name) == value:
             raise InputError(f"distill.{name}: {value} has no effect: the recipe has no teachers; leave it out")
     if recipe.distill.supernet_teacher and not recipe.trains_supernet:
         names = ", ".join(student.name for student in recipe.students)
