@@ -189,6 +189,12 @@ def test_a_profile_at_int8_that_nothing_weighs_is_no_fault(tmp_path: Path) -> No
         opened(tmp_path, **searched, **weighs)
 
 
+def test_one_architecture_is_distilled_by_no_supernet(tmp_path: Path) -> None:
+    alone = Recipe.model_validate({**USUAL, "students": [], "distill": {**USUAL["distill"], "supernet_teacher": True}})
+    with pytest.raises(InputError, match="--arch trains one architecture without one"):
+        open_checked(alone, Workspace(tmp_path / "w"), silent, 1, "arch")
+
+
 def test_a_schedule_that_nothing_is_trained_on_needs_no_whole_batch(tmp_path: Path) -> None:
     weights = tmp_path / "four.safetensors"
     save_file(build_teacher(NET, 4, 1, resolution=32).state_dict(), weights)

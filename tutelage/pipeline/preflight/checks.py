@@ -114,6 +114,8 @@ def _look(
         ctx = Context(recipe, workspace, nothing, silent, 1)
     _training(faults, ctx)
     _networks(faults, ctx, goal, known, report)
+    if goal == "arch" and faults.reads("distill"):
+        faults.check(_check_alone, recipe)
     if goal in ("search", "distill", "run"):
         _devices(faults, ctx, goal, known)
     if ctx.dataset.splits:
@@ -128,6 +130,15 @@ def _check_compiled(recipe: Recipe) -> None:
     if recipe.compile and num_processes() > 1:
         raise InputError(
             f"compile: true in {num_processes()} processes is not supported: set compile to false, or start one process"
+        )
+
+
+def _check_alone(recipe: Recipe) -> None:
+    """Refuse a teacher that is taken from a supernet where one given architecture is trained, and no supernet."""
+    if recipe.distill.supernet_teacher and recipe.trains_supernet:
+        raise InputError(
+            "distill.supernet_teacher: true needs a supernet, and --arch trains one architecture without one: "
+            "--set distill.supernet_teacher=false, or name the architecture in the recipe's students and run that"
         )
 
 
