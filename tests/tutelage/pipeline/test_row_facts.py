@@ -200,6 +200,23 @@ def test_pruned_students_and_the_largest_subnet_are_results_of_their_supernet(
     assert (settings_of(first, student, "fp32") != settings_of(second, student, "fp32")) is is_result
 
 
+@pytest.mark.parametrize(
+    ("student", "is_result"),
+    [
+        (LARGEST, True),
+        (SMALL.model_copy(update={"start": "fresh", "teacher": "ofa_mbv3_w1.0"}), True),
+        (SMALL.model_copy(update={"start": "supernet", "teacher": "vit"}), False),
+    ],
+)
+def test_the_largest_subnet_and_what_it_distils_are_results_of_its_calibration(
+    student: Student, is_result: bool
+) -> None:
+    first, second = (
+        Recipe.model_validate({**RECIPE, "search": {"calibration_batches": batches}}) for batches in (4, 2)
+    )
+    assert (settings_of(first, student, "fp32") != settings_of(second, student, "fp32")) is is_result
+
+
 def test_epochs_of_its_own_are_the_same_as_those_of_the_recipe() -> None:
     """Ten, as by default, of a student that has its own, and of all in another recipe."""
     own = SMALL.model_copy(update={"start": "fresh", "epochs": 10})

@@ -63,6 +63,8 @@ def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]
     if student.role != "teacher" and student.epochs:  # its own, whatever the recipe's
         said["distill"].pop("epochs", None)
         said["distill"] |= {"epochs": student.epochs} if student.epochs != _EPOCHS else {}
+    if _reads_largest(recipe, student):  # whose batch norm is calibrated as the search does it
+        said["search"] = recipe.search.model_dump(mode="json", exclude_defaults=True, include={"calibration_batches"})
     unused = {
         "supernet": not reads_supernet,
         "distill": student.role == "teacher",
@@ -86,6 +88,11 @@ def _reads_supernet(recipe: Recipe, student: Student) -> bool:
     if parent is None:
         return recipe.searches
     return parent.weights is None and parent.start != "fresh" and student.arch.space == recipe.supernet.space
+
+
+def _reads_largest(recipe: Recipe, student: Student) -> bool:
+    """Say whether a network is the largest subnet of the recipe's supernet, or distilled by it."""
+    return student.teacher == recipe.supernet.space or (student.role == "teacher" and student.start == "supernet")
 
 
 def _of_network(section: dict[str, Any], student: Student) -> dict[str, Any]:
