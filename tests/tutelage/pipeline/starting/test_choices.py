@@ -44,6 +44,10 @@ def test_the_space_goes_by_size_images_bytes_and_budget_and_is_one_that_is_there
     assert space(20_000, 64) == "ofa_mbv3_w1.0"
     assert space(100_000, 128) == "ofa_mbv3_w1.2"
     assert space(100_000, 128, size="6MB") == "ofa_mbv3_w0.75"
+    assert space(3000, 32, size="2MB") == "mbconv_small_w1.0_stem1"
+    assert space(100_000, 128, size="2MB") == "mbconv_small_w1.0"
+    assert space(3000, 64, size="2MB", covered=("ofa_mbv3_w0.75", "mbconv_small_w1.0")) == "mbconv_small_w1.0"
+    assert space(3000, 64, size="2kB", covered=("ofa_mbv3_w0.75", "mbconv_small_w1.0")) == "ofa_mbv3_w0.75"
     assert space(20_000, 32, ms=0.1) == "mbconv_small_w1.0_stem1"
     assert space(20_000, 64, ms=0.1, covered=("ofa_proxyless_w1.3",)) == "ofa_proxyless_w1.3"
     for side in choices.SIDES:
@@ -169,7 +173,7 @@ def test_patients_are_seen_in_file_names(names: list[str], groups: int | None) -
 def test_steps_are_timed_in_seconds_an_image(
     channels: int, teacher: str, multi_label: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Single-label and multi-label: what is timed is what trains."""
+    """One class an image, and several labels: what is timed is what trains."""
     monkeypatch.setattr(timing, "_REPEATS", 1)
     space = SPACES["mbconv_small_w1.0"]
     times = measure_steps(space, 32, channels, 3, 2, teacher=teacher, multi_label=multi_label)

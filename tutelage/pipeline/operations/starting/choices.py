@@ -92,20 +92,32 @@ def choose_space(
 
     budget_ms: the smallest latency budget; None where there is none, or it is a fraction of a range.
     """
+
+    def fits(space: str) -> bool:
+        return max_size is None or _smallest_bytes(found, side, space) <= size_in_bytes(max_size)
+
     if covered:
-        return Choice(covered[0], "the space that the device's latency model knows")
+        return Choice(next(filter(fits, covered), covered[0]), "the space that the device's latency model knows")
     stem = "_stem1" if side <= SMALL_SIDE else ""
     if budget_ms is not None and budget_ms < SMALL_BUDGET_MS:
         why = f"five to seventeen blocks, for {budget_ms:g} ms: the eleven of OFA's smallest subnet take longer"
         return Choice(f"mbconv_small_w1.0{stem}", why)
     width = "0.75" if found.num_images < SMALL_SET else "1.2" if found.num_images > LARGE_SET and side >= 128 else "1.0"
     why = f"{width} times OFA's widths for {found.num_images:,} images"
-    if max_size is not None and width != "0.75":
-        smallest = SPACES[f"ofa_mbv3_w{width}{stem}"].with_resolutions((side,)).smallest()
-        if 4 * int(count([smallest], len(found.class_counts), 3).params[0]) > size_in_bytes(max_size):
-            width, why = "0.75", f"the narrowest, for --max-size {max_size}"
+    if not fits(f"ofa_mbv3_w{width}{stem}"):
+        width, why = "0.75", f"the narrowest, for --max-size {max_size}"
+    if not fits(f"ofa_mbv3_w{width}{stem}"):
+        why = f"five to seventeen blocks, for --max-size {max_size}: OFA's smallest subnet is larger"
+        return Choice(f"mbconv_small_w1.0{stem}", why)
     stride = ", a stem of stride 1 for small images" if stem else ""
     return Choice(f"ofa_mbv3_w{width}{stem}", why + stride)
+
+
+def _smallest_bytes(found: Findings, side: int, space: str) -> int:
+    """Count the fp32 bytes of the smallest subnet of a space."""
+    smallest = SPACES[space].with_resolutions((side,)).smallest()
+    channels = 3 if found.colour else 1
+    return 4 * int(count([smallest], len(found.class_counts), channels).params[0])
 
 
 def choose_batch(num_train: int) -> int:
