@@ -44,7 +44,6 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
         return across.of(row) / across.scale, up.of(row)
 
     def draw(figure: Figure) -> None:
-        """Draw a panel for each data set and device, with an arrow for each pair."""
         panels = figure.subplots(1, len(groups), squeeze=False, sharey=len({g[0].dataset for g in groups}) == 1)[0]
         for panel, group, name in zip(panels, groups, group_titles(groups), strict=True):
             steps = _steps(group)
@@ -91,7 +90,6 @@ def predicted_plot(
     tau = _kendall(guess, truth)
 
     def draw(figure: Figure) -> None:
-        """Draw the pairs beside the diagonal and a band of 10 % around it."""
         panel = figure.subplots()
         low, high = min(guess.min(), truth.min()) * 0.95, max(guess.max(), truth.max()) * 1.05
         line = np.array([low, high])
@@ -114,7 +112,6 @@ def hypervolume_plot(traces: Mapping[str, Sequence[tuple[int, float]]], path: Pa
         raise InputError("no trace holds a point: there is nothing to draw")
 
     def draw(figure: Figure) -> None:
-        """Draw a curve for each strategy and their legend."""
         panel = figure.subplots()
         for place, (name, trace) in enumerate(traces.items()):
             evaluations, volume = np.asarray(trace, dtype=float).T

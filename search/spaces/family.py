@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tutelage.records import SLOTS, Arch
+from tutelage.records import Arch
 
 Style = Literal["mbconv", "bottleneck"]
 
@@ -60,11 +60,6 @@ class Family:
     def stem_depths(self) -> tuple[int, ...]:
         """Give the values of d[0] where it decides the stem's residual block: absent, there."""
         return (0, max(stage.extra for stage in self.stages)) if self.style == "bottleneck" else ()
-
-
-def plain_stages(space: str, strides: Sequence[int], act: str) -> tuple[Stage, ...]:
-    """Give stages without squeeze-and-excitation of one activation, in the `SLOTS` of the spaces of that beginning."""
-    return tuple(Stage(stride, False, act, *slots) for stride, slots in zip(strides, SLOTS[space], strict=True))
 
 
 def divisible(width: float) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from tutelage.records import SLOTS
+
 from .definition import Space
-from .family import RESOLUTIONS, Family, plain_stages, scaled
+from .family import RESOLUTIONS, Family, Stage, scaled
 
 PROXYLESS = Family(
     name="proxyless",
     style="mbconv",
-    stages=plain_stages("ofa_proxyless", (2, 2, 2, 1, 2, 1), "relu6"),
+    stages=tuple(
+        Stage(stride, False, "relu6", *slots)
+        for stride, slots in zip((2, 2, 2, 1, 2, 1), SLOTS["ofa_proxyless"], strict=True)
+    ),
     act="relu6",
     first_act="relu6",
     bn_eps=1e-3,

@@ -5,13 +5,17 @@ The inner widths 0 and 1 of the stem are both 24 channels: two archs by name, th
 
 from __future__ import annotations
 
+from tutelage.records import SLOTS
+
 from .definition import Space
-from .family import RESOLUTIONS, Family, divisible, plain_stages, scaled
+from .family import RESOLUTIONS, Family, Stage, divisible, scaled
 
 RESNET50 = Family(
     name="resnet50",
     style="bottleneck",
-    stages=plain_stages("ofa_resnet50", (1, 2, 2, 2), "relu"),
+    stages=tuple(
+        Stage(stride, False, "relu", *slots) for stride, slots in zip((1, 2, 2, 2), SLOTS["ofa_resnet50"], strict=True)
+    ),
     act="relu",
 )
 

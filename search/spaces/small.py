@@ -6,13 +6,17 @@ smallest subnet has eleven blocks, this one's five.
 
 from __future__ import annotations
 
+from tutelage.records import SLOTS
+
 from .definition import Space
-from .family import RESOLUTIONS, Family, plain_stages, scaled
+from .family import RESOLUTIONS, Family, Stage, scaled
 
 MBCONV_SMALL = Family(
     name="mbconv_small",
     style="mbconv",
-    stages=plain_stages("mbconv_small", (2, 2, 1, 2), "relu"),
+    stages=tuple(
+        Stage(stride, False, "relu", *slots) for stride, slots in zip((2, 2, 1, 2), SLOTS["mbconv_small"], strict=True)
+    ),
     act="relu",
     first_shortcut=True,
 )

@@ -48,14 +48,12 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        """Convolve maps (n, channels, h, w) with a kernel (channels, 1, k, k), padded by k // 2."""
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Give the gradients by the map and by the weights, None for one that nobody needs, and none by the stride."""
         x, weight = ctx.saved_tensors
         (grad,) = grads
         grad = grad.contiguous(memory_format=torch.channels_last)

@@ -277,7 +277,7 @@ def plain_word(text: str) -> str:
 
 
 def notes_on_names(names: Sequence[str]) -> list[str]:
-    """Note classes that differ in case or blanks only (they may be one), and those that look multi-label."""
+    """Note classes that differ in case or blanks only (they may be one), and those that look like several labels."""
     spelled: dict[str, list[str]] = {}
     for name in names:
         spelled.setdefault(re.sub(r"[\s_-]+", " ", name).lower(), []).append(name)

@@ -1,8 +1,8 @@
-"""Parquet files as the hub stores image sets: splits, configurations, cards, memory, damage."""
+"""Parquet files as the hub stores image sets: columns, labels, splits, configurations, memory, damage."""
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,76 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.distill.data.parquet_files import NAMES, feature, hub_layout, load, png, write
 from tutelage.distill.data.check import check_path, recognise
 from tutelage.distill.data.containers.rows import Rows
+from tutelage.distill.data.dataset import Dataset
+from tutelage.distill.data.registry import load_dataset
 from tutelage.records import InputError
+
+NAMES = ["cat", "dog", "ant"]  # not in alphabetical order
+
+
+def png(seed: int) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def feature(names: Sequence[str] | None = NAMES, *, many: bool = False) -> dict[str, Any]:
+    label = {"_type": "ClassLabel", "names": names} if names is not None else {"_type": "Value", "dtype": "string"}
+    return {"_type": "Sequence", "feature": label} if many else label
+
+
+def write(
+    file: Path,
+    labels: Sequence[Any],
+    *,
+    first: int = 0,
+    features: dict[str, Any] | None = None,
+    image: str = "image",
+    plain: bool = False,
+    more: dict[str, Sequence[Any]] | None = None,
+    label: str = "label",
+    group_rows: int = 7,
+) -> Path:
+    """Write a shard whose images are drawn from seeds `first`, `first + 1`, ..."""
+    pictures = [png(first + number) for number in range(len(labels))]
+    structs = pa.array([{"bytes": one, "path": f"{n}.png"} for n, one in enumerate(pictures)],
+                       pa.struct([("bytes", pa.binary()), ("path", pa.string())]))  # fmt: skip
+    columns = {image: pa.array(pictures, pa.binary()) if plain else structs, label: pa.array(labels)}
+    table = pa.table({**columns, **{name: pa.array(values) for name, values in (more or {}).items()}})
+    if features is not None:
+        info = {"features": {image: {"_type": "Image"}, **features}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": info})})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, row_group_size=group_rows)
+    return file
+
+
+def load(path: Path, **changes: Any) -> Dataset:
+    return load_dataset("parquet", path=path, size=16, channels=3, **changes)
+
+
+def hub_layout(root: Path, **changes: Any) -> Path:
+    """Lay out a set of two train shards and a test shard in `data/`."""
+    features = {"label": feature()}
+    write(root / "data" / "train-00000-of-00002.parquet", [n % 3 for n in range(30)], features=features, **changes)
+    write(
+        root / "data" / "train-00001-of-00002.parquet",
+        [n % 3 for n in range(18)],
+        first=30,
+        features=features,
+        **changes,
+    )
+    write(
+        root / "data" / "test-00000-of-00001.parquet",
+        [n % 3 for n in range(12)],
+        first=48,
+        features=features,
+        **changes,
+    )
+    return root
 
 
 @pytest.mark.parametrize("changes", [{}, {"plain": True, "image": "img"}, {"group_rows": 1000}, {"group_rows": 1}])
@@ -58,6 +124,47 @@ def test_one_file_without_a_split_is_split_by_group(tmp_path: Path) -> None:
     assert len(set(data.groups)) == 20
     with pytest.raises(InputError, match=r"all\.parquet has no column 'who'"):
         load(file, options={"group": "who"})
+
+
+def test_lists_of_labels_are_multi_label(tmp_path: Path) -> None:
+    lists = [[0, 2], [1], []] * 12
+    file = write(tmp_path / "train.parquet", lists, features={"label": feature(many=True)})
+    data = load(file)
+    assert (data.multi_label, data.class_names) == (True, ("cat", "dog", "ant"))
+    assert data.labels[:3].tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    words = write(tmp_path / "words.parquet", [["b", "a"], ["a"], ["c"]] * 12)
+    assert load(words).labels[:3].tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
+    gap = write(tmp_path / "gap.parquet", [None, *lists], features={"label": feature(many=True)})
+    with pytest.raises(InputError, match=r"gap\.parquet/image/0: .* holds None, which is not known"):
+        load(gap)
+    assert len(load(gap, options={"unknown": "drop"}).images) == 36
+    odd = write(tmp_path / "odd.parquet", [[7], *lists], features={"label": feature(many=True)})
+    with pytest.raises(InputError, match=r"label 7 has no name"):
+        load(odd)
+
+
+@pytest.mark.parametrize("gap", [-1, None])
+def test_rows_that_are_not_labelled_are_refused_or_dropped_and_said(tmp_path: Path, gap: int | None) -> None:
+    hub_layout(tmp_path)
+    write(tmp_path / "data" / "test-00000-of-00001.parquet", [gap] * 6 + [0, 1, 2] * 2, first=48,
+          features={"label": feature()})  # fmt: skip
+    with pytest.raises(InputError, match=r"test-00000-of-00001\.parquet/image/0: label '' is missing or NaN"):
+        load(tmp_path)
+    data = load(tmp_path, options={"unknown": "drop"})
+    assert len(data.indices("test")) == 6
+    assert "6 images whose label is not known are left out" in data.notes
+    assert any("unknown to drop" in problem for problem in check_path(tmp_path).problems)
+
+
+def test_a_column_of_labels_is_asked_for_where_there_are_two(tmp_path: Path) -> None:
+    features = {"fine_label": feature(), "coarse_label": feature(["pet", "pest"])}
+    more = {"coarse_label": [0, 0, 1] * 12}
+    file = write(tmp_path / "train.parquet", [0, 1, 2] * 12, features=features, more=more, label="fine_label")
+    with pytest.raises(InputError, match=r"the columns of labels fine_label, coarse_label: name one, data\.options"):
+        load(file)
+    assert load(file, options={"label": "coarse_label"}).class_names == ("pet", "pest")
+    with pytest.raises(InputError, match="has no column 'colour'; it has fine_label, coarse_label"):
+        load(file, options={"label": "colour"})
 
 
 CARD = """---
@@ -228,6 +335,63 @@ def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:
         assert row != 7 or value == seventh
         most = max(most, pool.bytes_allocated() - before)
     assert most < size / 2
+
+
+def test_vectors_of_zeros_and_ones_are_columns_and_other_lists_are_labels(tmp_path: Path) -> None:
+    hot = [[float(place == n % 3) for place in range(3)] for n in range(36)]
+    data = load(write(tmp_path / "hot.parquet", hot, features={"label": feature(many=True)}))
+    assert (data.multi_label, data.class_names, data.labels[:4].tolist()) == (
+        False,
+        ("cat", "dog", "ant"),
+        [0, 1, 2, 0],
+    )
+    several = load(write(tmp_path / "several.parquet", [[1, 1, 0], [0, 0, 1], [0, 0, 0]] * 12))
+    assert (several.class_names, several.labels[0].tolist()) == (("label 0", "label 1", "label 2"), [1, 1, 0])
+    two = load(write(tmp_path / "two.parquet", [[1, 0], [0, 1]] * 18))
+    assert (two.multi_label, two.labels[:2].tolist()) == (False, [0, 1])
+    codes = load(write(tmp_path / "codes.parquet", [[10, 2], [2], [9]] * 12))
+    assert (codes.class_names, codes.labels[0].tolist()) == (("2", "9", "10"), [1, 0, 1])
+    for gap in (-1, None):
+        unknown = write(tmp_path / "unknown.parquet", [[gap, 1, 0], *[[1, 0, 1], [0, 1, 1]] * 12])
+        with pytest.raises(InputError, match=r"label 0 is .*labels must be 0 or 1; set the option unknown"):
+            load(unknown)
+        kept = load(unknown, options={"unknown": "ignore"})
+        assert np.isnan(kept.labels[0]).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0.1, 0.9], [0.8, 0.2]], r"image/0: .* holds 0\.1 in a list: .*are they scores"),
+        ([[{"box": 1}], [{"box": 2}]], r"image/0: .* holds lists of dict"),
+        ([[1, -1, 2], [0, 2, 3]], r"image/0: .* which is not known"),
+    ],
+)
+def test_lists_that_hold_no_labels_are_refused(tmp_path: Path, labels: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path / "train.parquet", labels * 12))
+
+
+def test_files_must_name_the_same_classes(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 2] * 12, features={"label": feature()})
+    test = write(tmp_path / "test.parquet", [0, 1] * 6, first=50, features={"label": feature(NAMES[:2])})
+    assert load(tmp_path).class_names == ("cat", "dog", "ant")
+    write(test, [0, 1] * 6, first=50, features={"label": feature(["dog", "cat"])})
+    with pytest.raises(InputError, match=r"test\.parquet names the code 0 of label 'dog', and other files .* 'cat'"):
+        load(tmp_path)
+    write(test, [0, 1] * 6, first=50, features={"label": feature(["cat", "cat"])})
+    with pytest.raises(InputError, match="names the code 1 of label 'cat'"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="the name 'cat' of label stands for several codes"):
+        load(test)
+
+
+def test_a_test_split_without_a_column_of_labels_is_dropped_or_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 2] * 12, features={"label": feature()})
+    write(tmp_path / "test.parquet", [0, 1] * 6, first=50, label="id")
+    with pytest.raises(InputError, match=r"test\.parquet/image/0: label '' is missing"):
+        load(tmp_path)
+    assert len(load(tmp_path, options={"unknown": "drop"}).images) == 36
 
 
 def test_a_missing_shard_with_a_digest_in_its_name_is_an_error(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def init(
         bool, typer.Option("--add-device", help="Measure this machine under the device's name where it is not known.")
     ] = False,
     no_timing: Annotated[
-        bool, typer.Option("--no-timing", help="Time no training step: take stated times of a 2-core server.")
+        bool, typer.Option("--no-timing", help="Time no training step: take rough estimates for a 2-core server.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that --out names.")] = False,
     accelerator: AcceleratorOption = None,

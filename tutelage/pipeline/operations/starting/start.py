@@ -140,7 +140,7 @@ def start(wish: Wish, workspace: Workspace, report: Report, threads: int, out: P
     counts = [len(ctx.dataset.indices(name)) for name in ("train", "val", "test")]
     chosen, times, seconds = _with_schedule(first, place, counts, report)
     disk = _disk(chosen, place)
-    known_by = "steps timed on this host" if times.measured else "stated times of a 2-core server"
+    known_by = "steps timed on this host" if times.measured else "stated times of a 2-core server, rough estimates"
     cost = f"a run takes {about(sum(seconds.values()) / 60)} and {about_bytes(disk)} of disk, by {known_by}"
     notes = (_range_words(device, latency, chosen), cost)
     chosen = replace(chosen, notes=notes)

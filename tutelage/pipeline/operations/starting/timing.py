@@ -44,12 +44,13 @@ class StepTimes:
         )
 
 
-# On two cores of an AMD EPYC with AVX-512, at 64 px (2026-11): where nothing is measured here.
+# Where nothing is measured here: rough estimates for two cores of a server at 64 px, which were not measured. Another
+# host may take several times as long; `measure_steps` says what it takes.
 STATED, STATED_SIDE = StepTimes(supernet=0.011, score=0.0014, student=0.0035, teacher=0.012, measured=False), 64
 
 
 def stated_steps(side: int) -> StepTimes:
-    """Give stated times for a host that was not measured."""
+    """Give rough estimates for a host that was not measured."""
     return STATED.at(STATED_SIDE, side)
 
 
