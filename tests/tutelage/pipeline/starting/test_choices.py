@@ -48,7 +48,11 @@ def test_the_space_goes_by_size_images_bytes_and_budget_and_is_one_that_is_there
     assert space(100_000, 128, size="2MB") == "mbconv_small_w1.0"
     assert space(3000, 64, size="2MB", covered=("ofa_mbv3_w0.75", "mbconv_small_w1.0")) == "mbconv_small_w1.0"
     assert space(3000, 64, size="2kB", covered=("ofa_mbv3_w0.75", "mbconv_small_w1.0")) == "ofa_mbv3_w0.75"
-    assert space(20_000, 32, ms=0.1) == "mbconv_small_w1.0_stem1"
+    # The smallest of OFA's is taken to need .41 ms at .75 times the widths and .5 at 1.0, at 224 px 2.8 and 3.7.
+    for ms, width in ((0.3, ""), (0.45, "0.75"), (0.6, "1.0")):
+        assert space(20_000, 32, ms=ms) == (f"ofa_mbv3_w{width}_stem1" if width else "mbconv_small_w1.0_stem1")
+    for ms, width in ((2.0, ""), (3.3, "0.75"), (5.0, "1.0")):
+        assert space(20_000, 224, ms=ms) == (f"ofa_mbv3_w{width}" if width else "mbconv_small_w1.0")
     assert space(20_000, 64, ms=0.1, covered=("ofa_proxyless_w1.3",)) == "ofa_proxyless_w1.3"
     for side in choices.SIDES:
         for num in (100, 10_000, 100_000):

@@ -26,8 +26,9 @@ SMALL_SIDE = 40  # up to here a stem of stride 1 keeps the maps of the stages la
 SMALL_SET, LARGE_SET = 5_000, 50_000  # images: a narrower space below, a wider one above
 SMALL_TEST = 100  # images: below, an accuracy is known to more than 10 points
 UNBALANCED = 2.0
-# OFA's smallest subnet takes .19 ms at 32 px in ONNX Runtime on a core of an AMD EPYC.
-SMALL_BUDGET_MS = 0.2
+# What an OFA subnet takes in ONNX Runtime, in ms and ms a million multiply-accumulates: on one core of an AMD EPYC
+# (2026-11-27) this was 1 to 15 % less than the medians of the smallest ones of three spaces at 32 to 224 px.
+OVERHEAD_MS, MS_A_MILLION = 0.16, 0.03
 # A supernet is good after about so many images, a student that starts from one after fewer: from the recipes' own runs.
 SUPERNET_IMAGES, STUDENT_IMAGES = 60_000, 25_000
 MIN_EPOCHS, MAX_EPOCHS = 6, 60
@@ -93,31 +94,32 @@ def choose_space(
     budget_ms: the smallest latency budget; None where there is none, or it is a fraction of a range.
     """
 
+    def is_small(space: str) -> bool:
+        return max_size is None or _smallest(found, side, space)[0] <= size_in_bytes(max_size)
+
     def fits(space: str) -> bool:
-        return max_size is None or _smallest_bytes(found, side, space) <= size_in_bytes(max_size)
+        return is_small(space) and (budget_ms is None or _smallest(found, side, space)[1] <= budget_ms)
 
     if covered:
-        return Choice(next(filter(fits, covered), covered[0]), "the space that the device's latency model knows")
+        return Choice(next(filter(is_small, covered), covered[0]), "the space that the device's latency model knows")
     stem = "_stem1" if side <= SMALL_SIDE else ""
-    if budget_ms is not None and budget_ms < SMALL_BUDGET_MS:
-        why = f"five to seventeen blocks, for {budget_ms:g} ms: the eleven of OFA's smallest subnet take longer"
-        return Choice(f"mbconv_small_w1.0{stem}", why)
+    bounds = [f"--max-size {max_size}"] if max_size is not None else []
+    bounded = " and ".join([*bounds, *([f"{budget_ms:g} ms"] if budget_ms is not None else [])])
     width = "0.75" if found.num_images < SMALL_SET else "1.2" if found.num_images > LARGE_SET and side >= 128 else "1.0"
     why = f"{width} times OFA's widths for {found.num_images:,} images"
     if not fits(f"ofa_mbv3_w{width}{stem}"):
-        width, why = "0.75", f"the narrowest, for --max-size {max_size}"
+        width, why = "0.75", f"the narrowest, for {bounded}"
     if not fits(f"ofa_mbv3_w{width}{stem}"):
-        why = f"five to seventeen blocks, for --max-size {max_size}: OFA's smallest subnet is larger"
+        why = f"five to seventeen blocks, for {bounded}: OFA's smallest subnet has eleven"
         return Choice(f"mbconv_small_w1.0{stem}", why)
     stride = ", a stem of stride 1 for small images" if stem else ""
     return Choice(f"ofa_mbv3_w{width}{stem}", why + stride)
 
 
-def _smallest_bytes(found: Findings, side: int, space: str) -> int:
-    """Count the fp32 bytes of the smallest subnet of a space."""
-    smallest = SPACES[space].with_resolutions((side,)).smallest()
-    channels = 3 if found.colour else 1
-    return 4 * int(count([smallest], len(found.class_counts), channels).params[0])
+def _smallest(found: Findings, side: int, space: str) -> tuple[int, float]:
+    """Give the fp32 bytes of the smallest subnet of a space, and about the milliseconds that it takes."""
+    counts = count([SPACES[space].with_resolutions((side,)).smallest()], len(found.class_counts), found.channels)
+    return 4 * int(counts.params[0]), OVERHEAD_MS + MS_A_MILLION * float(counts.macs[0]) / 1e6
 
 
 def choose_batch(num_train: int) -> int:

@@ -59,8 +59,8 @@ class Chosen:
 
     @property
     def channels(self) -> int:
-        """Give 3 for pictures with colours, else 1."""
-        return 3 if self.found.colour else 1
+        """Give the channels of the images."""
+        return self.found.channels
 
     @property
     def winners(self) -> int:

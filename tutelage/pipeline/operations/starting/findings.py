@@ -57,6 +57,11 @@ class Findings:
     notes: tuple[str, ...] = ()
 
     @property
+    def channels(self) -> int:
+        """Give 3 for pictures with colours, else 1."""
+        return 3 if self.colour else 1
+
+    @property
     def imbalance(self) -> float:
         """Give how many times as many images the largest class has as the smallest (labels: as none of that label)."""
         counts, num = list(self.class_counts.values()), self.num_images

@@ -203,7 +203,7 @@ def _unknown_device(section: DeviceSection, workspace: Workspace, space: Space, 
     known = ", ".join(profile_names(workspace.path)) or "none"
     words = [
         "tutelage", "device", "add", section.name, "--runtime", section.runtime, "--space", space.name,
-        "--resolution", str(space.resolutions[0]), "--channels", "3" if found.colour else "1",
+        "--resolution", str(space.resolutions[0]), "--channels", str(found.channels),
         "--classes", str(len(found.class_counts)), "-w", str(workspace.path),
     ]  # fmt: skip
     return (
@@ -227,7 +227,7 @@ def _size_and_space(
     if wish.timing and wish.side is None and len(sides) != 1:
         report("time a training step", 0, 2)
         times = measure_steps(
-            find_space(_TRIED_SPACE), STATED_SIDE, 3 if found.colour else 1, len(found.class_counts), _TRIED_BATCH,
+            find_space(_TRIED_SPACE), STATED_SIDE, found.channels, len(found.class_counts), _TRIED_BATCH,
             accelerator=find_accelerator(wish.accelerator),
         )  # fmt: skip
         report("time a training step", 1, 2)
@@ -243,7 +243,7 @@ def _budget_ms(wish: Wish) -> float | None:
 
 def _first_choice(wish: Wish, found: Findings, section: DeviceSection, side: Choice[int], space: Choice[str]) -> Chosen:
     """Give what can be chosen before the images are decoded and split."""
-    channels = 3 if found.colour else 1
+    channels = found.channels
     where = found.path if found.path is not None else Path(found.dataset)
     name = (_UNNAMED.sub("-", where.name.split(".")[0]).strip("-.") or "images")[:80]
     return Chosen(
