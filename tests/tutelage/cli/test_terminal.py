@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from tutelage.cli.output import MAX_ROWS, print_figures, print_rows_of_run
+from tutelage.cli.output import MAX_ROWS, _best_words, print_figures, print_rows_of_run
 from tutelage.records import Row
 
 
@@ -32,3 +32,10 @@ def test_a_remedy_with_brackets_is_printed_whole() -> None:
     console = Console(file=io.StringIO(), width=200)
     print_figures({"pruner nni": "absent: pip install 'tutelage[nni]'"}, console)
     assert "pip install 'tutelage[nni]'" in console.file.getvalue()  # not taken for rich's markup
+
+
+def test_a_figure_without_an_interval_is_printed_alone() -> None:
+    row = Row(model="net", dataset="d", device="box", role="student", accuracy=0.5, accuracy_lo=0.25, accuracy_hi=0.75)
+    assert "test accuracy 0.500 [0.250, 0.750], AUC undefined" in _best_words(row)
+    bare = Row(model="net", dataset="d", device="box", role="student", accuracy=0.5, auc=0.75)
+    assert "test accuracy 0.500 (interval undefined), AUC 0.750 (interval undefined)" in _best_words(bare)
