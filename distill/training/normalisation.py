@@ -1,7 +1,8 @@
-"""Give each network its images as its pretrained weights want them: another mean and standard deviation.
+"""Normalisation: images as a network's pretrained weights want them, and batch norm's statistics without their start.
 
 Batches are normalised alike for all networks of a run (`loader.NORMALISATION`). `Renormalisation` takes them to a
 network's own; as a hook in front of a network (`normalised_inputs`) it does so on the device, in training.
+`InitialStatistics` takes the initial values out of running statistics after a training of few batches.
 """
 
 from __future__ import annotations
@@ -53,3 +54,64 @@ def normalised_inputs(net: nn.Module, own: tuple[Sequence[float], Sequence[float
     finally:
         if handle is not None:
             handle.remove()
+
+
+class InitialStatistics:
+    """The running statistics of a network before its training, and how much of them is left.
+
+    Running statistics move by `momentum` a batch. After 30 batches at the usual 0.1 they hold 4 % of a variance of 1,
+    more than the whole variance of a map of small values, and the network gives every image the same output in eval
+    mode. `remove` divides that part out, as Adam does with its moments (Kingma & Ba, ICLR 2015, section 3).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._norms = [one for one in _norms(net) if one.momentum is not None and one.running_mean is not None]
+        self._initial = [(_copy(one.running_mean), _copy(one.running_var)) for one in self._norms]
+        self._before = [_num_batches(one) for one in self._norms]
+        self._updates: list[tuple[float, int]] = []
+
+    def follow(self, decay: float, num_batches: int) -> None:
+        """Note an update of the weights' moving average, which averages the statistics too, after so many batches."""
+        self._updates.append((decay, num_batches))
+
+    def remove(self, net: nn.Module, average: nn.Module | None = None) -> None:
+        """Divide the initial values out of the statistics of `net` and of its moving average, where there is one."""
+        _divide_out(self._norms, self._initial, self._left())
+        if average is not None:
+            copies = dict(zip((id(one) for one in _norms(net)), _norms(average), strict=True))
+            _divide_out([copies[id(one)] for one in self._norms], self._initial, self._left_in_average())
+
+    def _left_in_average(self) -> list[float]:
+        """Give that part of the moving average's statistics, by the updates that were noted."""
+        found = []
+        for norm, left in zip(self._norms, self._left(), strict=True):
+            part = 1.0
+            for decay, num_batches in self._updates:
+                part = decay * part + (1 - decay) * (1 - norm.momentum) ** num_batches
+            found.append(part if left < 1 else 1.0)  # a norm that is held in eval mode has moved in neither
+        return found
+
+    def _left(self) -> list[float]:
+        """Give the part of each norm's statistics that is its initial value; 1 where no batch went through it."""
+        norms = zip(self._norms, self._before, strict=True)
+        return [(1 - one.momentum) ** (_num_batches(one) - before) for one, before in norms]
+
+
+@torch.no_grad()
+def _divide_out(norms: list[Any], initial: list[tuple[Tensor, Tensor]], left: list[float]) -> None:
+    for norm, (mean, var), part in zip(norms, initial, left, strict=True):
+        if part < 1:
+            norm.running_mean.sub_(part * mean.to(norm.running_mean)).div_(1 - part)
+            norm.running_var.sub_(part * var.to(norm.running_var)).div_(1 - part).clamp_(min=0)
+
+
+def _norms(net: nn.Module) -> list[Any]:
+    return [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def _copy(values: Tensor) -> Tensor:
+    return values.detach().clone()
+
+
+def _num_batches(norm: Any) -> int:
+    return int(norm.num_batches_tracked)

@@ -25,6 +25,7 @@ from tutelage.records import content_id
 from .batches import Batches, InMemory
 from .checkpoint import load_checkpoint, save_checkpoint
 from .epoch import Progress, Setup, run_epoch
+from .normalisation import InitialStatistics
 from .schedule import KDConfig, TrainSchedule, build_optimizer, wants_bf16
 from .soft_targets import SoftTargets, weights_id
 from .soft_term import LabelledBatch, SoftTerm
@@ -118,6 +119,7 @@ def train(
     accelerator: Accelerator = CPU,
     tuning: Tuning | None = None,
     sync_batch_norm: bool = True,
+    fresh_statistics: bool = False,
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights (their moving average, where there is one).
 
@@ -125,8 +127,10 @@ def train(
     `teachers`, `kd` is not used: the control is the same call with none. `resolution` resizes batches for the model
     alone, so that students of many sizes share one teacher cache. With `checkpoint` (a folder) a run that was stopped
     goes on after its last whole epoch, to the same bits. `tuning` says what of pretrained weights stays as it is, and
-    how gently the rest is trained. Of several processes each reads its own rows; batch norm uses the statistics of all
-    of them (`sync_batch_norm=False`: of each process apart), and dropout and mixup draw for each process apart.
+    how gently the rest is trained. fresh_statistics: batch norm's running statistics are not of this network (fresh
+    weights, a subnet of a supernet), and the first epoch replaces them. Of several processes each reads its own rows;
+    batch norm uses the statistics of all of them (`sync_batch_norm=False`: of each process apart), and dropout and
+    mixup draw for each process apart.
     finished: folders of checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the
     one of this training is read, a `LookupError` where it is not among them.
     A batch too small for batch norm (one image a process) is left out. Raises `InputError` on logits that are not
@@ -151,8 +155,9 @@ def train(
     fingerprint = ""
     if checkpoint is not None or finished is not None:
         fingerprint = _fingerprint(
-            model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label, tuning, ranks.num_norms
-        )
+            model, schedule, soft_term, seed, resolution, loader.identity, val, multi_label, tuning, ranks.num_norms,
+            fresh_statistics,
+        )  # fmt: skip
     if finished is not None:
         checkpoint = finished[fingerprint]
     parts = _parts(model, ema.module if ema else None, soft_term)
@@ -162,8 +167,9 @@ def train(
         wrapped, optimizer = group.prepare(model, optimizer)
     setup = Setup(
         model=model, wrapped=wrapped, forward=accelerator.compiled(wrapped), optimizer=optimizer, schedule=schedule,
-        soft_term=soft_term, ema=ema, frozen=frozen, class_weights=weights, group=group, ranks=ranks, place=place,
-        layout=layout, bf16=bf16, multi_label=multi_label, resolution=resolution, seed=seed,
+        soft_term=soft_term, ema=ema, frozen=frozen, initial=InitialStatistics(model) if fresh_statistics else None,
+        class_weights=weights, group=group, ranks=ranks, place=place, layout=layout, bf16=bf16, multi_label=multi_label,
+        resolution=resolution, seed=seed,
     )  # fmt: skip
 
     for epoch in range(len(run.history), schedule.epochs):
@@ -258,6 +264,7 @@ def _fingerprint(
     multi_label: bool,
     tuning: Tuning,
     num_norms: int,
+    fresh_statistics: bool,
 ) -> str:
     """Name this training, its data included: a checkpoint of any other must not be taken up."""
     names = [name for target in soft_term.targets for name in target.ids] if soft_term else []
@@ -268,6 +275,7 @@ def _fingerprint(
     # Without tuning and parts of batches as before there were any: checkpoints of that time are found by this name.
     images = [data, val.identity, multi_label, *([] if tuning == Tuning() else [asdict(tuning)])]
     images += [num_norms] if num_norms > 1 else []
+    images += ["fresh statistics"] if fresh_statistics else []
     how = {name: value for name, value in asdict(schedule).items() if name != "accumulate" or value > 1}
     return content_id([weights_id(model), how, kd, names, seed, resolution, images])
 

@@ -193,8 +193,8 @@ def distilled(
     training = TrainInputs(
         title=f"train {network.model}", versions={}, images=ctx.images_input, augment=ctx.augment_input,
         accelerator=ctx.accelerator_input(trains=True, compiles=True), network=network, start=None, freeze=False,
-        layer_decay=None, head=1, schedule=schedule_part(schedule), distillation=None, seed=seed, role="student",
-        repeat=0, place="distill",
+        layer_decay=None, head=1, statistics=1, schedule=schedule_part(schedule), distillation=None, seed=seed,
+        role="student", repeat=0, place="distill",
     )  # fmt: skip
 
     def work(folder: Path) -> dict[str, Any]:

@@ -189,13 +189,14 @@ def test_what_the_version_before_filed_is_found(
     """Keys of every stage that is computed as it was; a field that was added since is `Former` in what it replaces."""
     from tutelage.distill.data.dataset import Dataset
     from tutelage.pipeline.keys import stage_inputs
-    from tutelage.pipeline.stages import quantization, training
+    from tutelage.pipeline.stages import quantization, train, training
 
     # What another machine, or another version of a library, gives.
     monkeypatch.setattr(stage_inputs, "_version", lambda name: "1")
     monkeypatch.setattr(quantization, "weight_bits", lambda: 7)
-    # Fresh classifiers of MobileNets are drawn in another way since.
+    # Fresh classifiers of MobileNets are drawn in another way since, and running statistics moved in another way.
     monkeypatch.setattr(training, "head_version", lambda name: 1)
+    monkeypatch.setattr(train, "statistics_of", lambda start: 1)
     monkeypatch.setattr(Dataset, "identity", property(lambda self: "the images"))
     values = json.loads(json.dumps(BEFORE["recipes"][name]).replace("FOLDER", str(folder)))
     # A baseline that starts fresh beside a supernet now has the epochs of both, where the recipe names no number.

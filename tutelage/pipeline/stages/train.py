@@ -38,6 +38,7 @@ from .training import (
     pretrained,
     schedule_part,
     start_name,
+    statistics_of,
 )
 
 
@@ -68,6 +69,7 @@ def train_teacher(ctx: Context, section: TeacherSection) -> Student:
         freeze=section.freeze,
         layer_decay=section.layer_decay,
         head=head_of(student, start),
+        statistics=statistics_of(start),
         schedule=schedule_part(section),
         distillation=None,
         seed=ctx.recipe.seed,
@@ -141,6 +143,7 @@ def train_student(
         freeze=tuning.freeze,
         layer_decay=tuning.layer_decay,
         head=head_of(student, start),
+        statistics=statistics_of(start),
         schedule=schedule,
         distillation=distillation,
         seed=ctx.recipe.seed,

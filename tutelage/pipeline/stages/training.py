@@ -107,6 +107,11 @@ class TrainingInputs(StageInputs):
         raise NotImplementedError
 
     @property
+    def fresh_statistics(self) -> bool:
+        """Say whether the first epoch replaces the running statistics of batch norm."""
+        return False
+
+    @property
     def tuning(self) -> Tuning:
         """Say how pretrained weights are trained on: all of them, at one learning rate."""
         return Tuning()
@@ -130,6 +135,8 @@ class TrainInputs(TrainingInputs):
     layer_decay: Annotated[float | None, Former(None)]
     # Of the code that draws the classifier's initial weights, where the start does not bring them.
     head: Annotated[int, Former(1)]
+    # Of the code that moves batch norm's running statistics, where the start's are not of this network.
+    statistics: Annotated[int, Former(1)]
     role: Literal["teacher", "student"]  # their seeds are drawn apart
 
     @property
@@ -137,8 +144,16 @@ class TrainInputs(TrainingInputs):
         return Tuning(self.freeze, self.layer_decay)
 
     @property
+    def fresh_statistics(self) -> bool:
+        return self.statistics > 1
+
+    @property
     def places(self) -> dict[str, str]:
-        return {**super().places, "head": "the classifier's initial weights"}
+        return {
+            **super().places,
+            "head": "the classifier's initial weights",
+            "statistics": "batch norm's statistics in the first epoch",
+        }
 
     @property
     def stage(self) -> str:
@@ -193,6 +208,15 @@ def head_of(student: Student, start: Start) -> int:
     """
     is_drawn = start is None or isinstance(start, PretrainedInput)
     return head_version(student.library_name) if is_drawn and student.arch is None else 1
+
+
+def statistics_of(start: Start) -> int:
+    """Give the version of the code that moves batch norm's running statistics in the first epoch.
+
+    2: what they hold of their initial values is divided out, for those of fresh weights are of no network, and those of
+    a supernet of no subnet. Pretrained and pruned networks keep theirs: 1.
+    """
+    return 2 if start is None or isinstance(start, SupernetInput) else 1
 
 
 def network_input(student: Student) -> NetworkInput:
@@ -306,6 +330,7 @@ def fit(inputs: TrainingInputs, here: Opened, model: nn.Module, checkpoint: Path
             resolution=here.resolution(student),
             tuning=inputs.tuning,
             sync_batch_norm=inputs.accelerator.num_norms == 1,
+            fresh_statistics=inputs.fresh_statistics,
         )
     use_plain_layers(model.cpu())
     report_speed(
