@@ -90,7 +90,15 @@ class DeviceProfile(Record):
     resolutions: tuple[int, ...] = ()
     steadiness: float | None = None  # relative repeat-to-repeat difference of medians
     model_error: float | None = None  # held-out MAPE of the latency model, a fraction
+    # What a network may take of the device's memories: activations of its RAM, the model file of its flash.
+    ram_bytes: int | None = Field(None, gt=0)
+    flash_bytes: int | None = Field(None, gt=0)
     created: str = ""
+
+    @property
+    def memory_only(self) -> bool:
+        """Say whether the device is known by its memories alone: nothing is measured on it and no latency predicted."""
+        return not self.reachable and not self.latency_model and (self.ram_bytes or self.flash_bytes) is not None
 
     @property
     def reachable(self) -> bool:

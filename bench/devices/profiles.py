@@ -46,6 +46,8 @@ _COMMENTS = {
     "resolutions": "input resolutions in pixels it covers",
     "steadiness": "relative error of the nets' measured times, 95 % of them within it (0.02 is 2 %)",
     "model_error": "mean relative error of the latency model on nets held out of its fit, a fraction",
+    "ram_bytes": "RAM that a network's activations may take, in bytes; empty: not bounded",
+    "flash_bytes": "flash that its model file may take, in bytes; empty: not bounded",
     "created": "when it was measured; `tutelage device check` says whether it still holds",
 }
 

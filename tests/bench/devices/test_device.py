@@ -134,6 +134,11 @@ def test_a_written_profile_reads_back_and_says_what_its_fields_are(tmp_path: Pat
     path = write_profile(profile, tmp_path)
     assert read_profile(path) == profile
     assert all("#" in line for line in path.read_text().splitlines())
+    board = DeviceProfile(name="board", runtime="litert", host="unreachable", ram_bytes=320 * 1024)
+    assert read_profile(write_profile(board, tmp_path)) == board
+    assert board.memory_only
+    assert not profile.memory_only
+    assert not board.model_copy(update={"ram_bytes": None}).memory_only
 
 
 def test_the_template_is_a_valid_profile():
@@ -157,6 +162,7 @@ def test_the_template_is_a_valid_profile():
         ("name: other", "make them equal"),
         ("host: me@there\ncommand: docker run {runner}", "not both"),
         ("resolutions: [0]", "1 or more"),
+        ("ram_bytes: 0", "ram_bytes is 0: .*greater than 0"),
         ("spaces: [", "is not YAML"),
     ],
 )
