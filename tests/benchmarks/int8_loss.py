@@ -18,7 +18,7 @@ from tutelage.bench.converters.conversion import size_bytes
 from tutelage.cli.output import cores
 from tutelage.distill.evaluation.paired import compare_files, file_figures
 from tutelage.pipeline import run as pipeline
-from tutelage.pipeline.context import Choice, open_context
+from tutelage.pipeline.context import TeacherSet, open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import Evaluated, Threshold, evaluate_variant
@@ -82,7 +82,7 @@ def play(recipe: Recipe, workspace: Workspace, found: dict[Key, Pooled]) -> None
         teachers = [train_teacher(ctx, section) for section in recipe.teachers]
         for student in students:
             own = tuple(teacher for teacher in teachers if teacher.model in student.teacher.split("+"))
-            variants = compress_all(ctx, student, RUNTIMES, Choice(own))
+            variants = compress_all(ctx, student, RUNTIMES, TeacherSet(own))
             evaluated = [evaluate_variant(ctx, variant) for variant in variants]
             floats = {one.variant.runtime: one for one in evaluated if one.variant.scheme == "fp32"}
             for one in evaluated:

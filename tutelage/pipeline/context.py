@@ -139,7 +139,7 @@ class Resources(Opened):
 
 
 @dataclass(frozen=True)
-class Choice:
+class TeacherSet:
     """The teachers of one training, their weights in its soft term (none given: all 1), and notes for its row."""
 
     teachers: tuple[Student, ...] = ()
@@ -164,7 +164,7 @@ class Context(Opened):
     workers: int = 0
     # Called for each network when its seeds are trained, so that a run files its rows while it is in progress.
     # With the teachers of each seed's training.
-    trained: Callable[[Sequence[Student], Sequence[Choice]], None] = lambda seeds, choices: None
+    trained: Callable[[Sequence[Student], Sequence[TeacherSet]], None] = lambda seeds, choices: None
     note: Callable[[str], None] = log.warning  # what the user should know while the run goes on
     undecided: Callable[[str], None] = lambda what: None  # in a plan: what depends on figures that are not there yet
     earlier: Earlier | None = None  # trainings of the version before; None: the workspace holds none

@@ -21,7 +21,7 @@ from tutelage.pipeline.stages.winners import Winner
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
 
-from .context import Choice, Context
+from .context import Context, TeacherSet
 from .device import Device, known_device, name_device, open_device
 from .keys.order import Until, evaluate_network, finish, train_networks
 from .keys.plan import Plan, plan
@@ -204,9 +204,9 @@ class _Scoring:
         """Take the prepared run and evaluate its teachers."""
         self._prepared = prepared
         for teacher in prepared.teachers:
-            self.trained([teacher], [Choice()])
+            self.trained([teacher], [TeacherSet()])
 
-    def trained(self, seeds: Sequence[Student], choices: Sequence[Choice]) -> None:
+    def trained(self, seeds: Sequence[Student], choices: Sequence[TeacherSet]) -> None:
         """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
         ctx, devices = self._run.ctx, self._run.devices
         evaluated = evaluate_network(ctx, seeds, devices, choices, evaluate_variant)

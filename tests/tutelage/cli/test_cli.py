@@ -234,7 +234,7 @@ def test_a_budget_without_a_device_says_whose_it_is(tmp_path: Path) -> None:
 def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tutelage.pipeline.context import Choice
+    from tutelage.pipeline.context import TeacherSet
     from tutelage.pipeline.operations import single_stage as alone
     from tutelage.pipeline.recipe import load_recipe
     from tutelage.pipeline.stages import students
@@ -246,7 +246,7 @@ def test_an_architecture_is_trained_with_every_seed_of_the_recipe(
     )
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(alone, "train_teacher", lambda ctx, section: None)
-    monkeypatch.setattr(students, "decided", lambda ctx, student, controls, wanted: [(Choice((student,)),) * 3])
+    monkeypatch.setattr(students, "decided", lambda ctx, student, controls, wanted: [(TeacherSet((student,)),) * 3])
     monkeypatch.setattr(students, "note_chosen", lambda ctx, name, trained: None)
 
     def train_student(*given: Any) -> Any:

@@ -24,7 +24,7 @@ from tutelage.distill.training.soft_targets import SoftTargets
 from tutelage.distill.training.train import TrainResult, train
 from tutelage.files import sha256_of
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Choice, Context
+from tutelage.pipeline.context import Context, TeacherSet
 from tutelage.pipeline.objectives import Subnets
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages.explain import explain_network
@@ -241,7 +241,7 @@ def test_the_stages_of_a_run_compute_there(data: Dataset, second: Accelerator, t
     net: Supernet = train_the_supernet(ctx, [teacher])
     errors = Subnets(ctx, net.part, 8, 1, 0).score([SPACE.smallest()], "error").values
     student = train_student(
-        ctx, Student(model="s", role="student", arch=SPACE.smallest()), net.part, Choice((teacher,))
+        ctx, Student(model="s", role="student", arch=SPACE.smallest()), net.part, TeacherSet((teacher,))
     )
     figures = explain_network(ctx, student, [teacher], [])
     assert 0 <= errors[0] <= 1

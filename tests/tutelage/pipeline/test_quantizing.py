@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tutelage.bench.converters.litert import converter_ready
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.cli.app import app
-from tutelage.pipeline.context import Choice, Context, open_context
+from tutelage.pipeline.context import Context, TeacherSet, open_context
 from tutelage.pipeline.device import name_device
 from tutelage.pipeline.operations.quantize import quantize_file
 from tutelage.pipeline.recipe import Recipe
@@ -55,7 +55,7 @@ def _quiet(text: str, done: int, total: int) -> None:
 def trained(tmp_path_factory) -> tuple[Context, Student, Student]:
     ctx = open_context(RECIPE, Workspace(tmp_path_factory.mktemp("workspace")), _quiet, 1)
     teacher = train_teacher(ctx, RECIPE.teachers[0])
-    student = train_student(ctx, Student(model="small", role="student", arch=ARCH), None, Choice((teacher,)))
+    student = train_student(ctx, Student(model="small", role="student", arch=ARCH), None, TeacherSet((teacher,)))
     return ctx, teacher, student
 
 
@@ -69,7 +69,7 @@ def test_rows_say_how_they_were_made_and_qat_has_the_same_teacher(trained) -> No
     assert len(int8.quantization["calibration_sha256"]) == 64
     assert set(int8.quantization["trials"]) == {"minmax", "percentile", "entropy"}  # the recipe's method is auto
     assert int8.quantization["method"] == max(int8.quantization["trials"], key=int8.quantization["trials"].get)
-    (rounded,) = train_with_qat(ctx, student, ["onnxruntime"], Choice((teacher,)))
+    (rounded,) = train_with_qat(ctx, student, ["onnxruntime"], TeacherSet((teacher,)))
     assert rounded.scheme == "int8-qat"
     assert rounded.quantization["qat_epochs"] == 1
     assert rounded.quantization["num_learnt"] > 10  # the ranges that training saw are the file's
@@ -81,17 +81,17 @@ def test_rows_say_how_they_were_made_and_qat_has_the_same_teacher(trained) -> No
     assert np.abs(ptq - plain).mean() < np.abs(plain).mean()
     assert not np.array_equal(qat, ptq)  # its weights have moved; that this helps is tested on digits
     journal = [event["stage"] for event in ctx.workspace.journal()]
-    assert train_with_qat(ctx, student, ["onnxruntime"], Choice((teacher,))) == [rounded]
+    assert train_with_qat(ctx, student, ["onnxruntime"], TeacherSet((teacher,))) == [rounded]
     assert [event["stage"] for event in ctx.workspace.journal()] == journal  # done once
 
 
 @pytest.mark.slow
 def test_no_qat_of_teachers_or_where_qat_epochs_is_0(trained) -> None:
     ctx, teacher, student = trained
-    assert train_with_qat(ctx, teacher, ["onnxruntime"], Choice((teacher,))) == []
+    assert train_with_qat(ctx, teacher, ["onnxruntime"], TeacherSet((teacher,))) == []
     plain = RECIPE.model_copy(update={"quantize": RECIPE.quantize.model_copy(update={"qat_epochs": 0})})
     other = Context(plain, ctx.workspace, ctx.dataset, _quiet, 1)
-    assert train_with_qat(other, student, ["onnxruntime"], Choice((teacher,))) == []
+    assert train_with_qat(other, student, ["onnxruntime"], TeacherSet((teacher,))) == []
 
 
 @pytest.mark.slow
@@ -305,7 +305,7 @@ def test_a_held_loss_still_chooses_the_method(sorted_by_class, tmp_path) -> None
 @pytest.mark.slow
 def test_qat_is_not_put_through_another_runtime_s_calibration(trained, caplog) -> None:
     ctx, teacher, student = trained
-    found = train_with_qat(ctx, student, ["onnxruntime", "litert"], Choice((teacher,)))
+    found = train_with_qat(ctx, student, ["onnxruntime", "litert"], TeacherSet((teacher,)))
     assert {one.runtime for one in found} == {"onnxruntime"}
     assert "no int8-qat row of small for litert: its quantizer takes no learnt ranges" in caplog.text
 

@@ -13,7 +13,7 @@ from tutelage.pipeline.device import budgets_ms
 from tutelage.pipeline.objectives import Subnets, read_objectives, scored_name
 from tutelage.pipeline.recipe import load_recipe
 from tutelage.pipeline.sections import DeviceSection
-from tutelage.pipeline.stages.winners import Choice, choose_winners, slicing_of
+from tutelage.pipeline.stages.winners import ChosenWinners, choose_winners, slicing_of
 from tutelage.records import Arch, Budget, InfeasibleBudgetError, InputError
 from tutelage.search.costs.counts import count
 from tutelage.search.family import Slicing
@@ -71,7 +71,7 @@ def result() -> SearchResult:
     return searched()
 
 
-def chosen(result: SearchResult, slicing: Slicing, clock: Clock, bound: float = 9.0) -> Choice:
+def chosen(result: SearchResult, slicing: Slicing, clock: Clock, bound: float = 9.0) -> ChosenWinners:
     box: Any = Box()
     return choose_winners(result, SPACE, [box], Budget(latency_ms={"box": bound}), slicing, clock)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from tutelage.pipeline.context import Choice, Context
+from tutelage.pipeline.context import Context, TeacherSet
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.explain import explain_all
@@ -59,7 +59,7 @@ def train_networks(
         return Networks(teachers, supernet)
     largest = [supernet_teacher(ctx, supernet)] if supernet is not None and ctx.recipe.distill.supernet_teacher else []
     for teacher in largest:
-        ctx.trained([teacher], [Choice()])
+        ctx.trained([teacher], [TeacherSet()])
     wanted = [*choices(ctx, teachers), *((teacher,) for teacher in largest)]
     found = [] if supernet is None else train_winners(ctx, supernet, winners, wanted)
     students = [*found, *train_named_students(ctx, wanted, supernet)]
@@ -73,7 +73,7 @@ def evaluate_network(
     ctx: Context,
     seeds: Sequence[Student],
     devices: Sequence[Device],
-    by: Sequence[Choice],
+    by: Sequence[TeacherSet],
     evaluate: Callable[[Context, Variant], Result],
 ) -> list[Result]:
     """Make every file of one network, trained with each seed by the teachers of `by`, and `evaluate` it."""

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tutelage.pipeline.context import Choice, Context
+from tutelage.pipeline.context import Context, TeacherSet
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.order import Until, evaluate_network, finish, train_networks
 from tutelage.pipeline.stages import compress as compressing
@@ -101,12 +101,12 @@ def plan(
             is_known = found is not None
             return found or ()
 
-        def follow(seeds: Sequence[Student], choices: Sequence[Choice]) -> None:
+        def follow(seeds: Sequence[Student], choices: Sequence[TeacherSet]) -> None:
             variants.extend(evaluate_network(ctx, seeds, devices, choices, _evaluated))
 
         def begin(teachers: Sequence[Student]) -> None:
             for teacher in teachers:
-                follow([teacher], [Choice()])
+                follow([teacher], [TeacherSet()])
 
         if until < Until.END:
             also(ctx, train_networks(ctx, until, search).students)

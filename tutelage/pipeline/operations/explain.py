@@ -15,9 +15,9 @@ from tutelage.pipeline import networks
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.stages.choices import SELF, chosen
 from tutelage.pipeline.stages.compress import Variant, compress
 from tutelage.pipeline.stages.explain import EXPLAINED, kinds
+from tutelage.pipeline.stages.teacher_sets import SELF, chosen
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report

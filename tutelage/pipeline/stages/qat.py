@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Choice, Context, Opened, Resources, derived_seed, run_stage
+from tutelage.pipeline.context import Context, Opened, Resources, TeacherSet, derived_seed, run_stage
 from tutelage.pipeline.keys.model_files import filed_model
 from tutelage.pipeline.keys.stage_inputs import promised, versions_of
 from tutelage.quant.int8.qat import prepare_qat
@@ -53,12 +53,12 @@ class QatInputs(TrainingInputs):
         return {"file": promised(key, _ONNX), "ranges": {}}
 
 
-def compress_all(ctx: Context, student: Student, runtimes: Sequence[str], choice: Choice) -> list[Variant]:
+def compress_all(ctx: Context, student: Student, runtimes: Sequence[str], choice: TeacherSet) -> list[Variant]:
     """Make every file of a trained network that a run evaluates: fp32, int8 and, where the recipe has QAT, int8-qat."""
     return [*compress(ctx, student, runtimes), *train_with_qat(ctx, student, runtimes, choice)]
 
 
-def train_with_qat(ctx: Context, student: Student, runtimes: Sequence[str], choice: Choice) -> list[Variant]:
+def train_with_qat(ctx: Context, student: Student, runtimes: Sequence[str], choice: TeacherSet) -> list[Variant]:
     """Fine-tune a student by QAT for the recipe's `qat_epochs`, and write its int8 files.
 
     It starts from the student's weights and has the teachers that distilled it, `choice`, and the students' schedule

@@ -51,7 +51,7 @@ from .finalists import Measured, measure_finalists
 from .quantization import Quantization, quantizers
 from .supernet import Supernet
 from .training import SupernetInput
-from .winners import Choice, Winner, choose_winners, seed_names, slicing_of
+from .winners import ChosenWinners, Winner, choose_winners, seed_names, slicing_of
 
 # The two pictures of a search.
 FRONT, HYPERVOLUME = "search-front.png", "search-hypervolume.png"
@@ -61,7 +61,7 @@ FRONT, HYPERVOLUME = "search-front.png", "search-hypervolume.png"
 class Found:
     """Result of the search stage: winners, how many finalists broke a budget, and the whole search."""
 
-    choice: Choice
+    choice: ChosenWinners
     result: SearchResult
     folder: Path
     devices: tuple[Device, ...]  # whose latency was an objective; one at int8 has its own profile
@@ -282,7 +282,7 @@ def _searched(device: Device) -> SearchedDevice:
 
 
 def draw_search(
-    result: SearchResult, folder: Path, choice: Choice | None = None, slicing: Slicing | None = None
+    result: SearchResult, folder: Path, choice: ChosenWinners | None = None, slicing: Slicing | None = None
 ) -> tuple[Path, Path]:
     """Draw both pictures into a folder and give their paths; costs are the objectives that were not scored.
 

@@ -11,13 +11,13 @@ from tutelage.distill.losses.methods import check_distillation, find_loss
 from tutelage.distill.teachers.zoo import timm_name
 from tutelage.distill.training.schedule import TrainSchedule
 from tutelage.distill.training.tuning import Tuning
-from tutelage.pipeline.context import Choice, Context, schedule_of
+from tutelage.pipeline.context import Context, TeacherSet, schedule_of
 from tutelage.pipeline.sections import TrainSection
 from tutelage.records import InputError, Student
 
-from .choices import decided, note_chosen
 from .named import NamedRole, NamedSection, beginning, named_network, start_kind
 from .supernet import Supernet
+from .teacher_sets import decided, note_chosen
 from .train import take_student, train_student
 from .training import PretrainedInput, Start, kd_of
 from .winners import Winner
@@ -64,7 +64,7 @@ def _train_named(
         begun = beginning(ctx, section, role, supernet)
         if isinstance(begun.start, PretrainedInput) and begun.epochs == 0:
             taken = take_student(ctx, begun.student, begun.start)
-            ctx.trained([taken], [Choice()])
+            ctx.trained([taken], [TeacherSet()])
             trained.append(taken)
             continue
         tuning = Tuning(section.freeze, section.layer_decay)
@@ -190,7 +190,7 @@ def train_choices(
     Each is trained with each of the recipe's seeds, and passed to `ctx.trained`. epochs: its own in place of those of
     `distill`.
     """
-    controls = _train_seeds(ctx, student, start, (Choice(),) * ctx.recipe.seeds, tuning, epochs)
+    controls = _train_seeds(ctx, student, start, (TeacherSet(),) * ctx.recipe.seeds, tuning, epochs)
     trained = [*controls]
     for choice in decided(ctx, student, controls, wanted):
         trained += _train_seeds(ctx, student, start, choice, tuning, epochs)
@@ -199,7 +199,7 @@ def train_choices(
 
 
 def _train_seeds(
-    ctx: Context, student: Student, start: Start, choice: Sequence[Choice], tuning: Tuning, epochs: int | None
+    ctx: Context, student: Student, start: Start, choice: Sequence[TeacherSet], tuning: Tuning, epochs: int | None
 ) -> list[Student]:
     seeds = [train_student(ctx, student, start, one, repeat, tuning, epochs) for repeat, one in enumerate(choice)]
     ctx.trained(seeds, choice)

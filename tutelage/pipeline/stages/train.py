@@ -16,7 +16,7 @@ from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.train import validate
 from tutelage.distill.training.tuning import Tuning
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Choice, Context, Resources, run_stage
+from tutelage.pipeline.context import Context, Resources, TeacherSet, run_stage
 from tutelage.pipeline.keys.stage_inputs import NetworkInput, versions_of
 from tutelage.pipeline.sections import TeacherSection
 from tutelage.pipeline.workspace import Stage
@@ -106,7 +106,7 @@ def train_student(
     ctx: Context,
     student: Student,
     start: Start,
-    choice: Choice,
+    choice: TeacherSet,
     repeat: int = 0,
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
     epochs: int | None = None,

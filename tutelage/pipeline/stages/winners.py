@@ -62,7 +62,7 @@ class Winner:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenWinners:
     """The winners, cheapest first; how many were measured for them and broke a budget; and what is to be said."""
 
     winners: tuple[Winner, ...]
@@ -91,7 +91,7 @@ def choose_winners(
     budget: Budget,
     slicing: Slicing,
     measure: Measure,
-) -> Choice:
+) -> ChosenWinners:
     """Choose by the posterior of the search, measure what is chosen, and go on with the next where a budget breaks."""
     candidates = _Candidates(result, devices, budget, slicing)
     for turn in range(MAX_ROUNDS):
@@ -113,7 +113,7 @@ def choose_winners(
     numbers = {row: number for number, row in family.members.items()}
     winners = [candidates.winner(row, family.slices[numbers[row]], seeds) for row in rows]
     notes = [*candidates.vacant(family), *candidates.seeded(winners), *candidates.saturated()]
-    return Choice(
+    return ChosenWinners(
         tuple(winners), tuple(rows), len(candidates.finalists), len(candidates.broke), family.slices, tuple(notes)
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, mean_figures
 from tutelage.leaderboard.best import Candidate, choose, verdict_among
-from tutelage.pipeline.context import Choice, Context
+from tutelage.pipeline.context import Context, TeacherSet
 from tutelage.pipeline.sections import DistillSection
 from tutelage.records import Comparison, Student
 
@@ -68,7 +68,7 @@ class Compared:
 
 def decided(
     ctx: Context, student: Student, controls: Sequence[Student], wanted: Sequence[Sequence[Student]]
-) -> list[tuple[Choice, ...]]:
+) -> list[tuple[TeacherSet, ...]]:
     """Decide by validation which of the wanted sets of teachers distil a student; give a choice a seed for each set.
 
     controls: the student trained on labels alone, one a seed. A teacher that is weaker than they are on average is
@@ -76,7 +76,7 @@ def decided(
     In a plan, what depends on comparisons that are not made yet is left out and reported as undecided.
     """
     section, seeds = ctx.recipe.distill, len(controls)
-    choices: list[tuple[Choice, ...]] = []
+    choices: list[tuple[TeacherSet, ...]] = []
     teachers = {teacher.model: teacher for some in wanted for teacher in some}
     compared = {name: _compare(ctx, student, teacher, controls) for name, teacher in teachers.items()}
     if _reads_validation(section) and any(found is None for found in compared.values()):
@@ -91,7 +91,7 @@ def decided(
         choices += [(_choice(section, [teachers[name] for name in names], known),) * seeds for names in left if names]
     if section.self_teacher and student.role == "student":
         own = [control.model_copy(update={"model": SELF, "role": "teacher"}) for control in controls]
-        choices.append(tuple(Choice((teacher,)) for teacher in own))
+        choices.append(tuple(TeacherSet((teacher,)) for teacher in own))
     return choices
 
 
@@ -153,14 +153,14 @@ def _consequence(section: DistillSection, found: Compared) -> str:
     return "it distils with its full weight"
 
 
-def _choice(section: DistillSection, teachers: Sequence[Student], known: Sequence[Compared]) -> Choice:
+def _choice(section: DistillSection, teachers: Sequence[Student], known: Sequence[Compared]) -> TeacherSet:
     found = {one.teacher: one for one in known}
     weights: tuple[float, ...] = ()
     if section.teacher_weight == "validation":
         weights = tuple(found[teacher.model].weight for teacher in teachers)
     weaker = [found[one.model] for one in teachers if one.model in found and found[one.model].is_weaker]
     notes = tuple(f"{one.text}; {_consequence(section, one)}" for one in weaker)
-    return Choice(tuple(teachers), weights, notes)
+    return TeacherSet(tuple(teachers), weights, notes)
 
 
 def _compare(ctx: Context, student: Student, teacher: Student, controls: Sequence[Student]) -> Compared | None:

@@ -16,18 +16,18 @@ from tutelage.distill.evaluation.paired import FileFigures, file_figures
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.files import sha256_of
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Choice, Context, open_context
+from tutelage.pipeline.context import Context, TeacherSet, open_context
 from tutelage.pipeline.keys.former import as_before
 from tutelage.pipeline.keys.plan import Plan
 from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.keys.stage_inputs import FileInput
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.sections import DistillSection
-from tutelage.pipeline.stages import choices
-from tutelage.pipeline.stages.choices import Compared, chosen, decided
+from tutelage.pipeline.stages import teacher_sets
 from tutelage.pipeline.stages.largest import supernet_teacher
 from tutelage.pipeline.stages.students import check_training, train_choices, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet
+from tutelage.pipeline.stages.teacher_sets import Compared, chosen, decided
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.stages.training import SupernetInput, distillation_input
 from tutelage.pipeline.stages.validation import validation_figures
@@ -98,7 +98,9 @@ SKILLS = {"strong": (3.0, 0), "level": (1.7, 1), "weak": (0.5, 0), "s": (2.0, 0)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give networks the predictions of SKILLS, by their teacher or their name."""
     monkeypatch.setattr(
-        choices, "validation_figures", lambda ctx, student, title: figures(*SKILLS[student.teacher or student.model])
+        teacher_sets,
+        "validation_figures",
+        lambda ctx, student, title: figures(*SKILLS[student.teacher or student.model]),
     )
 
 
@@ -145,7 +147,7 @@ def test_a_teacher_that_knows_nothing_is_compared_by_its_predictions(tmp_path: P
     blind = train_teacher(ctx, ctx.recipe.teachers[0])
     same = blind.model_copy(update={"model": "s", "role": "student"})
     ((choice,),) = decided(ctx, same, [same], [(blind,)])
-    assert choice == Choice((blind,), (1.0,))
+    assert choice == TeacherSet((blind,), (1.0,))
     found = validation_figures(ctx, blind, "teacher")
     assert found is not None
     assert found.auc.value == 0.5
@@ -161,11 +163,13 @@ def test_validation_chooses_a_distilled_student_only_where_it_has_surely_gained(
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, list[Student], list[list[Choice]], list[str]]:
+def distilled(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Context, list[Student], list[list[TeacherSet]], list[str]]:
     """Train a student alone and by itself, two seeds; give what was trained, by which choices, and what was said."""
     distill = {"epochs": 1, "batch_size": 16, "teachers": "best", "self_teacher": True}
     ctx = opened(tmp_path_factory.mktemp("distilled"), seeds=2, distill=distill, students=[{"name": NET, "title": "s"}])
-    by: list[list[Choice]] = []
+    by: list[list[TeacherSet]] = []
     said: list[str] = []
     ctx = Context(
         ctx.recipe, ctx.workspace, ctx.dataset, silent, 1, note=said.append,
@@ -174,7 +178,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, list[S
     return ctx, train_named_students(ctx, []), by, said
 
 
-Distilled = tuple[Context, list[Student], list[list[Choice]], list[str]]
+Distilled = tuple[Context, list[Student], list[list[TeacherSet]], list[str]]
 
 
 def test_a_control_distils_its_own_second_generation_seed_by_seed(distilled: Distilled) -> None:
