@@ -165,4 +165,4 @@ def _leave_out(listing: Listing, decoded: Decoded, request: Request) -> tuple[Li
     if len(good) == 0:
         raise InputError(f"no readable image at {listing.root}: all {len(bad)} are damaged, the first: {first}")
     skipped = tuple(listing.names()[index] for index in bad)
-    return listing.take(good), decoded.take(good), skipped
+    return listing.take(good), decoded.readable(), skipped

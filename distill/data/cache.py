@@ -1,21 +1,26 @@
 """Decode all files of a listing once, in parallel, into a memory-mapped cache of uint8 images `(n, size, size, c)`.
 
-The cache also keeps content digests and the files that could not be read. It is written to a temporary folder, synced
-and renamed when complete, so a killed process leaves no partial cache. Its key covers every file (name, size in bytes,
-modification time), the image size and the version of the decoding code; a stale cache is rebuilt and logged.
+The cache also keeps content digests and the files that could not be read. It is written to a folder aside, part by
+part, and renamed when complete: a process that is killed leaves no cache, and the next one goes on after its last
+part. The key covers every file (name, size in bytes, modification time), the image size and the version of the
+decoding code; a stale cache is replaced, which is logged, and gives the pixels of the files that are as they were.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +39,21 @@ log = logging.getLogger(__name__)
 # Raise when `images.decode` gives other pixels than before for the same file.
 DECODE_VERSION = 2
 
+_IMAGES, _STATES = "images.npy", "states.npy"
+_ASIDE = ".partial-"  # begins the name of a folder that is being written
+_PROGRESS = "progress.jsonl"  # a line for each part that is on the disk
+# Files that are decoded between two notes of progress: their pixels are held in memory until all of them are there.
+_PART_BYTES = 2**26
+_MIN_PART, _MAX_PART = 16, 4096
+
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images uint8 `(n, size, size, c)`, a digest a file, and errors (one line, names the file) by index.
+    """Images uint8 `(m, size, size, c)` of what could be read; a digest and extents a file `(n,)`.
 
-    `extents` `(n, 4)` are the least and largest value of pixels of more than 8 bits and the range that scaled them,
-    NaN for 8-bit files; `remarks` are those of `images.Picture` by index.
+    `errors` (one line, names the file) are by index: of those files there is no image. `extents` `(n, 4)` are the least
+    and largest value of pixels of more than 8 bits and the range that scaled them, NaN for 8-bit files;
+    `remarks` are those of `images.Picture` by index.
     """
 
     images: NDArray[np.uint8]
@@ -49,10 +62,11 @@ class Decoded:
     extents: NDArray[np.float64]
     remarks: Mapping[int, tuple[str, ...]]
 
-    def take(self, chosen: NDArray[np.int64]) -> Decoded:
-        """Keep some images, by index; those with errors must not be among them."""
-        remarks = {new: self.remarks[old] for new, old in enumerate(chosen.tolist()) if old in self.remarks}
-        return Decoded(self.images[chosen], self.digests[chosen], {}, self.extents[chosen], remarks)
+    def readable(self) -> Decoded:
+        """Leave out the files that could not be read. The images are the same array: a memory map is not copied."""
+        good = np.setdiff1d(np.arange(len(self.digests)), list(self.errors))
+        remarks = {new: self.remarks[old] for new, old in enumerate(good.tolist()) if old in self.remarks}
+        return Decoded(self.images, self.digests[good], {}, self.extents[good], remarks)
 
     def notes(self, listing: Listing, request: Request) -> list[str]:
         """Say what decoding did about what is odd; an option that has no effect on any file is an InputError."""
@@ -80,27 +94,130 @@ class Decoded:
         return notes
 
 
+@dataclass
+class _Rows:
+    """What is known of each file, in the order of the listing, as far as they are decoded."""
+
+    digests: NDArray[np.str_]
+    extents: NDArray[np.float64]
+    errors: dict[int, str]
+    remarks: dict[int, tuple[str, ...]]
+
+    @classmethod
+    def empty(cls, num: int) -> _Rows:
+        return cls(np.full(num, "", dtype="<U16"), np.full((num, 4), np.nan), {}, {})
+
+    @classmethod
+    def resumed(cls, progress: Path, num: int) -> tuple[_Rows, int]:
+        """Read what an earlier build noted, and how many files that are; a line that a kill tore counts for nothing."""
+        rows, done = cls.empty(num), 0
+        lines = progress.read_bytes().splitlines(keepends=True) if progress.is_file() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        for line in whole:
+            part = json.loads(line)
+            done, stop = part["stop"], part["stop"]
+            rows.digests[part["start"] : stop] = part["digests"]
+            rows.errors |= {int(index): text for index, text in part["errors"].items()}
+            rows.remarks |= {int(index): tuple(texts) for index, texts in part["remarks"].items()}
+            for index, extent in part["extents"].items():
+                rows.extents[int(index)] = extent
+        if len(whole) < len(lines):
+            with progress.open("r+b") as file:
+                file.truncate(sum(map(len, whole)))
+        return rows, done
+
+    def line(self, part: range) -> str:
+        """Write down a part for `resumed`."""
+        extents = {index: self.extents[index].tolist() for index in part if not np.isnan(self.extents[index, 0])}
+        said = {
+            "start": part.start, "stop": part.stop, "digests": self.digests[part.start : part.stop].tolist(),
+            "errors": {index: self.errors[index] for index in part if index in self.errors},
+            "remarks": {index: self.remarks[index] for index in part if index in self.remarks},
+            "extents": extents,
+        }  # fmt: skip
+        return json.dumps(said) + "\n"
+
+    def decoded(self, images: NDArray[np.uint8]) -> Decoded:
+        return Decoded(images, self.digests, dict(sorted(self.errors.items())), self.extents,
+                       dict(sorted(self.remarks.items())))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file that a former cache holds: its place among the files there, and among those that could be read."""
+
+    cache: Decoded
+    index: int
+    row: int
+
+    def copy_to(self, rows: _Rows, index: int) -> NDArray[np.uint8]:
+        """Note what is known of the file as that of file `index`, and give its pixels."""
+        rows.digests[index], rows.extents[index] = self.cache.digests[self.index], self.cache.extents[self.index]
+        if self.index in self.cache.remarks:
+            rows.remarks[index] = self.cache.remarks[self.index]
+        pixels: NDArray[np.uint8] = self.cache.images[self.row]
+        return pixels
+
+
+_NOTHING: Mapping[int, _Known] = MappingProxyType({})
+
+
+def _known(former: Sequence[Path], states: NDArray[np.str_]) -> dict[int, _Known]:
+    """Find the files, by index, that whole caches of the same set hold in the state that they have now."""
+    places = {state: index for index, state in enumerate(states.tolist())}
+    found: dict[int, _Known] = {}
+    for folder in former:
+        if folder.name.startswith(_ASIDE) or not (folder / _STATES).is_file():
+            continue
+        cache = _open(folder)
+        if cache is None or json.loads((folder / "meta.json").read_text())["version"] != DECODE_VERSION:
+            continue
+        rows = iter(range(len(cache.images)))
+        for index, state in enumerate(np.load(folder / _STATES, allow_pickle=False).tolist()):
+            row = -1 if index in cache.errors else next(rows)
+            if row >= 0 and state in places:
+                found[places[state]] = _Known(cache, index, row)
+    return found
+
+
 def decode_all(listing: Listing, request: Request) -> Decoded:
     """Decode every file of a listing; with `request.cache`, take them from disk, or put them there."""
     if request.cache is None:
         n, size = len(listing.paths), request.size
         images = np.zeros((n, size, size, request.channels), dtype=np.uint8)
-        return _fill(images, listing, request)
-    place = [str(listing.root.resolve()), request.size, request.channels, _how(request), request.limit, request.seed]
-    place += ["whole test"] if request.whole_test else []
-    home = request.cache / f"{request.name}-{content_id(place)}"
+        rows = _Rows.empty(n)
+        num_read = 0
+        for part in _parts(0, listing, request):
+            pixels = _decode(part, rows, listing, request)
+            images[num_read : num_read + len(pixels)] = pixels
+            num_read += len(pixels)
+        return rows.decoded(images[:num_read])
+    home = _home(request.cache, listing, request)
     whole = home / _key(listing, request)
     found = _open(whole)
     if found is not None:
         return found
-    stale = sorted(home.glob("*")) if home.is_dir() else []
-    if any(not old.name.startswith(".partial") for old in stale):
+    stale = [old for old in sorted(home.glob("*")) if old.name != f"{_ASIDE}{whole.name}"] if home.is_dir() else []
+    if any(not old.name.startswith(_ASIDE) for old in stale):
         log.warning("decoded images of %s at %s are stale (files or code changed): rebuilt", request.name, home)
-    built = _build(whole, listing, request)
+    built = _build(whole, listing, request, stale)
     for old in stale:
-        if old != whole and not _being_written(old):
+        with suppress(BlockingIOError, FileNotFoundError), _alone(old):  # not one that another process writes
             shutil.rmtree(old, ignore_errors=True)
     return built
+
+
+def _home(cache: Path, listing: Listing, request: Request) -> Path:
+    """Name the folder of what is decoded of one set in one way; a later state of its files replaces what is there.
+
+    Where no `limit` draws images the seed changes nothing: a home that is named by it is one of earlier versions.
+    """
+    place = [str(listing.root.resolve()), request.size, request.channels, _how(request), request.limit]
+    drawn = ["whole test"] if request.whole_test else []
+    seeded = cache / f"{request.name}-{content_id([*place, request.seed, *drawn])}"
+    if request.limit is not None or seeded.is_dir():
+        return seeded
+    return cache / f"{request.name}-{content_id([*place, *drawn])}"
 
 
 def _key(listing: Listing, request: Request) -> str:
@@ -111,92 +228,167 @@ def _key(listing: Listing, request: Request) -> str:
     return content_id([DECODE_VERSION, request.size, request.channels, _how(request), rows])
 
 
+def _states(listing: Listing) -> NDArray[np.str_]:
+    """Give a hash of each file's place, size and time of change `(n,)`: by it its pixels are found again."""
+    return np.array([content_id([str(path.absolute()), *state_of(path)]) for path in listing.paths], dtype="<U16")
+
+
 def _open(folder: Path) -> Decoded | None:
     """Open a whole cache read-only; None where there is none, or its files are not what they should be."""
     if not folder.is_dir():
         return None
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         digests = np.load(folder / "digests.npy", allow_pickle=False)
         extents = np.load(folder / "extents.npy", allow_pickle=False)
+        errors = {int(index): text for index, text in meta["errors"].items()}
+        mode: Literal["r"] | None = "r" if len(errors) < len(digests) else None  # no memory map is empty
+        images = np.load(folder / _IMAGES, mmap_mode=mode, allow_pickle=False)
+        if len(images) != len(digests) - len(errors):
+            raise ValueError("it holds rows of files that cannot be read, as earlier versions left them")
     except (OSError, ValueError) as error:
         log.warning("decoded images at %s are damaged (%s): rebuilt", folder, str(error).splitlines()[0])
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    errors = {int(index): text for index, text in meta["errors"].items()}
     remarks = {int(index): tuple(texts) for index, texts in meta["remarks"].items()}
     return Decoded(images, digests, errors, extents, remarks)
 
 
-def _build(whole: Path, listing: Listing, request: Request) -> Decoded:
-    """Decode into a folder aside, sync it, give it its name."""
-    aside = whole.parent / f".partial-{os.getpid()}-{whole.name}"
+def _build(whole: Path, listing: Listing, request: Request, former: Sequence[Path]) -> Decoded:
+    """Decode into a folder aside, which a build that was killed left for the next, sync it, give it its name."""
+    aside = whole.parent / f"{_ASIDE}{whole.name}"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        shape = (len(listing.paths), request.size, request.size, request.channels)
-        images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        made = _fill(images, listing, request)
-        images.flush()
-        del images
-        np.save(aside / "digests.npy", made.digests, allow_pickle=False)
-        np.save(aside / "extents.npy", made.extents, allow_pickle=False)
-        meta = {"errors": made.errors, "remarks": made.remarks, "version": DECODE_VERSION}
-        (aside / "meta.json").write_text(json.dumps(meta))
-        sync_tree(aside)
-        if not whole.exists():  # another process may have built the same meanwhile
-            aside.rename(whole)
-        sync(whole.parent)
+        aside.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_alone(aside))
+            except BlockingIOError:  # another process decodes the same: each on its own, the first one's is kept
+                aside = aside.with_name(f"{aside.name}.{os.getpid()}")
+                aside.mkdir()
+                stack.enter_context(_alone(aside))
+            if not whole.exists():
+                _fill(aside, listing, request, former)
+            if whole.exists():  # another process was first
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(whole)
+                sync(whole.parent)
     except OSError as error:
         raise InputError(f"cannot write decoded images to {whole.parent}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     found = _open(whole)
     assert found is not None
     return found
 
 
-def _fill(images: NDArray[np.uint8], listing: Listing, request: Request) -> Decoded:
-    """Decode every file into its place. Threads do: the decoders, resizing and hashing release Python's lock (GIL)."""
-    digests = np.full(len(listing.paths), "", dtype="<U16")
-    extents = np.full((len(listing.paths), 4), np.nan)
-    errors: dict[int, str] = {}
-    remarks: dict[int, tuple[str, ...]] = {}
+def _fill(aside: Path, listing: Listing, request: Request, former: Sequence[Path]) -> None:
+    """Write the files of a cache: the pixels of what can be read, part by part, then all that is known of each file."""
+    states, num = _states(listing), len(listing.paths)
+    known = _known(former, states)
+    header = _header(num, request)
+    with (aside / _IMAGES).open("r+b" if (aside / _IMAGES).is_file() else "w+b") as pixels:
+        rows, done = _Rows.resumed(aside / _PROGRESS, num)
+        row_bytes = request.size**2 * request.channels
+        if os.fstat(pixels.fileno()).st_size < len(header) + (done - len(rows.errors)) * row_bytes:
+            (aside / _PROGRESS).unlink(missing_ok=True)  # somebody cut the pixels
+            rows, done = _Rows.empty(num), 0
+        if done:
+            log.info("decoded images of %s: going on after %d of %d files", request.name, done, num)
+        num_read = done - len(rows.errors)
+        pixels.truncate(len(header) + num_read * row_bytes)
+        pixels.write(header)
+        pixels.seek(0, os.SEEK_END)
+        with (aside / _PROGRESS).open("a") as progress:
+            for part in _parts(done, listing, request):
+                decoded = _decode(part, rows, listing, request, known)
+                pixels.write(decoded.data)
+                _to_disk(pixels)  # a part that is noted as done is on the disk
+                progress.write(rows.line(part))
+                _to_disk(progress)
+                num_read += len(decoded)
+        shorter = _header(num_read, request)
+        assert len(shorter) == len(header), (
+            "numpy pads headers, so that the number of rows does not change their length"
+        )
+        pixels.seek(0)
+        pixels.write(shorter)
+    np.save(aside / "digests.npy", rows.digests, allow_pickle=False)
+    np.save(aside / "extents.npy", rows.extents, allow_pickle=False)
+    np.save(aside / _STATES, states, allow_pickle=False)
+    meta = {"errors": rows.errors, "remarks": rows.remarks, "version": DECODE_VERSION}
+    (aside / "meta.json").write_text(json.dumps(meta))
+    (aside / _PROGRESS).unlink()
+    sync_tree(aside)
+
+
+def _parts(done: int, listing: Listing, request: Request) -> Iterator[range]:
+    """Divide what is not done yet into parts whose pixels take little memory."""
+    size = min(_MAX_PART, max(_MIN_PART, _PART_BYTES // (request.size**2 * request.channels)))
+    num = len(listing.paths)
+    yield from (range(start, min(start + size, num)) for start in range(done, num, size))
+
+
+def _decode(
+    part: range, rows: _Rows, listing: Listing, request: Request, known: Mapping[int, _Known] = _NOTHING
+) -> NDArray[np.uint8]:
+    """Decode files into `rows`; give the pixels of those that can be read. What is `known` is taken from there.
+
+    Threads do it: the decoders, resizing and hashing release Python's lock (GIL).
+    """
     how = Decoding.of(request.options)
+    pixels = np.zeros((len(part), request.size, request.size, request.channels), dtype=np.uint8)
 
     # One iterator for all threads: they work within a few files of each other, so that a row group or an archive is
     # read in order, and each holds one picture.
-    places = iter(range(len(listing.paths)))
+    places = iter(part)
 
     def work(_: int) -> None:
         """Decode what no other thread has taken, until nothing is left."""
         for index in places:
+            if index in known:
+                pixels[index - part.start] = known[index].copy_to(rows, index)
+                continue
             try:
                 picture = read_picture(listing.paths[index], request.size, request.channels, how)
             except InputError as error:
-                errors[index] = str(error)
+                rows.errors[index] = str(error)
                 continue
-            images[index], digests[index] = picture.pixels, picture.digest
+            pixels[index - part.start], rows.digests[index] = picture.pixels, picture.digest
             if picture.extent is not None and picture.limits is not None:
-                extents[index] = (*picture.extent, *picture.limits)
+                rows.extents[index] = (*picture.extent, *picture.limits)
             if picture.remarks:
-                remarks[index] = picture.remarks
+                rows.remarks[index] = picture.remarks
 
     num_threads = max(1, request.workers)
     with ThreadPoolExecutor(max_workers=num_threads) as threads:
         for _ in threads.map(work, range(num_threads)):
             pass
-    return Decoded(images, digests, dict(sorted(errors.items())), extents, dict(sorted(remarks.items())))
+    good = [index - part.start for index in part if index not in rows.errors]
+    return pixels if len(good) == len(part) else pixels[good]
+
+
+def _header(num: int, request: Request) -> bytes:
+    """Give the head of a .npy file of `num` images."""
+    head = BytesIO()
+    shape = (num, request.size, request.size, request.channels)
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return head.getvalue()
+
+
+def _to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; raises BlockingIOError where another one is in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _how(request: Request) -> Any:
     return asdict(Decoding.of(request.options))
-
-
-def _being_written(folder: Path) -> bool:
-    """Tell whether a folder aside belongs to a process that lives."""
-    if not folder.name.startswith(".partial-"):
-        return False
-    owner = int(folder.name.split("-")[1])
-    return owner != os.getpid() and Path(f"/proc/{owner}").exists()

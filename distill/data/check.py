@@ -78,7 +78,7 @@ def _check_files(path: Path, entry: DatasetEntry, options: Mapping[str, Any]) ->
     notes: list[str] = []
     try:
         good = np.array(read, dtype=np.int64)
-        notes += arrange(listing.take(good), decoded.take(good), request).notes if read else listing.notes
+        notes += arrange(listing.take(good), decoded.readable(), request).notes if read else listing.notes
     except InputError as error:
         problems.append(str(error))
         notes += listing.notes

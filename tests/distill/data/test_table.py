@@ -4,12 +4,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tutelage.distill.data import cache
 from tutelage.distill.data.check import check_path
+from tutelage.distill.data.images import Picture, read_picture
 from tutelage.distill.data.registry import load_dataset
 from tutelage.records import InputError
 
@@ -146,6 +149,99 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(InputError, match="cannot write decoded images to"):
         load_dataset("table", path=_labelled(tmp_path), size=16, cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the names of the files that are decoded from now on, four in a part."""
+    names: list[str] = []
+
+    def noted(path: Path, *given: Any) -> Picture:
+        names.append(path.name)
+        return read_picture(path, *given)
+
+    monkeypatch.setattr(cache, "read_picture", noted)
+    monkeypatch.setattr(cache, "_MAX_PART", 4)
+    return names
+
+
+def test_one_bad_file_among_many_leaves_the_memory_map_on_the_disk(tmp_path: Path) -> None:
+    table = _labelled(tmp_path)
+    for name in ("3", "4", "23"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(b"")
+    plain = load_dataset("table", path=table, size=16, skip_bad=True)
+    for _ in range(2):  # made, and opened
+        data = load_dataset("table", path=table, size=16, cache=tmp_path / "cache", skip_bad=True)
+        # A copy of some rows of a memory map is a plain array.
+        assert isinstance(data.images, np.memmap)
+        np.testing.assert_array_equal(data.images, plain.images)
+        assert (len(data.images), data.manifest) == (21, plain.manifest)
+
+
+def test_a_cache_of_bad_files_only_is_remembered(tmp_path: Path) -> None:
+    table = _labelled(tmp_path, 3)
+    for n in range(3):
+        (tmp_path / "pictures" / f"{n}.png").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(InputError, match="all 3 are damaged"):
+            load_dataset("table", path=table, size=16, cache=tmp_path / "cache", skip_bad=True)
+
+
+@pytest.mark.parametrize("left", [8, 0], ids=["whole", "cut"])
+def test_a_stopped_build_goes_on_after_its_last_part(
+    tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    table = _labelled(tmp_path)
+    for name in ("1", "10"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(b"")
+    plain = load_dataset("table", path=table, size=16, skip_bad=True)
+    noted = cache.read_picture
+
+    def stopped(path: Path, *given: Any) -> Picture:
+        if path.name == "9.png":
+            raise KeyboardInterrupt
+        return noted(path, *given)
+
+    decoded.clear()
+    monkeypatch.setattr(cache, "read_picture", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset("table", path=table, size=16, cache=tmp_path / "cache", skip_bad=True)
+    monkeypatch.setattr(cache, "read_picture", noted)
+    (progress,) = (tmp_path / "cache").rglob("progress.jsonl")
+    with progress.open("a") as file, progress.with_name("images.npy").open("ab") as pixels:
+        file.write('{"start": 8, "stop": 12, "dig')  # as a power failure may leave it
+        pixels.write(b"half of a part")
+        pixels.truncate(pixels.tell() if left else 1000)
+    decoded.clear()
+    data = load_dataset("table", path=table, size=16, cache=tmp_path / "cache", skip_bad=True)
+    assert sorted(decoded, key=lambda name: int(name[:-4])) == [f"{n}.png" for n in range(left, 24)]
+    np.testing.assert_array_equal(data.images, plain.images)
+    assert data.manifest == plain.manifest
+    assert not [path for path in progress.parents[1].iterdir() if path.name.startswith(".partial")]
+
+
+def test_of_a_stale_cache_only_what_changed_is_decoded(tmp_path: Path, decoded: list[str]) -> None:
+    table = _labelled(tmp_path)
+    bad = tmp_path / "pictures" / "3.png"
+    good = bad.read_bytes()
+    bad.write_bytes(b"")
+    with pytest.raises(InputError, match=r"3\.png is empty"):
+        load_dataset("table", path=table, size=16, cache=tmp_path / "cache")
+    bad.write_bytes(good)
+    decoded.clear()
+    data = load_dataset("table", path=table, size=16, cache=tmp_path / "cache")
+    assert decoded == ["3.png"]
+    np.testing.assert_array_equal(data.images, load_dataset("table", path=table, size=16).images)
+
+
+def test_another_seed_decodes_nothing_anew_unless_it_draws_the_images(tmp_path: Path, decoded: list[str]) -> None:
+    table = _labelled(tmp_path)
+    for seed in (0, 1):
+        load_dataset("table", path=table, size=16, cache=tmp_path / "cache", seed=seed)
+    assert len(decoded) == 24
+    for seed in (0, 1):
+        load_dataset("table", path=table, size=16, cache=tmp_path / "cache", seed=seed, limit=20)
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 @pytest.mark.slow
