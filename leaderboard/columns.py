@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from tutelage.plugins import Registry
-from tutelage.quantities import KINDS
+from tutelage.quantities import KINDS, three_digits, written_fraction
 from tutelage.records import COMPARABLE, InputError, Row
 
 from .gained import GAIN_COLUMNS, gain_words, is_absent
@@ -164,27 +164,23 @@ class Column:
             return row.key if self.name == "row_id" else "" if self.is_text else None
         return getattr(row, self.name)
 
-    def write(self, value: Any) -> str:
-        """Write a value for people, in the unit of the heading; an absent one is empty."""
+    def write(self, value: Any, low: Any = None, high: Any = None) -> str:
+        """Write a value for people, in the unit of the heading; an absent one is empty.
+
+        low, high: the ends of its interval, None or NaN where unknown; no digit is written that they do not carry.
+        """
         if is_absent(value):
             return ""
         if self.kind == "flag":
             return "*" if value else ""
         if not self.is_number:
             return str(value)
+        ends = [None if is_absent(end) else float(end) for end in (low, high)]
         if self.kind == "fraction":
-            return f"{value:.3f}"
+            return written_fraction(value, *ends)
         if self.kind in ("plain", "pixels") and (isinstance(value, int) or self.is_whole):
             return str(int(value))
-        return _three_digits(float(value) / self.scale)
-
-
-def _three_digits(value: float) -> str:
-    """Write three significant digits without an exponent: 0.0231, 4.57, 23.1, 1,230."""
-    if value == 0:
-        return "0"
-    value = float(f"{value:.3g}")
-    return f"{value:,.{max(0, min(11, 2 - math.floor(math.log10(abs(value)))))}f}"
+        return three_digits(float(value) / self.scale, *(None if end is None else end / self.scale for end in ends))
 
 
 def _quality(name: str, label: str, priority: int, what: str) -> list[Column]:

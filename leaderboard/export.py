@@ -139,8 +139,14 @@ def _plain_number(value: Any) -> Any:
 
 
 def for_people(one: Column, columns: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[str]:
-    """Write the cells of one column for people; a column made of others in words needs those beside it."""
+    """Write the cells of one column for people, rounded to what an interval beside it carries.
+
+    A column made of others in words needs those beside it.
+    """
     if one.words is None:
+        ends = [f"{one.name}{end}" for end in ("_lo", "_hi")]
+        if all(end in columns for end in ends):
+            return [one.write(*cell) for cell in zip(*(columns[name] for name in (one.name, *ends)), strict=True)]
         return [one.write(value) for value in columns[one.name]]
     if isinstance(columns, Mapping):
         return [one.words(values) for values in zip(*(columns[name] for name in one.made_of), strict=True)]

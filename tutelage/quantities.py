@@ -1,7 +1,8 @@
 """Quantities with units, as people write them: `5ms`, `100M`, `8MB`, `35%`; the one reader of options and of filters.
 
 An option is above zero and names its unit (`milliseconds`, `number`, `size_in_bytes`, `fraction_of`). A filter compares
-any number with a column: `amount` takes one without a unit in the column's own.
+any number with a column: `amount` takes one without a unit in the column's own. Figures are written with no more digits
+than their intervals carry (`written_fraction`, `three_digits`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ from dataclasses import dataclass
 from .inputs import InputError
 
 _NUMBER = re.compile(r"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]{1,5}))?[ \t]*([a-zA-Zµ%]*)[ \t]*")
+
+# Uncertainties from .355 of a decade up are given with one digit, those below with two (Particle Data Group, Review of
+# Particle Physics, section 5.3).
+_TWO_DIGITS_BELOW = 3.55
+# A fraction has three decimals where no interval is known; a narrow interval earns a fourth, and two always stay.
+_FRACTION_DECIMALS, _LEAST, _MOST = 3, 2, 4
 
 
 @dataclass(frozen=True)
@@ -111,3 +118,31 @@ def _times(found: re.Match[str], factor: float) -> float:
     if float(f"1e{power}") == factor:
         return float(f"{found.group(1)}e{int(found.group(2) or 0) + power}")
     return float(f"{found.group(1)}e{found.group(2) or 0}") * factor
+
+
+def decimals_of(low: float | None, high: float | None) -> int | None:
+    """Give the decimals that an interval carries, negative for tens and hundreds; None without an interval."""
+    if low is None or high is None or not low < high:
+        return None
+    half = (high - low) / 2
+    size = math.floor(math.log10(half))
+    return (1 if half / 10**size < _TWO_DIGITS_BELOW else 0) - size
+
+
+def written_fraction(value: float, low: float | None = None, high: float | None = None) -> str:
+    """Write a quality: three decimals, or two to four by its interval."""
+    carried = decimals_of(low, high)
+    decimals = _FRACTION_DECIMALS if carried is None else min(_MOST, max(_LEAST, carried))
+    return f"{value:.{decimals}f}"
+
+
+def three_digits(value: float, low: float | None = None, high: float | None = None) -> str:
+    """Write at most three significant digits without an exponent: 0.0231, 4.57, 23.1, 1,230; fewer by its interval."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.3g}")
+    decimals = 2 - math.floor(math.log10(abs(rounded)))
+    carried = decimals_of(low, high)
+    if carried is not None and carried < decimals and round(value, carried) != 0:
+        decimals, rounded = carried, round(value, carried)
+    return f"{rounded:,.{max(0, min(11, decimals))}f}"

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.columns import Column, column, directions, with_interval
+from tutelage.leaderboard.columns import COLUMNS, Column, column, directions, with_interval
 from tutelage.leaderboard.ties import span
 from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# A ratio below this is printed as 1.00: no difference that anybody would choose by, counts included.
+_LEAST_RATIO = 1.005
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> li
             change, verdict = _change(one, a, b)
             if way == "max":
                 verdict, note = _tested(name, verdict, tests)
-            elif verdict != "same" and _is_tie(name, first, second):
+            elif verdict not in ("", "same") and _is_tie(name, first, second):
                 verdict, note = "", "a tie: within what the measurements can tell"
         found.append(Difference(name, a, b, change, verdict, note))
     return found
@@ -74,13 +77,19 @@ def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequenc
             table.add_row(column(name).name_for_people, Text(a or "-"), Text(b or "-"), "", "")
     for one in differences(first, second, tests):
         style, sign = marks[one.verdict]
-        cells = (column(one.figure).write(value) for value in (one.first, one.second))
+        cells = (_written(one.figure, row) for row in (first, second))
         table.add_row(column(one.figure).short_heading, *cells, Text(one.change + sign, style=style), one.note)
     console.print(table)
     if not tests and not _difference(first, second, DATA_KEY):
         console.print(
             "No paired test was made: the predictions of both rows on the same images are needed.", style="dim"
         )
+
+
+def _written(figure: str, row: Row) -> str:
+    """Write a figure with no more digits than its interval carries."""
+    ends = [COLUMNS[f"{figure}{end}"].of(row) for end in ("_lo", "_hi")] if with_interval([figure]) else []
+    return column(figure).write(column(figure).of(row), *ends)
 
 
 def _difference(first: Row, second: Row, key: Sequence[str]) -> str:
@@ -90,15 +99,19 @@ def _difference(first: Row, second: Row, key: Sequence[str]) -> str:
 
 
 def _change(column: Column, a: float, b: float) -> tuple[str, str]:
+    """Give the change in words and its verdict; figures that are written alike are none the better."""
     if a == b:
         return "same", "same"
-    better = (b > a) == (column.better == "max")
-    verdict = "better" if better else "worse"
+    verdict = "better" if (b > a) == (column.better == "max") else "worse"
     if column.better == "max":
-        return f"{100 * (b - a):+.1f} points", verdict
+        points = f"{100 * (b - a):+.1f}"
+        return ("same to .1 point", "") if float(points) == 0 else (f"{points} points", verdict)
     if a <= 0 or b <= 0:
         return "", verdict
-    return (f"{a / b:.2f} x less" if b < a else f"{b / a:.2f} x more"), verdict
+    ratio = max(a / b, b / a)
+    if ratio < _LEAST_RATIO:
+        return "same within 0.5 %", ""
+    return f"{ratio:.2f} x {'less' if b < a else 'more'}", verdict
 
 
 def _tested(name: str, verdict: str, tests: Sequence[Comparison]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, column, known, with_interval
 from tutelage.leaderboard.export import columns_of, for_people
-from tutelage.leaderboard.names import data_names, device_names
+from tutelage.leaderboard.names import brief_teacher, data_names, device_names
 from tutelage.leaderboard.ties import resolutions, tolerances
 from tutelage.records import Arch, InputError, Measurement, Row
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # Longer names are cut in the middle, where model names differ least.
 _NAME_WIDTH = 34
-# Below so many columns teachers' names are cut shorter: rows that differ by their teacher alone must look different.
-_NARROW, _SHORT_NAME = 100, 14
+# Below so many columns names are cut shorter, never so short that two of them look the same.
+_NARROW, _NARROW_NAME, _NARROW_TEACHER = 100, 18, 15
 _ID_WIDTH = 8
 _GAP = 2
 
@@ -74,12 +74,18 @@ def show_table(
     cells |= former
     if former:
         cells["row_id"] = _cells(shown, "row_id")
-    if console.width < _NARROW and "teacher" in cells:
-        cells["teacher"] = [_cut(text, _SHORT_NAME) for text in cells["teacher"]]
     ways = pareto.directions(objectives) if objectives else ()
-    wanted = ("on_front", *(("row_id", *former, *ways) if objectives or former else ()))
     always = _in_order(["on_front", "model", *chosen, *(("row_id", *former) if former else ())])
+    cells |= _brief(shown, console.width)
+    # The id is what `show ROW` and `compare` take; teacher and scheme where nothing else tells two rows apart; and what
+    # an overall front is of, before the second of two qualities.
+    quality = next((name for name in pareto.QUALITY if name in cells and any(cells[name])), "")
+    wanted = ("on_front", "model", "row_id", *former, *ways, *_telling(cells, keys), quality, *pareto.COSTS)
     shown_names = always if chosen else _fitting(cells, console.width, wanted)
+    has_all = {name for name in wanted if any(cells.get(name, ()))} <= set(shown_names)
+    if not chosen and not has_all and console.width < _NARROW:
+        cells["model"] = cut_apart([printable(text) for text in shown["model"]], _NARROW_NAME)
+        shown_names = _fitting(cells, console.width, wanted)
     table = Table(box=None, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
     for name in shown_names:
         table.add_column(_heading(name), justify="right" if COLUMNS[name].is_number else "left", no_wrap=True)
@@ -157,10 +163,12 @@ def needed_columns(names: Sequence[str] = ()) -> tuple[str, ...]:
     Without the long texts a store is read much faster.
     """
     shown = [
-        column(name) for name in (*(names or _by_priority()), "model", "row_id", *pareto.directions(pareto.QUALITY))
+        column(name)
+        for name in (*(names or _by_priority()), "model", "row_id", "teacher", *pareto.directions(pareto.QUALITY))
     ]
     read = [name for one in shown for name in (one.made_of or (one.name,)) if name != "on_front"]
-    return tuple(dict.fromkeys(read))
+    bounds = [f"{name}{end}" for name in with_interval(read) for end in ("_lo", "_hi")]
+    return tuple(dict.fromkeys([*read, *bounds]))
 
 
 def _by_priority() -> list[str]:
@@ -225,6 +233,56 @@ def _cut(text: str, width: int = _NAME_WIDTH) -> str:
         return text
     tail = width // 2 - 1
     return f"{text[: width - tail - 2]}..{text[-tail:]}"
+
+
+def _brief(shown: Columns, width: int) -> dict[str, list[str]]:
+    """Write models and teachers so that two of them never look the same."""
+    teachers = [printable(text) for text in shown["teacher"]]
+    return {
+        "model": cut_apart([printable(text) for text in shown["model"]], _NAME_WIDTH),
+        "teacher": brief_teachers(teachers, _NARROW_TEACHER if width < _NARROW else _NAME_WIDTH),
+    }
+
+
+def cut_apart(texts: Sequence[str], width: int) -> list[str]:
+    """Cut texts in the middle to a width, or to the least above it at which two that differ still look different."""
+    different = set(texts)
+    longest = max(map(len, different), default=0)
+    for wide in range(width, max(longest, width) + 1):
+        cut = {text: _cut(text, wide) for text in different}
+        if len(set(cut.values())) == len(different):
+            break
+    return [cut[text] for text in texts]
+
+
+def brief_teachers(texts: Sequence[str], width: int) -> list[str]:
+    """Write each row's teachers with every one of them named: `dense..21+deit_..y`, two that differ never alike."""
+    parts = {text: brief_teacher(text, is_short=False).split(" + ") for text in set(texts)}
+    if len({tuple(named) for named in parts.values()}) < len(parts):  # they differ in patch size or resolution alone
+        parts = {text: text.split("+") for text in parts}
+    names = sorted({name for named in parts.values() for name in named})
+    brief: dict[str, str] = {}
+    for each in range(width, 4, -1):
+        cut = dict(zip(names, cut_apart(names, each), strict=True))
+        brief = {text: "+".join(cut[name] for name in named) for text, named in parts.items()}
+        if all(len(one) <= width for one in brief.values()):
+            break
+    return [brief[text] for text in texts]
+
+
+def _telling(cells: Mapping[str, Sequence[str]], keys: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Name which of teacher and scheme are needed so that no two rows of one data set and device look the same."""
+    grounds = list(zip(*keys.values(), strict=True))
+    telling: list[str] = []
+    for name in ("teacher", "scheme"):
+        others = [one for one in ("model", "teacher", "scheme") if one != name]
+        if name in cells and all(one in cells for one in others):
+            seen: dict[object, set[str]] = {}
+            for place, ground in enumerate(grounds):
+                other = (ground, *(cells[one][place] for one in others))
+                seen.setdefault(other, set()).add(cells[name][place])
+            telling += [name] if any(len(texts) > 1 for texts in seen.values()) else []
+    return telling
 
 
 def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> list[str]:

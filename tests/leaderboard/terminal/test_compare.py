@@ -57,3 +57,18 @@ def test_a_paired_test_is_reported_before_the_intervals():
     assert "gained +.050" in text
     show_comparison(A, B, console)
     assert "No paired test" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "figure", "words"),
+    [
+        ({"size_bytes": 1_000_700}, "size_bytes", "same within 0.5 %"),
+        ({"params": 9_999}, "params", "same within 0.5 %"),
+        ({"auc": 0.9003}, "auc", "same to .1 point"),
+    ],
+)
+def test_what_is_written_alike_is_not_called_better(change, figure, words):
+    first = A.model_copy(update={"size_bytes": 1_000_000, "params": 10_000})
+    one = by_figure(first, first.model_copy(update=change))[figure]
+    assert (one.change, one.verdict) == (words, "")
+    assert by_figure(first, first.model_copy(update={"size_bytes": 990_000}))["size_bytes"].verdict == "better"
