@@ -202,7 +202,7 @@ def decode_all(listing: Listing, request: Request) -> Decoded:
         log.warning("decoded images of %s at %s are stale (files or code changed): rebuilt", request.name, home)
     built = _build(whole, listing, request, stale)
     for old in stale:
-        with suppress(BlockingIOError, FileNotFoundError), _alone(old):  # not one that another process writes
+        with suppress(BlockingIOError, FileNotFoundError), alone(old):  # not one that another process writes
             shutil.rmtree(old, ignore_errors=True)
     return built
 
@@ -261,11 +261,11 @@ def _build(whole: Path, listing: Listing, request: Request, former: Sequence[Pat
         aside.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
-                stack.enter_context(_alone(aside))
+                stack.enter_context(alone(aside))
             except BlockingIOError:  # another process decodes the same: each on its own, the first one's is kept
                 aside = aside.with_name(f"{aside.name}.{os.getpid()}")
                 aside.mkdir()
-                stack.enter_context(_alone(aside))
+                stack.enter_context(alone(aside))
             if not whole.exists():
                 _fill(aside, listing, request, former)
             if whole.exists():  # another process was first
@@ -380,7 +380,7 @@ def _to_disk(file: IO[Any]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; raises BlockingIOError where another one is in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.records import InputError, Record
 
-from .statistics import auc, average_precision, interval, resample_weights, weighted_auc
+from .statistics import auc, average_precision, interval, resample_groups, weighted_auc
 from .thresholds import choose_threshold, choose_thresholds
 
 __all__ = [
@@ -106,10 +106,13 @@ def evaluate(
     group_names = None if groups is None else np.asarray(groups)
     accuracy_range, auc_range = (math.nan, math.nan), (math.nan, math.nan)
     if bootstrap > 0:
-        weights = resample_weights(group_names, num, bootstrap, np.random.default_rng(seed))
+        weights, index = resample_groups(group_names, num, bootstrap, np.random.default_rng(seed))
+        hits, of = (weights @ np.bincount(index, weights=one.sum(1)) for one in (right, counted))
         with np.errstate(invalid="ignore", divide="ignore"):
-            accuracy_range = interval(weights @ right.sum(1) / (weights @ counted.sum(1)))
-        areas = [weighted_auc(scores[known[:, k], k], member[known[:, k], k], weights[:, known[:, k]]) for k in scored]
+            accuracy_range = interval(hits / of)
+        areas = [
+            weighted_auc(scores[known[:, k], k], member[known[:, k], k], weights, index[known[:, k]]) for k in scored
+        ]
         auc_range = interval(_nan_mean(np.stack(areas)))
     chosen_classes = [per_class[k] for k in scored]
     return Evaluation(

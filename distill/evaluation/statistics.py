@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Elements of a resamples x images block: 32 MB of float64, so that a bootstrap of 25,000 images stays in cache reach.
-_BLOCK = 4_000_000
+# Elements of a score levels x resamples block: 64 MB of float64, and about three of them in memory.
+_BLOCK = 8_000_000
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -20,26 +20,38 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(weighted_auc(scores, positive, np.ones((1, len(scores))))[0])
 
 
-def weighted_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give one AUC for each row of `weights` `(resamples, images)`; nan where a class has no weight.
+def weighted_auc(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, index: np.ndarray | None = None
+) -> np.ndarray:
+    """Give one AUC for each row of `weights` `(resamples, groups)`; nan where a class has no weight.
 
-    The scores are sorted once: AUC = sum over score levels of w_pos (w_neg below + w_neg tied / 2) / (W_pos W_neg).
+    `index` `(images,)` is each image's group; None: each image has a weight of its own. Only the score levels of the
+    rarer class are gone through: AUC = sum over them of w_own (w_other below + w_other tied / 2) / (W_pos W_neg), where
+    the weight of each group comes in by a sparse product. Sums of whole numbers and halves are exact.
     """
-    if len(scores) == 0:
-        return np.full(len(weights), np.nan)
-    order = np.argsort(scores, kind="stable")
-    ordered, is_positive = scores[order], np.asarray(positive, bool)[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(ordered) != 0])
+    from scipy.sparse import csr_matrix
+
+    positive, num_groups = np.asarray(positive, bool), weights.shape[1]
+    index = np.arange(len(scores)) if index is None else index
+    own = positive if 2 * np.count_nonzero(positive) <= len(positive) else ~positive
+    levels = np.unique(scores[own])
+    places = np.searchsorted(levels, scores[own])
+    # An image of the other class is below the levels from `above` on; a tie counts half at its own level.
+    above = [np.searchsorted(levels, scores[~own], side) for side in ("left", "right")]
+    shape = (len(levels), num_groups)
+    at_level = csr_matrix((np.ones(len(places)), (places, index[own])), shape)
+    halves = (np.full(2 * len(above[0]), 0.5), (np.concatenate(above), np.tile(index[~own], 2)))
+    between = csr_matrix(halves, (shape[0] + 1, num_groups))[:-1]
+    totals = [np.bincount(index[chosen], minlength=num_groups).astype(np.float64) for chosen in (own, ~own)]
     areas = np.empty(len(weights))
-    step = max(1, _BLOCK // len(scores))
+    step = max(1, _BLOCK // max(1, len(levels)))
     for low in range(0, len(weights), step):
-        block = weights[low : low + step][:, order].astype(np.float64, copy=False)
-        pos = np.add.reduceat(block * is_positive, starts, axis=1)
-        neg = np.add.reduceat(block * ~is_positive, starts, axis=1)
-        below = np.cumsum(neg, axis=1) - neg / 2
-        pairs = pos.sum(1) * neg.sum(1)
+        block = np.ascontiguousarray(weights[low : low + step].T, dtype=np.float64)
+        below = between @ block
+        won = np.einsum("kb,kb->b", at_level @ block, np.cumsum(below, axis=0, out=below))
+        pairs = (totals[0] @ block) * (totals[1] @ block)
         with np.errstate(invalid="ignore", divide="ignore"):
-            areas[low : low + step] = np.where(pairs > 0, (pos * below).sum(1) / pairs, np.nan)
+            areas[low : low + step] = np.where(pairs > 0, (won if own is positive else pairs - won) / pairs, np.nan)
     return areas
 
 
@@ -55,10 +67,14 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(np.sum(np.diff(np.r_[0.0, recall]) * precision))
 
 
-def resample_weights(
+def resample_groups(
     groups: np.ndarray | None, num_images: int, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw how often each image counts in each bootstrap resample `(resamples, images)`: whole groups are drawn."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw bootstrap resamples of whole groups; without groups each image is one.
+
+    Gives how often each group is drawn, float64 `(resamples, groups)`, which lies in memory group by group, and each
+    image's group `(images,)`.
+    """
     if groups is None:
         index, num_groups = np.arange(num_images), num_images
     else:
@@ -67,7 +83,7 @@ def resample_weights(
     draws = rng.integers(0, num_groups, size=(resamples, num_groups))
     offsets = np.arange(resamples)[:, None] * num_groups
     counts = np.bincount((draws + offsets).ravel(), minlength=resamples * num_groups).reshape(resamples, num_groups)
-    return counts.astype(np.float32)[:, index]
+    return np.asfortranarray(counts, dtype=np.float64), index
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -32,7 +32,8 @@ from torch import nn
 
 from tutelage.bench.protocol.measure import measure
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures, mean_figures
-from tutelage.pipeline.stages.training import CHECKPOINT, TrainInputs, fit, network_input, schedule_part
+from tutelage.pipeline.stages.training import TrainInputs, fit, network_input, schedule_part
+from tutelage.pipeline.workspace import CHECKPOINT
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.prune.prune import Importance, count_params, macs, prune, prune_to
 from tutelage.quant.run import run_onnx

@@ -15,7 +15,7 @@ import numpy as np
 
 from tutelage.distill.evaluation.gain import compare_trainings
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures
-from tutelage.distill.evaluation.statistics import resample_weights, weighted_auc
+from tutelage.distill.evaluation.statistics import resample_groups, weighted_auc
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def bootstrap_called(study: Study, runs: int, seed: int = 0, resamples: int = 50
     calls = 0
     for _ in range(runs):
         sides, labels, groups = drawn(study, rng)
-        weights = resample_weights(groups, len(labels), resamples, rng)
-        areas = [np.stack([weighted_auc(probs[:, 1], labels == 1, weights) for probs in side]) for side in sides]
+        weights, index = resample_groups(groups, len(labels), resamples, rng)
+        areas = [np.stack([weighted_auc(probs[:, 1], labels == 1, weights, index) for probs in side]) for side in sides]
         seeds = rng.integers(0, study.num_seeds, (study.num_seeds, resamples))
         spread = np.take_along_axis(areas[0] - areas[1], seeds, axis=0).mean(0)
         tail = min(int((spread <= 0).sum()), int((spread >= 0).sum()))

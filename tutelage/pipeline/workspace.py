@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # Raised by one when a workspace of an older layout can no longer be read.
 LAYOUT_VERSION = 1
 
+# What a stage leaves under this name, file or folder, is for its own use after a kill, and goes when it is done.
+CHECKPOINT = "checkpoint"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -99,10 +102,10 @@ class Workspace:
     ) -> Stage:
         """Give the stage of this name and these inputs, doing `work(folder)` only if it was never finished.
 
-        `work` may leave checkpoints in the folder and find them there after a kill; only its returned result, filed
-        when all its files are on the disk, makes the stage count as done. `title` (what it is of) and `recipe` are
-        filed beside the inputs and are not in the key. made_by: versions of tutelage and Python, where they are not
-        these.
+        `work` may leave a `CHECKPOINT` in the folder and find it there after a kill; only its returned result, filed
+        when all its files are on the disk, makes the stage count as done, and the checkpoint is removed. `title` (what
+        it is of) and `recipe` are filed beside the inputs and are not in the key. made_by: versions of tutelage and
+        Python, where they are not these.
         """
         key, title = stage_key(name, inputs), title or name
         with self.locked():
@@ -121,6 +124,7 @@ class Workspace:
             filed = {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by}
             write_json(folder / FiledResult.FILE, filed)
             self._journal("done", title, folder.name)
+            _remove_checkpoint(folder)
             return Stage(title, folder.name, folder, json.loads(json.dumps(result)), made_by)
 
     def run(
@@ -200,6 +204,15 @@ class Workspace:
         torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         with path.open("a") as handle:
             handle.write(("\n" if torn else "") + line + "\n")
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    """Remove what a finished stage no longer needs: with an optimiser's moments it is several times its weights."""
+    place = folder / CHECKPOINT
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def stage_key(name: str, inputs: dict[str, Any]) -> str:

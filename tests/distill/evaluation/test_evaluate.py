@@ -19,7 +19,7 @@ from tutelage.distill.evaluation.statistics import (
     holm,
     interval,
     midranks,
-    resample_weights,
+    resample_groups,
     weighted_auc,
 )
 from tutelage.records import InputError
@@ -49,17 +49,57 @@ def test_auc_is_the_share_of_right_pairs(seed: int, levels: int) -> None:
 
 def test_a_weight_is_a_repetition() -> None:
     probs, labels = two_class(60)
-    weights = resample_weights(None, 60, 40, RNG(1))
+    weights, _ = resample_groups(None, 60, 40, RNG(1))
     areas = weighted_auc(probs[:, 1], labels == 1, weights)
     for row, area in zip(weights.astype(int), areas, strict=True):
         again = np.repeat(np.arange(60), row)
         assert area == pytest.approx(metrics.roc_auc_score(labels[again], probs[again, 1]))
 
 
+def image_by_image(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Give AUCs by cumulated weights over all score levels, one weight an image: as they were computed before."""
+    order = np.argsort(scores, kind="stable")
+    ordered, is_positive, weights = scores[order], positive[order], weights[:, order].astype(np.float64)
+    starts = np.flatnonzero(np.r_[True, np.diff(ordered) != 0])
+    pos, neg = (np.add.reduceat(weights * kind, starts, axis=1) for kind in (is_positive, ~is_positive))
+    below = np.cumsum(neg, axis=1) - neg / 2
+    with np.errstate(invalid="ignore"):
+        return (pos * below).sum(1) / (pos.sum(1) * neg.sum(1))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([2, 7, 1000]), st.sampled_from([0.03, 0.5, 0.9]))
+@settings(max_examples=40, deadline=None)
+def test_weights_of_groups_give_the_same_bits_as_those_of_images(seed: int, levels: int, prevalence: float) -> None:
+    rng = RNG(seed)
+    scores, positive = rng.integers(0, levels, 80) / levels, rng.random(80) < prevalence
+    groups = rng.integers(0, 25, 80)
+    counts, index = resample_groups(groups, 80, 30, rng)
+    expected = image_by_image(scores, positive, counts[:, index])
+    np.testing.assert_array_equal(weighted_auc(scores, positive, counts, index), expected)
+
+
+def test_the_intervals_of_a_seed_are_those_of_earlier_versions() -> None:
+    """Computed as before, from one weight an image; multi-label with unknown labels, and groups."""
+    rng = RNG(7)
+    truth = (rng.random((120, 3)) < [0.1, 0.5, 0.8]).astype(float)
+    truth[rng.random(truth.shape) < 0.1] = np.nan
+    probs = np.clip(np.round(0.2 * np.nan_to_num(truth) + 0.8 * rng.random(truth.shape), 2), 0, 1)
+    groups = np.array([f"p{n}" for n in rng.integers(0, 40, 120)])
+    found = evaluate(probs, truth, groups, multi_label=True, bootstrap=60, seed=3)
+    names, index = np.unique(groups, return_inverse=True)
+    draws = RNG(3).integers(0, len(names), size=(60, len(names)))
+    weights = np.stack([np.bincount(row, minlength=len(names)) for row in draws])[:, index]
+    known = np.isfinite(truth)
+    areas = [image_by_image(probs[at, k], truth[at, k] == 1, weights[:, at]) for k, at in enumerate(known.T)]
+    assert (found.auc_lo, found.auc_hi) == interval(np.mean(areas, axis=0))
+    right = ((probs >= 0.5) == (truth == 1)) & known
+    assert (found.accuracy_lo, found.accuracy_hi) == interval(weights @ right.sum(1) / (weights @ known.sum(1)))
+
+
 @pytest.mark.parametrize("block", [1, 100])
 def test_blocks_of_resamples_change_no_auc(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     probs, labels = two_class(30)
-    weights = resample_weights(None, 30, 11, RNG(1))
+    weights, _ = resample_groups(None, 30, 11, RNG(1))
     whole = weighted_auc(probs[:, 1], labels == 1, weights)
     monkeypatch.setattr(statistics, "_BLOCK", block)
     assert np.array_equal(weighted_auc(probs[:, 1], labels == 1, weights), whole)
@@ -80,13 +120,14 @@ def test_midranks_are_scipys(values: list[int]) -> None:
 
 def test_groups_are_drawn_whole() -> None:
     groups = np.array(["a", "a", "b", "c", "c", "c"])
-    weights = resample_weights(groups, 6, 100, RNG(0))
+    counts, index = resample_groups(groups, 6, 100, RNG(0))
+    weights = counts[:, index]
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 3] == weights[:, 5]).all()
     assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
     # Each image counts once a resample on average; the mean of 100 draws has a standard deviation below .1.
     assert np.abs(weights.mean(0) - 1).max() < 0.4
-    assert np.abs(resample_weights(None, 6, 100, RNG(0)).mean(0) - 1).max() < 0.4
+    assert np.abs(resample_groups(None, 6, 100, RNG(0))[0].mean(0) - 1).max() < 0.4
 
 
 def test_figures_agree_with_scikit_learn() -> None:

@@ -44,6 +44,21 @@ def test_a_stage_that_failed_is_done_again_and_finds_its_checkpoint(tmp_path: Pa
     assert stage.result == {"found": "half"}
 
 
+@pytest.mark.parametrize("folders", [True, False])
+def test_the_checkpoint_of_a_stage_goes_when_it_is_done(tmp_path: Path, folders: bool) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        checkpoint = folder / "checkpoint"
+        if folders:
+            (checkpoint / "epoch-00003").mkdir(parents=True)
+            checkpoint = checkpoint / "epoch-00003" / "optimizer.pt"
+        checkpoint.write_bytes(b"moments")
+        (folder / "weights.safetensors").write_bytes(b"weights")
+        return {}
+
+    stage = Workspace(tmp_path).stage("train", {}, work)
+    assert sorted(path.name for path in stage.folder.iterdir()) == ["done.json", "inputs.json", "weights.safetensors"]
+
+
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     Workspace(tmp_path)
     write_json(tmp_path / "workspace.json", {"layout": 99})

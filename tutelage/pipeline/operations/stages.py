@@ -82,27 +82,32 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[StageEntry]:
     removes nothing, where it cannot be read what a stage that is needed was computed from.
     """
     with workspace.locked():
-        entries = list_stages(workspace.path)
-        known = {one.key: one for one in entries}
-        needed: set[str] = set()
-        waiting = [one.key for one in entries if one.rows]
-        sources: dict[str, list[str]] = {}
-        for one in entries:
-            for user in one.stages:
-                sources.setdefault(user, []).append(one.key)
-        while waiting:
-            key = waiting.pop()
-            if key not in needed and key in known:
-                FiledInputs.read(workspace.path / "artifacts" / key)
-                needed.add(key)
-                waiting += sources.get(key, [])
-        unused = [one for one in entries if one.key not in needed]
+        unused = unneeded_stages(workspace.path)
         for one in () if dry_run else unused:
-            _remove(workspace.path / "artifacts" / one.key)
+            remove_stage(workspace.path / "artifacts" / one.key)
         return unused
 
 
-def _remove(folder: Path) -> None:
+def unneeded_stages(path: Path) -> list[StageEntry]:
+    """Give the stages that no row needs, nor any stage that a row needs; raises InputError as `prune` does."""
+    entries = list_stages(path)
+    known = {one.key: one for one in entries}
+    needed: set[str] = set()
+    waiting = [one.key for one in entries if one.rows]
+    sources: dict[str, list[str]] = {}
+    for one in entries:
+        for user in one.stages:
+            sources.setdefault(user, []).append(one.key)
+    while waiting:
+        key = waiting.pop()
+        if key not in needed and key in known:
+            FiledInputs.read(path / "artifacts" / key)
+            needed.add(key)
+            waiting += sources.get(key, [])
+    return [one for one in entries if one.key not in needed]
+
+
+def remove_stage(folder: Path) -> None:
     """Remove a stage; its result first, so that a half-removed folder is never taken for a finished stage."""
     (folder / FiledResult.FILE).unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -69,7 +69,7 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
             ctx.dataset.groups[ctx.dataset.indices(split)],
             threshold=threshold,
             multi_label=ctx.dataset.multi_label,
-            bootstrap=ctx.recipe.measure.bootstrap,
+            bootstrap=0 if split == "val" else ctx.recipe.measure.bootstrap,  # no interval on validation is shown
             seed=ctx.seed("bootstrap"),
         )
         for split, (probs, labels) in predictions.items()

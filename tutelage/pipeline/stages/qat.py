@@ -12,6 +12,7 @@ from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Opened, Resources, TeacherSet, derived_seed, run_stage
 from tutelage.pipeline.keys.model_files import filed_model
 from tutelage.pipeline.keys.stage_inputs import promised, versions_of
+from tutelage.pipeline.workspace import CHECKPOINT
 from tutelage.quant.int8.qat import prepare_qat
 from tutelage.quant.int8.qat_export import export_learnt
 from tutelage.records import Student
@@ -19,7 +20,6 @@ from tutelage.records import Student
 from .compress import Variant, compress, left_out, named, quantized
 from .quantization import calibration_images
 from .training import (
-    CHECKPOINT,
     TrainingInputs,
     distillation_input,
     fit,

@@ -25,13 +25,14 @@ from tutelage.pipeline.keys.stage_inputs import (
 from tutelage.pipeline.networks import WEIGHTS, file_weights
 from tutelage.pipeline.processes import Training, announce
 from tutelage.pipeline.weights.given import given_weights, wanted_for_space
+from tutelage.pipeline.workspace import CHECKPOINT
 from tutelage.ranks import joined
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.spaces.space import SPACES, Space, find_space
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.training import Batch, SupernetSchedule, train_supernet
 
-from .training import CHECKPOINT, SupernetInput, network_input, report_speed, soft_targets
+from .training import SupernetInput, network_input, report_speed, soft_targets
 
 # Subnets a step besides the largest and the smallest, as in BigNAS, where a recipe does not say.
 NUM_RANDOM = 2

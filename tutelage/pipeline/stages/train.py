@@ -19,12 +19,11 @@ from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, TeacherSet, run_stage
 from tutelage.pipeline.keys.stage_inputs import NetworkInput, versions_of
 from tutelage.pipeline.sections import TeacherSection
-from tutelage.pipeline.workspace import Stage
+from tutelage.pipeline.workspace import CHECKPOINT, Stage
 from tutelage.records import Artifact, InputError, Student
 from tutelage.search.supernet import build_supernet, extract
 
 from .training import (
-    CHECKPOINT,
     PretrainedInput,
     Start,
     SupernetInput,

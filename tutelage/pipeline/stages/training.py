@@ -43,8 +43,6 @@ from tutelage.search.spaces.space import SPACES, find_space
 from tutelage.search.supernet import build_supernet
 from tutelage.search.supernet.fast_layers import use_fast_layers, use_plain_layers
 
-CHECKPOINT = "checkpoint"
-
 
 class SupernetInput(Part):
     """A trained supernet: its space at the run's resolutions, and its weights."""

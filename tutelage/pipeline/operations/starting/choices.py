@@ -261,13 +261,13 @@ def run_seconds(epochs: Epochs, times: StepTimes, work: Work) -> dict[str, float
 def disk_bytes(
     num_images: int, channels: int, space: Space, num_classes: int, networks: int, teacher_params: int
 ) -> int:
-    """Estimate what a run leaves on disk: decoded images, checkpoints with optimisers' moments, files of networks."""
+    """Estimate what a run takes on disk: decoded images, files of networks, and one training's checkpoint at a time."""
     largest = space.largest()
     params = int(count([largest], num_classes, channels).params[0])
     cache = num_images * largest.r**2 * channels
-    # Weights, two moments and the filed weights of each training; a network's ONNX, int8 and IR files beside.
-    supernet, student = 4 * 4 * params, 4 * 7 * params // 2  # a student has about half of the parameters
-    return cache + supernet + networks * student + 4 * 6 * teacher_params
+    # A network's weights, and its ONNX, int8 and IR files beside; a student has about half of the parameters.
+    files = 4 * params + networks * 4 * 3 * params // 2 + 4 * 2 * teacher_params
+    return cache + files + 4 * 4 * max(params, teacher_params)  # weights, the best ones and two moments
 
 
 def choose_teacher(
