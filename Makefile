@@ -8,7 +8,7 @@ ROOMS := search distill quant bench leaderboard
 # set-up imports what most commands import, so that not every process of the first one compiles it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune bench-supernet clean
+.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-transfer bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune bench-supernet clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -142,6 +142,11 @@ bench-schedules: $(READY)
 
 bench-latency: $(READY)
 	$(BIN)/python tests/benchmarks/latency_tables.py $(DATA)
+
+# A new device's model from those of others and 10, 20 or 50 networks, against fitting afresh: five minutes of a core.
+DRAWS ?= 10
+bench-transfer: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/transfer_tables.py $(DATA) --draws $(DRAWS)
 
 # A block table and ten whole nets against nets never seen, measured here: RUNTIME=openvino SIDE=160.
 RUNTIME ?= onnxruntime

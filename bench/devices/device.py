@@ -1,18 +1,21 @@
 """Make a device profile by measuring: fit a latency model and write both; check that a profile still holds.
 
-`make_profile` exports archs and blocks by callables and leaves `NAME.yaml` and `NAME.latency.json` in a folder;
-`profiles.py` reads them.
+`make_profile` exports archs and blocks by callables and leaves `NAME.yaml`, `NAME.latency.json` and
+`NAME.measurements.csv` in a folder; `profiles.py` and `table.py` read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tutelage.bench.latency.calibrate import ExportArch, ExportBlock, block_table_specs, calibrate, measure_nets
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.latency.transfer import covering, transfer
 from tutelage.bench.protocol.measure import TOLERANCE, Progress
 from tutelage.bench.protocol.remote import check_reachable, launcher_of
 from tutelage.bench.runtimes.registry import find_runtime
@@ -31,11 +34,14 @@ from .profiles import (
     user_folder,
     write_profile,
 )
+from .table import table_path, write_table
 
 __all__ = [
     "DeviceCheck", "block_table_specs", "check_profile", "find_profile", "list_profiles", "load_latency_model",
     "make_profile", "profile_folders", "read_profile", "remove_profile", "user_folder", "write_profile",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 # Exporting many resolutions' blocks would take longer than the measurement is worth.
 MAX_RESOLUTIONS = 4
@@ -66,6 +72,7 @@ def make_profile(
     command: str = "",
     tolerance: float = TOLERANCE,
     kept: Path | None = None,
+    sources: Mapping[str, LatencyModel] | None = None,
 ) -> DeviceProfile:
     """Measure a device, fit its latency model and write both into `folder`; returns the profile.
 
@@ -73,6 +80,8 @@ def make_profile(
     `export_block` the model is fitted on counts only and needs more nets. `minutes` bounds the sessions: nets are
     added and measured again until the model's error is at most `small_error`, or the time is over.
     Files that had to be converted for the runtime are kept in the folder `kept`.
+    sources: models of other devices; then `num_nets` nets are measured and no more, and the model is transferred from
+    these, unless that has the larger error on nets left out.
     Raises InputError for what cannot be run, UnsteadyDeviceError for a device that is not steady.
     """
     check_name(name)
@@ -85,13 +94,24 @@ def make_profile(
         {"name": name, "runtime": runtime, "threads": threads, "batch": batch, "precision": precision,
          "host": ssh or "local", "command": command}
     )  # fmt: skip
+    if sources is not None:
+        here = space.with_resolutions(sides)
+        covering(sources, [here.smallest().replace(r=side) for side in sides])
     _reach(profile)
     calibration = calibrate(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
-        export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max(num_nets, MAX_NETS),
+        export_block=export_block, minutes=minutes, num_nets=num_nets,
+        max_nets=max(num_nets, MAX_NETS) if sources is None else num_nets,
         small_error=small_error, tolerance=tolerance, kept=kept, seed=seed, progress=progress,
     )  # fmt: skip
     model, first = calibration.model, next(iter(calibration.timed.measurements.values()))
+    if sources is not None:
+        outcome = transfer(
+            calibration.nets, calibration.net_ms, sources, num_classes=num_classes, in_channels=in_channels
+        )
+        log.warning("%s", outcome.summary())
+        outcome.model.anchor_ms = model.anchor_ms
+        model = outcome.model
     profile = DeviceProfile.from_dict(
         {
             **profile.to_dict(),
@@ -106,6 +126,7 @@ def make_profile(
             "created": utc_now(),
         }
     )
+    write_table(table_path(folder, name), calibration.nets, calibration.net_ms)
     write_profile(profile, folder, model)
     return profile
 

@@ -231,7 +231,7 @@ def remove_profile(name: str, workspace: Path | None) -> list[Path]:
         model = read_profile(folder / f"{name}.yaml").latency_model
     except InputError:
         model = f"{name}.latency.json"
-    files = [folder / f"{name}.yaml", *([folder / model] if model else [])]
+    files = [folder / f"{name}.yaml", *([folder / model] if model else []), folder / f"{name}.measurements.csv"]
     present = [path for path in files if path.is_file()]
     for path in present:
         path.unlink()

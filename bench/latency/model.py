@@ -3,12 +3,13 @@
 Measurements of one network are merged into one label, whose noise is that of the repeats (`labels.py`), and a network
 is held out together with its repeats and with itself at other resolutions: an error is that of unseen architectures.
 
-The model is linear in the features of `features.py`, fitted on relative error: Bayesian ridge regression in which each
-group of features (whole net, stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not
-overfit and fifty use the features of the stages. Noise is Student's t, so that one slow outlier does not bend the fit.
-Intervals are cross-conformal (Vovk 2015): their half-width is a quantile of held-out errors in predicted standard
-deviations, and each of those errors, like the model's stated one, comes from a fit that did not see the net, with
-hyperparameters of its own. That guarantees no coverage for few nets: docs/measuring.md says what was measured.
+The model is linear in the features of `features.py`, or in the predictions of other devices' models (`transfer.py`),
+fitted on relative error: Bayesian ridge regression in which each group of features (whole net, stages, ...) has a prior
+width of its own, set by the evidence, so that ten nets do not overfit and fifty use the features of the stages. Noise
+is Student's t, so that one slow outlier does not bend the fit. Intervals are cross-conformal (Vovk 2015): their
+half-width is a quantile of held-out errors in predicted standard deviations, and each of those errors, like the model's
+stated one, comes from a fit that did not see the net, with hyperparameters of its own. That guarantees no coverage for
+few nets: docs/measuring.md says what was measured.
 """
 
 from __future__ import annotations
@@ -19,31 +20,23 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tutelage.bench.protocol.anchors import ANCHOR_SET
 from tutelage.files import write_json
 from tutelage.records import Arch, InputError, bounded_text, parsed_json
 
+from .evidence import COVERAGE, Floats, column_groups, held_out, quantile, robust_fit, stretch
 from .features import block_features, count_features
 from .labels import check_latencies, merge_repeats, number_architectures
 
-Floats = NDArray[np.float64]
-
 FORMAT = 2
-COVERAGE = 0.90
+# Of a model with sources, which a reader of the former format would take for one on counts.
+FORMAT_WITH_SOURCES = 3
 # From so many nets on each stage may have a factor of its own; fewer only blur what the whole net's sum says.
 _NETS_FOR_STAGES = 20
-# Log-normal priors: of a group's width (e^-2.5 = 8 % of the mean latency, within a factor 20), of the relative noise.
-_LOG_WIDTH, _LOG_WIDTH_SD = -2.5, 3.0
-_LOG_NOISE, _LOG_NOISE_SD = -4.0, 1.5
 # How far beyond the sizes of its training nets a model on counts may predict, as a factor.
 _REACH = 1.25
-# Degrees of freedom of the noise: slow outliers are common on devices, and one must not bend the fit.
-_TAIL = 4.0
-_ROBUST_SWEEPS = 4
-# Leave-one-out up to so many nets, tenfold cross-validation for more.
-_FOLDS = 10
 
 
 class _Fit(Protocol):
@@ -55,6 +48,7 @@ class _Fit(Protocol):
         blocks: Mapping[str, float] | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
+        sources: Mapping[str, LatencyModel] | None = None,
     ) -> LatencyModel: ...
 
 
@@ -72,11 +66,13 @@ class LatencyModel:
 
     def __init__(self) -> None:
         self.blocks: dict[str, float] = {}
+        self.sources: dict[str, LatencyModel] = {}  # models of other devices whose predictions are the features
         self.num_classes, self.in_channels = 1000, 3
         self.spaces: tuple[str, ...] = ()
         self.resolutions: tuple[int, ...] = ()
         self.num_nets = 0
         self.error = math.nan
+        self.held_out_errors: Floats = np.zeros(0)  # of each net that it was fitted on, relative; not saved
         self.error_se = math.nan  # standard error of `error`: it is large for few nets
         self.num_measurements = 0  # how many were merged into the labels of `num_nets` networks
         self.repeat_noise = math.nan  # relative standard deviation of repeats of one network; nan: there were none
@@ -98,9 +94,11 @@ class LatencyModel:
         blocks: Mapping[str, float] | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
+        sources: Mapping[str, LatencyModel] | None = None,
     ) -> LatencyModel:
         """Fit on measured nets; `blocks` is a block table (key to ms). Raises InputError for what cannot be fitted.
 
+        `sources` are models of other devices, by name: then the features are their predictions, in place of counts.
         An arch may be given several times: its times are merged, and the spread among them is the noise of its label.
         """
         check_latencies(latency_ms, len(archs))
@@ -111,6 +109,8 @@ class LatencyModel:
         repeated = merged.num_measurements > len(archs)
         self.label_noise = float(np.percentile(merged.label_noise, 95)) if repeated else math.nan
         self.blocks, self.num_classes, self.in_channels = dict(blocks or {}), num_classes, in_channels
+        self.sources = dict(sources or {})
+        assert not (self.blocks and self.sources), "the features are a block table's or other devices' predictions"
         self.spaces = tuple(sorted({arch.space for arch in archs}))
         self.resolutions = tuple(sorted({arch.r for arch in archs}))
         self.num_nets = len(archs)
@@ -121,14 +121,14 @@ class LatencyModel:
         spread[spread <= 1e-9 * np.abs(self._center)] = np.inf  # constant in training: not used
         self._spread = spread
         design, target = self._design(features), latency / self._scale
-        width_of = _column_groups(groups)
-        self._weights, self._covariance, self._noise = _robust_fit(design, target, width_of, merged.label_noise)
-        errors, scores = _held_out(design, target, width_of, architectures, merged.label_noise)
-        self.error = float(np.mean(errors))
+        width_of = column_groups(groups)
+        self._weights, self._covariance, self._noise = robust_fit(design, target, width_of, merged.label_noise)
+        errors, scores = held_out(design, target, width_of, architectures, merged.label_noise)
+        self.error, self.held_out_errors = float(np.mean(errors)), errors
         # Errors of one architecture at several resolutions are one observation.
         own = np.array([errors[architectures == number].mean() for number in range(architectures.max() + 1)])
         self.error_se = float(np.std(own, ddof=1) / math.sqrt(len(own)))
-        self._stretch = _stretch(scores)
+        self._stretch = stretch(scores)
         return self
 
     def predict(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> tuple[Floats, Floats, Floats]:
@@ -146,14 +146,14 @@ class LatencyModel:
         design = self._design(self._features(archs)[0])
         mean = np.maximum(design @ self._weights, 1e-6)
         variance = np.einsum("ij,jk,ik->i", design, self._covariance, design) + (self._noise * mean) ** 2
-        half = np.sqrt(variance) * self._stretch * _quantile(coverage) / _quantile(COVERAGE)
+        half = np.sqrt(variance) * self._stretch * quantile(coverage) / quantile(COVERAGE)
         mean, half = mean * self._scale, half * self._scale
         return mean, np.maximum(mean - half, 0.0), mean + half
 
     def widen(self, noise: float) -> None:
         """Add a relative error that the training labels have in common, so that no held-out error shows it."""
         self._noise = math.hypot(self._noise, noise)
-        self._stretch = max(self._stretch, _quantile(COVERAGE))
+        self._stretch = max(self._stretch, quantile(COVERAGE))
 
     def covers(self, arch: Arch) -> bool:
         """Say whether `predict` takes this arch: its space and its resolution are those of the training set."""
@@ -166,7 +166,7 @@ class LatencyModel:
     def to_dict(self) -> dict[str, Any]:
         """Give the model as JSON-able values."""
         return {
-            "format": FORMAT,
+            "format": FORMAT_WITH_SOURCES if self.sources else FORMAT,
             "spaces": list(self.spaces),
             "resolutions": list(self.resolutions),
             "num_classes": self.num_classes,
@@ -186,14 +186,17 @@ class LatencyModel:
             "weights": self._weights.tolist(),
             "covariance": self._covariance.tolist(),
             "blocks_ms": self.blocks,
+            **({"sources": {name: model.to_dict() for name, model in self.sources.items()}} if self.sources else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read a model back from what `to_dict` gave; raise InputError for another format."""
-        if data.get("format") != FORMAT:
-            raise InputError(f"latency model format {data.get('format')!r} is not {FORMAT}: add the device again")
+        expected = FORMAT_WITH_SOURCES if data.get("sources") else FORMAT
+        if data.get("format") != expected:
+            raise InputError(f"latency model format {data.get('format')!r} is not {expected}: add the device again")
         model = cls()
+        model.sources = {name: cls.from_dict(source) for name, source in data.get("sources", {}).items()}
         model.spaces, model.resolutions = tuple(data["spaces"]), tuple(data["resolutions"])
         model.num_classes, model.in_channels = data["num_classes"], data["in_channels"]
         model.num_nets, model.error = data["num_nets"], data["error"]
@@ -226,6 +229,10 @@ class LatencyModel:
             raise InputError(f"{path} is not a latency model ({error}): add the device again") from error
 
     def _features(self, archs: Sequence[Arch]) -> tuple[Floats, list[str]]:
+        if self.sources:
+            # Each is a group of its own, so that the evidence may keep one device and drop another.
+            columns = [source.predict(archs)[0] / source._scale for source in self.sources.values()]
+            return np.stack(columns, axis=1), list(self.sources)
         if self.blocks:
             stages = self.num_nets >= _NETS_FOR_STAGES
             return block_features(archs, self.blocks, self.num_classes, self.in_channels, stages)
@@ -244,145 +251,9 @@ class LatencyModel:
             # From three sizes on, a model on counts has learned what a pixel costs, a block table never has.
             if not self.blocks and len(self.resolutions) >= 3:
                 known = self.resolutions[0] / _REACH <= arch.r <= self.resolutions[-1] * _REACH
-            if not known:
+            if known:
+                for source in self.sources.values():
+                    source._check([arch])
+            else:
                 sizes = ", ".join(map(str, self.resolutions))
                 raise InputError(f"no latency model at {arch.r} px: it covers {sizes}; add the device at {arch.r} px")
-
-
-def _column_groups(groups: Sequence[str]) -> NDArray[np.int64]:
-    """Number the groups of the columns in order of appearance; the intercept comes first with -1."""
-    names = list(dict.fromkeys(groups))
-    return np.array([-1, *(names.index(group) for group in groups)])
-
-
-def _precision(widths: Floats, width_of: NDArray[np.int64]) -> Floats:
-    """Give each weight's prior precision: 1 for the intercept (latency is relative to its mean), 1/width^2 else."""
-    size = np.bincount(width_of[1:])
-    share = widths[width_of[1:]] ** 2 / size[width_of[1:]]
-    return np.concatenate([[1.0], 1.0 / share])
-
-
-def _robust_fit(
-    design: Floats, target: Floats, width_of: NDArray[np.int64], label_noise: Floats | None = None
-) -> tuple[Floats, Floats, float]:
-    """Alternate hyperparameters and weights under Student's t noise; returns weights, covariance, relative noise.
-
-    `label_noise` is each label's known relative standard error; the noise that is found comes on top of it.
-    """
-    trust, log_parameters = np.ones(len(target)), None
-    for _ in range(_ROBUST_SWEEPS):
-        log_parameters = _most_evident(design, target, trust, width_of, log_parameters, label_noise)
-        noise = float(np.exp(log_parameters[-1]))
-        precision = _precision(np.exp(log_parameters[:-1]), width_of)
-        weights, covariance, trust = _solve(design, target, noise, precision, trust, label_noise)
-    return weights, covariance, noise
-
-
-def _most_evident(
-    design: Floats,
-    target: Floats,
-    trust: Floats,
-    width_of: NDArray[np.int64],
-    start: Floats | None,
-    label_noise: Floats | None = None,
-) -> Floats:
-    """Find the logs of the groups' prior widths and of the relative noise of the highest evidence.
-
-    Type-II maximum a posteriori, searched from `start` (the sweep before) where there is one.
-    """
-    from scipy.optimize import minimize
-
-    num_groups = int(width_of.max()) + 1
-    known_variance = _known_variance(target, label_noise)
-
-    def cost(log_parameters: Floats) -> tuple[float, Floats]:
-        """Give minus the log evidence with its priors, but for constants, and its gradient."""
-        log_widths, log_noise = log_parameters[:-1], log_parameters[-1]
-        precision = _precision(np.exp(log_widths), width_of)
-        own = (np.exp(log_noise) * target) ** 2 / trust
-        noise = own + known_variance
-        covariance = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(precision))
-        weights = covariance @ (design.T @ (target / noise))
-        misfit = float(((target - design @ weights) ** 2 / noise).sum() + precision @ weights**2)
-        log_volume = -float(np.linalg.slogdet(covariance)[1] + np.log(precision).sum() - np.log(noise).sum())
-        offset = np.append((log_widths - _LOG_WIDTH) / _LOG_WIDTH_SD, (log_noise - _LOG_NOISE) / _LOG_NOISE_SD)
-        # Weights minimise the misfit, so only what stands in it directly changes it to first order.
-        known = precision * (weights**2 + np.diag(covariance))
-        slope = offset / np.append(np.full(num_groups, _LOG_WIDTH_SD), _LOG_NOISE_SD)
-        slope[:-1] += np.bincount(width_of[1:], 1 - known[1:], num_groups)
-        seen = np.einsum("ij,jk,ik->i", design, covariance, design) / noise
-        slope[-1] += float((own / noise) @ (1 - seen - (target - design @ weights) ** 2 / noise))
-        return 0.5 * (misfit + log_volume + float(offset @ offset)), slope
-
-    if start is None:
-        start = np.array([_LOG_WIDTH] * num_groups + [_LOG_NOISE + 1])
-    bounds = [(-9.0, 3.0)] * num_groups + [(-7.0, 0.0)]
-    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
-    return np.asarray(found.x, dtype=np.float64)
-
-
-def _known_variance(target: Floats, label_noise: Floats | None) -> Floats:
-    """Give the variance that labels have by the spread of their repeats, 0 where there were none."""
-    return np.zeros(len(target)) if label_noise is None else (label_noise * target) ** 2
-
-
-def _solve(
-    design: Floats,
-    target: Floats,
-    noise: float,
-    precision: Floats,
-    trust: Floats,
-    label_noise: Floats | None = None,
-) -> tuple[Floats, Floats, Floats]:
-    """Fit the weights under Student's t noise, relative to the target; returns weights, covariance and trusts.
-
-    Student's t is a mixture of Gaussians: a net's trust is the expected precision of its own (the E step of EM).
-    """
-    known = _known_variance(target, label_noise)
-    variance = (noise * target) ** 2 / trust + known
-    covariance = np.asarray(np.linalg.inv(design.T @ (design / variance[:, None]) + np.diag(precision)))
-    weights = covariance @ (design.T @ (target / variance))
-    scores = (target - design @ weights) / np.sqrt((noise * target) ** 2 + known)
-    return weights, covariance, (_TAIL + 1) / (_TAIL + scores**2)
-
-
-def _held_out(
-    design: Floats,
-    target: Floats,
-    width_of: NDArray[np.int64],
-    architectures: NDArray[np.int64] | None = None,
-    label_noise: Floats | None = None,
-) -> tuple[Floats, Floats]:
-    """Predict each net by a fit on others, hyperparameters included: relative errors, errors in predicted deviations.
-
-    Nets of one number in `architectures` are held out together. Only the centres and scales of the features, which do
-    not depend on latency, are those of all nets.
-    """
-    errors, scores = np.empty(len(target)), np.empty(len(target))
-    # Nets come in order of choice, the extremes first: spread them.
-    fold = (np.arange(len(target)) if architectures is None else architectures) % _FOLDS
-    known = np.zeros(len(target)) if label_noise is None else label_noise
-    for out in range(fold.max() + 1):
-        rest, left = fold != out, fold == out
-        weights, covariance, noise = _robust_fit(design[rest], target[rest], width_of, known[rest])
-        mean = np.maximum(design[left] @ weights, 1e-6)
-        variance = np.einsum("ij,jk,ik->i", design[left], covariance, design[left]) + (noise * mean) ** 2
-        errors[left] = np.abs(target[left] - mean) / target[left]
-        scores[left] = np.abs(target[left] - mean) / np.sqrt(variance)
-    return errors, scores
-
-
-def _stretch(scores: Floats) -> float:
-    """Give the interval's half-width in deviations: the conformal quantile of held-out scores.
-
-    Of fewer than nine nets there is none at 90 %; the largest score stands for it.
-    """
-    rank = min(len(scores), math.ceil((len(scores) + 1) * COVERAGE))
-    return float(np.sort(scores)[rank - 1])
-
-
-def _quantile(coverage: float) -> float:
-    """Give the half-width of a central interval of the noise's own distribution, Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + coverage) / 2, _TAIL))

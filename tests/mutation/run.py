@@ -46,6 +46,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "leaderboard/clauses.py": ("tests/leaderboard/test_clauses.py",),
     "search/costs/counts.py": ("tests/search/costs/test_counts.py",),
     "search/predict.py": ("tests/search/test_predict.py",),
+    "bench/latency/evidence.py": ("tests/bench/latency/test_latency.py", "tests/bench/latency/test_evidence.py"),
     "bench/latency/model.py": ("tests/bench/latency/test_latency.py", "tests/bench/latency/test_evidence.py"),
     "bench/protocol/drift.py": ("tests/bench/protocol/test_drift.py",),
     "quant/int8/gates.py": ("tests/quant/export/test_gates_by_hand.py",),
@@ -56,7 +57,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 # Of these, tests that are marked slow or long would run for minutes a mutant.
 QUICK_TESTS_ALONE = (
-    *("search/costs/counts.py", "search/predict.py", "bench/latency/model.py"),
+    *("search/costs/counts.py", "search/predict.py", "bench/latency/model.py", "bench/latency/evidence.py"),
     *("distill/evaluation/statistics.py", "leaderboard/pareto.py", "leaderboard/filters.py"),
 )
 # Other tests that are left out, as `pytest -k` takes them: simulations and other processes that hold a lock. A mutant

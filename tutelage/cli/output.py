@@ -296,6 +296,14 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
         f"the model is off by {profile.model_error:.1%} on nets left out; " if profile.model_error is not None else ""
     )
     space = f" --space {profile.spaces[0]}" if profile.spaces else ""
+    if profile.memory_only:
+        console.print(
+            f"{profile.name} is known by its memories alone: nothing is measured on it and no latency predicted\n"
+            f"written: {folder / profile.name}.yaml, edit it freely",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
     if not profile.reachable:
         console.print(
             f"{profile.name} cannot be reached from here: it is predicted, never measured. Where it can be, give "

@@ -23,13 +23,16 @@ from tutelage.bench.devices.device import (
 )
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import known_profile
+from tutelage.bench.devices.table import read_table
+from tutelage.bench.latency.calibrate import Calibration
 from tutelage.bench.latency.labels import MIN_NETS
+from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import describe_host
 from tutelage.bench.protocol.measure import Job, TimedJobs, measure, measure_jobs
 from tutelage.bench.protocol.offline import measure_throughput
 from tutelage.bench.protocol.worker import launch_local
-from tutelage.records import Arch, DeviceProfile, InputError
+from tutelage.records import Arch, DeviceProfile, InputError, Measurement
 from tutelage.search.costs.counts import count
 from tutelage.search.spaces.space import SPACES
 
@@ -84,6 +87,46 @@ def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
     assert again.error < 1  # a loaded test machine decides how much better
     assert remove_profile("here", tmp_path / "ws")
     assert not list(folder.iterdir())
+
+
+def test_a_measured_device_is_transferred_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Ten nets are asked for and no more; the model keeps the scale of the anchors."""
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((128, 224))
+    rng = np.random.default_rng(0)
+    nets = space.decode(space.random(42, rng))
+    ms = count(nets).macs / 1e7 + 0.2 * np.array([sum(arch.d) for arch in nets])
+    source = LatencyModel.fit(nets[:30], ms[:30])
+    asked: dict[str, object] = {}
+
+    def calibrate(profile: DeviceProfile, space: object, **options: object) -> Calibration:
+        asked.update(options)
+        own = LatencyModel.fit(nets[30:], ms[30:] / 3)
+        own.anchor_ms = 1.5
+        found = Measurement(
+            device="x", runtime="onnxruntime", runtime_version="1", threads=1, batch=1, precision="fp32",
+            effective_precision="fp32", samples_ms=(1.0,),
+        )  # fmt: skip
+        return Calibration(
+            own, nets[30:], ms[30:] / 3 * np.exp(0.05 * rng.standard_normal(12)), np.zeros(0), 0.01, 0.02, 2, 1.0,
+            TimedJobs({"net": found}, 0.0, 1.5, 1, "a processor"),
+        )  # fmt: skip
+
+    monkeypatch.setattr(device_module, "calibrate", calibrate)
+
+    def make(sources: dict[str, LatencyModel], side: int) -> DeviceProfile:
+        return make_profile(
+            "box", "onnxruntime", space=space, resolutions=(side, 224), num_classes=1000, in_channels=3,
+            export=lambda *_: None, export_block=None, folder=tmp_path, num_nets=12, sources=sources,
+        )  # fmt: skip
+
+    with pytest.raises(InputError, match=r"no device to transfer from predicts ofa_mbv3_w1.0 at 96, 224 px \(other"):
+        make({"other": source}, 96)
+    assert not asked  # refused before anything is measured
+    model = load_latency_model(make({"other": source}, 128), tmp_path)
+    assert asked["max_nets"] == asked["num_nets"] == 12
+    assert list(model.sources) == ["other"]
+    assert model.anchor_ms == 1.5
+    assert len(read_table(tmp_path, "box").archs) == 12
 
 
 def test_profiles_come_from_the_workspace_then_the_user(tmp_path: Path, own_home: Path):

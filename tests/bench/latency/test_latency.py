@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.bench.latency import evidence
 from tutelage.bench.latency import model as latency
 from tutelage.bench.latency.features import block_features, choose_archs, count_features, design
 from tutelage.bench.latency.labels import merge_repeats
@@ -104,18 +105,18 @@ def test_a_held_out_error_comes_from_a_fit_that_did_not_see_the_net():
     latencies = 1 + 0.1 * columns @ np.array([1.0, 0.5, 0.2]) + 0.02 * rng.standard_normal(12)
     features = np.hstack([np.ones((12, 1)), columns])
     groups = np.array([-1, 0, 0, 1])
-    errors, scores = latency._held_out(features, latencies, groups)
+    errors, scores = evidence.held_out(features, latencies, groups)
     odd = latencies.copy()
     odd[3] *= 1.5
-    again, _ = latency._held_out(features, odd, groups)
+    again, _ = evidence.held_out(features, odd, groups)
     rest = np.arange(12) != 3
-    weights, covariance, noise = latency._robust_fit(features[rest], latencies[rest], groups)
+    weights, covariance, noise = evidence.robust_fit(features[rest], latencies[rest], groups)
     mean = float(features[3] @ weights)
     assert errors[3] == pytest.approx(abs(latencies[3] - mean) / latencies[3])
     assert again[3] == pytest.approx(abs(odd[3] - mean) / odd[3])
     spread = np.sqrt(features[3] @ covariance @ features[3] + (noise * mean) ** 2)
     assert scores[3] == pytest.approx(abs(latencies[3] - mean) / spread)
-    assert latency._robust_fit(features, latencies, groups)[2] != pytest.approx(
+    assert evidence.robust_fit(features, latencies, groups)[2] != pytest.approx(
         noise, rel=1e-3
     )  # the whole fit differs
 
@@ -134,10 +135,10 @@ def test_the_interval_is_the_stretched_deviation_of_the_posterior():
         scaled = np.where(used, (values - features.mean(axis=0)) / np.where(used, spread, 1), 0)
         return np.hstack([np.ones((len(values), 1)), scaled])
 
-    width_of = latency._column_groups(groups)
+    width_of = evidence.column_groups(groups)
     target = ms / ms.mean()
-    weights, covariance, noise = latency._robust_fit(columns(features), target, width_of)
-    errors, scores = latency._held_out(columns(features), target, width_of)
+    weights, covariance, noise = evidence.robust_fit(columns(features), target, width_of)
+    errors, scores = evidence.held_out(columns(features), target, width_of)
     new = columns(count_features(test, 1000, 3)[0])
     mean = new @ weights
     deviation = np.sqrt(np.diag(new @ covariance @ new.T) + (noise * mean) ** 2)
@@ -170,11 +171,11 @@ def test_every_net_is_held_out_and_none_is_predicted_to_take_no_time():
     features = np.hstack([np.ones((12, 1)), np.append(np.linspace(0, 1, 11), -8.0)[:, None]])
     target = np.append(0.5 + features[:11, 1], 0.25)
     groups = np.array([-1, 0])
-    errors, scores = latency._held_out(features, target, groups)
+    errors, scores = evidence.held_out(features, target, groups)
     assert errors[11] == pytest.approx((0.25 - 1e-6) / 0.25, rel=1e-9)
     for fold in range(10):
         left = np.arange(12) % 10 == fold
-        weights, covariance, noise = latency._robust_fit(features[~left], target[~left], groups)
+        weights, covariance, noise = evidence.robust_fit(features[~left], target[~left], groups)
         mean = np.maximum(features[left] @ weights, 1e-6)
         spread = np.sqrt(np.diag(features[left] @ covariance @ features[left].T) + (noise * mean) ** 2)
         np.testing.assert_allclose(errors[left], np.abs(target[left] - mean) / target[left])

@@ -24,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices th
 
 @app.command("add", cls=RegistryCommand)
 def device_add(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the new profile.")],
     runtime: Annotated[
         str, typer.Option(help="One of: {runtimes}; `tutelage doctor` says which are installed.")
@@ -70,8 +71,33 @@ def device_add(
     ssh: Annotated[str | None, typer.Option(help="USER@HOST of a device reached by ssh.")] = None,
     command: Annotated[str | None, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="The times of --from-measurements are this machine's: it can be measured.")
+        bool,
+        typer.Option(
+            "--here",
+            help="The times of --from-measurements are this machine's: it can be measured; with --like: measure it.",
+        ),
     ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="An entry of `tutelage device catalogue`: its profile is copied, or gives the defaults of one that is "
+            "measured (--ssh, --command, --here, --from-measurements)."
+        ),
+    ] = None,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer",
+            help="Fit the model from those of the catalogue's devices and --nets networks of this one (default 10, of "
+            "a file all), unless that predicts networks left out worse than fitting afresh.",
+        ),
+    ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --transfer: a profile or an entry to transfer from; repeatable; default: the catalogue."
+        ),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,11 +106,13 @@ def device_add(
     Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --resolution 64[/]
     Behind ssh: [bold]tutelage device add board --ssh me@board --resolution 64 --minutes 5[/]
     From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
+    From the catalogue: [bold]tutelage device add my-gpu --like titan-rtx[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.pipeline.operations.catalogue import copy_entry, start_from
     from tutelage.pipeline.operations.devices import DeviceRequest, add_device, checked_reach, checked_space
 
-    given = {"--resolution": resolution, "--minutes": minutes, "--nets": nets}
+    given = {"--resolution": resolution, "--minutes": minutes, "--nets": None if transfer else nets}
     unused = [option for option, value in given.items() if value is not None]
     if from_measurements is not None and unused:
         raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
@@ -104,22 +132,60 @@ def device_add(
         here=here,
         column=column or "",
         where=tuple(where or ()),
+        sources=tuple(source or ()) if transfer else None,
     )
+    if source and not transfer:
+        raise InputError("--source says what --transfer transfers from: add --transfer, or leave it out")
+    settings = _given(context)
+    reached = bool(request.ssh or request.command or here or from_measurements is not None)
+    if transfer and like is not None and not reached:
+        raise InputError(
+            "--transfer has no effect on a copy: say how the device is reached, or give measurements of it"
+        )
+    if like is not None and reached:
+        request = start_from(request, like, settings, imported=from_measurements is not None)
     begun = time.monotonic()
     with terminal.run_setting(workspace) as (place, report, _):
-        found = add_device(place, report, request, from_measurements)
+        if like is not None and not reached:
+            found = copy_entry(place, name, like, settings)
+        else:
+            found = add_device(place, report, request, from_measurements)
     terminal.print_added(found, place.path / "devices", time.monotonic() - begun, Console(), as_json)
 
 
+def _given(context: typer.Context) -> set[str]:
+    """Name the options of `device add` on the command line that say what is measured and how."""
+    options = ("runtime", "threads", "batch", "precision", "space", "resolution", "channels", "classes", "minutes")
+    sources = {option: context.get_parameter_source(option) for option in (*options, "nets", "column", "where")}
+    return {option for option, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+
 @app.command("check")
-def device_check(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+def device_check(
+    name: Annotated[str, typer.Argument(help="A profile; with --publish also the folder of one.")],
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish",
+            help="Write the profile as a folder for the catalogue, or check such a folder; nothing is measured.",
+        ),
+    ] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
     """Measure other subnets on a known device and say whether its profile still holds.
 
     Example: [bold]tutelage device check host-ort-64px[/]
+    To contribute it: [bold]tutelage device check host-ort-64px --publish[/]
     """
     from tutelage.cli import output as terminal
+    from tutelage.cli.catalogue import print_contribution
+    from tutelage.pipeline.operations.catalogue import publish_device
     from tutelage.pipeline.operations.devices import check_device
 
+    if publish:
+        print_contribution(publish_device(workspace, name), Console(), as_json)
+        return
     with terminal.run_setting(workspace) as (place, report, _):
         found = check_device(place, report, name)
     facts = {
@@ -160,6 +226,18 @@ def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOpt
     from tutelage.cli import output as terminal
 
     terminal.print_devices(list_profiles(workspace), Console(), as_json)
+
+
+@app.command("catalogue")
+def device_catalogue(as_json: JsonOption = False) -> None:
+    """List the profiles that come with the package: how each was made, when, and its error on networks left out.
+
+    Example: [bold]tutelage device catalogue[/]
+    """
+    from tutelage.bench.devices.entries import list_entries
+    from tutelage.cli.catalogue import print_catalogue
+
+    print_catalogue(list_entries(), Console(), as_json)
 
 
 @app.command("show")

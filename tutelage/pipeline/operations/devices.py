@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
+from tutelage.bench.devices.entries import transfer_sources
 from tutelage.bench.devices.imported import import_profile
-from tutelage.bench.devices.profiles import find_profile, load_latency_model, profile_names
+from tutelage.bench.devices.profiles import check_name, find_profile, load_latency_model, profile_names
 from tutelage.bench.latency.labels import MIN_NETS
+from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.latency.transfer import MIN_TRANSFER_NETS
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import whole_file
@@ -53,6 +56,7 @@ class DeviceRequest:
     here: bool = False  # measurements that are imported were made on this machine
     column: str = ""  # of an imported file: which column of times
     where: tuple[str, ...] = ()  # of an imported file: COLUMN=VALUE, which measurements
+    sources: tuple[str, ...] | None = None  # devices that the model is transferred from; None: it is fitted afresh
 
 
 def checked_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
@@ -79,6 +83,14 @@ def checked_reach(option: str, value: str | None) -> str:
     return value or ""
 
 
+def checked_name(workspace: Workspace, name: str) -> str:
+    """Give the name of a new profile. Raises InputError for one that exists, or that is no name."""
+    check_name(name)
+    if name in profile_names(workspace.path):
+        raise InputError(f"device {name!r} exists: take another name, or `tutelage device remove {name}`")
+    return name
+
+
 def add_device(
     workspace: Workspace, report: Report, request: DeviceRequest, from_measurements: Path | None = None
 ) -> DeviceProfile:
@@ -100,10 +112,7 @@ def add_device(
         raise InputError(f"--nets is {request.nets}: give {MIN_NETS} to {MOST_NETS} networks, or leave it out")
     if not 1 <= request.batch <= MAX_BATCH:
         raise InputError(f"batch is {request.batch}: give the images of one call, 1 to {MAX_BATCH}")
-    if request.name in profile_names(workspace.path):
-        raise InputError(
-            f"device {request.name!r} exists: take another name, or `tutelage device remove {request.name}`"
-        )
+    checked_name(workspace, request.name)
     if request.here and from_measurements is None:
         raise InputError(
             "--here says where the times of --from-measurements were taken: give the file, or leave it out"
@@ -112,8 +121,17 @@ def add_device(
         raise InputError("--here and --ssh or --command are both given: the device is this machine or another one")
     if from_measurements is None and (request.column or request.where):
         raise InputError("--column and --where choose among the times of --from-measurements: give the file")
+    sources = None
+    if request.sources is not None:
+        if request.nets is not None and request.nets < MIN_TRANSFER_NETS:
+            raise InputError(f"--nets is {request.nets}: --transfer takes {MIN_TRANSFER_NETS} networks or more")
+        sources = transfer_sources(request.sources, workspace.path)
+        if from_measurements is None:  # of a file without --nets, all networks are used
+            request = replace(request, nets=request.nets or MIN_TRANSFER_NETS)
+    elif from_measurements is not None and request.nets is not None:
+        raise InputError("--nets has no effect on times that were measured before: leave it out, or add --transfer")
     if from_measurements is None:
-        return measure_device(workspace, report, request)
+        return measure_device(workspace, report, request, sources)
     return import_profile(
         request.name,
         from_measurements,
@@ -129,6 +147,8 @@ def add_device(
         command=request.command,
         column=request.column,
         where=request.where,
+        nets=request.nets,
+        sources=sources,
     )
 
 
@@ -137,10 +157,12 @@ def int8_block_runtimes() -> tuple[str, ...]:
     return tuple(name for name, runtime in RUNTIMES.items() if runtime.int8_blocks)
 
 
-def measure_device(workspace: Workspace, report: Report, request: DeviceRequest) -> DeviceProfile:
+def measure_device(
+    workspace: Workspace, report: Report, request: DeviceRequest, sources: Mapping[str, LatencyModel] | None = None
+) -> DeviceProfile:
     """Measure blocks and a few whole subnets, fit the latency model and write both into the workspace.
 
-    Where the request says how many `nets`, the model is fitted on these alone.
+    Where the request says how many `nets`, the model is fitted on these alone. sources: models to transfer from.
     """
     exports = workspace.path / "cache" / "exports"
     quantized = request.precision == "int8"
@@ -178,6 +200,7 @@ def measure_device(workspace: Workspace, report: Report, request: DeviceRequest)
         ssh=request.ssh,
         command=request.command,
         progress=lambda text, done, total: report(f"device {request.name}: {text}", done, total),
+        sources=sources,
     )
 
 
