@@ -1,7 +1,7 @@
 """The types that the packages exchange: frozen, validated, with a JSON round trip and a content id each.
 
 search, distill, quant, bench and leaderboard import this module and no other of `tutelage`; it re-exports
-`arch`, `comparison`, `inputs` and `record`.
+`arch`, `comparison`, `inputs`, `measured` and `record`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from .inputs import bounded_text as bounded_text
 from .inputs import npz_arrays as npz_arrays
 from .inputs import parsed_json as parsed_json
 from .inputs import parsed_yaml as parsed_yaml
+from .measured import DeviceState as DeviceState
+from .measured import TurnReport as TurnReport
 from .record import ID_DIGITS as ID_DIGITS
 from .record import Record as Record
 from .record import content_id as content_id
@@ -83,8 +85,10 @@ class DeviceProfile(Record):
     precision: Precision = "fp32"
     effective_precision: str = ""
     cpu_model: str = ""
-    host: str = "local"  # "local", USER@HOST for a device reached by ssh, or UNREACHABLE
-    command: str = ""  # a launcher template for what ssh does not reach
+    host: str = "local"  # "local", USER@HOST for a device reached by ssh, adb:SERIAL, or UNREACHABLE
+    command: str = ""  # what starts the runner where ssh does not reach, or a program that speaks the device protocol
+    program: str = ""  # the runtime's benchmark program, a file here that is pushed to a device reached by adb
+    cores: tuple[int, ...] = ()  # that inferences are pinned to; empty: the quietest, or of a phone the fastest
     latency_model: str = ""  # file beside the profile, empty when none was fitted
     spaces: tuple[str, ...] = ()
     resolutions: tuple[int, ...] = ()
@@ -122,6 +126,8 @@ class Measurement(Record):
     precision: str
     effective_precision: str
     samples_ms: tuple[float, ...]
+    runs_a_sample: int = Field(1, gt=0)  # more: each sample is the mean of so many inferences, and p99 says little
+    reported: tuple[TurnReport, ...] = ()  # what a program said of them
     anchored_ms: float | None = (
         None  # median without the host's drift; on the latency model's scale where `drift` is known
     )
@@ -135,11 +141,14 @@ class Measurement(Record):
     drift: float | None = None  # anchor nets' time now over the time when the profile was made, minus 1; None: unknown
     processor: str = ""  # the CPU or GPU that ran it, as the device names it
     power_state: str = ""  # what sets its clock: governor, turbo, battery; empty where the device does not say
+    state_before: DeviceState | None = None
+    state_after: DeviceState | None = None
     created: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Leave out what is unknown of the fields that came later: older measurements keep their ids."""
-        later = {"drift": None, "processor": "", "power_state": ""}
+        later: dict[str, Any] = {"drift": None, "processor": "", "power_state": "", "runs_a_sample": 1, "reported": []}
+        later |= {"state_before": None, "state_after": None}
         return {key: value for key, value in super().to_dict().items() if key not in later or value != later[key]}
 
     @field_validator("samples_ms")
@@ -162,12 +171,13 @@ class Measurement(Record):
         return self.percentile(50)
 
     @property
-    def p90_ms(self) -> float:
-        return self.percentile(90)
+    def p90_ms(self) -> float | None:
+        """None where samples are means of several inferences: their tail is not that of inferences."""
+        return self.percentile(90) if self.runs_a_sample == 1 else None
 
     @property
-    def p99_ms(self) -> float:
-        return self.percentile(99)
+    def p99_ms(self) -> float | None:
+        return self.percentile(99) if self.runs_a_sample == 1 else None
 
 
 class Artifact(Record):

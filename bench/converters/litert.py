@@ -34,18 +34,20 @@ INSTALL_SECONDS = 1200
 CONVERT_SECONDS = 300
 
 
-def converter_folder() -> Path:
-    """Give where the converter's environment lies: XDG_CACHE_HOME (or ~/.cache)/tutelage, a folder for these pins."""
+def cache_folder() -> Path:
+    """Give where this package keeps what it can make again: XDG_CACHE_HOME (or ~/.cache)/tutelage."""
     named, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
     if named:
-        cache = Path(named)
-    elif home is not None:
-        cache = home / ".cache"
-    else:
-        raise NotAvailableError("the LiteRT converter lies in a cache, and this user has no home: set XDG_CACHE_HOME")
-    root = cache / "tutelage"
+        return Path(named) / "tutelage"
+    if home is None:
+        raise NotAvailableError("converters keep files in a cache, and this user has no home: set XDG_CACHE_HOME")
+    return home / ".cache" / "tutelage"
+
+
+def converter_folder() -> Path:
+    """Give where the converter's environment lies: in the cache, a folder for these pins."""
     made_of = f"{sys.version_info[:2]}\n{PINS.read_text()}".encode()
-    return root / f"litert-converter-{hashlib.sha256(made_of).hexdigest()[:12]}"
+    return cache_folder() / f"litert-converter-{hashlib.sha256(made_of).hexdigest()[:12]}"
 
 
 def version() -> str:

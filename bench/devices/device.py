@@ -18,6 +18,7 @@ from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.latency.transfer import covering, transfer
 from tutelage.bench.protocol.measure import TOLERANCE, Progress
 from tutelage.bench.protocol.remote import check_reachable, launcher_of
+from tutelage.bench.protocol.worker import Board, start_workers, stop_workers
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.records import DeviceProfile, InputError, utc_now
 from tutelage.search.spaces.space import Space
@@ -70,6 +71,8 @@ def make_profile(
     progress: Progress | None = None,
     ssh: str = "",
     command: str = "",
+    program: str = "",
+    cores: Sequence[int] = (),
     tolerance: float = TOLERANCE,
     kept: Path | None = None,
     sources: Mapping[str, LatencyModel] | None = None,
@@ -79,6 +82,7 @@ def make_profile(
     `export(arch, path)` and `export_block(spec, path)` write a model file whose suffix says the format. Without
     `export_block` the model is fitted on counts only and needs more nets. `minutes` bounds the sessions: nets are
     added and measured again until the model's error is at most `small_error`, or the time is over.
+    The device is this machine, or `ssh`: USER@HOST or adb:SERIAL, or reached by `command`; see `DeviceProfile`.
     Files that had to be converted for the runtime are kept in the folder `kept`.
     sources: models of other devices; then `num_nets` nets are measured and no more, and the model is transferred from
     these, unless that has the larger error on nets left out.
@@ -92,7 +96,7 @@ def make_profile(
         raise InputError(f"a profile covers 1 to {MAX_RESOLUTIONS} resolutions, got {list(sides)}")
     profile = make_checked(
         {"name": name, "runtime": runtime, "threads": threads, "batch": batch, "precision": precision,
-         "host": ssh or "local", "command": command}
+         "host": ssh or "local", "command": command, "program": program, "cores": tuple(cores)}
     )  # fmt: skip
     if sources is not None:
         here = space.with_resolutions(sides)
@@ -133,8 +137,13 @@ def make_profile(
 
 def _reach(profile: DeviceProfile) -> None:
     """Refuse a device that cannot be reached, or has no such runtime, before minutes go into exporting for it."""
-    with launcher_of(profile):
-        pass
+    with launcher_of(profile) as reached:
+        if isinstance(reached, Board):  # what it says of itself may not fit the profile
+            stop_workers(
+                start_workers(
+                    [(profile.runtime, [])], threads=profile.threads, precision=profile.precision, launcher=reached
+                )
+            )
 
 
 @dataclass(frozen=True)

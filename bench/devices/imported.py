@@ -48,6 +48,8 @@ def import_profile(
     space: str = "",
     host: str = UNREACHABLE,
     command: str = "",
+    program: str = "",
+    cores: Sequence[int] = (),
     column: str = "",
     where: Sequence[str] = (),
     nets: int | None = None,
@@ -55,8 +57,9 @@ def import_profile(
 ) -> DeviceProfile:
     """Fit a latency model on a file of measurements, write the profile into `folder` and return it.
 
-    `space` names the space of archs that do not say. `host` or `command` say how the device is reached from here;
-    `local` means that this machine is the one that was measured. `column` and `where` choose among what the file holds.
+    `space` names the space of archs that do not say. `host`, `command`, `program` and `cores` say how the device is
+    reached from here, see `DeviceProfile`; `local` means that this machine is the one that was measured. `column` and
+    `where` choose among what the file holds.
     nets: use at most so many of its networks, chosen by design. sources: models of other devices, which are transferred
     from, unless that has the larger error on networks left out.
     Repeats of a network are merged. Raises InputError naming the line, or the figure that looks wrong, and the remedy.
@@ -99,6 +102,8 @@ def import_profile(
             "precision": precision,
             "host": "local" if command and host == UNREACHABLE else host,
             "command": command,
+            "program": program,
+            "cores": tuple(cores),
             "cpu_model": processor() if host == "local" else "",
             "latency_model": f"{name}.latency.json",
             "spaces": model.spaces,

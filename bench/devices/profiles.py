@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tutelage.bench.boards.adb import PREFIX
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import home_folder, write_text
@@ -39,8 +40,10 @@ _COMMENTS = {
     "precision": "the precision requested of the runtime for fp32 models: fp32, bf16, fp16 or int8",
     "effective_precision": "what the runtime said it computes in",
     "cpu_model": "the processor that was measured",
-    "host": "local, USER@HOST reached by ssh, or unreachable: predicted from its latency model, never measured",
-    "command": "a launcher for what ssh does not reach; {runner} and {folder} are filled in",
+    "host": "local, USER@HOST reached by ssh, adb:SERIAL, or unreachable: predicted from its latency model only",
+    "command": "for what ssh does not reach: a launcher with {runner}, or a program that speaks the device protocol",
+    "program": "of a device reached by adb: the runtime's benchmark program, a file here; empty: found",
+    "cores": "that inferences are pinned to; empty: chosen",
     "latency_model": "file beside this one; empty: no predictions, only measurements",
     "spaces": "search spaces the latency model covers",
     "resolutions": "input resolutions in pixels it covers",
@@ -186,6 +189,22 @@ def check_profile_values(profile: DeviceProfile) -> None:
         raise InputError(f"threads is {profile.threads}: give the threads of one inference, 1 to 1024")
     if profile.host != "local" and profile.command:
         raise InputError("host and command are both set: give a host for ssh, or a command for another way, not both")
+    phone, program = profile.host.startswith(PREFIX), bool(profile.command) and "{runner}" not in profile.command
+    if profile.host == PREFIX:
+        raise InputError("host is 'adb:': give the serial after it, as `adb devices` lists it")
+    if profile.program and not phone:
+        raise InputError(
+            "program is set, which is what a device reached by adb runs: give host adb:SERIAL, or leave it out"
+        )
+    if profile.cores and not (phone or program):
+        raise InputError(
+            "cores is set: only a device reached by adb or by a program of its own is pinned to given cores, others "
+            "take the quietest; leave it out"
+        )
+    if any(core < 0 for core in profile.cores) or len(set(profile.cores)) < len(profile.cores):
+        raise InputError(f"cores is {list(profile.cores)}: give each core once, 0 or more")
+    if profile.cores and len(profile.cores) < profile.threads:
+        raise InputError(f"cores is {list(profile.cores)}, fewer than {profile.threads} threads: give as many, or more")
     if profile.latency_model and Path(profile.latency_model).name != profile.latency_model:
         raise InputError(f"latency_model is {profile.latency_model!r}: give a file name beside the profile, no folders")
     for field in ("steadiness", "model_error"):

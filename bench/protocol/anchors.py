@@ -8,13 +8,16 @@ carry the scale. Tiny ones fit the inner cache and are not slowed by a busy neig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .worker import ModelFile
+from tutelage.bench.runtimes.entry import Runtime
+
+from .worker import Board, ModelFile, Reached
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,44 @@ def anchor_files(runtime: str, folder: Path) -> list[ModelFile]:
 def anchor_names() -> list[str]:
     """Name the anchors in the order of `anchor_files`: the tiny ones first."""
     return [*(anchor.name for anchor in ANCHORS), *(f"streaming {depth}" for depth in STREAMING)]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a model sits: the worker's index and the model's index in it."""
+
+    worker: int
+    model: int
+
+
+def seat_models(
+    models: Sequence[tuple[str, ModelFile]], runtime: Runtime, reached: Reached, folder: Path
+) -> tuple[list[Seat], list[tuple[str, list[ModelFile]]]]:
+    """Give every model `(group, file)` a seat in a worker, and the anchors, made in `folder`, workers of their own.
+
+    Models of one named group share a worker, others have their own. Returns the seats, the anchors' last, and what the
+    workers hold, `(runtime, files)`.
+    """
+    if isinstance(reached, Board):
+        anchor_runtime, anchors = runtime.name, reached.anchors(folder)
+    else:
+        anchor_runtime, anchors = runtime.anchors, anchor_files(runtime.anchors, folder)
+    groups: dict[str, list[ModelFile]] = {}
+    order: list[str] = []
+    seats = []
+    for number, (group, file) in enumerate(models):
+        key = f"group {group}" if group else f"job {number}"
+        if key not in groups:
+            groups[key] = []
+            order.append(key)
+        seats.append(Seat(order.index(key), len(groups[key])))
+        groups[key].append(file)
+    # Each streaming anchor has its own process, which sleeps in between like those of the measured networks.
+    tiny, streaming = list(anchors[: -len(STREAMING)]), anchors[-len(STREAMING) :]
+    seats += [Seat(len(order), index) for index in range(len(tiny))]
+    seats += [Seat(len(order) + 1 + index, 0) for index in range(len(streaming))]
+    together = [tiny, *([anchor] for anchor in streaming)]
+    return seats, [(runtime.name, groups[key]) for key in order] + [(anchor_runtime, held) for held in together]
 
 
 def streaming_onnx(depth: int) -> bytes:

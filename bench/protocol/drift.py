@@ -7,6 +7,8 @@ nearest to it, of models of the same kind (`typical_log_ms`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ Ints = NDArray[np.int64]
 # 3 to 5 halved the label noise of whole rounds (10 and more were worse).
 _NEIGHBOURS = 5
 _SWEEPS = 6
+_QUARTERS = 4
 
 
 def typical_log_ms(log_ms: Floats, when: Ints) -> Floats:
@@ -73,3 +76,29 @@ def halves_apart(log_ms: Floats, num_anchors: int) -> Floats:
     num = len(log_ms) - num_anchors
     change = (second - second[num:].mean()) - (first - first[num:].mean())
     return np.asarray(np.abs(np.expm1(change[:num])))
+
+
+def effects_of(log_ms: Floats, when: Ints, must_be_steady: Sequence[bool], num_streaming: int) -> Floats:
+    """Give each model's typical log time; nets and streaming anchors (the last rows) share one drift estimate, small
+    blocks and tiny anchors have another.
+
+    Contention for memory slows nets that stream their weights, but not models that fit the inner cache.
+    """
+    tiny = len(log_ms) - len(must_be_steady) - num_streaming
+    nets = np.array([*must_be_steady, *[False] * tiny, *[True] * num_streaming])
+    effects = np.empty(len(log_ms))
+    for kind in (nets, ~nets):
+        if kind.any():
+            effects[kind] = typical_log_ms(log_ms[kind], when[kind])
+    return effects
+
+
+def slowdown(anchors_log_ms: Floats) -> float:
+    """Give the relative difference between the fastest and the slowest quarter of a session, by its anchors.
+
+    `anchors_log_ms` is `(anchors, rounds)`. A quarter's level is the median over its rounds of the anchors' mean, so
+    that a few disturbed timings change nothing and a clock that fell for a quarter of the session shows in full.
+    """
+    rounds = anchors_log_ms.mean(axis=0)
+    levels = [np.median(quarter) for quarter in np.array_split(rounds, _QUARTERS) if len(quarter)]
+    return float(np.expm1(max(levels) - min(levels)))

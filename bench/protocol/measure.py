@@ -22,14 +22,24 @@ from numpy.typing import NDArray
 
 from tutelage.bench.converters.conversion import size_bytes
 from tutelage.bench.runtimes.registry import find_runtime
-from tutelage.records import DeviceProfile, InputError, Measurement, UnsteadyDeviceError, utc_now
+from tutelage.records import (
+    DeviceProfile,
+    DeviceState,
+    InputError,
+    Measurement,
+    NotAvailableError,
+    TurnReport,
+    UnsteadyDeviceError,
+    utc_now,
+)  # fmt: skip
 
-from .anchors import NUM_ANCHORS, STREAMING, anchor_files, anchor_names
-from .drift import halves_apart, typical_log_ms
+from .anchors import NUM_ANCHORS, STREAMING, Seat, anchor_names, seat_models
+from .drift import effects_of, halves_apart, slowdown
 from .energy import EnergyMeter, find_meter
 from .host import load_average
+from .lines import LostDeviceError, WorkerError
 from .remote import check_processor, check_reachable, launcher_of
-from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
+from .worker import Board, ModelFile, Reached, Runner, launch_local, start_workers, stop_workers
 
 Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float64]
@@ -55,6 +65,8 @@ MAX_SETTLE = 8
 COPIES = 4
 COPIED_BYTES = 32 << 20
 COPIED_LOAD_MS = 1500.0
+# Between the fastest and the slowest quarter of a session. Phones fall by 20 % and more once they are hot.
+THROTTLED = 0.10
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def measure(
     progress: Progress | None = None,
     workdir: Path | None = None,
     seed: int = 0,
-    launcher: Launcher | None = None,
+    launcher: Reached | None = None,
 ) -> dict[str, Measurement]:
     """Measure model files on a device, single-stream at the profile's batch, threads and precision.
 
@@ -122,7 +134,7 @@ def measure_jobs(
     progress: Progress | None = None,
     workdir: Path | None = None,
     seed: int = 0,
-    launcher: Launcher | None = None,
+    launcher: Reached | None = None,
     copied_load_ms: float = COPIED_LOAD_MS,
 ) -> TimedJobs:
     """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds.
@@ -144,7 +156,7 @@ def measure_jobs(
 def _measure_jobs(
     jobs: Sequence[Job],
     device: DeviceProfile,
-    launcher: Launcher,
+    launcher: Reached,
     *,
     rounds: int,
     samples: int,
@@ -159,29 +171,35 @@ def _measure_jobs(
 ) -> TimedJobs:
     runtime = find_runtime(device.runtime)
     local = launcher is launch_local
+    if not jobs:
+        raise InputError("nothing to measure: no model was given")
     for job in jobs:
         runtime.check(device.precision, job.path, here=local)
     before = load_average() if local else None
     with tempfile.TemporaryDirectory(dir=workdir, prefix="anchors-") as folder:
-        seats, groups = _seat(jobs, runtime.name, runtime.anchors, Path(folder))
+        wanted = [(job.group, ModelFile(str(job.path), job.shape)) for job in jobs]
+        seats, groups = seat_models(wanted, runtime, launcher, Path(folder))
         workers = start_workers(
             groups, threads=device.threads, precision=device.precision, launcher=launcher
         )  # fmt: skip
         try:
             check_processor(device, workers[0].cpu, "the machine reached for it")
-            session = _Session([job.name for job in jobs], seats, workers, progress)
+            session = _Session([job.name for job in jobs], seats, workers, progress, isinstance(launcher, Board))
             session.load(runtime.load_seconds)
             alone = [len(groups[seat.worker][1]) == 1 for seat in seats[: len(jobs)]]
             small = [own and size_bytes(job.path) <= COPIED_BYTES for own, job in zip(alone, jobs, strict=True)]
             session.copy([*small, *[True] * NUM_ANCHORS], runtime.load_seconds, copied_load_ms)
+            state_before = session.state()
             repeats = session.repeats(rounds, samples, min_seconds)
             rounds = max(MIN_ROUNDS, int(min(rounds, max_round_seconds / session.round_seconds(repeats))))
             must_be_steady = [job.must_be_steady for job in jobs]
             log_ms, unsteadiness, tries = session.time_until_steady(must_be_steady, rounds, repeats, tolerance, seed)
+            state_after = session.state()
+            session.check_clock(log_ms, throttled=state_after is not None and bool(state_after.throttled))
             energy = session.energy(len(jobs), find_meter(runtime.name) if local else None)
         finally:
             stop_workers(workers)
-    effects = _effects(log_ms, session.when, must_be_steady)
+    effects = effects_of(log_ms, session.when, must_be_steady, len(STREAMING))
     here = float(np.exp(effects[-len(STREAMING) :].mean()))  # these anchors' geometric mean
     scale = anchor_ms / here if anchor_ms else 1.0
     measurements = {
@@ -194,6 +212,8 @@ def _measure_jobs(
             precision=device.precision,
             effective_precision=session.effective[index],
             samples_ms=tuple(session.samples[index]),
+            runs_a_sample=session.runs[index],
+            reported=tuple(session.reports[index]),
             anchored_ms=float(np.exp(effects[index])) * scale,
             peak_rss_bytes=session.peak_bytes[index] if alone[index] else None,
             runtime_rss_bytes=workers[seats[index].worker].rss if alone[index] else None,
@@ -204,6 +224,8 @@ def _measure_jobs(
             drift=here / anchor_ms - 1 if anchor_ms else None,
             processor=workers[seats[index].worker].processor,
             power_state=workers[seats[index].worker].power_state,
+            state_before=state_before,
+            state_after=state_after,
             created=utc_now(),
         )
         for index, job in enumerate(jobs)
@@ -211,65 +233,25 @@ def _measure_jobs(
     return TimedJobs(measurements, unsteadiness, here, tries, workers[0].cpu)
 
 
-def _effects(log_ms: Floats, when: Ints, must_be_steady: Sequence[bool]) -> Floats:
-    """Give each model's typical log time; nets and streaming anchors share one drift estimate, small blocks and
-    tiny anchors have another.
-
-    Contention for memory slows nets that stream their weights, but not models that fit the inner cache.
-    """
-    tiny = len(log_ms) - len(must_be_steady) - len(STREAMING)
-    nets = np.array([*must_be_steady, *[False] * tiny, *[True] * len(STREAMING)])
-    effects = np.empty(len(log_ms))
-    for kind in (nets, ~nets):
-        if kind.any():
-            effects[kind] = typical_log_ms(log_ms[kind], when[kind])
-    return effects
-
-
-@dataclass(frozen=True)
-class _Seat:
-    """Where a model sits: the worker's index and the model's index in it."""
-
-    worker: int
-    model: int
-
-
-def _seat(
-    jobs: Sequence[Job], runtime: str, anchor_runtime: str, folder: Path
-) -> tuple[list[_Seat], list[tuple[str, list[ModelFile]]]]:
-    """Give every job a seat in a worker, and the anchors workers of their own, last."""
-    if not jobs:
-        raise InputError("nothing to measure: no model was given")
-    groups: dict[str, list[ModelFile]] = {}
-    order: list[str] = []
-    seats = []
-    for number, job in enumerate(jobs):
-        key = f"group {job.group}" if job.group else f"job {number}"
-        if key not in groups:
-            groups[key] = []
-            order.append(key)
-        seats.append(_Seat(order.index(key), len(groups[key])))
-        groups[key].append(ModelFile(str(job.path), job.shape))
-    anchors = anchor_files(anchor_runtime, folder)
-    # Each streaming anchor has its own process, which sleeps in between like those of the measured networks.
-    tiny, streaming = anchors[: -len(STREAMING)], anchors[-len(STREAMING) :]
-    seats += [_Seat(len(order), index) for index in range(len(tiny))]
-    seats += [_Seat(len(order) + 1 + index, 0) for index in range(len(streaming))]
-    together = [tiny, *([anchor] for anchor in streaming)]
-    return seats, [(runtime, groups[key]) for key in order] + [(anchor_runtime, models) for models in together]
-
-
 class _Session:
     """The worker processes of one measurement and the samples that they gave."""
 
     def __init__(
-        self, names: Sequence[str], seats: Sequence[_Seat], workers: Sequence[Worker], progress: Progress | None
+        self,
+        names: Sequence[str],
+        seats: Sequence[Seat],
+        workers: Sequence[Runner],
+        progress: Progress | None,
+        own_clock: bool = False,  # nobody else runs there: anchors that slow down are throttled
     ) -> None:
         self.names = [*names, *(f"anchor {name}" for name in anchor_names())]
         self.seats, self.workers = seats, workers
         self.samples: list[list[float]] = []
+        self.runs = [1] * len(seats)  # inferences whose mean a sample is, where a program reports no single ones
+        self.reports: list[list[TurnReport]] = [[] for _ in seats]
+        self._own_clock = own_clock
         self.effective: list[str] = []
-        self.load_ms: list[float] = []
+        self.load_ms: list[float | None] = []
         self.peak_bytes: list[int | None] = []
         self.when: Ints = np.empty((len(seats), 0), dtype=np.int64)  # position of each timing in the session
         self._typical: list[float] = []
@@ -290,7 +272,8 @@ class _Session:
         """Load models again that load within `slowest_ms`, to be timed alternately with their first copy."""
         for index, several in enumerate(wanted):
             self._progress("loading copies", index, len(wanted))
-            if several and self.load_ms[index] <= slowest_ms:
+            load_ms = self.load_ms[index]
+            if several and load_ms is not None and load_ms <= slowest_ms:
                 for _ in range(COPIES - 1):
                     self._ask(index, {"do": "copy", "model": self.seats[index].model}, timeout=seconds)
 
@@ -301,9 +284,28 @@ class _Session:
         return [max(enough, min(each, MAX_REPEATS)) for each in long]
 
     def round_seconds(self, repeats: Sequence[int]) -> float:
-        """Estimate one round in seconds, with uncounted first inferences and about 1 ms of communication a model."""
-        counted = zip(repeats, self._typical, strict=True)
-        return sum(1e-3 + (each + _settle(ms)) * ms / 1000 for each, ms in counted)
+        """Estimate one round in seconds, with uncounted first inferences and what a turn takes beside them."""
+        counted = zip(self.seats, repeats, self._typical, strict=True)
+        return sum(
+            self.workers[seat.worker].turn_seconds + (each + _settle(ms)) * ms / 1000 for seat, each, ms in counted
+        )
+
+    def state(self) -> DeviceState | None:
+        """Ask the device for its thermal state, governor, clock and power supply; None where it says nothing."""
+        state = DeviceState.from_dict(self._ask(len(self.seats) - 1, {"do": "state"}, timeout=60))
+        return None if state == DeviceState() else state
+
+    def check_clock(self, log_ms: Floats, *, throttled: bool) -> None:
+        """Refuse times of a clock that fell: the anchors slowed down on a device of its own, or one that says why."""
+        slower = slowdown(log_ms[-len(STREAMING) :])
+        if not (throttled or self._own_clock) or slower <= THROTTLED:
+            return
+        state = self.state()
+        raise UnsteadyDeviceError(
+            f"the device throttles: the anchor nets' times changed by {slower:.0%} within the session (allowed "
+            f"{THROTTLED:.0%}{f'; {state.heat}' if state and state.heat else ''}): let it cool down, take it off the "
+            "charger, close what runs there, and measure again"
+        )
 
     def time_until_steady(
         self, must_be_steady: Sequence[bool], rounds: int, repeats: Sequence[int], tolerance: float, seed: int
@@ -321,6 +323,8 @@ class _Session:
         for attempt in range(1, MAX_TRIES + 1):
             more = self._rounds(rounds, repeats, np.random.default_rng((seed, attempt)), attempt)
             log_ms = np.concatenate([log_ms, more], axis=1)
+            if self._own_clock:
+                self.check_clock(log_ms, throttled=False)  # more rounds only make it hotter
             compared = [*range(len(must_be_steady)), *range(len(log_ms) - len(STREAMING), len(log_ms))]
             each = halves_apart(log_ms[compared], len(STREAMING))[chosen]
             apart = float(np.percentile(each, 95)) if len(each) else 0.0
@@ -369,14 +373,19 @@ class _Session:
         request = {"do": "time", "model": self.seats[index].model, "settle": settle, "repeats": repeats}
         # A hundred times the expected time is a hang, not noise.
         limit = max(30.0, 100 * repeats * self._typical[index] / 1000)
-        times: list[float] = self._ask(index, request, timeout=limit)["ms"]
+        reply = self._ask(index, request, timeout=limit)
+        times: list[float] = reply["ms"]
+        self.runs[index] = reply.get("runs", 1)
+        if "report" in reply:
+            self.reports[index].append(TurnReport.from_dict(reply["report"]))
         return times
 
     def _ask(self, index: int, request: dict[str, object], timeout: float) -> dict[str, Any]:
         try:
             return self.workers[self.seats[index].worker].ask(request, timeout)
         except WorkerError as error:
-            raise InputError(f"cannot measure {self.names[index]}: {error}") from error
+            kind = NotAvailableError if isinstance(error, LostDeviceError) else InputError
+            raise kind(f"cannot measure {self.names[index]}: {error}") from error
 
 
 def _settle(typical_ms: float) -> int:

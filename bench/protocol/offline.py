@@ -13,7 +13,7 @@ from tutelage.records import DeviceProfile, InputError
 
 from .measure import WARM_SECONDS, Progress
 from .remote import check_processor, check_reachable, launcher_of
-from .worker import Launcher, ModelFile, Worker, WorkerError, launch_local, start_workers, stop_workers
+from .worker import ModelFile, Reached, Runner, WorkerError, launch_local, start_workers, stop_workers
 
 BATCHES = (1, 4, 16, 64)
 ROUNDS = 5
@@ -28,7 +28,7 @@ def measure_throughput(
     seconds: float = 1.0,
     progress: Progress | None = None,
     seed: int = 0,
-    launcher: Launcher | None = None,
+    launcher: Reached | None = None,
 ) -> dict[int, float]:
     """Measure images a second by batch size, input `(channels, height, width)` from memory, each for `seconds` or more.
 
@@ -63,7 +63,7 @@ def measure_throughput(
 
 
 def take_turns(
-    worker: Worker,
+    worker: Runner,
     model: Path,
     batches: Sequence[int],
     seconds: float,

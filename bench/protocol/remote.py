@@ -1,6 +1,7 @@
 """Reach a device, and refuse one that is not here: `launcher_of` is the only way to a runner of a device.
 
-Another host is reached by ssh, or by a command template for what ssh does not reach (adb, docker, a queue).
+Another host is reached by ssh, or by a command template for what ssh does not reach (docker, a queue); one without
+Python by adb, or by a command that starts a program of its own (`boards/`).
 
 The runner and the model files are copied into a fresh folder there, and the runner exchanges JSON over the
 connection's standard input and output. When the connection ends, the runner's input ends and so does the runner; a
@@ -19,14 +20,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Formatter
 
+from tutelage.bench.boards.adb import PREFIX
+from tutelage.bench.boards.phone import Phone
+from tutelage.bench.boards.program import ProgramBoard
 from tutelage.bench.converters.conversion import parts
 from tutelage.bench.runtimes.anchor import ANCHOR
 from tutelage.bench.runtimes.registry import adapter_files, find_runtime
 from tutelage.bench.runtimes.runner import processor
-from tutelage.records import DeviceProfile, InputError
+from tutelage.records import DeviceProfile, InputError, NotAvailableError
 
 from .host import available_cores
-from .worker import RUNNER, Launcher, ModelFile, launch_local
+from .lines import WorkerError
+from .worker import RUNNER, Launcher, ModelFile, Reached, launch_local
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +72,7 @@ def check_processor(device: DeviceProfile, found: str, where: str) -> None:
 
 
 @contextlib.contextmanager
-def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[Launcher]:
+def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[Reached]:
     """Give what starts runners on a device, here or elsewhere. Raises InputError for one that cannot be reached."""
     check_reachable(device)
     if device.local:
@@ -80,14 +85,22 @@ def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[
 @contextlib.contextmanager
 def open_launcher(
     device: DeviceProfile, workdir: Path | None = None, ssh: Sequence[str] = ("ssh",)
-) -> Iterator[Launcher]:
+) -> Iterator[Reached]:
     """Give what starts runners on a device that is not local, and clean up there afterwards.
 
     `ssh` may name another client or add options (a port, a configuration file).
     """
-    if device.command:
+    if device.command and not check_template(device.command):
+        yield ProgramBoard(shlex.split(device.command), device)
+    elif device.command:
         with _open_command(device.command, device.runtime, workdir) as launcher:
             yield launcher
+    elif device.host.startswith(PREFIX):
+        try:
+            phone = Phone(device)
+        except WorkerError as error:
+            raise NotAvailableError(str(error)) from error
+        yield phone
     else:
         with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], device.runtime) as launcher:
             yield launcher
@@ -132,7 +145,6 @@ def _open_ssh(host: str, client: list[str], runtime: str) -> Iterator[Launcher]:
 @contextlib.contextmanager
 def _open_command(template: str, runtime: str, workdir: Path | None) -> Iterator[Launcher]:
     """Start runners by a template such as `docker run -i --rm -v {folder}:{folder} IMAGE python3 {runner}`."""
-    check_template(template)
     with tempfile.TemporaryDirectory(dir=workdir, prefix="tutelage-remote-") as scratch:
         folder = Path(scratch)
         runner = folder / RUNNER.name
@@ -161,19 +173,24 @@ def _runner_files(runtime: str) -> set[Path]:
     return {file for name in names for file in adapter_files(name)}
 
 
-def check_template(template: str) -> None:
-    """Refuse a launcher template that names what there is not, or lacks the runner."""
+def check_template(template: str) -> bool:
+    """Say whether a command starts the Python runner, by `{runner}`; without, it is a program that needs no Python.
+
+    Raises InputError for one that names what there is not, or cannot be read.
+    """
     try:
         fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
         words = shlex.split(template)
     except ValueError as error:
         raise InputError(f"command {template!r} cannot be read ({error}): quote it as for a shell") from error
     unknown = fields - {"runner", "folder"}
-    if unknown or "runner" not in fields or not words:
+    if unknown or not words or ("folder" in fields and "runner" not in fields):
         raise InputError(
-            f"command {template!r}: it must hold {{runner}} and may hold {{folder}}"
+            f"command {template!r}: it may hold {{runner}}, and {{folder}} with it"
             + (f", not {', '.join(sorted(f'{{{field}}}' for field in unknown))}" if unknown else "")
+            + "; without them it must be a program that speaks the device protocol"
         )
+    return "runner" in fields
 
 
 def _find_python(client: list[str], host: str, module: str) -> str:

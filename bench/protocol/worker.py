@@ -7,25 +7,22 @@ that is measured. All runners of a session are pinned to the same cores of their
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import selectors
 import signal
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from tutelage.bench.runtimes.registry import adapter_files
 from tutelage.bench.runtimes.runner import START_SECONDS
-from tutelage.records import InputError
+from tutelage.records import InputError, NotAvailableError
 
 from .host import available_cores, quiet_cores, thread_environment
+from .lines import LineProcess
+from .lines import LostDeviceError as LostDeviceError
+from .lines import WorkerError as WorkerError
 
 RUNNER = Path(__file__).parents[1] / "runtimes" / "runner.py"
 # A remote runner ends itself after so long without a request; loading the models of a session takes minutes.
@@ -40,8 +37,35 @@ class ModelFile:
     shape: tuple[int, ...]
 
 
-class WorkerError(RuntimeError):
-    """A worker died, hung or could not fulfil a request; the message holds its last line of standard error."""
+class Runner(Protocol):
+    """What holds some models on a device and runs them: a `Worker`, or what a device without Python has instead.
+
+    `ask` takes the requests of `runner.py`. A reply to `time` may hold `runs`, of how many inferences each of its `ms`
+    is the mean, and `report`, a `TurnReport`, where a program says no more than that.
+    """
+
+    version: str
+    rss: int | None
+    cpu: str
+    processor: str
+    power_state: str
+    turn_seconds: float  # what a turn takes beside its inferences
+
+    def greet(self) -> None:
+        """Wait until it is ready; fills what it says of itself and of its device."""
+
+    def ask(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+        """Send one request and give its reply. Raises WorkerError."""
+        ...
+
+    def rest(self) -> None:
+        """Let it take no processor time until the next request."""
+
+    def dismiss(self) -> None:
+        """Let it end by itself."""
+
+    def stop(self) -> None:
+        """End it. Safe to call twice."""
 
 
 class Worker:
@@ -62,20 +86,18 @@ class Worker:
         local = argv is None
         adapter = adapter_files(runtime)[0] if runtime else Path()  # none where cores are chosen
         environment = thread_environment(threads)
-        self.version, self.rss, self.pid = "", None, 0
+        self.version, self.pid = "", 0
+        self.rss: int | None = None
         self.cpu, self.processor, self.power_state = "", "", ""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
-        self._unread = b""
+        self.turn_seconds = 1e-3
         self._stops = local and hasattr(signal, "SIGSTOP") and sys.platform.startswith("linux")
         self._stopped = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(RUNNER)] if argv is None else list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, **environment} if local else None,
+        self._line = LineProcess(
+            [sys.executable, "-I", str(RUNNER)] if argv is None else argv,
+            {**os.environ, **environment} if local else None,
         )
-        self._send(
+        self._process = self._line.process
+        self._line.send(
             {
                 "runtime": runtime,
                 # Here by its path; elsewhere it lies beside the runner.
@@ -104,7 +126,7 @@ class Worker:
         `version`, `rss` (bytes, before any model), `pid`, `cpu`, `processor` (the GPU where that runs the models) and
         `power_state`, what sets its clock.
         """
-        reply = self._receive(timeout)
+        reply = self._line.receive(timeout)
         self.version, self.rss, self.pid = reply["version"], reply["rss"], reply["pid"]
         self.cpu, self.processor, self.power_state = reply["cpu"], reply["processor"], reply["power_state"]
 
@@ -112,14 +134,14 @@ class Worker:
         """Send one request and wait for its reply. Raises WorkerError if it fails, dies or takes too long."""
         self.wake()
         # The runner's own watchdog fires first, so that a remote process ends too and not only the local pipe.
-        self._send({**request, "limit": timeout})
-        reply = self._receive(timeout + 5)
+        self._line.send({**request, "limit": timeout})
+        reply = self._line.receive(timeout + 5)
         self.rest()
         return reply
 
     def chosen_cores(self, timeout: float = START_SECONDS) -> list[int] | None:
         """Wait for the cores that it was started to choose; `None` where that host cannot pin."""
-        cores: list[int] | None = self._receive(timeout)["cores"]
+        cores: list[int] | None = self._line.receive(timeout)["cores"]
         return cores
 
     def wake(self) -> None:
@@ -137,66 +159,33 @@ class Worker:
     def dismiss(self) -> None:
         """Let the process end by itself: its input ends."""
         self.wake()
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self._line.dismiss()
 
     def stop(self) -> None:
         """End the process, kindly first: a compiled network's has children of its own. Safe to call twice."""
         self.dismiss()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._errors.close()
+        self._line.stop()
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise WorkerError(f"the runner ended: {self._last_words()}") from error
 
-    def _receive(self, timeout: float) -> dict[str, Any]:
-        """Read one line within the time, without spinning."""
-        assert self._process.stdout is not None
-        end = time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._unread:
-                left = end - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    raise WorkerError(f"the runner did not reply within {timeout:.0f} s: {self._last_words()}")
-                chunk = os.read(self._process.stdout.fileno(), 1 << 16)
-                if not chunk:
-                    raise WorkerError(f"the runner ended: {self._last_words()}")
-                self._unread += chunk
-        line, self._unread = self._unread.split(b"\n", 1)
-        try:
-            reply: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise WorkerError(f"the runner said no JSON: {line[:200].decode(errors='replace')}") from error
-        if "error" in reply:
-            raise WorkerError(str(reply["error"]).strip().splitlines()[0])
-        return reply
+@runtime_checkable
+class Board(Protocol):
+    """A device without Python, reached: it starts runners of its own kind, and says which anchors they can load."""
 
-    def _last_words(self) -> str:
-        """Describe how the process ended and the last line it wrote to standard error."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=0.5)
-        code = self._process.poll()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        end = "still running" if code is None else _exit_reason(code)
-        return f"{end}; {lines[-1]}" if lines else end
+    def start(self, models: Sequence[ModelFile]) -> Runner:
+        """Start a runner that holds these models; nothing else runs on the device."""
+        ...
+
+    def anchors(self, folder: Path) -> list[ModelFile]:
+        """Give the anchor nets as files of the device's runtime, in the order of `anchors.anchor_names`."""
+        ...
 
 
 # Gives the command line of a worker that holds these models, and the models as that host sees them.
 Launcher = Callable[[Sequence[ModelFile]], tuple[list[str] | None, list[ModelFile]]]
+
+
+# A way to a device: what starts the Python runner there, or a board that runs programs of its own.
+Reached = Launcher | Board
 
 
 def launch_local(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
@@ -218,48 +207,41 @@ def start_workers(
     *,
     threads: int,
     precision: str,
-    launcher: Launcher = launch_local,
+    launcher: Reached = launch_local,
     at_once: int | None = None,
-) -> list[Worker]:
+) -> list[Runner]:
     """Start one worker a group `(runtime, models)`, `at_once` together; on a failure those started are stopped.
 
     By default two; here as many as there are cores, since a process that imports torch is busy for seconds.
     """
-    workers: list[Worker] = []
+    workers: list[Runner] = []
     at_once = at_once or max(2, available_cores() if launcher is launch_local else 2)
     try:
-        cores = choose_cores(threads, launcher)
+        cores = None if isinstance(launcher, Board) else choose_cores(threads, launcher)
         for start in range(0, len(groups), at_once):
             for runtime, models in groups[start : start + at_once]:
+                if isinstance(launcher, Board):
+                    workers.append(launcher.start(models))
+                    continue
                 argv, seen = launcher(models)
-                kind = "fp32" if runtime == "anchor" else precision
-                workers.append(Worker(runtime, seen, threads=threads, precision=kind, cores=cores, argv=argv))
+                own = "fp32" if runtime == "anchor" else precision
+                workers.append(Worker(runtime, seen, threads=threads, precision=own, cores=cores, argv=argv))
             for worker in workers[start:]:
                 worker.greet()
                 worker.rest()
     except WorkerError as error:
         stop_workers(workers)
-        raise InputError(f"cannot start the runner: {error}") from error
+        kind = NotAvailableError if isinstance(error, LostDeviceError) else InputError
+        raise kind(f"cannot start the runner: {error}") from error
     except BaseException:
         stop_workers(workers)
         raise
     return workers
 
 
-def stop_workers(workers: Sequence[Worker]) -> None:
+def stop_workers(workers: Sequence[Runner]) -> None:
     """End all at once: a runtime may take a quarter of a second to release its model."""
     for worker in workers:
         worker.dismiss()
     for worker in workers:
         worker.stop()
-
-
-def _exit_reason(code: int) -> str:
-    """Say how a process ended: by a signal (negative), by exit code, or because ssh (255) lost the line."""
-    if code == -signal.SIGALRM:
-        return "stopped by its watchdog: it hung"
-    if code == -signal.SIGKILL:
-        return "killed (out of memory?)"
-    if code == 255:
-        return "exit code 255 (ssh: connection lost or refused)"
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

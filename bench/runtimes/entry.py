@@ -90,6 +90,7 @@ class Runtime:
     on_gpu: bool = False  # it computes on a GPU: `threads` says nothing about its speed
     driver: str = ""  # the library of the device's driver, without which it is not here: as `ctypes` loads it
     int8_blocks: bool = False  # blocks and subnets can be quantized while a profile or a search measures them
+    program: str = ""  # `module:constant` of its benchmark program, which devices without Python run
     read_shape: Optional[Callable[[str], Sequence[Optional[int]]]] = None  # noqa: UP045 - of its own format's input
 
     @property

@@ -68,6 +68,7 @@ LITERT = Runtime(
     adapter=Litert,
     file=__file__,
     extra="litert",
+    program="tutelage.bench.programs.litert:BENCHMARK_MODEL",
     converter="tutelage.bench.converters.litert:convert_to_litert",
     read_shape=read_shape,
 )

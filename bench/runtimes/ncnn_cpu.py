@@ -58,5 +58,6 @@ NCNN = Runtime(
     adapter=Ncnn,
     file=__file__,
     extra="ncnn",
+    program="tutelage.bench.programs.ncnn:BENCHNCNN",
     converter="tutelage.bench.converters.ncnn_convert:convert_to_ncnn",
 )

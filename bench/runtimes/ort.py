@@ -81,6 +81,7 @@ ONNXRUNTIME = Runtime(
     adapter=Onnxruntime,
     file=__file__,
     anchors="onnxruntime",
+    program="tutelage.bench.programs.onnxruntime:PERF_TEST",
     int8_blocks=True,
 )
 ONNXRUNTIME_CUDA = replace(
@@ -90,6 +91,7 @@ ONNXRUNTIME_CUDA = replace(
     adapter=lambda: Onnxruntime("CUDAExecutionProvider"),
     anchors="onnxruntime-cuda",
     int8_blocks=False,
+    program="",
     on_gpu=True,
     ambiguous_module=True,
 )

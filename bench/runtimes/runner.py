@@ -1,5 +1,5 @@
 """The process that runs models and times them: Python, numpy and one runtime are all it needs, here or on another host
-(with the runtime's own file, `entry.py` and `graph.py` beside it).
+(with the runtime's own file, `entry.py`, `graph.py` and `state.py` beside it).
 
 It reads one JSON job from the first line of standard input, then one JSON request a line, and replies to each with one
 JSON line on standard output. Between requests it waits blocked on standard input, so an idle runner costs no processor
@@ -11,7 +11,7 @@ time; when the input ends (the parent is gone, the connection is lost) it ends t
               with "keeper": true, a parent process of its own stops it between requests, see `keep`;
               with "choose_cores": number, it replies {"cores": [..]}, the least busy ones, and ends
     requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s} | {"do": "copy", "model": i}
-              {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"}
+              {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"} | {"do": "state"}
               any request may carry "limit": seconds after which the runner kills itself
 """
 
@@ -190,6 +190,10 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
     what = request["do"]
     if what == "memory":
         return memory()
+    if what == "state":
+        from state import read_state  # type: ignore[import-not-found] # beside this file, whose folder is on the path since the adapter was imported
+
+        return dict(read_state())
     index = request["model"]
     spec = job["models"][index]
     if what == "load":
@@ -208,7 +212,7 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
     runs.append(runs.pop(0))  # copies alternate, each at other addresses
     run = runs[0]
     if what == "warm":
-        return _warm(run, images, request["seconds"])
+        return warm_up(lambda number: _times(run, images, number), request["seconds"])
     if what == "time":
         for _ in range(request.get("settle", 1)):  # caches hold another model's data: the first inferences do not count
             run(images)
@@ -278,12 +282,15 @@ def _times(run: Run, images: Any, repeats: int) -> list[float]:
     return samples
 
 
-def _warm(run: Run, images: Any, seconds: float) -> dict[str, Any]:
-    """Run until two neighbouring windows agree, or until the time is over; returns the last window's median."""
+def warm_up(times: Callable[[int], list[float]], seconds: float) -> dict[str, Any]:
+    """Run until two neighbouring windows agree, or until the time is over; returns the last window's median.
+
+    `times` runs so many inferences and gives the milliseconds of each, or of all as one mean.
+    """
     end = time.perf_counter() + seconds
-    last = statistics.median(_times(run, images, WARM_WINDOW))
+    last = statistics.median(times(WARM_WINDOW))
     while time.perf_counter() < end:
-        now = statistics.median(_times(run, images, WARM_WINDOW))
+        now = statistics.median(times(WARM_WINDOW))
         if abs(now - last) <= WARM_TOLERANCE * last:
             return {"ms": now, "steady": True}
         last = now

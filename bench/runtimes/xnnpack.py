@@ -59,6 +59,7 @@ EXECUTORCH = Runtime(
     adapter=Executorch,
     file=__file__,
     extra="executorch",
+    program="tutelage.bench.programs.executorch:EXECUTOR_RUNNER",
     exported=".pte",
     read_shape=read_shape,
 )

@@ -99,6 +99,8 @@ def open_device(
         tolerance=tolerance,
         ssh=sibling.host if sibling is not None and sibling.host != "local" else "",
         command=sibling.command if sibling is not None else "",
+        program=sibling.program if sibling is not None else "",
+        cores=sibling.cores if sibling is not None else (),
     )
     return _predicting(section, measure_device(workspace, report, request), workspace.path / "devices", space)
 

@@ -243,7 +243,7 @@ def test_the_command_line_starts_from_an_entry(
         (["other", "--like", "titan-rtx", "--threads", "4"], "so --threads would have no effect"),
         (
             ["other", "--like", "titan-rtx", "--here", "--ssh", "me@board"],
-            "--here and --ssh or --command are both given",
+            "--ssh and --here are given: the device is reached in one way",
         ),
         (["other", "--like", "titan"], "did you mean titan-rtx?"),
     ):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tutelage.bench.protocol.drift import neighbour_medians, polish, typical_log_ms
+from tutelage.bench.protocol.drift import neighbour_medians, polish, slowdown, typical_log_ms
 
 MODELS = np.log(np.array([0.5, 1.0, 2.0, 4.0, 0.7, 1.5, 3.0, 0.9]))
 
@@ -54,3 +54,16 @@ def test_the_drift_of_a_turn_is_the_median_of_at_most_five_neighbours_on_each_si
     for place in range(num):
         beside = [*values[max(0, place - 5) : place], *values[place + 1 : place + 6]]
         assert found[place] == pytest.approx(np.median(beside) if beside else 0.0)
+
+
+def test_a_clock_that_falls_for_a_quarter_of_a_session_shows_in_full_and_single_turns_do_not() -> None:
+    anchors = np.log(np.array([1.0, 2.0, 3.0]))[:, None] + np.zeros((1, 16))
+    assert slowdown(anchors) == 0
+    for first in (0, 4, 12):  # boosted at first, slow in between, throttled at the end
+        fallen = anchors.copy()
+        fallen[:, first : first + 4] += np.log(1.25)
+        assert slowdown(fallen) == pytest.approx(0.25)
+    disturbed = anchors.copy()
+    disturbed[:, [3, 9]] += np.log(5)
+    assert slowdown(disturbed) == 0
+    assert slowdown(anchors[:, :1]) == 0

@@ -314,7 +314,7 @@ def test_where_times_were_taken_is_said_once(workspace: Workspace) -> None:
     request = DeviceRequest("tv", "onnxruntime", SPACE, CLASSES, CHANNELS, here=True)
     with pytest.raises(InputError, match="--here says where the times of --from-measurements were taken"):
         add_device(workspace, lambda *_: None, request)
-    with pytest.raises(InputError, match="this machine or another one"):
+    with pytest.raises(InputError, match="--ssh and --here are given: the device is reached in one way"):
         add_device(
             workspace, lambda *_: None, DeviceRequest("tv", "onnxruntime", SPACE, 4, 1, ssh="me@tv", here=True), Path()
         )

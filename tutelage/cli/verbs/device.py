@@ -69,7 +69,20 @@ def device_add(
         typer.Option(help="COLUMN=VALUE: which measurements, of a file of several devices; repeatable."),
     ] = None,
     ssh: Annotated[str | None, typer.Option(help="USER@HOST of a device reached by ssh.")] = None,
-    command: Annotated[str | None, typer.Option(help="Launcher where ssh does not reach: {runner} {folder}.")] = None,
+    adb: Annotated[
+        str | None,
+        typer.Option(help="Serial of a phone or board behind adb, which needs no Python; auto: the only one."),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(help="Launcher with {runner} and {folder}, or a program that speaks the device protocol."),
+    ] = None,
+    benchmark_program: Annotated[
+        str | None, typer.Option(help="With --adb: the runtime's own benchmark program, built for that device.")
+    ] = None,
+    cores: Annotated[
+        str | None, typer.Option(help="Cores to pin to, e.g. 4-7; with --adb by default the fastest.")
+    ] = None,
     here: Annotated[
         bool,
         typer.Option(
@@ -81,7 +94,7 @@ def device_add(
         str | None,
         typer.Option(
             help="An entry of `tutelage device catalogue`: its profile is copied, or gives the defaults of one that is "
-            "measured (--ssh, --command, --here, --from-measurements)."
+            "measured (--ssh, --adb, --command, --here, --from-measurements)."
         ),
     ] = None,
     transfer: Annotated[
@@ -105,12 +118,19 @@ def device_add(
 
     Example: [bold]tutelage device add my-laptop --runtime openvino --threads 2 --resolution 64[/]
     Behind ssh: [bold]tutelage device add board --ssh me@board --resolution 64 --minutes 5[/]
+    A phone: [bold]tutelage device add pixel --adb auto --runtime litert --benchmark-program benchmark_model[/]
     From a file: [bold]tutelage device add phone --runtime litert --from-measurements times.csv[/]
     From the catalogue: [bold]tutelage device add my-gpu --like titan-rtx[/]
     """
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations.catalogue import copy_entry, start_from
-    from tutelage.pipeline.operations.devices import DeviceRequest, add_device, checked_reach, checked_space
+    from tutelage.pipeline.operations.devices import (
+        DeviceRequest,
+        add_device,
+        checked_cores,
+        checked_reach,
+        checked_space,
+    )
 
     given = {"--resolution": resolution, "--minutes": minutes, "--nets": None if transfer else nets}
     unused = [option for option, value in given.items() if value is not None]
@@ -128,7 +148,10 @@ def device_add(
         minutes=DEFAULT_MINUTES if minutes is None else minutes,
         nets=nets,
         ssh=checked_reach("--ssh", ssh),
+        adb=checked_reach("--adb", adb),
         command=checked_reach("--command", command),
+        program=checked_reach("--benchmark-program", benchmark_program),
+        cores=checked_cores(cores),
         here=here,
         column=column or "",
         where=tuple(where or ()),
@@ -137,7 +160,7 @@ def device_add(
     if source and not transfer:
         raise InputError("--source says what --transfer transfers from: add --transfer, or leave it out")
     settings = _given(context)
-    reached = bool(request.ssh or request.command or here or from_measurements is not None)
+    reached = bool(request.ssh or request.adb or request.command or here or from_measurements is not None)
     if transfer and like is not None and not reached:
         raise InputError(
             "--transfer has no effect on a copy: say how the device is reached, or give measurements of it"
@@ -156,7 +179,8 @@ def device_add(
 def _given(context: typer.Context) -> set[str]:
     """Name the options of `device add` on the command line that say what is measured and how."""
     options = ("runtime", "threads", "batch", "precision", "space", "resolution", "channels", "classes", "minutes")
-    sources = {option: context.get_parameter_source(option) for option in (*options, "nets", "column", "where")}
+    options += ("nets", "column", "where", "cores", "benchmark_program")
+    sources = {option.replace("_", "-"): context.get_parameter_source(option) for option in options}
     return {option for option, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
 

@@ -12,7 +12,7 @@ from tutelage.bench.devices.device import MAX_RESOLUTIONS
 from tutelage.bench.devices.entries import Entry, find_entry
 from tutelage.bench.devices.profiles import find_profile, load_latency_model, write_profile
 from tutelage.bench.devices.table import table_path
-from tutelage.pipeline.operations.devices import DeviceRequest, checked_name, checked_space
+from tutelage.pipeline.operations.devices import DeviceRequest, check_reach, checked_name, checked_space
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import UNREACHABLE, DeviceProfile, InputError
 
@@ -37,8 +37,7 @@ def start_from(request: DeviceRequest, like: str, given: Collection[str], *, imp
         sizes = request.space.resolutions if "resolution" in given else _few(entry.profile.resolutions)
         found["space"] = checked_space(space, sizes)
     if not imported:
-        if request.here and (request.ssh or request.command):
-            raise InputError("--here and --ssh or --command are both given: the device is this machine or another one")
+        check_reach(request)
         found["here"] = False  # which would say where times of a file come from
     return replace(request, **found)
 
@@ -62,7 +61,7 @@ def copy_entry(workspace: Workspace, name: str, like: str, given: Collection[str
         options = "--" + ", --".join(sorted(given))
         raise InputError(
             f"--like {like} alone copies its profile ({_settings(entry)}), so {options} would have no effect: leave it "
-            "out, or say how the device is reached (--ssh, --command, --here) to measure it"
+            "out, or say how the device is reached (--ssh, --adb, --command, --here) to measure it"
         )
     folder = workspace.path / "devices"
     profile, model = entry.profile, None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.bench.boards.adb import PREFIX, Adb
+from tutelage.bench.boards.android import core_list
 from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.devices.entries import transfer_sources
 from tutelage.bench.devices.imported import import_profile
@@ -16,6 +18,7 @@ from tutelage.bench.devices.profiles import check_name, find_profile, load_laten
 from tutelage.bench.latency.labels import MIN_NETS
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.latency.transfer import MIN_TRANSFER_NETS
+from tutelage.bench.programs.entry import program_of
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import whole_file
@@ -52,7 +55,10 @@ class DeviceRequest:
     nets: int | None = None  # whole networks that are measured first, and then no blocks; None: as the runtime needs
     tolerance: float = 0.05
     ssh: str = ""
+    adb: str = ""  # the serial of a device that runs its runtime's benchmark program; auto: the only one
     command: str = ""
+    program: str = ""  # the file of that benchmark program
+    cores: tuple[int, ...] = ()  # that inferences are pinned to
     here: bool = False  # measurements that are imported were made on this machine
     column: str = ""  # of an imported file: which column of times
     where: tuple[str, ...] = ()  # of an imported file: COLUMN=VALUE, which measurements
@@ -117,8 +123,10 @@ def add_device(
         raise InputError(
             "--here says where the times of --from-measurements were taken: give the file, or leave it out"
         )
-    if request.here and (request.ssh or request.command):
-        raise InputError("--here and --ssh or --command are both given: the device is this machine or another one")
+    check_reach(request)
+    if request.adb:
+        program = str(Path(request.program).expanduser().resolve()) if request.program else ""
+        request = replace(request, ssh=f"{PREFIX}{Adb(request.adb).serial}", adb="", program=program)
     if from_measurements is None and (request.column or request.where):
         raise InputError("--column and --where choose among the times of --from-measurements: give the file")
     sources = None
@@ -145,11 +153,38 @@ def add_device(
         space=request.space.name,
         host="local" if request.here else request.ssh or UNREACHABLE,
         command=request.command,
+        program=request.program,
+        cores=request.cores,
         column=request.column,
         where=request.where,
         nets=request.nets,
         sources=sources,
     )
+
+
+def check_reach(request: DeviceRequest) -> None:
+    """Refuse several ways to one device, and what belongs to another way."""
+    ways = {"--ssh": request.ssh, "--adb": request.adb, "--command": request.command}
+    given = [option for option, value in ways.items() if value] + (["--here"] if request.here else [])
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are given: the device is reached in one way, or is this machine")
+    if request.program and not request.adb:
+        raise InputError("--benchmark-program is what a device of --adb runs: give its serial, or leave it out")
+    if request.adb:
+        program_of(find_runtime(request.runtime))
+
+
+def checked_cores(text: str | None) -> tuple[int, ...]:
+    """Read cores, e.g. `4-7` or `6,7`; none where the option is not given."""
+    if text is None:
+        return ()
+    try:
+        cores = tuple(core_list(text))
+    except ValueError:
+        cores = ()
+    if not cores:
+        raise InputError(f"--cores is {text!r}: give the numbers of cores, e.g. 4-7 or 6,7")
+    return cores
 
 
 def int8_block_runtimes() -> tuple[str, ...]:
@@ -172,7 +207,9 @@ def measure_device(
             "int8 networks there and give them with --from-measurements FILE"
         )
     batch = 1 if find_runtime(request.runtime).exported == FREE_BATCH else request.batch
-    table = find_runtime(request.runtime).block_table and request.nets is None
+    # Each turn on a phone starts a program, which takes longer than a block.
+    quick = find_runtime(request.runtime).block_table and not request.ssh.startswith(PREFIX)
+    table = quick and request.nets is None
 
     def export_block(spec: BlockSpec, path: Path) -> None:
         shape = (batch, spec.in_channels, spec.in_hw, spec.in_hw)
@@ -199,6 +236,8 @@ def measure_device(
         tolerance=request.tolerance,
         ssh=request.ssh,
         command=request.command,
+        program=request.program,
+        cores=request.cores,
         progress=lambda text, done, total: report(f"device {request.name}: {text}", done, total),
         sources=sources,
     )

@@ -189,6 +189,7 @@ def figures(found: Measurement) -> dict[str, Any]:
         "batch": found.batch,
         "precision": found.effective_precision,
         "samples": len(found.samples_ms),
+        **({"inferences_a_sample": found.runs_a_sample} if found.runs_a_sample > 1 else {}),
         "p50_ms": found.p50_ms,
         "p90_ms": found.p90_ms,
         "p99_ms": found.p99_ms,
@@ -200,6 +201,19 @@ def figures(found: Measurement) -> dict[str, Any]:
         "energy_mj": found.energy_mj,
         "host_load_before": found.host_load_before,
         "host_load_after": found.host_load_after,
+        **_states(found),
+    }
+
+
+def _states(found: Measurement) -> dict[str, Any]:
+    """Name what the device said of its clock, heat and power supply before and after; nothing where it was silent."""
+    pairs = (("before", found.state_before), ("after", found.state_after))
+    return {
+        f"{name}_{when}": value
+        for when, state in pairs
+        if state is not None
+        for name, value in state.to_dict().items()
+        if value not in (None, "", [])
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import write_json
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.device import Device
+from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import FileInput, Part, StageInputs, versions_of
 from tutelage.records import DeviceProfile, Measurement
 
@@ -34,6 +35,7 @@ class DeviceInput(Part):
     cpu_model: str
     host: str
     command: str
+    cores: Annotated[tuple[int, ...], Former(())]
     anchor_ms: float | None
     profile: DeviceProfile = Field(exclude=True)
 
