@@ -7,7 +7,7 @@ cheapest is taken, so that int8 is preferred to fp32 of the same quality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +44,19 @@ def choose(
     is_equivalent: Callable[[int, int], bool | None],
     margin: float = DEFAULT_MARGIN,
     has_gained: Callable[[int, int], bool | None] = lambda place, control: None,
+    among: Collection[int] | None = None,
 ) -> int:
-    """Give the place of the best candidate; there must be one.
+    """Give the place of the best candidate; there must be one. `among`: places of those that a budget leaves.
 
     A candidate with a control competes where it has gained over it. Of those equivalent to the highest quality: the
     fewest bytes (1 % is a tie), then the lowest latency (spans that meet are a tie), then the control before the
     distilled. `is_equivalent(place, best)` and `has_gained(place, control)` are a paired test's verdicts, or None where
     there is no test: `margin` then bounds the difference. With no equivalent the best itself stays.
     """
-    if not candidates:
+    left = sorted(range(len(candidates)) if among is None else set(among))
+    if not left:
         raise ValueError("no candidate to choose of")
-    everyone = [place for place in range(len(candidates)) if _competes(candidates, place, has_gained, margin)]
+    everyone = [place for place in left if _competes(candidates, place, has_gained, margin, left)]
     top = max(candidates[place].quality for place in everyone)
     best = _cheapest(candidates, [place for place in everyone if candidates[place].quality == top])[0]
     kept = []
@@ -68,10 +70,14 @@ def choose(
 
 
 def _competes(
-    candidates: Sequence[Candidate], place: int, has_gained: Callable[[int, int], bool | None], margin: float
+    candidates: Sequence[Candidate],
+    place: int,
+    has_gained: Callable[[int, int], bool | None],
+    margin: float,
+    left: Collection[int],
 ) -> bool:
     control = candidates[place].control
-    if control is None:
+    if control is None or control not in left:
         return True
     verdict = has_gained(place, control)
     if verdict is None:
@@ -99,17 +105,69 @@ def best_student(rows: Iterable[Row], test: PairTest | None = None, *, margin: f
 def best_students(rows: Iterable[Row], test: PairTest | None = None, *, margin: float | None = None) -> list[Row]:
     """Give the best deployable student on each device, newest data first, then devices in the order of their rows."""
     chosen = []
+    for known, candidates, tests in _contests(rows, test, margin):
+        chosen.append(known[choose(candidates, tests.is_equivalent, tests.margin, tests.has_gained)])
+    return chosen
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """All that the choice of a best student needs, so that it can be made again among those that a budget leaves.
+
+    `rows` are ids, best validation `figure` first. `equal` holds a sign for each two of the first `num_tested`: 1 where
+    a test says that they are equivalent, 0 where it does not, - where there is none. `gained` says of a distilled one
+    whether it has gained over its control, None where it has none or was not tested.
+    """
+
+    rows: tuple[str, ...]
+    figure: str
+    margin: float
+    candidates: tuple[Candidate, ...]
+    num_tested: int
+    equal: str
+    gained: tuple[bool | None, ...]
+
+    def choose(self, among: Collection[int] | None = None) -> int:
+        """Give the place of the best of all, or of some places, by the same rule as `best_students`."""
+        return choose(self.candidates, self._is_equivalent, self.margin, lambda place, _: self.gained[place], among)
+
+    def _is_equivalent(self, place: int, best: int) -> bool | None:
+        low, high = sorted((place, best))
+        sign = self.equal[low * self.num_tested + high] if high < self.num_tested else "-"
+        return None if sign == "-" else sign == "1"
+
+
+def ballots(rows: Iterable[Row], test: PairTest | None = None, *, most_tested: int) -> list[Ballot]:
+    """Give the candidates of each data set and device; of more than `most_tested` the first are tested in pairs."""
+    found = []
+    for known, candidates, tests in _contests(rows, test, None):
+        size = min(len(known), most_tested)
+        signs = ["-"] * (size * size)
+        for low in range(size):
+            for high in range(low + 1, size):
+                verdict = tests.is_equivalent(high, low)
+                signs[low * size + high] = "-" if verdict is None else str(int(verdict))
+        pairs = [(place, one.control) for place, one in enumerate(candidates)]
+        gained = tuple(None if control is None else tests.has_gained(place, control) for place, control in pairs)
+        ids = tuple(row.key for row in known)
+        found.append(Ballot(ids, tests.figure, tests.margin, tuple(candidates), size, "".join(signs), gained))
+    return found
+
+
+def _contests(
+    rows: Iterable[Row], test: PairTest | None, margin: float | None
+) -> Iterator[tuple[list[Row], list[Candidate], _Tests]]:
+    """Give the students that compete on each data set and device, best validation figure first, and their tests."""
     for students in _grounds([row for row in rows if is_deployable(row)]):
         figure = quality_of(students)
         if figure is None:
             continue
         known = [row for row in students if validation(row, figure) is not None]
+        known.sort(key=lambda row: -(validation(row, figure) or 0.0))
         controls = _controls(known)
         candidates = [_candidate(row, figure, control) for row, control in zip(known, controls, strict=True)]
         within = margin_of(known) if margin is None else margin
-        tests = _Tests(known, figure, test, within, controls)
-        chosen.append(known[choose(candidates, tests.is_equivalent, within, tests.has_gained)])
-    return chosen
+        yield known, candidates, _Tests(known, figure, test, within, controls)
 
 
 def margin_of(rows: Iterable[Row]) -> float:

@@ -241,7 +241,7 @@ def _explained(name: str, what: str, better: Direction | None = None, former: st
 # In the order in which a table for people shows them; files are written in the order of `export.COLUMNS`.
 BUILTIN: tuple[Column, ...] = (
     Column("on_front", "Whether no comparable row is at least as good in AUC (else accuracy), median latency and size, "
-           "and better in one by more than a tie.", "flag", label="front", is_usual=True, priority=0),
+           "and better in one by more than a tie.", "flag", label="overall front", is_usual=True, priority=0),
     Column("row_id", "Identifier of the row: a hash of what it is of.", "text", label="id", priority=6),
     Column("model", "Name of the network.", "text", is_usual=True, priority=1),
     Column("role", "teacher, student or baseline.", "text", is_usual=True, priority=15),
@@ -312,17 +312,33 @@ BUILTIN: tuple[Column, ...] = (
     _second("auc_lo", "Lower end of the interval of the AUC"),
     _second("auc_hi", "Upper end of the interval of the AUC"),
     Column("explained_method", "Method of the explanations.", "text", "explanation", at=("explanation.method",)),
-    _explained("insertion_auc", "Area under the insertion curve of the explanations.", "max"),
-    _explained("deletion_auc", "Area under the deletion curve of the explanations.", "min"),
-    _explained("road", "ROAD score of the explanations.", "max"),
-    _explained("sanity_spearman", "Rank correlation with the explanations of a randomized network.", "min"),
-    _explained("pointing", "Pointing game: how often the maximum lies inside the mask.", "max"),
-    _explained("energy", "Fraction of the map's energy that lies inside the mask.", "max"),
-    _explained("mask_fraction", "Fraction of the image that the mask covers.", former="mask_share"),
-    _explained("teacher_spearman", "Rank correlation with the teacher's explanations.", "max"),
-    _explained("teacher_iou", "Overlap (IoU) with the teacher's explanations.", "max"),
-    _explained("fp32_spearman", "Rank correlation of an int8 file's explanations with its fp32 network's.", "max"),
-    _explained("fp32_iou", "Overlap (IoU) of an int8 file's explanations with its fp32 network's.", "max"),
+    _explained("insertion_auc",
+               "Mean confidence while the pixels that the map ranks first are put in; high: the map "
+               "finds what the network uses.", "max"),
+    _explained("deletion_auc",
+               "Mean confidence while those pixels are taken out; low: the network needed them.", "min"),
+    _explained("road",
+               "How much more the confidence falls without the most than without the least important "
+               "pixels, halved (ROAD).", "max"),
+    _explained("sanity_spearman",
+               "Rank correlation with the map of the same network with random weights; near 0: the map "
+               "depends on what was learnt.", "min"),
+    _explained("pointing", "How often the hottest point lies inside the mask (pointing game).", "max"),
+    _explained("energy",
+               "Fraction of the map's heat inside the mask; by chance it is the mask's fraction of the "
+               "image.", "max"),
+    _explained("mask_fraction",
+               "Fraction of the image that the mask covers: what pointing and energy would be by chance.",
+               former="mask_share"),
+    _explained("teacher_spearman",
+               "Rank correlation with the teacher's map; 1: student and teacher look at the same places.", "max"),
+    _explained("teacher_iou",
+               "Overlap (IoU) of the hottest parts of the student's and the teacher's maps.", "max"),
+    _explained("fp32_spearman",
+               "Rank correlation of an int8 file's map with its fp32 network's; 1: rounding changed "
+               "nothing there.", "max"),
+    _explained("fp32_iou",
+               "Overlap (IoU) of the hottest parts of an int8 file's map and its fp32 network's.", "max"),
     Column("superseded_by", "Row of the later run of the same thing, which took the place of this one.", "text",
            label="superseded by"),
     Column("retracted", "Why the row was retracted.", "text"),

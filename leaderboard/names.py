@@ -1,4 +1,4 @@
-"""What a row is called and drawn as in a chart, a card, a sentence (`title`, `kind_of`), and its data and device.
+"""What a row is called and drawn as (`title`, `kind_of`, `family_of`), and its data and device.
 
 Rows that are not comparable never have the same `data_names` and `device_names`: what tells equal names apart is added.
 """
@@ -33,6 +33,22 @@ def kind_of(role: str, teacher: str, source: str) -> str:
     if role != "student":
         return role
     return "distilled" if teacher else "control"
+
+
+@lru_cache(maxsize=4096)
+def family_of(model: str, space: str = "") -> str:
+    """Name the architecture family: of a searched network its space without the width, else the name without its size.
+
+    `ofa_mbv3_w1.0_stem1` is ofa_mbv3; resnet18 and resnet50.tv_in1k are resnet, tf_efficientnet_b0 is efficientnet.
+    """
+    if space:
+        return re.sub(r"_w[0-9.]+.*$", "", space)
+    name = re.sub(r"^(tf|legacy)_", "", re.sub(r"\s.*$", "", model.strip()))
+    first = re.split(r"[_.]", name)[0]
+    if first.isalpha() or re.fullmatch(r"[A-Za-z]+v[0-9]", first):
+        return first
+    kept = re.sub(r"-[A-Za-z]*[0-9][A-Za-z0-9]*$", "", first)  # EEEA-Net-C1
+    return re.sub(r"(?<=[A-Za-z])[0-9]+[a-z]*$", "", kept) or model
 
 
 def title(model: str, teacher: str, scheme: str, *, is_short: bool = False) -> str:

@@ -33,13 +33,17 @@ class Beaten:
 
 @dataclass(frozen=True)
 class Standing:
-    """`on_front` goes by the figures, where ties do not dominate; `verdict` by the intervals of the figures."""
+    """`on_front` goes by the figures, where ties do not dominate; `verdict` by the intervals of the figures.
+
+    `by_tie`: it is on the front only because what dominates it is no better by more than a tie.
+    """
 
     objectives: tuple[str, ...]
     num_peers: int
     on_front: bool
     verdict: pareto.Verdict
     beaten_by: tuple[Beaten, ...]
+    by_tie: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,12 +65,14 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
         Beaten(peers["row_id"][found.by], _name(peers, found.by), found.gains)
         for found in pareto.dominated_by(peers, place, ways)
     )
+    on_front = pareto.front(peers, ways, epsilon=resolutions(), tolerance=tolerances())[place]
     return Standing(
         tuple(ways),
         len(peers["row_id"]),
-        pareto.front(peers, ways, epsilon=resolutions(), tolerance=tolerances())[place],
+        on_front,
         pareto.front_with_intervals(peers, ways)[place],
         beaten,
+        by_tie=on_front and not pareto.front(peers, ways)[place],
     )
 
 
@@ -76,9 +82,11 @@ def show_standing(standing: Standing, console: Console) -> None:
     from rich.text import Text
 
     what = ", ".join(standing.objectives)
-    by_figures = "on" if standing.on_front else "not on"
+    by_figures = f"{'on' if standing.on_front else 'not on'} it by the figures"
+    if standing.by_tie:
+        by_figures += ", where a tie keeps it"
     console.print(
-        f"\nFront of {what} among {standing.num_peers} comparable rows: {by_figures} it by the figures; "
+        f"\nFront of {what} among {standing.num_peers} comparable rows: {by_figures}; "
         f"by their intervals: {standing.verdict}.",
         highlight=False,
         soft_wrap=True,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.leaderboard import names, pareto
+from tutelage.leaderboard.best import Ballot
 from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, costs, known, qualities
 from tutelage.leaderboard.export import finite, for_people, frame
 from tutelage.leaderboard.filters import grammar
@@ -58,9 +59,11 @@ def embedded(
     filled = {*figures, *qualities(), *costs(), "on_front", *(one.name for one in written)}
     filled |= {one.name for one in texts if (found[one.name] != "").any()}
     head = {
-        **{"count": len(found), "made": utc_now(), "live": live, "front": FRONT, "grammar": language},
+        **{"count": len(found), "made": utc_now(), "version": _version(), "live": live},
+        **{"front": FRONT, "grammar": language},
         "columns": {one.name: _about(one) for one in known() if one.name in filled} | _about_others(others),
         "usual": [one.name for one in known() if one.is_usual and _varies(found, one)],
+        "group": list(pareto.GROUP),
         **{"qualities": qualities(), "costs": [*pareto.COSTS, *(one for one in costs() if one not in pareto.COSTS)]},
         "words": {one.name: _coded(found[one.name]) for one in texts},
         "written": {one.name: _coded(_series(for_people(one, found))) for one in written},
@@ -76,6 +79,16 @@ def embedded(
     if len(text) < _PACK_BYTES:
         return _embeddable(text), False
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=3, mtime=0)).decode(), True
+
+
+def _version() -> str:
+    """Give the version of this package; empty where it runs from a folder that was not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tutelage")
+    except PackageNotFoundError:
+        return ""
 
 
 def page_columns() -> tuple[str, ...]:
@@ -125,17 +138,19 @@ def _varies(found: pd.DataFrame, one: Column) -> bool:
 
 def _named(found: pd.DataFrame) -> dict[str, Any]:
     """Give what rows are called and drawn as, where they stand, and the fronts of every quality and cost of a group."""
-    rows = found[["model", "teacher", "scheme", "role", "source"]].itertuples(index=False, name=None)
+    rows = found[["model", "teacher", "scheme", "role", "source", "arch"]].itertuples(index=False, name=None)
+    spaces = _spaces(found["arch"])
     called = [
         (
             names.title(model, teacher, scheme),
             names.title(model, teacher, scheme, is_short=True),
             names.brief_teacher(teacher, is_short=False),
             names.kind_of(role, teacher, source),
+            names.family_of(model, spaces.get(arch, "")),
         )
-        for model, teacher, scheme, role, source in rows
+        for model, teacher, scheme, role, source, arch in rows
     ]
-    columns = dict(zip(("title", "short", "teacher", "kind"), zip(*called, strict=True), strict=False))
+    columns = dict(zip(("title", "short", "teacher", "kind", "family"), zip(*called, strict=True), strict=False))
     places, rigs = _key_names(found, DATA_KEY, data_names), _key_names(found, (*DATA_KEY, *DEVICE_KEY), device_names)
     named = {name: _series(values) for name, values in columns.items()} | {"place": places, "rig": rigs}
     return {
@@ -143,6 +158,11 @@ def _named(found: pd.DataFrame) -> dict[str, Any]:
         "names": {name: _coded(values) for name, values in named.items()},
         "fronts": _fronts(found, places, rigs),
     }
+
+
+def _spaces(archs: pd.Series[Any]) -> dict[str, str]:
+    """Give the search space of each architecture, by its JSON."""
+    return {text: str(json.loads(text).get("space", "")) for text in archs.unique() if text}
 
 
 def _key_names(
@@ -213,7 +233,25 @@ def _decided(found: pd.DataFrame, verdicts: Verdicts) -> dict[str, Any]:
         for (first, second), tests in verdicts.pairs.items()
     }
     files = [verdicts.files.get(row_id, -1) for row_id in ids] if verdicts.files else []
-    return {"headlines": headlines, "files": files, "pairs": pairs}
+    ballots = [_ballot(one, places) for one in verdicts.ballots if set(one.rows) <= places.keys()]
+    return {"headlines": headlines, "files": files, "pairs": pairs, "ballots": ballots}
+
+
+def _ballot(ballot: Ballot, places: Mapping[str, int]) -> dict[str, Any]:
+    """Write the candidates for the best student as lists; `equal` holds the tests of the first `tested`, row by row."""
+    candidates = ballot.candidates
+    ends = [one.latency_ms or (None, None) for one in candidates]
+    return {
+        "rows": [places[row_id] for row_id in ballot.rows],
+        **{"figure": ballot.figure, "margin": ballot.margin, "tested": ballot.num_tested, "equal": ballot.equal},
+        "quality": [one.quality for one in candidates],
+        "size": [one.size_bytes for one in candidates],
+        "low": [low for low, _ in ends],
+        "high": [high for _, high in ends],
+        "distilled": [int(one.is_distilled) for one in candidates],
+        "control": [-1 if one.control is None else one.control for one in candidates],
+        "gained": list(ballot.gained),
+    }
 
 
 def _test(one: Comparison) -> list[Any]:

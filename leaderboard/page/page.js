@@ -2,14 +2,27 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const FIRST = { place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", links: false, names: true, all: false, theme: "" };
-const state = { ...FIRST, axes: [{ x: "", log: true }, { x: "", log: true }], sort: { name: "", way: -1 }, columns: USUAL.filter(filled), pins: [] };
-let indices = [];
+const FIRST = { place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", marks: "kind", size: "medium", view: "", links: false, names: true, all: false, theme: "" };
+const state = { ...FIRST, axes: [{ x: "", log: true, view: null }, { x: "", log: true, view: null }], limits: {}, best: { row: -1 }, sort: { name: "", way: -1 }, columns: USUAL.filter(filled), pins: [] };
+const BASE_TITLE = document.title;
+let indices = [], isRedrawDue = false, linkDue = 0;
 
 const hooks = {
   change(slot, part) { Object.assign(state.axes[slot], part); refresh(); },
   hover(i, x, y, spoken = false) { hover(i, x, y, spoken); },
-  light(i) { for (const chart of charts) chart.light(state, i); },
+  light(i) { for (const chart of [...charts, view]) chart.light(state, i); },
+  quality: () => state.quality,
+  limits: () => state.limits,
+  // The range that a chart shows (null: the usual one); only that chart is drawn anew.
+  see(slot, range) { state.axes[slot].view = range; charts[slot].redraw(); keepLinkSoon(); },
+  // A budget's limit of one cost (null: none); while it is dragged, once a frame.
+  limit(name, value, isFinal) {
+    if (value === null) delete state.limits[name]; else state.limits[name] = value;
+    if (isFinal) keepLinkSoon();
+    if (isRedrawDue) return;
+    isRedrawDue = true;
+    requestAnimationFrame(() => { isRedrawDue = false; state.best = bestWithin(indices, state.limits, state.quality); charts.forEach((chart) => chart.redraw()); drawAnswer(state, indices, hooks); });
+  },
   pin(i) {
     state.pins = state.pins.includes(i) ? state.pins.filter((one) => one !== i) : [...state.pins.slice(-1), i];
     announce(state.pins.includes(i) ? `pinned ${text("model", i)}` : `let ${text("model", i)} go`);
@@ -21,14 +34,15 @@ const hooks = {
     refresh(true);
     byId("compare").scrollIntoView({ block: "start" });
   },
-  sort(name) {
+  sort(name, way) {
     const start = name in FIGURES ? (FIGURES[name].better || -1) * -1 : isFlag(name) || COLUMNS[name].ordered ? -1 : 1;
-    state.sort = { name, way: state.sort.name === name ? -state.sort.way : start };
+    state.sort = { name, way: way ?? (state.sort.name === name ? -state.sort.way : start) };
     refresh(true);
-    document.querySelector(`[data-sort="${name}"]`)?.focus();
+    if (!way) document.querySelector(`[data-sort="${name}"]`)?.focus();
   },
 };
 const charts = [0, 1].map((slot) => makeChart(byId(`chart-${slot}`), slot, hooks));
+const view = makeView(byId("view-card"), hooks);
 const table = makeTable(hooks);
 const tickColumns = makeChooser(state, (columns) => { state.columns = columns; refresh(true); });
 
@@ -89,15 +103,20 @@ function refresh(tableOnly = false) {
   state.quality = options(byId("quality"), qualities, state.quality, "", (name) => FIGURES[name].label);
   if (!state.quality) state.quality = DATA.qualities[0];
   const known = COSTS.filter((name) => group.some((i) => figure(name, i) !== null));
-  state.axes.forEach((axis, slot) => { if (!has(axis.x)) axis.x = known[slot] || known[0] || COSTS[slot]; });
+  state.axes.forEach((axis, slot) => { if (!has(axis.x)) Object.assign(axis, { x: known[slot] || known[0] || COSTS[slot], view: null }); });
   if (!state.sort.name) state.sort = { name: state.quality, way: -1 };
-  const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality, indices.length === group.length));
-  byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the fronts drawn: ${fronts.map(({ front }) => front.length).join(" and ")}`;
-  for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers]]) if (byId(name).value !== value) byId(name).value = value;
+  const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality, indices.length === group.length && COSTS.includes(x)));
+  state.best = bestWithin(indices, state.limits, state.quality);
+  byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the chart fronts: ${fronts.map(({ front }) => front.length).join(" and ")}`;
+  for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers], ["marks", state.marks], ["size", state.size], ["view", state.view]]) if (byId(name).value !== value) byId(name).value = value;
   for (const [name, value] of [["links", state.links], ["names", state.names], ["all-groups", state.all]]) byId(name).checked = value;
+  byId("charts").className = `charts ${state.size}`;
+  drawTitle(group, BASE_TITLE);
   drawHeadline(state, group, hooks);
+  drawAnswer(state, indices, hooks);
   if (!tableOnly) charts.forEach((chart, slot) => chart.draw(state, indices, fronts[slot]));
   else charts.forEach((chart) => chart.light(state, -1));
+  view.draw(state, indices);
   legend(group);
   drawCompare(state, hooks);
   table.draw(state, inTable);
@@ -108,11 +127,19 @@ function refresh(tableOnly = false) {
 
 function legend(group) {
   const kinds = Object.keys(KINDS).filter((kind) => group.some((i) => kindOf(i) === kind));
-  const items = kinds.map((kind) => node("li", {}, swatch(kind, false), KINDS[kind]));
-  if (group.some(isInt8)) items.push(node("li", {}, swatch(kinds.includes("distilled") ? "distilled" : kinds[0], true), "filled: int8"));
-  items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M1,13H6V8H11V3H15", fill: "none", stroke: "var(--front)", "stroke-width": 1.8 })), "Pareto front"));
+  const families = FAMILIES.order.filter((name) => group.some((i) => named("family", i) === name));
+  const isMore = FAMILIES.isMore && group.some((i) => !FAMILIES.order.includes(named("family", i)));
+  const isFamily = state.marks === "family", usual = kinds.includes("distilled") ? "distilled" : kinds[0];
+  const item = (look, words) => node("li", {}, look, words), path = (d, kind) => drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d, class: kind }));
+  const items = isFamily
+    ? [...families.map((name) => [FAMILIES.slot.get(name), name]), ...(isMore ? [[FAMILY_SHAPES.length - 1, "other families"]] : [])].map(([slot, name]) => item(swatch(FAMILY_SHAPES[slot], `f-${slot}`, false), name))
+    : kinds.map((kind) => item(swatch(SHAPES[kind], `k-${kind}`, false), KINDS[kind]));
+  if (group.some(isInt8)) items.push(item(isFamily ? swatch("circle", "f-0", true) : swatch(SHAPES[usual], `k-${usual}`, true), "filled: int8"));
+  if (isFamily && group.some(isImported)) items.push(item(swatch("circle", "f-0 borrowed", false), "dashed: imported"));
+  const isTime = state.axes.every(({ x }) => FIGURES[x].isTime);
+  items.push(item(path("M1,13H6V8H11V3H15", "front"), isTime ? "best so far" : "chart front"));
   if (state.whiskers !== "none" && group.some((i) => interval(state.quality, i)))
-    items.push(node("li", {}, drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M0,3H16V13H0z", class: "doubt" }), drawn("path", { d: "M0,13H16", class: "floor" })), "where the front could be (95 %)"));
+    items.push(item(drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: "M0,3H16V13H0z", class: "doubt" }), drawn("path", { d: "M0,13H16", class: "floor" })), "where the chart front could be (95 %)"));
   byId("legend").replaceChildren(...items);
 }
 
@@ -124,18 +151,26 @@ function dressTheme() {
 }
 
 // The link: only what differs from the start, so that it stays short.
+function keepLinkSoon() { clearTimeout(linkDue); linkDue = setTimeout(keepLink, 120); }
 function keepLink() {
   const kept = new URLSearchParams();
   for (const name of ["place", "rig", "role", "scheme", "query", "quality", "theme"]) if (state[name]) kept.set(name, state[name]);
   for (const name of ["links", "all"]) if (state[name]) kept.set(name, "1");
   if (!state.names) kept.set("names", "0");
-  if (state.whiskers !== "front") kept.set("whiskers", state.whiskers);
+  for (const name of ["whiskers", "marks", "size", "view"]) if (state[name] !== FIRST[name]) kept.set(name, state[name]);
   state.axes.forEach(({ x, log }, slot) => kept.set(`x${slot}`, `${x}${log ? "" : ":linear"}`));
+  state.axes.forEach(({ view: range }, slot) => { if (range) kept.set(`v${slot}`, [...range.x, ...range.y].map((end) => Number(end.toPrecision(6))).join()); });
+  if (Object.keys(state.limits).length) kept.set("most", Object.entries(state.limits).map(([name, limit]) => `${name}:${limit}`).join());
   kept.set("sort", `${state.sort.name}:${state.sort.way > 0 ? "up" : "down"}`);
   if (state.columns.join() !== USUAL.filter(filled).join()) kept.set("columns", state.columns.join());
   if (state.pins.length) kept.set("pins", state.pins.map((i) => text("row_id", i)).join());
   const link = `#${kept}`;
   if (location.hash !== link) history.replaceState(null, "", link);
+}
+// A range as the link holds it; null where it holds none.
+function rangeIn(words) {
+  const [a, b, c, d, ...rest] = words.split(",").map(Number);
+  return rest.length === 0 && [a, b, c, d].every(Number.isFinite) && a > 0 && a < b && c < d ? { x: [a, b], y: [c, d] } : null;
 }
 function readLink() {
   const kept = new URLSearchParams(location.hash.slice(1));
@@ -145,8 +180,9 @@ function readLink() {
   state.links = one("links") === "1";
   state.all = one("all") === "1";
   state.names = one("names") !== "0";
-  state.whiskers = ["front", "all", "none"].includes(one("whiskers")) ? one("whiskers") : "front";
-  state.axes = [0, 1].map((slot) => { const [x, way] = one(`x${slot}`, "").split(":"); const name = columnNamed(x); return { x: COSTS.includes(name) ? name : "", log: way !== "linear" }; });
+  for (const [name, known] of Object.entries({ whiskers: ["front", "all", "none"], marks: ["kind", "family"], size: Object.keys(HEIGHTS), view: Object.keys(VIEWS) })) if (known.includes(one(name))) state[name] = one(name);
+  state.limits = Object.fromEntries(one("most", "").split(",").map((part) => part.split(":")).map(([name, limit]) => [columnNamed(name), Number(limit)]).filter(([name, limit]) => COSTS.includes(name) && limit > 0 && Number.isFinite(limit)));
+  state.axes = [0, 1].map((slot) => { const [x, way] = one(`x${slot}`, "").split(":"); const name = columnNamed(x); return { x: AXES.includes(name) ? name : "", log: way !== "linear", view: rangeIn(one(`v${slot}`, "")) }; });
   const [name, way] = one("sort", ":").split(":");
   state.sort = { name: USABLE.includes(columnNamed(name)) ? columnNamed(name) : "", way: way === "up" ? 1 : -1 };
   state.columns = kept.has("columns") ? one("columns").split(",").map(columnNamed).filter((column) => USABLE.includes(column)) : USUAL.filter(filled);
@@ -154,8 +190,13 @@ function readLink() {
   state.pins = ids.map((id) => Array.from({ length: NUM }, (_, i) => i).find((i) => text("row_id", i) === id)).filter((i) => i !== undefined);
 }
 
-for (const [id, name] of [["dataset", "place"], ["device", "rig"], ["role", "role"], ["scheme", "scheme"], ["quality", "quality"], ["whiskers", "whiskers"]])
-  byId(id).addEventListener("change", (event) => { state[name] = event.target.value; if (name === "quality") state.sort = { name: state.quality, way: -1 }; refresh(); });
+for (const [id, name] of [["dataset", "place"], ["device", "rig"], ["role", "role"], ["scheme", "scheme"], ["quality", "quality"], ["whiskers", "whiskers"], ["marks", "marks"], ["size", "size"], ["view", "view"]])
+  byId(id).addEventListener("change", (event) => {
+    state[name] = event.target.value;
+    if (name === "quality") state.sort = { name: state.quality, way: -1 };
+    if (["place", "rig", "quality"].includes(name)) for (const axis of state.axes) axis.view = null; // another plane
+    refresh();
+  });
 for (const [id, name] of [["links", "links"], ["names", "names"], ["all-groups", "all"]])
   byId(id).addEventListener("change", (event) => { state[name] = event.target.checked; refresh(id === "all-groups"); });
 let typing = 0;
@@ -167,7 +208,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dressTheme
 let drawnWidth = 0;
 new ResizeObserver(() => { const width = byId("chart-0").clientWidth; if (width !== drawnWidth) { drawnWidth = width; refresh(); } }).observe(byId("chart-0"));
 
-byId("summary").textContent = [`${NUM.toLocaleString("en")} rows`, DATA.made ? `made ${DATA.made}` : ""].filter(Boolean).join(" · ");
+byId("summary").textContent = [`${NUM.toLocaleString("en")} rows`, DATA.made ? `page made ${DATA.made.replace("T", " ").replace("Z", " UTC")} by tutelage ${DATA.version}` : ""].filter(Boolean).join(" · ");
 readLink();
 refresh();
 

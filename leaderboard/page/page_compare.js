@@ -1,41 +1,6 @@
 // Pinned rows: what each is, its architecture block by block, and how two of them differ.
 "use strict";
 
-// What the page is for, in one line: the best student by validation against the best teacher.
-function drawHeadline(state, group, hooks) {
-  const section = document.getElementById("headline");
-  section.replaceChildren();
-  const [b, a] = headlineOf(group) || [-1, -1];
-  section.hidden = b < 0;
-  if (b < 0) return;
-  const both = node("button", { type: "button", class: "no-print" }, a < 0 ? "Pin it" : "Compare the two");
-  both.addEventListener("click", () => hooks.pinBoth(a < 0 ? [b] : [a, b]));
-  section.append(node("header", {}, node("p", {}, "Best student by validation: ", node("strong", {}, title(b)), a < 0 ? "" : " against teacher ", a < 0 ? "" : node("strong", {}, title(a))), both));
-  section.append(node("div", { class: "tiles" }, headlineTiles(state.quality, a, b)));
-  section.append(node("p", { class: "hint" }, "Of the students equivalent to the best on validation images: the smallest file, then the fastest, then the control before the distilled."));
-}
-
-function headlineTiles(quality, a, b) {
-  const tiles = [];
-  const tile = (big, what, small, kind = "") => tiles.push(node("div", { class: `tile ${kind}` }, node("b", {}, big), node("span", { class: "what" }, what), node("span", { class: "small" }, small)));
-  const va = a < 0 ? null : figure(quality, a), vb = figure(quality, b), bounds = interval(quality, b);
-  if (vb !== null && va === null) tile(show(quality, vb), FIGURES[quality].label, bounds ? `${show(quality, bounds[0])} to ${show(quality, bounds[1])}` : "");
-  else if (vb !== null) {
-    const test = testOf(a, b, quality);
-    tile(signed(vb - va), FIGURES[quality].label, `${show(quality, vb)} against ${show(quality, va)}; ${testWords(test)}`, VERDICT_CLASS[test?.verdict] || "");
-  }
-  for (const [name, { less: [less, more] }] of Object.entries(FIGURES).filter(([, one]) => one.less)) {
-    const mine = figure(name, b), theirs = a < 0 ? null : figure(name, a);
-    if (mine === null) continue;
-    if (theirs === null) tile(show(name, mine, true), FIGURES[name].label, "");
-    else if (isTie(name, a, b)) tile("same", FIGURES[name].label, `${show(name, mine, true)} against ${show(name, theirs, true)}`);
-    else tile(`${ratio(Math.max(mine, theirs) / Math.min(mine, theirs))}×`, mine < theirs ? less : more, `${show(name, mine, true)} against ${show(name, theirs, true)}`, mine < theirs ? "better" : "worse");
-  }
-  for (const name of Object.keys(DATA.written)) if (written(name, b)) tile(verdictIn(written(name, b)), COLUMNS[name].label, written(name, b), VERDICT_CLASS[verdictIn(written(name, b))]);
-  return tiles;
-}
-const ratio = (value) => (value >= 10 ? String(Math.round(value)) : value.toFixed(1));
-
 function drawCompare(state, hooks) {
   const section = document.getElementById("compare");
   section.hidden = !state.pins.length;
@@ -56,7 +21,7 @@ function versus(a, b) {
     if (va === null && vb === null) continue;
     const isCost = FIGURES[name].better < 0, measuredThere = Boolean(FIGURES[name].device);
     const fair = sameGround || isCost, comparable = va !== null && vb !== null && fair && (sameRig || !measuredThere);
-    const row = node("tr", {}, node("th", { scope: "row" }, heading(name)), node("td", { class: "figure" }, show(name, va)), node("td", { class: "figure" }, show(name, vb)));
+    const row = node("tr", {}, node("th", { scope: "row" }, heading(name)), node("td", { class: "figure" }, show(name, va, false, interval(name, a))), node("td", { class: "figure" }, show(name, vb, false, interval(name, b))));
     row.append(...(comparable ? verdict(name, a, b, va, vb) : [node("td", { class: "figure" }, node("span", { class: "verdict" }, va === null || vb === null ? "" : measuredThere ? "another device" : "another data set"))]));
     body.append(row);
   }
@@ -84,13 +49,15 @@ function classRows(a, b) {
   return rows;
 }
 
+const LEAST_RATIO = 1.005; // what would be written as 1.00 × is no difference that anybody would choose by
 // A quality is better or worse where the paired test says so, a cost where it differs by more than a tie.
 function verdict(name, a, b, va, vb) {
   const isCost = FIGURES[name].better < 0;
-  const difference = vb === va ? "same" : isCost ? (vb < va ? `${threeDigits(va / vb)} × less` : `${threeDigits(vb / va)} × more`) : `${vb > va ? "+" : "−"}${(Math.abs(vb - va) * 100).toFixed(1)} points`;
+  const isAlike = vb === va || (isCost ? Math.max(va / vb, vb / va) < LEAST_RATIO : Math.abs(vb - va) * 100 < 0.05);
+  const difference = vb === va ? "same" : isAlike ? (isCost ? "same within 0.5 %" : "same to .1 point") : isCost ? (vb < va ? `${threeDigits(va / vb)} × less` : `${threeDigits(vb / va)} × more`) : `${vb > va ? "+" : "−"}${(Math.abs(vb - va) * 100).toFixed(1)} points`;
   const test = isCost ? undefined : testOf(a, b, name);
   const note = !isCost ? testWords(test) : vb !== va && isTie(name, a, b) ? "a tie: within what the measurements can tell" : "";
-  const kind = isCost ? (isTie(name, a, b) ? "" : vb < va ? "better" : "worse") : VERDICT_CLASS[test?.verdict] || "";
+  const kind = isAlike ? "" : isCost ? (isTie(name, a, b) ? "" : vb < va ? "better" : "worse") : VERDICT_CLASS[test?.verdict] || "";
   return [node("td", { class: "figure" }, node("span", { class: kind }, `${difference}${{ better: " ▲", worse: " ▼" }[kind] || ""}`), note ? node("span", { class: "verdict" }, note) : null)];
 }
 // Spans that meet: the figures do not differ for certain.
@@ -121,21 +88,23 @@ function pinCard(i, n, state, hooks) {
   return card;
 }
 
-// One word for one thing, here and beside the charts: what the intervals leave possible.
-const FRONT_WORDS = { sure: "on the front for sure", maybe: "maybe on the front", no: "not on the front" };
+// Three fronts, three names: the chart front is the stair that is drawn, of two figures as they are; by the intervals a row
+// is surely, maybe or not on it; the overall front of the table is of quality, latency and size, ties allowed for.
+const BY_INTERVALS = { sure: "surely", maybe: "maybe", no: "not" };
+const frontWords = (isOn, verdict) => `${isOn ? "on" : "not on"} the chart front; by the intervals ${BY_INTERVALS[verdict]}`;
 
 // On which of the drawn fronts a row is, how surely, and what dominates it.
 function standing(i, state) {
   const peers = peersOf(i), list = node("dl", { class: "facts" });
   for (const cost of new Set(state.axes.map(({ x }) => x))) {
-    const verdict = VERDICTS[digit(i, cost, state.quality) % 4];
+    const code = digit(i, cost, state.quality), verdict = VERDICTS[code % 4];
     if (verdict === undefined) continue;
     const beaters = beatersOf(i, peers, cost, state.quality);
     const best = beaters.slice(0, 2).map((j) => `${title(j)} (${show(state.quality, figure(state.quality, j))}, ${show(cost, figure(cost, j), true)})`);
     const others = beaters.length > 2 ? ` and ${beaters.length - 2} more` : "";
-    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, FRONT_WORDS[verdict], best.length ? `; by the figures dominated by ${best.join(", ")}${others}` : ""));
+    list.append(node("dt", {}, `${FIGURES[state.quality].label}, ${FIGURES[cost].label}`), node("dd", {}, frontWords(code >= 4, verdict), best.length ? `; by the figures dominated by ${best.join(", ")}${others}` : ""));
   }
-  return list.childElementCount ? [node("h3", {}, "Fronts"), list] : [];
+  return list.childElementCount ? [node("h3", {}, "Chart fronts"), list] : [];
 }
 
 function facts(i, long) {
@@ -146,10 +115,10 @@ function facts(i, long) {
   add("where", [text("dataset", i), rigOf(i), text("runtime", i)].filter(Boolean).join(" · "));
   for (const name of FACTS.filter((one) => long || FIGURES[one].usual)) {
     const value = figure(name, i), bounds = interval(name, i);
-    if (value !== null) add(FIGURES[name].label, show(name, value, true) + (bounds ? ` (${show(name, bounds[0])} to ${show(name, bounds[1])})` : ""));
+    if (value !== null) add(FIGURES[name].label, show(name, value, true, bounds) + (bounds ? ` (${show(name, bounds[0], false, bounds)} to ${show(name, bounds[1], false, bounds)})` : ""));
   }
   for (const name of Object.keys(DATA.written)) add(COLUMNS[name].label, written(name, i));
-  if (onFront(i)) add("front", "on the front of quality, latency and size");
+  if (onFront(i)) add("overall front", "on it: of quality, latency and size, ties allowed for");
   if (isImported(i)) add("source", "imported, not measured here");
   if (long) {
     add("recipe", [text("recipe", i), figure("seed", i) !== null ? `seed ${figure("seed", i)}` : ""].filter(Boolean).join(" · "));

@@ -13,7 +13,6 @@ const NUM = DATA.count;
 const COLUMNS = DATA.columns;
 const FIGURES = Object.fromEntries(Object.entries(COLUMNS).filter(([, one]) => one.number));
 const FACTS = Object.keys(FIGURES).filter((name) => FIGURES[name].better && ["quality", "cost"].includes(FIGURES[name].group));
-const SHAPES = { teacher: "square", baseline: "triangle", distilled: "circle", control: "diamond", imported: "plus" };
 const KINDS = DATA.kinds;
 // Names that columns had are still read, in filters and in links.
 const columnNamed = (name) => DATA.grammar.names[name] ?? name;
@@ -43,22 +42,37 @@ const PLACES = Array.from({ length: NUM }, (_, i) => named("place", i));
 const RIGS = Array.from({ length: NUM }, (_, i) => named("rig", i));
 const rigOf = (i) => RIGS[i];
 
-function show(name, value, withUnit = false) {
+// The time of filing is a figure of charts alone, in days since 1970: quality over time, and the best so far as a stair.
+FIGURES.created_at = { label: "filed on", better: -1, number: true, isTime: true };
+DATA.figures.created_at = Array.from({ length: NUM }, (_, i) => { const time = Date.parse(text("created", i)); return Number.isNaN(time) ? null : time / 864e5; });
+
+// Writes a figure with no more digits than its interval `bounds` carries, where one is given (`quantities.py`).
+function show(name, value, withUnit = false, bounds = null) {
   if (value === null || value === undefined) return "";
   const about = FIGURES[name] || {};
-  const scaled = about.scale ? value / about.scale : value;
-  const written = about.digits !== undefined ? scaled.toFixed(about.digits) : threeDigits(scaled);
+  if (about.isTime) return dayOf(value);
+  const scale = about.scale || 1, scaled = value / scale, carried = bounds ? decimalsOf(bounds[0] / scale, bounds[1] / scale) : null;
+  const isFraction = about.digits === 3;
+  const written = isFraction && carried !== null ? scaled.toFixed(Math.min(4, Math.max(2, carried))) : about.digits !== undefined ? scaled.toFixed(about.digits) : threeDigits(scaled, carried);
   return withUnit && about.unit ? `${written} ${about.unit}` : written;
 }
-
-function threeDigits(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(Number(value.toPrecision(3)));
-  const digits = Math.max(0, Math.min(9, 2 - Math.floor(Math.log10(size))));
-  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+// The decimals that an interval carries: two digits of half its width below 3.55 of a decade, else one.
+function decimalsOf(low, high) {
+  if (!(low < high)) return null;
+  const half = (high - low) / 2, size = Math.floor(Math.log10(half));
+  return (half / 10 ** size < 3.55 ? 1 : 0) - size;
 }
 
-const heading = (name) => COLUMNS[name]?.heading ?? COLUMNS[name]?.label ?? name.replace(/_/g, " ");
+function threeDigits(value, carried = null) {
+  if (value === 0) return "0";
+  const size = Math.abs(Number(value.toPrecision(3)));
+  let decimals = 2 - Math.floor(Math.log10(size));
+  if (carried !== null && carried < decimals && Number((value / 10 ** -carried).toFixed(0)) !== 0) decimals = carried;
+  const rounded = decimals < 0 ? Math.round(value * 10 ** decimals) / 10 ** decimals : value, digits = Math.max(0, Math.min(9, decimals));
+  return rounded.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+const heading = (name) => COLUMNS[name]?.heading ?? COLUMNS[name]?.label ?? FIGURES[name]?.label ?? name.replace(/_/g, " ");
 
 function interval(name, i) {
   const low = figure(`${name}_lo`, i), high = figure(`${name}_hi`, i);
@@ -122,16 +136,4 @@ function dress(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(name, value);
   for (const child of children.flat()) if (child !== null && child !== undefined) element.append(child);
   return element;
-}
-
-function markPath(shape, x, y, r) {
-  const p = (value) => value.toFixed(1);
-  if (shape === "square") return `M${p(x - r)},${p(y - r)}h${p(2 * r)}v${p(2 * r)}h${p(-2 * r)}z`;
-  if (shape === "triangle") return `M${p(x)},${p(y - 1.15 * r)}L${p(x + 1.1 * r)},${p(y + 0.85 * r)}H${p(x - 1.1 * r)}z`;
-  if (shape === "diamond") return `M${p(x)},${p(y - 1.3 * r)}L${p(x + 1.3 * r)},${p(y)}L${p(x)},${p(y + 1.3 * r)}L${p(x - 1.3 * r)},${p(y)}z`;
-  if (shape === "plus") return `M${p(x - r)},${p(y)}H${p(x + r)}M${p(x)},${p(y - r)}V${p(y + r)}`;
-  return `M${p(x - r)},${p(y)}a${p(r)},${p(r)} 0 1 0 ${p(2 * r)},0a${p(r)},${p(r)} 0 1 0 ${p(-2 * r)},0z`;
-}
-function swatch(kind, full) {
-  return drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, drawn("path", { d: markPath(SHAPES[kind], 8, 8, 5), class: `mark k-${kind}${full ? " full" : ""}` }));
 }

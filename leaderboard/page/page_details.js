@@ -2,13 +2,13 @@
 "use strict";
 
 const FOREMOST = ["per_class", "explained", "explanation", "against_teachers", "confusion"];
-const WORDED = { per_class: "Per class", explained: "Where it looks", explanation: "Explanation figures", against_teachers: "Against its teachers", confusion: "Confusion (rows: truth)" };
+const WORDED = { per_class: "Per class", explained: "Where it looks", explanation: "How far the explanations can be trusted", against_teachers: "Against its teachers", confusion: "Confusion (rows: truth)" };
 const SHOWN_ABOVE = ["gain_over_control", "gain_over_twin"]; // its figures stand among the row's facts
 
 function detailBlocks(details) {
   const isEmpty = (value) => value === null || value === "" || (typeof value === "object" && !Object.keys(value).length);
   const names = Object.keys(details).filter((name) => !isEmpty(details[name]) && !SHOWN_ABOVE.includes(name));
-  const blocks = FOREMOST.filter((name) => names.includes(name)).flatMap((name) => [node("h3", {}, WORDED[name]), detailBlock(details[name])]);
+  const blocks = FOREMOST.filter((name) => names.includes(name)).flatMap((name) => { const block = name === "explanation" ? explanationBlock(details[name]) : detailBlock(details[name]); return block ? [node("h3", {}, WORDED[name]), block] : []; });
   const rest = names.filter((name) => !FOREMOST.includes(name));
   if (!rest.length) return blocks;
   const more = node("details", { class: "rest" }, node("summary", {}, "More of this row"));
@@ -17,6 +17,15 @@ function detailBlocks(details) {
   if (list.childElementCount) more.append(list);
   for (const name of rest.filter((one) => typeof details[one] === "object")) more.append(node("h3", {}, name.replace(/_/g, " ")), detailBlock(details[name]));
   return [...blocks, more];
+}
+// Figures of explanations stand with their names and what they mean; one that no column names is not shown.
+function explanationBlock(found) {
+  const list = node("dl", { class: "facts meant" });
+  for (const [name, value] of Object.entries(found)) {
+    const about = COLUMNS[`explained_${name}`];
+    if (about && value !== null) list.append(node("dt", {}, about.label.replace(/^explanation: /, "")), node("dd", {}, plainValue(value), node("span", { class: "meaning" }, ` ${about.help}`)));
+  }
+  return list.childElementCount ? list : null;
 }
 const isPicture = (value) => typeof value === "string" && /^data:image\/(png|jpeg|webp);base64,/.test(value);
 function detailBlock(value) {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.best import PairTest, best_students, best_teacher
+from tutelage.leaderboard.best import Ballot, PairTest, ballots, best_students, best_teacher
 from tutelage.records import DATA_KEY, Comparison, Row
 
 if TYPE_CHECKING:
@@ -38,9 +38,13 @@ class Headline:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """`files` names the tested file of a row, by row id; `pairs` holds the tests of two files, first less second."""
+    """`files` names the tested file of a row, by row id; `pairs` holds the tests of two files, first less second.
+
+    `ballots` hold the candidates for a best student, of which the page chooses again within a reader's budget.
+    """
 
     headlines: tuple[Headline, ...] = ()
+    ballots: tuple[Ballot, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     pairs: Mapping[tuple[int, int], tuple[Comparison, ...]] = field(default_factory=dict)
 
@@ -52,8 +56,9 @@ def decide(rows: Sequence[Row], on_validation: PairTest | None = None, on_test: 
     a front, then the best of the others. p values are of one pair each, as `leaderboard compare` gives them.
     """
     headlines = _headlines(rows, on_validation)
+    candidates = tuple(ballots(rows, on_validation, most_tested=MOST_TESTED))
     if on_test is None:
-        return Verdicts(headlines)
+        return Verdicts(headlines, candidates)
     wanted = {row_id for one in headlines for row_id in (one.student, one.teacher)}
     order = _by_interest(rows, wanted)
     grounds: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
@@ -71,7 +76,7 @@ def decide(rows: Sequence[Row], on_validation: PairTest | None = None, on_test: 
         for (first, a), (second, b) in combinations(enumerate(tested, start), 2):
             if found := tuple(on_test(a[0], b[0])):
                 pairs[first, second] = found
-    return Verdicts(headlines, files, pairs)
+    return Verdicts(headlines, candidates, files, pairs)
 
 
 def decided_ids(found: pd.DataFrame) -> list[str]:

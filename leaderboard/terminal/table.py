@@ -309,10 +309,12 @@ def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequen
         only = values.pop() if len(values) == 1 else ""
         if name not in names and only:
             same.append(f"{name} {printable(str(only))}")
-    what = ", ".join(objectives) if objectives else "AUC (else accuracy), p50, size"
+    front = (
+        f"front of {', '.join(objectives)}" if objectives else "overall front (AUC else accuracy, p50, size; ties stay)"
+    )
     size = len(found["dataset"])
     count = f"{size} row{'s' * (size != 1)}" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
-    parts = [count, *same, f"* on the front of {what} among rows of the same data and device"]
+    parts = [count, *same, f"* on the {front} among rows of the same data and device"]
     if objectives:
         parts.append("sure, maybe: by 95 % intervals of quality and latency")
         parts.append(f"tie: within {ties or '.0005 of quality or 5 % of a measured cost'} of a row that dominates it")

@@ -153,7 +153,7 @@ def test_the_page_in_a_browser_shows_it(open_page, rows: list[Row]) -> None:
     page = open_page(rows, link="#x0=milliwatts")
     assert "power (mW)" in page.locator("thead th").all_inner_texts()
     assert page.locator("#x-0").input_value() == "power_mw"
-    assert page.inner_text("#count").endswith("on the fronts drawn: 2 and 2")
+    assert page.inner_text("#count").endswith("on the chart fronts: 2 and 2")
     page.fill("#query", "milliwatts<200")
     page.locator("#count", has_text="1 of 4 rows").wait_for()
     assert page.locator("#table tbody .title").all_inner_texts() == ["thrifty"]

@@ -82,9 +82,13 @@ def test_what_the_page_calls_sure_and_maybe_is_what_the_fronts_say(open_page, st
         for place, row in enumerate(study)
     ]
     page = open_page(study)
-    words = {"sure": "on the front for sure", "maybe": "maybe on the front", "no": "not on the front"}
-    verdicts = pareto.front_with_intervals(study, ("latency_p50_ms", "auc"))
-    expected = sorted((row.latency_p50_ms, words[verdict]) for row, verdict in zip(study, verdicts, strict=True))
+    words = {"sure": "surely", "maybe": "maybe", "no": "not"}
+    pair = ("latency_p50_ms", "auc")
+    said = zip(study, pareto.front(study, pair), pareto.front_with_intervals(study, pair), strict=True)
+    expected = sorted(
+        (row.latency_p50_ms, f"{'on' if on else 'not on'} the chart front; by the intervals {words[verdict]}")
+        for row, on, verdict in said
+    )
     page.focus("#chart-0 svg")
     found = []
     for _ in study:
@@ -103,7 +107,7 @@ def test_a_card_says_what_beats_its_row_and_shows_its_network(open_page, study):
     small = next(row for row in study if "+" in row.teacher and row.role == "student" and row.scheme != "fp32")
     page = open_page(study, link=f"#pins={poor.key},{small.key}")
     cards = page.locator(".pin")
-    assert "not on the front; by the figures dominated by" in cards.nth(0).inner_text()
+    assert "not on the chart front; by the intervals not; by the figures dominated by" in cards.nth(0).inner_text()
     text = cards.nth(1).inner_text()
     assert "gain of teacher" in text
     assert "inconclusive (+0.009" in text
