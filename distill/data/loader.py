@@ -7,9 +7,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +37,9 @@ NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 # A split is copied to a GPU's memory when it is at most this large; beyond, its batches are sent one by one.
 _MAX_COPY_BYTES = 4 * 2**30
+
+# Images of a split that are wanted all at once lie in memory up to this size, and in a file beyond.
+_MAX_IN_MEMORY = 2**30
 
 # Floats that a CPU works on at a time: they stay in its cache, and malloc gives the same memory again. A whole batch at
 # 224 px is new pages from the system at every operation, which takes several times as long as the arithmetic.
@@ -232,18 +239,44 @@ def images_id(dataset: Dataset, augment: str | Policy | Augmentation, resolution
 
 
 def tensors(
-    dataset: Dataset, split: str, resolution: int | None = None, positions: NDArray[np.int64] | None = None
+    dataset: Dataset,
+    split: str,
+    resolution: int | None = None,
+    positions: NDArray[np.int64] | None = None,
+    *,
+    change: Callable[[Tensor], Tensor] | None = None,
+    scratch: Path | None = None,
 ) -> tuple[Tensor, Tensor, NDArray[np.str_]]:
-    """Give a split, or the images at `positions` in it: normalised `(n, c, r, r)`, labels, and each image's group."""
+    """Give a split, or the images at `positions` in it: normalised `(n, c, r, r)`, labels, and each image's group.
+
+    `change` is applied to some images at a time. Images of more than 1 GB lie in a file without a name in the folder
+    `scratch`, where one is given: the system writes out and reads again what memory cannot hold.
+    """
     indices = dataset.indices(split)
     indices = indices if positions is None else indices[positions]
     side = resolution or dataset.size
-    images = torch.empty((len(indices), dataset.channels, side, side), dtype=torch.float32)
+    images = _room((len(indices), dataset.channels, side, side), scratch)
     for start in range(0, len(indices), 256):
         chosen = indices[start : start + 256]
         pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[chosen]))
-        images[start : start + 256] = normalise(to_unit(pixels, side))
+        part = normalise(to_unit(pixels, side))
+        images[start : start + 256] = part if change is None else change(part)
     return images, torch.from_numpy(dataset.labels[indices]), dataset.groups[indices]
+
+
+def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
+    """Give room for float32 images: memory, or a file of `scratch` that is gone when they are."""
+    num_bytes = 4 * math.prod(shape)
+    if scratch is None or num_bytes <= _MAX_IN_MEMORY:
+        return torch.empty(shape, dtype=torch.float32)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=scratch) as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that is full is noticed here
+            return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+    except OSError as error:
+        raise InputError(f"cannot write {num_bytes / 1e9:.1f} GB of images to {scratch}: "
+                         f"{error.strerror or error}") from None  # fmt: skip
 
 
 def to_unit(pixels: Tensor, resolution: int) -> Tensor:

@@ -119,9 +119,9 @@ class Opened:
 
         normalisation: that of the network which is to see them; None: the run's.
         """
-        images, labels, _ = tensors(self.dataset, name, resolution, positions)
-        if normalisation is not None:
-            images = Renormalisation(*normalisation.values)(images)
+        own = None if normalisation is None else Renormalisation(*normalisation.values)
+        scratch = self.workspace.path / "cache" / "scratch"
+        images, labels, _ = tensors(self.dataset, name, resolution, positions, change=own, scratch=scratch)
         return images, labels
 
 

@@ -323,7 +323,7 @@ def upper_latency(model: LatencyModel, risk: float) -> Score:
 
 def recalibration_images(here: Opened, side: int, batch_size: int, num_batches: int, seed: int) -> list[torch.Tensor]:
     """Draw batches of training images `(b, c, side, side)` on which batch norm of a subnet is recalibrated."""
-    train_images = here.split("train", side)[0]
     rng = np.random.default_rng(derived_seed(seed, "recalibration"))
-    drawn = train_images[np.sort(rng.permutation(len(train_images))[: batch_size * num_batches])]
+    places = rng.permutation(len(here.dataset.indices("train")))[: batch_size * num_batches]
+    drawn = here.split("train", side, np.sort(places))[0]
     return [drawn[start : start + batch_size] for start in range(0, len(drawn), batch_size)]

@@ -1,11 +1,13 @@
 """The loader: the same bits for the same (seed, epoch); what an image becomes depends on its name and seed alone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tutelage.distill.data import loader as loading
 from tutelage.distill.data.augment import augment, uniforms
 from tutelage.distill.data.augmentations import AUGMENTATIONS, Policy
 from tutelage.distill.data.loader import NORMALISATION, InOrder, LoadedBatch, Loader, normalise, tensors, to_unit
@@ -116,6 +118,23 @@ def test_without_augmentation_batches_are_the_normalised_pixels(data: Dataset) -
     (mean,), (deviation,) = NORMALISATION[1]
     expected = (data.images[data.splits["val"][0], :, :, 0] / 255.0 - mean) / deviation
     np.testing.assert_allclose(images[0, 0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_large_split_lies_in_a_file_without_a_name(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tensors(data, "val", 24, change=lambda images: 2 * images)[0]
+    assert torch.equal(plain, 2 * tensors(data, "val", 24)[0])
+    monkeypatch.setattr(loading, "_MAX_IN_MEMORY", plain.nbytes - 1)
+    large = tensors(data, "val", 24, change=lambda images: 2 * images, scratch=tmp_path / "scratch")[0]
+    assert torch.equal(large, plain)
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert len(mapped) == 1  # shared with the file, not a copy of it
+    assert "(deleted)" in mapped[0]
+    assert list((tmp_path / "scratch").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .* GB of images to"):
+        tensors(data, "val", 24, scratch=tmp_path / "file")
 
 
 def test_a_split_in_its_order_is_known_by_its_values_as_tensors_in_memory_are(data: Dataset) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, cat, from_numpy, zeros
 from typer.testing import CliRunner
 
 from tests.leaderboard.filed import real_board
@@ -19,15 +20,15 @@ from tutelage.cli.app import app
 from tutelage.cli.planned import plan_lines
 from tutelage.files import model_digest, sha256_of
 from tutelage.leaderboard.store import Store
-from tutelage.pipeline.context import Context, Resources, run_stage
+from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.keys.plan import Planned, _Planning, plan
 from tutelage.pipeline.keys.stage_inputs import FileInput, StageInputs
-from tutelage.pipeline.objectives import objectives_of, read_objectives
+from tutelage.pipeline.objectives import objectives_of, read_objectives, recalibration_images
 from tutelage.pipeline.operations.stages import list_stages, prune
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages import compress as compressing
-from tutelage.pipeline.stages.evaluate import EvaluateInputs
+from tutelage.pipeline.stages.evaluate import EvaluateInputs, chunk
 from tutelage.pipeline.stages.measure import DeviceInput, MeasureInputs
 from tutelage.pipeline.stages.publish import made_by
 from tutelage.pipeline.stages.supernet import space_of
@@ -385,6 +386,30 @@ def test_the_stages_of_a_workspace_of_an_earlier_version_are_listed(tmp_path: Pa
     real_board(workspace.path / "leaderboard.db")
     assert [(one.key, one.title) for one in list_stages(workspace.path)] == [(key, "compress m")]
     assert (workspace.path / "leaderboard.version-5.db").is_file()  # a copy of before
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 224), (3, 1024)])
+def test_images_of_a_test_split_are_held_in_memory_a_few_at_a_time(channels: int, side: int) -> None:
+    num = chunk(channels, side)
+    assert num % 64 == 0  # whole batches of the runtimes: the predictions are those of any other number
+    assert 64 <= num <= 2048
+    assert num == 64 or num * channels * side**2 * 4 <= 2**29
+
+
+def test_recalibration_reads_only_the_images_that_it_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dataset: Any = SimpleNamespace(indices=lambda name: np.arange(1000))
+    here = Context(Recipe.model_validate({"name": "r"}), Workspace(tmp_path), dataset, silent, 1)
+    asked = []
+
+    def split(_: Context, name: str, side: int, positions: Any = None) -> tuple[Tensor, Tensor]:
+        asked.append((name, side))
+        return from_numpy(positions), zeros(len(positions))
+
+    monkeypatch.setattr(Context, "split", split)
+    batches = recalibration_images(here, 24, 8, 3, seed=1)
+    assert ([len(one) for one in batches], asked) == ([8, 8, 8], [("train", 24)])
+    drawn = np.random.default_rng(derived_seed(1, "recalibration")).permutation(1000)[:24]
+    assert cat(batches).tolist() == sorted(drawn.tolist())  # of all images, as before
 
 
 def test_a_workspace_is_listed_while_a_run_writes_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

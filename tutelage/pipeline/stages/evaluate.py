@@ -19,7 +19,8 @@ from tutelage.pipeline.workspace import Stage
 from .compress import Variant
 
 _PROBS = "probabilities.npz"
-_CHUNK = 2048  # images in memory as floats at a time
+# Images in memory as floats at a time: a multiple of the runtimes' batch of 64, so that no prediction depends on it.
+_BATCH, _MAX_CHUNK, _CHUNK_BYTES = 64, 2048, 2**29
 
 Threshold = float | tuple[float, ...] | None  # two classes: one; multi-label: one a label; else none
 
@@ -125,9 +126,15 @@ def _answers(inputs: EvaluateInputs, here: Resources, split: str) -> NDArray[np.
     """Give the logits of a split, in chunks: a large one does not fit in memory as floats."""
     places = np.arange(len(here.dataset.indices(split)))
     model = here.workspace.path / inputs.file.path
-    parts = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
+    size = chunk(here.channels, inputs.side)
+    parts = [places[start : start + size] for start in range(0, len(places), size)]
     images = (here.split(split, inputs.side, part, inputs.normalisation)[0].numpy() for part in parts)
     return np.concatenate([answers(inputs.runtime, model, part, here.threads) for part in images])
+
+
+def chunk(channels: int, side: int) -> int:
+    """Say how many images are held in memory as floats at a time."""
+    return min(_MAX_CHUNK, max(_BATCH, _CHUNK_BYTES // (4 * channels * side**2) // _BATCH * _BATCH))
 
 
 def _probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:
