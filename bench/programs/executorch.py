@@ -1,4 +1,4 @@
-"""ExecuTorch's `executor_runner`, of a version that says the time of its executions (since 0.6).
+"""ExecuTorch's `executor_runner`, of a version that prints the time of its executions.
 
 It prints the time of all executions together, the first one included: there is no warming up.
 """
@@ -25,7 +25,7 @@ def parse(printed: str, turn: Turn) -> Reported:
     """Read the time of all executions."""
     found = _TIME.search(printed)
     if found is None:
-        raise ValueError("it printed no 'Model executed successfully N time(s) in M ms': is it older than 0.6?")
+        raise ValueError("it printed no 'Model executed successfully N time(s) in M ms': is it an older version?")
     runs, total = int(found[1]), float(found[2])
     return Reported(report=TurnReport(runs=runs, mean_ms=total / runs))
 

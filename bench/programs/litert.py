@@ -1,7 +1,7 @@
 """LiteRT's (TensorFlow Lite's) `benchmark_model`.
 
 It prints a line of statistics after warming up and one after the runs that count, in microseconds: count, first, curr
-(the last), min, max, avg, std, and in versions since 2022 p5, median and p95. It prints no single inference.
+(the last), min, max, avg, std, and in newer versions p5, median and p95. It prints no single inference.
 """
 
 from __future__ import annotations

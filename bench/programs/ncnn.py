@@ -1,4 +1,4 @@
-"""ncnn's `benchncnn`, of a version that takes `param=` and `shape=` (since 2023).
+"""ncnn's `benchncnn`, of a version that takes `param=` and `shape=`.
 
 It prints min, max and avg of the loops in milliseconds with two digits after the point. It runs eight loops before
 those on its own, fills the weights with constants instead of reading them, and computes in half precision where the

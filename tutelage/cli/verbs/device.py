@@ -178,8 +178,10 @@ def device_add(
 
 def _given(context: typer.Context) -> set[str]:
     """Name the options of `device add` on the command line that say what is measured and how."""
-    options = ("runtime", "threads", "batch", "precision", "space", "resolution", "channels", "classes", "minutes")
-    options += ("nets", "column", "where", "cores", "benchmark_program")
+    options = [
+        *("runtime", "threads", "batch", "precision", "space", "resolution", "channels", "classes", "minutes"),
+        *("nets", "column", "where", "cores", "benchmark_program"),
+    ]
     sources = {option.replace("_", "-"): context.get_parameter_source(option) for option in options}
     return {option for option, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
