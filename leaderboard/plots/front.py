@@ -19,6 +19,7 @@ from tutelage.leaderboard.names import data_names, device_names
 from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
 
 from .labels import place_labels
+from .ranges import mark_below, usual_range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,7 @@ def pareto_plot(
 ) -> None:
     """Draw quality against costs, one column of panels a cost, one line of panels a data set and device.
 
+    A panel shows where its front lives (`ranges.py`), and names those rows of the front that have room for a name.
     The front of each panel is stepped: between two of its rows nothing better than the worse one exists. Without `y`
     it is AUC, or accuracy where no row has an AUC.
     """
@@ -109,11 +111,14 @@ def pareto_plot(
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=9)
 
-    save(path, size, draw)
+    save(path, size, draw, has_leaders=False)
 
 
-def save(path: Path | Iterable[Path], size: tuple[float, float], draw: Any) -> None:
-    """Draw once for each file, without pyplot: no window, no global state, nothing to close."""
+def save(path: Path | Iterable[Path], size: tuple[float, float], draw: Any, *, has_leaders: bool = True) -> None:
+    """Draw once for each file, without pyplot: no window, no global state, nothing to close.
+
+    has_leaders: whether a name may stand away from its mark, joined to it by a hairline; else it is left out there.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -125,7 +130,7 @@ def save(path: Path | Iterable[Path], size: tuple[float, float], draw: Any) -> N
             draw(figure)
             figure.canvas.draw()
             for panel in figure.axes:
-                place_labels(panel)
+                place_labels(panel, has_leaders=has_leaders)
             # No date in the file: the same rows give the same bytes.
             dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
             try:
@@ -184,6 +189,10 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column
         return cost.of(row) / cost.scale, quality.of(row)
 
     flags = pareto.front(drawn, (cost.name, quality.name))
+    low, high = usual_range(
+        [quality.of(row) for row in drawn], [quality.of(row) for row, flag in zip(drawn, flags, strict=True) if flag]
+    )
+    below = [row for row in drawn if quality.of(row) < low]
     alike: dict[tuple[str, bool, bool], list[Row]] = {}
     for row, on_front in zip(drawn, flags, strict=True):
         alike.setdefault((kind_of(row), "int8" in row.scheme, on_front), []).append(row)
@@ -196,12 +205,19 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column
         panel.step(across, up, where="post", color="#222222", linewidth=0.9, zorder=2)
     named: set[tuple[float, float]] = set()
     for row in best:
-        if spot(row) not in named:
+        if spot(row) not in named and row not in below:
             panel.annotate(_short_name(row), spot(row), fontsize=6.5, color="#222222", zorder=6)
             named.add(spot(row))
     style_axis(panel, cost.name, "x", [spot(row)[0] for row in drawn])
     panel.set_ylabel(quality.heading)
-    panel.margins(x=0.12, y=0.12)
+    panel.margins(x=0.12)
+    ends = [end.of(row) for row in best if row not in below for end in _ends(quality) if end.of(row) is not None]
+    mark_below(panel, [spot(row)[0] for row in below], min([low, *ends]), max([high, *ends]))
+
+
+def _ends(quality: Column) -> list[Column]:
+    """Give the columns that hold the ends of a quality's interval."""
+    return [COLUMNS[f"{quality.name}{end}"] for end in ("_lo", "_hi") if f"{quality.name}{end}" in COLUMNS]
 
 
 def _draw_marks(

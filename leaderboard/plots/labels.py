@@ -27,8 +27,11 @@ _MARK = 3.4
 _BESIDE = 9.0
 
 
-def place_labels(panel: Axes) -> None:
-    """Move every annotation of a panel to a free place, from left to right."""
+def place_labels(panel: Axes, *, has_leaders: bool = True) -> None:
+    """Move every annotation of a panel to a free place, from left to right.
+
+    Without leaders one that has no place right beside its mark, nearer to it than to other labelled ones, is left out.
+    """
     from matplotlib.text import Annotation
 
     labels = [child for child in panel.get_children() if isinstance(child, Annotation)]
@@ -61,7 +64,7 @@ def place_labels(panel: Axes) -> None:
                 continue
             obstacles = names if may_cross else np.concatenate([names, away])
             joined = reach > _BESIDE or int(np.argmin(_distances(spots, box))) != place
-            if joined and _crossed(obstacles, leader):
+            if joined and (not has_leaders or _crossed(obstacles, leader)):
                 continue
             names = np.concatenate([names, box[None]])
             leaders += [leader] if joined else []

@@ -73,6 +73,31 @@ def test_labels_cover_no_mark_or_limit_and_not_each_other_and_are_nearest_to_the
         assert shown[place].arrow_patch is not None or gaps.argmin() == own
 
 
+@pytest.mark.parametrize("cost", ["latency_p50_ms", "size_bytes"])
+def test_a_front_is_shown_where_it_lives_with_names_without_lines(tmp_path, group, monkeypatch, cost):
+    """One network that failed, the cheapest of all and so on the front, neither sets the range nor goes untold."""
+    drawn: list[Figure] = []
+    real = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (drawn.append(self), real(self, *args, **more)))
+    failed = {"model": "failed", "auc": 0.5, "auc_lo": 0.45, "auc_hi": 0.55, "latency_p50_ms": 0.01, "size_bytes": 9}
+    pareto_plot([*group, group[0].model_copy(update=failed)], tmp_path / "a.png", x=cost)
+    (panel,) = drawn[0].axes
+    assert panel.get_ylim()[0] > 0.8
+    assert "1 below" in [text.get_text() for text in panel.texts]
+    shown = [child for child in panel.get_children() if isinstance(child, Annotation) and child.get_visible()]
+    assert shown
+    assert all(label.arrow_patch is None and "failed" not in label.get_text() for label in shown)
+
+
+def test_the_usual_range_holds_the_front_and_most_rows():
+    from tutelage.leaderboard.plots.ranges import usual_range
+
+    assert usual_range([0.5, 0.95, 0.96, 0.97], [0.5, 0.96, 0.97]) == (pytest.approx(0.925), 0.97)
+    assert usual_range([0.94, 0.95, 0.96], [0.96]) == (0.94, 0.96)  # nothing is far below
+    assert usual_range([0.9, 1.0, 1.0, 1.0], [1.0]) == (0.97, 1.0)
+    assert usual_range([0.7], []) == (0.7, 0.7)
+
+
 @pytest.mark.parametrize("draw", ["pareto", "arrows"])
 def test_nothing_sticks_out_of_a_picture_of_column_width(tmp_path, group, monkeypatch, draw):
     """The legend lies inside a single panel's figure, 3.4 inches wide, which constrained layout does not see to."""
