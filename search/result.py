@@ -72,6 +72,7 @@ class SearchResult(Record):
     finalist_gains: tuple[float, ...] = ()  # fraction of the front's hypervolume each finalist added, in order
     reference: dict[str, float] = Field(default_factory=dict)  # the point hypervolume is measured from, natural units
     hypervolume: tuple[tuple[int, float], ...] = ()  # (evaluations so far, hypervolume), after every batch
+    importances: dict[str, float] = Field(default_factory=dict)  # by parameter (`importances.py`), largest first
     ended: str = ""  # why fewer were scored than `evaluations`
     search_seconds: float = 0.0  # all but the scoring
     scoring_seconds: float = 0.0

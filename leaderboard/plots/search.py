@@ -1,4 +1,5 @@
-"""The plot of a search: every evaluated architecture, the front, the finalists and the budget (`search_front_plot`).
+"""Plots of a search: every evaluated architecture, the front, the finalists and the budget (`search_front_plot`), and
+the trials in their order beside what decided them (`search_trials_plot`).
 
 It takes plain arrays of error and costs and writes PNG, SVG or PDF files in the style of `front.py`.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 # Okabe and Ito: distinguishable for the colour-blind, and by shape in gray print.
 _FRONT, _FINALIST, _REST, _BOUND = "#0072B2", "#D55E00", "#999999", "#444444"
+_MOST_BARS = 12
 _UNITS = {"bytes": ("MB", 1e6), "macs": ("M", 1e6), "params": ("M", 1e6)}
 
 
@@ -73,6 +75,53 @@ def search_front_plot(
         )
 
     save(path, (PANEL_INCHES[0] * len(costs), PANEL_INCHES[1] + 0.3), draw)
+
+
+def search_trials_plot(
+    errors: Sequence[float],
+    costs: Mapping[str, Sequence[float]],
+    path: Path | Iterable[Path],
+    importances: Mapping[str, float],
+    *,
+    error_name: str = "error",
+) -> None:
+    """Draw error against each cost, coloured by the order of evaluation, and the importance of each parameter as bars.
+
+    `errors` and `costs` are in the order of evaluation; `importances` are falls of R2, empty where none could be told.
+    """
+    if not costs or not len(errors):
+        raise InputError(
+            "no architecture was evaluated, or there is no cost to draw the error against: there is nothing to draw"
+        )
+    error = np.asarray(errors, dtype=np.float64)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(costs) + 1, squeeze=False)[0]
+        for panel, (name, figures) in zip(panels, costs.items(), strict=False):
+            unit, scale = next((u for ending, u in _UNITS.items() if name.endswith(ending)), ("", 1.0))
+            order = np.arange(1, len(error) + 1)
+            # Viridis rises in lightness: the order is read in gray print and by the colour-blind.
+            spots = panel.scatter(
+                np.asarray(figures, dtype=np.float64) / scale, error, c=order, cmap="viridis_r", s=9, linewidths=0
+            )
+            panel.set_xlabel(f"{name} ({unit})" if unit else name)
+            panel.set_ylabel(error_name)
+        figure.colorbar(spots, ax=list(panels[:-1]), label="order of evaluation")
+        _draw_importances(panels[-1], importances)
+
+    save(path, (PANEL_INCHES[0] * (len(costs) + 1) + 0.6, PANEL_INCHES[1] + 0.3), draw)
+
+
+def _draw_importances(panel: Axes, importances: Mapping[str, float]) -> None:
+    shown = list(importances.items())[:_MOST_BARS]
+    if not shown:
+        panel.text(0.5, 0.5, "no importance can be told:\ntoo few trials, or nothing\nexplains the scores",
+                   transform=panel.transAxes, ha="center", va="center", color="#666666")  # fmt: skip
+        panel.set_axis_off()
+        return
+    panel.barh([name for name, _ in shown][::-1], [value for _, value in shown][::-1], color=_FRONT, height=0.7)
+    panel.set_xlabel("importance: fall of R² when shuffled")
+    panel.grid(visible=False, axis="y")
 
 
 def _draw_panel(

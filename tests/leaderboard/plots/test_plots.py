@@ -16,7 +16,7 @@ from tutelage.leaderboard import pareto
 from tutelage.leaderboard.plots import curves
 from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.plots.labels import place_labels
-from tutelage.leaderboard.plots.search import _front, search_front_plot
+from tutelage.leaderboard.plots.search import _front, search_front_plot, search_trials_plot
 from tutelage.records import InputError, Row
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -215,8 +215,15 @@ def test_a_search_is_drawn_with_its_budget(tmp_path):
         bounds={"latency_ms@host": 2.0},
     )  # fmt: skip
     assert marked.read_bytes() != plain
-    with pytest.raises(InputError, match="no architecture was evaluated"):
-        search_front_plot([], {}, path, within=[])
+    decided = {"resolution": 0.6, "depth of stage 1": 0.1}
+    search_trials_plot(errors, costs, trials := tmp_path / "trials.svg", decided)
+    text = trials.read_text()
+    assert all(word in text for word in ("order of evaluation", "resolution", "depth of stage 1", "fall of R"))
+    search_trials_plot(errors, costs, trials, {})
+    assert "no importance can be told" in trials.read_text()
+    for draw in (lambda: search_front_plot([], {}, path, within=[]), lambda: search_trials_plot([], {}, path, {})):
+        with pytest.raises(InputError, match="no architecture was evaluated"):
+            draw()
 
 
 @pytest.mark.parametrize("change", [{"recipe": "another"}, {"source": "imported"}])

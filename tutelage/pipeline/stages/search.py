@@ -14,7 +14,7 @@ from pydantic import Field
 from tutelage.bench.devices.profiles import load_latency_model
 from tutelage.files import sha256_of
 from tutelage.leaderboard.plots.curves import hypervolume_plot
-from tutelage.leaderboard.plots.search import search_front_plot
+from tutelage.leaderboard.plots.search import search_front_plot, search_trials_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.stage_inputs import (
@@ -42,6 +42,7 @@ from tutelage.quantities import number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
 from tutelage.search.family import Slicing
+from tutelage.search.importances import parameter_importances
 from tutelage.search.objectives import Objective, Problem, Scores
 from tutelage.search.result import SearchResult
 from tutelage.search.samplers.strategies import STRATEGIES
@@ -54,7 +55,7 @@ from .training import SupernetInput
 from .winners import ChosenWinners, Winner, choose_winners, seed_names, slicing_of
 
 # The two pictures of a search.
-FRONT, HYPERVOLUME = "search-front.png", "search-hypervolume.png"
+FRONT, HYPERVOLUME, TRIALS = "search-front.png", "search-hypervolume.png", "search-trials.png"
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,10 @@ def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, An
         slicing=inputs.slicing,
         progress=lambda done, total: here.report(inputs.title, done, total),
     )
+    scored = next(name for name, cheap in result.cheap.items() if not cheap)
+    archs, values = [row.arch for row in result.evaluated], [row.value(scored) for row in result.evaluated]
+    decided = parameter_importances(archs, values, seed=derived_seed(inputs.seed, "importances"))
+    result = result.model_copy(update={"importances": decided})
     result.to_json(folder / "search.json")
     draw_search(result, folder)
     return {"file": "search.json"}
@@ -284,7 +289,9 @@ def _searched(device: Device) -> SearchedDevice:
 def draw_search(
     result: SearchResult, folder: Path, choice: ChosenWinners | None = None, slicing: Slicing | None = None
 ) -> tuple[Path, Path]:
-    """Draw both pictures into a folder and give their paths; costs are the objectives that were not scored.
+    """Draw the pictures into a folder; give the paths of the front and the hypervolume.
+
+    Costs are the objectives that were not scored; TRIALS shows these in the order of the search, and what decided them.
 
     choice: the winners and the slices of `slicing.cost`, where they are known.
     """
@@ -292,9 +299,12 @@ def draw_search(
     front, volume = folder / FRONT, folder / HYPERVOLUME
     scored = next(name for name, cheap in result.cheap.items() if not cheap)
     edges = sorted({end for one in choice.slices for end in (one.low, one.high)}) if choice is not None else []
+    errors = [row.value(scored) for row in result.evaluated]
+    costs = {name: [row.value(name) for row in result.evaluated] for name, cheap in result.cheap.items() if cheap}
+    search_trials_plot(errors, costs, folder / TRIALS, result.importances, error_name=f"{scored}, validation")
     search_front_plot(
-        [row.value(scored) for row in result.evaluated],
-        {name: [row.value(name) for row in result.evaluated] for name, cheap in result.cheap.items() if cheap},
+        errors,
+        costs,
         front,
         within=[row.feasible for row in result.evaluated],
         finalists=() if choice is not None else result.finalists,
