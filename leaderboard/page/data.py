@@ -226,7 +226,9 @@ def _decided(found: pd.DataFrame, verdicts: Verdicts) -> dict[str, Any]:
     ids = found["row_id"].tolist()
     places = {row_id: place for place, row_id in enumerate(ids)}
     headlines = [
-        [places[one.student], places.get(one.teacher, -1)] for one in verdicts.headlines if one.student in places
+        [places[one.student], places.get(one.teacher, -1), one.warning]
+        for one in verdicts.headlines
+        if one.student in places
     ]
     pairs = {
         f"{first},{second}": {one.figure: _test(one) for one in tests}

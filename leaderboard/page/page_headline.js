@@ -24,12 +24,13 @@ function drawTitle(group, base) {
 function drawHeadline(state, group, hooks) {
   const section = document.getElementById("headline");
   section.replaceChildren();
-  const [b, a] = headlineOf(group) || [-1, -1];
+  const [b, a, warning] = headlineOf(group) || [-1, -1, ""];
   section.hidden = b < 0;
   if (b < 0) return;
   const both = node("button", { type: "button", class: "no-print" }, a < 0 ? "Pin it" : "Compare the two");
   both.addEventListener("click", () => hooks.pinBoth(a < 0 ? [b] : [a, b]));
   section.append(node("header", {}, node("p", {}, "Best student by validation: ", node("strong", {}, title(b)), a < 0 ? "" : " against teacher ", a < 0 ? "" : node("strong", {}, title(a))), both));
+  if (warning) section.append(node("p", { class: "warning", role: "note" }, `Warning: ${warning}.`));
   section.append(node("div", { class: "tiles" }, headlineTiles(state.quality, a, b)));
   const distilled = distillationWords(group, b);
   if (distilled) section.append(node("p", {}, distilled));

@@ -15,6 +15,7 @@ import numpy as np
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.best import Ballot, PairTest, ballots, best_students, best_teacher
+from tutelage.leaderboard.chance import advice
 from tutelage.records import DATA_KEY, Comparison, Row
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ MOST_DECIDED = 2_000
 
 @dataclass(frozen=True)
 class Headline:
-    """The best student of one data set and device, and the best teacher there ("" where there is none), by row id."""
+    """The best student of one data set and device, and the best teacher there ("" where there is none), by row id.
+
+    warning: that the student is no better than guessing, with the remedy; "" where it is better.
+    """
 
     student: str
     teacher: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _headlines(rows: Sequence[Row], on_validation: PairTest | None) -> tuple[Hea
     for group in groups.values():
         for student in best_students(group, on_validation)[:1]:
             teacher = best_teacher(group)
-            found.append(Headline(student.key, teacher.key if teacher else ""))
+            found.append(Headline(student.key, teacher.key if teacher else "", advice(student)))
     return tuple(found)
 
 

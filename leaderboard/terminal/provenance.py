@@ -40,7 +40,7 @@ def provenance(store: Store, row: Row) -> dict[str, Any]:
         "recipe": row.recipe,
         "settings": made.get("settings"),
         "seed": row.seed,
-        "notes": list((made.get("network") or {}).get("notes") or ()),
+        "notes": list(row.details.get("notes") or (made.get("network") or {}).get("notes") or ()),
         "weights_sha256": weights,
         "file_sha256": (made.get("file") or {}).get("sha256"),
         "python": row.details.get("python"),

@@ -89,6 +89,8 @@ def print_run(searched: Searched | None, published: Published, console: Console)
     rows = {row.key: row for row in published.rows}
     for headline in published.verdicts.headlines:
         console.print(_best_words(rows[headline.student]), highlight=False, soft_wrap=True)
+    for warning in dict.fromkeys(one.warning for one in published.verdicts.headlines if one.warning):
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
     print_bundles(published.bundles, console)
@@ -312,12 +314,18 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
             soft_wrap=True,
         )
     console.print(
-        f"{steady}{error}took {seconds // 60:.0f} min {seconds % 60:.0f} s\n"
+        f"{steady}{error}took {_duration(seconds)}\n"
         f"written: {folder / profile.name}.yaml, edit it freely; "
         f"next: tutelage search --device {profile.name}{space} --max-latency 5ms",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _duration(seconds: float) -> str:
+    """Write how long something took: seconds below two minutes."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
 
 
 def print_drift(name: str, holds: bool, drift: float | None, error: float, console: Console) -> None:

@@ -41,6 +41,10 @@ def test_the_headline_shows_the_student_and_the_verdict_that_python_chose(open_p
     assert "× less" in versus
     assert "equivalent within 0.01 [−0.007, +0.001]" in versus
     assert "overlap" not in versus
+    assert page.locator("#headline .warning").count() == 0
+    poor = [row.model_copy(update={"auc_lo": 0.48}) if row.role == "student" else row for row in study]
+    warned = open_page(poor, verdicts=study_verdicts(poor)).inner_text("#headline .warning")
+    assert warned.startswith("Warning: ofa-ef2781 int8-ptq is no better than guessing: test AUC 0.957 [0.480, ")
 
 
 def test_pinned_the_other_way_round_the_verdict_is_turned(open_page, study):

@@ -1,10 +1,13 @@
 """What a run prints at its end fits a screen and hides nothing without saying so."""
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
-from tutelage.cli.output import MAX_ROWS, _best_words, print_figures, print_rows_of_run
+from tutelage.cli.output import MAX_ROWS, _best_words, print_figures, print_rows_of_run, print_run
+from tutelage.leaderboard.page.verdicts import decide
+from tutelage.pipeline.stages.publish import Published
 from tutelage.records import Row
 
 
@@ -26,6 +29,24 @@ def test_a_long_run_shows_its_first_device_and_how_to_see_the_others() -> None:
     assert f"{MAX_ROWS} rows ·" in long
     assert (long.count(" box "), long.count(" phone ")) == (MAX_ROWS, 0)
     assert f"{MAX_ROWS} more rows on phone: `tutelage leaderboard show --filter 'device=phone'`" in long
+
+
+def test_a_best_student_no_better_than_guessing_is_said_to_be_one_where_the_run_ends(tmp_path: Path) -> None:
+    figures = {"auc": 0.52, "auc_lo": 0.45, "auc_hi": 0.6, "accuracy": 0.5}
+    rows = tuple(
+        Row(
+            model="net", role="student", dataset="d", manifest="m", device=device, size_bytes=9, latency_p50_ms=1.0,
+            details={"validation": {"auc": 0.5}, "how": {"file": {"path": "m.onnx"}}}, **figures,
+        )
+        for device in ("box", "phone")
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    print_run(None, Published(rows, tmp_path, tmp_path, tmp_path, decide(rows)), console)
+    said = console.file.getvalue().splitlines()
+    assert [line for line in said if line.startswith("warning: ")] == [
+        "warning: net fp32 is no better than guessing: test AUC 0.520 [0.450, 0.600] reaches 0.5, that of guessing; "
+        "give it more images or epochs"
+    ]
 
 
 def test_a_remedy_with_brackets_is_printed_whole() -> None:

@@ -114,7 +114,7 @@ def test_a_large_leaderboard_gives_its_fronts_to_be_decided(rows, monkeypatch):
 
 def test_the_page_holds_the_verdicts_by_place(rows, tmp_path):
     data = json.loads(embedded(rows, "", None, page_verdicts(rows, tmp_path))[0])
-    assert data["headlines"] == [[4, 0], [5, 1]]
+    assert data["headlines"] == [[4, 0, ""], [5, 1, ""]]
     assert data["files"][0] == data["files"][1]
     first, second = sorted((data["files"][0], data["files"][2]))
     assert data["pairs"][f"{first},{second}"]["auc"][0] in ("gained", "lost")

@@ -9,6 +9,7 @@ import pytest
 from tutelage.distill.data.dataset import Dataset
 from tutelage.distill.evaluation.evaluate import evaluate
 from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.terminal.provenance import provenance
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.settings import settings_of
@@ -37,14 +38,19 @@ HALVED = Pruned(parent="wide", importance="magnitude", ratio=0.5, shapes={})
 PROFILE = DeviceProfile(name="host-ort", runtime="onnxruntime", runtime_version="1.0", cpu_model="CPU of the profile")
 
 
-def filed(folder: Path, measured: bool = True, *, version: str = "1.31.1", weights: str = "w", **seen: str) -> Row:
-    """File the row of one student in a workspace's leaderboard, as a run does, and give it."""
+def filed(
+    folder: Path, measured: bool = True, *, version: str = "1.31.1", weights: str = "w", slope: float = 0.6, **seen: str
+) -> Row:
+    """File the row of one student in a workspace's leaderboard, as a run does, and give it.
+
+    slope: how far its probabilities of the two classes are apart.
+    """
     data = Dataset(
         name="folder", images=np.zeros((NUM, 32, 32, 1), np.uint8), labels=LABELS, class_names=("healthy", "ill"),
         groups=GROUPS, splits={"test": np.arange(NUM)}, manifest="0123456789abcdef",
     )  # fmt: skip
     ctx = Context(Recipe.model_validate(RECIPE), Workspace(folder), data, lambda *_: None, 1)
-    second = 0.2 + 0.6 * LABELS + 0.1 * np.sin(np.arange(NUM))
+    second = 0.2 + slope * LABELS + 0.1 * np.sin(np.arange(NUM))
     probs = np.stack([1 - second, second], 1).astype(np.float32)
     figures = evaluate(probs, LABELS, GROUPS, threshold=0.5, bootstrap=100)
     said = {"start": "fresh", "epochs": 9, "notes": ("validation still rising",)}
@@ -80,6 +86,14 @@ def test_a_row_says_its_data_and_the_device_as_it_was_measured(tmp_path: Path) -
     assert (back.key, facts(back)) == (row.key, facts(row))
     # A measurement of before they were part of one says neither.
     assert facts(filed(tmp_path / "old")) == ("CPU of the profile", "1.31.1", "fp32", "")
+
+
+def test_a_row_that_is_no_better_than_guessing_has_a_note(tmp_path: Path) -> None:
+    row = filed(tmp_path, slope=0.0)
+    rising, guessing = row.details["notes"]
+    assert (rising, guessing[:8]) == ("validation still rising", "test AUC")
+    said = provenance(Store(tmp_path / "leaderboard.db"), row)
+    assert said["notes"] == [rising, guessing], "the row's own page shows only what was known when it was trained"
 
 
 def test_a_run_on_another_host_stands_beside_and_one_on_this_host_replaces(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tutelage.bench.protocol.cgroup import cpu_quota
 from tutelage.bench.protocol.spread import latency_bounds
+from tutelage.leaderboard.chance import guessing
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.page.build import build_page
 from tutelage.leaderboard.page.verdicts import Verdicts
@@ -110,7 +111,7 @@ def _row(
     more: Mapping[str, Any],
 ) -> Row:
     student = one.variant.student
-    return Row(
+    row = Row(
         model=student.model,
         role=student.role,
         arch=student.subnet,
@@ -140,6 +141,8 @@ def _row(
             **more,
         },
     )
+    note = guessing(row)
+    return row.model_copy(update={"details": {**row.details, "notes": [*student.notes, note]}}) if note else row
 
 
 def _data_facts(ctx: Context) -> dict[str, Any]:
