@@ -6,6 +6,8 @@ It writes `manifest.json` for a folder, and checks that the files it names are u
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +32,14 @@ class Manifest(NamedTuple):
 
 
 def write_manifest(folder: Path, model: str, runtime: str) -> None:
-    """Hash every file of `folder` into its manifest."""
+    """Hash every file of `folder` into its manifest; the runtime's version is the one that is installed here."""
     files = {
         path.name: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())
     }
-    content = {"format": FORMAT, "runtime": runtime, "model": model, "created": utc_now(), "files": files}
+    content = {
+        **{"format": FORMAT, "runtime": runtime, "runtime_version": _version(runtime), "model": model},
+        **{"created": utc_now(), "files": files},
+    }
     (folder / MANIFEST).write_text(to_json(content), encoding="utf-8")
 
 
@@ -70,6 +75,14 @@ def parsed(path: Path) -> Any:
 def to_json(value: Any) -> str:
     """Write JSON as a person reads it: indented, keys in order."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _version(runtime: str) -> str:
+    """Give the version of a runtime that pip knows; a GPU build of it is a distribution of another name."""
+    try:
+        return version(runtime)
+    except PackageNotFoundError:
+        return str(import_module(runtime).__version__).partition("-")[0]
 
 
 def _check_file(folder: Path, name: str, entry: Any) -> None:

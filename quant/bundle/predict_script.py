@@ -6,8 +6,10 @@
     python predict.py --threads 4 scan1.png
 
 One JSON line is printed for each image: its file, the labels that are called, the probability and the logit of every
-class. It needs Python 3.10, numpy and the bundle's runtime (onnxruntime or openvino), and Pillow for image files; the
-package that made the bundle is not needed. A bundle one file of which was changed is refused.
+class, and, of two classes or several labels an image, the probability from which on each is called (`thresholds`, which
+were chosen on validation images and need not be 0.5: the called class may be the less likely one). It needs Python
+3.10, numpy and the bundle's runtime (onnxruntime or openvino), and Pillow for image files, and names what is missing;
+the package that made the bundle is not needed. A bundle one file of which was changed is refused.
 
 It lies beside the model and reads from the bundle's own files how pixels become the model's input (preprocess.json),
 what the classes are called (labels.json) and from which probability on a class is called (thresholds.json).
@@ -17,13 +19,24 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+
+def needed(module: str, requirement: str) -> Any:
+    """Import a module, or stop with the line that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        broken = "" if isinstance(error, ModuleNotFoundError) else f" (the one here does not load: {error})"
+        sys.exit(f'this model needs {module.partition(".")[0]}: pip install "{requirement}"{broken}')
+
+
+np = needed("numpy", "numpy")
 
 HERE = Path(__file__).resolve().parent
 # Pixels of more than 8 bits, or with transparency, would be changed without a word by a conversion.
@@ -53,6 +66,7 @@ def main() -> None:
                 "labels": called(probabilities, names, decision),
                 "probabilities": probabilities.tolist(),
                 "logits": logits.tolist(),
+                **called_from(names, decision),
             }
             print(json.dumps(line))
 
@@ -72,16 +86,15 @@ def check_files(manifest: Any) -> None:
 
 def open_model(manifest: Any, how: Any, threads: int) -> Run:
     """Open the model; give a function from one normalised image (channels, height, width) to its logits."""
-    model = HERE / manifest["model"]
-    if manifest["runtime"] == "openvino":
-        return open_openvino(model, [1, how["channels"], how["height"], how["width"]], threads)
-    return open_onnxruntime(model, threads)
+    model, name = HERE / manifest["model"], manifest["runtime"]
+    runtime = needed(name, f"{name}=={manifest['runtime_version']}")
+    if name == "openvino":
+        return open_openvino(runtime, model, [1, how["channels"], how["height"], how["width"]], threads)
+    return open_onnxruntime(runtime, model, threads)
 
 
-def open_onnxruntime(model: Path, threads: int) -> Run:
+def open_onnxruntime(onnxruntime: Any, model: Path, threads: int) -> Run:
     """Open an ONNX file on the CPU; it is run on one image at a time."""
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
@@ -91,10 +104,8 @@ def open_onnxruntime(model: Path, threads: int) -> Run:
     return lambda image: session.run(None, {name: np.repeat(image[None], batch, axis=0)})[0][0]
 
 
-def open_openvino(model: Path, shape: list[int], threads: int) -> Run:
+def open_openvino(openvino: Any, model: Path, shape: list[int], threads: int) -> Run:
     """Open an IR or ONNX file on the CPU, in float32 where it is not int8; `shape` is that of one image as a batch."""
-    import openvino
-
     network = openvino.Core().read_model(str(model))
     # With a free batch OpenVINO 2026.4 computes wrong outputs for one image of an int8 network: fix it at 1.
     network.reshape(shape)
@@ -123,8 +134,7 @@ def read_pixels(file: str, how: Any) -> Iterator[Any]:
 
 def read_image(file: str, how: Any) -> Any:
     """Read a picture and resize it as the training images were."""
-    from PIL import Image, ImageOps
-
+    Image, ImageOps = (needed(f"PIL.{name}", "pillow") for name in ("Image", "ImageOps"))
     try:
         image = Image.open(file)
         if how["fit"] == "squash":
@@ -169,6 +179,13 @@ def called(probabilities: Any, names: list[str], decision: Any) -> list[str]:
     if len(names) == 2:
         return [names[int(probabilities[1] >= thresholds[1])]]
     return [names[int(probabilities.argmax())]]
+
+
+def called_from(names: list[str], decision: Any) -> dict[str, Any]:
+    """Give the probability from which on a label is called, where it is not the likeliest one that is."""
+    if decision["multi_label"]:
+        return {"thresholds": dict(zip(names, decision["values"], strict=True))}
+    return {"thresholds": {names[1]: decision["values"][1]}} if len(names) == 2 else {}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,31 @@ def test_predict_runs_where_torch_cannot_be_imported(digits, bundle, tmp_path) -
     assert [line["labels"] for line in lines] == [[NAMES[place]] for place in expected.argmax(axis=1)]
     for line in lines:
         assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
+        assert "thresholds" not in line  # of ten classes the likeliest is called
+
+
+@pytest.mark.parametrize("absent", ["onnxruntime", "openvino", "numpy", "PIL"])
+def test_predict_names_in_one_line_what_is_not_installed(absent, digits, int8, tmp_path) -> None:
+    """A finder takes the module away before predict.py is read, as where nobody installed it."""
+    runtime = "openvino" if absent == "openvino" else "onnxruntime"
+    model = digits.fp32 if runtime == "openvino" else int8
+    made = _write(digits, model, tmp_path / "bundle", ROW.model_copy(update={"runtime": runtime}))
+    (tmp_path / "one.png").touch()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {absent!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name}')\n"
+        "sys.meta_path.insert(0, Without())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(made.folder / "predict.py"), str(tmp_path / "one.png")],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    wanted = {"numpy": "numpy", "PIL": "pillow"}.get(absent) or f"{absent}=={version(absent)}"
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f'this model needs {absent}: pip install "{wanted}"']
 
 
 @pytest.mark.slow
@@ -163,6 +189,8 @@ def test_two_classes_are_decided_by_the_threshold(tmp_path) -> None:
         )  # fmt: skip
         lines = _lines([sys.executable, str(made.folder / "predict.py"), str(tmp_path / "images.npy")])
         assert [line["labels"][0] for line in lines] == expected  # sigmoid(-1) = .27, sigmoid(1) = .73
+        # Without it a label contradicts the probabilities beside it.
+        assert [line["thresholds"] for line in lines] == [{"ill": cut}] * 2
 
 
 @pytest.mark.slow
@@ -177,6 +205,7 @@ def test_several_labels_are_called_by_a_threshold_each(digits, int8, tmp_path) -
     lines = _lines([sys.executable, str(made.folder / "predict.py"), str(tmp_path / "images.npy")])
     probs = 1 / (1 + np.exp(-made.run(_normalised(pixels))))
     np.testing.assert_allclose([line["probabilities"] for line in lines], probs, atol=1e-5)
+    assert lines[0]["thresholds"] == dict(zip(NAMES, cuts, strict=True))
     assert [line["labels"] for line in lines] == [
         [name for name, value, cut in zip(NAMES, row, cuts, strict=True) if value >= cut] for row in probs
     ]

@@ -53,6 +53,7 @@ class BundleInputs(StageInputs):
     """The bundle of one row: its file, the network it was made of, and the figures that its model card holds."""
 
     STAGE: ClassVar[str] = "bundle"
+    VERSION: ClassVar[int] = 2  # the manifest names the runtime's version, predict.py prints thresholds
 
     images: ImagesInput
     network: NetworkInput
