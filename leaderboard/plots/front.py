@@ -103,11 +103,12 @@ def pareto_plot(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(len(groups), len(costs), squeeze=False)
+        longest = 0
         for line, group, name in zip(axes, groups, group_titles(groups), strict=True):
             for panel, cost in zip(line, across, strict=True):
-                _draw_panel(panel, group, cost, up)
+                longest = max(longest, _draw_panel(panel, group, cost, up))
             line[0].set_title(name, loc="left", fontweight="bold")
-        _legend(figure, [row for group in groups for row in group])
+        _legend(figure, [row for group in groups for row in group], has_line=longest > 1)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=9)
 
@@ -178,12 +179,13 @@ def add_legend(figure: Figure, marks: Sequence[Any]) -> None:
     )
 
 
-def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column) -> None:
+def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column) -> int:
+    """Draw the rows of a group and their front; give the number of its places: from two on it has a line."""
     drawn = [row for row in group if cost.of(row) is not None and quality.of(row) is not None]
     if not drawn:
         panel.text(0.5, 0.5, f"no {cost.heading} measured", transform=panel.transAxes, ha="center", color="#666666")
         panel.set_axis_off()
-        return
+        return 0
 
     def spot(row: Row) -> tuple[float, float]:
         return cost.of(row) / cost.scale, quality.of(row)
@@ -213,6 +215,7 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column
     panel.margins(x=0.12)
     ends = [end.of(row) for row in best if row not in below for end in _ends(quality) if end.of(row) is not None]
     mark_below(panel, [spot(row)[0] for row in below], min([low, *ends]), max([high, *ends]))
+    return len(corners)
 
 
 def _ends(quality: Column) -> list[Column]:
@@ -244,7 +247,7 @@ def _draw_marks(
     )
 
 
-def _legend(figure: Figure, rows: Sequence[Row]) -> None:
+def _legend(figure: Figure, rows: Sequence[Row], has_line: bool) -> None:
     from matplotlib.lines import Line2D
 
     seen = {kind_of(row) for row in rows}
@@ -256,7 +259,9 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     ]
     if any("int8" in row.scheme for row in rows):
         marks.append(Line2D([], [], color="#444444", marker="o", linestyle="none", markersize=5, label="filled: int8"))
-    marks.append(Line2D([], [], color="#222222", linewidth=0.9, label="Pareto front"))
+    # A front of one network has no line to be found in the picture: what is large and named is on it.
+    label = "Pareto front" if has_line else "Pareto front: one network, the large mark"
+    marks.append(Line2D([], [], color="#222222", linewidth=0.9 if has_line else 0.0, label=label))
     add_legend(figure, marks)
 
 

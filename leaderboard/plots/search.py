@@ -25,7 +25,11 @@ Floats = NDArray[np.float64]
 # Okabe and Ito: distinguishable for the colour-blind, and by shape in gray print.
 _FRONT, _FINALIST, _REST, _BOUND = "#0072B2", "#D55E00", "#999999", "#444444"
 _MOST_BARS = 12
-_UNITS = {"bytes": ("MB", 1e6), "macs": ("M", 1e6), "params": ("M", 1e6)}
+_UNITS = {"bytes": ("MB", 1e6), "macs": ("M", 1e6), "params": ("M", 1e6), "ms": ("ms", 1.0)}
+_WORDS = {
+    **{"params": "parameters", "macs": "MACs", "bytes": "fp32 weights", "latency ms": "predicted latency"},
+    **{"error": "validation error", "loss": "validation loss", "auc": "validation AUC"},
+}
 
 
 def search_front_plot(
@@ -36,17 +40,19 @@ def search_front_plot(
     within: Sequence[bool],
     finalists: Sequence[int] = (),
     bounds: Mapping[str, float] | None = None,
-    error_name: str = "error",
+    scored: str = "error",
     winners: Mapping[int, str] | None = None,
     slices: Mapping[str, Sequence[float]] | None = None,
     higher_is_better: bool = False,
 ) -> None:
     """Draw error against each cost, one panel a cost: what kept all bounds (dots) or not (crosses), front, finalists.
 
-    `costs` maps a name such as `latency_ms@DEVICE` to one figure an architecture, `within` says which kept every bound,
-    `finalists` are indices, and `bounds` are drawn as dashed lines where a cost has one. `winners` gives the names of
-    some indices, and `slices`, by cost, where the range that they are spread over is divided. The front of a panel is
-    of error and that cost alone, among what kept the bounds; `higher_is_better` says so of a figure that is no error.
+    `scored` names what `errors` hold: error, loss or auc, each as it was observed, and not as the search came to
+    expect it, which its table prints. `costs` maps a name such as `latency_ms@DEVICE` to one figure an
+    architecture, `within` says which kept every bound, `finalists` are indices, and `bounds` are drawn as dashed
+    lines where a cost has one. `winners` gives the names of some indices, and `slices`, by cost, where the range
+    that they are spread over is divided. The front of a panel is of error and that cost alone, among what kept the
+    bounds; `higher_is_better` says so of a figure that is no error.
     """
     error, kept = np.asarray(errors, dtype=np.float64), np.asarray(within, dtype=bool)
     if not costs or not len(error):
@@ -58,7 +64,7 @@ def search_front_plot(
         """Draw the panels and their legend; `save` places the names."""
         panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
         for panel, (name, figures) in zip(panels, costs.items(), strict=True):
-            unit, scale = next((u for ending, u in _UNITS.items() if name.endswith(ending)), ("", 1.0))
+            label, scale = axis_words(name)
             scaled = np.asarray(figures, dtype=np.float64) / scale
             _draw_panel(panel, scaled, error, kept, list(finalists), higher_is_better)
             for edge in (slices or {}).get(name, ()):
@@ -67,8 +73,8 @@ def search_front_plot(
             bound = (bounds or {}).get(name)
             if bound is not None:
                 panel.axvline(bound / scale, color=_BOUND, linestyle="--", linewidth=0.8)
-            panel.set_xlabel(f"{name} ({unit})" if unit else name)
-        panels[0].set_ylabel(error_name)
+            panel.set_xlabel(label)
+        panels[0].set_ylabel(f"{axis_words(scored)[0]}, as observed")
         add_legend(
             figure,
             _marks(bool((~kept).any()), bool(bounds), bool(finalists), bool(winners), any((slices or {}).values())),
@@ -83,7 +89,7 @@ def search_trials_plot(
     path: Path | Iterable[Path],
     importances: Mapping[str, float],
     *,
-    error_name: str = "error",
+    scored: str = "error",
 ) -> None:
     """Draw error against each cost, coloured by the order of evaluation, and the importance of each parameter as bars.
 
@@ -98,14 +104,14 @@ def search_trials_plot(
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(costs) + 1, squeeze=False)[0]
         for panel, (name, figures) in zip(panels, costs.items(), strict=False):
-            unit, scale = next((u for ending, u in _UNITS.items() if name.endswith(ending)), ("", 1.0))
+            label, scale = axis_words(name)
             order = np.arange(1, len(error) + 1)
             # Viridis rises in lightness: the order is read in gray print and by the colour-blind.
             spots = panel.scatter(
                 np.asarray(figures, dtype=np.float64) / scale, error, c=order, cmap="viridis_r", s=9, linewidths=0
             )
-            panel.set_xlabel(f"{name} ({unit})" if unit else name)
-            panel.set_ylabel(error_name)
+            panel.set_xlabel(label)
+            panel.set_ylabel(f"{axis_words(scored)[0]}, as observed")
         figure.colorbar(spots, ax=list(panels[:-1]), label="order of evaluation")
         _draw_importances(panels[-1], importances)
 
@@ -122,6 +128,19 @@ def _draw_importances(panel: Axes, importances: Mapping[str, float]) -> None:
     panel.barh([name for name, _ in shown][::-1], [value for _, value in shown][::-1], color=_FRONT, height=0.7)
     panel.set_xlabel("importance: fall of R² when shuffled")
     panel.grid(visible=False, axis="y")
+
+
+def axis_words(name: str) -> tuple[str, float]:
+    """Say an objective (`latency_ms@DEVICE:int8`, `params`) in words with its unit, and what divides its figures."""
+    figure, _, where = name.partition("@")
+    device, _, precision = where.partition(":")
+    if device == "int8":
+        device, precision = "", device
+    unit, scale = next((found for ending, found in _UNITS.items() if figure.endswith(ending)), ("", 1.0))
+    words = figure.replace("_", " ")
+    words = _WORDS.get(words) or words.removesuffix(" ms").removesuffix(" bytes")
+    said = " ".join([words, *([f"on {device}"] if device else []), *([f"in {precision}"] if precision else [])])
+    return (f"{said} ({unit})" if unit else said).replace("$", r"\$"), scale  # `$` would start a formula
 
 
 def _draw_panel(
@@ -158,7 +177,7 @@ def _front(cost: Floats, error: Floats, kept: NDArray[np.bool_]) -> NDArray[np.i
 def _marks(broken: bool, bounded: bool, finalists: bool, winners: bool, sliced: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    marks = [Line2D([], [], marker="o", markersize=3, linestyle="none", color=_REST, label="evaluated")]
+    marks = [Line2D([], [], marker="o", markersize=3, linestyle="none", color=_REST, label="evaluated, as observed")]
     if broken:
         marks.append(Line2D([], [], marker="x", markersize=3.5, linestyle="none", color=_REST, label="over a bound"))
     marks.append(Line2D([], [], marker="o", markersize=4, color=_FRONT, label="front"))
@@ -167,7 +186,9 @@ def _marks(broken: bool, bounded: bool, finalists: bool, winners: bool, sliced: 
         ring.set_markerfacecolor("none")
         marks.append(ring)
     if winners:
-        marks.append(Line2D([], [], marker="*", markersize=9, linestyle="none", color=_FINALIST, label="winner"))
+        # The table of a search prints what it expects of a winner: the star lies where the figure was observed.
+        label = "winner, as observed (table: mean of its posterior)"
+        marks.append(Line2D([], [], marker="*", markersize=9, linestyle="none", color=_FINALIST, label=label))
     if sliced:
         marks.append(Line2D([], [], color=_REST, linestyle=":", label="slice"))
     if bounded:

@@ -16,7 +16,7 @@ from tutelage.leaderboard import pareto
 from tutelage.leaderboard.plots import curves
 from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.plots.labels import place_labels
-from tutelage.leaderboard.plots.search import _front, search_front_plot, search_trials_plot
+from tutelage.leaderboard.plots.search import _front, axis_words, search_front_plot, search_trials_plot
 from tutelage.records import InputError, Row
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -224,6 +224,31 @@ def test_a_search_is_drawn_with_its_budget(tmp_path):
     for draw in (lambda: search_front_plot([], {}, path, within=[]), lambda: search_trials_plot([], {}, path, {})):
         with pytest.raises(InputError, match="no architecture was evaluated"):
             draw()
+
+
+def test_a_search_says_in_words_what_its_axes_and_marks_are(tmp_path):
+    costs = {"latency_ms@box": [1.0, 2.0], "latency_ms@box:int8": [1.0, 2.0], "macs": [1e6, 2e6]}
+    path = tmp_path / "front.svg"
+    search_front_plot([0.2, 0.1], costs, path, within=[True, True], winners={1: "ofa-abc"})
+    text = path.read_text()
+    for words in (
+        "predicted latency on box (ms)", "predicted latency on box in int8 (ms)", "MACs (M)",
+        "validation error, as observed", "evaluated, as observed", "winner, as observed (table: mean of its posterior)",
+    ):  # fmt: skip
+        assert words in text
+    assert "latency_ms" not in text
+    assert axis_words("auc@int8") == ("validation AUC in int8", 1.0)
+    assert axis_words("peak_ram_bytes") == ("peak ram (MB)", 1e6)
+
+
+def test_a_front_of_one_network_says_that_it_has_no_line(tmp_path):
+    common = {"dataset": "d", "device": "box", "role": "student"}
+    best = Row(model="a", auc=0.9, latency_p50_ms=1.0, size_bytes=10, **common)
+    other = Row(model="b", auc=0.8, latency_p50_ms=2.0, size_bytes=20, **common)
+    said = "Pareto front: one network, the large mark"
+    for rows, one in (([best, other], True), ([best, other.model_copy(update={"auc": 0.95})], False)):
+        pareto_plot(rows, tmp_path / "front.svg")
+        assert (said in (tmp_path / "front.svg").read_text()) is one
 
 
 @pytest.mark.parametrize("change", [{"recipe": "another"}, {"source": "imported"}])

@@ -301,7 +301,7 @@ def draw_search(
     edges = sorted({end for one in choice.slices for end in (one.low, one.high)}) if choice is not None else []
     errors = [row.value(scored) for row in result.evaluated]
     costs = {name: [row.value(name) for row in result.evaluated] for name, cheap in result.cheap.items() if cheap}
-    search_trials_plot(errors, costs, folder / TRIALS, result.importances, error_name=f"{scored}, validation")
+    search_trials_plot(errors, costs, folder / TRIALS, result.importances, scored=scored)
     search_front_plot(
         errors,
         costs,
@@ -309,7 +309,7 @@ def draw_search(
         within=[row.feasible for row in result.evaluated],
         finalists=() if choice is not None else result.finalists,
         bounds=result.bounds,
-        error_name=f"{scored}, validation",
+        scored=scored,
         winners=dict(zip(choice.rows, (one.name for one in choice.winners), strict=True)) if choice is not None else {},
         slices={slicing.cost: edges[1:-1]} if slicing is not None else {},
         higher_is_better=result.objectives[scored] == "max",
