@@ -48,10 +48,10 @@ def read_shape(path: Path) -> list[int | None]:
     if reader is None or reader.read_shape is None:
         formats = dict.fromkeys(suffix for runtime in able for suffix in runtime.suffixes)
         raise InputError(f"{path}: give an {', '.join(formats)} file, which say what they take")
-    if not reader.installed():
-        raise InputError(f"{path} needs {reader.name}: {reader.remedy()}")
     try:
         return list(reader.read_shape(str(path)))
+    except ImportError as error:
+        raise InputError(f"{path} needs {reader.name}: {reader.remedy()}") from error
     except Exception as error:  # the readers raise types of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a {path.suffix} file of {reader.name}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Write a network as the file that a runtime loads: ONNX, converted ONNX (LiteRT, ncnn), or a PyTorch program.
+"""Write a network as the file that a runtime loads: ONNX, converted ONNX (LiteRT, ncnn), a PyTorch or Core ML program.
 
 `network_file` writes one from a network, `runtime_file` and `int8_file` those of a run's trained network, and
 `answers` runs a file on the runtime it is for.
@@ -19,6 +19,7 @@ from tutelage.bench.converters.conversion import Conversion
 from tutelage.bench.converters.convert import convert
 from tutelage.bench.converters.litert import quantize_litert
 from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.quant.export.coreml import export_coreml
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.export.programs import export_pt2, export_pte
 from tutelage.quant.int8.calibration import calibration_hash, checked_calibration
@@ -39,6 +40,7 @@ EXPORTERS: dict[str, Callable[[nn.Module, Path, Sequence[int]], object]] = {
     ".onnx": _onnx,
     ".pt2": export_pt2,
     ".pte": export_pte,
+    ".mlzip": export_coreml,
 }
 # Of an ONNX file the batch is free; programs take the one they were exported with.
 FREE_BATCH = ".onnx"

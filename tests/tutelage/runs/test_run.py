@@ -183,6 +183,17 @@ def test_a_bundle_of_a_row_answers_as_the_row_was_evaluated(whole: Path, tmp_pat
     assert_exit(tutelage("bundle", "check", str(out)), 2, "labels.json has SHA-256")
 
 
+@pytest.mark.long  # the conversion
+def test_a_row_is_bundled_with_a_core_ml_program_of_its_network(whole: Path, tmp_path: Path) -> None:
+    row = Store(whole / "leaderboard.db").rows("role=student and scheme=int8-ptq")[-1]
+    place = tmp_path / "net.mlpackage"
+    printed = succeed("bundle", row.key, "--out", tmp_path / "b", "--coreml", place, "--workspace", whole, "--json")
+    assert json.loads(printed)["coreml"] == str(place)
+    assert (place / "Manifest.json").is_file()
+    assert row.params is not None
+    assert next(place.rglob("weight.bin")).stat().st_size == pytest.approx(2 * row.params, rel=0.1)
+
+
 def test_a_finished_run_does_nothing_again(recipe: Path, whole: Path) -> None:
     before = Workspace(whole).journal()
     finish(recipe, whole)

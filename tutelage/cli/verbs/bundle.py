@@ -43,6 +43,10 @@ def bundle_make(
     ] = None,
     set_: SetOption = None,
     note: Annotated[list[str] | None, typer.Option(help="A line for the model card; repeatable.")] = None,
+    coreml: Annotated[
+        Path | None,
+        typer.Option(help="Write the row's network, before int8, as a Core ML program too: a .mlpackage or .mlzip."),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,9 +65,10 @@ def bundle_make(
     with terminal.run_setting(workspace) as (place, report, threads):
         whose = last_recipe(recipe, workspace) if row is None else ""
         chosen = row_of(place, row, whose, filter_)
-        made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or ())
+        made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or (), coreml=coreml)
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
-    terminal.print_figures({**facts, **_facts(made)}, Console(), as_json)
+    extra = {} if coreml is None else {"coreml": str(coreml)}
+    terminal.print_figures({**facts, **_facts(made), **extra}, Console(), as_json)
 
 
 @app.command("check")

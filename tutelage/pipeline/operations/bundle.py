@@ -24,6 +24,7 @@ from tutelage.pipeline.recipe import Recipe, load_recipe, with_changes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.bundle.write import Bundle, Preprocess, run_file, write_bundle
+from tutelage.quant.export.coreml import check_target, export_coreml
 from tutelage.records import Artifact, InputError, Row, Student
 
 from .board import open_board
@@ -42,12 +43,16 @@ def bundle_row(
     out: Path,
     changes: Sequence[str] = (),
     notes: Sequence[str] = (),
+    coreml: Path | None = None,
 ) -> Bundle:
     """Write the bundle of a row: the file it was evaluated on, checked to give the same predictions.
 
-    changes: `key=value` of the row's recipe, such as where the images lie now (data.path).
+    changes: `key=value` of the row's recipe, such as where the images lie now (data.path). coreml: where the row's
+    network, as it was trained, is written as a Core ML program too (`export_coreml`).
     Raises InputError for an imported row, or where its file, weights or images are no longer those it was made of.
     """
+    if coreml is not None:
+        check_target(coreml)
     recipe, network, file = made_of(row)
     recipe = with_changes(recipe, changes)
     report("bundle", 0, 3)
@@ -61,6 +66,9 @@ def bundle_row(
         )
     fit = recipe.data.options.get("fit", "squash")
     made = write_row_bundle(ctx, row, network, model, out=out, fit=fit, origin=origin_of(recipe), notes=notes)
+    if coreml is not None:
+        side = ctx.resolution(network)
+        export_coreml(networks.load(ctx, network), coreml, (1, ctx.channels, side, side))
     report("bundle", 3, 3)
     return made
 
