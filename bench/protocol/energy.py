@@ -41,7 +41,7 @@ def find_meter(runtime: str = "", root: Path = POWERCAP) -> EnergyMeter | None:
     Only whole packages are summed (`intel-rapl:0`), not their parts (`intel-rapl:0:0`), which they contain. Counters
     that this user may not read (they are root's on most systems) are as good as absent.
     """
-    if runtime.endswith("cuda"):
+    if "cuda" in runtime.split("-"):
         return _nvml()
     counters = []
     for zone in sorted(root.glob("*-rapl:*")):

@@ -15,6 +15,8 @@ from typing import Any, Callable, Optional, Sequence, Tuple  # noqa: UP035 - oth
 
 Run = Callable[[Any], Any]
 
+NEVER_ON_GPU = "never run on a GPU yet"
+
 
 class Feed:
     """Gives a model what it takes: images in the type that it declares, and zeros for every other input.
@@ -92,6 +94,14 @@ class Runtime:
     int8_blocks: bool = False  # blocks and subnets can be quantized while a profile or a search measures them
     program: str = ""  # `module:constant` of its benchmark program, which devices without Python run
     read_shape: Optional[Callable[[str], Sequence[Optional[int]]]] = None  # noqa: UP045 - of its own format's input
+    needs: str = "a GPU and its driver"  # what `driver` belongs to
+    installed_by: str = ""  # what installs it, where that is more than one package or extra
+    caveat: str = ""  # what its users must know beforehand ("never run on a GPU yet"): whatever lists runtimes says it
+
+    @property
+    def listed(self) -> str:
+        """Give the name as lists of runtimes show it: with its caveat."""
+        return f"{self.name} ({self.caveat})" if self.caveat else self.name
 
     @property
     def one_image(self) -> bool:
@@ -170,5 +180,12 @@ class Runtime:
     def remedy(self) -> str:
         """Give the command that installs it, after the device that it needs where that is not here."""
         if self.driver and not self._has_driver():
-            return f"it needs a GPU and its driver ({self.driver}), then pip install {self.distribution}"
+            return f"it needs {self.needs} ({self.driver}), then {self.installation}"
+        return self.installation
+
+    @property
+    def installation(self) -> str:
+        """Give the command that installs its packages."""
+        if self.installed_by:
+            return self.installed_by
         return f"pip install 'tutelage[{self.extra}]'" if self.extra else f"pip install {self.distribution}"

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any, Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
 
 if __package__:
-    from .entry import Run, Runtime, ask_driver
+    from .entry import NEVER_ON_GPU, Run, Runtime, ask_driver
     from .graph import holds_int8
 else:  # beside the runner, on a host that may have no such package
-    from entry import Run, Runtime, ask_driver  # type: ignore[import-not-found,no-redef]
+    from entry import NEVER_ON_GPU, Run, Runtime, ask_driver  # type: ignore[import-not-found,no-redef]
     from graph import holds_int8  # type: ignore[import-not-found,no-redef]
 
 
@@ -203,6 +203,7 @@ TORCH_CUDA = replace(
     block_table=False,  # kernels of neighbouring blocks overlap: times of blocks do not add up to a network's
     on_gpu=True,
     driver=CUDA_DRIVER,
+    caveat=NEVER_ON_GPU,
 )
 TORCH_COMPILED_CUDA = replace(
     TORCH_CUDA,

@@ -1,16 +1,21 @@
-"""What there is to work with, as verbs print it: the data sets, what a folder holds, what this machine has."""
+"""What there is to work with, as verbs print it: data sets, what a folder holds, devices, what this machine has."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from tutelage.cli.output import print_figures
 from tutelage.cli.registry_help import registry_of
 from tutelage.plugins import GROUPS, Registry, origins
 from tutelage.quantities import in_units
+from tutelage.records import DeviceProfile
 
 if TYPE_CHECKING:
     from tutelage.distill.data.dataset import DataReport, DatasetEntry
@@ -62,6 +67,58 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
+def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
+    """Print the known devices and the folders their profiles lie in."""
+    if as_json:
+        print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))
+        return
+    if not profiles:
+        console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
+        return
+    for folder in dict.fromkeys(folder for _, folder in profiles):
+        cells = [_device_cells(profile) for profile, place in profiles if place == folder]
+        console.print(f"Device profiles in {folder}", highlight=False, markup=False, soft_wrap=True)
+        widths = _whole_words(cells, console.width)
+        if widths is None:  # too narrow for columns of whole words
+            for cell in cells:
+                more = ", ".join(f"{name} {value}" for name, value in cell.items() if name != "name" and value)
+                console.print(f"{cell['name']}: {more}", highlight=False, markup=False)
+            continue
+        table = Table(box=None, pad_edge=False)
+        for name, width in widths.items():
+            table.add_column(name, width=width)
+        for cell in cells:
+            table.add_row(*map(Text, cell.values()))
+        console.print(table)
+
+
+def _whole_words(cells: Sequence[Mapping[str, str]], width: int) -> dict[str, int] | None:
+    """Give widths of columns in which no word is broken, as wide as there is room; None where there is none."""
+    columns = {name: [name, *(cell[name] for cell in cells)] for name in cells[0]}
+    widths = {name: max(len(word) for text in texts for word in text.split()) for name, texts in columns.items()}
+    left = width - sum(widths.values()) - 2 * (len(widths) - 1)
+    if left < 0:
+        return None
+    for name, texts in reversed(columns.items()):
+        more = min(left, max(map(len, texts)) - widths[name])
+        widths[name] += more
+        left -= more
+    return widths
+
+
+def _device_cells(profile: DeviceProfile) -> dict[str, str]:
+    return {
+        "name": profile.name,
+        "host": profile.command or profile.host,
+        "runtime": f"{profile.runtime} {profile.runtime_version}",
+        "threads": str(profile.threads),
+        "batch": str(profile.batch),
+        "precision": profile.effective_precision or profile.precision,
+        "px": ", ".join(map(str, profile.resolutions)),
+        "error": f"{profile.model_error:.1%}" if profile.model_error is not None else "",
+    }
+
+
 def print_doctor(console: Console, as_json: bool = False) -> None:
     """Print what this host is and has: runtimes, converters, pruners, energy counters."""
     from tutelage.bench.converters.litert import describe_converter
@@ -71,7 +128,8 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
 
     facts: dict[str, Any] = dict(describe_host())
     for name, runtime in RUNTIMES.items():
-        facts[f"runtime {name}"] = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
+        state = runtime.version() if runtime.installed() else f"absent: {runtime.remedy()}"
+        facts[f"runtime {name}"] = f"{state} ({runtime.caveat})" if runtime.caveat else state
     facts["converter of litert"] = describe_converter()
     for package, extra in PRUNERS.items():
         facts[f"pruner {package}"] = _version_or_remedy(package, extra)

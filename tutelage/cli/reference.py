@@ -1,4 +1,4 @@
-"""The tables of the guide that list a registry: strategies, spaces, distillation methods.
+"""The tables of the guide that list a registry: strategies, spaces, distillation methods, runtimes.
 
 `python -m tutelage.cli.reference docs` writes them anew, each between `<!-- table NAME -->` and `<!-- end -->`, with
 built-in entries alone, so that an installed plug-in does not change the guide.
@@ -56,10 +56,25 @@ def losses_table() -> str:
     return _table(("method", "source", "weight", "temperature", "options", "classes, at least"), rows)
 
 
+def runtimes_table() -> str:
+    """List the runtimes with the files that they load, their precisions, what installs them and what to know first."""
+    rows = []
+    for name, runtime in registry_of("runtimes").builtin.items():
+        by = f"`{runtime.installation}`" if runtime.extra or runtime.installed_by else "comes with the package"
+        facts = [
+            *([f"needs {runtime.needs}"] if runtime.on_gpu else []),
+            *([] if runtime.files_rows else ["files no rows of a run"]),
+            *([f"**{runtime.caveat}**"] if runtime.caveat else []),
+        ]
+        rows.append((f"`{name}`", ", ".join(runtime.suffixes), ", ".join(runtime.precisions), by, "; ".join(facts)))
+    return _table(("runtime", "model files", "precisions", "installed by", "what to know"), rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "strategies": strategies_table,
     "spaces": spaces_table,
     "losses": losses_table,
+    "runtimes": runtimes_table,
 }
 
 

@@ -37,7 +37,8 @@ def names_of(group: str, *, helped: bool = False) -> str:
     """List a registry's names for a line of help, each plug-in's with its package, and `helped` what each one is."""
     registry = registry_of(group)
     added = registry.added()
-    names = [f"{name} (from {added[name]})" if name in added else name for name in registry]
+    listed = {name: str(getattr(entry, "listed", name)) for name, entry in registry.items()}  # with a caveat, if any
+    names = [f"{listed[name]} (from {added[name]})" if name in added else listed[name] for name in registry]
     if not helped:
         return ", ".join(names)
     return "; ".join(f"{name}: {entry.help}" for name, entry in zip(names, registry.values(), strict=True))

@@ -5,18 +5,25 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from rich.console import Console
 
 from tutelage.bench.protocol.anchors import ANCHORS, anchor_onnx
 from tutelage.bench.protocol.host import available_cores, busy_warning, describe_host, thread_budget
 from tutelage.bench.protocol.remote import launcher_of
 from tutelage.bench.protocol.worker import ModelFile, Worker
-from tutelage.bench.runtimes.entry import Runtime
+from tutelage.bench.runtimes.entry import NEVER_ON_GPU, Runtime
+from tutelage.bench.runtimes.ort import Onnxruntime
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
+from tutelage.cli.inventory import print_doctor
+from tutelage.cli.reference import runtimes_table
+from tutelage.cli.registry_help import names_of
 from tutelage.plugins import Registry
 from tutelage.records import DeviceProfile, InputError, NotAvailableError
 
@@ -108,6 +115,77 @@ def test_torch_on_cuda_is_refused_in_one_line_where_there_is_none(net: Path, tmp
         with pytest.raises(InputError, match="finds no CUDA device here: runtime torch takes the CPU") as error:
             replace(RUNTIMES[name], driver="").load(path)  # a driver, and a torch without CUDA
         assert "\n" not in str(error.value)
+
+
+def test_onnxruntime_keeps_images_and_outputs_on_the_device_while_it_is_timed(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By IOBinding on the CPU provider: another device is another name in the same calls."""
+    adapter = Onnxruntime(bound="cpu")
+    adapter.prepare()
+    one = images()
+    many = np.repeat(one, 64, axis=0) * np.arange(64, dtype=np.float32)[:, None, None, None]
+    model = onnx.load(net)
+    for value in (*model.graph.input, *model.graph.output):  # of any batch
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    path = tmp_path / "free.onnx"
+    onnx.save(model, path)
+    plain, (run, effective) = RUNTIMES["onnxruntime"].load(path), adapter.load(str(path), None, 1, "fp32")
+    assert effective == "fp32"
+    placed, original = [], onnxruntime.OrtValue.ortvalue_from_numpy
+
+    def place(value: np.ndarray, device: str, number: int) -> Any:
+        placed.append((value.shape, device, number))
+        return original(value, device, number)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", place)
+    for batch in (one, many):
+        np.testing.assert_array_equal(run(batch), plain.run(batch))
+        assert all(ms > 0 for repeats in (1, 5) for ms in run.times(batch, repeats))
+        assert len(run.times(batch, 3)) == 3
+        np.testing.assert_array_equal(run.outputs()[0], plain.run(batch))
+    # Images that come again are there already: only the first of them are copied, outside of what is timed.
+    assert placed == [(one.shape, "cpu", 0), (many.shape, "cpu", 0)]
+
+
+def test_onnxruntime_on_cuda_is_refused_where_it_is_not_and_never_falls_back_unsaid(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime-cuda", "onnxruntime-cuda-copies"):
+        runtime = RUNTIMES[name]
+        if runtime.version():
+            pytest.skip("onnxruntime-gpu is installed here")
+        remedy = "pip uninstall -y onnxruntime, then pip install onnxruntime-gpu"
+        with pytest.raises(NotAvailableError, match=f"runtime {name} is not installed: {remedy}"):
+            runtime.load(net)
+        # The distribution for the CPU brings a module of the same name.
+        here = replace(runtime, ambiguous_module=False)
+        with pytest.raises(InputError, match=rf"this onnxruntime has no CUDAExecutionProvider: {remedy}$"):
+            here.load(net)
+    # A build that has the provider, on a host where it does not start: ONNX Runtime goes on on the CPU.
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    with pytest.raises(InputError, match="CUDAExecutionProvider does not start here: is there a CUDA device"):
+        here.load(net)
+
+
+def test_a_runtime_that_was_never_run_on_its_hardware_says_so_wherever_it_is_listed(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {name for name, runtime in RUNTIMES.items() if runtime.caveat}
+    assert said == {name for name, runtime in RUNTIMES.items() if runtime.on_gpu}, "no GPU or Mac has run them yet"
+    listed = names_of("runtimes")
+    print_doctor(Console(width=300))
+    lines = capsys.readouterr().out.splitlines()
+    for name in said:
+        caveat = RUNTIMES[name].caveat
+        words = f"({caveat})"
+        assert f"{name} {words}" in listed
+        (line,) = (line for line in lines if line.startswith(f"runtime {name} "))
+        assert line.endswith(words)
+        assert f"| `{name}` |" in next(row for row in runtimes_table().splitlines() if f"`{name}`" in row)
+        assert caveat in next(row for row in runtimes_table().splitlines() if f"`{name}`" in row)
+    assert NEVER_ON_GPU not in next(row for row in runtimes_table().splitlines() if "`onnxruntime`" in row)
 
 
 def test_bad_requests_are_named(net: Path, tmp_path: Path):

@@ -249,9 +249,9 @@ def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOpt
     Example: [bold]tutelage device list[/]
     """
     from tutelage.bench.devices.profiles import list_profiles
-    from tutelage.cli import output as terminal
+    from tutelage.cli import inventory
 
-    terminal.print_devices(list_profiles(workspace), Console(), as_json)
+    inventory.print_devices(list_profiles(workspace), Console(), as_json)
 
 
 @app.command("catalogue")
