@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ _MAX_DEPTH = 20
 _MAX_TESTS = 500
 _MAX_VALUES = 25_000
 _MAX_SHOWN = 200  # characters of a filter in an error
+_MOST_NAMED = 12  # values of a column in a hint
 _BARE = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
 _ALL_UNITS = tuple({unit.lower() for kind in KINDS.values() for unit in kind.units if unit})
 _EMPTY = object()
@@ -49,11 +50,15 @@ _EMPTY = object()
 
 @dataclass(frozen=True)
 class Filter:
-    """A parsed filter; `clause` for the database and `keeps` for a record agree."""
+    """A parsed filter; `clause` for the database and `keeps` for a record agree.
+
+    named: the texts that it asks a column to be, as (column, text).
+    """
 
     text: str
     clause: Callable[[Table], ColumnElement[bool]]
     keeps: Callable[[Row], bool]
+    named: tuple[tuple[str, str], ...] = ()
 
 
 def parse(text: str) -> Filter:
@@ -62,7 +67,24 @@ def parse(text: str) -> Filter:
     found = parser.any(0)
     if parser.place < len(parser.tokens):
         raise parser.error(f"unexpected {parser.tokens[parser.place][1]!r}")
-    return Filter(text, found.clause, found.keeps)
+    return Filter(text, found.clause, found.keeps, tuple(parser.named))
+
+
+def misspelt(text: str | None, values: Callable[[str], Iterable[str]]) -> list[str]:
+    """Say of a filter that keeps no row which of its texts no row has, with the nearest that there is.
+
+    values: gives the texts of a column, by its name.
+    """
+    said = []
+    for name, wanted in dict.fromkeys(parse(text).named) if text is not None else ():
+        known = sorted(set(values(name)) - {""})
+        if wanted in known or not known:
+            continue
+        near = difflib.get_close_matches(wanted, known, n=1) or [one for one in known if one.lower() == wanted.lower()]
+        more = ", ..." if len(known) > _MOST_NAMED else ""
+        hint = f"the nearest is {near[0]!r}" if near else f"there are {', '.join(known[:_MOST_NAMED])}{more}"
+        said.append(f"no row has {name} {wanted!r}: {hint}")
+    return said
 
 
 def number(text: str, column: str = "") -> float | None:
@@ -115,6 +137,7 @@ class _Parser:
         self.text = text
         self.columns = filterable()
         self.place = self.num_tests = self.num_values = 0
+        self.named: list[tuple[str, str]] = []
         self.tokens: list[tuple[str, str]] = []
         at = 0
         while text[at:].strip(_BLANKS):
@@ -232,6 +255,7 @@ class _Parser:
                 values.append(self.value(column))
             if not self.take(")"):
                 raise self.error("a ')' is missing")
+            self.name(column, *values)
             return _one_of(column, values)
         sign = self.take("<", "<=", ">", ">=", "=", "==", "!=", "~")
         if sign is None:
@@ -241,7 +265,13 @@ class _Parser:
             raise self.error(f"~ (contains) takes a text column and a text, not {column.name}")
         if value is _EMPTY and sign not in ("=", "==", "!="):
             raise self.error(f"empty can be = or !=, not {sign}")
+        if sign in ("=", "=="):
+            self.name(column, value)
         return _test(column, sign, value)
+
+    def name(self, column: Column, *values: Any) -> None:
+        """Keep the texts that a column is to be, for `misspelt`."""
+        self.named += [(column.name, value) for value in values if isinstance(value, str)]
 
     def column(self) -> Column:
         """Read the name of a column; raise InputError for an unknown one, with the nearest."""

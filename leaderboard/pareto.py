@@ -8,6 +8,7 @@ ties (`ties.py`) never dominate.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -60,7 +61,11 @@ def directions(objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str,
     for objective in objectives:
         name, _, way = objective.partition(":")
         if name not in ways or way not in ("", "min", "max"):
-            raise InputError(f"{objective!r} is not an objective: choose among {', '.join(ways)} (or NAME:min|max)")
+            near = difflib.get_close_matches(name, ways, n=1) if name not in ways else []
+            raise InputError(
+                f"{objective!r} is not an objective{f', the nearest is {near[0]!r}' if near else ''}: choose among "
+                f"{', '.join(ways)} (or NAME:min|max)"
+            )
         if name in found:
             raise InputError(f"{name} is given twice: name each figure of a front once")
         found[name] = ways[name] if not way else ("min" if way == "min" else "max")

@@ -16,6 +16,7 @@ import numpy as np
 from tutelage.bench.latency.calibrate import ExportArch, ExportBlock, block_table_specs, calibrate, measure_nets
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.latency.transfer import covering, transfer
+from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.measure import TOLERANCE, Progress
 from tutelage.bench.protocol.remote import check_reachable, launcher_of
 from tutelage.bench.protocol.worker import Board, start_workers, stop_workers
@@ -91,6 +92,8 @@ def make_profile(
     check_name(name)
     found = find_runtime(runtime)
     found.check(precision, here=not (ssh or command))
+    if found.caveat:
+        log.warning("runtime %s: %s; compare its times with others of the device", runtime, found.caveat)
     sides = tuple(sorted(set(resolutions)))
     if not 1 <= len(sides) <= MAX_RESOLUTIONS:
         raise InputError(f"a profile covers 1 to {MAX_RESOLUTIONS} resolutions, got {list(sides)}")
@@ -101,6 +104,8 @@ def make_profile(
     if sources is not None:
         here = space.with_resolutions(sides)
         covering(sources, [here.smallest().replace(r=side) for side in sides])
+    if profile.local:
+        check_threads(threads, device=name)
     _reach(profile)
     calibration = calibrate(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,

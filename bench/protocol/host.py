@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.bench.runtimes.runner import processor, quiet_cores
+from tutelage.records import InputError
 
 from .cgroup import cpu_quota
 
 __all__ = [
-    "available_cores", "busy_warning", "describe_host", "load_average", "others_busy", "processor", "quiet_cores",
-    "thread_budget", "thread_environment",
+    "available_cores", "busy_warning", "check_threads", "describe_host", "load_average", "others_busy", "processor",
+    "quiet_cores", "thread_budget", "thread_environment",
 ]  # fmt: skip
 
 # Instruction sets that decide how fast a quantized or bf16 network runs.
@@ -58,6 +59,16 @@ def available_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else min(cores, max(1, int(quota)))
+
+
+def check_threads(threads: int, *, device: str) -> None:
+    """Refuse more threads than this process has cores: they would wait for each other, and no time would be steady."""
+    cores = available_cores()
+    if threads > cores:
+        raise InputError(
+            f"device {device}: {threads} threads, and this machine has {cores} core{'s' * (cores != 1)} for them: give "
+            f"{'1' if cores == 1 else f'1 to {cores}'} threads"
+        )
 
 
 def thread_budget(num_workers: int = 1, cores: int | None = None) -> int:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tutelage.leaderboard import filters, page
 from tutelage.leaderboard.columns import GAINS, by_any_name
-from tutelage.leaderboard.filters import filterable, grammar, number, parse
+from tutelage.leaderboard.filters import filterable, grammar, misspelt, number, parse
 from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
@@ -246,3 +246,20 @@ def test_the_page_and_python_agree_on_any_line(rows: list[Row], texts: list[str]
             assert "error" in one, text
         else:
             assert one.get("places") == kept, (text, one)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("device=host-otr", ["no row has device 'host-otr': the nearest is 'host-ort'"]),
+        ("device=HOST-ORT", ["no row has device 'HOST-ORT': the nearest is 'host-ort'"]),
+        ("device in (phone, host-ort)", ["no row has device 'phone': there are board, host-ort"]),
+        ("device=host-ort and auc>0.99", []),  # a value that there is
+        ("scheme=int8", []),  # nothing is known of that column
+        ("device=empty or auc>5", []),
+    ],
+)
+def test_a_text_that_no_row_has_is_said_with_the_nearest(text, said):
+    values = {"device": ["host-ort", "board", "", "host-ort"]}
+    assert misspelt(text, lambda name: values.get(name, [])) == said
+    assert misspelt(None, lambda name: []) == []

@@ -344,32 +344,6 @@ def print_drift(name: str, holds: bool, drift: float | None, error: float, conso
     console.print(f"{pace}. {verdict}.", highlight=False, soft_wrap=True)
 
 
-def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
-    """Print the known devices and the folders their profiles lie in."""
-    if as_json:
-        print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))
-        return
-    if not profiles:
-        console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
-        return
-    table = Table(title="Device profiles", box=None, pad_edge=False)
-    for column in ("name", "host", "runtime", "threads", "batch", "precision", "px", "error", "folder"):
-        table.add_column(column, overflow="fold")
-    for profile, folder in profiles:
-        table.add_row(
-            profile.name,
-            profile.command or profile.host,
-            f"{profile.runtime} {profile.runtime_version}",
-            str(profile.threads),
-            str(profile.batch),
-            profile.effective_precision or profile.precision,
-            ", ".join(map(str, profile.resolutions)),
-            f"{profile.model_error:.1%}" if profile.model_error is not None else "",
-            str(folder),
-        )
-    console.print(table)
-
-
 def _interval(row: Row, name: str) -> str:
     value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_lo", "_hi"))
     if value is None:

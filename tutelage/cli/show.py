@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -43,6 +44,9 @@ def print_board(
     objectives = _objectives(front)
     said = OF_FORMER if every else ()
     found = store.columns(filter, (*columns_to_rank(objectives), *said), every=every)
+    if not found["row_id"]:
+        for line in unmatched(store, filter):
+            print(f"note: {line}", file=sys.stderr)
     if as_json:
         order, marks = ranked(found, objectives, ties) if found["row_id"] else ([], [])
         ids = [found["row_id"][place] for place in order[:limit]]
@@ -70,6 +74,13 @@ def print_board(
     if not every and any(hidden := store.num_hidden(filter)):
         message = f"{hidden[0]} superseded and {hidden[1]} retracted rows are not shown: --all shows them."
         console.print(message, highlight=False, soft_wrap=True)
+
+
+def unmatched(store: Store, filter: str | None) -> list[str]:
+    """Say which texts of a filter that keeps no row are none of the leaderboard's, with the nearest."""
+    from tutelage.leaderboard.filters import misspelt
+
+    return misspelt(filter, lambda name: store.columns(names=(name,), every=True)[name])
 
 
 def _objectives(front: str | None) -> list[str] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tutelage.bench.devices.profiles import known_profile, load_latency_model, write_profile
 from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.bench.runtimes.runner import processor
@@ -141,7 +142,7 @@ def check_rows(workspace: Path, section: DeviceSection) -> None:
     known = known_profile(section.name, workspace)
     runtime = find_runtime(known[0].runtime if known else section.runtime)
     if not runtime.files_rows:
-        filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
+        filing = ", ".join(one.listed for one in RUNTIMES.values() if one.files_rows)
         raise InputError(
             f"device {section.name} runs {runtime.name}: a run files rows of {filing} only; "
             "`tutelage search` holds a budget on it, `tutelage bench MODEL` measures a file on it"
@@ -154,11 +155,13 @@ def check_rows(workspace: Path, section: DeviceSection) -> None:
 
 
 def check_runtime(workspace: Path, section: DeviceSection) -> None:
-    """Refuse a device of this machine whose runtime is unknown or not installed."""
+    """Refuse a device of this machine whose runtime is unknown or not installed, or a new one of too many threads."""
     known = known_profile(section.name, workspace)
     profile = known[0] if known else None
     if profile is None or profile.local:
         find_runtime(profile.runtime if profile else section.runtime).check(profile.precision if profile else "fp32")
+    if profile is None:
+        check_threads(section.threads, device=section.name)
 
 
 def name_device(workspace: Workspace, section: DeviceSection, *, write: bool = True) -> Device:

@@ -175,7 +175,8 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         data, origin = _yaml_of(path.read_text(errors="replace"), name_or_path), str(path)
     else:
         known = list(built_in_recipes())
-        raise InputError(f"no recipe {name_or_path!r}{_nearest(name_or_path, known)}: give a file or one of {known}")
+        near = _nearest(name_or_path, [*_recipes_beside(path), *known])
+        raise InputError(f"no recipe {name_or_path!r}{near}: give a file or one of {', '.join(known)}")
     try:
         data = with_current_keys(data)
     except ValueError as error:
@@ -264,6 +265,16 @@ def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
         inner = [kind for kind in (annotation, *getattr(annotation, "__args__", ())) if isinstance(kind, type)]
         model = next((kind for kind in inner if issubclass(kind, BaseModel)), model)
     return list(model.model_fields)
+
+
+def _recipes_beside(path: Path) -> list[str]:
+    """Name the YAML files in the folder of a file that is not there, as they would be typed in its place."""
+    folder = path.parent
+    try:
+        names = [one.name for one in folder.iterdir() if one.suffix.lower() in (".yaml", ".yml")]
+    except OSError:  # no such folder, or none that may be read
+        return []
+    return sorted(str(folder / name) for name in names)
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

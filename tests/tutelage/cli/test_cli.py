@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,9 +126,16 @@ def test_a_truncated_image_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     skipping = tutelage(*arguments, "--set", "data.skip_bad=true")
     assert skipping.returncode == 2
     assert "the train split holds 12 images" in skipping.stderr
-    check = tutelage("data", "check", str(root))
-    assert "a3.png" in check.stdout
-    assert "b0.png" in check.stdout
+    for more in ([], ["--json"]):
+        check = tutelage("data", "check", str(root), *more)
+        assert check.returncode == 2, "a script takes data with a problem for good"
+        assert "a3.png" in check.stdout
+        assert "b0.png" in check.stdout
+    shutil.copy(root / "a" / "a1.png", broken)
+    (root / "b" / "b0.png").unlink()
+    noted = tutelage("data", "check", str(root))
+    assert "note: 2 copies of one file" in noted.stdout
+    assert noted.returncode == 0
 
 
 def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
@@ -158,6 +166,11 @@ def test_one_row_says_which_rows_beat_it(tmp_path: Path) -> None:
     Store(tmp_path / "leaderboard.db").add([good, poor])
     beaten = tutelage("leaderboard", "show", poor.key, "-w", str(tmp_path)).stdout
     assert f"{good.key[:8]}      good  +0.100" in beaten
+    # A value that no row has is said where nothing is shown or exported, beside what there is.
+    for words in (["show"], ["show", "--json"], ["export"]):
+        done = tutelage("leaderboard", *words, "--filter", "device=bxo and role=student", "-w", str(tmp_path))
+        assert done.stderr == "note: no row has device 'bxo': the nearest is 'box'\n"
+        assert done.returncode == 0
     assert "No row dominates it" in tutelage("leaderboard", "show", good.key, "-w", str(tmp_path)).stdout
     board = tutelage("leaderboard", "show", "--front", "latency_p50_ms,auc", "--ties", "0.01", "-w", str(tmp_path))
     assert "* sure" in board.stdout

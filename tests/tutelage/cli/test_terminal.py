@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tutelage.cli.inventory import print_devices
 from tutelage.cli.output import MAX_ROWS, _best_words, print_figures, print_rows_of_run, print_run
 from tutelage.leaderboard.page.verdicts import decide
 from tutelage.pipeline.stages.publish import Published
-from tutelage.records import Row
+from tutelage.records import DeviceProfile, Row
 
 
 def _printed(num_models: int) -> str:
@@ -60,3 +61,18 @@ def test_a_figure_without_an_interval_is_printed_alone() -> None:
     assert "test accuracy 0.500 [0.250, 0.750], AUC undefined" in _best_words(row)
     bare = Row(model="net", dataset="d", device="box", role="student", accuracy=0.5, auc=0.75)
     assert "test accuracy 0.500 (interval undefined), AUC 0.750 (interval undefined)" in _best_words(bare)
+
+
+def test_the_list_of_devices_breaks_no_word_at_80_columns() -> None:
+    """In columns where whole words fit, else in lines."""
+    ort = DeviceProfile(name="host-ort-64px", runtime="onnxruntime", runtime_version="1.31.1", resolutions=(28, 64))
+    long = ort.model_copy(update={"name": "a-board-with-a-long-name", "host": "somebody@board.example.org"})
+    for profiles, headings in (([ort], 1), ([ort, long], 0)):
+        console = Console(file=io.StringIO(), width=80)
+        print_devices([(one, Path("w/devices")) for one in profiles], console)
+        said = console.file.getvalue()
+        assert max(map(len, said.splitlines())) <= 80
+        assert said.count("Device profiles in w/devices") == 1
+        assert said.count("name           host") == headings
+        for word in (*(one.name for one in profiles), *(one.host for one in profiles), "onnxruntime", "1.31.1", "fp32"):
+            assert word in said, f"{word} is broken:\n{said}"

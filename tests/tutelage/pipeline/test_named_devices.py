@@ -28,7 +28,7 @@ def test_a_profile_that_cannot_be_used_hinders_its_own_name_alone(workspace: Wor
     assert [section.name for section in named_devices(recipe, ["box"], None, workspace.path)] == ["box"]
     with pytest.raises(InputError, match="unknown runtime 'gone'"):
         named_devices(recipe, ["old"], None, workspace.path)
-    with pytest.raises(InputError, match=r"no device 'bax': known are .*box, old"):
+    with pytest.raises(InputError, match=r"no device 'bax': known are .*box, old \(did you mean 'box'\?\)"):
         named_devices(recipe, ["bax"], None, workspace.path)
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from tutelage.cli.options import JsonOption
 
+EXIT_PROBLEM = 2  # as of any other input that cannot be used
+
 app = typer.Typer(no_args_is_help=True, help="List the data sets, check a folder or file.")
 
 
@@ -31,8 +33,12 @@ def data_check(path: Path, as_json: JsonOption = False) -> None:
     Examples: [bold]tutelage data check xrays/[/]   [bold]images.zip[/]   [bold]labels.csv[/]
     [bold]pneumoniamnist.npz[/]   [bold]cifar10/[/] (parquet files)
     [bold]'shards/train-{000..146}.tar'[/] (WebDataset)   [bold]hf:owner/name[/]
+    Exit code 2 where there is a problem, with which a run would refuse the data; notes leave it at 0.
     """
     from tutelage.cli import inventory
     from tutelage.distill.data.check import check_path
 
-    inventory.print_data_report(check_path(path), Console(), as_json)
+    report = check_path(path)
+    inventory.print_data_report(report, Console(), as_json)
+    if not report.ok:
+        raise typer.Exit(EXIT_PROBLEM)

@@ -52,16 +52,17 @@ def init(
     """
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations.starting.chosen import Wish
-    from tutelage.pipeline.operations.starting.start import check_wish, start
+    from tutelage.pipeline.operations.starting.start import look_first, start
 
-    check_writable(check_output(out, "--out", suffixes=(".yaml", ".yml")), "--out", replace=force)
+    check_output(out, "--out", suffixes=(".yaml", ".yml"))
     wish = Wish(
         device, path, dataset, max_latency, max_size, size, runtime, minutes, accelerator or "auto",
         add_device=add_device, timing=not no_timing,
     )  # fmt: skip
-    check_wish(wish)
+    found = look_first(wish)
+    check_writable(out, "--out", replace=force)
     with terminal.run_setting(workspace) as setting:
-        started = start(wish, *setting, out)
+        started = start(wish, found, *setting, out)
     if as_json:
         print(json.dumps(started.to_dict()))
         return

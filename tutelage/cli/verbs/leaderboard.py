@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,7 @@ def board_build(
 
     Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
     """
+    from tutelage.cli.show import unmatched
     from tutelage.leaderboard.page.build import build_page
     from tutelage.leaderboard.page.data import page_columns
     from tutelage.leaderboard.page.verdicts import decided_ids
@@ -91,7 +93,8 @@ def board_build(
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     found = store.frame(filter_, columns=page_columns(), categories=True)
     if found.empty:
-        raise InputError(f"{store.name} holds no row{'' if filter_ is None else f' that {filter_!r} keeps'}")
+        kept = "" if filter_ is None else f" that {filter_!r} keeps"
+        raise InputError("; ".join([f"{store.name} holds no row{kept}", *unmatched(store, filter_)]))
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
     build_page(found, out, title, details=store.details, verdicts=verdicts)
     # A picture of more marks is unreadable: of a large leaderboard one data set and device is drawn, its fronts whole.
@@ -191,6 +194,7 @@ def board_export(
 
     Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
     """
+    from tutelage.cli.show import unmatched
     from tutelage.leaderboard.export import FORMATS, export
     from tutelage.pipeline.operations.board import open_board
 
@@ -200,5 +204,9 @@ def board_export(
     format_ = format_ or (ending if ending in FORMATS else "csv")
     if out is not None:
         check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
-    text = export(open_board(workspace).frame(filter_, every=every), out, format_)
+    store = open_board(workspace)
+    found = store.frame(filter_, every=every)
+    for line in unmatched(store, filter_) if found.empty else ():
+        print(f"note: {line}", file=sys.stderr)
+    text = export(found, out, format_)
     print(text if out is None else f"wrote {out}")

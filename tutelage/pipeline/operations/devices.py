@@ -19,6 +19,7 @@ from tutelage.bench.latency.labels import MIN_NETS
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.latency.transfer import MIN_TRANSFER_NETS
 from tutelage.bench.programs.entry import program_of
+from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import whole_file
@@ -124,6 +125,8 @@ def add_device(
             "--here says where the times of --from-measurements were taken: give the file, or leave it out"
         )
     check_reach(request)
+    if request.here:
+        check_threads(request.threads, device=request.name)
     if request.adb:
         program = str(Path(request.program).expanduser().resolve()) if request.program else ""
         request = replace(request, ssh=f"{PREFIX}{Adb(request.adb).serial}", adb="", program=program)

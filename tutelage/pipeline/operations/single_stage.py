@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,8 +48,11 @@ def named_devices(
             continue
         found = known_profile(name, workspace)
         if found is None:
-            known = ", ".join(dict.fromkeys((*sections, *profile_names(workspace)))) or "none"
-            raise InputError(f"no device {name!r}: known are {known}; `tutelage device add {name}` makes it")
+            known = list(dict.fromkeys((*sections, *profile_names(workspace))))
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            listed = ", ".join(known) or "none"
+            raise InputError(f"no device {name!r}: known are {listed}{hint}; `tutelage device add {name}` makes it")
         profile, _ = found
         sections[name] = DeviceSection(name=name, runtime=profile.runtime, threads=profile.threads, batch=profile.batch)
     if twice := [name for name in names if names.count(name) > 1]:

@@ -187,7 +187,16 @@ def test_steps_are_timed_in_seconds_an_image(
 
 
 @pytest.mark.parametrize(
-    ("minutes", "words"), [(0.2, "about 1 min"), (7.4, "about 7 min"), (37.0, "about 35 min"), (130.0, "about 2.25 h")]
+    ("minutes", "words"),
+    [
+        (0.01, "about 10 s"),
+        (0.2, "about 10 s"),
+        (1.9, "about 110 s"),
+        (2.1, "about 2 min"),
+        (7.4, "about 7 min"),
+        (37.0, "about 35 min"),
+        (130.0, "about 2.25 h"),
+    ],
 )
 def test_minutes_are_rounded_as_they_are_known(minutes: float, words: str) -> None:
     assert about(minutes) == words

@@ -117,6 +117,10 @@ def test_a_new_device_is_measured_when_that_is_asked_for(
 
     monkeypatch.setattr(device, "measure_device", measured)
     words = ("--dataset", "folder", "--path", place / "images", "--size", "32")
+    with monkeypatch.context() as patch:  # not even a training step is timed for a device that is none
+        patch.setattr(starting, "measure_steps", lambda *_, **__: pytest.fail("timed"))
+        arguments = ["init", "--device", "bax", "--out", str(tmp_path / "r.yaml"), "-w", str(place / "w")]
+        assert_exit(tutelage(*arguments, *map(str, words[:4])), 2, "(did you mean 'box'?)")
     assert_exit(init(*words, device="new"), 2, "no device 'new': known are box", "--add-device", "--resolution 32")
     assert not asked
     done = init(*words, "--add-device", device="new")
@@ -158,6 +162,18 @@ def test_what_cannot_be_begun_with_is_one_line(init: Init, place: Path, tmp_path
         done = init(*words)
         assert_exit(done, 2, said)
         assert not (tmp_path / "r.yaml").exists(), words
+
+
+def test_images_that_cannot_be_used_are_named_before_a_recipe_or_a_workspace_that_is_in_use(
+    init: Init, place: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine.yaml"
+    out.write_text("name: mine\n")
+    one = image_folder(tmp_path / "one", ("a",))
+    with Workspace(place / "w").locked():
+        for words, said in ((("--path", tmp_path / "absent"), "no data at"), (("--path", one), "needs two")):
+            assert_exit(init(*words, out=out), 2, said)
+    assert_exit(init("--path", place / "images", "--dataset", "foldr", out=out), 2, "foldr", "folder")
 
 
 def test_a_budget_that_nothing_keeps_is_refused_with_the_range(

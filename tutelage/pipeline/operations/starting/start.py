@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
@@ -102,26 +103,32 @@ def check_wish(wish: Wish) -> None:
     if wish.side is not None and not 16 <= wish.side <= 1024:
         raise InputError(f"--size is {wish.side}: give 16 to 1024 pixels")
     if wish.runtime is not None and not find_runtime(wish.runtime).files_rows:
-        filing = ", ".join(name for name, one in RUNTIMES.items() if one.files_rows)
+        filing = ", ".join(one.listed for one in RUNTIMES.values() if one.files_rows)
         raise InputError(f"--runtime {wish.runtime}: a run files no rows for it; give one of {filing}")
 
 
-def start(wish: Wish, workspace: Workspace, report: Report, threads: int, out: Path) -> Started:
-    """Choose a recipe for the images and the device, check it as a run does, and write it to `out`.
+def look_first(wish: Wish) -> Findings:
+    """Look at the images, before the workspace is locked and the recipe's place is checked.
+
+    Raises InputError for images that cannot be used: no other message is of use until they can.
+    """
+    check_wish(wish)
+    return look(_absolute(wish.path), wish.dataset)
+
+
+def start(wish: Wish, found: Findings, workspace: Workspace, report: Report, threads: int, out: Path) -> Started:
+    """Choose a recipe for the images (`look_first`) and the device, check it as a run does, and write it to `out`.
 
     Raises InputError for data or a device that cannot be used, and InfeasibleBudgetError, with the range of latencies,
     for a budget that no subnet keeps.
     """
-    check_wish(wish)
-    report("look at the images", 0, 1)
-    found = look(_absolute(wish.path), wish.dataset)
-    report("look at the images", 1, 1)
     section, profile = _device(wish, workspace)
     use(find_accelerator(wish.accelerator))
     torch.set_num_threads(threads)  # as a run does
-    side, space = _size_and_space(wish, found, profile, report)
+    unknown = profile is None and not wish.add_device  # refused before anything is timed
+    side, space = _size_and_space(replace(wish, timing=wish.timing and not unknown), found, profile, report)
     place = find_space(space.value).with_resolutions((side.value,))
-    if profile is None and not wish.add_device:
+    if unknown:
         raise InputError(_unknown_device(section, workspace, place, found))
     first = _first_choice(wish, found, section, side, space)
     first = replace(first, unreadable=_unreadable(first, workspace, threads))
@@ -158,9 +165,11 @@ def latency_range(device: Device, space: Space) -> LatencyRange:
 
 
 def about(minutes: float) -> str:
-    """Round minutes as honestly as they are known: whole ones, then fives, then quarters of hours."""
+    """Round minutes as honestly as they are known: tens of seconds, whole ones, then fives, then quarters of hours."""
+    if minutes < 2:
+        return f"about {10 * max(1, round(minutes * 6))} s"
     if minutes < 10:
-        return f"about {max(1, round(minutes))} min"
+        return f"about {round(minutes)} min"
     if minutes < 90:
         return f"about {5 * round(minutes / 5)} min"
     return f"about {round(minutes / 15) / 4:g} h"
@@ -200,7 +209,9 @@ def _device(wish: Wish, workspace: Workspace) -> tuple[DeviceSection, DeviceProf
 
 
 def _unknown_device(section: DeviceSection, workspace: Workspace, space: Space, found: Findings) -> str:
-    known = ", ".join(profile_names(workspace.path)) or "none"
+    names = profile_names(workspace.path)
+    near = difflib.get_close_matches(section.name, names, n=1)
+    known = (", ".join(names) or "none") + (f" (did you mean {near[0]!r}?)" if near else "")
     words = [
         "tutelage", "device", "add", section.name, "--runtime", section.runtime, "--space", space.name,
         "--resolution", str(space.resolutions[0]), "--channels", str(found.channels),
@@ -346,7 +357,7 @@ def words_of(started: Started, next_command: str) -> list[str]:
     epochs = chosen.epochs
     teacher = chosen.teacher.value[0] or "none"
     parts = ", ".join(
-        f"{name} {about(value / 60).removeprefix('about ')}" for name, value in started.seconds.items() if value >= 30
+        f"{name} {about(value / 60).removeprefix('about ')}" for name, value in started.seconds.items() if value >= 5
     )
     return [
         f"found: {found.num_images:,} {'colour' if found.colour else 'gray'} images ({found.dataset}"
