@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.best import Ballot, PairTest, ballots, best_students, best_teacher
-from tutelage.leaderboard.chance import advice
+from tutelage.leaderboard.best import Ballot, PairTest, advice, ballots, best_students, best_teacher
 from tutelage.records import DATA_KEY, Comparison, Row
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tutelage.bench.protocol.cgroup import cpu_quota
 from tutelage.bench.protocol.spread import latency_bounds
-from tutelage.leaderboard.chance import guessing
+from tutelage.leaderboard.best import guessing
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.page.build import build_page
 from tutelage.leaderboard.page.verdicts import Verdicts

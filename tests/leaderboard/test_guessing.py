@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.leaderboard.chance import advice, guessing
+from tutelage.leaderboard.best import advice, guessing
 from tutelage.records import Row
 
 
