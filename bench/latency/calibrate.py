@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from tutelage.bench.protocol.anchors import NUM_ANCHORS
 from tutelage.bench.protocol.measure import Job, Progress, TimedJobs, measure_jobs
+from tutelage.bench.protocol.remote import launcher_of
+from tutelage.bench.protocol.worker import Reached
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.records import Arch, DeviceProfile, InputError, UnsteadyDeviceError
 from tutelage.search.costs.counts import BlockSpec, block_specs
 from tutelage.search.spaces.space import Space
 
+from .blocks import chosen_blocks, completed_table
 from .features import count_features, design
 from .model import LatencyModel
 
@@ -87,17 +90,46 @@ def calibrate(
     beside them, in time that is not counted as the model's. Converted files (LiteRT, ncnn) are kept in `kept`.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
+    with launcher_of(profile) as launcher:
+        return _calibrate(
+            profile, space, launcher, num_classes=num_classes, in_channels=in_channels, export=export,
+            export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max_nets, small_error=small_error,
+            tolerance=tolerance, held_out=held_out, kept=kept, seed=seed, progress=progress,
+        )  # fmt: skip
+
+
+def _calibrate(
+    profile: DeviceProfile,
+    space: Space,
+    launcher: Reached,
+    *,
+    num_classes: int,
+    in_channels: int,
+    export: ExportArch,
+    export_block: ExportBlock | None,
+    minutes: float,
+    num_nets: int,
+    max_nets: int,
+    small_error: float,
+    tolerance: float,
+    held_out: Sequence[Arch],
+    kept: Path | None,
+    seed: int,
+    progress: Progress | None,
+) -> Calibration:
+    """Calibrate over one way to the device, which keeps what was copied there from one session to the next."""
     clock = _Clock(minutes * 60, time.monotonic())
     rng = np.random.default_rng(seed)
     pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
     chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
     specs = block_table_specs(space, num_classes, in_channels) if export_block else []
+    timed_specs = chosen_blocks(specs)
     with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
-        expected = len(chosen) + len(held_out) + len(specs)
+        expected = len(chosen) + len(held_out) + len(timed_specs)
         files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, expected, kept)
         held = [files.net(arch, f"held {index}") for index, arch in enumerate(held_out)]
         clock.lend(time.monotonic() - clock.start)
-        blocks = files.blocks(specs)
+        blocks = files.blocks(timed_specs)
         log_ms: list[dict[str, float]] = []
         first: TimedJobs | None = None
         while True:
@@ -109,10 +141,11 @@ def calibrate(
             # Nets loaded first measure slower: each session has another order, and the first one's anchor scale.
             jobs = [jobs[index] for index in rng.permutation(len(jobs))]
             anchor_ms = first.anchor_ms if first else None
-            timed = _session(jobs, profile, max(5.0, clock.left() / 2), seed + len(log_ms), progress, anchor_ms)
+            seconds = max(5.0, clock.left() / 2)
+            timed = _session(jobs, profile, seconds, seed + len(log_ms), progress, anchor_ms, launcher)
             if first is None:
                 first = timed
-                table = {spec.key: _ms(timed, f"block {spec.key}") for spec in specs}
+                table = completed_table(specs, {spec.key: _ms(timed, f"block {spec.key}") for spec in timed_specs})
             log_ms.append({job.name: math.log(_ms(timed, job.name)) for job in jobs if job.must_be_steady})
             took = clock.share(begun, len(held) / (len(jobs) + NUM_ANCHORS))
             labels, noise = combine_sessions(log_ms)
@@ -315,11 +348,13 @@ def _session(
     seed: int,
     progress: Progress | None,
     anchor_ms: float | None = None,
+    launcher: Reached | None = None,
 ) -> TimedJobs:
     """Measure every job once more, freshly loaded; steadiness is computed over the sessions, not in this one."""
     return measure_jobs(
         jobs, profile, rounds=_ROUNDS, samples=_SAMPLES, min_seconds=_MIN_SECONDS, max_round_seconds=seconds,
         tolerance=math.inf, anchor_ms=anchor_ms, progress=progress, seed=seed, copied_load_ms=_COPIED_LOAD_MS,
+        launcher=launcher,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from tutelage.bench.converters.conversion import parts
 from tutelage.bench.runtimes.anchor import ANCHOR
 from tutelage.bench.runtimes.registry import adapter_files, find_runtime
 from tutelage.bench.runtimes.runner import processor
+from tutelage.files import model_digest
 from tutelage.records import DeviceProfile, InputError, NotAvailableError
 
 from .host import available_cores
@@ -129,11 +130,12 @@ def _open_ssh(host: str, client: list[str], runtime: str) -> Iterator[Launcher]:
         def _send(path: str) -> str:
             if not Path(path).is_file():  # a numpy anchor is named, not stored
                 return path
-            if path not in copied:
+            content = model_digest(Path(path))  # the anchors of each session are files of their own, and the same
+            if content not in copied:
                 for part in parts(Path(path)):
                     _copy(client, host, part, f"{folder}/{len(copied)}{part.suffix}")
-                copied[path] = f"{folder}/{len(copied)}{Path(path).suffix}"
-            return copied[path]
+                copied[content] = f"{folder}/{len(copied)}{Path(path).suffix}"
+            return copied[content]
 
         yield launch
     finally:

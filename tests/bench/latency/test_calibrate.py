@@ -1,6 +1,8 @@
 """Fitting a device: sessions average what fresh loads change, files are made once, an unsteady device is refused."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,7 @@ def test_stops_when_the_error_is_small_and_measures_the_table_once(monkeypatch: 
     found = fit(laboratory, monkeypatch, num_nets=8, max_nets=20)
     assert found.sessions == module.MIN_SESSIONS
     assert len(found.nets) == 8
-    assert [sum(name.startswith("block") for name in session) for session in laboratory.sessions] == [93, 0]
+    assert [sum(name.startswith("block") for name in session) for session in laboratory.sessions] == [43, 0]
     assert [sum(name.startswith("held") for name in session) for session in laboratory.sessions] == [5, 5]
     assert found.model.error < 0.01
     assert found.label_noise < 0.002
@@ -105,7 +107,13 @@ def test_labels_are_on_the_scale_of_the_anchors_that_the_model_keeps(monkeypatch
     laboratory = _Laboratory(0.001)
 
     def session(
-        jobs: list[Job], profile: DeviceProfile, seconds: float, seed: int, progress: object, anchor_ms: float | None
+        jobs: list[Job],
+        profile: DeviceProfile,
+        seconds: float,
+        seed: int,
+        progress: object,
+        anchor_ms: float | None,
+        launcher: object,
     ) -> TimedJobs:
         here = 1.3 if laboratory.sessions else 1.0
         pace = here * (anchor_ms / here if anchor_ms else 1.0)
@@ -134,16 +142,39 @@ def test_the_time_of_held_out_nets_is_not_the_models(monkeypatch: pytest.MonkeyP
         return original(jobs)
 
     monkeypatch.setattr(laboratory, "session", session)
-    found = fit(laboratory, monkeypatch, num_nets=6, max_nets=6, minutes=2.0)
+    found = fit(laboratory, monkeypatch, num_nets=6, max_nets=6, minutes=2.0, small_error=0.0)
     held, anchors = 5, 6
     jobs = [len(names) for names in laboratory.sessions]
-    assert jobs == [6 + held + 93, *[6 + held] * (found.sessions - 1)]
+    assert jobs == [6 + held + 43, *[6 + held] * (found.sessions - 1)]
     own = sum(each * (1 - held / (each + anchors)) for each in jobs)
     assert found.own_seconds == pytest.approx(own)
     assert found.seconds == pytest.approx(sum(jobs))
     another = jobs[-1] * (1 - held / (jobs[-1] + anchors))
     assert own <= 120 < own + another  # the time was kept, and used
     assert 0.3 * found.label_noise < found.held_out_noise < 3 * found.label_noise
+
+
+def test_all_sessions_go_over_one_way_to_the_device(monkeypatch: pytest.MonkeyPatch):
+    opened, given = [], []
+
+    @contextlib.contextmanager
+    def launcher_of(profile: DeviceProfile) -> Iterator[str]:
+        opened.append(profile.name)
+        yield "the way"
+
+    laboratory = _Laboratory(0.05)
+    original = laboratory.session
+
+    def session(jobs: list[Job], *others: object) -> TimedJobs:
+        given.append(others[-1])
+        return original(jobs)
+
+    monkeypatch.setattr(module, "launcher_of", launcher_of)
+    monkeypatch.setattr(laboratory, "session", session)
+    found = fit(laboratory, monkeypatch, num_nets=6, max_nets=6)
+    assert opened == ["x"]
+    assert given == ["the way"] * found.sessions
+    assert found.sessions >= module.MIN_SESSIONS
 
 
 def test_a_device_whose_times_stay_apart_is_refused(monkeypatch: pytest.MonkeyPatch):

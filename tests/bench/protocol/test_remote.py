@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.bench.protocol import remote
 from tutelage.bench.protocol import worker as worker_module
 from tutelage.bench.protocol.host import describe_host, thread_environment
 from tutelage.bench.protocol.measure import Job, measure, measure_jobs
@@ -173,6 +174,29 @@ def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Pat
 
 
 @pytest.mark.slow
+def test_a_file_is_copied_once_whatever_it_is_called(
+    far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The sessions of a calibration and their anchors: the same files under other names."""
+    copies: list[str] = []
+    copy = remote._copy
+
+    def counted(client: list[str], host: str, path: Path, target: str) -> None:
+        copies.append(path.name)
+        copy(client, host, path, target)
+
+    monkeypatch.setattr(remote, "_copy", counted)
+    model = next(iter(models.values()))
+    again = tmp_path / f"again{model.suffix}"
+    shutil.copyfile(model, again)
+    with open_launcher(device, ssh=far.ssh) as launcher:
+        copies.clear()  # of the runner's own files
+        for _ in range(2):
+            _, there = launcher([ModelFile(str(path), (1, 3, 32, 32)) for path in (model, again)])
+    assert copies == [model.name]
+    assert there[0] == there[1]
+
+
 def test_runners_there_have_their_threads_and_cores_and_are_stopped_between_turns(
     far: Far, device: DeviceProfile, models: dict[str, Path]
 ):
