@@ -26,6 +26,7 @@ MOST_BODY_LINES = 70
 MOST_MODULES = 12
 # Folders that hold more than MOST_MODULES, each with the reason.
 WIDE_FOLDERS: dict[str, str] = {
+    "bench/runtimes": "one file a runtime, and what runs them on a device",
     "tutelage": "what every room may use, one file an idea",
     "tutelage/cli/verbs": "one file a verb or verb group",
     "tutelage/pipeline/stages": "one file a stage, and what several of them compute with",
