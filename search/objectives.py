@@ -29,7 +29,10 @@ Direction = Literal["min", "max"]
 # Feasible sets of at most so many architectures are listed, so that their end is known and nothing is drawn in vain.
 LISTED_AT_MOST = 10_000
 
-COUNTS = ("params", "macs", "activations", "peak_activation_bytes", "size_bytes", "int8_bytes")
+COUNTS = (
+    *("params", "macs", "activations", "peak_activation_bytes", "size_bytes", "int8_bytes"),
+    *("ram_bytes", "int8_ram_bytes", "int8_file_bytes"),
+)
 
 
 @dataclass(frozen=True)

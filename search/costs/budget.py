@@ -2,8 +2,9 @@
 
 `check_feasible` raises InfeasibleBudgetError. Counted costs are sums (the peak: a maximum) over parts of the network
 that share at most a width, so folding the parts' Pareto fronts of cost vectors gives the exact front of whole
-architectures: a budget is feasible exactly when a point of it lies within the bounds. Given costs, such as a latency
-model's, are any function of the genes and are searched by descent.
+architectures: a budget is feasible exactly when a point of it lies within the bounds. RAM is a peak and a sum, folded
+apart and added at the end. Given costs, such as a latency model's, are any function of the genes and are searched by
+descent.
 """
 
 from __future__ import annotations
@@ -31,16 +32,44 @@ _SUMS: dict[str, tuple[int, int]] = {
     "macs": (1, 1),
     "activations": (2, 1),
     "int8_bytes": (3, 1),
+    "ram_bytes": (4, 1),
+    "int8_ram_bytes": (5, 1),
+    "int8_file_bytes": (6, 1),
 }
-PEAK = "peak_activation_bytes"
-COUNTED = (*_SUMS, PEAK)
-_OPTIONS = {"macs": "--max-macs", "params": "--max-params", "size_bytes": "--max-size"}  # of `tutelage search`
+# What one element of the peak is worth; RAM is its peak and what persists, a sum.
+_PEAKS = {"peak_activation_bytes": 4, "ram_bytes": 4, "int8_ram_bytes": 1}
+COUNTED = (*_SUMS, "peak_activation_bytes")
+_OPTIONS = {  # of `tutelage search`
+    **{"macs": "--max-macs", "params": "--max-params", "ram_bytes": "--max-ram", "int8_ram_bytes": "--max-ram"},
+    **{"size_bytes": "--max-size", "int8_file_bytes": "--max-size"},
+}
 _DESCENT_STARTS = 16
 
 
 @dataclass(frozen=True)
+class Term:
+    """A counted cost, or one of the two whose sum it is: the largest of the parts' (`peak`), or their sum."""
+
+    name: str
+    peak: bool
+
+
+def terms_of(names: Sequence[str]) -> list[Term]:
+    """List the terms of counted costs, in their order."""
+    kinds = [(name, kind) for name in names for kind in (True, False)]
+    return [Term(name, peak) for name, peak in kinds if name in (_PEAKS if peak else _SUMS)]
+
+
+def collapsed(costs: Floats, names: Sequence[str]) -> Floats:
+    """Add up the terms of each cost: (..., terms) to (..., names)."""
+    terms = terms_of(names)
+    columns = [costs[..., [term.name == name for term in terms]].sum(axis=-1) for name in names]
+    return np.stack(columns, axis=-1) if columns else costs
+
+
+@dataclass(frozen=True)
 class Part:
-    """All choices for one part of the network: `rows` (m, num_genes) with zeros elsewhere, `costs` (m, bounds).
+    """All choices for one part of the network: `rows` (m, num_genes) with zeros elsewhere, `costs` (m, terms).
 
     `state_in` and `state_out` (m,) are the widths shared with the part before and after (0 where there is one width).
     """
@@ -107,7 +136,7 @@ def costs_of(
 
 def parts_at(space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int) -> list[Part]:
     """List every choice for every part at resolution r with its part of the named counted costs."""
-    groups = _grouped(space, r, num_classes, in_channels)
+    groups, terms = _grouped(space, r, num_classes, in_channels), terms_of(names)
     columns = [_columns_of(tables) for tables in groups]
     parts = []
     for i, tables in enumerate(groups):
@@ -117,9 +146,9 @@ def parts_at(space: Space, r: int, names: Sequence[str], num_classes: int, in_ch
         rows[:, columns[i]] = grid
         rows[:, -1] = space.resolutions.index(r)
         rows = rows[(space.canonical(rows) == rows).all(axis=1)]
-        costs = np.zeros((len(rows), len(names)))
-        for j, name in enumerate(names):
-            costs[:, j] = _counted_costs(rows, tables, name)
+        costs = np.zeros((len(rows), len(terms)))
+        for j, term in enumerate(terms):
+            costs[:, j] = _counted_costs(rows, tables, term)
         before = rows[:, _shared(columns[i - 1], columns[i])] if i else rows[:, :0]
         after = rows[:, _shared(columns[i], columns[i + 1])] if i + 1 < len(groups) else rows[:, :0]
         parts.append(Part(tuple(columns[i]), rows, costs, before.sum(axis=1), after.sum(axis=1)))
@@ -128,17 +157,17 @@ def parts_at(space: Space, r: int, names: Sequence[str], num_classes: int, in_ch
 
 def front_at(space: Space, r: int, names: Sequence[str], num_classes: int, in_channels: int) -> Floats:
     """Give the exact Pareto front of the counted costs over all architectures at resolution r, (points, names)."""
-    maximum = np.array([name == PEAK for name in names])
-    fronts = {0: np.zeros((1, len(names)))}
+    maximum = np.array([term.peak for term in terms_of(names)])
+    fronts = {0: np.zeros((1, len(maximum)))}
     for part in parts_at(space, r, names, num_classes, in_channels):
         grown: dict[int, list[Floats]] = {}
         for state_in, state_out in np.unique(np.stack([part.state_in, part.state_out], axis=1), axis=0).tolist():
             own = _nondominated(part.costs[(part.state_in == state_in) & (part.state_out == state_out)])
             pairs = fronts[state_in][:, None, :], own[None, :, :]
             both = np.where(maximum, np.maximum(*pairs), pairs[0] + pairs[1])
-            grown.setdefault(state_out, []).append(_nondominated(both.reshape(-1, len(names))))
+            grown.setdefault(state_out, []).append(_nondominated(both.reshape(-1, len(maximum))))
         fronts = {state: _nondominated(np.concatenate(points)) for state, points in grown.items()}
-    return fronts[0]
+    return _nondominated(collapsed(fronts[0], names))
 
 
 def _grouped(space: Space, r: int, num_classes: int, in_channels: int) -> list[list[CostTable]]:
@@ -156,12 +185,12 @@ def _shared(before: Sequence[int], after: Sequence[int]) -> list[int]:
     return shared
 
 
-def _counted_costs(rows: Genes, tables: Sequence[CostTable], name: str) -> Floats:
+def _counted_costs(rows: Genes, tables: Sequence[CostTable], term: Term) -> Floats:
     columns = np.ascontiguousarray(rows.T)
-    if name == PEAK:
+    if term.peak:
         peaks = np.stack([table.peaks[table.rows(columns)] for table in tables]).astype(np.float64)
-        return np.asarray(4.0 * peaks.max(axis=0))
-    place, unit = _SUMS[name]
+        return np.asarray(_PEAKS[term.name] * peaks.max(axis=0))
+    place, unit = _SUMS[term.name]
     sums = np.stack([table.sums[table.rows(columns), place] for table in tables]).astype(np.float64)
     return np.asarray(unit * sums.sum(axis=0))
 

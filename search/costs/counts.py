@@ -14,6 +14,8 @@ What is counted, for one image:
   scale. Norm, activation, gating and addition are taken as in place.
 - size_bytes: 4 x params. int8_bytes: norms folded, a byte a weight, a 4-byte scale an output channel and a 4-byte
   bias where the layer has a bias or had a norm.
+- ram_bytes, int8_ram_bytes: TFLite Micro's arena for the fp32 and the int8 file. int8_file_bytes: that int8 file. See
+  `memory.py`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from tutelage.search.spaces.blocks import (
 )
 from tutelage.search.spaces.space import Genes, Slot, Space, find_space
 
+from .memory import memory_of
+
 __all__ = ["BlockSpec", "Counts", "block_specs", "count", "count_genes"]
 
 Ints = NDArray[np.int64]
@@ -46,6 +50,9 @@ Ints = NDArray[np.int64]
 # Two slots a table: (depth, kernel, expand, kernel, expand) has 243 rows, small enough for the cache of one core.
 _SLOTS_A_TABLE = 2
 _BYTES_A_FLOAT = 4
+# Of a table's sums: params, MACs, activations, int8 bytes, bytes that persist in the arena at fp32 and at int8, and
+# those of the int8 file for a microcontroller.
+NUM_SUMS = 7
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,9 @@ class Counts:
     peak_activation_bytes: Ints
     size_bytes: Ints
     int8_bytes: Ints
+    ram_bytes: Ints
+    int8_ram_bytes: Ints
+    int8_file_bytes: Ints
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class CostTable:
     part: int  # 0: before the stages, 1 to n: the stages, n + 1: after them
     columns: tuple[int, ...]
     weights: tuple[int, ...]
-    sums: Ints  # (codes, 4): params, macs, activations, int8 bytes
+    sums: Ints  # (codes, NUM_SUMS)
     peaks: Ints  # (codes,): elements
 
     def rows(self, columns: Ints) -> Ints:
@@ -81,7 +91,7 @@ class CostTable:
 def count(archs: Sequence[Arch], num_classes: int = 1000, in_channels: int = 3) -> Counts:
     """Count archs, of several spaces and input sides if need be; raises InputError for one that is in no space."""
     names = [arch.space for arch in archs]
-    parts = np.zeros((6, len(archs)), dtype=np.int64)
+    parts = np.zeros((len(Counts.__dataclass_fields__), len(archs)), dtype=np.int64)
     for name in dict.fromkeys(names):
         rows = np.array([i for i, other in enumerate(names) if other == name])
         members = archs if len(rows) == len(archs) else [archs[i] for i in rows]
@@ -99,14 +109,17 @@ def count_genes(space: Space, genes: Genes, num_classes: int = 1000, in_channels
     sides = [space.resolutions[code] for code in codes_r]
     per_side = [cost_tables(space, side, num_classes, in_channels) for side in sides]
     columns = np.ascontiguousarray(genes.T)
-    sums = np.zeros((len(genes), 4), dtype=np.int64)
+    sums = np.zeros((len(genes), NUM_SUMS), dtype=np.int64)
     peaks = np.zeros(len(genes), dtype=np.int64)
     for i, table in enumerate(per_side[0] if per_side else ()):
         rows = table.rows(columns) + which * len(table.peaks)
         sums += np.concatenate([tables[i].sums for tables in per_side])[rows]
         np.maximum(peaks, np.concatenate([tables[i].peaks for tables in per_side])[rows], out=peaks)
-    params, macs, activations, int8_bytes = sums.T
-    return Counts(params, macs, activations, _BYTES_A_FLOAT * peaks, _BYTES_A_FLOAT * params, int8_bytes)
+    params, macs, activations, int8_bytes, persistent, int8_persistent, int8_file = sums.T
+    return Counts(
+        params, macs, activations, _BYTES_A_FLOAT * peaks, _BYTES_A_FLOAT * params, int8_bytes,
+        _BYTES_A_FLOAT * peaks + persistent, peaks + int8_persistent, int8_file,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -140,10 +153,10 @@ def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: s
             specs = stem_specs(space, r, widths, depth, in_channels)
         else:
             specs = [head_spec(space, r, widths, num_classes)]
-        costs.append([spec.costs for spec in specs])
+        costs.append([_costs_of(spec) for spec in specs])
     table = np.array(costs, dtype=np.int64)
     part = 0 if end == "stem" else space.slots[-1].stage + 2
-    return _as_table(space, part, columns, table[..., :4].sum(axis=1), table[..., 4].max(axis=1))
+    return _as_table(space, part, columns, table[..., :NUM_SUMS].sum(axis=1), table[..., NUM_SUMS].max(axis=1))
 
 
 @lru_cache(maxsize=4096)  # many input sides share the side of a map deep inside
@@ -162,24 +175,27 @@ def _slots_table(space: Space, side: int, slots: tuple[Slot, ...]) -> CostTable:
         owners += [("e", index)] if wide else [("ks", index), ("e", index)]
     columns = _columns(space, owners)
     shape = tuple(int(space.num_choices[column]) for column in columns)
-    sums, peaks = np.zeros((*shape, 4), dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    sums, peaks = np.zeros((*shape, NUM_SUMS), dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for i, slot in enumerate(slots):
         widths = range(num_widths - 1 if wide and slot.position else 0, num_widths)
         own = {*widths, *range(head + i * own_genes, head + (i + 1) * own_genes)}
         costs = _block_costs(space, stage, slot.position == 0, side)
-        costs = costs.reshape(*(size if j in own else 1 for j, size in enumerate(shape)), 5)
+        costs = costs.reshape(*(size if j in own else 1 for j, size in enumerate(shape)), NUM_SUMS + 1)
         if depth_place is not None:
             depths = space.family.stages[stage].base + np.array(space.genes[columns[num_widths]].values, dtype=np.int64)
             present = slot.position < depths
             costs = costs * present.reshape(*(len(depths) if j == num_widths else 1 for j in range(len(shape))), 1)
-        sums += costs[..., :4]
-        np.maximum(peaks, costs[..., 4], out=peaks)
-    return _as_table(space, stage + 1, columns, sums.reshape(-1, 4), peaks.reshape(-1))
+        sums += costs[..., :NUM_SUMS]
+        np.maximum(peaks, costs[..., NUM_SUMS], out=peaks)
+    return _as_table(space, stage + 1, columns, sums.reshape(-1, NUM_SUMS), peaks.reshape(-1))
 
 
 @lru_cache(maxsize=4096)
 def _block_costs(space: Space, stage: int, first: bool, side: int) -> Ints:
-    """Cost the first block of a stage, or a later one, over (width before,) (width,) (kernel,) expand: (choices, 5)."""
+    """Cost the first block of a stage, or a later one, over (width before,) (width,) (kernel,) expand.
+
+    Gives (choices, NUM_SUMS + 1): the sums, then the peak in elements.
+    """
     slot = Slot(stage, 0 if first else 1)
     before, after = (range(len(space.widths[stage + place])) for place in (1, 2))
     costs = []
@@ -187,8 +203,16 @@ def _block_costs(space: Space, stage: int, first: bool, side: int) -> Ints:
         widths = [0] * len(space.widths)
         widths[stage + 1], widths[stage + 2] = inp, out
         channels = stage_channels(space, slot, widths)
-        costs += [slot_spec(space, slot, side, *channels, k, e).costs for k in space.kernels for e in space.expands]
+        specs = [slot_spec(space, slot, side, *channels, k, e) for k in space.kernels for e in space.expands]
+        costs += [_costs_of(spec) for spec in specs]
     return np.array(costs, dtype=np.int64)
+
+
+def _costs_of(spec: BlockSpec) -> tuple[int, ...]:
+    """Give the sums of one block, and its peak in elements."""
+    *sums, peak = spec.costs
+    memory = memory_of(spec)
+    return (*sums, memory.persistent, memory.int8_persistent, memory.int8_file, peak)
 
 
 def _columns(space: Space, owners: Sequence[tuple[str, int]]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tutelage.search.spaces.space import Genes, Space
 
-from .budget import COUNTED, PEAK, Cost, Floats, Part, costs_of, parts_at
+from .budget import COUNTED, Cost, Floats, Part, collapsed, costs_of, parts_at, terms_of
 
 # Combinations weighed at once: 2 million doubles are 16 MB a bound.
 _CHUNK_CELLS = 2_000_000
@@ -70,20 +70,20 @@ def _surely_more(
 
 def _combine(space: Space, parts: list[Part], bounds: Mapping[str, float], limit: int) -> Genes | None:
     """Join the parts' choices into whole architectures within the bounds; None when there are more than `limit`."""
-    peak = np.array([name == PEAK for name in bounds], dtype=np.bool_)
+    peak = np.array([term.peak for term in terms_of(list(bounds))], dtype=np.bool_)
     allowed = np.array(list(bounds.values())) * (1 + _ROUNDING)
-    rest = [np.zeros(len(bounds))]
+    rest = [np.zeros(len(peak))]
     for part in reversed(parts[1:]):
         rest.append(_joined(rest[-1], part.costs.min(axis=0), peak))
     genes = np.zeros((1, space.num_genes), dtype=np.int64)
-    costs, state = np.zeros((1, len(bounds))), np.zeros(1, dtype=np.int64)
+    costs, state = np.zeros((1, len(peak))), np.zeros(1, dtype=np.int64)
     for part, least in zip(parts, reversed(rest), strict=True):
         pairs: list[NDArray[np.intp]] = []
         step, num = max(1, _CHUNK_CELLS // len(part.rows)), 0
         for first in range(0, len(genes), step):
             some = slice(first, first + step)
             totals = _joined(_joined(costs[some, None], part.costs[None], peak), least, peak)
-            fits = (totals <= allowed).all(axis=2) & (state[some, None] == part.state_in)
+            fits = (collapsed(totals, list(bounds)) <= allowed).all(axis=2) & (state[some, None] == part.state_in)
             pairs.append(np.argwhere(fits) + np.array([first, 0]))
             num += len(pairs[-1])
             if num > limit:
@@ -99,5 +99,5 @@ def _combine(space: Space, parts: list[Part], bounds: Mapping[str, float], limit
 
 
 def _joined(a: Floats, b: Floats, peak: NDArray[np.bool_]) -> Floats:
-    """Add costs (..., bounds) of two parts; of the peak take the larger."""
+    """Add terms of costs (..., terms) of two parts; of a peak take the larger."""
     return np.where(peak, np.maximum(a, b), a + b)

@@ -14,7 +14,7 @@ the few that break a true bound are drawn again. `list_feasible` gives them all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tutelage.records import InfeasibleBudgetError
 from tutelage.search.spaces.space import Genes, Space
 
-from .budget import COUNTED, PEAK, Cost, Floats, Part, check_bounds, check_feasible, costs_of, parts_at
+from .budget import COUNTED, Cost, Floats, Part, Term, check_bounds, check_feasible, costs_of, parts_at, terms_of
 
 Ints = NDArray[np.int64]
 
@@ -143,20 +143,21 @@ class _Plan:
 
 def _plan(space: Space, parts: list[Part], bounds: Mapping[str, float]) -> _Plan | None:
     """Sum, from the last part back, how probable architectures are that fit the grid; None when none does."""
-    names = list(bounds)
-    for j, name in enumerate(names):
-        if name == PEAK:  # a maximum is kept exactly when every part keeps it
-            parts = [part.keep(np.flatnonzero(part.costs[:, j] <= bounds[name])) for part in parts]
+    terms = terms_of(list(bounds))
+    limits = [bounds[term.name] - _least_other(parts, terms, j) for j, term in enumerate(terms)]
+    for j, term in enumerate(terms):
+        if term.peak:  # a maximum is kept exactly when every part keeps it
+            parts = [part.keep(np.flatnonzero(part.costs[:, j] <= limits[j])) for part in parts]
     if any(len(part.rows) == 0 for part in parts):
         return None
-    summed = [j for j, name in enumerate(names) if name != PEAK]
+    summed = [j for j, term in enumerate(terms) if not term.peak]
     # A bound that the costliest choices keep says nothing.
-    summed = [j for j in summed if sum(part.costs[:, j].max() for part in parts) > bounds[names[j]]]
-    slack = {j: bounds[names[j]] - sum(part.costs[:, j].min() for part in parts) for j in summed}
+    summed = [j for j in summed if sum(part.costs[:, j].max() for part in parts) > limits[j]]
+    slack = {j: limits[j] - sum(part.costs[:, j].min() for part in parts) for j in summed}
     if any(value < 0 for value in slack.values()):
         return None
     most = _GRID_STEPS[min(len(summed), len(_GRID_STEPS)) - 1]
-    exact = {j: names[j] in COUNTED and slack[j] <= most for j in summed}  # whole numbers: a step of one is exact
+    exact = {j: slack[j] <= most for j in summed}  # whole numbers: a step of one is exact
     grid = tuple(int(slack[j]) + 1 if exact[j] else most + 1 for j in summed)
     after = np.ones((1, *grid))
     plan: list[_Entries] = []
@@ -173,6 +174,16 @@ def _plan(space: Space, parts: list[Part], bounds: Mapping[str, float]) -> _Plan
         after = _completions(entries, grid)
     total = float(after[(0, *(size - 1 for size in grid))])
     return _Plan(tuple(reversed(plan)), grid, total) if total > 0 else None
+
+
+def _least_other(parts: Sequence[Part], terms: Sequence[Term], j: int) -> float:
+    """Give the least that the other term of a cost is: its bound holds for their sum, and one of both is held here."""
+    total = 0.0
+    for i, term in enumerate(terms):
+        if term.name == terms[j].name and i != j:
+            least = [float(part.costs[:, i].min()) for part in parts]
+            total += max(least) if term.peak else sum(least)
+    return total
 
 
 def _log_probability(space: Space, part: Part) -> Floats:
