@@ -78,6 +78,11 @@ def size_in_bytes(value: str | float) -> float:
     return _read(value, SIZE)
 
 
+def millijoules(value: str | float) -> float:
+    """Read an energy: `3mJ`, `500uJ`."""
+    return _read(value, ENERGY)
+
+
 def fraction_of(value: str | float) -> float:
     """Read a percentage: `35%` is .35."""
     return _read(value, SHARE)

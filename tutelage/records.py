@@ -58,6 +58,10 @@ class Budget(Record):
     params: float | None = Field(None, gt=0)
     size_bytes: float | None = Field(None, gt=0)
     peak_activation_bytes: float | None = Field(None, gt=0)
+    int8_file_bytes: float | None = Field(None, gt=0)
+    ram_bytes: float | None = Field(None, gt=0)
+    int8_ram_bytes: float | None = Field(None, gt=0)
+    energy_mj: float | None = Field(None, gt=0)  # of an inference, where it is measured
 
     @field_validator("latency_ms")
     @classmethod
@@ -70,7 +74,11 @@ class Budget(Record):
     @property
     def counted(self) -> dict[str, float]:
         """The bounds that need no device, by the name of the count."""
-        pairs = {name: getattr(self, name) for name in ("macs", "params", "size_bytes", "peak_activation_bytes")}
+        names = (
+            *("macs", "params", "size_bytes", "peak_activation_bytes"),
+            *("int8_file_bytes", "ram_bytes", "int8_ram_bytes"),
+        )
+        pairs = {name: getattr(self, name) for name in names}
         return {name: bound for name, bound in pairs.items() if bound is not None}
 
 

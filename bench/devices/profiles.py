@@ -103,6 +103,14 @@ def known_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Pat
     return None
 
 
+def target_profile(name: str, workspace: Path | None) -> DeviceProfile | None:
+    """Give the profile of a device that is known by its memories alone, the catalogue's too; None for another name."""
+    known = known_profile(name, workspace)
+    shipped = profile_folders(None)[-1] / "catalogue" / name / f"{name}.yaml"
+    profile = known[0] if known is not None else read_profile(shipped) if shipped.is_file() else None
+    return profile if profile is not None and profile.memory_only else None
+
+
 def find_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path]:
     """Find a profile by name; returns it and its folder. Raises InputError that lists the known ones."""
     found = known_profile(name, workspace)

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.bench.devices.profiles import known_profile, load_latency_model, write_profile
+from tutelage.bench.devices.profiles import (
+    find_profile,
+    known_profile,
+    load_latency_model,
+    target_profile,
+    write_profile,
+)
 from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.protocol.energy import find_meter
 from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
@@ -120,6 +127,11 @@ def known_device(workspace: Path, section: DeviceSection, space: Space) -> Devic
 
 def _predicting(section: DeviceSection, profile: DeviceProfile, folder: Path, space: Space) -> Device:
     """Give a device with the latency model and the budget that a search needs."""
+    if profile.memory_only:
+        raise InputError(
+            f"device {section.name} is known by its memories alone, and nothing is timed on it: leave it out of "
+            f"devices, and set search.target: {section.name}"
+        )
     if not profile.latency_model:
         raise InputError(
             f"device {section.name} was measured without a latency model, which a search needs: `tutelage device "
@@ -137,6 +149,18 @@ def _predicting(section: DeviceSection, profile: DeviceProfile, folder: Path, sp
     return Device(profile, folder, model, budgets[-1] if budgets else None, section.risk, budgets)
 
 
+def memory_target(workspace: Path, name: str) -> DeviceProfile:
+    """Find the profile of a device that is known by its memories alone. Raises InputError for another one."""
+    profile = target_profile(name, workspace)
+    if profile is None:
+        find_profile(name, workspace)  # says which there are where it is not known at all
+        raise InputError(
+            f"search.target {name} is a device that is measured or predicted: name it in devices, its RAM and flash by "
+            "search.max_ram and search.max_flash"
+        )
+    return profile
+
+
 def check_rows(workspace: Path, section: DeviceSection) -> None:
     """Refuse a device that a run makes no files for."""
     known = known_profile(section.name, workspace)
@@ -152,6 +176,28 @@ def check_rows(workspace: Path, section: DeviceSection) -> None:
             f"device {section.name} runs {runtime.name} at batch {section.batch}: a run makes its files for one "
             "image; set batch: 1, or use onnxruntime or openvino"
         )
+
+
+def check_energy(workspace: Path, sections: Sequence[DeviceSection], max_energy: str | None) -> None:
+    """Refuse an energy budget where no device has a counter that says whether a network keeps it."""
+    if max_energy is None:
+        return
+    if not sections:
+        raise InputError(f"max_energy {max_energy} is checked on measured finalists, and no device is named: name one")
+    for section in sections:
+        known = known_profile(section.name, workspace)
+        runtime = known[0].runtime if known is not None else section.runtime
+        if known is not None and not known[0].local:
+            where = "cannot be reached from here" if not known[0].reachable else "is another machine"
+            raise InputError(
+                f"max_energy {max_energy}: device {section.name} {where}, and energy is read on this machine alone: "
+                "leave the budget out"
+            )
+        if find_meter(runtime) is None:
+            raise InputError(
+                f"max_energy {max_energy}: device {section.name} has no energy counter that this user may read "
+                "(/sys/class/powercap of a processor, NVML of a GPU): leave the budget out"
+            )
 
 
 def check_runtime(workspace: Path, section: DeviceSection) -> None:

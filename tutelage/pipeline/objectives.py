@@ -67,7 +67,8 @@ class Named:
 def read_objectives(recipe: Recipe) -> tuple[Named, ...]:
     """Read `search.objectives`, or give the default; raise InputError for a name that means nothing here."""
     devices = [section.name for section in recipe.devices]
-    default = (ERROR, *(f"{LATENCY}{name}" for name in devices), "size_bytes")
+    memories = ("int8_ram_bytes", "int8_file_bytes") if recipe.search.target else ("size_bytes",)
+    default = (ERROR, *(f"{LATENCY}{name}" for name in devices), *memories)
     known = [*SCORED, f"{ERROR}@{INT8}", *(f"{LATENCY}{name}{end}" for name in devices for end in ("", f":{INT8}"))]
     names = recipe.search.objectives or default
     for name in names:
@@ -80,6 +81,11 @@ def read_objectives(recipe: Recipe) -> tuple[Named, ...]:
         choice = ", ".join((ERROR, f"{ERROR}@{INT8}", *(name for name in SCORED if name != ERROR)))
         raise InputError(f"search.objectives {list(names)}: name each once, and one of {choice}")
     return named_objectives(names)
+
+
+def deploys_int8(recipe: Recipe) -> bool:
+    """Say whether the file that is deployed is the int8 one: to a target, or where an objective is at int8."""
+    return recipe.search.target is not None or any(one.int8 for one in read_objectives(recipe))
 
 
 def named_objectives(names: Sequence[str]) -> tuple[Named, ...]:

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import cost_tables, count, count_genes
+from tutelage.search.costs.memory import memory_of
 from tutelage.search.spaces.blocks import BlockSpec, block_specs
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.spaces.space import SPACES
@@ -309,7 +310,8 @@ def test_tables_agree_with_the_blocks_one_by_one(name: str) -> None:
     genes = space.random(60, np.random.default_rng(5))
     counted = count_genes(space, genes, NUM_CLASSES, IN_CHANNELS)
     for i, arch in enumerate(space.decode(genes)):
-        costs = np.array([spec.costs for spec in block_specs(arch, NUM_CLASSES, IN_CHANNELS)])
+        specs = block_specs(arch, NUM_CLASSES, IN_CHANNELS)
+        costs, memories = np.array([spec.costs for spec in specs]), [memory_of(spec) for spec in specs]
         assert [values[i] for values in vars(counted).values()] == [
             costs[:, 0].sum(),
             costs[:, 1].sum(),
@@ -317,6 +319,9 @@ def test_tables_agree_with_the_blocks_one_by_one(name: str) -> None:
             4 * costs[:, 4].max(),
             4 * costs[:, 0].sum(),
             costs[:, 3].sum(),
+            4 * costs[:, 4].max() + sum(memory.persistent for memory in memories),
+            costs[:, 4].max() + sum(memory.int8_persistent for memory in memories),
+            sum(memory.int8_file for memory in memories),
         ]
 
 

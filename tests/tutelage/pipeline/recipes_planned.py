@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tutelage.accelerator import find_accelerator
 from tutelage.bench.devices.imported import import_profile
-from tutelage.bench.devices.profiles import list_profiles, load_latency_model
+from tutelage.bench.devices.profiles import list_profiles, load_latency_model, write_profile
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import Device, budgets_ms
 from tutelage.pipeline.keys.plan import Plan, plan
@@ -27,7 +27,7 @@ from tutelage.pipeline.stages.supernet import space_of
 from tutelage.pipeline.stages.winners import Winner
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.records import Arch
+from tutelage.records import UNREACHABLE, Arch, DeviceProfile
 from tutelage.search.costs.counts import count
 from tutelage.search.spaces.space import SPACES
 
@@ -58,6 +58,8 @@ def written(folder: Path) -> Workspace:
             name, table, runtime=runtime, folder=workspace.path / "devices", precision=precision,
             num_classes=2, in_channels=1, host="local",
         )  # fmt: skip
+    chip = DeviceProfile(name="chip", runtime="litert", host=UNREACHABLE, ram_bytes=10**8, flash_bytes=10**8)
+    write_profile(chip, workspace.path / "devices")
     return workspace
 
 
@@ -116,8 +118,9 @@ class Planner:
         self.workspace = workspace
         self._opened: dict[str, Context] = {}
         stored = list_profiles(workspace.path)
+        timed = [(profile, folder) for profile, folder in stored if profile.latency_model]
         self._profiles = {
-            profile.name: (profile, folder, load_latency_model(profile, folder)) for profile, folder in stored
+            profile.name: (profile, folder, load_latency_model(profile, folder)) for profile, folder in timed
         }
 
     def context(self, values: Mapping[str, Any]) -> Context:
@@ -235,6 +238,9 @@ FLIPS: dict[str, Any] = {
     "search.max_macs": "20M",
     "search.max_params": "5M",
     "search.max_size": "8MB",
+    "search.max_ram": "40MB",
+    "search.max_energy": "3mJ",
+    "search.target": "chip",
     "search.objectives": ["error@int8", "latency_ms@box:int8"],
     "distill.method": "at",
     "distill.options": {"student_layers": ["x"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,13 @@ class _MakeByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+class BundleFormat(StrEnum):
+    """What a bundle is made for."""
+
+    PYTHON = "python"
+    TFLM_C = "tflm-c"
+
+
 app = typer.Typer(no_args_is_help=True, cls=_MakeByDefault, help="Write the folder that is deployed, or check one.")
 
 
@@ -40,6 +48,13 @@ def bundle_make(
     ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", help="Rows to choose of, e.g. 'scheme=int8-ptq and runtime=openvino'")
+    ] = None,
+    format_: Annotated[
+        BundleFormat,
+        typer.Option("--format", help="python: the row's file and predict.py; tflm-c: sources for TFLite Micro, int8."),
+    ] = BundleFormat.PYTHON,
+    target: Annotated[
+        str | None, typer.Option(help="With tflm-c: a device known by its memories, which the network must fit.")
     ] = None,
     set_: SetOption = None,
     note: Annotated[list[str] | None, typer.Option(help="A line for the model card; repeatable.")] = None,
@@ -62,9 +77,23 @@ def bundle_make(
     check_new_folder(out, "--out")
     if row is not None and recipe is not None:
         raise InputError("--recipe has no effect where a row is named: leave one of both out")
+    if target is not None and format_ is not BundleFormat.TFLM_C:
+        raise InputError(f"--target {target} has no effect on a bundle of Python: add --format tflm-c, or leave it out")
+    if coreml is not None and format_ is BundleFormat.TFLM_C:
+        raise InputError(f"--coreml {coreml} has no effect beside --format tflm-c: leave one of both out")
     with terminal.run_setting(workspace) as (place, report, threads):
         whose = last_recipe(recipe, workspace) if row is None else ""
         chosen = row_of(place, row, whose, filter_)
+        if format_ is BundleFormat.TFLM_C:
+            from tutelage.pipeline.operations.micro_bundle import bundle_for_micro
+
+            sources = bundle_for_micro(
+                chosen, place, report, threads, out=out, target=target, changes=set_ or (), notes=note or ()
+            )
+            facts = {"row": chosen.key, "model": chosen.model, "bundle": str(sources.folder)}
+            memories = {"flash_bytes": sources.flash_bytes, "ram_bytes": sources.arena_bytes}
+            terminal.print_figures({**facts, **memories, **sources.parity}, Console(), as_json)
+            return
         made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or (), coreml=coreml)
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
     extra = {} if coreml is None else {"coreml": str(coreml)}

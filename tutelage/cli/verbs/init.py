@@ -29,7 +29,10 @@ def init(
     max_latency: Annotated[
         str | None, typer.Option(help="Latency budget on the device, e.g. 5ms; several (1ms,2ms): a student for each.")
     ] = None,
-    max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", "--max-flash", help="Bytes of the file that is deployed, e.g. 8MB.")
+    ] = None,
+    max_ram: Annotated[str | None, typer.Option(help="RAM on a microcontroller, TFLite Micro's arena: 512KB.")] = None,
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
     minutes: Annotated[float, typer.Option(help="How long a run may take.")] = 30.0,
     size: Annotated[int | None, typer.Option(help="Image size in pixels; default: chosen.")] = None,
@@ -56,7 +59,7 @@ def init(
 
     check_output(out, "--out", suffixes=(".yaml", ".yml"))
     wish = Wish(
-        device, path, dataset, max_latency, max_size, size, runtime, minutes, accelerator or "auto",
+        device, path, dataset, max_latency, max_size, max_ram, size, runtime, minutes, accelerator or "auto",
         add_device=add_device, timing=not no_timing,
     )  # fmt: skip
     found = look_first(wish)

@@ -35,7 +35,11 @@ def search(
     ] = None,
     max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates, e.g. 100M.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Parameters, e.g. 3M.")] = None,
-    max_size: Annotated[str | None, typer.Option(help="fp32 bytes, e.g. 8MB.")] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", "--max-flash", help="Bytes of the file that is deployed, e.g. 8MB.")
+    ] = None,
+    max_ram: Annotated[str | None, typer.Option(help="RAM on a microcontroller, TFLite Micro's arena: 512KB.")] = None,
+    max_energy: Annotated[str | None, typer.Option(help="Energy of an inference as measured, e.g. 3mJ.")] = None,
     space: Annotated[
         str | None,
         typer.Option(
@@ -74,11 +78,14 @@ def search(
 
     options: dict[str, object] = {
         **{"search.max_macs": max_macs, "search.max_params": max_params, "search.max_size": max_size},
+        **{"search.max_ram": max_ram, "search.max_energy": max_energy},
         **{"search.evaluations": evals, "search.strategy": strategy, "seed": seed, "accelerator": accelerator},
         **{"supernet.space": space, "supernet.weights": supernet_weights, "data.dataset": dataset, "data.path": path},
     }
     base = read_recipe(recipe, set_ or (), workspace, "search", options)
-    devices = single_stage.named_devices(base, device or (), max_latency, workspace, risk)
+    target, timed = single_stage.target_among(device or (), workspace)
+    base = single_stage.on_target(base, target, timed, max_latency, risk)
+    devices = single_stage.named_devices(base, timed, max_latency, workspace, risk)
     chosen = single_stage.with_budgets(base, devices, max_latency, winners)
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):

@@ -17,6 +17,7 @@ from tutelage.bench.devices.profiles import (
     known_profile,
     load_latency_model,
     profile_names,
+    target_profile,
 )
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.protocol.offline import measure_throughput
@@ -70,6 +71,31 @@ def named_devices(
     given = {"max_latency": max_latency, "risk": risk}
     update = {key: value for key, value in given.items() if value is not None}
     return [section.model_copy(update=update) for section in chosen]
+
+
+def target_among(names: Sequence[str], workspace: Path) -> tuple[str | None, list[str]]:
+    """Divide named devices into the one that is known by its memories alone, if any, and those that are timed."""
+    targets = [name for name in names if target_profile(name, workspace) is not None]
+    if len(targets) > 1:
+        raise InputError(f"--device {targets[0]} and {targets[1]} are both targets by memory: name the smaller one")
+    return (targets[0] if targets else None), [name for name in names if name not in targets]
+
+
+def on_target(
+    recipe: Recipe, target: str | None, timed: Sequence[str], max_latency: str | None, risk: float | None
+) -> Recipe:
+    """Give the recipe of a search for a target; where no other device is named, nothing is timed."""
+    if target is None:
+        return recipe
+    if not timed:
+        for option, value in (("--max-latency", max_latency), ("--risk", risk)):
+            if value is not None:
+                raise InputError(
+                    f"{option} {value}: device {target} is known by its memories alone and no latency is predicted on "
+                    "it: leave it out, or name a device that is timed beside it"
+                )
+        recipe = recipe.model_copy(update={"devices": ()})
+    return with_options(recipe, {"search.target": target})
 
 
 def with_budgets(

@@ -24,7 +24,15 @@ from tutelage.distill.training.tuning import Tuning, check_tuning
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, images_request, open_context
-from tutelage.pipeline.device import Device, check_rows, check_runtime, known_device, named_profile
+from tutelage.pipeline.device import (
+    Device,
+    check_energy,
+    check_rows,
+    check_runtime,
+    known_device,
+    memory_target,
+    named_profile,
+)
 from tutelage.pipeline.objectives import (
     ERROR,
     check_weighed,
@@ -253,6 +261,9 @@ def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
         return
     strategy = STRATEGIES.find(recipe.search.strategy)
     faults.check(strategy.check)
+    faults.check(check_energy, workspace, recipe.devices, recipe.search.max_energy)
+    if recipe.search.target is not None and faults.check(memory_target, workspace, recipe.search.target) is None:
+        return
     space = faults.check(space_of, ctx)
     objectives = faults.check(read_objectives, recipe)
     weighed = [] if objectives is None else weighed_sections(recipe)

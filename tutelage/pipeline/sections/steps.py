@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tutelage.quantities import latency_budget, number, size_in_bytes
+from tutelage.quantities import latency_budget, millijoules, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN
 
 from .networks import Section, TrainSection, WeightsName
@@ -148,7 +148,12 @@ class SearchSection(Section):
     evaluations: int = Field(120, ge=1)
     max_macs: str | None = None
     max_params: str | None = None
-    max_size: str | None = None
+    max_size: str | None = None  # bytes of the file that is deployed, `max_flash` is the same
+    max_ram: str | None = None  # TFLite Micro's arena: activations, scratch and what persists
+    max_energy: str | None = None  # an inference, of what is measured on the devices
+    # A device that is known by its memories alone, by the name of its profile: networks are deployed to it at int8, and
+    # its flash and RAM are the budgets where `max_size` and `max_ram` give no others.
+    target: str | None = None
     # What is weighed, by name: one of error, error@int8, loss and auc (which is maximised), latency_ms@DEVICE or
     # latency_ms@DEVICE:int8, and counts such as size_bytes or int8_bytes. Default: error, the latency on every device,
     # size_bytes.
@@ -174,12 +179,29 @@ class SearchSection(Section):
             number(value)
         return value
 
-    @field_validator("max_size")
+    @field_validator("max_size", "max_ram")
     @classmethod
     def _a_size(cls, value: str | None) -> str | None:
         if value is not None:
             size_in_bytes(value)
         return value
+
+    @field_validator("max_energy")
+    @classmethod
+    def _an_energy(cls, value: str | None) -> str | None:
+        if value is not None:
+            millijoules(value)
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flash_is_size(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "max_flash" not in values:
+            return values
+        if values.get("max_size") is not None:
+            raise ValueError("max_flash is another name of max_size: give one of both")
+        rest = {key: value for key, value in values.items() if key != "max_flash"}
+        return {**rest, "max_size": values["max_flash"]}
 
 
 class DistillSection(TrainSection):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from tutelage.bench.converters.convert import converter_version
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.files import model_bytes
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.former import Former
@@ -25,6 +26,7 @@ from .training import SupernetInput
 
 # What is kept of a finalist's measurement; the second is on the scale of the latency model's predictions.
 FIGURES = ("p50_ms", "anchored_ms", "drift")
+ENERGY, FILE_BYTES = "energy_mj", "file_bytes"
 Measured = dict[str, dict[str, dict[str, Any]]]  # device -> arch id -> figure -> value
 
 
@@ -67,6 +69,13 @@ def measure_finalists(
     return found
 
 
+def _bounded_figures(ctx: Context) -> tuple[str, ...]:
+    """Name what finalists are measured for where the recipe bounds it: energy, and bytes of the very file."""
+    section = ctx.recipe.search
+    bounds = {ENERGY: section.max_energy, FILE_BYTES: section.max_size}
+    return tuple(name for name, bound in bounds.items() if bound is not None)
+
+
 def _inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device], finalists: Sequence[Arch]) -> FinalistsInputs:
     """Give what the measurement of finalists reads; images only where files are quantized for it."""
     reached = [device for device in devices if device.reachable]
@@ -82,7 +91,7 @@ def _inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device], finalis
         finalists=tuple(finalists),
         supernet=supernet.part,
         devices=tuple(DeviceInput.of(device) for device in reached),
-        figures=FIGURES,
+        figures=(*FIGURES, *_bounded_figures(ctx)),
         samples=ctx.recipe.measure.samples,
         tolerance=ctx.recipe.measure.tolerance,
         num_classes=ctx.num_classes,
@@ -130,6 +139,8 @@ def _verify(inputs: FinalistsInputs, here: Resources, folder: Path) -> dict[str,
                 progress=lambda text, done, total: here.report(inputs.title, done, total),
             )
             for arch_id, value in found.items():
-                figures = {name: getattr(value, name) for name in inputs.figures}
+                figures = {name: getattr(value, name) for name in inputs.figures if name != FILE_BYTES}
+                if FILE_BYTES in inputs.figures:
+                    figures[FILE_BYTES] = model_bytes(models[arch_id])
                 measured.setdefault(device.name, {})[arch_id] = figures
     return {"measured": measured}

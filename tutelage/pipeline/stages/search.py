@@ -16,7 +16,7 @@ from tutelage.files import sha256_of
 from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot, search_trials_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
-from tutelage.pipeline.device import Device
+from tutelage.pipeline.device import Device, memory_target
 from tutelage.pipeline.keys.stage_inputs import (
     ComputedOn,
     FileInput,
@@ -28,6 +28,7 @@ from tutelage.pipeline.keys.stage_inputs import (
 from tutelage.pipeline.objectives import (
     ERROR,
     Subnets,
+    deploys_int8,
     int8_runtime,
     latency_name,
     named_objectives,
@@ -38,7 +39,7 @@ from tutelage.pipeline.objectives import (
     upper_latency,
 )
 from tutelage.pipeline.workspace import Stage
-from tutelage.quantities import number, size_in_bytes
+from tutelage.quantities import millijoules, number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
 from tutelage.search.family import Slicing
@@ -103,13 +104,21 @@ class Found:
 
 
 def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
-    """Read the recipe's bounds: milliseconds on each device that has one, MACs, parameters and fp32 bytes."""
+    """Read the recipe's bounds: milliseconds on each device that has one, MACs, parameters, memories, energy.
+
+    Bytes of the file and RAM are those of the precision that is deployed. A target gives what the recipe does not.
+    """
     section = ctx.recipe.search
+    target = memory_target(ctx.workspace.path, section.target) if section.target is not None else None
+    size = size_in_bytes(section.max_size) if section.max_size else target.flash_bytes if target else None
+    ram = size_in_bytes(section.max_ram) if section.max_ram else target.ram_bytes if target else None
+    names = ("int8_file_bytes", "int8_ram_bytes") if deploys_int8(ctx.recipe) else ("size_bytes", "ram_bytes")
     return Budget(
         latency_ms={device.name: device.max_latency_ms for device in devices if device.max_latency_ms is not None},
         macs=number(section.max_macs) if section.max_macs else None,
         params=number(section.max_params) if section.max_params else None,
-        size_bytes=size_in_bytes(section.max_size) if section.max_size else None,
+        energy_mj=millijoules(section.max_energy) if section.max_energy else None,
+        **dict(zip(names, (size, ram), strict=True)),
     )
 
 

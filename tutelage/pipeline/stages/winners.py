@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
-from tutelage.pipeline.objectives import LATENCY, SCORED, latency_name
-from tutelage.records import Arch, Budget, InfeasibleBudgetError
+from tutelage.pipeline.objectives import INT8, LATENCY, SCORED, latency_name
+from tutelage.records import Arch, Budget, InfeasibleBudgetError, NotAvailableError
 from tutelage.search.encoding import Floats
 from tutelage.search.family import Family, Slice, Slicing, choose_family, slice_numbers, slices_of, surely_better
 from tutelage.search.result import SearchResult
 from tutelage.search.spaces.presets import place
 from tutelage.search.spaces.space import Space
 
-from .finalists import FIGURES, Measured
+from .finalists import ENERGY, FIGURES, FILE_BYTES, Measured
 
 # Of each slice that has no winner yet so many architectures are measured together, twice as many each further round.
 FIRST_FINALISTS = 2
@@ -104,11 +104,7 @@ def choose_winners(
     family = candidates.family()
     rows = [row for row in family.members.values() if candidates.verified(row)]
     if not rows:
-        bounds = ", ".join(f"{name} {bound:.3g} ms" for name, bound in budget.latency_ms.items())
-        raise InfeasibleBudgetError(
-            f"all {len(candidates.broke)} finalists break the latency budget when measured again ({bounds}): raise it, "
-            "or measure the device again with `tutelage device check`"
-        )
+        raise InfeasibleBudgetError(candidates.all_broke())
     seeds = seed_names(space)
     numbers = {row: number for number, row in family.members.items()}
     winners = [candidates.winner(row, family.slices[numbers[row]], seeds) for row in rows]
@@ -187,11 +183,38 @@ class _Candidates:
             anything |= bool(times)
             if any(times[name] > bound for name, bound in self.budget.latency_ms.items() if name in times):
                 self.broke.add(row)
+            if self._breaks(row):
+                self.broke.add(row)
             if self.device is not None and self.device.name in times:
                 self.cost[row] = times[self.device.name]
                 if self.slicing.limits:  # slower than its slice allows: it stands for a slice of a larger budget
                     self.held[row] = max(self.held[row], self.cost[row])
         return anything
+
+    def _bounds(self) -> list[tuple[str, float]]:
+        """List the bounds besides latency that measuring shows to be kept: energy, and the bytes of the file."""
+        size = self.budget.int8_file_bytes or self.budget.size_bytes
+        bounds = {ENERGY: self.budget.energy_mj, FILE_BYTES: size}
+        return [(figure, bound) for figure, bound in bounds.items() if bound is not None]
+
+    def _figures_of_bound(self, row: int, figure: str) -> dict[str, Any]:
+        """Give a figure by device; bytes only of files of the precision that is deployed."""
+        found = self.figures(row, figure)
+        if figure != FILE_BYTES:
+            return found
+        int8 = self.budget.int8_file_bytes is not None
+        deployed = [one.name for one in self.devices if (one.profile.precision == INT8) == int8]
+        return {name: value for name, value in found.items() if name in deployed}
+
+    def _breaks(self, row: int) -> bool:
+        """Say whether a row's energy or file is beyond its bound. Raises where the counter has gone meanwhile."""
+        for figure, bound in self._bounds():
+            for name, value in self._figures_of_bound(row, figure).items():
+                if value is None:
+                    raise NotAvailableError(f"device {name} gave no {figure} of a finalist: leave the budget on it out")
+                if value > bound:
+                    return True
+        return False
 
     def verified(self, row: int) -> bool:
         """Say whether a member was measured wherever it can be."""
@@ -200,7 +223,8 @@ class _Candidates:
     def figures(self, row: int, name: str) -> dict[str, Any]:
         """Give one figure of a row's measurements by device; empty where it was not measured."""
         arch = self.archs[row].id
-        return {device: values[arch][name] for device, values in self.measured.items() if arch in values}
+        found = {device: values[arch] for device, values in self.measured.items() if arch in values}
+        return {device: figures[name] for device, figures in found.items() if name in figures}
 
     def winner(self, row: int, part: Slice, seeds: dict[Arch, str]) -> Winner:
         """Describe a member that kept its budgets; `seeds` names the architectures that the search started from."""
@@ -219,6 +243,20 @@ class _Candidates:
             expected_std=float(self.std[row]),
             slice=part if self.slicing.cost else None,
             seed_name=seeds.get(arch, "one of the first") if evaluated.initial else "",
+        )
+
+    def all_broke(self) -> str:
+        """Say which budgets the finalists broke, and the least that any of them has."""
+        said = [f"{name} {bound:.3g} ms" for name, bound in self.budget.latency_ms.items()]
+        for figure, bound in self._bounds():
+            values = [value for row in self.finalists for value in self._figures_of_bound(row, figure).values()]
+            if values:
+                unit = "mJ" if figure == ENERGY else "bytes"
+                said.append(f"{figure} {bound:g} {unit}, the least is {min(values):.4g} {unit}")
+        which = "a" if self._bounds() else "the latency"
+        return (
+            f"all {len(self.broke)} finalists break {which} budget when measured again ({', '.join(said)}): raise it, "
+            "or measure the device again with `tutelage device check`"
         )
 
     def vacant(self, family: Family) -> list[str]:

@@ -23,6 +23,8 @@ Value = TypeVar("Value")
 
 SIDES = (32, 48, 64, 96, 128, 160, 192, 224)
 SMALL_SIDE = 40  # up to here a stem of stride 1 keeps the maps of the stages large enough
+# What fits where nothing else does.
+MICRO_SPACE = "mbconv_micro_w0.25"
 SMALL_SET, LARGE_SET = 5_000, 50_000  # images: a narrower space below, a wider one above
 SMALL_TEST = 100  # images: below, an accuracy is known to more than 10 points
 UNBALANCED = 2.0
@@ -87,15 +89,23 @@ def choose_side(
 
 
 def choose_space(
-    found: Findings, side: int, covered: Sequence[str], max_size: str | None, budget_ms: float | None
+    found: Findings,
+    side: int,
+    covered: Sequence[str],
+    max_size: str | None,
+    budget_ms: float | None,
+    max_ram: str | None = None,
 ) -> Choice[str]:
     """Choose the space by image size, number of images, bytes and budget; one that the device's latency model knows.
 
-    budget_ms: the smallest latency budget; None where there is none, or it is a fraction of a range.
+    max_ram: of the fp32 file in TFLite Micro. budget_ms: the smallest latency budget; None where there is none, or it
+    is a fraction of a range.
     """
 
     def is_small(space: str) -> bool:
-        return max_size is None or _smallest(found, side, space)[0] <= size_in_bytes(max_size)
+        num_bytes, _, ram = _smallest(found, side, space)
+        fits_flash = max_size is None or num_bytes <= size_in_bytes(max_size)
+        return fits_flash and (max_ram is None or ram <= size_in_bytes(max_ram))
 
     def fits(space: str) -> bool:
         return is_small(space) and (budget_ms is None or _smallest(found, side, space)[1] <= budget_ms)
@@ -103,23 +113,26 @@ def choose_space(
     if covered:
         return Choice(next(filter(is_small, covered), covered[0]), "the space that the device's latency model knows")
     stem = "_stem1" if side <= SMALL_SIDE else ""
-    bounds = [f"--max-size {max_size}"] if max_size is not None else []
+    bounds = [f"--max-{name} {bound}" for name, bound in (("size", max_size), ("ram", max_ram)) if bound is not None]
     bounded = " and ".join([*bounds, *([f"{budget_ms:g} ms"] if budget_ms is not None else [])])
     width = "0.75" if found.num_images < SMALL_SET else "1.2" if found.num_images > LARGE_SET and side >= 128 else "1.0"
     why = f"{width} times OFA's widths for {found.num_images:,} images"
     if not fits(f"ofa_mbv3_w{width}{stem}"):
         width, why = "0.75", f"the narrowest, for {bounded}"
     if not fits(f"ofa_mbv3_w{width}{stem}"):
+        if not is_small(f"mbconv_small_w1.0{stem}") and is_small(MICRO_SPACE):
+            return Choice(MICRO_SPACE, f"a quarter of MobileNetV2's widths, for {bounded}")
         why = f"five to seventeen blocks, for {bounded}: OFA's smallest subnet has eleven"
         return Choice(f"mbconv_small_w1.0{stem}", why)
     stride = ", a stem of stride 1 for small images" if stem else ""
     return Choice(f"ofa_mbv3_w{width}{stem}", why + stride)
 
 
-def _smallest(found: Findings, side: int, space: str) -> tuple[int, float]:
-    """Give the fp32 bytes of the smallest subnet of a space, and about the milliseconds that it takes."""
+def _smallest(found: Findings, side: int, space: str) -> tuple[int, float, int]:
+    """Give the fp32 bytes of the smallest subnet of a space, about the milliseconds that it takes, and its RAM."""
     counts = count([SPACES[space].with_resolutions((side,)).smallest()], len(found.class_counts), found.channels)
-    return 4 * int(counts.params[0]), OVERHEAD_MS + MS_A_MILLION * float(counts.macs[0]) / 1e6
+    milliseconds = OVERHEAD_MS + MS_A_MILLION * float(counts.macs[0]) / 1e6
+    return 4 * int(counts.params[0]), milliseconds, int(counts.ram_bytes[0])
 
 
 def choose_batch(num_train: int) -> int:

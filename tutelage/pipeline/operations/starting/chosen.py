@@ -27,6 +27,7 @@ class Wish:
     dataset: str | None = None
     max_latency: str | None = None
     max_size: str | None = None
+    max_ram: str | None = None
     side: int | None = None
     runtime: str | None = None
     minutes: float = 30.0
@@ -167,6 +168,8 @@ def _search(doc: Document, chosen: Chosen) -> None:
         search["winners"] = chosen.winners
     if chosen.wish.max_size is not None:
         search["max_size"] = chosen.wish.max_size
+    if chosen.wish.max_ram is not None:
+        search["max_ram"] = chosen.wish.max_ram
     doc.key("search", search)
 
 

@@ -96,8 +96,8 @@ def check_wish(wish: Wish) -> None:
     """Refuse what no data could make right, before anything is read."""
     for part in (wish.max_latency or "").split(",") if wish.max_latency is not None else ():
         latency_budget(part)
-    if wish.max_size is not None:
-        size_in_bytes(wish.max_size)
+    for bound in filter(None, (wish.max_size, wish.max_ram)):
+        size_in_bytes(bound)
     if not 1 <= wish.minutes <= 14 * 24 * 60:
         raise InputError(f"--minutes is {wish.minutes:g}: give the minutes that a run may take, from 1 to two weeks")
     if wish.side is not None and not 16 <= wish.side <= 1024:
@@ -243,7 +243,7 @@ def _size_and_space(
         )  # fmt: skip
         report("time a training step", 1, 2)
     side = choices.choose_side(found, wish.side, sides, times, STATED_SIDE, wish.minutes)
-    return side, choices.choose_space(found, side.value, spaces, wish.max_size, _budget_ms(wish))
+    return side, choices.choose_space(found, side.value, spaces, wish.max_size, _budget_ms(wish), wish.max_ram)
 
 
 def _budget_ms(wish: Wish) -> float | None:
