@@ -279,6 +279,9 @@ BUILTIN: tuple[Column, ...] = (
     _latency(99, priority=16),
     _cost("peak_rss_bytes", "Peak resident memory of the measuring process.", "size", label="peak memory", short="RSS",
           is_whole=True, is_of_device=True, tolerance=0.05, priority=17),
+    _cost("ram_estimated_bytes", "RAM that it would take on a microcontroller (TFLite Micro's arena), counted of its "
+          "architecture and never measured.", "size", label="RAM (estimated)", is_whole=True,
+          at=("ram_estimated_bytes",)),
     _cost("energy_mj", "Energy of one image.", "energy", label="energy", is_usual=True, is_of_device=True,
           tolerance=0.05, priority=18, comparatives=("less energy", "more energy")),
     Column("seed", "Seed of the run.", is_whole=True, priority=23),

@@ -23,6 +23,7 @@ from tutelage.pipeline.operations.paired import page_verdicts
 from tutelage.pipeline.recipe import Recipe, built_in_recipes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
+from tutelage.search.costs.counts import count
 
 from .bundle import MadeBundle
 from .evaluate import Evaluated
@@ -138,11 +139,22 @@ def _row(
             **_details(ctx, device, one, student, found),
             **_latency_details(device, one, measurement),
             **latency_bounds(measurement),
+            **_memory(ctx, one),
             **more,
         },
     )
     note = guessing(row)
     return row.model_copy(update={"details": {**row.details, "notes": [*student.notes, note]}}) if note else row
+
+
+def _memory(ctx: Context, one: Evaluated) -> dict[str, int]:
+    """Give the RAM of a subnet on a microcontroller, as a search bounds it; nothing of a network of another kind."""
+    arch = one.variant.student.subnet
+    if arch is None:
+        return {}
+    counts = count([arch], ctx.num_classes, ctx.channels)
+    ram = counts.ram_bytes if one.variant.scheme == "fp32" else counts.int8_ram_bytes
+    return {"ram_estimated_bytes": int(ram[0])}
 
 
 def _data_facts(ctx: Context) -> dict[str, Any]:
