@@ -85,7 +85,7 @@ def bundle_make(
         whose = last_recipe(recipe, workspace) if row is None else ""
         chosen = row_of(place, row, whose, filter_)
         if format_ is BundleFormat.TFLM_C:
-            from tutelage.pipeline.operations.micro_bundle import bundle_for_micro
+            from tutelage.pipeline.operations.micro.bundle import bundle_for_micro
 
             sources = bundle_for_micro(
                 chosen, place, report, threads, out=out, target=target, changes=set_ or (), notes=note or ()

@@ -20,6 +20,7 @@ from tutelage.distill.evaluation.evaluate import predict_logits
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import memory_target
+from tutelage.pipeline.operations.bundle import class_thresholds, made_of
 from tutelage.pipeline.recipe import with_changes
 from tutelage.pipeline.stages.quantization import calibration_images
 from tutelage.pipeline.workspace import Workspace
@@ -28,8 +29,6 @@ from tutelage.quant.bundle.micro import MicroBundle, MicroModel, Sample, write_m
 from tutelage.quant.bundle.write import Parity, Preprocess, Thresholds
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import InputError, Row, Student
-
-from .bundle import class_thresholds, made_of
 
 # Images whose outputs are compared; TFLite Micro's reference kernels take a tenth of a second for one.
 MAX_IMAGES = 64
