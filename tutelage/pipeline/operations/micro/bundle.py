@@ -165,6 +165,7 @@ def _sample(model: MicroModel, how: Preprocess, image: NDArray[np.float32]) -> S
     """Take an image back to its pixels, and give what the model answers to these."""
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
     pixels = np.clip(np.round((image * std + mean) * 255), 0, 255).astype(np.uint8)
-    logits = _outputs(model.path, ((pixels / np.float32(255) - mean) / std)[None])[0]
+    exact = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    logits = _outputs(model.path, exact[None].astype(np.float32))[0]
     outputs = np.clip(np.round(logits / model.output_scale + model.output_zero), -128, 127).astype(np.int8)
     return Sample(np.ascontiguousarray(pixels.transpose(1, 2, 0)), outputs)
