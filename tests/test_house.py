@@ -175,6 +175,7 @@ def test_no_module_is_imported_by_a_generic_top_level_name() -> None:
         ("tutelage.search.space", "torch"),
         ("tutelage.cli", "torch"),
         ("tutelage.leaderboard.store.rows", "alembic"),
+        ("tutelage.cli.show, tutelage.pipeline.operations.board, tutelage.pipeline.operations.paired", "torch"),
     ],
 )
 def test_light_modules_stay_light(module: str, unwanted: str) -> None:

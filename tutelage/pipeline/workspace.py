@@ -18,13 +18,15 @@ from copy import copy
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tutelage.files import sync, sync_tree, write_json
 from tutelage.records import InputError, content_id, utc_now
 
 from .keys.filed import FiledInputs, FiledResult
-from .keys.stage_inputs import StageInputs
+
+if TYPE_CHECKING:
+    from .keys.stage_inputs import StageInputs  # imports torch, which a verb that only reads need not wait for
 
 log = logging.getLogger(__name__)
 
