@@ -8,7 +8,7 @@ ROOMS := search distill quant bench leaderboard
 # set-up imports what most commands import, so that not every process of the first one compiles it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-transfer bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune bench-supernet clean
+.PHONY: demo docs reference test test-fast test-slow fuzz test-lowest test-nni mutants check types bench bench-search bench-strategies bench-predictor bench-schedules bench-latency bench-transfer bench-baseline bench-compare bench-verdicts bench-repeat bench-runtimes bench-folds bench-int8-loss bench-pretrained bench-latency-host bench-budget bench-int8 bench-int8-search bench-prune bench-supernet bench-store clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
@@ -180,6 +180,11 @@ bench-supernet: $(READY)
 .PHONY: bench-memory
 bench-memory: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/memory.py
+
+# A million rows in the store: seconds and peak memory of every way to look at them. STORE_ARGS="--keep DIR --url URL --rows N".
+STORE_ARGS ?=
+bench-store: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/large_store.py $(STORE_ARGS)
 
 bench-folds: $(READY)
 	$(BIN)/python tests/benchmarks/folds.py --data $(DATA)/cxr3

@@ -46,6 +46,23 @@ def _by_bytes_postgresql(element: _ByBytes, compiler: SQLCompiler, **options: An
     return f'(({compiler.process(element.clauses, **options)}) COLLATE "C")'
 
 
+class _Scanned(FunctionElement[Any]):
+    """A column that SQLite looks for by no index: it takes a range for rare, and most rows of a board may meet one."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(_Scanned)
+def _scanned(element: _Scanned, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_Scanned, "sqlite")
+def _scanned_sqlite(element: _Scanned, compiler: SQLCompiler, **options: Any) -> str:
+    return f"(+{compiler.process(element.clauses, **options)})"
+
+
 class _Contains(FunctionElement[bool]):
     """Whether a text column, ASCII letters in lower case, holds a text: no character of it is a wildcard."""
 
@@ -63,6 +80,11 @@ def _contains(element: _Contains, compiler: SQLCompiler, **options: Any) -> str:
 def _contains_postgresql(element: _Contains, compiler: SQLCompiler, **options: Any) -> str:
     column, text = (compiler.process(part, **options) for part in element.clauses)
     return f'(strpos(lower({column} COLLATE "C"), {text}) > 0)'
+
+
+def by_bytes(column: ColumnElement[Any]) -> ColumnElement[str]:
+    """Give a text column that sorts by its bytes on every database."""
+    return _ByBytes(column)
 
 
 def folded(text: str) -> str:
@@ -123,5 +145,5 @@ def _compare_whole(column: ColumnElement[Any], sign: str, value: float) -> Colum
 
 
 def _compared(sign: str, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
-    found: ColumnElement[bool] = OPERATORS[sign](column, value)
+    found: ColumnElement[bool] = OPERATORS[sign](column if sign in ("=", "==") else _Scanned(column), value)
     return found

@@ -351,6 +351,8 @@ BUILTIN: tuple[Column, ...] = (
 COLUMNS: Registry[Column] = Registry("columns", "column", Column, BUILTIN)
 # Values of the details that the store's table holds as well, since its version 3.
 GAINS = tuple(one.name for one in BUILTIN if one.group == "gain" and one.kind == "fraction")
+# All of those: fronts by intervals need the latency's bounds of every row, without its details.
+HELD = (*GAINS, "latency_p50_ms_lo", "latency_p50_ms_hi")
 
 
 def known() -> tuple[Column, ...]:

@@ -64,7 +64,7 @@ def expression(table: Table, column: Column) -> ColumnElement[Any]:
         said: ColumnElement[Any] = table.info["expressions"][column.name]()
         return said
     kind = _TextAt if column.is_text else _NumberAt
-    values: list[ColumnElement[Any]] = [kind(table.c.details, literal(place, Text())) for place in column.at]
+    values: list[ColumnElement[Any]] = [kind(table.info["details"](), literal(place, Text())) for place in column.at]
     if column.is_text:
         values.append(literal("", Text()))
     value = values[0] if len(values) == 1 else func.coalesce(*values, type_=kind.type)  # SQLite's takes two or more

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ from .columns import COLUMNS, GROUP, Column, column, known
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    # Gives the rows of an export some at a time, from the first on each time it is called.
+    Parts = Callable[[], Iterator[pd.DataFrame]]
 
 # The order that `tutelage leaderboard export` promises; further columns come after.
 PROMISED = (
@@ -42,7 +45,8 @@ def names_in_order() -> tuple[str, ...]:
 def frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
     """Put rows into a frame in the promised order, `on_front` among them; `arch` and `details` are JSON text."""
     found = rows if not isinstance(rows, Sequence) else typed_frame(columns_of(rows))
-    found = found.assign(on_front=pareto.on_front(found))
+    if "on_front" not in found:  # a store says it of rows that are not all there
+        found = found.assign(on_front=pareto.on_front(found))
     return found[[name for name in names_in_order() if name in found]]
 
 
@@ -81,18 +85,51 @@ def typed_frame(
 
 def export(rows: Sequence[Row] | pd.DataFrame, path: Path | None, format: str) -> str:
     """Write rows as `csv`, `json`, `md`, `parquet` or `tex`; return the text (of parquet: the path), print nothing."""
-    if format not in FORMATS:
-        raise InputError(f"no format {format!r}: choose among {', '.join(FORMATS)}")
     found = frame(rows)
-    if format == "parquet":
-        if path is None:
-            raise InputError("parquet is binary: name a file to write it to")
-        _guard(path, lambda aside: found.to_parquet(aside, index=False))
+    if path is not None and format == "parquet":
+        write(lambda: iter([found]), path, format)
         return str(path)
-    text = _WRITERS[format](found)
+    text = "".join(pieces(lambda: iter([found]), format))
     if path is not None:
         _guard(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))
     return text
+
+
+def pieces(parts: Parts, format: str) -> Iterator[str]:
+    """Yield the text of an export, in pieces that are written one after the other; parquet is no text."""
+    if format not in FORMATS:
+        raise InputError(f"no format {format!r}: choose among {', '.join(FORMATS)}")
+    if format == "parquet":
+        raise InputError("parquet is binary: name a file to write it to")
+    return _WRITERS[format](parts)
+
+
+def write(parts: Parts, path: Path, format: str) -> None:
+    """Write an export to a file, some rows at a time; whole or not at all."""
+    if format == "parquet":
+        _guard(path, lambda aside: _write_parquet(parts, aside))
+        return
+    text = pieces(parts, format)
+
+    def written(aside: Path) -> None:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(text)
+
+    _guard(path, written)
+
+
+def _write_parquet(parts: Parts, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    writer = None
+    for part in parts():
+        table = pa.Table.from_pandas(part, preserve_index=False)
+        if writer is None:
+            writer = ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
 
 
 def plain(value: Any, name: str) -> str:
@@ -110,18 +147,26 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return columns
 
 
-def _to_csv(found: pd.DataFrame) -> str:
-    return str(found.drop(columns="details", errors="ignore").to_csv(index=False, lineterminator="\n"))
+def _to_csv(parts: Parts) -> Iterator[str]:
+    for place, found in enumerate(parts()):
+        plain = found.drop(columns="details", errors="ignore")
+        yield str(plain.to_csv(index=False, header=place == 0, lineterminator="\n"))
 
 
-def _to_json(found: pd.DataFrame) -> str:
+def _to_json(parts: Parts) -> Iterator[str]:
     import pandas as pd
 
-    records = found.astype(object).where(pd.notna(found), None).to_dict("records")
-    for record in records:
-        record["arch"] = json.loads(record["arch"]) if record["arch"] else None
-        record["details"] = finite(json.loads(record["details"])) if record["details"] else {}
-    return json.dumps(records, indent=1, ensure_ascii=False, default=_plain_number, allow_nan=False) + "\n"
+    begun = False
+    for found in parts():
+        records = found.astype(object).where(pd.notna(found), None).to_dict("records")
+        for record in records:
+            record["arch"] = json.loads(record["arch"]) if record["arch"] else None
+            record["details"] = finite(json.loads(record["details"])) if record["details"] else {}
+        if records:
+            text = json.dumps(records, indent=1, ensure_ascii=False, default=_plain_number, allow_nan=False)
+            yield ("," if begun else "[") + text[1:-2]
+            begun = True
+    yield "\n]\n" if begun else "[]\n"
 
 
 def finite(value: Any) -> Any:
@@ -159,18 +204,20 @@ def for_people(one: Column, columns: Mapping[str, Sequence[Any]] | pd.DataFrame)
     return written
 
 
-def _printed(found: pd.DataFrame) -> dict[Column, list[str]]:
-    """Choose the columns for people, leaving out those that are empty everywhere, and write their cells."""
-    cells = {one: for_people(one, found) for one in known() if one.is_usual}
-    return {one: written for one, written in cells.items() if any(written)}
+def _printed(parts: Parts) -> tuple[list[Column], Iterator[list[list[str]]]]:
+    """Choose the columns for people, leaving out those that are empty everywhere, and write the cells of each part."""
+    usual = [one for one in known() if one.is_usual]
+    filled = {one.name for found in parts() for one in usual if any(for_people(one, found))}
+    chosen = [one for one in usual if one.name in filled]
+    return chosen, ([for_people(one, found) for one in chosen] for found in parts())
 
 
-def _to_markdown(found: pd.DataFrame) -> str:
-    cells = _printed(found)
-    lines = ["| " + " | ".join(one.short_heading for one in cells) + " |"]
-    lines.append("|" + "|".join("---:" if one.is_number else "---" for one in cells) + "|")
-    lines += ["| " + " | ".join(map(_markdown_text, row)) + " |" for row in zip(*cells.values(), strict=True)]
-    return "\n".join(lines) + "\n"
+def _to_markdown(parts: Parts) -> Iterator[str]:
+    columns, cells = _printed(parts)
+    yield "| " + " | ".join(one.short_heading for one in columns) + " |\n"
+    yield "|" + "|".join("---:" if one.is_number else "---" for one in columns) + "|\n"
+    for some in cells:
+        yield "".join("| " + " | ".join(map(_markdown_text, row)) + " |\n" for row in zip(*some, strict=True))
 
 
 def _markdown_text(cell: str) -> str:
@@ -180,13 +227,15 @@ def _markdown_text(cell: str) -> str:
     return cell.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", " ").replace("\n", " ")
 
 
-def _to_latex(found: pd.DataFrame) -> str:
+def _to_latex(parts: Parts) -> Iterator[str]:
     """Write a booktabs table (needs `\\usepackage{booktabs}`)."""
-    cells = _printed(found)
-    kinds = "".join("r" if one.is_number else "l" for one in cells)
-    head = " & ".join(_latex_text(one.short_heading) for one in cells)
-    body = "\n".join(" & ".join(map(_latex_text, row)) + r" \\" for row in zip(*cells.values(), strict=True))
-    return f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    columns, cells = _printed(parts)
+    kinds = "".join("r" if one.is_number else "l" for one in columns)
+    head = " & ".join(_latex_text(one.short_heading) for one in columns)
+    yield f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
+    for some in cells:
+        yield "".join(" & ".join(map(_latex_text, row)) + " \\\\\n" for row in zip(*some, strict=True))
+    yield "\\bottomrule\n\\end{tabular}\n"
 
 
 def _latex_text(cell: str) -> str:

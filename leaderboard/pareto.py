@@ -90,32 +90,72 @@ def front(
     `groups` are the rows' places by group, where the caller has parted them already.
     """
     ways = directions(objectives)
-    costs = _costs(rows, ways)
-    bars = _bars(costs, ways, epsilon or {}, tolerance or {})
+    costs = costs_of(rows, ways)
+    bars = bars_of(costs, ways, epsilon or {}, tolerance or {})
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows) if groups is None else groups:
-        flags[members] = _undominated(costs[members], bars[members])
+        flags[members] = undominated(costs[members], bars[members])
     return [bool(flag) for flag in flags]
 
 
-def on_front(rows: Rows) -> list[bool]:
+def on_front(rows: Rows, chosen: Mapping[str, Sequence[str]] | None = None) -> list[bool]:
     """Mark the default front of each group: AUC (else accuracy), median latency and size on disk, ties allowed for.
 
-    An objective that no row of a group has (a data set without devices) is left out of that group's front.
+    An objective that no row of a group has (a data set without devices) is left out of that group's front. chosen: the
+    objectives of each group by its hash (`comparable`), where a store says which its other rows have.
     """
     names = (*QUALITY, *COSTS)
     ways = directions(names)
-    costs = _costs(rows, ways)
-    bars = _bars(costs, ways, resolutions(), tolerances())
+    costs = costs_of(rows, ways)
+    bars = bars_of(costs, ways, resolutions(), tolerances())
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
-        known = _some(~np.isnan(costs[members]).T)
-        quality = next((place for place, name in enumerate(QUALITY) if known[place]), None)
-        if quality is None:
-            continue
-        chosen = [quality, *(place for place in range(len(QUALITY), len(names)) if known[place])]
-        flags[members] = _undominated(costs[members][:, chosen], bars[members][:, chosen])
+        if chosen is None or not isinstance(rows, Mapping):
+            known = _some(~np.isnan(costs[members]).T)
+            wanted = default_objectives([name for place, name in enumerate(names) if known[place]])
+        else:
+            wanted = tuple(chosen[rows["comparable"][members[0]]])
+        places = [names.index(name) for name in wanted]
+        if places:
+            flags[members] = undominated(costs[members][:, places], bars[members][:, places])
     return [bool(flag) for flag in flags]
+
+
+def default_objectives(known: Sequence[str]) -> tuple[str, ...]:
+    """Give the objectives of the default front of a group that has these figures; none without a quality."""
+    quality = next((name for name in QUALITY if name in known), None)
+    return () if quality is None else (quality, *(name for name in COSTS if name in known))
+
+
+def marks(
+    rows: Rows,
+    objectives: Sequence[str] | None = None,
+    ties: str = "",
+    chosen: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """Give the mark of each row: `*` on the front; of objectives of one's own also how sure that is, or a tie.
+
+    ties, chosen: see `parse_ties` and `on_front`.
+    """
+    if not objectives:
+        return ["*" if flag else "" for flag in on_front(rows, chosen)]
+    ways = directions(objectives)
+    epsilon, tolerance = ties_of(ties, ways)
+    near = front(rows, ways, epsilon=epsilon, tolerance=tolerance)
+    words = {"sure": " sure", "maybe": " maybe", "no": ""}
+    return [
+        f"{'*' if flag else ' '}{' tie' if tie and not flag else words[verdict]}".rstrip()
+        for flag, tie, verdict in zip(front(rows, ways), near, front_with_intervals(rows, ways), strict=True)
+    ]
+
+
+def ties_of(
+    text: str, objectives: Sequence[str] | Mapping[str, Direction]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Give the differences and the fractions that do not count: the usual ones but for those that a text names."""
+    own = parse_ties(text, objectives) if text else {}
+    usual = {name: size for name, size in tolerances().items() if name not in own}
+    return {**resolutions(), **own}, usual
 
 
 def front_with_intervals(
@@ -127,15 +167,15 @@ def front_with_intervals(
     best. Qualities and the median latency have intervals (`auc_lo`, `latency_p50_ms_hi` ...); counts are exact.
     """
     ways = directions(objectives)
-    point = _costs(rows, ways)
-    best, worst = _spans(rows, ways)
+    point = costs_of(rows, ways)
+    best, worst = spans_of(rows, ways)
     verdicts = np.full(len(point), "no", dtype=object)
     for members in _groups(rows) if groups is None else groups:
         known = members[~_some(np.isnan(point[members]))]
         # What dominates anything has a row of its own front that dominates it too, so only fronts are compared. Rows of
         # the first one dominate themselves at their worst and might hide others: they are compared one by one.
-        at_best = np.flatnonzero(_undominated(best[known], best[known]))
-        at_worst = np.flatnonzero(_undominated(worst[known], worst[known]))
+        at_best = np.flatnonzero(undominated(best[known], best[known]))
+        at_worst = np.flatnonzero(undominated(worst[known], worst[known]))
         unsure = _beaten_by_any(best[known][at_best], worst[known])
         for place in at_best:
             others = np.delete(best[known], place, axis=0)
@@ -169,12 +209,12 @@ def parse_ties(text: str, objectives: Sequence[str] | Mapping[str, Direction]) -
 def dominated_by(rows: Rows, place: int, objectives: Sequence[str] | Mapping[str, Direction]) -> list[Dominance]:
     """List the rows that dominate the one at `place`, those on the front first; ties do not dominate (`on_front`)."""
     ways = directions(objectives)
-    costs = _costs(rows, ways)
-    bars = _bars(costs, ways, resolutions(), tolerances())
+    costs = costs_of(rows, ways)
+    bars = bars_of(costs, ways, resolutions(), tolerances())
     members = next(group for group in _groups(rows) if place in group)
     if np.isnan(costs[place]).any():
         return []
-    flags = _undominated(costs[members], bars[members])
+    flags = undominated(costs[members], bars[members])
     beats = _every(costs[members] <= costs[place]) & _some(costs[members] < bars[place])
     order = sorted(np.flatnonzero(beats), key=lambda index: (not flags[index], tuple(costs[members[index]])))
     return [
@@ -195,12 +235,12 @@ def figures(rows: Rows, name: str) -> Floats:
     return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _costs(rows: Rows, ways: Mapping[str, Direction]) -> Floats:
+def costs_of(rows: Rows, ways: Mapping[str, Direction]) -> Floats:
     """Stack the objectives (rows, objectives), all turned so that less is better."""
     return np.stack([figures(rows, name) * (1.0 if way == "min" else -1.0) for name, way in ways.items()], axis=1)
 
 
-def _bars(
+def bars_of(
     costs: Floats, ways: Mapping[str, Direction], epsilon: Mapping[str, float], tolerance: Mapping[str, float]
 ) -> Floats:
     """Give what a cost must be below to be better by more than a tie `(rows, objectives)`."""
@@ -217,7 +257,7 @@ def _bars(
     return np.stack(columns, axis=1)
 
 
-def _spans(rows: Rows, ways: Mapping[str, Direction]) -> tuple[Floats, Floats]:
+def spans_of(rows: Rows, ways: Mapping[str, Direction]) -> tuple[Floats, Floats]:
     """Give the costs at their best and at their worst `(rows, objectives)`."""
     best, worst = [], []
     bounded = columns.with_interval(ways)
@@ -290,7 +330,7 @@ def _beaten_by_any(points: Floats, costs: Floats) -> Flags:
     return beaten
 
 
-def _undominated(costs: Floats, bars: Floats) -> Flags:
+def undominated(costs: Floats, bars: Floats) -> Flags:
     """Flag the rows that none dominates, in O(rows x front); `bars` are the costs less what counts as a tie.
 
     Sorted by the first objective, then the others, only an earlier row can beat a later one, and by transitivity one on

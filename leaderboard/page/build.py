@@ -55,15 +55,17 @@ def build_page(
     *,
     details: Details | None = None,
     verdicts: Verdicts | None = None,
+    note: str = "",
 ) -> None:
     """Write the page: whole or not at all.
 
     `rows` may be a store's frame of `data.page_columns()`, which is quicker for many; `details` (`Store.details`)
     then gives what the cards show of single rows. `verdicts` (`verdicts.decide`) are the best students and the
-    paired tests: a page without them names no best student and says of every pair that it was not tested.
+    paired tests: a page without them names no best student and says of every pair that it was not tested. `note` is a
+    sentence above the table, e.g. which rows of a large board these are (`choose.chosen`).
     """
     try:
-        write_text(path, page_text(rows, title, details=details, verdicts=verdicts))
+        write_text(path, page_text(rows, title, details=details, verdicts=verdicts, note=note))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
 
@@ -75,6 +77,7 @@ def page_text(
     live: str = "",
     details: Details | None = None,
     verdicts: Verdicts | None = None,
+    note: str = "",
 ) -> str:
     """Put the page together; `live` is the version a server of the page answers with, empty for a file."""
     folder = files(__package__)
@@ -99,6 +102,7 @@ def page_text(
         "@PACKED@": "gzip" if packed else "",
         "@CSP@": policy,
         "@TITLE@": escape(title),
+        "@NOTE@": f'<p class="notice" id="note">{escape(note)}</p>' if note else "",
         "@FRONT@": FRONT,
         "@STYLE@": style,
         "@SCRIPT@": script,

@@ -1,22 +1,27 @@
 """Serve the page on this machine, read-only, and let it refresh itself while a run goes on (`make_server`).
 
 The server on 127.0.0.1 knows three names and no files: `/`, `/version`, `/rows.csv`. It opens the store for reading.
+The page is made once for each state of the store. That of a large board, which takes seconds, is made before the server
+answers and then beside it: readers get the page of before until the new one is there.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tutelage.leaderboard.export import export
+from tutelage.leaderboard.export import pieces
 from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.store.page import MOST_ROWS
+from tutelage.leaderboard.store.ranking import export_parts
 from tutelage.records import InputError
 
 from .build import page_text
-from .data import page_columns
+from .choose import chosen
 from .verdicts import Decide, decide, decided_ids
 
 log = logging.getLogger(__name__)
@@ -26,30 +31,81 @@ _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 def make_server(
-    place: str | Path, *, port: int = 0, title: str = "Tutelage leaderboard", decide: Decide = decide
+    place: str | Path,
+    *,
+    port: int = 0,
+    title: str = "Tutelage leaderboard",
+    decide: Decide = decide,
+    limit: int = MOST_ROWS,
 ) -> ThreadingHTTPServer:
     """Bind to a port of 127.0.0.1 (0: any free one); the caller runs `serve_forever()` and `server_close()`.
 
-    decide: gives the verdicts that each page shows; by default without paired tests.
+    decide: gives the verdicts that each page shows; by default without paired tests. limit: rows of the page.
     """
     store = Store(place, read_only=True)
+    pages = _Pages(store, title, decide, limit)
 
     class Handler(_Handler):
         pass
 
-    Handler.store, Handler.title, Handler.decide = store, title, staticmethod(decide)
+    Handler.store, Handler.pages = store, pages
     try:
-        return ThreadingHTTPServer((LOCAL, port), Handler)
+        server = ThreadingHTTPServer((LOCAL, port), Handler)
     except OSError as error:
         raise InputError(f"port {port} of {LOCAL} cannot be used ({error.strerror}): choose another --port") from error
+    try:
+        pages.current()
+    except BaseException:
+        server.server_close()
+        raise
+    return server
+
+
+class _Pages:
+    """The page of the newest state of a store that it was made for."""
+
+    def __init__(self, store: Store, title: str, decide: Decide, limit: int) -> None:
+        self._store, self._title, self._decide, self._limit = store, title, decide, limit
+        self._lock = threading.Lock()
+        self._made = ("", "")
+        self._making: threading.Thread | None = None
+
+    def current(self) -> tuple[str, str]:
+        """Give the version and the text of the page: of a large board the one of before, until the new one is made."""
+        with self._lock:
+            version = f"rows-{self._store.version()}"  # rows are only ever added, newer ones of the same id, too
+            if version == self._made[0]:
+                return self._made
+            if not self._made[0] or self._store.count() <= self._limit:
+                self._made = self._make(version)
+            elif self._making is None or not self._making.is_alive():
+                self._making = threading.Thread(target=self._make_beside, args=(version,), daemon=True)
+                self._making.start()
+            return self._made
+
+    def _make_beside(self, version: str) -> None:
+        try:
+            made = self._make(version)
+        except InputError as error:
+            log.warning("%s", error)
+            return
+        with self._lock:
+            self._made = made
+
+    def _make(self, version: str) -> tuple[str, str]:
+        # The version is older than the reading: a row that comes in meanwhile makes the page load once more.
+        shown = chosen(self._store, limit=self._limit)
+        verdicts = self._decide(self._store.rows(ids=decided_ids(shown.rows)))
+        return version, page_text(
+            shown.rows, self._title, live=version, details=self._store.details, verdicts=verdicts, note=shown.note
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD. A path is looked up among three names and never reaches the disk."""
 
     store: Store
-    title: str
-    decide: Decide
+    pages: _Pages
     server_version = "tutelage"
     sys_version = ""
 
@@ -68,36 +124,35 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         try:
             if path in ("/", "/index.html"):
-                # The version first: a row that comes in meanwhile makes the page load once more, not once too few.
-                version = self._version()
-                found = self.store.frame(columns=page_columns(), categories=True)
-                verdicts = self.decide(self.store.rows(ids=decided_ids(found)))
-                page = page_text(found, self.title, live=version, details=self.store.details, verdicts=verdicts)
-                self._send(HTTPStatus.OK, "text/html", page, with_body)
+                self._send(HTTPStatus.OK, "text/html", self.pages.current()[1], with_body)
             elif path == "/version":
-                self._send(HTTPStatus.OK, "text/plain", self._version(), with_body)
+                self._send(HTTPStatus.OK, "text/plain", self.pages.current()[0], with_body)
             elif path == "/rows.csv":
-                self._send(HTTPStatus.OK, "text/csv", export(self.store.frame(), None, "csv"), with_body)
+                texts = pieces(export_parts(self.store), "csv")
+                self._head(HTTPStatus.OK, "text/csv")
+                for text in texts if with_body else ():
+                    self.wfile.write(text.encode())
             else:
                 self._send(HTTPStatus.NOT_FOUND, "text/plain", "there is / and /rows.csv\n", with_body)
         except InputError as error:
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n", with_body)
 
-    def _version(self) -> str:
-        """Name the state of an append-only store: rows are only ever added, newer ones of the same id, too."""
-        return f"rows-{self.store.version()}"
-
     def _send(self, status: HTTPStatus, kind: str, text: str, with_body: bool) -> None:
         body = text.encode()
+        self._head(status, kind, len(body))
+        if with_body:
+            self.wfile.write(body)
+
+    def _head(self, status: HTTPStatus, kind: str, size: int | None = None) -> None:
+        """Send the head; without a size the end of the connection is the end of the text."""
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
+        if size is not None:
+            self.send_header("Content-Length", str(size))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("X-Frame-Options", "DENY")
         self.end_headers()
-        if with_body:
-            self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
         log.debug("%s %s", self.address_string(), format % arguments)

@@ -15,7 +15,7 @@ from tutelage.files import whole_file
 from tutelage.records import InputError, utc_now
 
 from . import schema
-from .engines import copied, open_engine, plain_errors
+from .engines import copied
 from .schema import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,6 @@ def _prepared(connection: Connection, migrate: bool, file: Path | None, undo: Ex
     return message
 
 
-def is_older(file: Path) -> bool:
-    """Say whether a SQLite file holds the leaderboard of an older version; it is only read."""
-    engine = open_engine(file, read_only=True)
-    with plain_errors(str(file), writes=False), engine.connect() as connection:
-        return 0 < version_of(connection) < SCHEMA_VERSION
-
-
 def version_of(connection: Connection) -> int:
     """Read the schema version: 0 for an empty database; raise InputError for somebody else's."""
     names = set(inspect(connection).get_table_names())
@@ -77,6 +70,22 @@ def version_of(connection: Connection) -> int:
     if names & {"rows", "measurements"}:
         raise InputError("the database holds tables of another program (no schema_version): name another file or URL")
     return 0
+
+
+def check_readable(connection: Connection, name: str) -> None:
+    """Raise InputError for a store of another version, or of none, with what to run."""
+    found = version_of(connection)
+    if found == 0:
+        raise InputError(f"{name} holds no leaderboard yet: run a recipe first, or name another --workspace")
+    if found != SCHEMA_VERSION:
+        raise InputError(
+            f"{name} has schema version {found}, this version of tutelage reads {SCHEMA_VERSION}: "
+            + (
+                "`tutelage leaderboard migrate` brings it up to date; older versions then cannot open it"
+                if found < SCHEMA_VERSION
+                else "use the newer tutelage that wrote it"
+            )
+        )
 
 
 def _create(connection: Connection) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Column, Connection, MetaData, Table, bindparam, column, insert, inspect, select, table, update
@@ -26,14 +27,25 @@ def add_columns(columns: Sequence[Column[Any]]) -> None:
         for one in columns:
             op.add_column("rows", one)
         return
+    names = [one["name"] for one in inspect(connection).get_columns("rows") if one["name"] != "details"]
+    with rebuilt(connection, (*names, *(one.name for one in columns), "details")) as batch:
+        for one in columns:
+            batch.add_column(one)
+
+
+@contextmanager
+def rebuilt(connection: Connection, order: Sequence[str] = ()) -> Iterator[Any]:
+    """Copy SQLite's table of the rows with the changes that the block makes; what refers to it is set aside meanwhile.
+
+    order: of the columns, where it changes.
+    """
+    from alembic import op
+
     superseded = Table("superseded", MetaData(), autoload_with=connection)
     said = [dict(row) for row in connection.execute(select(superseded)).mappings()]
     superseded.drop(connection)
-    names = [one["name"] for one in inspect(connection).get_columns("rows") if one["name"] != "details"]
-    order = (*names, *(one.name for one in columns), "details")
-    with op.batch_alter_table("rows", recreate="always", partial_reordering=[order]) as batch:
-        for one in columns:
-            batch.add_column(one)
+    with op.batch_alter_table("rows", recreate="always", partial_reordering=[tuple(order)] if order else []) as batch:
+        yield batch
     superseded.create(connection)
     if said:
         connection.execute(insert(superseded), said)
@@ -70,16 +82,24 @@ def fill(
         rewrite(connection, names, changes)
 
 
-def rewrite(connection: Connection, names: Sequence[str], changes: Sequence[Mapping[str, Any]]) -> None:
-    """Set columns of the rows whose numbers are `of`. The triggers step aside for it, in this write transaction."""
-    rows = table("rows", *(column(name) for name in ("number", *names)))
-    _allow_changes(connection)
-    change = update(rows).where(rows.c.number == bindparam("of")).values({name: bindparam(name) for name in names})
-    connection.execute(change, changes)
-    forbid_changes(connection, ("rows",))
+def rewrite(
+    connection: Connection, names: Sequence[str], changes: Sequence[Mapping[str, Any]], where: str = "rows"
+) -> None:
+    """Set columns of the rows whose numbers are `of`, in the table of the rows or, `where`, of their details.
+
+    The triggers step aside for it, in this write transaction.
+    """
+    changed = table(where, *(column(name) for name in ("number", *names)))
+    change = update(changed).where(changed.c.number == bindparam("of"))
+    with changeable(connection, where):
+        connection.execute(change.values({name: bindparam(name) for name in names}), changes)
 
 
-def _allow_changes(connection: Connection) -> None:
-    on = " ON rows" if connection.dialect.name == "postgresql" else ""
-    for name in ("rows_append_only",) if on else ("rows_no_update", "rows_no_delete"):
-        connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
+@contextmanager
+def changeable(connection: Connection, name: str) -> Iterator[None]:
+    """Let an append-only table be changed in the block."""
+    on = f" ON {name}" if connection.dialect.name == "postgresql" else ""
+    for trigger in (f"{name}_append_only",) if on else (f"{name}_no_update", f"{name}_no_delete"):
+        connection.exec_driver_sql(f"DROP TRIGGER {trigger}{on}")
+    yield
+    forbid_changes(connection, (name,))

@@ -7,12 +7,12 @@ thing (`superseding.py`). Readers see current rows: the latest of each, without 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, or_, select
 from sqlalchemy.engine import make_url
 
 from tutelage.leaderboard import columns as registry
@@ -23,20 +23,22 @@ from tutelage.records import STATES, InputError, Measurement, Row, utc_now
 
 from . import schema
 from .engines import file_of, open_engine, plain_errors
-from .migrating import prepare, version_of
+from .migrating import check_readable, prepare
 from .rewriting import rewrite
-from .superseding import chunks, insert_rows, supersede
-from .values import row_values, to_row
+from .superseding import chunks, insert_missing, insert_rows, supersede
+from .values import measurement_values, one_line, row_values, to_row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Rows read at once.
-_PART = 2_000
-# Characters of the reason of a retraction.
-MOST_REASON = 500
+# Rows read at once, and those of which the details, up to 31 kB each, are read with them.
+_PART, _LONG_PART = 2_000, 250
 # The hash of what a row is compared by, among the columns that are read.
 _KEY = "comparable"
+# What the table alone knows of a row, among the columns that are read.
+_OWN = (_KEY, "number")
+# A row whole, its details from their own table.
+_WHOLE = (*schema.rows.c, schema.details_text().label("details"))
 # Any number will do, as long as every tutelage takes the same one: writers of one server take turns, as SQLite's do.
 _WRITE_LOCK = 0x7475746C
 
@@ -60,7 +62,7 @@ class Store:
             prepare(self._write, migrate or file is not None, file if backup else None)
         else:
             with self._read() as connection:
-                _check_readable(connection, self.name)
+                check_readable(connection, self.name)
 
     @property
     def name(self) -> str:
@@ -73,12 +75,12 @@ class Store:
         A row that says how far it is (`details["state"]`) supersedes the one of its id that is not further, and those
         of earlier runs of the same thing (`Row.identity`) that are not further.
         """
-        samples = [_measurement_values(measurement) for measurement in measurements]
+        samples = [measurement_values(measurement) for measurement in measurements]
         values = [row_values(row) for row in rows]
         measured = [row for row in rows if row.power_state and row.identity]
         vague = {row.identity: row.model_copy(update={"power_state": ""}).identity for row in measured}
         with self._write() as connection:
-            _insert_missing(connection, schema.measurements, samples, "id")
+            insert_missing(connection, schema.measurements, samples, "id")
             return insert_rows(connection, values, vague)
 
     def file_settings(self, settings: Callable[[Row], dict[str, Any] | None]) -> int:
@@ -87,7 +89,7 @@ class Store:
         Their details say them then, and later runs of the same supersede them. Ids and figures stay.
         """
         table = schema.rows
-        query = select(table).where(table.c.state.in_(STATES), table.c.identity.is_(None))
+        query = select(*_WHOLE).where(table.c.state.in_(STATES), table.c.identity.is_(None))
         with self._read() as connection:
             if connection.execute(query.limit(1)).first() is None:
                 return 0  # the usual case, at no cost
@@ -99,9 +101,10 @@ class Store:
                     made = {**row.details["how"], "settings": said}
                     row = row.model_copy(update={"details": {**row.details, "how": made}})
                     text = row_values(row)["details"]
-                    changes.append({"of": found["number"], "identity": row.identity, "details": text})
+                    changes.append({"of": found["number"], "identity": row.identity, "body": text})
             if changes:
-                rewrite(connection, ("identity", "details"), changes)
+                rewrite(connection, ("identity",), changes)
+                rewrite(connection, ("body",), changes, "details")
                 supersede(connection, {one["identity"] for one in changes}, {})
             return len(changes)
 
@@ -117,22 +120,31 @@ class Store:
 
         every: superseded and retracted ones, too, each in its last state.
         """
-        query = self._query(list(schema.rows.c), filter, limit, every)
+        query = self._query(list(_WHOLE), filter, limit, every)
         queries = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in chunks(ids)]
         with self._read() as connection:
             return [to_row(found) for one in queries for found in connection.execute(one).mappings()]
 
+    def numbered(self, numbers: Sequence[int]) -> list[Row]:
+        """Give the rows of these numbers, in this order."""
+        found: dict[int, Row] = {}
+        with self._read() as connection:
+            for some in chunks(numbers):
+                query = select(*_WHOLE).where(schema.rows.c.number.in_(some))
+                found |= {row["number"]: to_row(row) for row in connection.execute(query).mappings()}
+        return [found[number] for number in numbers]
+
     def history(self) -> list[Row]:
         """Give every row as it was filed, in that order: earlier states, superseded and retracted rows included."""
         with self._read() as connection:
-            query = select(schema.rows).order_by(schema.rows.c.number)
+            query = select(*_WHOLE).order_by(schema.rows.c.number)
             return [to_row(found) for found in connection.execute(query).mappings()]
 
     def row(self, row_id: str) -> Row:
         """Give one row by its id or the unambiguous beginning of it; a superseded or retracted one, too."""
         table = schema.rows
         beginning = func.substr(table.c.row_id, 1, len(row_id)) == row_id.lower()
-        query = select(table).where(beginning, schema.is_last_state()).limit(2)
+        query = select(*_WHOLE).where(beginning, schema.is_last_state()).limit(2)
         with self._read() as connection:
             found = connection.execute(query).mappings().all()
         if not row_id or len(found) != 1:
@@ -147,17 +159,20 @@ class Store:
         columns: Sequence[str] | None = None,
         every: bool = False,
         categories: bool = False,
+        numbers: Sequence[int] | None = None,
     ) -> pd.DataFrame:
         """Give the same rows as a frame (`arch` and `details` stay JSON text): the fast way for 100,000 of them.
 
-        categories: read what rows are compared by once for each group, as pandas categories: for the page.
+        categories: read what rows are compared by once for each group, as pandas categories: for the page. numbers: of
+        these rows, in this order.
         """
         from tutelage.leaderboard.export import typed_frame
 
         if not categories:
             return typed_frame(self.columns(filter, columns, every=every))
         names = [one.name for one in registry.known() if one.name != "on_front"] if columns is None else columns
-        found = self._columns([*(name for name in names if name not in registry.GROUP), _KEY], filter, None, every)
+        wanted = [*(name for name in names if name not in registry.GROUP), _KEY]
+        found = self._columns(wanted, filter, None, every) if numbers is None else self.by_number(numbers, wanted)
         return typed_frame(found, keys=(found.pop(_KEY), self._keys()))
 
     def columns(
@@ -175,6 +190,17 @@ class Store:
         if names is None:
             names = [one.name for one in registry.known() if one.name != "on_front"]
         return self._columns(names, filter, ids, every)
+
+    def by_number(self, numbers: Sequence[int], names: Sequence[str], *, every: bool = False) -> dict[str, list[Any]]:
+        """Give columns of the rows of these numbers, in this order."""
+        places = {number: place for place, number in enumerate(numbers)}
+        found: dict[str, list[Any]] = {name: [None] * len(numbers) for name in names}
+        for part in self.parts(tuple(dict.fromkeys(("number", *names))), numbers=numbers, every=every):
+            at = [places[number] for number in part["number"]]
+            for name in names:
+                for place, value in zip(at, part[name], strict=True):
+                    found[name][place] = value
+        return found
 
     def details(self, ids: Sequence[str]) -> dict[str, str]:
         """Give the `details` of some rows as JSON text, by id."""
@@ -198,7 +224,7 @@ class Store:
         """
         row = self.row(row_id)
         if reason is not None:
-            reason = _one_line(reason)
+            reason = one_line(reason)
         with self._write() as connection:  # writers take turns: what is read here stays true
             found = self.former(row.key)["retracted"]
             if reason is None and not found:
@@ -211,17 +237,17 @@ class Store:
 
     def num_hidden(self, filter: str | None = None) -> tuple[int, int]:
         """Count the rows of a filter that readers do not see: those superseded by later runs, and the retracted."""
-        rows = schema.rows
+        rows, by = schema.rows, schema.superseded
         retracted = rows.c.row_id.in_(schema.retracted_ids())
-        later = select(rows.c.number).join(schema.superseded).where(schema.superseded.c.by_id != rows.c.row_id)
-        counts = [func.count().filter(condition) for condition in (~schema.is_current() & ~retracted, retracted)]
-        query = self._query(counts, filter, every=True).order_by(None)
+        standing = select(by.c.number).where(by.c.by_id.not_in(schema.retracted_ids()))
+        conditions = (rows.c.number.in_(standing) & ~retracted, retracted)
         with self._read() as connection:
-            some = (later.limit(1), select(schema.retractions.c.number).limit(1))
-            if all(connection.execute(one).first() is None for one in some):
-                return 0, 0  # the usual case, at no cost
-            superseded, taken_back = connection.execute(query).one()
-        return int(superseded), int(taken_back)
+            counts = [
+                connection.execute(self._query([func.count()], filter, every=True).order_by(None).where(one))
+                for one in conditions
+            ]
+            superseded, taken_back = (int(count.scalar_one()) for count in counts)
+        return superseded, taken_back
 
     def measurement(self, measurement_id: str) -> Measurement:
         """Give the raw samples behind a row (`Row.measurement`)."""
@@ -243,16 +269,26 @@ class Store:
             ]
         return [Measurement.model_validate_json(body) for body in bodies]
 
-    def count(self) -> int:
+    def count(self, filter: str | None = None, *, every: bool = False) -> int:
+        """Count the rows that readers see; without a filter by those that they do not see, which are fewer."""
+        rows, by = schema.rows, schema.superseded
         with self._read() as connection:
-            found = select(func.count()).select_from(schema.rows).where(schema.is_current())
-            return int(connection.execute(found).scalar_one())
+            if filter:
+                counted = self._query([func.count()], filter, every=every).order_by(None)
+                return int(connection.execute(counted).scalar_one())
+            all_ = select(func.count()).select_from(rows)
+            if every:
+                hidden = all_.join(by, (by.c.number == rows.c.number) & (by.c.by_id == rows.c.row_id))
+            else:
+                standing = select(by.c.number).where(by.c.by_id.not_in(schema.retracted_ids()))
+                hidden = all_.where(or_(rows.c.number.in_(standing), rows.c.number.in_(schema.retracted_numbers())))
+            return int(connection.execute(all_).scalar_one() - connection.execute(hidden).scalar_one())
 
     def unfinished(self, filter: str | None = None) -> int:
         """Count the rows of a filter whose run goes on, or was stopped: figures of theirs are still to come."""
-        query = self._query([schema.rows.c.number], filter).where(schema.rows.c.state.in_(STATES[:-1]))
+        query = self._query([func.count()], filter).order_by(None).where(schema.rows.c.state.in_(STATES[:-1]))
         with self._read() as connection:
-            return len(connection.execute(query).all())
+            return int(connection.execute(query).scalar_one())
 
     def version(self) -> int:
         """Give a number that grows with every row that is filed, a newer one of the same id included, or retracted."""
@@ -263,6 +299,53 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
+    def parts(
+        self,
+        names: Sequence[str],
+        filter: str | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        every: bool = False,
+        numbers: Sequence[int] | None = None,
+        by_group: bool = False,
+        alike: Sequence[ColumnElement[bool]] = (),
+    ) -> Iterator[dict[str, list[Any]]]:
+        """Yield columns of some rows at a time, oldest first: what they hold is not held at once.
+
+        Columns that stand in the details are read out of their text. ids, numbers: of these rows, some at a time;
+        numbers are of any row, whatever became of it since they were read. by_group: read what rows are compared by
+        once for each group. alike: what else must hold of the rows.
+        """
+        by_name = registry.by_any_name()
+        named = {name: by_name[name] for name in names if name not in _OWN}
+        wanted = list(dict.fromkeys(named.values()))
+        keys = self._keys() if by_group else {}
+        inside = [one for one in wanted if one.at and one.name not in schema.rows.c]
+        plain = [one for one in wanted if one not in inside and not (by_group and one.is_key)]
+        stored = {one.name: schema.stored(one, every) for one in plain}
+        own = [name for name in _OWN if name in names or (by_group and name == _KEY)]
+        stored |= {name: schema.rows.c[name] for name in own}
+        read = [*stored.values()] + [schema.details_text()] * bool(inside)
+        query = self._query(read, filter, None, every).where(*alike)
+        queries = [query] if ids is None else [query.where(schema.rows.c.row_id.in_(some)) for some in chunks(ids)]
+        if numbers is not None:
+            table = schema.rows
+            queries = [
+                select(*read).where(table.c.number.in_(some)).order_by(table.c.number) for some in chunks(numbers)
+            ]
+        with self._read() as connection:
+            size = _LONG_PART if "details" in stored else _PART
+            streamed = connection.execution_options(stream_results=True, yield_per=size)
+            for rows in (part for one in queries for part in streamed.execute(one).partitions(size)):
+                columns = list(zip(*rows, strict=True))
+                found: dict[str, Any] = dict(zip(stored, columns, strict=False))
+                if inside:
+                    found |= read_details(columns[-1], inside)
+                if by_group:
+                    for place, name in enumerate(registry.GROUP):
+                        found[name] = [keys[key][place] for key in found[_KEY]]
+                yield {name: list(found[named[name].name if name in named else name]) for name in names}
+
     def _columns(
         self,
         names: Sequence[str],
@@ -271,42 +354,15 @@ class Store:
         every: bool,
         *alike: ColumnElement[bool],
     ) -> dict[str, list[Any]]:
-        """Read columns of the tables, and those that stand in the details out of their text."""
-        table = schema.rows
-        by_name = registry.by_any_name()
-        named = {name: by_name[name] for name in names if name != _KEY}
-        wanted = list(dict.fromkeys(named.values()))
-        said: dict[str, ColumnElement[Any]] = {
-            name: make() if every else literal("") for name, make in table.info["expressions"].items()
-        }
-        by_group = set(registry.GROUP) if _KEY in names else set()
-        plain = [one for one in wanted if not one.at and one.name not in by_group]
-        stored = {one.name: said.get(one.name, table.c.get(one.name)) for one in plain}
-        if _KEY in names:
-            stored[_KEY] = table.c.comparable
-        inside = [one for one in wanted if one.at]
-        query = self._query([*stored.values()] + [table.c.details] * bool(inside), filter, None, every)
-        query = query.where(*alike)
-        queries = [query] if ids is None else [query.where(table.c.row_id.in_(some)) for some in chunks(ids)]
-        found: dict[str, list[Any]] = {name: [] for name in (*stored, *(one.name for one in inside))}
-        with self._read() as connection:
-            # In parts: the details of 100,000 rows are not held at once.
-            for rows in (part for one in queries for part in connection.execute(one).partitions(_PART)):
-                columns = list(zip(*rows, strict=True))
-                for name, values in zip(stored, columns, strict=False):
-                    found[name].extend(values)
-                for name, texts in read_details(columns[-1], inside).items() if inside else ():
-                    found[name].extend(texts)
-        if by_group & {one.name for one in wanted}:
-            keys = self._keys()
-            for place, name in enumerate(registry.GROUP):
-                found[name] = [keys[key][place] for key in found[_KEY]]
-        return {name: found[named[name].name if name in named else name] for name in names}
+        found: dict[str, list[Any]] = {name: [] for name in names}
+        for part in self.parts(names, filter, ids=ids, every=every, by_group=_KEY in names, alike=alike):
+            for name, values in part.items():
+                found[name].extend(values)
+        return found
 
     def _keys(self) -> dict[str, tuple[Any, ...]]:
         """Give what rows are compared by, once for each group, by its hash."""
-        table = schema.rows
-        first = select(func.min(table.c.number)).group_by(table.c.comparable)
+        table, first = schema.rows, schema.first_of_groups()
         query = select(table.c.comparable, *(table.c[name] for name in registry.GROUP)).where(table.c.number.in_(first))
         with self._read() as connection:
             return {key: tuple(values) for key, *values in connection.execute(query)}
@@ -319,6 +375,10 @@ class Store:
         if filter:
             query = query.where(parse(filter).clause(schema.rows))
         return query if limit is None else query.limit(limit)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Open a connection for several readings of one state of the store."""
+        return self._read()
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -334,47 +394,3 @@ class Store:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
             yield connection
-
-
-def _check_readable(connection: Connection, name: str) -> None:
-    found = version_of(connection)
-    if found == 0:
-        raise InputError(f"{name} holds no leaderboard yet: run a recipe first, or name another --workspace")
-    if found != schema.SCHEMA_VERSION:
-        raise InputError(
-            f"{name} has schema version {found}, this version of tutelage reads {schema.SCHEMA_VERSION}: "
-            + (
-                "`tutelage leaderboard migrate` brings it up to date; older versions then cannot open it"
-                if found < schema.SCHEMA_VERSION
-                else "use the newer tutelage that wrote it"
-            )
-        )
-
-
-def _insert_missing(connection: Connection, table: Any, values: Sequence[Mapping[str, Any]], key: str) -> int:
-    """Insert what is not there yet and count it: writers take turns, so what was looked up stays true."""
-    unique = {value[key]: value for value in reversed(values)}  # of equal ids the first
-    num_added = 0
-    for ids in chunks(list(reversed(unique))):
-        there = set(connection.execute(select(table.c[key]).where(table.c[key].in_(ids))).scalars())
-        missing = [unique[one] for one in ids if one not in there]
-        if missing:
-            connection.execute(insert(table), missing)
-        num_added += len(missing)
-    return num_added
-
-
-def _one_line(reason: str) -> str:
-    """Give a reason as tables and messages write it: one line, whose blanks are single; InputError for another."""
-    reason = " ".join(reason.split())
-    if not reason:
-        raise InputError(f"the reason {reason!r} says nothing: write why nobody should use the row")
-    if len(reason) > MOST_REASON or not reason.isprintable():
-        shown = f"{reason[:60]!r}{'...' * (len(reason) > 60)}"
-        raise InputError(f"the reason {shown} is not one line: write at most {MOST_REASON} printable characters")
-    return reason
-
-
-def _measurement_values(measurement: Measurement) -> dict[str, Any]:
-    body = measurement.model_dump_json()
-    return {"id": measurement.id, "device": measurement.device, "runtime": measurement.runtime, "body": body}

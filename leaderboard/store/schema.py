@@ -1,6 +1,7 @@
 """The tables of the store, as `metadata`, and which rows are current.
 
-`rows` is append-only, by trigger. What a later row, or a person, says of an earlier one stands in tables of its own:
+`rows` is append-only, by trigger, and holds the figures; the long text of a row's details has a table of its own, so
+that a pass over a million rows reads none of it. What a later row, or a person, says of an earlier one stands in
 `superseded` and `retractions`. `migrating.prepare` makes the tables or brings older ones up to date. A column that
 stands in the details needs no migration: it is read there (`leaderboard/details.py`), in stores of any age.
 """
@@ -8,6 +9,7 @@ stands in the details needs no migration: it is read there (`leaderboard/details
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -24,17 +26,18 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    exists,
     func,
     literal,
     select,
 )
 
 from tutelage.leaderboard import columns
-from tutelage.leaderboard.columns import GAINS
+from tutelage.leaderboard.columns import HELD
 from tutelage.records import Row
 
 # The newest revision in `migrations/versions`.
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 metadata = MetaData()
 # Counted upwards; SQLite counts by itself only what is exactly an INTEGER PRIMARY KEY.
@@ -70,9 +73,8 @@ def _table_column(one: columns.Column) -> Column[Any]:
     return Column(one.name, BigInteger if one.is_whole else Double, nullable=one.name != "seed")
 
 
-# Figures are columns of their own so that filters run in the database; `arch` and `details` are JSON text. `number`
-# keeps the order in which rows came in. The details are last: SQLite reads what stands before a long text without
-# walking through it.
+# Figures are columns of their own so that filters run in the database; `arch` is JSON text. `number` keeps the order in
+# which rows came in.
 _FIELDS = tuple(one for one in columns.BUILTIN if one.name in Row.model_fields and one.name != "details")
 rows = Table(
     "rows",
@@ -80,12 +82,21 @@ rows = Table(
     Column("number", _NUMBER, primary_key=True, autoincrement=True),
     Column("row_id", String(32), nullable=False),
     *(_table_column(one) for one in _FIELDS),
-    *(Column(name, Double) for name in GAINS),
+    *(Column(name, Double) for name in HELD),
     Column("state", String(16)),  # how far the row of a run is (`records.STATES`); NULL: not of a run, or of version 3
     Column("comparable", String(32), nullable=False, server_default=""),  # `Row.comparable`
     Column("identity", String(32)),  # `Row.identity`; NULL: nothing supersedes it but a later state of itself
-    Column("details", Text, nullable=False),
+    Column("rank_key", Double),  # by which tables sort a group: AUC, else accuracy, negated; NULL: it has neither
 )
+
+# The rest of what a row says, as JSON text; a row that says nothing more has none.
+details = Table(
+    "details",
+    metadata,
+    Column("number", _NUMBER, ForeignKey("rows.number"), primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+)
+NO_DETAILS = "{}"
 
 # Rows of which a later state, or a later run of the same thing (the row `by_id`), is there.
 superseded = Table(
@@ -105,39 +116,79 @@ retractions = Table(
     Column("created", String(32), nullable=False),
 )
 
+FRONT = ("auc", "accuracy", "latency_p50_ms", "size_bytes")
 INDEXES = (
     Index("rows_by_id", rows.c.row_id),
     Index("rows_by_dataset_device", rows.c.dataset, rows.c.device),
     Index("rows_by_model", rows.c.model),
     Index("rows_by_latency", rows.c.latency_p50_ms),
-    Index("rows_by_comparable", rows.c.comparable),
     Index("rows_by_identity", rows.c.identity),
+    # A group in the order of its table.
+    Index("rows_by_rank", rows.c.comparable, rows.c.rank_key, rows.c.number),
+    # What the default front of a group is computed from, without reading a row.
+    Index("rows_by_front", *(rows.c[name] for name in ("comparable", *FRONT))),
+    Index("rows_by_state", rows.c.state),
     Index("retractions_by_id", retractions.c.row_id),
 )
-APPEND_ONLY = ("rows", "measurements", "superseded", "retractions")
+APPEND_ONLY = ("rows", "details", "measurements", "superseded", "retractions")
 
 
+@cache
+def details_text() -> ColumnElement[Any]:
+    """Give the details of a row as JSON text."""
+    body = select(details.c.body).where(details.c.number == rows.c.number).correlate(rows).scalar_subquery()
+    return func.coalesce(body, literal(NO_DETAILS, Text()))
+
+
+@cache
+def first_of_groups() -> Select[Any]:
+    """Select the number of one row of each group, by stepping through the index: a group costs one look-up."""
+    key = rows.c.comparable
+    steps = select(func.min(key).label("key")).select_from(rows).cte("steps", recursive=True)
+    later = select(func.min(key)).where(key > steps.c.key).scalar_subquery()
+    steps = steps.union_all(select(later).where(steps.c.key.is_not(None)))
+    first = select(func.min(rows.c.number)).where(key == steps.c.key).scalar_subquery()
+    return select(first).where(steps.c.key.is_not(None))
+
+
+@cache
 def retracted_ids() -> Select[Any]:
     """Select the ids of the rows that are retracted."""
     last = select(func.max(retractions.c.number)).group_by(retractions.c.row_id)
     return select(retractions.c.row_id).where(retractions.c.number.in_(last), retractions.c.reason.is_not(None))
 
 
-def _superseding() -> Select[Any]:
-    """Select what supersedes rows and stands: where a later run was retracted, the earlier one is current again."""
-    return select(superseded.c.number).where(superseded.c.by_id.not_in(retracted_ids()))
-
-
+@cache
 def is_current() -> ColumnElement[bool]:
-    """Select the latest row of each id and thing that was not retracted."""
-    return rows.c.number.not_in(_superseding()) & rows.c.row_id.not_in(retracted_ids())
+    """Select the latest row of each id and thing that was not retracted.
+
+    Where a later run was retracted, the earlier one is current again. Both are looked up row by row: a page of rows
+    must not read what superseded a million others.
+    """
+    return ~is_superseded() & rows.c.number.not_in(retracted_numbers())
 
 
+@cache
+def is_superseded() -> ColumnElement[bool]:
+    """Select the rows that a later state or run, which stands, took the place of."""
+    by = superseded
+    later = exists().where(by.c.number == rows.c.number, by.c.by_id.not_in(retracted_ids()))
+    return later.correlate(rows)
+
+
+@cache
 def is_last_state() -> ColumnElement[bool]:
     """Select the latest row of each id, superseded by others and retracted ones included."""
-    later = rows.alias("later")
-    same = select(superseded.c.number).join(later, later.c.number == superseded.c.number)
-    return rows.c.number.not_in(same.where(superseded.c.by_id == later.c.row_id))
+    by = superseded
+    later = exists().where(by.c.number == rows.c.number, by.c.by_id == rows.c.row_id)
+    return ~later.correlate(rows)
+
+
+@cache
+def retracted_numbers() -> Select[Any]:
+    """Select the numbers of all states of the retracted rows; an index of figures has numbers, and no ids."""
+    named = rows.alias("named")
+    return select(named.c.number).where(named.c.row_id.in_(retracted_ids()))
 
 
 def _superseded_by() -> ColumnElement[Any]:
@@ -171,11 +222,22 @@ def _retracted() -> ColumnElement[Any]:
 
 # Columns of the leaderboard that other tables say; filters find them here.
 rows.info["expressions"] = {"superseded_by": _superseded_by, "retracted": _retracted}
+rows.info["details"] = details_text
 
 
-def gains_of(details: Mapping[str, Any]) -> dict[str, float | None]:
-    """Read the `gain_...` columns from a row's details."""
-    return {name: columns.COLUMNS.builtin[name].read(details) for name in GAINS}
+def stored(one: columns.Column, every: bool) -> ColumnElement[Any]:
+    """Give a column of the table, or what other tables say: of current rows nothing."""
+    if one.name == "details":
+        return details_text()
+    if one.name in rows.info["expressions"]:
+        said: ColumnElement[Any] = rows.info["expressions"][one.name]() if every else literal("")
+        return said
+    return rows.c[one.name]
+
+
+def held_of(details: Mapping[str, Any]) -> dict[str, float | None]:
+    """Read those columns from a row's details that the table holds as well."""
+    return {name: columns.COLUMNS.builtin[name].read(details) for name in HELD}
 
 
 def forbid_changes(connection: Connection, tables: Sequence[str] = APPEND_ONLY) -> None:

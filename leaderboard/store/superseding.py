@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Table, func, insert, select
 
 from tutelage.records import STATES
 
@@ -43,9 +43,35 @@ def insert_rows(connection: Connection, values: Sequence[Values], vague: Mapping
             connection.execute(insert(schema.superseded), pairs)
         chosen = [latest[row_id] for row_id in ids if row_id not in numbers or row_id in newer]
         if chosen:
-            connection.execute(insert(schema.rows), chosen)
+            _insert(connection, chosen)
             supersede(connection, {value["identity"] for value in chosen} - {None}, vague)
         num_added += len(chosen)
+    return num_added
+
+
+def _insert(connection: Connection, values: Sequence[Values]) -> None:
+    """Insert rows of different ids, and their details under the numbers that they were given."""
+    table = schema.rows
+    connection.execute(insert(table), [{name: one for name, one in row.items() if name != "details"} for row in values])
+    said = {row["row_id"]: row["details"] for row in values if row["details"] != schema.NO_DETAILS}
+    for ids in chunks(list(said)):
+        newest = (
+            select(table.c.row_id, func.max(table.c.number)).where(table.c.row_id.in_(ids)).group_by(table.c.row_id)
+        )
+        bodies = [{"number": number, "body": said[row_id]} for row_id, number in connection.execute(newest)]
+        connection.execute(insert(schema.details), bodies)
+
+
+def insert_missing(connection: Connection, table: Table, values: Sequence[Mapping[str, Any]], key: str) -> int:
+    """Insert what is not there yet and count it: writers take turns, so what was looked up stays true."""
+    unique = {value[key]: value for value in reversed(values)}  # of equal ids the first
+    num_added = 0
+    for ids in chunks(list(reversed(unique))):
+        there = set(connection.execute(select(table.c[key]).where(table.c[key].in_(ids))).scalars())
+        missing = [unique[one] for one in ids if one not in there]
+        if missing:
+            connection.execute(insert(table), missing)
+        num_added += len(missing)
     return num_added
 
 
@@ -66,7 +92,8 @@ def _newer(connection: Connection, latest: Mapping[str, Values], numbers: Mappin
         return set()
     table = schema.rows
     places = [numbers[row_id] for row_id in latest]
-    there = connection.execute(select(table).where(table.c.number.in_(places))).mappings().all()
+    said = select(table, schema.details_text().label("details"))
+    there = connection.execute(said.where(table.c.number.in_(places))).mappings().all()
     by = schema.superseded
     hidden = set(connection.execute(select(by.c.number).where(by.c.number.in_(places))).scalars())
     newer = set()

@@ -1,4 +1,4 @@
-"""A row as the columns of its table (`row_values`), and back (`to_row`)."""
+"""A row as the columns of its table and its details (`row_values`), and back (`to_row`)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.leaderboard.columns import GAINS
-from tutelage.records import STATES, InputError, Row
+from tutelage.leaderboard.columns import HELD
+from tutelage.records import STATES, InputError, Measurement, Row
 
 from . import schema
 
+# Characters of the reason of a retraction.
+MOST_REASON = 500
+
 # Columns that repeat what the details say, what the store adds, and the order in which rows came.
-_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", *GAINS)
+_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", "rank_key", *HELD)
 
 
 def row_values(row: Row) -> dict[str, Any]:
-    """Give a row as the columns of the table; raise InputError for what no database of ours can hold."""
+    """Give a row as the columns of its table, and its details; raise InputError for what no database can hold."""
     values = {column.name: getattr(row, column.name, None) for column in schema.rows.c if column.name != "number"}
+    quality = row.accuracy if row.auc is None else row.auc
     values |= {"comparable": row.comparable, "identity": row.identity or None}
+    values["rank_key"] = None if quality is None else -quality
     values["arch"] = None if row.arch is None else json.dumps(row.arch.to_dict())
     values["measurement"] = row.measurement or None
     values["details"] = json.dumps(row.details, ensure_ascii=False, default=str)
@@ -28,7 +33,7 @@ def row_values(row: Row) -> dict[str, Any]:
             raise InputError(f"row {row.model!r}: {name} is {value}: a count has at most 63 bits")
         if isinstance(value, str) and not _is_text(value):
             raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
-    return values | {"row_id": row.key} | schema.gains_of(row.details)
+    return values | {"row_id": row.key} | schema.held_of(row.details)
 
 
 def _is_text(text: str) -> bool:
@@ -47,3 +52,20 @@ def to_row(found: Mapping[Any, Any]) -> Row:
     values["measurement"] = values["measurement"] or ""
     values["details"] = json.loads(values["details"])
     return Row.model_validate(values).filed_as(found["row_id"])
+
+
+def measurement_values(measurement: Measurement) -> dict[str, Any]:
+    """Give a measurement as the columns of its table."""
+    body = measurement.model_dump_json()
+    return {"id": measurement.id, "device": measurement.device, "runtime": measurement.runtime, "body": body}
+
+
+def one_line(reason: str) -> str:
+    """Give a reason as tables and messages write it: one line, whose blanks are single; InputError for another."""
+    reason = " ".join(reason.split())
+    if not reason:
+        raise InputError(f"the reason {reason!r} says nothing: write why nobody should use the row")
+    if len(reason) > MOST_REASON or not reason.isprintable():
+        shown = f"{reason[:60]!r}{'...' * (len(reason) > 60)}"
+        raise InputError(f"the reason {shown} is not one line: write at most {MOST_REASON} printable characters")
+    return reason

@@ -12,7 +12,7 @@ from tutelage.leaderboard import pareto
 from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, column, known, with_interval
 from tutelage.leaderboard.export import columns_of, for_people
 from tutelage.leaderboard.names import brief_teacher, data_names, device_names
-from tutelage.leaderboard.ties import resolutions, tolerances
+from tutelage.leaderboard.store.page import SHARED, Page
 from tutelage.records import Arch, InputError, Measurement, Row
 
 if TYPE_CHECKING:
@@ -38,8 +38,11 @@ def show_table(
     title: str = "",
     names: Sequence[str] = (),
     more: Callable[[list[str]], Columns] | None = None,
+    page: Page | None = None,
 ) -> None:
     """Print rows, best first, with `*` before those on the front.
+
+    `page`: what is known of rows that are not there, where `rows` are one page of them, in order and marked.
 
     `names` are the columns to show beside the model, whether they fit or not; without them those are shown that fit.
     With `more`, `rows` need hold only `columns_to_rank`: it gives `needed_columns` of the rows that are printed.
@@ -54,7 +57,7 @@ def show_table(
     if not len(found["dataset"]):
         console.print("The leaderboard holds no such row.")
         return
-    order, marks = ranked(found, objectives, ties)
+    order, marks = ranked(found, objectives, ties) if page is None else (list(range(len(page.marks))), page.marks)
     order = order[:limit]
     marked = [marks[place].startswith("*") for place in order]
     shown = _shown(found, order, needed_columns(names), more)
@@ -80,7 +83,8 @@ def show_table(
     # The id is what `show ROW` and `compare` take; teacher and scheme where nothing else tells two rows apart; and what
     # an overall front is of, before the second of two qualities.
     quality = next((name for name in pareto.QUALITY if name in cells and any(cells[name])), "")
-    wanted = ("on_front", "model", "row_id", *former, *ways, *_telling(cells, keys), quality, *pareto.COSTS)
+    sorted_by = (page.sort,) if page is not None and page.sort else ()
+    wanted = ("on_front", "model", "row_id", *sorted_by, *former, *ways, *_telling(cells, keys), quality, *pareto.COSTS)
     shown_names = always if chosen else _fitting(cells, console.width, wanted)
     has_all = {name for name in wanted if any(cells.get(name, ()))} <= set(shown_names)
     if not chosen and not has_all and console.width < _NARROW:
@@ -93,28 +97,12 @@ def show_table(
         # Text, not str: a model name with [brackets] is a name, not markup.
         table.add_row(*(Text(cells[name][place]) for name in shown_names), style="bold green" if is_marked else "")
     console.print(table)
-    console.print(Text(_footer(found, len(order), shown_names, objectives, ties), style="dim"))
+    console.print(Text(_footer(page or _whole(found), len(order), shown_names, objectives, ties), style="dim"))
 
 
 def ranked(found: Columns, objectives: Sequence[str] | None, ties: str) -> tuple[list[int], list[str]]:
     """Give the places of rows, best first, and of each row by its place its mark: `*` on the front, how sure, a tie."""
-    return _order(found), _marks(found, objectives, ties)
-
-
-def _marks(found: Columns, objectives: Sequence[str] | None, ties: str) -> list[str]:
-    if not objectives:
-        return ["*" if flag else "" for flag in pareto.on_front(found)]
-    ways = pareto.directions(objectives)
-    flags = pareto.front(found, ways)
-    own = pareto.parse_ties(ties, ways) if ties else {}
-    usual = {name: size for name, size in tolerances().items() if name not in own}
-    near = pareto.front(found, ways, epsilon={**resolutions(), **own}, tolerance=usual)
-    verdicts = pareto.front_with_intervals(found, ways)
-    words = {"sure": " sure", "maybe": " maybe", "no": ""}
-    return [
-        f"{'*' if flag else ' '}{' tie' if tie and not flag else words[verdict]}".rstrip()
-        for flag, tie, verdict in zip(flags, near, verdicts, strict=True)
-    ]
+    return _order(found), pareto.marks(found, objectives, ties)
 
 
 def show_row(row: Row, console: Console, *, measurement: Measurement | None = None) -> None:
@@ -302,18 +290,21 @@ def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> 
     return [one.name for one in known() if one.name in chosen]
 
 
-def _footer(found: Columns, num_shown: int, names: list[str], objectives: Sequence[str] | None, ties: str) -> str:
-    same: list[str] = []
-    for name in ("dataset", "device", "runtime", "scheme"):
-        values = set(found[name])
-        only = values.pop() if len(values) == 1 else ""
-        if name not in names and only:
-            same.append(f"{name} {printable(str(only))}")
+def _whole(found: Columns) -> Page:
+    """Say of rows that are all there what a store says of those that it keeps."""
+    shared = {name: set(found[name]) for name in SHARED}
+    same = {name: str(values.pop()) for name, values in shared.items() if len(values) == 1}
+    return Page({}, [], len(found["dataset"]), {name: only for name, only in same.items() if only})
+
+
+def _footer(page: Page, num_shown: int, names: list[str], objectives: Sequence[str] | None, ties: str) -> str:
+    same = [f"{name} {printable(only)}" for name, only in page.shared.items() if name not in names]
     front = (
         f"front of {', '.join(objectives)}" if objectives else "overall front (AUC else accuracy, p50, size; ties stay)"
     )
-    size = len(found["dataset"])
-    count = f"{size} row{'s' * (size != 1)}" if size == num_shown else f"{num_shown} of {size} rows (--limit)"
+    size, first = page.count, page.offset
+    which = f"rows {first + 1} to {first + num_shown}" if first else f"{num_shown}"
+    count = f"{size} row{'s' * (size != 1)}" if size == num_shown else f"{which} of {size} rows (--limit, --page)"
     parts = [count, *same, f"* on the {front} among rows of the same data and device"]
     if objectives:
         parts.append("sure, maybe: by 95 % intervals of quality and latency")

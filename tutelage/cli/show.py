@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,65 +14,45 @@ from tutelage.records import InputError, Row
 
 if TYPE_CHECKING:
     from tutelage.leaderboard.store import Store
+    from tutelage.leaderboard.store.page import Request
 
 MAX_SHOWN = 200  # rows of `leaderboard show` where no --limit is given
+_PART = 500  # rows of a JSON list that are held at once
 
 
-def print_board(
-    store: Store,
-    filter: str | None,
-    console: Console,
-    as_json: bool,
-    front: str | None,
-    ties: str,
-    limit: int | None,
-    columns: str = "",
-    every: bool = False,
-) -> None:
-    """Print the rows of a store that a filter keeps; only the columns that are shown are read.
+def print_board(store: Store, asked: Request, console: Console, *, as_json: bool = False, columns: str = "") -> None:
+    """Print the rows of a store that are asked for; only the page and the columns that are shown are read."""
+    from tutelage.leaderboard.store.ranking import page_of
+    from tutelage.leaderboard.terminal.table import columns_to_rank, needed_columns, show_table
 
-    every: superseded and retracted ones, too, with two columns that say which these are.
-    """
-    from tutelage.leaderboard.columns import OF_FORMER
-    from tutelage.leaderboard.export import finite
-    from tutelage.leaderboard.terminal.table import columns_to_rank, needed_columns, ranked, show_table
-
-    if ties and not front:
+    if asked.ties and not asked.objectives:
         raise InputError("--ties belongs to a front: name its figures too, e.g. --front latency_p50_ms,auc")
     if columns and as_json:
         raise InputError("--columns has no effect on --json, which gives every column: leave one of them out")
-    names = [name.strip() for name in columns.split(",") if name.strip()]
-    objectives = _objectives(front)
-    said = OF_FORMER if every else ()
-    found = store.columns(filter, (*columns_to_rank(objectives), *said), every=every)
-    if not found["row_id"]:
-        for line in unmatched(store, filter):
-            print(f"note: {line}", file=sys.stderr)
     if as_json:
-        order, marks = ranked(found, objectives, ties) if found["row_id"] else ([], [])
-        ids = [found["row_id"][place] for place in order[:limit]]
-        # By id, and of every row: a run that goes on may have filed later ones since the first reading.
-        rows = {row.key: row for row in store.rows(ids=ids, every=True)}
-        records = [
-            {
-                "row_id": row_id,
-                **rows[row_id].to_dict(),
-                **_standing_on_front(marks[place]),
-                **{name: found[name][place] for name in said},
-            }
-            for row_id, place in zip(ids, order, strict=False)
-        ]
-        print(json.dumps(finite(records)))
+        _print_json(store, asked)
         return
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    objectives = list(asked.objectives) or None
+    asked = replace(asked, limit=asked.limit or MAX_SHOWN)
+    page = page_of(store, asked, columns_to_rank(objectives))
+    if not page.count:
+        _print_unmatched(store, asked)
 
     def more(ids: list[str]) -> dict[str, list[Any]]:
-        return store.columns(names=needed_columns(names), ids=ids, every=True)
+        read = needed_columns([*names, *([page.sort] if page.sort and names else [])])
+        return store.by_number(page.columns["number"], tuple(dict.fromkeys(("row_id", *read))), every=True)
 
-    show_table(found, console, objectives=objectives, ties=ties, limit=limit or MAX_SHOWN, names=names, more=more)
-    if unfinished := store.unfinished(filter):
+    if page.count and not page.marks:
+        raise InputError(f"there are {page.count} rows: choose an earlier --page")
+    show_table(
+        page.columns, console, objectives=objectives, ties=asked.ties, limit=len(page.marks), names=names, more=more,
+        page=page,
+    )  # fmt: skip
+    if unfinished := store.unfinished(asked.filter):
         message = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
         console.print(message, highlight=False, soft_wrap=True)
-    if not every and any(hidden := store.num_hidden(filter)):
+    if not asked.every and any(hidden := store.num_hidden(asked.filter)):
         message = f"{hidden[0]} superseded and {hidden[1]} retracted rows are not shown: --all shows them."
         console.print(message, highlight=False, soft_wrap=True)
 
@@ -80,10 +61,42 @@ def unmatched(store: Store, filter: str | None) -> list[str]:
     """Say which texts of a filter that keeps no row are none of the leaderboard's, with the nearest."""
     from tutelage.leaderboard.filters import misspelt
 
-    return misspelt(filter, lambda name: store.columns(names=(name,), every=True)[name])
+    return misspelt(filter, lambda name: {one for part in store.parts((name,), every=True) for one in part[name]})
 
 
-def _objectives(front: str | None) -> list[str] | None:
+def _print_unmatched(store: Store, asked: Request) -> None:
+    for line in unmatched(store, asked.filter or None):
+        print(f"note: {line}", file=sys.stderr)
+
+
+def _print_json(store: Store, asked: Request) -> None:
+    """Print rows as a JSON list, some at a time: a million of them are not held at once."""
+    from tutelage.leaderboard.columns import OF_FORMER
+    from tutelage.leaderboard.export import finite
+    from tutelage.leaderboard.store.ranking import marks_of, ranked_numbers
+
+    numbers, marks = ranked_numbers(store, asked), marks_of(store, asked)
+    if not numbers:
+        _print_unmatched(store, asked)
+    said = OF_FORMER if asked.every else ()
+    print("[", end="")
+    for start in range(0, len(numbers), _PART):
+        some = numbers[start : start + _PART]
+        former = store.by_number(some, said, every=True)
+        records = [
+            {
+                "row_id": row.key,
+                **row.to_dict(),
+                **_standing_on_front(marks.get(number, "")),
+                **{name: former[name][place] for name in said},
+            }
+            for place, (number, row) in enumerate(zip(some, store.numbered(some), strict=True))
+        ]
+        print(", " * bool(start) + json.dumps(finite(records))[1:-1], end="")
+    print("]")
+
+
+def objectives_of(front: str | None) -> list[str] | None:
     """Read the figures of `--front`; None where it was not given."""
     if front is None:
         return None
@@ -115,7 +128,7 @@ def print_row(
             return
         print_figures({name: printable(words) for name, words in lines(said)}, console)
         return
-    objectives = _objectives(front)
+    objectives = objectives_of(front)
     standing = standing_of(store, row, objectives)
     if as_json:
         placed = None if standing is None else standing.to_dict()

@@ -3,10 +3,12 @@
 import http.client
 import socket
 import threading
+import time
 
 import pytest
 
 from tutelage.leaderboard.page.serve import make_server
+from tutelage.leaderboard.page.verdicts import Verdicts
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 
@@ -86,3 +88,36 @@ def test_it_listens_on_this_machine_alone_and_says_when_a_port_is_taken(tmp_path
     server.server_close()
     with pytest.raises(InputError, match="no leaderboard"):
         make_server(tmp_path / "absent.db")
+
+
+def test_a_large_board_is_served_as_it_was_until_its_new_page_is_made(tmp_path, demo):
+    store = Store(tmp_path / "leaderboard.db")
+    store.add(demo[0][:5], demo[1][:5])
+    made, release = [], threading.Event()
+
+    def decide(rows):
+        made.append(len(rows))
+        assert len(made) == 1 or release.wait(60)
+        return Verdicts()
+
+    server = make_server(store.place, decide=decide, limit=3)
+    assert made == [3], "the page is made before the server answers"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    port = server.server_address[1]
+    try:
+        assert "3 of 5 rows: those on a front" in ask(port, "/")[1]
+        store.add([Row(model="new", role="student", dataset="d")])
+        assert ask(port, "/version") == (200, "rows-5")
+        assert '"live":"rows-5"' in ask(port, "/")[1]
+        release.set()
+        while ask(port, "/version")[1] != "rows-6":
+            time.sleep(0.02)
+        assert "3 of 6 rows: those on a front" in ask(port, "/")[1]
+        assert made == [3, 3], "one page a state of the store"
+        assert ask(port, "/rows.csv")[1].count("\n") == 7
+    finally:
+        release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -9,16 +9,22 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 
+from tutelage.leaderboard import pareto
 from tutelage.leaderboard.filters import parse
-from tutelage.leaderboard.store import Store, import_file, schema
+from tutelage.leaderboard.page.choose import chosen
+from tutelage.leaderboard.store import Store, fronts, import_file, ranking, schema
+from tutelage.leaderboard.store.page import Request
 from tutelage.records import InputError, Row
 
 from ..filed import dump_of, older_tables, run_row
+from .test_ranking import check_pages, fill
 
 pytestmark = pytest.mark.slow
 
@@ -332,3 +338,49 @@ def select_ids(connection: Connection) -> list[str]:
     superseded = "SELECT number FROM public.superseded"
     current = f"SELECT row_id FROM public.rows WHERE number NOT IN ({superseded}) ORDER BY number"
     return list(connection.execute(text(current)).scalars())
+
+
+def test_pages_fronts_and_exports_are_those_of_the_rule_on_the_server_too(url, monkeypatch):
+    """The suite of `test_ranking.py`, on PostgreSQL: groups of more than two rows are taken for large ones."""
+    rng = np.random.default_rng(11)
+    monkeypatch.setattr(ranking, "_SMALL", 2)
+    monkeypatch.setattr(fronts, "SAMPLE", 12)
+    store = Store(url)
+    fill(store, rng, 40)
+    assert check_pages(store, rng, num=12) > 10
+    found = store.columns(names=("row_id", "latency_p50_ms", "model"))
+    page = ranking.page_of(store, Request(sort="model:desc"), ("row_id", "model"))
+    assert list(page.columns["model"]) == sorted(found["model"], key=str.encode, reverse=True)
+    shown = chosen(store, limit=20)
+    assert f"20 of {store.count()} rows" in shown.note
+    parts = pd.concat(list(ranking.export_parts(store)()), ignore_index=True)
+    assert parts["on_front"].tolist() == pareto.on_front(store.columns())
+    store.close()
+
+
+def test_a_role_that_may_only_read_sees_the_board_and_changes_nothing(url):
+    """As docs/leaderboard.md grants it."""
+    writer = Store(url)
+    rows = [Row(model=f"m{n}", role="student", dataset="d", auc=0.5 + n / 10) for n in range(3)]
+    writer.add(rows)
+    docs = Path(__file__).parents[3] / "docs" / "leaderboard.md"
+    granted = docs.read_text().split("```sql\n")[1].split("```")[0].replace("'...'", "'secret'")
+    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.execute(text(granted))
+    viewer = url.replace("tester@", "viewer:secret@")
+    reader = Store(viewer, read_only=True)
+    assert reader.rows() == rows
+    page = ranking.page_of(reader, Request("auc>0", sort="auc"), ("row_id",))
+    assert page.marks == ["*", "", ""]
+    assert len(list(ranking.export_parts(reader)())) == 1
+    with pytest.raises(InputError, match="permission denied"):
+        Store(viewer).add([Row(model="mine", role="student", dataset="d")])
+    with pytest.raises(InputError, match="permission denied"):
+        Store(viewer).retract(rows[0].key, "not theirs")
+    assert writer.count() == 3
+    for store in (reader, writer):
+        store.close()
+    with engine.begin() as connection:
+        connection.execute(text("DROP OWNED BY viewer; DROP ROLE viewer"))
+    engine.dispose()

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
 from tutelage.cli.output_files import check_output
+from tutelage.leaderboard.store.page import MOST_ROWS
 from tutelage.records import InputError
 
 from .retract import retract
@@ -41,6 +42,10 @@ def board_show(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most rows to print; default: 200, and all of them as JSON.")
     ] = None,
+    page: Annotated[int, typer.Option(min=1, help="Which --limit rows to print: 1 are the first.")] = 1,
+    sort: Annotated[
+        str, typer.Option(help="Sort all rows by a column, best first: latency_p50_ms, params:desc, model:asc.")
+    ] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,19 +57,25 @@ def board_show(
     Example: [bold]tutelage leaderboard show --filter 'role=student and scheme=int8-ptq' --front latency_p50_ms,auc[/]
     """
     from tutelage.cli import show as board
+    from tutelage.leaderboard.store.page import Request
     from tutelage.pipeline.operations.board import open_board
 
     store = open_board(workspace)
     if row is not None:
         given = {"--filter": filter_, "--ties": ties, "--limit": limit, "--columns": columns, "--all": every}
-        given |= {"--front": front if how else None}
+        given |= {"--front": front if how else None, "--sort": sort, "--page": page if page > 1 else None}
         if unused := [name for name, value in given.items() if value]:
             raise InputError(f"{', '.join(unused)} has no effect on one row{' and --how' if how else ''}: leave it out")
         board.print_row(store.row(row), store, how, Console(), as_json, front)
         return
     if how:
         raise InputError("--how belongs to one row: give its id, the first column of the table")
-    board.print_board(store, filter_, Console(), as_json, front, ties, limit, columns, every)
+    if page > 1 and limit is None and as_json:
+        raise InputError("--page of --json needs --limit: without it all rows are given")
+    objectives = tuple(board.objectives_of(front) or ())
+    offset = (page - 1) * (limit or board.MAX_SHOWN)
+    asked = Request(filter_ or "", objectives, ties, limit, offset, sort, every)
+    board.print_board(store, asked, Console(), as_json=as_json, columns=columns)
 
 
 @app.command("build")
@@ -73,6 +84,9 @@ def board_build(
         "leaderboard.html"
     ),
     filter_: Annotated[str | None, typer.Option("--filter", help="Rows to show.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most rows to show: those on fronts first, then the newest.")
+    ] = MOST_ROWS,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
@@ -82,7 +96,7 @@ def board_build(
     """
     from tutelage.cli.show import unmatched
     from tutelage.leaderboard.page.build import build_page
-    from tutelage.leaderboard.page.data import page_columns
+    from tutelage.leaderboard.page.choose import chosen
     from tutelage.leaderboard.page.verdicts import decided_ids
     from tutelage.leaderboard.plots.front import chosen_ids, pareto_plot
     from tutelage.pipeline.operations.board import open_board
@@ -91,18 +105,21 @@ def board_build(
     store = open_board(workspace)
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
-    found = store.frame(filter_, columns=page_columns(), categories=True)
+    shown = chosen(store, filter_ or "", limit)
+    found = shown.rows
     if found.empty:
         kept = "" if filter_ is None else f" that {filter_!r} keeps"
         raise InputError("; ".join([f"{store.name} holds no row{kept}", *unmatched(store, filter_)]))
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
-    build_page(found, out, title, details=store.details, verdicts=verdicts)
+    build_page(found, out, title, details=store.details, verdicts=verdicts, note=shown.note)
     # A picture of more marks is unreadable: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
     if all(row.auc is None and row.accuracy is None for row in drawn):
         print(f"{len(found)} rows: {out}; no picture, since no row has an AUC or an accuracy")
         return
     pareto_plot(drawn, picture, title=title)
+    if shown.note:
+        print(f"{shown.note} --limit and --filter choose others.")
     scope = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
     print(f"{len(found)} rows: {out} and {picture}{scope}")
 
@@ -126,7 +143,8 @@ def board_import(
 def board_migrate(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Bring the leaderboard of an older version up to date; older versions of tutelage then cannot open it.
 
-    A workspace's own is brought up to date where a verb opens it, after it was copied; a team's server only by this.
+    A verb that only reads never does it, and says that this must be run. A file is copied before; `tutelage run`,
+    `import` and `retract`, which write, bring a workspace's own file up to date themselves, a team's server never.
 
     Example: [bold]tutelage leaderboard migrate[/]
     """
@@ -164,6 +182,8 @@ def board_serve(
 ) -> None:
     """Serve the page on this machine only, read-only; it follows a run in progress. Ctrl-C ends it.
 
+    Of a board of more than 10,000 rows those on fronts and the newest are served, as `build` draws them.
+
     Example: [bold]tutelage leaderboard serve --port 8642[/]
     """
     from tutelage.leaderboard.page.serve import make_server
@@ -195,7 +215,8 @@ def board_export(
     Example: [bold]tutelage leaderboard export --format csv --out leaderboard.csv[/]
     """
     from tutelage.cli.show import unmatched
-    from tutelage.leaderboard.export import FORMATS, export
+    from tutelage.leaderboard.export import FORMATS, pieces, write
+    from tutelage.leaderboard.store.ranking import export_parts
     from tutelage.pipeline.operations.board import open_board
 
     ending = out.suffix.lower().removeprefix(".") if out is not None else ""
@@ -205,8 +226,12 @@ def board_export(
     if out is not None:
         check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
     store = open_board(workspace)
-    found = store.frame(filter_, every=every)
-    for line in unmatched(store, filter_) if found.empty else ():
+    for line in unmatched(store, filter_) if filter_ and not store.count(filter_, every=every) else ():
         print(f"note: {line}", file=sys.stderr)
-    text = export(found, out, format_)
-    print(text if out is None else f"wrote {out}")
+    parts = export_parts(store, filter_, every=every)
+    if out is not None:
+        write(parts, out, format_)
+        print(f"wrote {out}")
+        return
+    for text in pieces(parts, format_):
+        print(text, end="")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.store.migrating import is_older
 from tutelage.pipeline.workspace import database
 
 
@@ -16,14 +14,7 @@ def open_board(workspace: Path) -> Store:
 
 
 def open_store(place: str | Path) -> Store:
-    """Open a leaderboard for reading.
-
-    A file of an older version is copied and brought up to date first, where it may be written; a server is not: there
-    InputError names the verb that does it.
-    """
-    file = Path(place)
-    if file.is_file() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK) and is_older(file):
-        bring_up_to_date(file).close()
+    """Open a leaderboard for reading, and change nothing: InputError for an older one names the verb to run."""
     return Store(place, read_only=True)
 
 
@@ -35,7 +26,8 @@ def open_for_run(place: str | Path) -> Store:
 def bring_up_to_date(place: str | Path) -> Store:
     """Open a leaderboard for writing, migrate it, and file what its older rows can say of the settings of their runs.
 
-    A file is copied before; of a team's server this is asked for by name (`leaderboard migrate`).
+    A file is copied before; of a team's server this is asked for by name (`leaderboard migrate`), and so it is by who
+    only reads.
     """
     from tutelage.pipeline.keys.settings import file_earlier_settings
 

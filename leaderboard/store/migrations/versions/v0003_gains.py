@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 from tutelage.leaderboard.store.rewriting import fill
-from tutelage.leaderboard.store.schema import gains_of
+from tutelage.leaderboard.store.schema import held_of
 
 revision, down_revision = "0003", "0002"
 
@@ -17,4 +20,9 @@ def upgrade() -> None:
     """Add the columns; of a row without a gain they stay empty."""
     for name in _GAINS:
         op.add_column("rows", sa.Column(name, sa.Double))
-    fill(op.get_bind(), _GAINS, lambda row: gains_of(row["details"]), '"gain_over_twin"')
+    fill(op.get_bind(), _GAINS, _gains, '"gain_over_twin"')
+
+
+def _gains(row: Mapping[str, Any]) -> dict[str, float | None]:
+    said = held_of(row["details"])
+    return {name: said[name] for name in _GAINS}

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from tutelage.leaderboard.store.rewriting import fill
-from tutelage.leaderboard.store.schema import gains_of
+from tutelage.leaderboard.store.schema import held_of
 
 revision, down_revision = "0005", "0004"
 
@@ -17,6 +17,6 @@ def upgrade() -> None:
     fill(
         op.get_bind(),
         ("gain_margin",),
-        lambda row: {"gain_margin": gains_of(row["details"])["gain_margin"]},
+        lambda row: {"gain_margin": held_of(row["details"])["gain_margin"]},
         '"gain_over_twin"',
     )

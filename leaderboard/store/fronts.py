@@ -1,0 +1,170 @@
+"""Fronts of groups that do not fit in memory: SQL strikes out what is surely dominated, the rule decides on the rest.
+
+`contenders` gives the rows of a group that a mark depends on. A row is struck out where one and the same row of the
+group dominates it by more than a tie, and at its worst dominates it at its best. Both relations are transitive, so for
+what is left the rule of `pareto.py` says what it would say beside the rows that were struck out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Double, and_, false, literal, not_, or_
+
+from tutelage.leaderboard import pareto
+from tutelage.leaderboard.clauses import compare
+from tutelage.leaderboard.columns import COLUMNS, Direction, with_interval
+from tutelage.leaderboard.details import expression
+from tutelage.leaderboard.pareto import Flags, Floats
+from tutelage.leaderboard.ties import span
+
+from . import schema
+
+# Rows of a sample that the strongest rows are sought among, and how many of these SQL compares each row with.
+SAMPLE, _MOST_POINTS = 2_000, 12
+# What a threshold is moved by, so that SQL never strikes out what the rule, rounding differently, would keep.
+_SLACK = 1e-9
+
+
+def figures_of(objectives: Sequence[str] | Mapping[str, Direction]) -> tuple[str, ...]:
+    """Name what a store is read for to mark rows by these objectives."""
+    ways = pareto.directions(objectives)
+    bounds = [f"{name}{end}" for name in with_interval(ways) for end in ("_lo", "_hi")]
+    return tuple(dict.fromkeys((*ways, *bounds)))
+
+
+def all_known(objectives: Sequence[str] | Mapping[str, Direction]) -> ColumnElement[bool]:
+    """Select the rows that have all figures of a front: no other is on it, and none is dominated by another."""
+    return and_(*(_of(name).is_not(None) for name in pareto.directions(objectives)))
+
+
+def not_struck_out(
+    sample: Mapping[str, Sequence[Any]],
+    objectives: Sequence[str] | Mapping[str, Direction],
+    *,
+    ties: str = "",
+    by_intervals: bool = True,
+) -> ColumnElement[bool]:
+    """Select the rows that no strong row of a sample of their group strikes out.
+
+    by_intervals: also at its best by the strong row at its worst, for marks that say how sure a front is.
+    """
+    ways = pareto.directions(objectives)
+    epsilon, tolerance = pareto.ties_of(ties, ways)
+    costs = pareto.costs_of(sample, ways)
+    best, worst = pareto.spans_of(sample, ways) if by_intervals else (costs, costs)
+    bars = pareto.bars_of(costs, ways, epsilon, tolerance)
+    strikes = _strikes(costs, bars, best, worst, by_intervals)
+    conditions = []
+    for place in _strongest(strikes):
+        tie = _by_a_tie(sample, place, ways, epsilon, tolerance)
+        sure = _by_intervals(worst[place], ways) if by_intervals else None
+        conditions.append(tie if sure is None else and_(tie, sure))
+    return not_(or_(false(), *conditions)) if conditions else not_(false())
+
+
+def _strikes(costs: Floats, bars: Floats, best: Floats, worst: Floats, by_intervals: bool) -> Flags:
+    """Say which rows of a sample strike out which others `(by, row)`."""
+    front = np.flatnonzero(pareto.undominated(costs, costs))
+    found = np.zeros((len(costs), len(costs)), dtype=np.bool_)
+    for place in front:
+        beaten = (costs[place] <= costs).all(axis=1) & (costs[place] < bars).any(axis=1)
+        if by_intervals:
+            beaten &= (worst[place] <= best).all(axis=1) & (worst[place] < best).any(axis=1)
+        found[place] = beaten
+    return found
+
+
+def _strongest(strikes: Flags) -> list[int]:
+    """Choose the rows that together strike out most of a sample, one after the other."""
+    chosen: list[int] = []
+    left: NDArray[np.bool_] = np.ones(strikes.shape[1], dtype=np.bool_)
+    while len(chosen) < _MOST_POINTS and left.size:
+        counts = (strikes & left).sum(axis=1)
+        place = int(counts.argmax())
+        if not counts[place]:
+            break
+        chosen.append(place)
+        left &= ~strikes[place]
+    return chosen
+
+
+def _by_a_tie(
+    sample: Mapping[str, Sequence[Any]],
+    place: int,
+    ways: Mapping[str, Direction],
+    epsilon: Mapping[str, float],
+    tolerance: Mapping[str, float],
+) -> ColumnElement[bool]:
+    """Select the rows that are no better than a row of the sample on all, and worse by more than a tie on one."""
+    no_better, worse = [], []
+    for name, way in ways.items():
+        value = float(sample[name][place])
+        bar = _passed(value, way, epsilon.get(name, 0.0), tolerance.get(name, 0.0))
+        no_better.append(_compared(name, ">=" if way == "min" else "<=", value))
+        worse.append(_compared(name, ">" if way == "min" else "<", bar))
+    return and_(*no_better, or_(*worse))
+
+
+def _passed(value: float, way: Direction, epsilon: float, tolerance: float) -> float:
+    """Give what a figure must be worse than to be worse than `value` by more than a tie (`ties.bar` turned round)."""
+    if way == "max":
+        return _moved((value - epsilon) / (1 + tolerance), -1) if epsilon or tolerance else value
+    return _moved((value + epsilon) * (1 + tolerance), 1) if epsilon or tolerance else value
+
+
+def _by_intervals(worst: Floats, ways: Mapping[str, Direction]) -> ColumnElement[bool]:
+    """Select the rows that at their best are no better than these costs on all, and worse on one."""
+    bounded = set(with_interval(ways))
+    no_better, worse = [], []
+    for (name, way), cost in zip(ways.items(), worst.tolist(), strict=True):
+        value = cost if way == "min" else -cost
+        sign, end = (">", "_lo") if way == "min" else ("<", "_hi")
+        low, high = (float(one[0]) for one in span(name, np.array([1.0])))
+        if name not in bounded and low == high:
+            no_better.append(_compared(name, f"{sign}=", value))
+            worse.append(_compared(name, sign, value))
+            continue
+        # What is beyond the threshold is beyond it at its best, too; a bound of its interval may be nearer.
+        beyond = _compared(name, sign, _threshold(name, value, way))
+        if name in bounded:
+            bound = _of(f"{name}{end}")
+            beyond = and_(beyond, or_(bound.is_(None), _compared(f"{name}{end}", sign, _moved(value, _away(way)))))
+        no_better.append(beyond)
+        worse.append(beyond)
+    return and_(*no_better, or_(*worse))
+
+
+def _threshold(name: str, value: float, way: Direction) -> float:
+    """Give the figure that is `value` at its best, where it has no interval (`ties.span` turned round)."""
+    one = COLUMNS.get(name)
+    half = one.resolution / 2 if one is not None and one.resolution else 0.0
+    factor = (1 + (one.tolerance if one is not None else 0.0)) ** 0.5
+    if half:
+        return _moved(value - half if way == "max" else value + half, _away(way))
+    return _moved(value / factor if way == "max" else value * factor, _away(way))
+
+
+def _away(way: Direction) -> int:
+    return 1 if way == "min" else -1
+
+
+def _moved(value: float, sign: int) -> float:
+    return value + sign * (_SLACK * abs(value) + 1e-12 * _SLACK) if np.isfinite(value) else value
+
+
+def _of(name: str) -> ColumnElement[Any]:
+    return expression(schema.rows, COLUMNS[name])
+
+
+def _compared(name: str, sign: str, value: float) -> ColumnElement[bool]:
+    """Compare a figure with a threshold, as a filter does."""
+    found = _of(name)
+    if not np.isfinite(value):
+        operators = {">": found > literal(value, Double()), ">=": found >= literal(value, Double())}
+        operators |= {"<": found < literal(value, Double()), "<=": found <= literal(value, Double())}
+        return operators[sign]
+    return compare(found, sign, value)

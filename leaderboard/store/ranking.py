@@ -1,0 +1,347 @@
+"""One page of the leaderboard, best rows first, with the marks of a front: what `leaderboard show` prints (`page_of`).
+
+Only the rows of the page, and those that their marks depend on, leave the database: a million rows are counted,
+filtered, sorted and compared there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from tutelage.leaderboard import pareto
+from tutelage.leaderboard.clauses import by_bytes
+from tutelage.leaderboard.columns import COLUMNS, GROUP, OF_FORMER, Column, column
+from tutelage.leaderboard.details import expression
+from tutelage.leaderboard.filters import parse
+from tutelage.records import InputError
+
+from . import fronts, schema
+from .page import SHARED, Page, Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tutelage.leaderboard.export import Parts
+
+    from .rows import Store
+
+# Contenders of a group that the rule alone decides on.
+_SMALL = 5_000
+# A group of so many rows is read in one pass over all, where no index holds what is wanted: not row by row.
+_SCANNED = 100_000
+_BY_RANK, _BY_FRONT = "rows_by_rank", "rows_by_front"
+# Of a group in which a filter keeps so many rows the first of a page are found soon by walking along its order.
+_WALKED = 1_000
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """One group: what its rows are compared by, and of a filter how many it keeps and which figures these have."""
+
+    key: str
+    values: Mapping[str, Any]
+    count: int | None = None
+    known: tuple[str, ...] | None = None
+
+
+def page_of(store: Store, asked: Request, names: Sequence[str]) -> Page:
+    """Give the page that is asked for, with columns of these names, `row_id` and `comparable`."""
+    said = OF_FORMER if asked.every else ()
+    figures = (*fronts.figures_of(schema.FRONT), *(fronts.figures_of(asked.objectives) if asked.objectives else ()))
+    wanted = tuple(dict.fromkeys(("row_id", "comparable", "number", *names, *figures, *said)))
+    with store.reading() as connection:
+        board = _Board(connection, asked)
+        numbers = board.page()
+        found = store.by_number(numbers, wanted, every=asked.every)
+        count = board.count()
+        marks = _page_marks(board, found)
+        shared = board.shared()
+    count = store.count(every=asked.every) if count is None else count
+    return Page(found, marks, count, shared, asked.offset, sort_of(asked.sort)[0].name if asked.sort else "")
+
+
+def marks_of(store: Store, asked: Request) -> dict[int, str]:
+    """Give the marks of the rows that have one, by number, of all groups."""
+    marks: dict[int, str] = {}
+    with store.reading() as connection:
+        board = _Board(connection, asked)
+        for key in board.keys:
+            marks |= {number: mark for number, mark in _marked(board, key, {}).items() if mark}
+    return marks
+
+
+def chosen_numbers(store: Store, filter: str, limit: int) -> tuple[list[int], set[int]]:
+    """Choose rows of a board that is too large for a page: numbers, oldest first, and which of them are on the front.
+
+    Those on the default front of their group, those on a front of a quality and a cost of it, then the newest.
+    """
+    default = set(marks_of(store, Request(filter)))
+    pairs: set[int] = set()
+    with store.reading() as connection:
+        board = _Board(connection, Request(filter))
+        for key in board.keys:
+            for ways in product(pareto.COSTS, pareto.QUALITY):
+                rows = board.contenders(key, ways, {})
+                columns: dict[str, Any] = dict(
+                    zip(ways, zip(*(values[1:] for values in rows), strict=True), strict=False)
+                )
+                columns["comparable"] = columns["dataset"] = [key] * len(rows)
+                flags = pareto.front(columns, ways) if rows else []
+                pairs |= {values[0] for values, flag in zip(rows, flags, strict=True) if flag}
+        newest = board.newest(limit)
+    some = sorted(default, reverse=True) + sorted(pairs - default, reverse=True) + newest
+    return sorted(list(dict.fromkeys(some))[:limit]), default
+
+
+def export_parts(store: Store, filter: str | None = None, *, every: bool = False) -> Parts:
+    """Read rows for `export.write` some at a time, as often as that is called, the front of all of them marked."""
+    import numpy as np
+
+    from tutelage.leaderboard.export import frame, names_in_order, typed_frame
+
+    names = [name for name in names_in_order() if name != "on_front"]
+    marks = marks_of(store, Request(filter or "", every=every))
+
+    def parts() -> Iterator[pd.DataFrame]:
+        is_empty = True
+        for part in store.parts((*names, "number"), filter, every=every):
+            numbers, is_empty = part.pop("number"), False
+            yield frame(typed_frame(part).assign(on_front=[number in marks for number in numbers]))
+        if is_empty:
+            yield frame(typed_frame({name: [] for name in names}).assign(on_front=np.zeros(0, dtype=bool)))
+
+    return parts
+
+
+def ranked_numbers(store: Store, asked: Request) -> list[int]:
+    """Give the numbers of the rows that are asked for, in the order of a table."""
+    with store.reading() as connection:
+        return _Board(connection, asked).page()
+
+
+def _page_marks(board: _Board, found: Mapping[str, list[Any]]) -> list[str]:
+    """Mark the rows of a page: each group by the rows that its marks depend on."""
+    marks = [""] * len(found["row_id"])
+    former = {place for name in OF_FORMER if name in found for place, why in enumerate(found[name]) if why}
+    places: dict[str, list[int]] = {}
+    for place, key in enumerate(found["comparable"]):
+        if place not in former:
+            places.setdefault(key, []).append(place)
+    for key, members in places.items():
+        marked = _marked(board, key, {name: [found[name][place] for place in members] for name in found})
+        for place in members:
+            marks[place] = marked.get(found["number"][place], "")
+    return marks
+
+
+def _marked(board: _Board, key: str, page: Mapping[str, list[Any]]) -> dict[int, str]:
+    """Mark the rows of a group that its front depends on, and those of a page, by number."""
+    asked = board.asked
+    objectives = asked.objectives or pareto.default_objectives(board.known(key))
+    if not objectives:
+        return {}
+    names = ("number", *_figures(asked, objectives))
+    rows: dict[str, list[Any]] = {name: list(page.get(name, ())) for name in names}
+    there = set(rows["number"])
+    for values in board.contenders(key, objectives, page):
+        if values[0] not in there:
+            for name, value in zip(names, values, strict=True):
+                rows[name].append(value)
+    rows["comparable"] = rows["dataset"] = [key] * len(rows["number"])
+    if not rows["number"]:
+        return {}
+    marks = pareto.marks(rows, asked.objectives or None, asked.ties, {key: objectives})
+    return dict(zip(rows["number"], marks, strict=True))
+
+
+class _Board:
+    """The groups of what is asked for in the order of a table, and the numbers of the rows of a page."""
+
+    def __init__(self, connection: Connection, asked: Request) -> None:
+        self.asked = asked
+        self._connection = connection
+        self._shown = schema.is_last_state() if asked.every else schema.is_current()
+        self._clause: ColumnElement[bool] | None = parse(asked.filter).clause(schema.rows) if asked.filter else None
+        self._grounds = {one.key: one for one in sorted(self._groups(), key=_in_a_table)}
+
+    def count(self) -> int | None:
+        """Give the number of rows that the filter keeps; None without a filter: nobody counted."""
+        return None if self._clause is None else sum(one.count or 0 for one in self._grounds.values())
+
+    @property
+    def keys(self) -> list[str]:
+        """The groups by the hash of what their rows are compared by, in the order of a table."""
+        return list(self._grounds)
+
+    def page(self) -> list[int]:
+        """Give the numbers of the rows of the page, in order."""
+        if self.asked.sort:
+            return self._sorted()
+        found: list[int] = []
+        skipped, limit = self.asked.offset, self.asked.limit
+        for ground in self._grounds.values():
+            left = None if limit is None else limit - len(found)
+            if left == 0:
+                break
+            some = self._of_group(ground, None if left is None else left + skipped)
+            found += some[skipped:]
+            skipped = max(0, skipped - len(some))
+        return found
+
+    def _sorted(self) -> list[int]:
+        """Sort by one column, across groups; empty figures are last."""
+        asked, number = self.asked, schema.rows.c.number
+        one, descending = sort_of(asked.sort)
+        value: ColumnElement[Any] = expression(schema.rows, one)
+        is_empty = (value == "") if one.is_text else value.is_(None)
+        value = by_bytes(value) if one.is_text else value
+        order = value.desc() if descending else value.asc()
+        found: list[int] = []
+        most = None if asked.limit is None else asked.offset + asked.limit
+        for part in (~is_empty, is_empty):
+            query = self._kept(select(number), scanned=True).where(part).order_by(order, number)
+            if most is not None:
+                query = query.limit(most - len(found))
+            found += self._connection.execute(query).scalars()
+        return found[asked.offset :]
+
+    def newest(self, limit: int) -> list[int]:
+        """Give the numbers of the rows that came in last, the latest first."""
+        query = self._kept(select(schema.rows.c.number)).order_by(schema.rows.c.number.desc())
+        return list(self._connection.execute(query.limit(limit)).scalars())
+
+    def known(self, key: str) -> tuple[str, ...]:
+        """Name the figures of the default front that any current row of a group has."""
+        said = self._grounds[key].known
+        if said is not None:
+            return said
+        table, current = schema.rows, schema.is_current()
+        first = {
+            name: self._in_group(select(table.c.number), key, _BY_FRONT).where(table.c[name].is_not(None), current)
+            for name in schema.FRONT
+        }
+        return tuple(name for name, one in first.items() if self._all(one.limit(1)))
+
+    def contenders(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> Sequence[Any]:
+        """Give number and figures of the rows of a group, besides those of the page, that its marks depend on."""
+        table, asked = schema.rows, self.asked
+        figures = _figures(asked, objectives)
+        selected = select(table.c.number, *(expression(table, COLUMNS[name]) for name in figures))
+        current = schema.is_current()
+        if page and not (asked.objectives or asked.sort or asked.offset):
+            # The page holds all that is better in quality: only what is as good as its last row may dominate, too.
+            figured = zip(page["auc"], page["accuracy"], strict=True)
+            ranks = [
+                -(accuracy if auc is None else auc) for auc, accuracy in figured if (auc, accuracy) != (None, None)
+            ]
+            return self._all(self._in_group(selected, key).where(current, table.c.rank_key == max(ranks, default=None)))
+        is_default = not asked.objectives and self._clause is None
+        known = self._in_group(selected, key, _BY_FRONT if is_default else _BY_RANK)
+        known = known.where(current, fronts.all_known(objectives))
+        some = self._all(known.limit(_SMALL + 1))
+        if len(some) <= _SMALL:
+            return some
+        count = select(func.count()).select_from(table).where(table.c.comparable == key)
+        size = int(self._connection.execute(count).scalar_one())
+        sampled = self._all(known.where(table.c.number % max(1, size // fronts.SAMPLE) == 0)) or some
+        sample = dict(zip(("number", *figures), map(list, zip(*sampled, strict=True)), strict=True))
+        left = fronts.not_struck_out(sample, objectives, ties=asked.ties, by_intervals=bool(asked.objectives))
+        if size > _SCANNED and not is_default:
+            known = self._kept(selected, scanned=True).where(table.c.comparable == key, current)
+            known = known.where(fronts.all_known(objectives)).with_hint(table, "NOT INDEXED", "sqlite")
+        return self._all(known.where(left))
+
+    def shared(self) -> dict[str, str]:
+        """Give what is the same of all rows that are shown, of the columns that a table says below."""
+        table = schema.rows
+        seen: dict[str, set[str]] = {name: set() for name in SHARED if name in GROUP}
+        for ground in self._grounds.values():
+            if all(len(values) > 1 for values in seen.values()):
+                break
+            if ground.count or self._all(self._in_group(select(table.c.number), ground.key).limit(1)):
+                for name, values in seen.items():
+                    values.add(str(ground.values[name]))
+        for name in (name for name in SHARED if name not in GROUP):
+            first = self._all(self._kept(select(table.c[name])).limit(1))
+            other = (
+                self._kept(select(table.c[name]), scanned=True).where(table.c[name] != first[0][0]) if first else None
+            )
+            seen[name] = {first[0][0]} if other is not None and not self._all(other.limit(1)) else set()
+        return {name: values.pop() for name, values in seen.items() if len(values) == 1 and values != {""}}
+
+    def _all(self, query: Select[Any]) -> Sequence[Any]:
+        return self._connection.execute(query).all()
+
+    def _kept(self, query: Select[Any], *, scanned: bool = False) -> Select[Any]:
+        """Keep the rows that are shown and that the filter keeps.
+
+        scanned: in one pass, not by the index of a test that most rows may meet.
+        """
+        query = query.where(self._shown)
+        if self._clause is None:
+            return query
+        return (query.with_hint(schema.rows, "NOT INDEXED", "sqlite") if scanned else query).where(self._clause)
+
+    def _in_group(self, query: Select[Any], key: str, index: str = _BY_RANK) -> Select[Any]:
+        """Keep those of one group, found by an index."""
+        query = self._kept(query).where(schema.rows.c.comparable == key)
+        return query.with_hint(schema.rows, f"INDEXED BY {index}", "sqlite")
+
+    def _of_group(self, ground: _Ground, limit: int | None) -> list[int]:
+        table = schema.rows
+        key, number = table.c.rank_key, table.c.number
+        found: list[int] = []
+        for part in (key.is_not(None), key.is_(None)):
+            query = select(number).where(part)
+            if ground.count is not None and ground.count < _WALKED:
+                query = self._kept(query, scanned=True).where(table.c.comparable == ground.key)
+            else:
+                query = self._in_group(query, ground.key)
+            query = query.order_by(key, number)
+            if limit is not None:
+                query = query.limit(limit - len(found))
+            found += self._connection.execute(query).scalars()
+        return found
+
+    def _groups(self) -> list[_Ground]:
+        table = schema.rows
+        values = select(table.c.comparable, *(table.c[name] for name in GROUP))
+        every = {
+            key: dict(zip(GROUP, group, strict=True))
+            for key, *group in self._all(values.where(table.c.number.in_(schema.first_of_groups())))
+        }
+        if self._clause is None:
+            return [_Ground(key, group) for key, group in every.items()]
+        counts = [func.count(table.c[name]) for name in schema.FRONT]
+        counted = self._kept(select(table.c.comparable, func.count(), *counts), scanned=True)
+        grounds = []
+        for key, count, *each in self._all(counted.group_by(table.c.comparable)):
+            known = tuple(name for name, number in zip(schema.FRONT, each, strict=True) if number)
+            grounds.append(_Ground(key, every[key], count, None if self.asked.every else known))
+        return grounds
+
+
+def _figures(asked: Request, objectives: Sequence[str]) -> tuple[str, ...]:
+    """Name what the marks of some objectives are computed from: of a front of one's own the intervals as well."""
+    return fronts.figures_of(objectives) if asked.objectives else tuple(objectives)
+
+
+def sort_of(text: str) -> tuple[Column, bool]:
+    """Read what `sort` names: the column, and whether its largest values come first."""
+    name, _, way = text.partition(":")
+    one = column(name)
+    if way not in ("", "asc", "desc"):
+        raise InputError(f"--sort {text!r}: write COLUMN, COLUMN:asc or COLUMN:desc")
+    if one.name == "on_front" or one.kind == "json":
+        raise InputError(f"--sort {text!r}: a table is sorted by figures and texts, e.g. latency_p50_ms")
+    return one, way == "desc" or (not way and one.better == "max")
+
+
+def _in_a_table(ground: _Ground) -> list[str]:
+    names = ("dataset", "device", *(name for name in GROUP if name not in ("dataset", "device")))
+    return [str(ground.values[name]) for name in names]
