@@ -163,16 +163,16 @@ def _ends_table(space: Space, r: int, num_classes: int, in_channels: int, end: s
 def _slots_table(space: Space, side: int, slots: tuple[Slot, ...]) -> CostTable:
     """Tabulate some slots of one stage over widths, depth, kernels and expands; a slot beyond the depth costs 0."""
     wide, stage, first = space.family.elastic_widths, slots[0].stage, slots[0].position == 0
+    fields = ("ks", "e") if space.family.elastic_kernels else ("e",)
     owners = [("w", stage + 1)] * (wide and first) + [("w", stage + 2)] * wide
     num_widths = len(owners)
     depth_place = space.depth_place(stage)
     if depth_place is not None:
         owners.append(("d", depth_place))
     head = len(owners)
-    own_genes = 1 if wide else 2
+    own_genes = len(fields)
     for slot in slots:
-        index = space.slots.index(slot)
-        owners += [("e", index)] if wide else [("ks", index), ("e", index)]
+        owners += [(field, space.slots.index(slot)) for field in fields]
     columns = _columns(space, owners)
     shape = tuple(int(space.num_choices[column]) for column in columns)
     sums, peaks = np.zeros((*shape, NUM_SUMS), dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -197,11 +197,12 @@ def _block_costs(space: Space, stage: int, first: bool, side: int) -> Ints:
     Gives (choices, NUM_SUMS + 1): the sums, then the peak in elements.
     """
     slot = Slot(stage, 0 if first else 1)
-    before, after = (range(len(space.widths[stage + place])) for place in (1, 2))
+    place = stage + space.family.num_stem_widths
+    before, after = (range(len(space.widths[index])) for index in (place - 1, place))
     costs = []
     for inp, out in product(before, after) if first else zip(after, after, strict=True):
         widths = [0] * len(space.widths)
-        widths[stage + 1], widths[stage + 2] = inp, out
+        widths[place - 1], widths[place] = inp, out
         channels = stage_channels(space, slot, widths)
         specs = [slot_spec(space, slot, side, *channels, k, e) for k in space.kernels for e in space.expands]
         costs += [_costs_of(spec) for spec in specs]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -73,10 +74,10 @@ class Layer(NamedTuple):
 class BlockSpec:
     """One block with its shapes: enough to build it, to cost it, and to look its latency up by `key`.
 
-    `mid_channels` are those of the depthwise (or bottleneck's) convolution, equal to `in_channels` where nothing
-    expands; of a stem, those before its last convolution; of a head of two convolutions, those before the pooling
+    `mid_channels` are those of the depthwise (or bottleneck's, or basic block's first) convolution, equal to
+    `in_channels` where nothing expands; of a stem, those before its last convolution; of a head of two convolutions, those before the pooling
     (else 0). `shortcut` says that the input is added to the output (a bottleneck family's stem: that its residual
-    block is kept; a bottleneck without one adds a projection). `in_hw` is the side of the input in pixels.
+    block is kept; a bottleneck or basic block without one adds a projection). `in_hw` is the side of the input in pixels.
     """
 
     family: str
@@ -119,12 +120,12 @@ class BlockSpec:
         """The layers in the order they run."""
         if self.kind == "head":
             return _head_layers(self)
-        if self.style == "bottleneck":
-            return _resnet_stem_layers(self) if self.kind == "stem" else _bottleneck_layers(self)
+        if self.kind == "stem" and self.style == "bottleneck":
+            return _resnet_stem_layers(self)
         if self.kind == "stem":
             side = _halved(self.in_hw, self.stride)
             return (Layer("conv", self.in_channels, self.out_channels, self.in_hw, side, self.kernel, norm=True),)
-        return _mbconv_layers(self)
+        return _BLOCK_LAYERS[self.style](self)
 
     @property
     def params(self) -> int:
@@ -164,8 +165,11 @@ def block_specs(arch: Arch, num_classes: int = 1000, in_channels: int = 3) -> li
 def stem_specs(space: Space, r: int, widths: list[int], depth: int, in_channels: int) -> list[BlockSpec]:
     """List what comes before the stages, for width choices by index; `depth` is d[0], read in bottleneck families."""
     family, act = space.family, space.family.act
-    inner, outer = space.widths[0][widths[0]], space.widths[1][widths[1]]
     named = (family.name, family.style)
+    inner = space.widths[0][widths[0]]
+    if family.style == "basic":
+        return [BlockSpec(*named, "stem", -1, 0, in_channels, 0, inner, 3, space.stem_stride, False, act, r, False)]
+    outer = space.widths[1][widths[1]]
     if family.style == "bottleneck":
         return [
             BlockSpec(*named, "stem", -1, 0, in_channels, inner, outer, 3, space.stem_stride, False, act, r, depth != 0)
@@ -178,7 +182,7 @@ def stem_specs(space: Space, r: int, widths: list[int], depth: int, in_channels:
 
 def stage_channels(space: Space, slot: Slot, widths: list[int]) -> tuple[int, int]:
     """Give the input and output channels of a slot, for width choices by index."""
-    place = slot.stage + 2
+    place = slot.stage + space.family.num_stem_widths
     before = place if slot.position else place - 1
     return space.widths[before][widths[before]], space.widths[place][widths[place]]
 
@@ -189,7 +193,7 @@ def slot_spec(space: Space, slot: Slot, side: int, inp: int, out: int, kernel: i
     stride = stage.stride if slot.position == 0 else 1
     if slot.position:
         side = _halved(side, stage.stride)
-    mid = divisible(round((out if family.style == "bottleneck" else inp) * expand))
+    mid = divisible(round((inp if family.style == "mbconv" else out) * expand))
     skip = slot.position > 0 or (stride == 1 and inp == out)
     named, where = (family.name, family.style), (slot.stage, slot.position)
     return BlockSpec(*named, "block", *where, inp, mid, out, kernel, stride, stage.se, stage.act, side, skip)
@@ -200,8 +204,9 @@ def head_spec(space: Space, r: int, widths: list[int], num_classes: int) -> Bloc
     family = space.family
     num_stages = len(family.stages)
     side = stage_side(space, num_stages, r)
-    inp = space.widths[num_stages + 1][widths[num_stages + 1]]
-    tail = [choices[0] for choices in space.widths[num_stages + 2 :]]
+    last = num_stages + family.num_stem_widths - 1
+    inp = space.widths[last][widths[last]]
+    tail = [choices[0] for choices in space.widths[last + 1 :]]
     out = tail[-1] if tail else inp
     mid = tail[0] if len(tail) > 1 else 0
     named = (family.name, family.style, "head", num_stages, 0)
@@ -261,6 +266,25 @@ def _bottleneck_layers(spec: BlockSpec) -> tuple[Layer, ...]:
     layers.append(Layer("conv", mid, mid, side, out_side, spec.kernel, norm=True, held=residual))
     layers.append(Layer("conv", mid, out, out_side, out_side, norm=True, held=residual))
     return tuple(layers)
+
+
+def _basic_layers(spec: BlockSpec) -> tuple[Layer, ...]:
+    """ResNet's basic block: the shortcut's projection runs first (1x1, strided), then 3x3 (strided), 3x3."""
+    side, out_side, mid, inp, out = spec.in_hw, spec.out_hw, spec.mid_channels, spec.in_channels, spec.out_channels
+    residual = out * out_side**2  # the block's own input where nothing is projected
+    projection = () if spec.shortcut else (Layer("conv", inp, out, side, out_side, norm=True),)
+    return (
+        *projection,
+        Layer("conv", inp, mid, side, out_side, spec.kernel, norm=True, held=0 if spec.shortcut else residual),
+        Layer("conv", mid, out, out_side, out_side, 3, norm=True, held=residual),
+    )
+
+
+_BLOCK_LAYERS: dict[Style, Callable[[BlockSpec], tuple[Layer, ...]]] = {
+    "mbconv": _mbconv_layers,
+    "bottleneck": _bottleneck_layers,
+    "basic": _basic_layers,
+}
 
 
 def _resnet_stem_layers(spec: BlockSpec) -> tuple[Layer, ...]:

@@ -50,11 +50,12 @@ MAX_RESOLUTION = 65_536
 
 @dataclass(frozen=True)
 class Space:
-    """A supernet's choices. `widths` lists channel choices (one in mbconv families) from the stem to the last layer.
+    """A supernet's choices. `widths` lists channel choices (more than one in bottleneck families alone) from the stem on.
 
     mbconv: stem, first block, the stages, then the head's convolutions (one, or two of which the second follows the
-    pooling). bottleneck: the stem's inner layers, the stem, the stages. `resolutions` are the input sides in pixels
-    that `r` may take. Raises InputError where the widths or depths do not fit the family's stages.
+    pooling). bottleneck: the stem's inner layers, the stem, the stages. basic: the stem, the stages. `resolutions` are
+    the input sides in pixels that `r` may take. Raises InputError where the widths or depths do not fit the family's
+    stages.
     """
 
     name: str
@@ -67,17 +68,17 @@ class Space:
     resolutions: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        family, fixed = self.family, len(self.family.stages) + 2
-        allowed = [fixed] if family.elastic_widths else [fixed + 1, fixed + 2]
+        family, fixed = self.family, len(self.family.stages) + self.family.num_stem_widths
+        allowed = [fixed + 1, fixed + 2] if family.style == "mbconv" else [fixed]
         if len(self.widths) not in allowed:
             raise InputError(
                 f"space {self.name} has {len(self.widths)} widths; a {family.style} family of {len(family.stages)} "
                 f"stages takes {' or '.join(map(str, allowed))}"
             )
         if not family.elastic_widths and any(len(choices) != 1 for choices in self.widths):
-            raise InputError(f"space {self.name}: a width of an mbconv family has one value, got {self.widths}")
-        if family.elastic_widths and self.kernels != (3,):
-            raise InputError(f"space {self.name}: the kernel of a bottleneck family is (3,), got {self.kernels}")
+            raise InputError(f"space {self.name}: a width of style {family.style} has one value, got {self.widths}")
+        if not family.elastic_kernels and self.kernels != (3,):
+            raise InputError(f"space {self.name}: the kernel of a {family.style} family is (3,), got {self.kernels}")
         extras = {stage.extra for stage in family.stages if stage.extra}
         if extras and max(self.depths) > min(extras):
             raise InputError(f"space {self.name}: depth {max(self.depths)} exceeds the {min(extras)} slots of a stage")
@@ -115,7 +116,7 @@ class Space:
         """What each column of a genotype decides."""
         stem, wide = self.family.stem_depths, self.family.elastic_widths
         columns = [Gene("d", i, stem if stem and i == 0 else self.depths, None) for i in range(self.num_depths)]
-        if not wide:
+        if self.family.elastic_kernels:
             columns += [Gene("ks", i, self.kernels, slot) for i, slot in enumerate(self.slots)]
         columns += [Gene("e", i, self.expands, slot) for i, slot in enumerate(self.slots)]
         if wide:
@@ -251,7 +252,7 @@ class Space:
 
     def size(self) -> int:
         """Count the distinct archs exactly."""
-        per_slot = len(self.expands) * (1 if self.family.elastic_widths else len(self.kernels))
+        per_slot = len(self.expands) * (len(self.kernels) if self.family.elastic_kernels else 1)
         stages: int = prod(
             sum(per_slot ** (stage.base + depth) for depth in (self.depths if stage.extra else (0,)))
             for stage in self.family.stages

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tutelage.records import Arch
 
-Style = Literal["mbconv", "bottleneck"]
+Style = Literal["mbconv", "bottleneck", "basic"]
 
 _DIVISOR = 8
 # OFA's small images are 28 px, the published subnets run at 192 and 236; OFA itself trained 128 to 224 in steps of 4.
@@ -39,7 +39,8 @@ class Family:
 
     `style` is the kind of block. "mbconv": a convolution, a fixed block of kernel 3, then inverted bottlenecks with
     kernel and expand genes. "bottleneck": ResNet50D's stem, whose residual block is there or not by d[0], then ResNet
-    bottlenecks with expand genes and width genes. `presets` are published subnets by name.
+    bottlenecks with expand genes and width genes. "basic": a convolution, then ResNet's blocks of two 3x3 convolutions
+    with expand genes: channels between the two by those of the output. `presets` are published subnets by name.
     """
 
     name: str
@@ -53,8 +54,18 @@ class Family:
 
     @property
     def elastic_widths(self) -> bool:
-        """Say whether the widths are genes and the kernels are not (bottleneck), or the other way round (mbconv)."""
+        """Say whether the widths are genes."""
         return self.style == "bottleneck"
+
+    @property
+    def elastic_kernels(self) -> bool:
+        """Say whether the kernels are genes; else they are 3."""
+        return self.style == "mbconv"
+
+    @property
+    def num_stem_widths(self) -> int:
+        """Count the widths before those of the stages: stem and first block, the stem's two, or the stem's one."""
+        return 1 if self.style == "basic" else 2
 
     @property
     def stem_depths(self) -> tuple[int, ...]:

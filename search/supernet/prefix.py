@@ -40,7 +40,7 @@ class _Node:
         if bn is None:
             return activate(convolve_same(x, weight, stride), act)
         widens = weight.shape[-1] == 1 and weight.shape[0] > weight.shape[1] == x.shape[1]
-        if widens and x.device.type == "cpu":  # on a GPU TF32 would round the covariance
+        if widens and stride == 1 and x.device.type == "cpu":  # on a GPU TF32 would round the covariance
             mean, var = _of_product(x, weight)
             num = x.shape[0] * x.shape[2] * x.shape[3]
             self.batches[batch][bn] = len(x), mean, var * num / (num - 1)

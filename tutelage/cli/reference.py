@@ -30,7 +30,7 @@ def spaces_table() -> str:
     rows = []
     for name, space in registry_of("spaces").builtin.items():
         low, high = count([space.smallest(), space.largest()]).params / 1e6
-        kernels = "fixed" if space.family.elastic_widths else _listed(space.kernels)
+        kernels = _listed(space.kernels) if space.family.elastic_kernels else "fixed"
         published = [preset for preset, arch in space.family.presets.items() if arch.space == name]
         cells = (
             kernels,

@@ -198,7 +198,7 @@ def test_without_the_package_it_is_unknown() -> None:
     ("name", "changes", "message"),
     [
         ("ofa_mbv3_w1.0", {"widths": ((16,),) * 5}, "has 5 widths; a mbconv family of 5 stages takes 8 or 9"),
-        ("ofa_mbv3_w1.0", {"widths": ((16, 24),) * 9}, "a width of an mbconv family has one value"),
+        ("ofa_mbv3_w1.0", {"widths": ((16, 24),) * 9}, "a width of style mbconv has one value"),
         ("ofa_mbv3_w1.0", {"depths": (2, 5)}, "depth 5 exceeds the 4 slots of a stage"),
         ("ofa_resnet50", {"kernels": (3, 5)}, r"the kernel of a bottleneck family is \(3,\), got \(3, 5\)"),
         ("ofa_resnet50", {"widths": ((24,), (64,), (64,), (128,), (256,), (512,))}, "stride 1 changes the width"),
