@@ -51,6 +51,7 @@ def test_presets_are_counted() -> None:
         "OFA-595": 9_135_928,
         "EEEA-Net-C1": 5_068_128,
         "EEEA-Net-C2": 5_995_904,
+        "ResNet-20-B": 272_474 + 990 * 65,  # 272,474 at 10 classes
     }
     assert all(arch.space in SPACES for arch in PRESETS.values())
 

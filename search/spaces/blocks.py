@@ -75,9 +75,10 @@ class BlockSpec:
     """One block with its shapes: enough to build it, to cost it, and to look its latency up by `key`.
 
     `mid_channels` are those of the depthwise (or bottleneck's, or basic block's first) convolution, equal to
-    `in_channels` where nothing expands; of a stem, those before its last convolution; of a head of two convolutions, those before the pooling
-    (else 0). `shortcut` says that the input is added to the output (a bottleneck family's stem: that its residual
-    block is kept; a bottleneck or basic block without one adds a projection). `in_hw` is the side of the input in pixels.
+    `in_channels` where nothing expands; of a stem, those before its last convolution; of a head of two convolutions,
+    those before the pooling (else 0). `shortcut` says that the input is added to the output (a bottleneck family's
+    stem: that its residual block is kept; a bottleneck or basic block without one adds a projection). `in_hw` is the
+    side of the input in pixels.
     """
 
     family: str

@@ -50,7 +50,7 @@ MAX_RESOLUTION = 65_536
 
 @dataclass(frozen=True)
 class Space:
-    """A supernet's choices. `widths` lists channel choices (more than one in bottleneck families alone) from the stem on.
+    """A supernet's choices. `widths` lists channel choices (of several in bottleneck families alone) from the stem on.
 
     mbconv: stem, first block, the stages, then the head's convolutions (one, or two of which the second follows the
     pooling). bottleneck: the stem's inner layers, the stem, the stages. basic: the stem, the stages. `resolutions` are

@@ -1,7 +1,8 @@
 """Supernets as plain modules: build one for a space, set its active subnet, extract it; build single archs and blocks.
 
 The elastic layers are the `ofa` package's, arranged as the space declares, and state-dict keys are those of the
-official weight files. Source: Cai et al., Once-for-All, ICLR 2020.
+official weight files; basic blocks, which the package lacks, are in `basic.py`. Source: Cai et al., Once-for-All, ICLR
+2020.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from torch import nn
 
 from tutelage.accelerator import drawing
 from tutelage.records import Arch, InputError
-from tutelage.search.spaces.blocks import BlockSpec
+from tutelage.search.spaces.blocks import BlockSpec, block_specs
 from tutelage.search.spaces.space import Space, find_space
 
+from .basic import ElasticBasicNet, plain_net
 from .layers import build_layers
 from .weights import load_weights
 
@@ -51,7 +53,9 @@ def set_active(net: nn.Module, arch: Arch) -> None:
     check_family(net, arch)
     elastic: Any = net
     space: Space = elastic.space
-    if arch.w:
+    if space.family.style == "basic":
+        elastic.set_active_subnet(d=space.blocks_of(arch), e=arch.e)
+    elif arch.w:
         elastic.set_active_subnet(d=list(arch.d), w=list(arch.w), e=_or_keep(arch.e))
     else:
         elastic.set_active_subnet(d=space.blocks_of(arch), ks=_or_keep(arch.ks), e=_or_keep(arch.e))
@@ -90,6 +94,12 @@ def extract(net: nn.Module, arch: Arch) -> nn.Module:
 def build_arch(arch: Arch, num_classes: int, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> nn.Module:
     """Build one subnet from scratch, its weights drawn from `seed`."""
     space = resolve_space(arch.space)
+    if space.family.style == "basic":
+        with drawing(seed):
+            plain = plain_net(block_specs(arch, num_classes, in_channels), dropout)
+            initialise(plain)
+        _set_bn(plain, space)
+        return plain
     with torch.device("meta"):
         elastic: Any = _elastic(space, num_classes, in_channels, dropout)
     set_active(elastic, arch)
@@ -124,17 +134,27 @@ def build_block(spec: BlockSpec, seed: int = 0) -> nn.Module:
 
 def _elastic(space: Space, num_classes: int, in_channels: int, dropout: float) -> nn.Module:
     """Build the elastic network of a space, its weights still to be drawn; the network remembers its space."""
-    wide = space.family.elastic_widths
-    net = _bottlenecks(space, num_classes, in_channels, dropout) if wide else _mbconvs(space, num_classes, dropout)
-    if not wide:
+    net: Any
+    if space.family.style == "basic":
+        net = ElasticBasicNet(space, num_classes, in_channels, dropout)
+    elif space.family.style == "bottleneck":
+        net = _bottlenecks(space, num_classes, in_channels, dropout)
+    else:
+        net = _mbconvs(space, num_classes, dropout)
         stem = net.first_conv
         if in_channels != stem.in_channels or space.stem_stride != stem.stride:
             net.first_conv = type(stem)(
                 in_channels, stem.out_channels, stem.kernel_size, stride=space.stem_stride, act_func=stem.act_func
             )
-    net.set_bn_param(momentum=_BN_MOMENTUM, eps=space.family.bn_eps)
+    _set_bn(net, space)
     net.space = space
     return net  # type: ignore[no-any-return]
+
+
+def _set_bn(net: nn.Module, space: Space) -> None:
+    from ofa.utils import set_bn_param
+
+    set_bn_param(net, momentum=_BN_MOMENTUM, eps=space.family.bn_eps)
 
 
 def _mbconvs(space: Space, num_classes: int, dropout: float) -> Any:

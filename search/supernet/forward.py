@@ -1,4 +1,4 @@
-"""Run subnets of an `ofa` supernet fast: our own forward over the supernet's very parameters.
+"""Run subnets of a supernet fast: our own forward over the supernet's very parameters.
 
 Gradients flow to the supernet's parameters, and the state dict stays the package's. What is saved: channels-last
 copies, slow weight gradients and kernel taps that only meet padding (`fast_layers.py`), module calls, three of the four
@@ -63,8 +63,10 @@ def forward_subnet(net: nn.Module, arch: Arch, images: Tensor, *, track: bool = 
 def steps_of(net: nn.Module, arch: Arch) -> list[Step]:
     """Give the forward of one subnet as steps, from images in channels-last to logits (batch, classes)."""
     elastic = cast(Any, net)
-    if arch.w:
-        return [*_resnet_steps(elastic, arch), Step(("head",), partial(_pooled_head, elastic))]
+    style = elastic.space.family.style
+    if style != "mbconv":
+        steps = _basic_steps(elastic, arch) if style == "basic" else _resnet_steps(elastic, arch)
+        return [*steps, Step(("head",), partial(_pooled_head, elastic))]
     steps = [
         Step(("stem",), partial(_conv_layer, elastic.first_conv)),
         Step(("first",), partial(_plain_block, elastic.blocks[0])),
@@ -86,6 +88,15 @@ def _resnet_steps(net: Any, arch: Arch) -> list[Step]:
             block = net.blocks[index]
             channels, expand = block.out_channel_list[width], arch.e[index]
             steps.append(Step((index, channels, expand), partial(_bottleneck, block, channels, expand)))
+    return steps
+
+
+def _basic_steps(net: Any, arch: Arch) -> list[Step]:
+    steps = [Step(("stem",), partial(_conv_layer, net.first_conv))]
+    for slots, blocks in zip(net.groups, net.space.blocks_of(arch), strict=True):
+        for index in slots[:blocks]:
+            middle = net.blocks[index].middles[arch.e[index]]
+            steps.append(Step((index, middle), partial(_basic_block, net.blocks[index], middle)))
     return steps
 
 
@@ -180,6 +191,14 @@ def _bottleneck(block: Any, channels: int, expand: float, x: Tensor, convolve: C
     y = convolved(block.conv1, x, middle, block.act_func)
     y = convolved(block.conv2, y, middle, block.act_func, block.stride)
     return activate(convolved(block.conv3, y, channels, None) + shortcut, block.act_func)
+
+
+def _basic_block(block: Any, middle: int, x: Tensor, convolve: Convolve) -> Tensor:
+    first, second = block.conv1, block.conv2
+    shortcut = _conv_layer(block.shortcut, x, convolve) if hasattr(block.shortcut, "conv") else x
+    y = convolve(x, first.conv.conv.weight[:middle], first.bn.bn, block.act_func, block.stride)
+    y = convolve(y, second.conv.conv.weight[:, :middle], second.bn.bn, None)
+    return activate(y + shortcut, block.act_func)
 
 
 def _plain_block(block: Any, x: Tensor, convolve: Convolve) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from tutelage.search.spaces.blocks import BlockSpec
 
+from .basic import plain_block
+
 
 def build_layers(spec: BlockSpec) -> nn.Module:
     """Build a block's layers; their weights are still to be drawn."""
@@ -20,6 +22,8 @@ def build_layers(spec: BlockSpec) -> nn.Module:
 def _block(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import IdentityLayer, MBConvLayer, ResidualBlock, ResNetBottleneckBlock
 
+    if spec.style == "basic":
+        return plain_block(spec.in_channels, spec.mid_channels, spec.out_channels, spec.kernel, spec.stride, spec.act)
     if spec.style == "bottleneck":
         bottleneck: nn.Module = ResNetBottleneckBlock(
             spec.in_channels,
@@ -49,7 +53,7 @@ def _block(spec: BlockSpec) -> nn.Module:
 def _stem(spec: BlockSpec) -> nn.Module:
     from ofa.utils.layers import ConvLayer, IdentityLayer, ResidualBlock
 
-    if spec.style == "mbconv":
+    if spec.style != "bottleneck":
         stem: nn.Module = ConvLayer(
             spec.in_channels, spec.out_channels, spec.kernel, stride=spec.stride, act_func=spec.act
         )

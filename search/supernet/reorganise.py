@@ -3,7 +3,7 @@
 Source: Once-for-All (Cai et al., ICLR 2020), section 3.3: a channel is as important as the L1 norm of the weights that
 read it, and is sorted again in every phase that opens a width. `reorganise` leaves the outputs of the largest subnet
 as they are. MobileNet-like spaces are sorted by the `ofa` package; its ResNet50D sorts no widths and knows nothing of
-bottlenecks that narrow with the width, so that family is sorted here.
+bottlenecks that narrow with the width, and it has no basic blocks, so those families are sorted here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def reorganise(net: nn.Module, opened: int) -> None:
     Optimiser moments and averages that belong to channels are the caller's to reset.
     """
     elastic: Any = net
-    if not hasattr(elastic, "input_stem"):
+    style = elastic.space.family.style
+    if style == "mbconv":
         elastic.re_organize_middle_weights(expand_ratio_stage=opened - 1)
         return
     with torch.no_grad():
-        for channel, widths in _resnet_channels(elastic, opened):
+        for channel, widths in (_basic_channels if style == "basic" else _resnet_channels)(elastic, opened):
             _sort(channel, widths)
 
 
@@ -78,6 +79,14 @@ def _resnet_channels(net: Any, opened: int) -> list[tuple[_Channel, list[int]]]:
             channels.append((_Channel(_outputs(block.conv2), _inputs(block.conv3)), middles))
             channels.append((_Channel(_outputs(block.conv1), _inputs(block.conv2)), middles))
     return channels
+
+
+def _basic_channels(net: Any, opened: int) -> list[tuple[_Channel, list[int]]]:
+    """List the inner channels of basic blocks, with the widths trained so far."""
+    return [
+        (_Channel(_outputs(block.conv1), _inputs(block.conv2)), sorted(block.middles.values())[-opened:])
+        for block in net.blocks
+    ]
 
 
 def _middles(widths: Sequence[int], expands: Sequence[float]) -> list[int]:

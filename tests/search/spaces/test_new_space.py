@@ -55,22 +55,32 @@ family = Family("short", "bottleneck", (Stage(1, False, "relu", 1, 1), Stage(2, 
 space = Space("short", family, (3,), (0.25, 0.5), (0, 1), ((8, 16), (16, 24), (32, 48), (64, 96)), 2, (32,))
 """
 
+# Blocks of two 3x3 convolutions: a stage of fixed depth whose projection keeps the resolution, then an elastic one.
+PLAIN = """
+from tutelage.search.spaces.definition import Space
+from tutelage.search.spaces.family import Family, Stage
+
+family = Family("plain", "basic", (Stage(1, False, "relu", 1, 0), Stage(2, False, "relu6", 1, 1)), "relu6", bn_eps=1e-3)
+space = Space("plain", family, (3,), (0.5, 1, 2), (0, 1), ((8,), (16,), (24,)), 1, (32,))
+"""
+
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A distribution with the two spaces, as pip leaves it: modules and a dist-info with entry points."""
+    """A distribution with the three spaces, as pip leaves it: modules and a dist-info with entry points."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "narrow_space.py").write_text(NARROW)
     (tmp_path / "short_space.py").write_text(SHORT)
+    (tmp_path / "plain_space.py").write_text(PLAIN)
     info = tmp_path / "narrow_spaces-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: narrow-spaces\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[tutelage.spaces]\nnarrow = narrow_space:space\nshort = short_space:space\n"
+        "[tutelage.spaces]\nnarrow = narrow_space:space\nshort = short_space:space\nplain = plain_space:space\n"
     )
     plugins.forget()
     yield
-    for module in ("narrow_space", "short_space"):
+    for module in ("narrow_space", "short_space", "plain_space"):
         sys.modules.pop(module, None)
     plugins.forget()
 
@@ -80,7 +90,7 @@ def drawn(space: Space, n: int) -> list[Arch]:
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("name", ["narrow", "short"])
+@pytest.mark.parametrize("name", ["narrow", "short", "plain"])
 def test_it_is_known_encoded_and_counted(name: str) -> None:
     space = find_space(name)
     assert name in SPACES
@@ -103,10 +113,11 @@ def test_its_size_follows_from_its_stages() -> None:
     assert find_space("narrow").size() == (4**2 + 4**3) * 4 * (4 + 4**2) * 2
     # short: 2^(1 + d) and 2^(2 + d) for d of 0 or 1, a stem block or none, two values of four widths.
     assert find_space("short").size() == (2 + 4) * (4 + 8) * 2 * 2**4
+    assert find_space("plain").size() == 3 * (3 + 3**2)
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("name", ["narrow", "short"])
+@pytest.mark.parametrize("name", ["narrow", "short", "plain"])
 def test_its_supernet_agrees_with_its_subnets_blocks_and_counts(name: str) -> None:
     space = find_space(name)
     net = build_supernet(space, 4, in_channels=1).eval()
@@ -128,7 +139,7 @@ def test_its_supernet_agrees_with_its_subnets_blocks_and_counts(name: str) -> No
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("name", ["narrow", "short"])
+@pytest.mark.parametrize("name", ["narrow", "short", "plain"])
 @pytest.mark.parametrize("method", ["sandwich", "progressive"])
 def test_its_supernet_is_trained(name: str, method: Any) -> None:
     space = find_space(name).with_resolutions((32,))
@@ -141,7 +152,7 @@ def test_its_supernet_is_trained(name: str, method: Any) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("name", ["narrow", "short"])
+@pytest.mark.parametrize("name", ["narrow", "short", "plain"])
 def test_its_features_sum_every_stage(name: str) -> None:
     """Stage sums end the features: kernels, expands and their products, for the stages in order."""
     space = find_space(name)
@@ -158,7 +169,7 @@ def test_its_features_sum_every_stage(name: str) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("name", ["narrow", "short"])
+@pytest.mark.parametrize("name", ["narrow", "short", "plain"])
 def test_it_is_searched_under_a_bound(name: str) -> None:
     space = find_space(name).with_resolutions((32,))
 
@@ -201,6 +212,9 @@ def test_without_the_package_it_is_unknown() -> None:
         ("ofa_mbv3_w1.0", {"widths": ((16, 24),) * 9}, "a width of style mbconv has one value"),
         ("ofa_mbv3_w1.0", {"depths": (2, 5)}, "depth 5 exceeds the 4 slots of a stage"),
         ("ofa_resnet50", {"kernels": (3, 5)}, r"the kernel of a bottleneck family is \(3,\), got \(3, 5\)"),
+        ("resnet_small_w1.0", {"kernels": (3, 5)}, r"the kernel of a basic family is \(3,\), got \(3, 5\)"),
+        ("resnet_small_w1.0", {"widths": ((16,),) * 5}, "has 5 widths; a basic family of 3 stages takes 4"),
+        ("resnet_small_w1.0", {"widths": ((16, 24),) * 4}, "a width of style basic has one value"),
         ("ofa_resnet50", {"widths": ((24,), (64,), (64,), (128,), (256,), (512,))}, "stride 1 changes the width"),
     ],
 )

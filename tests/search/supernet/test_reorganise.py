@@ -19,7 +19,7 @@ from tutelage.search.supernet import build_supernet, forward_subnet
 from tutelage.search.supernet.reorganise import importance_order, reorganise
 from tutelage.search.supernet.training import PHASES, SupernetSchedule, _enter_phase, choose_archs, start
 
-NAMES = ["ofa_mbv3_w0.75", "ofa_proxyless_w1.3", "ofa_resnet50"]
+NAMES = ["ofa_mbv3_w0.75", "ofa_proxyless_w1.3", "ofa_resnet50", "resnet_small_w1.0_stem1"]
 
 
 def _space(name: str) -> Space:
@@ -61,6 +61,8 @@ def _outputs(net: nn.Module, archs: Sequence[Arch]) -> list[Tensor]:
 
 def _readers(net: Any, name: str) -> list[tuple[Tensor, list[int]]]:
     """List the weights that read each sorted set of channels, and the widths that end its stretches, largest first."""
+    if name.startswith("resnet_small"):
+        return [(block.conv2.conv.conv.weight, [block.out_channels * e for e in (1.5, 1, 0.5)]) for block in net.blocks]
     if name != "ofa_resnet50":
         layers = [block.conv for block in net.blocks[1:]]
         return [(layer.point_linear.conv.conv.weight, [layer.in_channels * e for e in (6, 4, 3)]) for layer in layers]

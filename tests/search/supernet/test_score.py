@@ -95,7 +95,7 @@ def test_subnets_score_as_when_cut_out_calibrated_and_run_alone():
         assert score.auc == pytest.approx(expected.auc, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"])
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "resnet_small_w1.0_stem1"])
 def test_a_tree_of_subnets_gives_the_logits_of_each_calibrated_alone(name):
     torch.set_num_threads(1)
     space = SPACES[name].with_resolutions((32,))

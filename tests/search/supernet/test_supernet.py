@@ -25,7 +25,7 @@ from tutelage.search.supernet import (
 from tutelage.search.supernet.fast_layers import weight_gradient
 
 SIDE = 32
-FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"]
+FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "resnet_small_w1.0_stem1"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,7 +45,9 @@ def _images(channels: int, n: int = 4, side: int = SIDE) -> Tensor:
     return torch.randn(n, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3", "ofa_resnet50"])
+@pytest.mark.parametrize(
+    "name", ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3", "ofa_resnet50", "resnet_small_w1.0_stem1"]
+)
 def test_an_extracted_subnet_equals_the_supernet_to_the_bit(name):
     space = _space(name)
     net = build_supernet(space, 5, in_channels=1)
@@ -62,7 +64,7 @@ def test_an_extracted_subnet_equals_the_supernet_to_the_bit(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3", "ofa_resnet50"])
+@pytest.mark.parametrize("name", [*FAMILIES, "ofa_mbv3_w1.0_stem1"])
 def test_our_forward_has_the_packages_outputs_and_gradients(name):
     space = _space(name)
     net = build_supernet(space, 3).double().train()  # in float32 batch norm at one pixel blows rounding up
@@ -179,7 +181,7 @@ def test_building_from_scratch_is_counted_seeded_and_leaves_the_global_generator
     assert one(_images(1)).shape == (4, 4)
 
 
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_blocks_in_a_row_have_the_shapes_and_parameters_of_the_arch(name):
     arch = _archs(_space(name))[2]
     x, params = _images(1), 0

@@ -78,7 +78,7 @@ def _placed(ctx: Context, name: str, genes: Arch | None, space: Space | None, ro
 def preset_arch(searched: Space, name: str, who: str) -> Arch:
     """Place a preset at the largest resolution of the trained space, with a stem of stride 1 where that has one."""
     preset = PRESETS[name]
-    stem = "_stem1" if searched.name.endswith("_stem1") else ""
+    stem = "_stem1" if searched.name.endswith("_stem1") and not preset.space.endswith("_stem1") else ""
     space = SPACES.get(f"{preset.space}{stem}")
     if space is None:
         raise InputError(f"{who}: no space {preset.space}{stem}; leave it out")
