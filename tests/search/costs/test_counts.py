@@ -27,6 +27,7 @@ from tutelage.search.spaces.blocks import BlockSpec, block_specs
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
+from tutelage.search.supernet.basic import BasicBlock
 
 SIDES = (32, 75, 224)  # 75 is odd at every stride: sides must round up as padding makes them
 NUM_CLASSES, IN_CHANNELS = 14, 1
@@ -233,11 +234,13 @@ class Tape:
         self.residual: torch.Tensor | None = None
         self.gated: torch.Tensor | None = None
         for module in net.modules():
-            if isinstance(module, ResidualBlock | ResNetBottleneckBlock):
+            if isinstance(module, ResidualBlock | ResNetBottleneckBlock | BasicBlock):
                 module.register_forward_pre_hook(self.enter_block)
                 module.register_forward_hook(self.leave_block)
             if isinstance(module, ResNetBottleneckBlock):
                 module.downsample.register_forward_hook(self.keep_residual)
+            if isinstance(module, BasicBlock):
+                module.shortcut.register_forward_hook(self.keep_residual)
             if isinstance(module, SEModule):
                 module.register_forward_pre_hook(self.enter_gate)
                 module.register_forward_hook(self.leave_gate)
@@ -271,11 +274,12 @@ class Tape:
     bottleneck = False
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", [*WIDE, "resnet_small_w1.5_stem1"])
 def test_peak_and_activations_agree_with_hooks(name: str) -> None:
-    net = supernet(name)
+    net = supernet(name) if name in OFA_SPACES else None
     for arch in [*draw(name, 2, seed=3), SPACES[name].smallest(28)]:
-        built = subnet(net, arch)
+        with doubles(), torch.device("meta"):
+            built = build_arch(arch, NUM_CLASSES, IN_CHANNELS).eval() if net is None else subnet(net, arch)
         for module in built.modules():  # pooling by 1 copies its input and computes nothing: not part of the count
             for child, part in module.named_children():
                 if isinstance(part, nn.AvgPool2d) and part.kernel_size == 1:

@@ -181,12 +181,14 @@ def test_a_network_has_one_start() -> None:
 
 def test_beside_a_stem_of_stride_1_networks_get_one(planner: Planner, both: dict[str, Any]) -> None:
     named = [{"name": name} for name in ("EEEA-Net-C2", FRESH, "vgg11", "vit_tiny_patch16_224")]
-    named += [{"name": "resnet18", "options": {"stem_stride": 2}}]
+    named += [{"name": "resnet18", "options": {"stem_stride": 2}}, {"name": "ResNet-20-B"}]
     ctx = opened(planner, both, baselines=named, students=named, supernet=STEM1)
     for role, sections in (("student", ctx.recipe.students), ("baseline", ctx.recipe.baselines)):
-        preset, small, vgg, vit, kept = (named_network(ctx, section, role) for section in sections)  # type: ignore[arg-type]
+        preset, small, vgg, vit, kept, stem1 = (named_network(ctx, section, role) for section in sections)  # type: ignore[arg-type]
         assert preset.arch is not None
         assert (preset.arch.space, preset.arch.r) == ("ofa_mbv3_w1.0_stem1", 32)
+        assert stem1.arch is not None
+        assert stem1.arch.space == "resnet_small_w1.0_stem1", "it has such a stem itself"
         assert [one.options for one in (small, vgg, vit, kept)] == [{"stem_stride": 1}, {}, {}, {"stem_stride": 2}]
         assert [len(one.notes) for one in (small, vgg, vit, kept)] == [0, 0, 1, 0]
         assert "divides its image into patches" in vit.notes[0]
