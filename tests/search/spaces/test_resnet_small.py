@@ -35,7 +35,7 @@ def _tensors(net: nn.Module) -> list[Tensor]:
 
 def test_the_preset_is_the_papers_resnet_20_but_for_its_projections() -> None:
     """With the shortcuts of option A in place of option B's, and the same weights, the logits are the same."""
-    paper, ours = build_teacher("ResNet-20", 10).eval(), build_arch(PRESET, 10).eval()
+    paper, ours = build_teacher("ResNet-20", 10).double().eval(), build_arch(PRESET, 10).double().eval()
     blocks: Any = ours.blocks
     for block in blocks:
         if hasattr(block.shortcut, "conv"):
@@ -44,7 +44,7 @@ def test_the_preset_is_the_papers_resnet_20_but_for_its_projections() -> None:
     for theirs, own in zip(_tensors(paper), _tensors(ours), strict=True):
         theirs.copy_(torch.rand(theirs.shape, generator=draw) + (-0.5 if theirs.ndim > 1 else 0.5))
         own.copy_(theirs)
-    images = torch.randn(2, 3, 32, 32, generator=draw)
+    images = torch.randn(2, 3, 32, 32, generator=draw, dtype=torch.float64)
     with torch.no_grad():
         logits = paper(images)
         assert logits.std() > 0.1
