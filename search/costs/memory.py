@@ -72,14 +72,16 @@ def _others(spec: BlockSpec) -> list[tuple[int, int]]:
     """List operators without weights: the bytes of each one's kernel, and its tensors that are its own."""
     found: list[tuple[int, int]] = []
     convs = sum(layer.kind == "conv" for layer in spec.layers)
-    if spec.act == "h_swish":  # not after the last convolution of a block, which is linear
+    if spec.act == "h_swish" and spec.style == "basic" and spec.kind == "block":
+        found += [(_ACTIVATION, 1)] * 2  # between the convolutions and after the addition
+    elif spec.act == "h_swish":  # not after the last convolution of a block, which is linear
         linear = spec.kind in ("first", "block")
         found += [(_ACTIVATION, 1)] * (convs - linear - (2 if spec.se else 0))
     if spec.se:  # in the converter's files maps are transposed around the gate
         found += [(_TRANSPOSE, 2)] * 2 + [(_MEAN, 2)] + [(_RESHAPE, 2)] * 2 + [(_ADD, 1)] + [(_MUL, 1)] * 2
     if spec.kind == "head":
         found += [(_MEAN, 2), (_RESHAPE, 2)]
-    elif spec.style == "bottleneck":
+    elif spec.style != "mbconv":
         found += [(_ADD, 1)] if spec.kind == "block" or spec.shortcut else []
     elif spec.shortcut:
         found.append((_ADD, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.search.costs.counts import block_specs, count
+from tutelage.search.costs.memory import memory_of
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.spaces.space import SPACES
 from tutelage.search.supernet import build_arch
@@ -62,6 +64,15 @@ def test_its_counts_are_the_papers_and_those_of_two_projections() -> None:
     full = 16 * 16 * 9 * 32**2
     stages = 3 * 16 * 9 * 32**2 + 6 * full + 2 * (full // 2 + 5 * full)
     assert counted.macs[0] == stages + 16 * 32 * 16**2 + 32 * 64 * 8**2 + 64 * 10
+
+
+def test_a_projected_shortcut_is_added_as_any_other_is() -> None:
+    """In a microcontroller's memory a projection takes a convolution's operator, tensors and channels, no addition."""
+    projected = next(spec for spec in block_specs(PRESET) if spec.kind == "block" and not spec.shortcut)
+    plain, found = memory_of(replace(projected, shortcut=True)), memory_of(projected)
+    assert found.persistent - plain.persistent == 64 + 108 + 8 * 32 + 3 * 24
+    # Its weights are 2x2 in the file, of which one is the projection's: a stride of 2 pads a row and a column.
+    assert found.int8_file - plain.int8_file == 16 * 32 * 4 + 28 * 32 + 344
 
 
 def test_it_lies_inside_the_space() -> None:
