@@ -331,7 +331,8 @@ class Store:
         if numbers is not None:
             table = schema.rows
             queries = [
-                select(*read).where(table.c.number.in_(some)).order_by(table.c.number) for some in chunks(numbers)
+                select(*read).select_from(table).where(table.c.number.in_(some)).order_by(table.c.number)
+                for some in chunks(numbers)
             ]
         with self._read() as connection:
             size = _LONG_PART if "details" in stored else _PART
@@ -371,7 +372,7 @@ class Store:
         self, columns: list[Any], filter: str | None, limit: int | None = None, every: bool = False
     ) -> Select[Any]:
         shown = schema.is_last_state() if every else schema.is_current()
-        query = select(*columns).where(shown).order_by(schema.rows.c.number)
+        query = select(*columns).select_from(schema.rows).where(shown).order_by(schema.rows.c.number)
         if filter:
             query = query.where(parse(filter).clause(schema.rows))
         return query if limit is None else query.limit(limit)

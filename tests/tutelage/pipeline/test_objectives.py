@@ -188,7 +188,8 @@ def test_error_at_int8_is_of_the_recipes_quantization(monkeypatch: pytest.Monkey
     monkeypatch.setattr(SupernetInput, "load", lambda self, here: torch.nn.Identity())
     here: Any = SimpleNamespace(
         split=lambda *_: (torch.zeros(4, 1, 32, 32), torch.arange(4)), channels=1, threads=1,
-        dataset=SimpleNamespace(multi_label=False), accelerator=find_accelerator("cpu"),
+        dataset=SimpleNamespace(multi_label=False, indices=lambda split: np.arange(4)),
+        accelerator=find_accelerator("cpu"),
     )  # fmt: skip
     part = SupernetInput(space="s", origin="", resolutions=(32,), weights=FileInput(sha256="", path=""))
     subnets, arch = Subnets(here, part, 2, 1, 0), SPACES["mbconv_small_w1.0"].with_resolutions((32,)).smallest()

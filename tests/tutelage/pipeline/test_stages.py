@@ -25,6 +25,7 @@ from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.keys.plan import Planned, _Planning, plan
 from tutelage.pipeline.keys.stage_inputs import FileInput, StageInputs
 from tutelage.pipeline.objectives import objectives_of, read_objectives, recalibration_images
+from tutelage.pipeline.operations.board import bring_up_to_date
 from tutelage.pipeline.operations.stages import list_stages, prune
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages import compress as compressing
@@ -380,10 +381,13 @@ def test_rows_that_were_filed_before_a_teams_server_was_set_keep_their_stages(
     assert prune(workspace, dry_run=False) == []
 
 
-def test_the_stages_of_a_workspace_of_an_earlier_version_are_listed(tmp_path: Path) -> None:
+def test_the_stages_of_a_workspace_of_an_earlier_version_are_listed_when_it_is_migrated(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
     key = _stage(workspace, "compress m", {}, "a" * 64)
     real_board(workspace.path / "leaderboard.db")
+    with pytest.raises(InputError, match="leaderboard migrate"):
+        list_stages(workspace.path)
+    bring_up_to_date(workspace.store).close()
     assert [(one.key, one.title) for one in list_stages(workspace.path)] == [(key, "compress m")]
     assert (workspace.path / "leaderboard.version-5.db").is_file()  # a copy of before
 
