@@ -18,17 +18,17 @@ def print_catalogue(entries: Sequence[Entry], console: Console, as_json: bool = 
     if as_json:
         print(json.dumps([entry.to_dict() for entry in entries]))
         return
-    table = Table(title="Device catalogue", box=None, pad_edge=False)
-    for column in ("name", "kind", "what", "date", "error", "nets", "licence"):
-        table.add_column(column, overflow="fold")
+    table = Table(title="Device catalogue", box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
     for entry in entries:
         said = entry.provenance
-        error = "" if said.left_out_error is None else f"{said.left_out_error:.1%}"
-        nets = "" if said.left_out_nets is None else str(said.left_out_nets)
-        table.add_row(entry.name, KINDS[said.kind], said.description, said.date, error, nets, said.licence)
-    console.print(table)
+        error = "" if said.left_out_error is None else f"; error {said.left_out_error:.1%} on {said.left_out_nets} nets"
+        how = f"{KINDS[said.kind]}, {said.date}{error}; {said.licence}"
+        table.add_row(entry.name, f"{said.description}\n{how}")
+    console.print(table, highlight=False)
     console.print(
-        "error: mean relative error of the latency model on the nets left out of its fit; their number beside it. "
+        "error: mean relative error of the latency model on nets left out of its fit. "
         "Start from one: tutelage device add NAME --like ENTRY",
         highlight=False,
         soft_wrap=True,
