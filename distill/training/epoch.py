@@ -35,7 +35,7 @@ class Setup:
 
     `forward` runs `wrapped`, compiled where the accelerator does; that is `model` itself, or averages its gradients
     over the processes of `group`. `ema` is a moving average (`start_average`) or None.
-    `initial` is of the statistics that the first epoch replaces, None where they are to be kept.
+    `initial` is of the statistics that the first epochs replace, None where they are to be kept.
     """
 
     model: nn.Module
@@ -74,7 +74,7 @@ def run_epoch(
         setup.frozen.hold()
     finite, waiting = FiniteLogits(place), Waiting()
     sums, count, lr, began = _zeros(place), 0, 0.0, time.monotonic()
-    initial, num_passes = setup.initial if epoch == 0 else None, 0
+    num_before = setup.initial.num_batches if setup.initial is not None else 0
     for step, batch in enumerate(waiting.over(epoch_of(batches, epoch, ranks))):
         whole = num_global(batch, ranks)
         if whole < 2 * ranks.num:
@@ -92,18 +92,16 @@ def run_epoch(
             losses = _backward(setup, part, mix, images, logits, weight)
             # Left on the device until the epoch ends: reading a number waits for all that a GPU has to do.
             sums += len(part.images) * losses.to(sums)
-            num_passes += 1
         _update(setup, epoch * num_batches + step + 2)
-        if initial is not None and setup.ema is not None:
-            initial.follow(setup.ema.get_decay(epoch * num_batches + step + 2), num_passes)
         count += len(mine.images)
         if progress:
             progress("train", epoch * num_batches + step + 1, schedule.epochs * num_batches)
     finite.read()
     if count == 0:
         raise InputError(f"epoch {epoch} has no batch of at least {2 * ranks.num} images: lower the batch size")
-    if initial is not None:
-        initial.remove(setup.model, setup.ema.module if setup.ema else None)
+    if setup.initial is not None and num_before < setup.initial.LEAST <= setup.initial.num_batches:
+        decays = [setup.ema.get_decay(one + 2) for one in range((epoch + 1) * num_batches)] if setup.ema else []
+        setup.initial.remove(setup.model, setup.ema.module if setup.ema else None, decays)
     means = _mean(sums.cpu().double().numpy(), count, setup.group)
     return {
         **dict(zip(("loss", "hard", "soft"), means, strict=True)),

@@ -61,35 +61,44 @@ class InitialStatistics:
 
     Running statistics move by `momentum` a batch. After 30 batches at the usual 0.1 they hold 4 % of a variance of 1,
     more than the whole variance of a map of small values, and the network gives every image the same output in eval
-    mode. `remove` divides that part out, as Adam does with its moments (Kingma & Ba, ICLR 2015, section 3).
+    mode. After `LEAST` batches `remove` divides that part out, as Adam does with its moments (Kingma & Ba, ICLR 2015,
+    section 3).
     """
+
+    # Fewer batches than these say less of the network that they were trained on than its initial values do harm.
+    LEAST = 10
 
     def __init__(self, net: nn.Module) -> None:
         self._norms = [one for one in _norms(net) if one.momentum is not None and one.running_mean is not None]
         self._initial = [(_copy(one.running_mean), _copy(one.running_var)) for one in self._norms]
         self._before = [_num_batches(one) for one in self._norms]
-        self._updates: list[tuple[float, int]] = []
 
-    def follow(self, decay: float, num_batches: int) -> None:
-        """Note an update of the weights' moving average, which averages the statistics too, after so many batches."""
-        self._updates.append((decay, num_batches))
+    @property
+    def num_batches(self) -> int:
+        """Count the batches that have gone through the network since."""
+        return max((_num_batches(one) - start for one, start in zip(self._norms, self._before, strict=True)), default=0)
 
-    def remove(self, net: nn.Module, average: nn.Module | None = None) -> None:
-        """Divide the initial values out of the statistics of `net` and of its moving average, where there is one."""
-        _divide_out(self._norms, self._initial, self._left())
+    def remove(self, net: nn.Module, average: nn.Module | None = None, decays: Sequence[float] = ()) -> None:
+        """Divide the initial values out of the statistics of `net` and of its moving average, where there is one.
+
+        decays: of each update that the average has had, which averages the statistics as it does the weights.
+        """
+        left = self._left()
+        _divide_out(self._norms, self._initial, left)
         if average is not None:
             copies = dict(zip((id(one) for one in _norms(net)), _norms(average), strict=True))
-            _divide_out([copies[id(one)] for one in self._norms], self._initial, self._left_in_average())
+            parts = [
+                self._left_in_average(one.momentum, decays) if part < 1 else 1.0
+                for one, part in zip(self._norms, left, strict=True)
+            ]
+            _divide_out([copies[id(one)] for one in self._norms], self._initial, parts)
 
-    def _left_in_average(self) -> list[float]:
-        """Give that part of the moving average's statistics, by the updates that were noted."""
-        found = []
-        for norm, left in zip(self._norms, self._left(), strict=True):
-            part = 1.0
-            for decay, num_batches in self._updates:
-                part = decay * part + (1 - decay) * (1 - norm.momentum) ** num_batches
-            found.append(part if left < 1 else 1.0)  # a norm that is held in eval mode has moved in neither
-        return found
+    def _left_in_average(self, momentum: float, decays: Sequence[float]) -> float:
+        """Give that part of the moving average's statistics, batches spread evenly over its updates."""
+        part, a_step = 1.0, self.num_batches / max(len(decays), 1)
+        for step, decay in enumerate(decays, start=1):
+            part = decay * part + (1 - decay) * (1 - momentum) ** round(step * a_step)
+        return part
 
     def _left(self) -> list[float]:
         """Give the part of each norm's statistics that is its initial value; 1 where no batch went through it."""

@@ -128,7 +128,7 @@ def train(
     alone, so that students of many sizes share one teacher cache. With `checkpoint` (a folder) a run that was stopped
     goes on after its last whole epoch, to the same bits. `tuning` says what of pretrained weights stays as it is, and
     how gently the rest is trained. fresh_statistics: batch norm's running statistics are not of this network (fresh
-    weights, a subnet of a supernet), and the first epoch replaces them. Of several processes each reads its own rows;
+    weights, a subnet of a supernet), and the first epochs replace them. Of several processes each reads its own rows;
     batch norm uses the statistics of all of them (`sync_batch_norm=False`: of each process apart), and dropout and
     mixup draw for each process apart.
     finished: folders of checkpoints of finished trainings by fingerprint. Where they are given, nothing is trained: the

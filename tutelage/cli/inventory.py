@@ -96,7 +96,7 @@ def _whole_words(cells: Sequence[Mapping[str, str]], width: int) -> dict[str, in
     """Give widths of columns in which no word is broken, as wide as there is room; None where there is none."""
     columns = {name: [name, *(cell[name] for cell in cells)] for name in cells[0]}
     widths = {name: max(len(word) for text in texts for word in text.split()) for name, texts in columns.items()}
-    left = width - sum(widths.values()) - 2 * (len(widths) - 1)
+    left = width - sum(widths.values()) - 2 * len(widths)  # a gap behind the last, too: rich 13 asks for it
     if left < 0:
         return None
     for name, texts in reversed(columns.items()):

@@ -26,8 +26,7 @@ def test_a_mean_of_the_batches_is_left_where_no_weight_moves() -> None:
     for number, batch in enumerate(batches, start=1):
         net.train()(batch)
         average.update(net, step=number + 1)
-        initial.follow(average.get_decay(number + 1), number)
-    initial.remove(net, average.module)
+    initial.remove(net, average.module, [average.get_decay(number + 2) for number in range(3)])
     weights = torch.tensor([0.081, 0.09, 0.1]) / 0.271
     for one, tolerance in ((net, 1e-5), (average.module, 0.05)):  # the average weighs the batches otherwise
         assert one.running_mean == pytest.approx((weights @ batches.mean((1, 3, 4))).numpy(), rel=tolerance)
@@ -41,8 +40,7 @@ def test_statistics_of_a_frozen_norm_stay() -> None:
     net.train()[0].eval()
     net(torch.randn(8, 3) + 5)
     average.update(net, step=2)
-    initial.follow(average.get_decay(2), 1)
-    initial.remove(net, average.module)
+    initial.remove(net, average.module, [average.get_decay(2)])
     for one in (net, average.module):
         assert one[0].running_mean.eq(0).all()
         assert one[0].running_var.eq(1).all()
@@ -53,7 +51,7 @@ class Faint(Blobs):
     """Blobs of small values: their variance is far below the 1 that running statistics begin with."""
 
     def __init__(self) -> None:
-        super().__init__(num=48)
+        super().__init__(num=48, batch_size=8)
         self.images *= 0.02
 
 

@@ -1,6 +1,7 @@
 """What a run prints at its end fits a screen and hides nothing without saying so."""
 
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -73,6 +74,6 @@ def test_the_list_of_devices_breaks_no_word_at_80_columns() -> None:
         said = console.file.getvalue()
         assert max(map(len, said.splitlines())) <= 80
         assert said.count("Device profiles in w/devices") == 1
-        assert said.count("name           host") == headings
+        assert len(re.findall("name +host", said)) == headings
         for word in (*(one.name for one in profiles), *(one.host for one in profiles), "onnxruntime", "1.31.1", "fp32"):
             assert word in said, f"{word} is broken:\n{said}"
