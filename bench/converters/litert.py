@@ -134,12 +134,16 @@ def quantize_litert(source: Path, target: Path, images: NDArray[np.float32]) -> 
         key, name = next((key, value["inputs"][0]) for key, value in signatures.items())
     else:
         key, name = "serving_default", interpreter.get_input_details()[0]["name"]
-    with contextlib.redirect_stdout(sys.stderr):  # it reports sizes on standard output
-        tool = quantizer.Quantizer(str(source))
-        tool.load_quantization_recipe(recipe.static_wi8_ai8())
-        ranges = tool.calibrate({key: [{name: image[None]} for image in images]})
-        with whole_file(target) as aside:
-            tool.quantize(ranges).export_model(str(aside), overwrite=True)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it reports sizes on standard output
+            tool = quantizer.Quantizer(str(source))
+            tool.load_quantization_recipe(recipe.static_wi8_ai8())
+            ranges = tool.calibrate({key: [{name: image[None]} for image in images]})
+            with whole_file(target) as aside:
+                tool.quantize(ranges).export_model(str(aside), overwrite=True)
+    # An operator that the quantizer does not know, or that the runtime cannot prepare for it.
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{source} cannot be quantized for LiteRT: {str(error).strip().splitlines()[0]}") from error
     return target
 
 

@@ -153,9 +153,9 @@ README = """\
 Against $reference, on $num_images validation images: outputs differ by at most $largest (mean $average); the same class
 is first in $same %.
 
-The arena was taken on a 64-bit host with TFLite Micro's reference kernels. On a 32-bit board what persists takes about
-half; CMSIS-NN's kernels need scratch for their convolutions besides. `main.cc` prints what is used: set `kArenaBytes`
-in `model.h` to that.
+The arena was taken on a 64-bit host with TFLite Micro's reference kernels. On a 32-bit board what persists takes less;
+CMSIS-NN's kernels need scratch for their convolutions besides. `main.cc` prints what is used: set `kArenaBytes` in
+`model.h` to that.
 
 ## Build
 

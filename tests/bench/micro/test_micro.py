@@ -134,3 +134,17 @@ def test_files_that_are_none_are_refused(files: tuple[Path, Path, Path], tmp_pat
     if installed():
         with pytest.raises(InputError, match=r"TFLite Micro cannot run .*x\.tflite"):
             allocations(path)
+
+
+def test_what_the_quantizer_refuses_is_said_in_one_line(tmp_path: Path):
+    """Padding with a given value, as before a maximum pooling: its value is quantized along channels it has not."""
+    net = small.Builder()
+    entry = net.tensor((1, 8, 8, 8), "input")
+    x = net.conv(entry, 8, 8, 8)
+    padded = net.run("PADV2", [x, net.integers([[0, 0], [1, 1], [1, 1], [0, 0]]), net.weights(1)], (1, 10, 10, 8))
+    net.graph.inputs, net.graph.outputs = np.array([entry], np.int32), np.array([padded], np.int32)
+    net.model.signatureDefs = [small._signature(net.kinds, entry, padded)]
+    plain = write_model(net.model, tmp_path / "plain.tflite")
+    with pytest.raises(InputError, match=r"plain-channels-last\.tflite cannot be quantized for LiteRT: ") as caught:
+        for_micro(plain, tmp_path / "int8.tflite", images(2, 8, 8).transpose(0, 3, 1, 2))
+    assert "\n" not in str(caught.value)
