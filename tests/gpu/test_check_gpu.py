@@ -53,12 +53,12 @@ def test_networks_are_trained_and_scored_at_toy_sizes_on_the_cpu(tmp_path: Path)
 @pytest.mark.long
 def test_a_torch_device_is_added_and_checked_on_the_cpu(tmp_path: Path) -> None:
     rows = toy_run("device", tmp_path)
-    # `device add` and `device check` themselves, of the runtime that has no GPU: a profile and its latency model.
+    # `device add` and `device check` themselves, of the runtime that has no GPU: a profile, its model and its networks.
     (added,) = [row["result"] for row in rows if row["what"] == "torch, batch 1"]
     assert "6 nets, error of each left out" in added
     assert "error on unseen nets" in added
     assert {path.name for path in (tmp_path / "devices" / "devices").iterdir()} == {
-        "torch-1.yaml", "torch-1.latency.json"
+        "torch-1.yaml", "torch-1.latency.json", "torch-1.measurements.csv"
     }  # fmt: skip
 
 
