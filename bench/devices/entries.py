@@ -18,9 +18,9 @@ from pydantic import Field, ValidationError
 
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.files import write_text
-from tutelage.records import DeviceProfile, InputError, Record, bounded_text, parsed_yaml
+from tutelage.records import DeviceProfile, InputError, Record
 
-from .profiles import known_profile, load_latency_model, read_profile
+from .profiles import known_profile, load_latency_model, read_fields, read_profile
 
 PROVENANCE = "provenance.yaml"
 MAX_PROVENANCE_BYTES = 20_000
@@ -131,14 +131,8 @@ def read_entry(folder: Path) -> Entry:
 
 def read_provenance(path: Path) -> Provenance:
     """Read and check how an entry was made."""
-    try:
-        data = parsed_yaml(bounded_text(path, MAX_PROVENANCE_BYTES))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} says nothing of how the profile was made: give {', '.join(Provenance.model_fields)}")
+    without = f"{path} says nothing of how the profile was made: give {', '.join(Provenance.model_fields)}"
+    data = read_fields(path, MAX_PROVENANCE_BYTES, "provenance", without)
     # What is empty was left for the contributor, whom the check tells; YAML reads a date as one.
     texts = {"description": "", "made": "", "licence": "", "date": ""}
     given = texts | {

@@ -135,18 +135,27 @@ def load_latency_model(profile: DeviceProfile, folder: Path) -> LatencyModel:
     return LatencyModel.load(Path(folder) / profile.latency_model)
 
 
-def read_profile(path: Path) -> DeviceProfile:
-    """Read and check a profile, made or hand-written. Raises InputError naming field, value and what is allowed."""
+def read_fields(path: Path, most_bytes: int, what: str, without: str) -> dict[Any, Any]:
+    """Read the fields of a YAML file. Raises InputError that calls it `what`, or says `without` where it has none."""
     try:
-        data = parsed_yaml(bounded_text(path, MAX_PROFILE_BYTES))
+        data = parsed_yaml(bounded_text(path, most_bytes))
     except OSError as error:
-        raise InputError(f"cannot read device profile {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise InputError(
-            f"{path} is not a device profile: it must hold `field: value` lines, at least name and runtime"
-        )
+        raise InputError(without)
+    return data
+
+
+def read_profile(path: Path) -> DeviceProfile:
+    """Read and check a profile, made or hand-written. Raises InputError naming field, value and what is allowed."""
+    data = read_fields(
+        path,
+        MAX_PROFILE_BYTES,
+        "device profile",
+        f"{path} is not a device profile: it must hold `field: value` lines, at least name and runtime",
+    )
     for field in data:
         if field not in DeviceProfile.model_fields:
             near = difflib.get_close_matches(str(field), DeviceProfile.model_fields, n=1)

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.files import sha256_of, sync, sync_tree
+from tutelage.files import sha256_of
 from tutelage.records import InputError
 
 from . import micro_source
-from .write import Parity, Preprocess, Thresholds
+from .manifest import to_json
+from .write import Parity, Preprocess, Thresholds, check_empty, whole_folder
 
 # Methods of MicroMutableOpResolver, by the schema's names of operators.
 _RESOLVERS = {
@@ -95,8 +94,7 @@ def write_micro_bundle(
     notes: Sequence[str] = (),
 ) -> MicroBundle:
     """Write the folder, which must not hold anything yet, whole or not at all."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty; give a new folder for the bundle")
+    check_empty(folder)
     arena = -(-model.arena_bytes // _ARENA_STEP) * _ARENA_STEP
     facts = _facts(model, preprocess, labels, thresholds, arena)
     notes = [f"- {line}" for line in notes]
@@ -108,29 +106,16 @@ def write_micro_bundle(
         "sample.h": Template(micro_source.SAMPLE_H).substitute(facts),
         "sample.cc": _sample_source(sample),
         "main.cc": Template(micro_source.MAIN_CC).substitute(facts),
-        "preprocess.json": json.dumps(preprocess.to_dict(), indent=2) + "\n",
-        "labels.json": json.dumps(list(labels), indent=2, ensure_ascii=False) + "\n",
-        "thresholds.json": json.dumps(thresholds.to_dict(), indent=2) + "\n",
-        "parity.json": json.dumps(parity.to_dict(), indent=2) + "\n",
+        "preprocess.json": to_json(preprocess.to_dict()),
+        "labels.json": to_json(list(labels)),
+        "thresholds.json": to_json(thresholds.to_dict()),
+        "parity.json": to_json(parity.to_dict()),
         "README.md": Template(micro_source.README).substitute(
             facts | _readme_facts(model, title, preprocess, parity) | {"notes": "\n".join(notes)}
         ),
     }
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            aside = Path(scratch) / "bundle"
-            aside.mkdir()
-            shutil.copyfile(model.path, aside / "model.tflite")
-            for name, text in texts.items():
-                (aside / name).write_text(text, encoding="utf-8")
-            sync_tree(aside)
-            if folder.exists():
-                folder.rmdir()
-            aside.rename(folder)
-            sync(folder.parent)
-    except OSError as error:
-        raise InputError(f"cannot write the bundle {folder}: {error.strerror}; choose another folder") from error
+    with whole_folder(folder, {"model.tflite": model.path}, texts):
+        pass
     return MicroBundle(folder, model.path.stat().st_size, model.arena_bytes, parity.to_dict())
 
 

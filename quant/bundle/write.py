@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -106,8 +107,7 @@ def write_bundle(
     w) on which the file's outputs are compared with `reference_logits` (n, classes). data, notes: lines for the card.
     """
     folder, model = Path(folder), Path(model)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty; give a new folder for the bundle")
+    check_empty(folder)
     runtime = _runtime_of(model, row)
     cuts = Thresholds(values=tuple(thresholds or [0.5] * len(labels)), multi_label=multi_label)
     parity = compare(model, validation, reference_logits, reference, runtime=runtime)
@@ -121,16 +121,36 @@ def write_bundle(
         "MODEL_CARD.md": model_card(row, labels, parity.to_dict(), cuts.to_dict(), data, notes),
         "predict.py": Path(predict_script.__file__).read_text(encoding="utf-8"),
     }
+    suffixes = (model.suffix, *([COMPANION[model.suffix]] if model.suffix in COMPANION else []))
+    files = {f"model{suffix}": model.with_suffix(suffix) for suffix in suffixes}
+    with whole_folder(folder, files, texts) as aside:
+        write_manifest(aside, f"model{model.suffix}", runtime)
+    return load_bundle(folder)
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a folder that holds anything: a bundle is a new one."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty; give a new folder for the bundle")
+
+
+@contextmanager
+def whole_folder(folder: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> Iterator[Path]:
+    """Write a folder whole or not at all: copies of files and texts by name, and what is added before the end.
+
+    Yields the folder aside that takes the place of `folder`, which must hold nothing, when the block ends. Raises
+    InputError where it cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
             aside = Path(scratch) / "bundle"
             aside.mkdir()
-            for suffix in (model.suffix, *([COMPANION[model.suffix]] if model.suffix in COMPANION else [])):
-                shutil.copyfile(model.with_suffix(suffix), aside / f"model{suffix}")
+            for name, path in files.items():
+                shutil.copyfile(path, aside / name)
             for name, text in texts.items():
                 (aside / name).write_text(text, encoding="utf-8")
-            write_manifest(aside, f"model{model.suffix}", runtime)
+            yield aside
             sync_tree(aside)
             if folder.exists():
                 folder.rmdir()
@@ -138,7 +158,6 @@ def write_bundle(
             sync(folder.parent)
     except OSError as error:
         raise InputError(f"cannot write the bundle {folder}: {error.strerror}; choose another folder") from error
-    return load_bundle(folder)
 
 
 def load_bundle(folder: Path | str) -> Bundle:
