@@ -177,7 +177,7 @@ def test_patients_are_seen_in_file_names(names: list[str], groups: int | None) -
 def test_steps_are_timed_in_seconds_an_image(
     channels: int, teacher: str, multi_label: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One class an image, and several labels: what is timed is what trains."""
+    """Single-label and multi-label: what is timed is what trains."""
     monkeypatch.setattr(timing, "_REPEATS", 1)
     space = SPACES["mbconv_small_w1.0"]
     times = measure_steps(space, 32, channels, 3, 2, teacher=teacher, multi_label=multi_label)
