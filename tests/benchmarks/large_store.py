@@ -2,8 +2,7 @@
 
 `make bench-store` makes the store (minutes) and prints a table. `--rows` makes a smaller one, `--url` one on a
 PostgreSQL server that is empty, `--groups` other numbers of groups; `--keep` keeps the store for the next time. Without
-`tutelage leaderboard serve`'s own start the page's time is that of one answer. `--package` times another checkout's
-package on a store that it makes itself, for a comparison: a folder in which `make types` has laid its links.
+`tutelage leaderboard serve`'s own start the page's time is that of one answer.
 """
 
 from __future__ import annotations
@@ -40,8 +39,6 @@ COMMANDS = {
     "export json": ["export", "--format", "json", "--out", "{out}/rows.json"],
     "build": ["build", "--out", "{out}/page.html"],
 }
-# Not in the version before.
-NEW = ("show, sorted", "show, page 1000")
 
 
 def main() -> None:
@@ -54,11 +51,8 @@ def main() -> None:
     parser.add_argument("--limit-gb", type=float, default=8, help="stop a command that takes more memory")
     parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--url", default="")
-    parser.add_argument("--package", type=Path, default=None)
     parser.add_argument("--only", default="", help="commands by name, joined by ;")
     given = parser.parse_args()
-    if given.package is not None:
-        os.environ["PYTHONPATH"] = str(given.package.resolve())
     if given.url:
         os.environ["TUTELAGE_STORE"] = given.url
     if os.environ.get("TUTELAGE_BENCH_FILL"):
@@ -78,8 +72,6 @@ def main() -> None:
     wanted = given.only.split(";") if given.only else [*COMMANDS, "served page"]
     print("| command | seconds (median; least to most) | peak RSS (MB) |\n|---|---:|---:|", flush=True)
     for name in wanted:
-        if given.package is not None and name in NEW:
-            continue
         print(measured(name, folder, given), flush=True)
     if given.keep is None:
         shutil.rmtree(folder)
@@ -150,23 +142,22 @@ def fill(place: str | Path, num_rows: int, num_groups: int) -> None:
     from tutelage.leaderboard.store import Store, schema
 
     store = Store(place)
-    has_table = hasattr(schema, "details")
     with store._write() as connection:
         batch: list[dict[str, Any]] = []
         for values in drawn(num_rows, num_groups):
             batch.append(values)
             if len(batch) == 20_000:
-                _insert(connection, insert, schema, batch, has_table)
+                _insert(connection, insert, schema, batch)
                 batch = []
         if batch:
-            _insert(connection, insert, schema, batch, has_table)
+            _insert(connection, insert, schema, batch)
     store.close()
 
 
-def _insert(connection: Any, insert: Any, schema: Any, batch: list[dict[str, Any]], has_table: bool) -> None:
+def _insert(connection: Any, insert: Any, schema: Any, batch: list[dict[str, Any]]) -> None:
     names = schema.rows.c.keys()
     connection.execute(insert(schema.rows), [{name: one[name] for name in names if name in one} for one in batch])
-    if has_table and (long := [one for one in batch if one["details"] != "{}"]):
+    if long := [one for one in batch if one["details"] != "{}"]:
         connection.execute(insert(schema.details), [{"number": one["number"], "body": one["details"]} for one in long])
 
 

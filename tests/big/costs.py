@@ -32,8 +32,7 @@ IMAGES = {
     "chest-ct-kd-ptq": (round(2_481 * 0.65), "2,481"),
 }
 # Assumed operations a second of one GPU of 2020 and later in bfloat16: of networks of dense convolutions and attention,
-# and of those of depthwise convolutions, which wait for memory. Published speeds of ResNet-50 on an A100 are near twice
-# the first.
+# and of those of depthwise convolutions, which wait for memory. Chosen by hand, not measured.
 RATES = {"dense": 3.0e13, "depthwise": 6.0e12}
 _DEPTHWISE = ("mobilenet", "efficientnet", "nasnet", "ofa", "eeea", "xception")
 GPUS = (1, 8, 64)

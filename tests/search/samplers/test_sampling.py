@@ -178,8 +178,8 @@ def test_a_given_cost_alone_is_kept_by_rejection() -> None:
 def test_tight_budgets_of_whole_spaces_are_kept(name: str) -> None:
     space = SPACES[name].with_resolutions((32, 64))
     small = count_genes(space, space.encode([space.smallest(64)]))
-    # Of few slots, and plain convolutions, one more choice costs more: at 1.05 nothing but the smallest fits.
-    slack = 1.05 if len(space.slots) > 12 else 1.5
+    # Of few slots, and plain convolutions, one more choice costs more: at 1.05 four to eight architectures fit.
+    slack = 1.05 if len(space.slots) > 12 else 1.2
     bounds = {"macs": 1.1 * float(small.macs[0]), "params": slack * float(small.params[0])}
     genes = sample_feasible(space, bounds, 200, np.random.default_rng(4))
     assert within(space, genes, bounds).all()
