@@ -14,7 +14,7 @@ from tutelage.records import TurnReport
 from .entry import BenchmarkProgram, Reported, Turn
 
 _TIMES = re.compile(r"min =\s*([\d.]+)\s+max =\s*([\d.]+)\s+avg =\s*([\d.]+)")
-# It is a hundredth of a millisecond: what takes less is not told apart from nothing.
+# It is a hundredth of a millisecond: what takes less cannot be distinguished from nothing.
 _LEAST_MS = 0.01
 
 

@@ -93,7 +93,7 @@ def search_trials_plot(
 ) -> None:
     """Draw error against each cost, coloured by the order of evaluation, and the importance of each parameter as bars.
 
-    `errors` and `costs` are in the order of evaluation; `importances` are falls of R2, empty where none could be told.
+    `errors` and `costs` are in the order of evaluation; `importances` are falls of R2, empty where none is on file.
     """
     if not costs or not len(errors):
         raise InputError(
@@ -121,7 +121,7 @@ def search_trials_plot(
 def _draw_importances(panel: Axes, importances: Mapping[str, float]) -> None:
     shown = list(importances.items())[:_MOST_BARS]
     if not shown:
-        panel.text(0.5, 0.5, "no importance can be told:\ntoo few trials, or nothing\nexplains the scores",
+        panel.text(0.5, 0.5, "no importance on file:\ntoo few trials, nothing explains\nthe scores, or an older search",
                    transform=panel.transAxes, ha="center", va="center", color="#666666")  # fmt: skip
         panel.set_axis_off()
         return

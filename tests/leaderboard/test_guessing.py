@@ -30,7 +30,7 @@ CONFUSION = [[40, 30], [10, 20]]
         ((0.9, 0.8, 0.95), (0.75, 0.71, 0.8), CONFUSION, ""),
         ((None,), (0.6, 0.5, 0.7), CONFUSION, "test accuracy 0.600 [0.500, 0.700] reaches 0.700"),
         ((0.52, None, None), (0.6, None, None), CONFUSION, ""),  # too few images for an interval: not known
-        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), [], ""),  # several labels an image
+        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), [], ""),  # multi-label
         ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), [["?"], None], ""),  # imported
     ],
 )

@@ -219,7 +219,7 @@ def test_a_search_is_drawn_with_its_budget(tmp_path):
     text = trials.read_text()
     assert all(word in text for word in ("order of evaluation", "resolution", "depth of stage 1", "fall of R"))
     search_trials_plot(errors, costs, trials, {})
-    assert "no importance can be told" in trials.read_text()
+    assert "no importance on file" in trials.read_text()
     for draw in (lambda: search_front_plot([], {}, path, within=[]), lambda: search_trials_plot([], {}, path, {})):
         with pytest.raises(InputError, match="no architecture was evaluated"):
             draw()

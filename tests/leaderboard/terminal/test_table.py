@@ -36,7 +36,7 @@ def test_eighty_columns_show_the_id_and_no_two_rows_alike(objectives):
     assert max(map(len, [head, *lines])) <= 80
     assert "…" not in "".join(lines)
     start, end = head.index("model"), head.index("AUC") - 2
-    # Two rows of one scheme are told apart by name and teacher; of two schemes by the scheme, where it has room.
+    # Two rows of one scheme are distinguished by name and teacher; of two schemes by the scheme, where it has room.
     assert len({line[start:end] for line in lines}) == (len(lines) if "scheme" in head else len(TEACHERS))
 
 

@@ -1,4 +1,4 @@
-"""Core ML programs: what is converted and how it is told apart. Nothing here predicts: that takes a Mac."""
+"""Core ML programs: what is converted and how it is recognised. Nothing here predicts: that takes a Mac."""
 
 import sys
 import types
