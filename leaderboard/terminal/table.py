@@ -274,19 +274,19 @@ def _telling(cells: Mapping[str, Sequence[str]], keys: Mapping[str, Sequence[Any
 
 
 def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> list[str]:
-    """Choose columns, `wanted` first, while they fit; one that is empty or the same everywhere waits."""
+    """Choose columns, `wanted` first, while they fit; one that is the same everywhere waits until all others did."""
     from rich.cells import cell_len
 
     useful = [name for name in cells if any(cells[name])]
     varied = [name for name in useful if name in ("model", "on_front") or len(set(cells[name])) > 1 or len(useful) < 3]
     chosen: set[str] = set()
     left = width
-    first = [name for name in wanted if name in useful]
-    for name in dict.fromkeys((*first, *varied, *(name for name in useful if name not in varied))):
-        need = max(map(cell_len, (_heading(name), *cells[name]))) + _GAP
-        if need <= left or name == "model":
+    needs = {name: max(map(cell_len, (_heading(name), *cells[name]))) + _GAP for name in useful}
+    for name in dict.fromkeys((*(name for name in wanted if name in useful), *varied, *useful)):
+        waits = name not in varied and name not in wanted and not chosen.issuperset(varied)
+        if (needs[name] <= left and not waits) or name == "model":
             chosen.add(name)
-            left -= need
+            left -= needs[name]
     return [one.name for one in known() if one.name in chosen]
 
 
