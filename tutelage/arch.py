@@ -23,6 +23,7 @@ SLOTS: dict[str, tuple[tuple[int, int], ...]] = {
     "mbconv_small": ((1, 3),) * 4,
     "mbconv_micro": ((1, 2),) * 5,
     "resnet_small": ((1, 3),) * 3,
+    "resnet18": ((1, 2),) * 4,
 }
 # ResNet50D's d[0] is no stage's: it keeps the stem's residual block at 2 and leaves it out below.
 _RESNET = "ofa_resnet50"

@@ -23,7 +23,7 @@ _NO_SETTINGS = (
 # Of `distill`, what a network without a teacher does not read.
 _SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options", "teacher_weight")
 # Which rows there are, and nothing of any of them.
-_CHOICE = ("teacher_mode", "teachers", "self_teacher", "supernet_teacher")
+_CHOICE = ("teacher_mode", "teachers", "self_teacher", "supernet_teacher", "baselines")
 _EPOCHS = DistillSection().epochs
 
 

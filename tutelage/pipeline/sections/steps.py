@@ -219,6 +219,7 @@ class DistillSection(TrainSection):
     self_teacher: bool = False  # the student's own control distils it too, in a row with the teacher `self`
     # The largest subnet of the trained supernet distils the students, too, in rows whose teacher is the space's name.
     supernet_teacher: bool = False
+    baselines: bool = True  # all teachers together distil the baselines, too; false: they learn from labels alone
     options: dict[str, Any] = Field(default_factory=dict)  # of the method, see docs/distillation.md
 
 

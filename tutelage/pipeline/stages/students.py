@@ -47,8 +47,9 @@ def train_named_students(
 
 
 def train_baselines(ctx: Context, supernet: Supernet | None, teachers: Sequence[Student]) -> list[Student]:
-    """Train the recipe's baselines on the students' schedule, with all teachers and with none."""
-    return _train_named(ctx, ctx.recipe.baselines, "baseline", supernet, [tuple(teachers)] if teachers else [])
+    """Train the recipe's baselines on the students' schedule, with all teachers (`distill.baselines`) and with none."""
+    wanted = [tuple(teachers)] if teachers and ctx.recipe.distill.baselines else []
+    return _train_named(ctx, ctx.recipe.baselines, "baseline", supernet, wanted)
 
 
 def _train_named(
@@ -149,6 +150,9 @@ def _check_distillation(ctx: Context) -> None:
     ):
         if not has_effect and getattr(recipe.distill, name) == value:
             raise InputError(f"distill.{name}: {value} has no effect: the recipe has no teachers; leave it out")
+    if not recipe.distill.baselines and not (recipe.baselines and recipe.teachers):
+        lacking = "teachers" if recipe.baselines else "baselines"
+        raise InputError(f"distill.baselines: false has no effect: the recipe has no {lacking}; leave it out")
     if recipe.distill.supernet_teacher and not recipe.trains_supernet:
         names = ", ".join(student.name for student in recipe.students)
         raise InputError(
@@ -159,7 +163,7 @@ def _check_distillation(ctx: Context) -> None:
         find_loss(recipe.distill.method, ctx.num_classes, ctx.dataset.multi_label)
         return
     # Baselines are distilled by all teachers, students as `teacher_mode` says; a control and the supernet distil alone.
-    together = recipe.baselines or recipe.distill.teacher_mode != "each"
+    together = (recipe.baselines and recipe.distill.baselines) or recipe.distill.teacher_mode != "each"
     check_distillation(
         kd_of(recipe.distill),
         ctx.num_classes,
