@@ -274,7 +274,7 @@ class Tape:
     bottleneck = False
 
 
-@pytest.mark.parametrize("name", [*WIDE, "resnet_small_w1.5_stem1"])
+@pytest.mark.parametrize("name", [*WIDE, "resnet_small_w1.5_stem1", "resnet18_w0.25"])
 def test_peak_and_activations_agree_with_hooks(name: str) -> None:
     net = supernet(name) if name in OFA_SPACES else None
     for arch in [*draw(name, 2, seed=3), SPACES[name].smallest(28)]:

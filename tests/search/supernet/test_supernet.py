@@ -46,7 +46,11 @@ def _images(channels: int, n: int = 4, side: int = SIDE) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3", "ofa_resnet50", "resnet_small_w1.0_stem1"]
+    "name",
+    [
+        *("ofa_mbv3_w1.2", "ofa_mbv3_w1.0_stem1", "ofa_proxyless_w1.3", "ofa_resnet50", "resnet_small_w1.0_stem1"),
+        "resnet18_w0.25_stem1",
+    ],
 )
 def test_an_extracted_subnet_equals_the_supernet_to_the_bit(name):
     space = _space(name)

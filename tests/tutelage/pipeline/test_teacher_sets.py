@@ -262,6 +262,11 @@ def _plan(folder: Path, **distill: Any) -> Plan:
     return planner.plan(values)
 
 
+def _with_baseline(folder: Path, distill: dict[str, Any]) -> dict[str, Any]:
+    values = Recipe.model_validate(recipes(folder)["named"]).model_dump(mode="json")
+    return {**values, "baselines": [NET], "distill": {**values["distill"], **distill}}
+
+
 @pytest.mark.parametrize("distill", [{"teachers": "best"}, {"teacher_weight": "validation"}])
 def test_a_plan_says_what_waits_for_validation(tmp_path: Path, distill: dict[str, str]) -> None:
     plan = _plan(tmp_path, **distill)
@@ -277,6 +282,23 @@ def test_a_plan_of_all_teachers_with_fixed_weights_is_whole(tmp_path: Path) -> N
     assert {"distil small from self", "distil small from resnet10t+mobilenetv3_small_050", "measure on box"} <= {
         one.title for one in plan.stages
     }
+
+
+def test_baselines_learn_from_labels_alone_where_the_recipe_says_so(tmp_path: Path) -> None:
+    both, alone = (
+        {one.title for one in Planner(written(folder)).plan(_with_baseline(folder, said)).stages}
+        for folder, said in ((tmp_path / "both", {}), (tmp_path / "alone", {"baselines": False}))
+    )
+    assert {title for title in both - alone if title.startswith("distil ")} == {f"distil {NET} from resnet10t+{NET}"}
+    assert alone < both
+    assert f"train {NET} on labels" in alone
+
+
+def test_baselines_without_teachers_are_an_option_only_where_there_are_both(tmp_path: Path) -> None:
+    for baselines, lacking in (([], "baselines"), ([NET], "teachers")):
+        ctx = opened(tmp_path, distill={"baselines": False}, baselines=baselines, students=[{"name": NET}])
+        with pytest.raises(InputError, match=f"distill.baselines: false has no effect: the recipe has no {lacking}"):
+            check_training(ctx)
 
 
 def test_a_recipe_that_distils_nothing_compares_nothing(tmp_path: Path) -> None:
