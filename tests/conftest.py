@@ -54,6 +54,14 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _own_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let test processes beside each other time at once: a measurement elsewhere would hold a test up for minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUTELAGE_LOCKS", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _brief_measurements() -> Iterator[None]:
     """Measure for moments, and let halves differ as they may: a host that runs tests is busy, its times mean nothing.
 

@@ -24,6 +24,7 @@ from tutelage.bench.boards.adb import PREFIX
 from tutelage.bench.boards.phone import Phone
 from tutelage.bench.boards.program import ProgramBoard
 from tutelage.bench.converters.conversion import parts
+from tutelage.bench.devices.turns import exclusively
 from tutelage.bench.runtimes.anchor import ANCHOR
 from tutelage.bench.runtimes.registry import adapter_files, find_runtime
 from tutelage.bench.runtimes.runner import processor
@@ -74,13 +75,17 @@ def check_processor(device: DeviceProfile, found: str, where: str) -> None:
 
 @contextlib.contextmanager
 def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[Reached]:
-    """Give what starts runners on a device, here or elsewhere. Raises InputError for one that cannot be reached."""
+    """Give what starts runners on a device, here or elsewhere, when nobody else on this host times there any more.
+
+    Raises InputError for one that cannot be reached.
+    """
     check_reachable(device)
-    if device.local:
-        yield launch_local
-        return
-    with open_launcher(device, workdir) as launcher:
-        yield launcher
+    with exclusively(device):
+        if device.local:
+            yield launch_local
+            return
+        with open_launcher(device, workdir) as launcher:
+            yield launcher
 
 
 @contextlib.contextmanager
