@@ -14,10 +14,12 @@ from tutelage.cli.output_files import check_output
 from tutelage.leaderboard.store.page import MOST_ROWS
 from tutelage.records import InputError
 
+from .baselines import baselines
 from .retract import retract
 
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
 app.command("retract")(retract)
+app.command("baselines")(baselines)
 
 
 @app.command("show")
