@@ -8,7 +8,7 @@ import pytest
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.page import data as page_data
-from tutelage.leaderboard.page.serve import make_server
+from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
 

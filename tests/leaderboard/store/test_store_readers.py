@@ -44,7 +44,7 @@ os._exit(0)
 READER = """
 import encodings.idna, os, sys
 from tutelage.leaderboard.export import export
-from tutelage.leaderboard.page.serve import make_server
+from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 make_server(sys.argv[2]).server_close()  # imports what this interpreter's folder may refuse to others
 if os.geteuid() == 0:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tutelage.leaderboard.export import export
-from tutelage.leaderboard.page.serve import make_server
+from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.keys import order

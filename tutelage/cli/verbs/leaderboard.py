@@ -16,10 +16,12 @@ from tutelage.records import InputError
 
 from .baselines import baselines
 from .retract import retract
+from .serve import serve
 
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
 app.command("retract")(retract)
 app.command("baselines")(baselines)
+app.command("serve")(serve)
 
 
 @app.command("show")
@@ -175,29 +177,6 @@ def board_compare(
     store = open_board(workspace)
     rows = (store.row(first), store.row(second))
     show_comparison(*rows, Console(), tests=paired_tests(*rows, workspace))
-
-
-@app.command("serve")
-def board_serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")] = 8642,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-) -> None:
-    """Serve the page on this machine only, read-only; it follows a run in progress. Ctrl-C ends it.
-
-    Of a board of more than 10,000 rows those on fronts and the newest are served, as `build` draws them.
-
-    Example: [bold]tutelage leaderboard serve --port 8642[/]
-    """
-    from tutelage.leaderboard.page.serve import make_server
-    from tutelage.pipeline.operations.board import open_board
-    from tutelage.pipeline.operations.paired import page_verdicts
-
-    server = make_server(open_board(workspace).place, port=port, decide=lambda rows: page_verdicts(rows, workspace))
-    print(f"http://{server.server_address[0]!s}:{server.server_address[1]}/", flush=True)
-    try:
-        server.serve_forever()
-    finally:
-        server.server_close()
 
 
 @app.command("export")

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tutelage.leaderboard.page.serve import make_server
 from tutelage.leaderboard.page.verdicts import Verdicts
+from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
 

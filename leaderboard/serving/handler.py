@@ -1,0 +1,224 @@
+"""Answer the requests of a served leaderboard (`Handler`): a path is looked up among a few names, never on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import socket
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qs, urlsplit
+
+from tutelage.leaderboard.export import pieces
+from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.store.ranking import export_parts
+from tutelage.records import InputError
+
+from .access import LOOPBACK, Gate
+from .connection import Incoming, Outgoing, TooLargeError
+from .limits import Limits, Rate, Room, client_of
+from .login import login_page, login_policy
+from .pages import Pages
+
+log = logging.getLogger(__name__)
+
+# A client that was refused may send so much more, in pieces that come within so many seconds.
+_DRAIN_PARTS, _DRAIN_SECONDS = 8, 0.5
+_LOCAL_NAMES = (*LOOPBACK, "[::1]")
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the handlers of all connections share."""
+
+    store: Store
+    pages: Pages
+    gate: Gate
+    limits: Limits
+    requests: Rate
+    failures: Rate
+    exports: Room
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD of `/`, `/version` and `/rows.csv`, and POST of `/login`; one request a connection."""
+
+    board: Board
+    server_version = "tutelage"
+    sys_version = ""
+    default_request_version = "HTTP/1.0"  # an answer without its head is read as anything
+    # What an answer needs to know of a request that could not be read.
+    command, path, requestline, request_version = "", "", "", "HTTP/1.0"
+
+    def setup(self) -> None:
+        self.connection = self.request
+        self.rfile = io.BufferedReader(Incoming(self.connection, self.board.limits))
+        self.wfile = Outgoing(self.connection, self.board.limits)
+
+    def handle(self) -> None:
+        try:
+            self.handle_one_request()
+        except TooLargeError:
+            self._say(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too large")
+        self._drain()
+
+    def _drain(self) -> None:
+        """Read a little of what the client still sends: closed with bytes unread, a connection loses its answer."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_DRAIN_SECONDS)
+            for _ in range(_DRAIN_PARTS):
+                if not self.connection.recv(65_536):
+                    break
+
+    def do_GET(self) -> None:
+        self._guarded()
+
+    def do_HEAD(self) -> None:
+        self._guarded()
+
+    def do_POST(self) -> None:
+        if self._is_named() and self._is_in_time():
+            self._log_in()
+
+    def _guarded(self) -> None:
+        """Answer a client that may read and does not ask too often."""
+        if not (self._is_named() and self._is_in_time()):
+            return
+        user = self._user()
+        if user is None:
+            return
+        peer = self.client_address[0]
+        if self.board.gate.is_proxy(peer) and not self._is_spent(f"user {user}"):
+            return
+        try:
+            self._answer(urlsplit(self.path).path)
+        except InputError as error:
+            log.warning("%s", error)  # it may name the server of the database: not the client's to know
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, "the leaderboard cannot be read now: see the server's messages")
+
+    def _answer(self, path: str) -> None:
+        if path in ("/", "/index.html"):
+            self._send(HTTPStatus.OK, "text/html", self.board.pages.current()[1])
+        elif path == "/version":
+            self._send(HTTPStatus.OK, "text/plain", self.board.pages.current()[0])
+        elif path == "/rows.csv":
+            self._export()
+        else:
+            self._say(HTTPStatus.NOT_FOUND, "there is / and /rows.csv")
+
+    def _export(self) -> None:
+        """Send all rows, some at a time; the end of the connection is the end of the text."""
+        if not self.board.exports.enter(""):
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, "others are exporting: try again", wait=10)
+            return
+        try:
+            texts = pieces(export_parts(self.board.store), "csv")
+            self._head(HTTPStatus.OK, "text/csv")
+            for text in texts if self.command != "HEAD" else ():
+                self.wfile.write(text.encode())
+        finally:
+            self.board.exports.leave("")
+
+    def _is_named(self) -> bool:
+        """Refuse the page of another site that points a name of its own at 127.0.0.1 (DNS rebinding)."""
+        name = self.headers.get("Host", "").rsplit(":", 1)[0]
+        if not self.board.gate.access.is_open or name in _LOCAL_NAMES:
+            return True
+        self._say(HTTPStatus.FORBIDDEN, "this server answers on 127.0.0.1 alone")
+        return False
+
+    def _is_in_time(self) -> bool:
+        peer = self.client_address[0]
+        return self.board.gate.is_proxy(peer) or self._is_spent(client_of(peer))
+
+    def _is_spent(self, client: str) -> bool:
+        """Count a request; say False, and answer, where this client asked too often."""
+        if wait := self.board.requests.spend(client):
+            self._say(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", wait=wait)
+        return not wait
+
+    def _user(self) -> str | None:
+        """Give who asks; None, and an answer, where nobody says so."""
+        board, peer = self.board, self.client_address[0]
+        is_guess = board.gate.access.token != "" and "Authorization" in self.headers
+        if is_guess and (wait := board.failures.wait(client_of(peer))):
+            self._say(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", wait=wait)
+            return None
+        user = board.gate.user(self.headers, peer)
+        if user is None and is_guess:
+            board.failures.spend(client_of(peer))
+        if user is None:
+            self._ask_for_token("")
+        return user
+
+    def _log_in(self) -> None:
+        """Exchange the token of the form for a session's cookie."""
+        board, peer = self.board, client_of(self.client_address[0])
+        if urlsplit(self.path).path != "/login" or not board.gate.access.token:
+            self._say(HTTPStatus.NOT_IMPLEMENTED, "this server only reads")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdecimal()) or "Transfer-Encoding" in self.headers:
+            self._say(HTTPStatus.LENGTH_REQUIRED, "a login says how long it is")
+            return
+        if len(length) > 9 or int(length) > board.limits.body_bytes:
+            self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a login is not that long")
+            return
+        if wait := board.failures.wait(peer):
+            self._ask_for_token(f"Too many wrong tokens: wait {math.ceil(wait)} seconds.", wait)
+            return
+        body = self.rfile.read(int(length)).decode("utf-8", "replace")
+        given = parse_qs(body, max_num_fields=4).get("token", [""])[0].strip() if body.count("&") < 4 else ""
+        if not board.gate.is_token(given):
+            board.failures.spend(peer)
+            self._ask_for_token("That is not the token.")
+            return
+        secure = "; Secure" if self.headers.get("X-Forwarded-Proto", "") == "https" else ""
+        cookie = f"{board.gate.cookie}={board.gate.session()}; Path=/; HttpOnly; SameSite=Strict{secure}"
+        self._head(HTTPStatus.SEE_OTHER, "text/plain", 0, {"Location": "/", "Set-Cookie": cookie})
+
+    def _ask_for_token(self, problem: str, wait: float = 0) -> None:
+        status = HTTPStatus.TOO_MANY_REQUESTS if wait else HTTPStatus.UNAUTHORIZED
+        more = {"WWW-Authenticate": 'Bearer realm="tutelage"'} | ({"Retry-After": str(math.ceil(wait))} if wait else {})
+        is_page = urlsplit(self.path).path in ("/", "/index.html", "/login")
+        if self.board.gate.access.token and is_page:
+            more["Content-Security-Policy"] = login_policy()
+            self._send(status, "text/html", login_page(problem), more)
+        else:
+            said = "the token" if self.board.gate.access.token else "the proxy's header"
+            self._send(status, "text/plain", f"{said} is missing or wrong\n", more)
+
+    def _say(self, status: HTTPStatus, text: str, wait: float = 0) -> None:
+        self._send(status, "text/plain", f"{text}\n", {"Retry-After": str(math.ceil(wait))} if wait else {})
+
+    def _send(self, status: HTTPStatus, kind: str, text: str, more: dict[str, str] | None = None) -> None:
+        body = text.encode()
+        self._head(status, kind, len(body), more)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _head(self, status: HTTPStatus, kind: str, size: int | None = None, more: dict[str, str] | None = None) -> None:
+        """Send the head; without a size the end of the connection is the end of the text."""
+        self.send_response(status)
+        headers = {"Content-Type": f"{kind}; charset=utf-8"} | ({} if size is None else {"Content-Length": str(size)})
+        headers |= {"Cache-Control": "no-store", "Connection": "close", "X-Content-Type-Options": "nosniff"}
+        headers |= {"X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+        headers |= {"Cross-Origin-Resource-Policy": "same-origin", "Content-Security-Policy": "frame-ancestors 'none'"}
+        for name, value in (headers | (more or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what is no request in plain text that repeats nothing of it."""
+        self._say(HTTPStatus(code), HTTPStatus(code).phrase.lower())
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Log the path alone: a query may hold what is nobody's to know."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        path = urlsplit(self.path).path if self.path else ""
+        log.debug("%s %r %r %s", self.client_address[0], self.command, path[:200], int(code))

@@ -1,0 +1,82 @@
+"""`tutelage leaderboard serve`: the page on this machine, or on a network for who has the token."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tutelage.cli.options import DEFAULT_WORKSPACE, WorkspaceOption
+from tutelage.records import InputError, bounded_text
+
+if TYPE_CHECKING:
+    from tutelage.leaderboard.serving.access import Access
+
+_VARIABLE = "TUTELAGE_TOKEN"
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; 0.0.0.0 is all of this machine's, and asks for the token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8642,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File whose only line is the token that readers give; or set {_VARIABLE}."),
+    ] = None,
+    proxy_header: Annotated[
+        str, typer.Option(help="Header in which a proxy that asks users who they are names them, e.g. X-Remote-User.")
+    ] = "",
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of that proxy: the header counts from it alone. Default: this machine."),
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve the page, read-only; it follows a run in progress. Ctrl-C ends it.
+
+    On this machine only, unless --host names another address: readers then give a token, or come from a proxy. Of a
+    board of more than 10,000 rows those on fronts and the newest are served, as `build` draws them.
+
+    Example: [bold]tutelage leaderboard serve --host 0.0.0.0 --token-file token.txt[/]
+    """
+    from tutelage.leaderboard.serving.server import make_server
+    from tutelage.pipeline.operations.board import open_board
+    from tutelage.pipeline.operations.paired import page_verdicts
+
+    access = _access(token_file, proxy_header, proxy)
+    access.check(host)
+    place = open_board(workspace).place
+    server = make_server(place, host=host, port=port, access=access, decide=lambda rows: page_verdicts(rows, workspace))
+    bound, bound_port = str(server.server_address[0]), server.server_address[1]
+    shown = socket.gethostname() if bound in ("0.0.0.0", "::") else f"[{bound}]" if ":" in bound else bound
+    print(f"http://{shown}:{bound_port}/", flush=True)
+    if access.token and shown != bound:
+        print("note: nothing is encrypted: on an untrusted network put a TLS proxy before it", file=sys.stderr)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
+def _access(token_file: Path | None, proxy_header: str, proxy: list[str] | None) -> Access:
+    """Read who may read; the token is no option of the command line, which every user of a machine can list."""
+    from tutelage.leaderboard.serving.access import Access
+
+    if proxy and not proxy_header:
+        raise InputError(f"--proxy {proxy[0]} has no effect without --proxy-header: name the header that it sets")
+    token = os.environ.get(_VARIABLE, "").strip()
+    if token_file is not None:
+        try:
+            token = bounded_text(token_file).strip()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"--token-file {token_file} is no text ({error.reason}): write the token into it"
+            ) from None
+        if not token:
+            raise InputError(f"--token-file {token_file} is empty: write the token into it")
+    return Access(token, proxy_header, tuple(proxy)) if proxy else Access(token, proxy_header)
