@@ -35,7 +35,7 @@ _SHOWN: Mapping[str, tuple[str, float]] = {
 # What a store says of rows that are not current; empty of all others.
 OF_FORMER = ("superseded_by", "retracted")
 # What stands in no field of a row and in no details.
-COMPUTED = ("row_id", "on_front", *OF_FORMER)
+COMPUTED = ("row_id", "on_front", "tags", *OF_FORMER)
 # An integer of more digits may be beyond what a double holds.
 MOST_DIGITS = 308
 
@@ -66,9 +66,8 @@ class Column:
     made_of: tuple[str, ...] = ()
     words: Callable[[Sequence[Any]], str] | None = None
     ordered_by: tuple[str, ...] = ()
-    is_searched: bool = (
-        True  # of a text of the row itself: whether a word of a filter without a column is looked for in it
-    )
+    is_searched: bool = True  # of a text of the row itself: a word of a filter without a column is looked for in it
+    is_list: bool = False  # of a text: words, joined by blanks, each of which `=` finds
     former: tuple[str, ...] = ()  # names that it had: filters, links and imported files may still say them
 
     def __post_init__(self) -> None:
@@ -288,6 +287,10 @@ BUILTIN: tuple[Column, ...] = (
     Column("created", "Time at which the row was filed, in UTC.", "text", priority=24),
     Column("arch", "Architecture of a search space, as JSON.", "json", label="architecture"),
     Column("recipe", "Recipe that made it.", "text"),
+    Column("user", "Who ran it.", "text", at=("user",), priority=25),
+    Column("project", "Project that it belongs to.", "text", at=("project",), priority=26),
+    Column("tags", "What people tagged it with (`leaderboard tag`), joined by blanks; `tags=x` finds each of them.",
+           "text", is_list=True, is_searched=False, priority=27),
     Column("start", "What its training began with: fresh, supernet (of its run), pruned, or weights by their name. "
            "Empty: not known.", "text", at=("start",)),
     Column("epochs", "Epochs of its training's schedule; 0: its weights are used as they are.", is_whole=True,
@@ -353,6 +356,7 @@ COLUMNS: Registry[Column] = Registry("columns", "column", Column, BUILTIN)
 GAINS = tuple(one.name for one in BUILTIN if one.group == "gain" and one.kind == "fraction")
 # All of those: fronts by intervals need the latency's bounds of every row, without its details.
 HELD = (*GAINS, "latency_p50_ms_lo", "latency_p50_ms_hi")
+HELD_TEXTS = ("user", "project")
 
 
 def known() -> tuple[Column, ...]:

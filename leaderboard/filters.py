@@ -115,6 +115,7 @@ def grammar() -> dict[str, Any]:
         "names": {name: one.name for name, one in filterable().items() if name != one.name},
         "texts": [one.name for one in columns if one.is_text],
         "kinds": {one.name: one.kind for one in columns if one.is_number},
+        "lists": [one.name for one in columns if one.is_list],
         "searched": [one.name for one in columns if _is_searched(one)],
         "units": {name: {"what": kind.what, "units": kind.units} for name, kind in KINDS.items()},
         "most": {"depth": _MAX_DEPTH, "tests": _MAX_TESTS, "values": _MAX_VALUES},
@@ -260,6 +261,8 @@ class _Parser:
         sign = self.take("<", "<=", ">", ">=", "=", "==", "!=", "~")
         if sign is None:
             raise self.error(f"after {column.name} write one of < <= > >= = != ~ in")
+        if column.is_list and sign in ("<", "<=", ">", ">="):
+            raise self.error(f"{column.name} is a list: write = != ~ or in, not {sign}")
         value = self.value(column)
         if sign == "~" and (column.is_number or value is _EMPTY):
             raise self.error(f"~ (contains) takes a text column and a text, not {column.name}")
@@ -271,7 +274,7 @@ class _Parser:
 
     def name(self, column: Column, *values: Any) -> None:
         """Keep the texts that a column is to be, for `misspelt`."""
-        self.named += [(column.name, value) for value in values if isinstance(value, str)]
+        self.named += [(column.name, value) for value in values if isinstance(value, str) and not column.is_list]
 
     def column(self) -> Column:
         """Read the name of a column; raise InputError for an unknown one, with the nearest."""
@@ -324,6 +327,11 @@ def _test(column: Column, sign: str, value: Any) -> Filter:
             lambda table: clauses.contains(expression(table, column), str(value)),
             lambda row: needle in clauses.folded(str(column.of(row))),
         )
+    if column.is_list:
+        found = _one_of(column, [value])
+        if sign != "!=":
+            return found
+        return Filter("", lambda table: not_(found.clause(table)), lambda row: not found.keeps(row))
     compare = clauses.OPERATORS[sign]
 
     def keeps(row: Row) -> bool:
@@ -340,7 +348,15 @@ def _one_of(column: Column, values: Sequence[Any]) -> Filter:
     absent = _test(column, "=", _EMPTY) if len(known) < len(values) else None
 
     def clause(table: Table) -> ColumnElement[bool]:
-        found = clauses.one_of(expression(table, column), known)
+        if column.is_list:
+            found = or_(false(), *(table.info["members"][column.name](value) for value in known))
+        else:
+            found = clauses.one_of(expression(table, column), known)
         return found if absent is None else or_(found, absent.clause(table))
 
-    return Filter("", clause, lambda row: column.of(row) in wanted or (absent is not None and absent.keeps(row)))
+    def keeps(row: Row) -> bool:
+        said = column.of(row)
+        is_there = not wanted.isdisjoint(said.split(" ")) if column.is_list else said in wanted
+        return is_there or (absent is not None and absent.keeps(row))
+
+    return Filter("", clause, keeps)

@@ -50,6 +50,7 @@ ACCELERATOR = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 ACCELERATORS = "auto, cpu, cuda, cuda:N or mps"
 
 # Text that a user brings (measurements, a search, rows): a million lines fit, and nothing larger is read into memory.
+MOST_NAME = 100  # characters
 MAX_TEXT_BYTES = 256 * 1024 * 1024
 # A YAML file of a kilobyte can name itself a billion times over; a recipe or a profile has some hundred values.
 MAX_YAML_VALUES = 100_000
@@ -64,6 +65,14 @@ def bounded_text(path: Path | str, limit: int = MAX_TEXT_BYTES, encoding: str = 
     if size > limit:
         raise InputError(f"{path} has {size} bytes, more than the {limit} that a file of this kind may have")
     return path.read_text(encoding=encoding)
+
+
+def checked_name(text: str) -> str:
+    """Give the name of a user or a project without blanks around it; ValueError where it is not one short line."""
+    text = text.strip()
+    if len(text) > MOST_NAME or not text.isprintable():
+        raise ValueError(f"a name is one line of at most {MOST_NAME} printable characters")
+    return text
 
 
 def parsed_json(text: str) -> Any:

@@ -29,6 +29,7 @@ from .inputs import InputError as InputError
 from .inputs import NotAvailableError as NotAvailableError
 from .inputs import UnsteadyDeviceError as UnsteadyDeviceError
 from .inputs import bounded_text as bounded_text
+from .inputs import checked_name as checked_name
 from .inputs import npz_arrays as npz_arrays
 from .inputs import parsed_json as parsed_json
 from .inputs import parsed_yaml as parsed_yaml

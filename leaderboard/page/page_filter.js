@@ -124,6 +124,8 @@ class FilterParser {
       return this.oneOf(column, values);
     }
     const sign = this.take(...FILTER_SIGNS);
+    const isList = this.grammar.lists.includes(column);
+    if (isList && ["<", "<=", ">", ">="].includes(sign)) throw new FilterError(`${column} is a list: write = != ~ or in, not ${sign}`);
     const value = this.value(column);
     if (sign === "~" && (this.kinds.has(column) || value === FILTER_EMPTY)) throw new FilterError(`~ (contains) takes a text column and a text, not ${column}`);
     if (value === FILTER_EMPTY) {
@@ -132,13 +134,15 @@ class FilterParser {
       return sign === "!=" ? (i) => !empty(i) : empty;
     }
     if (this.kinds.has(column)) return (i) => { const found = this.reader.figure(column, i); return found !== null && FILTER_COMPARE[sign](found < value ? -1 : found > value ? 1 : 0); };
+    if (isList && sign !== "~") return this.reader.text(column, (text) => text.split(" ").includes(value) === (sign !== "!="));
     const needle = foldedText(value);
     return this.reader.text(column, sign === "~" ? (text) => foldedText(text).includes(needle) : (text) => FILTER_COMPARE[sign](comparePoints(text, value)));
   }
 
   oneOf(column, values) {
     const wanted = new Set(values), empty = this.empty(column);
-    const found = this.kinds.has(column) ? (i) => wanted.has(this.reader.figure(column, i)) : this.reader.text(column, (text) => wanted.has(text));
+    const isWanted = this.grammar.lists.includes(column) ? (text) => text.split(" ").some((one) => wanted.has(one)) : (text) => wanted.has(text);
+    const found = this.kinds.has(column) ? (i) => wanted.has(this.reader.figure(column, i)) : this.reader.text(column, isWanted);
     return wanted.has(FILTER_EMPTY) ? (i) => found(i) || empty(i) : found;
   }
 

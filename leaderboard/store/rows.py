@@ -223,8 +223,7 @@ class Store:
         characters. InputError where that is so already.
         """
         row = self.row(row_id)
-        if reason is not None:
-            reason = one_line(reason)
+        reason = None if reason is None else one_line(reason)
         with self._write() as connection:  # writers take turns: what is read here stays true
             found = self.former(row.key)["retracted"]
             if reason is None and not found:
@@ -291,9 +290,9 @@ class Store:
             return int(connection.execute(query).scalar_one())
 
     def version(self) -> int:
-        """Give a number that grows with every row that is filed, a newer one of the same id included, or retracted."""
+        """Give a number that grows with every row that is filed (a newer one of an id, too), retracted or tagged."""
         with self._read() as connection:
-            tables = (schema.rows, schema.retractions)
+            tables = (schema.rows, schema.retractions, schema.tags)
             return sum(int(connection.execute(select(func.max(one.c.number))).scalar() or 0) for one in tables)
 
     def close(self) -> None:
@@ -380,6 +379,10 @@ class Store:
     def reading(self) -> AbstractContextManager[Connection]:
         """Open a connection for several readings of one state of the store."""
         return self._read()
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open a write transaction; writers take turns."""
+        return self._write()
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -33,11 +34,12 @@ from sqlalchemy import (
 )
 
 from tutelage.leaderboard import columns
-from tutelage.leaderboard.columns import HELD
+from tutelage.leaderboard.clauses import by_bytes
+from tutelage.leaderboard.columns import HELD, HELD_TEXTS
 from tutelage.records import Row
 
 # The newest revision in `migrations/versions`.
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 metadata = MetaData()
 # Counted upwards; SQLite counts by itself only what is exactly an INTEGER PRIMARY KEY.
@@ -83,6 +85,7 @@ rows = Table(
     Column("row_id", String(32), nullable=False),
     *(_table_column(one) for one in _FIELDS),
     *(Column(name, Double) for name in HELD),
+    *(Column(name, Text, nullable=False, server_default="") for name in HELD_TEXTS),
     Column("state", String(16)),  # how far the row of a run is (`records.STATES`); NULL: not of a run, or of version 3
     Column("comparable", String(32), nullable=False, server_default=""),  # `Row.comparable`
     Column("identity", String(32)),  # `Row.identity`; NULL: nothing supersedes it but a later state of itself
@@ -116,6 +119,18 @@ retractions = Table(
     Column("created", String(32), nullable=False),
 )
 
+# What people tagged rows with, by id; the last word on a row and a tag counts.
+tags = Table(
+    "tags",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("row_id", String(32), nullable=False),
+    Column("tag", String(40), nullable=False),
+    Column("is_set", Boolean, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("created", String(32), nullable=False),
+)
+
 FRONT = ("auc", "accuracy", "latency_p50_ms", "size_bytes")
 INDEXES = (
     Index("rows_by_id", rows.c.row_id),
@@ -129,8 +144,12 @@ INDEXES = (
     Index("rows_by_front", *(rows.c[name] for name in ("comparable", *FRONT))),
     Index("rows_by_state", rows.c.state),
     Index("retractions_by_id", retractions.c.row_id),
+    Index("rows_by_project", rows.c.project),
+    Index("rows_by_user", rows.c.user),
+    Index("tags_by_id", tags.c.row_id),
+    Index("tags_by_tag", tags.c.tag),
 )
-APPEND_ONLY = ("rows", "details", "measurements", "superseded", "retractions")
+APPEND_ONLY = ("rows", "details", "measurements", "superseded", "retractions", "tags")
 
 
 @cache
@@ -220,8 +239,23 @@ def _retracted() -> ColumnElement[Any]:
     return func.coalesce(last, literal("", Text()))
 
 
-# Columns of the leaderboard that other tables say; filters find them here.
-rows.info["expressions"] = {"superseded_by": _superseded_by, "retracted": _retracted}
+def _tags() -> ColumnElement[Any]:
+    """Give the tags of a row, sorted and joined by blanks."""
+    last = select(func.max(tags.c.number)).where(tags.c.row_id == rows.c.row_id).group_by(tags.c.tag).correlate(rows)
+    standing = select(tags.c.tag).where(tags.c.number.in_(last), tags.c.is_set).order_by(by_bytes(tags.c.tag))
+    joined = select(func.aggregate_strings(standing.subquery().c.tag, " ")).scalar_subquery()
+    return func.coalesce(joined, literal("", Text()))
+
+
+def _has_tag(tag: str) -> ColumnElement[bool]:
+    """Select the rows that bear a tag; the few that ever did are looked up first."""
+    last = select(func.max(tags.c.number)).where(tags.c.tag == tag).group_by(tags.c.row_id)
+    return rows.c.row_id.in_(select(tags.c.row_id).where(tags.c.number.in_(last), tags.c.is_set))
+
+
+# Columns of the leaderboard that other tables say; filters find them here, and how a list is asked for a word of it.
+rows.info["expressions"] = {"superseded_by": _superseded_by, "retracted": _retracted, "tags": _tags}
+rows.info["members"] = {"tags": _has_tag}
 rows.info["details"] = details_text
 
 
@@ -230,14 +264,15 @@ def stored(one: columns.Column, every: bool) -> ColumnElement[Any]:
     if one.name == "details":
         return details_text()
     if one.name in rows.info["expressions"]:
-        said: ColumnElement[Any] = rows.info["expressions"][one.name]() if every else literal("")
+        is_said = every or one.name not in columns.OF_FORMER
+        said: ColumnElement[Any] = rows.info["expressions"][one.name]() if is_said else literal("")
         return said
     return rows.c[one.name]
 
 
-def held_of(details: Mapping[str, Any]) -> dict[str, float | None]:
+def held_of(details: Mapping[str, Any]) -> dict[str, Any]:
     """Read those columns from a row's details that the table holds as well."""
-    return {name: columns.COLUMNS.builtin[name].read(details) for name in HELD}
+    return {name: columns.COLUMNS.builtin[name].read(details) for name in (*HELD, *HELD_TEXTS)}
 
 
 def forbid_changes(connection: Connection, tables: Sequence[str] = APPEND_ONLY) -> None:

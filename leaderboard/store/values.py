@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.leaderboard.columns import HELD
+from tutelage.leaderboard.columns import HELD, HELD_TEXTS
 from tutelage.records import STATES, InputError, Measurement, Row
 
 from . import schema
@@ -15,7 +15,7 @@ from . import schema
 MOST_REASON = 500
 
 # Columns that repeat what the details say, what the store adds, and the order in which rows came.
-_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", "rank_key", *HELD)
+_NOT_OF_A_ROW = ("number", "row_id", "state", "comparable", "identity", "rank_key", *HELD, *HELD_TEXTS)
 
 
 def row_values(row: Row) -> dict[str, Any]:

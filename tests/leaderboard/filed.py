@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, insert, text
+from sqlalchemy import Connection, MetaData, Table, func, insert, select, text
 
 from tutelage.leaderboard.store import schema
 from tutelage.leaderboard.store.engines import open_engine
@@ -45,6 +45,9 @@ def older_tables(connection: Connection, version: int, rows: Sequence[Row]) -> N
         values = row_values(row)
         values.setdefault("twin", values["control"])  # its name before version 7
         connection.execute(insert(table).values({name: values[name] for name in table.c.keys() & values.keys()}))
+        if "details" not in table.c and row.details:  # since version 9
+            number = connection.execute(select(func.max(table.c.number))).scalar_one()
+            connection.execute(insert(schema.details).values(number=number, body=values["details"]))
 
 
 def older_store(path: Path, version: int, rows: Sequence[Row]) -> None:

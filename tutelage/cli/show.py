@@ -78,7 +78,7 @@ def _print_json(store: Store, asked: Request) -> None:
     numbers, marks = ranked_numbers(store, asked), marks_of(store, asked)
     if not numbers:
         _print_unmatched(store, asked)
-    said = OF_FORMER if asked.every else ()
+    said = ("tags", *(OF_FORMER if asked.every else ()))
     print("[", end="")
     for start in range(0, len(numbers), _PART):
         some = numbers[start : start + _PART]
@@ -118,6 +118,7 @@ def print_row(
     """Print one row whole and where it stands among its peers, or what it is of."""
     from tutelage.leaderboard.export import finite
     from tutelage.leaderboard.standing import show_standing, standing_of
+    from tutelage.leaderboard.team.people import tags_of
     from tutelage.leaderboard.terminal.provenance import lines, provenance, status
     from tutelage.leaderboard.terminal.table import printable, show_row
 
@@ -132,8 +133,11 @@ def print_row(
     standing = standing_of(store, row, objectives)
     if as_json:
         placed = None if standing is None else standing.to_dict()
-        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), **store.former(row.key), "standing": placed})))
+        said = {**store.former(row.key), "tags": tags_of(store, row.key)}
+        print(json.dumps(finite({"row_id": row.key, **row.to_dict(), **said, "standing": placed})))
         return
+    if tagged := tags_of(store, row.key):
+        console.print(f"tags  {' '.join(tagged)}", highlight=False, markup=False, soft_wrap=True)
     show_row(row, console, measurement=store.measurement(row.measurement) if row.measurement else None)
     if standing is None:
         console.print(

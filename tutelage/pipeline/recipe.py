@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from tutelage.inputs import ACCELERATOR, ACCELERATORS
+from tutelage.inputs import ACCELERATOR, ACCELERATORS, checked_name
 from tutelage.records import FaultsError, InputError
 
 from .changes import named_twice, one_line, set_text, set_value, typed_yaml, with_current_keys, without_unwritten
@@ -58,6 +58,7 @@ class Recipe(Section):
     name: str
     title: str = ""
     about: str = ""
+    project: str = ""  # that its rows belong to
     command: str = ""
     expect: str = ""
     seed: int = Field(0, ge=0, lt=2**32)
@@ -90,6 +91,8 @@ class Recipe(Section):
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the supernet and the search that a recipe of named students does not write."""
         values: dict[str, Any] = dump(self)
+        if not self.project:  # ids of rows were given out before there were any
+            values.pop("project", None)
         unwritten = [name for name in ("supernet", "search") if self.students and name not in self.model_fields_set]
         return {name: value for name, value in values.items() if name not in unwritten}
 
@@ -99,6 +102,11 @@ class Recipe(Section):
         if not _NAME.fullmatch(value):
             raise ValueError("the files of a run lie in a folder of this name: use letters, digits, dots, - and _")
         return value
+
+    @field_validator("project")
+    @classmethod
+    def _a_word(cls, value: str) -> str:
+        return checked_name(value)
 
     @field_validator("accelerator")
     @classmethod

@@ -122,7 +122,11 @@ def test_a_proxy_says_who_reads_and_nobody_else_may(serve):
 def test_what_users_name_is_text_on_the_served_page(serve, browser):
     evil = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
     plain = {"role": "student", "split": "test"}
-    texts = [name for name, field in Row.model_fields.items() if field.annotation is str and name not in plain]
+    texts = [
+        name
+        for name, field in Row.model_fields.items()
+        if field.annotation is str and name not in (*plain, "measurement")
+    ]
     told = {"how": {"recipe_name": evil, "command": evil, evil: evil}, "per_class": {evil: {"auc": 0.9}}, evil: [evil]}
     rows = [
         Row(**plain, **dict.fromkeys(texts, evil) | {"scheme": f"{evil}{n}"}, auc=0.9, latency_p50_ms=1.0, details=told)

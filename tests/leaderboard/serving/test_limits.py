@@ -132,7 +132,10 @@ def test_a_request_that_trickles_in_is_ended_and_others_are_answered_meanwhile(s
 
 
 def test_an_answer_that_nobody_takes_is_ended(serve, demo):
-    rows = [row.model_copy(update={"recipe": f"{n}" + "r" * 200_000}) for n, row in enumerate(demo[0][:60])]
+    rows = [
+        row.model_copy(update={"recipe": f"{n}" + "r" * 200_000, "measurement": ""})
+        for n, row in enumerate(demo[0][:60])
+    ]
     served = serve(rows, limits=Limits(answer_seconds=0.3, bytes_a_second=10**9, exports=1))
     lazy = sent(served.port, b"GET /rows.csv HTTP/1.0\r\nHost: localhost\r\n\r\n")
     while served.ask("/rows.csv", "HEAD")[0] != 200:

@@ -69,6 +69,7 @@ def test_each_older_version_becomes_todays_with_its_rows(tmp_path, version):
         with sqlite3.connect(path) as connection:
             connection.execute("INSERT INTO superseded VALUES (1, 'b')")
             connection.execute("INSERT INTO retractions VALUES (1, 'a', NULL, '')")
+            connection.execute("INSERT INTO tags VALUES (1, 'a', 't', 1, '', '')")
             connection.execute("INSERT INTO measurements VALUES ('m', 'd', 'r', '{}')")
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 connection.execute(f"DELETE FROM {table}")

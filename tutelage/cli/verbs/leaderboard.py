@@ -17,11 +17,13 @@ from tutelage.records import InputError
 from .baselines import baselines
 from .retract import retract
 from .serve import serve
+from .tag import tag
 
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
 app.command("retract")(retract)
 app.command("baselines")(baselines)
 app.command("serve")(serve)
+app.command("tag", context_settings={"ignore_unknown_options": True})(tag)
 
 
 @app.command("show")

@@ -25,6 +25,9 @@ def run(
         typer.Option("--dry-run", help="Check the recipe and print what would be reused and computed; train nothing."),
     ] = False,
     accelerator: AcceleratorOption = None,
+    project: Annotated[
+        str | None, typer.Option(help="Project that the rows belong to; default: the recipe's, else TUTELAGE_PROJECT.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe from images to the leaderboard; stopped, it goes on where it was.
@@ -40,7 +43,7 @@ def run(
 
     if dry_run and fresh:
         raise InputError("--fresh does the stages again and --dry-run does none: give one of them")
-    chosen = read_recipe(recipe, set_ or (), workspace, "run", {"accelerator": accelerator})
+    chosen = read_recipe(recipe, set_ or (), workspace, "run", {"accelerator": accelerator, "project": project})
     if dry_run:
         if follows():  # the leader prints it
             return

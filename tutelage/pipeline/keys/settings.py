@@ -18,7 +18,7 @@ from tutelage.records import InputError, Row, Student
 # How a run is called, what it measures how long and on what beside: no part of what a network is a result of.
 _NO_SETTINGS = (
     *("name", "title", "about", "command", "expect", "seed", "seeds", "baselines", "devices", "search"),
-    *("measure", "explain", "accelerator", "bundle"),
+    *("measure", "explain", "accelerator", "bundle", "project"),
 )
 # Of `distill`, what a network without a teacher does not read.
 _SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options", "teacher_weight")

@@ -16,6 +16,7 @@ from tutelage.leaderboard.page.verdicts import Verdicts
 from tutelage.leaderboard.plots.curves import arrows_plot, predicted_plot
 from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.team.people import filed_by
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.settings import settings_of
@@ -231,6 +232,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         "start": student.start,
         "epochs": student.epochs,
         **({"notes": list(student.notes)} if student.notes else {}),
+        **filed_by(ctx.recipe.project),
         **made_by(ctx.workspace, one),
         "accelerator": trained_on(ctx.workspace, one),
         "cpu": device.profile.cpu_model,

@@ -1,0 +1,1 @@
+"""What several people need of one leaderboard."""
