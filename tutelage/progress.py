@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Report = Callable[[str, int, int], None]
 
@@ -29,7 +37,8 @@ def reporting(console: Console | None = None) -> Iterator[Report]:
     if not console.is_terminal:
         yield _plain(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
     with Progress(*columns, console=console) as bar:
         yield _barred(bar)
 
@@ -63,8 +72,8 @@ def _plain(console: Console) -> Report:
         if not finished and now - last.get(text, -_PLAIN_SECONDS) < _PLAIN_SECONDS:
             return
         last[text] = now
-        console.print(
-            f"{text}: {done}/{total} ({now - began[text]:.0f} s)", highlight=False, markup=False, soft_wrap=True
-        )
+        seconds = now - began[text]
+        left = f", about {seconds * (total - done) / done:.0f} s left" if done and not finished and seconds >= 1 else ""
+        console.print(f"{text}: {done}/{total} ({seconds:.0f} s{left})", highlight=False, markup=False, soft_wrap=True)
 
     return report

@@ -44,6 +44,7 @@ _SCRIPTS = (
     "page_headline.js",
     "page_compare.js",
     "page_details.js",
+    "page_live.js",
     "page.js",
 )
 

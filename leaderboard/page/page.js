@@ -212,10 +212,4 @@ byId("summary").textContent = [`${NUM.toLocaleString("en")} rows`, DATA.made ? `
 readLink();
 refresh();
 
-// Served live: ask the server whether rows came in, and load the page again with the view kept in the link.
-if (DATA.live) setInterval(async () => {
-  try {
-    const answer = await fetch("version", { cache: "no-store" });
-    if (answer.ok && (await answer.text()).trim() !== DATA.live) location.reload();
-  } catch { byId("summary").textContent = "The server stopped; this is the last state it showed."; }
-}, 3000);
+if (DATA.live) follow();

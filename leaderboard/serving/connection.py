@@ -53,6 +53,10 @@ class Outgoing(io.BufferedIOBase):
     def writable(self) -> bool:
         return True
 
+    def restart(self) -> None:
+        """Begin another part of a stream: what was waited for it is not the client's time."""
+        self._began, self._sent = None, 0
+
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         for start in range(0, len(view), _CHUNK):

@@ -19,6 +19,7 @@ from tutelage.records import InputError
 
 from .access import LOOPBACK, Gate
 from .connection import Incoming, Outgoing, TooLargeError
+from .events import Events
 from .limits import Limits, Rate, Room, client_of
 from .login import login_page, login_policy
 from .pages import Pages
@@ -36,17 +37,20 @@ class Board:
 
     store: Store
     pages: Pages
+    events: Events
     gate: Gate
     limits: Limits
     requests: Rate
     failures: Rate
     exports: Room
+    followers: Room
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD of `/`, `/version` and `/rows.csv`, and POST of `/login`; one request a connection."""
+    """Answers GET and HEAD of four names, and POST of `/login`; one request a connection."""
 
     board: Board
+    wfile: Outgoing
     server_version = "tutelage"
     sys_version = ""
     default_request_version = "HTTP/1.0"  # an answer without its head is read as anything
@@ -105,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, "text/html", self.board.pages.current()[1])
         elif path == "/version":
             self._send(HTTPStatus.OK, "text/plain", self.board.pages.current()[0])
+        elif path == "/events":
+            self._follow()
         elif path == "/rows.csv":
             self._export()
         else:
@@ -122,6 +128,22 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(text.encode())
         finally:
             self.board.exports.leave("")
+
+    def _follow(self) -> None:
+        """Send what changes while the client listens; a client that does not take it is let go."""
+        peer = self.client_address[0]
+        client, limits = client_of(peer), self.board.limits
+        most_each = limits.followers if self.board.gate.is_proxy(peer) else None
+        if not self.board.followers.enter(client, most_each=most_each):
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages follow the board: load this one again", wait=30)
+            return
+        try:
+            self._head(HTTPStatus.OK, "text/event-stream")
+            for text in self.board.events.follow() if self.command != "HEAD" else ():
+                self.wfile.restart()
+                self.wfile.write(text.encode())
+        finally:
+            self.board.followers.leave(client)
 
     def _is_named(self) -> bool:
         """Refuse the page of another site that points a name of its own at 127.0.0.1 (DNS rebinding)."""

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import socket
 import sys
+from collections.abc import Callable, Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tutelage.records import InputError
 
 from .access import LOOPBACK, Access, Gate
 from .connection import TooLargeError
+from .events import Events
 from .handler import Board, Handler
 from .limits import Limits, Rate, Room, client_of
 from .pages import Pages
@@ -42,23 +44,28 @@ def make_server(
     title: str = "Tutelage leaderboard",
     decide: Decide = decide,
     limit: int = MOST_ROWS,
+    state: Callable[[], Mapping[str, Any]] = dict,
 ) -> ThreadingHTTPServer:
     """Bind to a port (0: any free one); the caller runs `serve_forever()` and `server_close()`.
 
     access: who may read; by default whoever is on this machine, and InputError for a host that others reach. decide:
-    gives the verdicts that each page shows; by default without paired tests. limit: rows of the page.
+    gives the verdicts that each page shows; by default without paired tests. limit: rows of the page. state: says
+    what a run is doing (`tutelage.live.state_of`); empty where none is.
     """
     access, limits = access or Access(), limits or Limits()
     access.check(host)
     store = Store(place, read_only=True)
+    pages = Pages(store, title, decide, limit)
     board = Board(
         store=store,
-        pages=Pages(store, title, decide, limit),
+        pages=pages,
+        events=Events(lambda: pages.current()[0], state),
         gate=Gate(access),
         limits=limits,
         requests=Rate(limits.requests_a_minute),
         failures=Rate(limits.failures_a_minute),
         exports=Room(limits.exports, limits.exports),
+        followers=Room(limits.followers, limits.followers_each),
     )
     try:
         server = _Server(board, host, port)

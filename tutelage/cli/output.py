@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from tutelage.live import recording
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report, reporting
 from tutelage.quantities import in_units
@@ -47,7 +48,7 @@ def run_setting(path: Path) -> Iterator[Setting]:
     )
     workspace = Workspace(path)
     notes = [warning] if (warning := busy_warning()) else []  # of the host before the work of this command
-    with workspace.locked(), reporting(console) as report:
+    with workspace.locked(), reporting(console) as shown, recording(shown, workspace.path) as report:
 
         def noting(text: str, done: int, total: int) -> None:
             """Say that the host is busy when the work begins: a command that is refused before says only why."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tutelage.leaderboard.store import Store
+from tutelage.live import note_plan
 from tutelage.pipeline.operations.board import open_for_run
 from tutelage.pipeline.stages.bundle import bundle_rows
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
@@ -134,7 +135,9 @@ def _open(
     """Announce the plan, and open the devices of the recipe, which measures new ones."""
     recipe = ctx.recipe
     if announce is not None:
-        announce(_planned(ctx, until, also))
+        planned = _planned(ctx, until, also)
+        note_plan(ctx.workspace.path, recipe.name, [(one.title, one.key) for one in planned.computed])
+        announce(planned)
     if not recipe.searches:
         return _Opened(ctx, tuple(name_device(ctx.workspace, section) for section in recipe.devices))
     space = space_of(ctx)

@@ -21,6 +21,7 @@ from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.page.choose import chosen
 from tutelage.leaderboard.store import Store, fronts, import_file, ranking, schema
 from tutelage.leaderboard.store.page import Request
+from tutelage.leaderboard.team.people import tag
 from tutelage.records import InputError, Row
 
 from ..filed import dump_of, older_tables, run_row
@@ -105,7 +106,11 @@ def test_rows_come_back_and_filters_agree_with_sqlite(url, tmp_path, demo):
         store.add([Row(model="with bounds", role="student", dataset="d", details=bounds)])
         found = store.columns("dataset=d", tuple(bounds))
         assert found == {name: [value] for name, value in bounds.items()}
+        tag(store, demo[0][0].key, ["paper", "p-1", "p1"])
+        tag(store, demo[0][0].key, ["fast"], ["paper"])
+    assert server.columns("tags=fast", ("tags",)) == {"tags": ["fast p-1 p1"]}
     for wanted in (
+        *("tags=paper", "tags!=fast and role=teacher", "tags in (p1, empty) and user=empty", "tags~P-1"),
         "latency_p50_ms<0.5 and role=student",
         "not teacher=empty or energy_mj=empty",
         "model~INT8 and size_bytes>1.5MB",

@@ -45,13 +45,21 @@ def serve(
     Example: [bold]tutelage leaderboard serve --host 0.0.0.0 --token-file token.txt[/]
     """
     from tutelage.leaderboard.serving.server import make_server
+    from tutelage.live import state_of
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
 
     access = _access(token_file, proxy_header, proxy)
     access.check(host)
     place = open_board(workspace).place
-    server = make_server(place, host=host, port=port, access=access, decide=lambda rows: page_verdicts(rows, workspace))
+    server = make_server(
+        place,
+        host=host,
+        port=port,
+        access=access,
+        decide=lambda rows: page_verdicts(rows, workspace),
+        state=lambda: state_of(workspace),
+    )
     bound, bound_port = str(server.server_address[0]), server.server_address[1]
     shown = socket.gethostname() if bound in ("0.0.0.0", "::") else f"[{bound}]" if ":" in bound else bound
     print(f"http://{shown}:{bound_port}/", flush=True)
