@@ -82,7 +82,7 @@ test-lowest: $(READY)
 # Type checkers do not know setuptools' package-dir mapping: show them the house as it is when installed.
 types:
 	rm -rf .types && mkdir -p .types/tutelage
-	for f in tutelage/*.py tutelage/py.typed tutelage/recipes tutelage/pipeline tutelage/cli; do ln -s ../../$$f .types/tutelage/; done
+	for f in tutelage/*.py tutelage/py.typed tutelage/recipes tutelage/pipeline tutelage/cluster tutelage/cli; do ln -s ../../$$f .types/tutelage/; done
 	for room in $(ROOMS); do ln -s ../../$$room .types/tutelage/$$room; done
 
 check: $(READY) types

@@ -18,6 +18,10 @@ LastRecipeOption = Annotated[
     typer.Option("--recipe", help="Recipe to go on with; default: of the workspace's last search or run, else demo."),
 ]
 AcceleratorOption = Annotated[str | None, typer.Option(help=f"Where networks are trained and scored: {ACCELERATORS}.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Do this many stages at once on this machine, e.g. 2 trainings (extra `ray`)."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_WORKSPACE = Path("tutelage-workspace")
 

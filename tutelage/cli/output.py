@@ -26,6 +26,7 @@ from tutelage.records import DeviceProfile, Row, Student
 if TYPE_CHECKING:
     from tutelage.distill.explain.maps import ExplanationFigures
     from tutelage.pipeline.operations.reproduce import Agreement
+    from tutelage.pipeline.recipe import Recipe
     from tutelage.pipeline.run import Searched
     from tutelage.pipeline.sections import DeviceSection
     from tutelage.pipeline.stages.bundle import MadeBundle
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 Setting = tuple[Workspace, Report, int]
 
+# Of a run on workers that goes on without what failed three times.
+EXIT_STAGES_FAILED = 5
 MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
 
 
@@ -57,6 +60,31 @@ def run_setting(path: Path) -> Iterator[Setting]:
             report(text, done, total)
 
         yield workspace, noting, cores()
+
+
+@contextmanager
+def workers_setting(
+    recipe: Recipe, setting: Setting, workers: int | None
+) -> Iterator[tuple[Setting, Mapping[str, str]]]:
+    """Start the workers that were asked for; gives the setting of a run on them, and the stages that failed."""
+    if workers is None:
+        yield setting, {}
+        return
+    from tutelage.cluster.spread import spread
+
+    workspace, report, threads = setting
+    with spread(recipe, workspace, report, workers) as spread_over:
+        yield (spread_over, report, threads), spread_over.failed
+
+
+def exit_for_failed(failed: Mapping[str, str]) -> None:
+    """Say which stages of a run on workers failed, and end with an exit code of its own; nothing where none did."""
+    if not failed:
+        return
+    for reason in failed.values():
+        print(f"tutelage: {' '.join(reason.split())}", file=sys.stderr)
+    print("tutelage: without what needs them; the same command tries them again", file=sys.stderr)
+    sys.exit(EXIT_STAGES_FAILED)
 
 
 def note_budget(max_latency: str | None, risk: float | None, devices: Sequence[DeviceSection] | None) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tutelage.leaderboard.store import Store
 from tutelage.live import note_plan
 from tutelage.pipeline.operations.board import open_for_run
 from tutelage.pipeline.stages.bundle import bundle_rows
-from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
+from tutelage.pipeline.stages.compress import Variant
+from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_stage, evaluate_variant
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
 from tutelage.pipeline.stages.search import Found, check_budget, draw_search, search_winners
@@ -24,8 +26,9 @@ from tutelage.records import InputError, Measurement, Student
 
 from .context import Context, TeacherSet
 from .device import Device, known_device, name_device, open_device
+from .keys.foreseen import foreseen
 from .keys.order import Until, evaluate_network, finish, train_networks
-from .keys.plan import Plan, plan
+from .keys.plan import Plan, plan, walk
 from .objectives import weighed_devices, weighed_sections
 from .operations.remembered import remember
 from .preflight import open_checked
@@ -177,6 +180,8 @@ def _train(
         found.append(search_winners(opened.ctx, supernet, opened.weighed))
         return found[0].winners
 
+    stages = partial(walk, devices=opened.devices, weighed=opened.weighed, until=until)
+    opened.ctx.workspace.look_ahead(partial(foreseen, opened.ctx, stages))
     networks = train_networks(
         opened.ctx, until, search, lambda teachers: begin(Prepared(opened.ctx, opened.devices, tuple(teachers)))
     )
@@ -184,6 +189,11 @@ def _train(
     if networks.supernet is not None and found:
         searched = Searched(opened.ctx, opened.devices, networks.teachers, networks.supernet, found[0])
     return searched, list(networks.students)
+
+
+def _evaluated(ctx: Context, variant: Variant) -> Evaluated | None:
+    """Evaluate a file; None where it, or what it is made of, was lost."""
+    return None if ctx.workspace.lost(evaluate_stage(ctx, variant).key) else evaluate_variant(ctx, variant)
 
 
 class _Scoring:
@@ -212,7 +222,10 @@ class _Scoring:
     def trained(self, seeds: Sequence[Student], choices: Sequence[TeacherSet]) -> None:
         """Evaluate one network, trained with each seed, in all its forms, and file the rows that it has so far."""
         ctx, devices = self._run.ctx, self._run.devices
-        evaluated = evaluate_network(ctx, seeds, devices, choices, evaluate_variant)
+        found = evaluate_network(ctx, seeds, devices, choices, _evaluated)
+        evaluated = [one for one in found if one is not None]
+        if not evaluated:  # what it is made of was lost
+            return
         self._evaluated += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
         file_rows(ctx, self._store, devices, evaluated, {}, worth, state="evaluated")
@@ -220,6 +233,8 @@ class _Scoring:
     def finish(self, found: Found | None) -> Published:
         """Measure, compare and explain what was evaluated, complete the rows and draw what they show."""
         ctx, devices, evaluated = self._run.ctx, self._run.devices, self._evaluated
+        if not evaluated:
+            raise InputError(f"recipe {ctx.recipe.name}: every network failed, see the messages before")
         worth = gains(ctx, evaluated)
         measured: dict[str, Mapping[str, Measurement]] = {}
 

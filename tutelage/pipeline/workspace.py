@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -26,7 +26,10 @@ from tutelage.records import InputError, content_id, utc_now
 from .keys.filed import FiledInputs, FiledResult
 
 if TYPE_CHECKING:
-    from .keys.stage_inputs import StageInputs  # imports torch, which a verb that only reads need not wait for
+    from .keys.stage_inputs import (  # imports torch, which a verb that only reads need not wait for
+        Foreseen,
+        StageInputs,
+    )
 
 log = logging.getLogger(__name__)
 
@@ -115,25 +118,43 @@ class Workspace:
             if (found := self._done(title, folder)) is not None:
                 log.debug("%s: done before (%s)", title, folder.name)
                 return found
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / FiledInputs.FILE, {"stage": name, "title": title, "inputs": inputs, "recipe": recipe})
-            self._journal("start", title, folder.name)
-            result = work(folder)
-            sync_tree(folder)
-            for parent in (folder.parent, self.path):  # their entries, too: the folder may be new
-                sync(parent)
-            made_by = made_by or {"tutelage": version("tutelage"), "python": platform.python_version()}
-            filed = {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by}
-            write_json(folder / FiledResult.FILE, filed)
-            self._journal("done", title, folder.name)
-            _remove_checkpoint(folder)
-            return Stage(title, folder.name, folder, json.loads(json.dumps(result)), made_by)
+            self._begin(folder, name, inputs, title, recipe)
+            return self._end(folder, name, title, work(folder), made_by)
+
+    def _end(
+        self, folder: Path, name: str, title: str, result: dict[str, Any], made_by: dict[str, str] | None = None
+    ) -> Stage:
+        """File a stage's result when all its files are on the disk, which makes it count as done."""
+        sync_tree(folder)
+        for parent in (folder.parent, self.path):  # their entries, too: the folder may be new
+            sync(parent)
+        made_by = made_by or {"tutelage": version("tutelage"), "python": platform.python_version()}
+        filed = {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by}
+        write_json(folder / FiledResult.FILE, filed)
+        self._journal("done", title, folder.name)
+        _remove_checkpoint(folder)
+        return Stage(title, folder.name, folder, json.loads(json.dumps(result)), made_by)
+
+    def _begin(
+        self, folder: Path, name: str, inputs: dict[str, Any], title: str, recipe: dict[str, Any] | None
+    ) -> None:
+        """Make a stage's folder and file what it is computed from."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / FiledInputs.FILE, {"stage": name, "title": title, "inputs": inputs, "recipe": recipe})
+        self._journal("start", title, folder.name)
 
     def run(
         self, inputs: StageInputs, work: Callable[[Path], dict[str, Any]], recipe: dict[str, Any] | None = None
     ) -> Stage:
         """Give the stage of typed inputs, doing `work(folder)` only if it was never finished."""
         return self.stage(inputs.stage, inputs.key_values(), work, title=inputs.title, recipe=recipe)
+
+    def look_ahead(self, stages: Callable[[], Sequence[Foreseen]]) -> None:
+        """Take what lists the stages that could be done now: of use only where several are done at once."""
+
+    def lost(self, key: str) -> str:
+        """Say why a stage has no result and the run goes on without it; empty: it has one, or is still to be done."""
+        return ""
 
     def find(self, inputs: StageInputs) -> tuple[str, Stage | None]:
         """Give the name that a stage's folder has or will have, and the stage where it is done."""

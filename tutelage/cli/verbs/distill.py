@@ -15,6 +15,7 @@ from tutelage.cli.options import (
     JsonOption,
     LastRecipeOption,
     SetOption,
+    WorkersOption,
     WorkspaceOption,
     last_recipe,
 )
@@ -26,6 +27,7 @@ def distill(
     ] = None,
     method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
     accelerator: AcceleratorOption = None,
+    workers: WorkersOption = None,
     recipe: LastRecipeOption = None,
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -47,12 +49,17 @@ def distill(
     chosen = read_recipe(last_recipe(recipe, workspace), set_ or (), workspace, goal, options)
     if follow(chosen, workspace, terminal.cores()):
         return
-    with terminal.run_setting(workspace) as setting, leading(chosen):
+    with (
+        terminal.run_setting(workspace) as setting,
+        leading(chosen),
+        terminal.workers_setting(chosen, setting, workers) as (spread, failed),
+    ):
         if arch:
-            students = single_stage.distil_arch(chosen, *setting, path=arch, announce=print_plan)
+            students = single_stage.distil_arch(chosen, *spread, path=arch, announce=print_plan)
         else:
-            students = pipeline.distill(chosen, *setting, announce=print_plan)
+            students = pipeline.distill(chosen, *spread, announce=print_plan)
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
-        return
-    terminal.print_students(students, workspace, Console())
+    else:
+        terminal.print_students(students, workspace, Console())
+    terminal.exit_for_failed(failed)

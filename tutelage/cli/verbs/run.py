@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, AcceleratorOption, JsonOption, SetOption, WorkspaceOption
+from tutelage.cli.options import (
+    DEFAULT_WORKSPACE,
+    AcceleratorOption,
+    JsonOption,
+    SetOption,
+    WorkersOption,
+    WorkspaceOption,
+)
 from tutelage.records import InputError
 
 
@@ -25,6 +32,7 @@ def run(
         typer.Option("--dry-run", help="Check the recipe and print what would be reused and computed; train nothing."),
     ] = False,
     accelerator: AcceleratorOption = None,
+    workers: WorkersOption = None,
     project: Annotated[
         str | None, typer.Option(help="Project that the rows belong to; default: the recipe's, else TUTELAGE_PROJECT.")
     ] = None,
@@ -43,6 +51,8 @@ def run(
 
     if dry_run and fresh:
         raise InputError("--fresh does the stages again and --dry-run does none: give one of them")
+    if dry_run and workers:
+        raise InputError("--workers computes and --dry-run does not: give one of them")
     chosen = read_recipe(recipe, set_ or (), workspace, "run", {"accelerator": accelerator, "project": project})
     if dry_run:
         if follows():  # the leader prints it
@@ -55,11 +65,13 @@ def run(
     with terminal.run_setting(workspace) as setting, leading(chosen):
         if fresh:
             setting[0].start_over(chosen.name)
-        searched, published = pipeline.run(chosen, *setting, announce=print_plan)
+        with terminal.workers_setting(chosen, setting, workers) as (spread, failed):
+            searched, published = pipeline.run(chosen, *spread, announce=print_plan)
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))
-        return
-    terminal.print_run(searched, published, Console())
+    else:
+        terminal.print_run(searched, published, Console())
+    terminal.exit_for_failed(failed)
 
 
 def reproduce(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -89,49 +89,47 @@ def plan(
     winners: of the search, where they are known; None: those that the workspace holds, if its search is finished.
     also: the stages of the students that a verb does besides.
     """
+    return planned_stages(ctx, partial(walk, devices=devices, weighed=weighed, winners=winners, until=until, also=also))
+
+
+def walk(
+    ctx: Context,
+    *,
+    devices: Sequence[Device],
+    weighed: Sequence[Device] | None,
+    winners: Sequence[Winner] | None = None,
+    until: Until,
+    also: Callable[[Context, Sequence[Student]], object] = lambda ctx, students: None,
+) -> bool:
+    """Go through the stages of a run that computes nothing; say whether they are all: the winners are known."""
     is_known = True
+    variants: list[Variant] = []
 
-    def go(ctx: Context) -> bool:
-        """Go through the stages and say whether they are all: the winners of the search are known."""
-        variants: list[Variant] = []
+    def search(supernet: Supernet) -> Sequence[Winner]:
+        nonlocal is_known
+        found = _winners(ctx, supernet, weighed, winners)
+        is_known = found is not None
+        return found or ()
 
-        def search(supernet: Supernet) -> Sequence[Winner]:
-            nonlocal is_known
-            found = _winners(ctx, supernet, weighed, winners)
-            is_known = found is not None
-            return found or ()
+    def follow(seeds: Sequence[Student], choices: Sequence[TeacherSet]) -> None:
+        variants.extend(evaluate_network(ctx, seeds, devices, choices, _evaluated))
 
-        def follow(seeds: Sequence[Student], choices: Sequence[TeacherSet]) -> None:
-            variants.extend(evaluate_network(ctx, seeds, devices, choices, _evaluated))
+    def begin(teachers: Sequence[Student]) -> None:
+        for teacher in teachers:
+            follow([teacher], [TeacherSet()])
 
-        def begin(teachers: Sequence[Student]) -> None:
-            for teacher in teachers:
-                follow([teacher], [TeacherSet()])
-
-        if until < Until.END:
-            also(ctx, train_networks(ctx, until, search).students)
-            return is_known
-        train_networks(replace(ctx, trained=follow), until, search, begin)
-        finish(ctx, devices if is_known and not _planning(ctx).undecided else (), variants)
+    if until < Until.END:
+        also(ctx, train_networks(ctx, until, search).students)
         return is_known
-
-    return planned_stages(ctx, go)
+    train_networks(replace(ctx, trained=follow), until, search, begin)
+    finish(ctx, devices if is_known and not _planning(ctx).undecided else (), variants)
+    return is_known
 
 
 def planned_stages(ctx: Context, go: Callable[[Context], bool]) -> Plan:
     """Plan the stages of `go`, which is given a context that computes nothing, and says whether these are all."""
-    planning = _Planning(ctx.workspace, ctx.earlier)
-    with _muted(compressing.log):
-        is_known = go(
-            replace(
-                ctx,
-                workspace=planning,
-                report=silent,
-                trained=_nothing,
-                note=_nothing,
-                undecided=planning.undecided.append,
-            )
-        )
+    planning = Planning(ctx.workspace, ctx.earlier)
+    is_known = planning.through(ctx, go)
     taken = frozenset(ctx.earlier.taken) if ctx.earlier is not None else frozenset[str]()
     undecided = tuple(dict.fromkeys(planning.undecided))
     return Plan(tuple(planning.planned.values()), not is_known, taken, undecided)
@@ -146,7 +144,7 @@ def _evaluated(ctx: Context, variant: Variant) -> Variant:
     return variant
 
 
-class _Planning(Workspace):
+class Planning(Workspace):
     """A workspace that gives finished stages, and promises instead of the others."""
 
     def __init__(self, workspace: Workspace, earlier: Earlier | None = None) -> None:
@@ -154,6 +152,15 @@ class _Planning(Workspace):
         self._earlier = earlier
         self.planned: dict[str, Planned] = {}
         self.undecided: list[str] = []
+
+    def through(self, ctx: Context, go: Callable[[Context], bool]) -> bool:
+        """Let `go` go through its stages in this workspace; gives what it says."""
+        with _muted(compressing.log):
+            return go(
+                replace(
+                    ctx, workspace=self, report=silent, trained=_nothing, note=_nothing, undecided=self.undecided.append
+                )
+            )
 
     def run(
         self, inputs: StageInputs, work: Callable[[Path], dict[str, Any]], recipe: dict[str, Any] | None = None
@@ -224,8 +231,8 @@ class _Planning(Workspace):
         return ", ".join(dict.fromkeys(said or after)) or "its files changed"
 
 
-def _planning(ctx: Context) -> _Planning:
-    assert isinstance(ctx.workspace, _Planning), "a plan computes nothing"
+def _planning(ctx: Context) -> Planning:
+    assert isinstance(ctx.workspace, Planning), "a plan computes nothing"
     return ctx.workspace
 
 

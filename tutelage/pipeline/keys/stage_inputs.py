@@ -9,9 +9,11 @@ added is marked with what it was before (`former.py`), so that finished stages k
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -182,6 +184,28 @@ class StageInputs(Part):
     def promise(self, key: str) -> dict[str, Any]:
         """Give the result that a plan goes on with where the stage is not done yet: files known by the stage's key."""
         return {}
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A stage: the key it will have, its inputs, and what is filed beside them. `compute` is a function of a module."""
+
+    key: str
+    inputs: StageInputs
+    compute: Callable[[Any, Any, Path], dict[str, Any]]  # inputs, resources, folder
+    recipe: dict[str, Any] | None
+
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        inputs: StageInputs,
+        work: Callable[[Path], dict[str, Any]],
+        recipe: dict[str, Any] | None,
+    ) -> Foreseen:
+        """Take the computation out of what `run_stage` gives a workspace to do."""
+        assert isinstance(work, partial), f"{work} is not of run_stage"
+        return cls(key, inputs, work.func, recipe)
 
 
 def promised(key: str, name: str, kind: str = "file") -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tutelage.bench.protocol.preprocess import time_preprocessing
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import find_runtime, read_shape
 from tutelage.pipeline.context import Context
+from tutelage.pipeline.keys.foreseen import foreseen
 from tutelage.pipeline.keys.plan import Plan, planned_stages
 from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import MAX_RECIPE_BYTES, Recipe, with_options
@@ -126,6 +127,7 @@ def distil_arch(
         ctx = open_checked(recipe, workspace, report, threads, "arch")
         if announce is not None:
             announce(planned_stages(ctx, lambda planning: bool(_train_arch(planning, arch))))
+        ctx.workspace.look_ahead(lambda: foreseen(ctx, lambda planning: bool(_train_arch(planning, arch))))
         return _train_arch(ctx, arch)
 
 

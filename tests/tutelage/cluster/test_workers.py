@@ -1,0 +1,191 @@
+"""A run on workers: the same bytes as in one process, killed workers, and what goes on without a stage that failed."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tutelage.cluster.session import on_this_host
+from tutelage.cluster.spread import LOGS, spread, spread_over
+from tutelage.cluster.task import Outcome, Task, perform
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.context import open_context
+from tutelage.pipeline.keys.foreseen import foreseen, waits_for
+from tutelage.pipeline.keys.order import Until
+from tutelage.pipeline.keys.plan import walk
+from tutelage.pipeline.keys.stage_inputs import Foreseen
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import silent
+from tutelage.records import InputError
+
+SMALL = {"name": "resnet10t", "options": {"channels": [4, 8, 8, 8]}}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Give a recipe with a teacher, a student and a baseline."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for kind, level in (("dark", 60), ("light", 190)):
+        (folder / kind).mkdir()
+        for number in range(30):
+            pixels = np.clip(rng.normal(level, 60, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{number}.png")
+    return Recipe.model_validate(
+        {
+            "name": "spread",
+            "accelerator": "cpu",
+            "data": {"dataset": "folder", "path": str(folder), "size": 16, "augment": "light", "augment_variants": 1},
+            "teachers": [{**SMALL, "epochs": 12, "batch_size": 8}],
+            "students": [{**SMALL, "title": "small"}],
+            "baselines": [{**SMALL, "title": "other", "options": {"channels": [4, 4, 8, 8]}, "epochs": 20}],
+            "distill": {"epochs": 1, "batch_size": 8},
+            "devices": [{"name": "box", "runtime": "onnxruntime"}],
+            "quantize": {"calibration_images": 8},
+            "measure": {"samples": 100, "tolerance": 0.99, "bootstrap": 100},
+            "explain": {"images": 0},
+        }
+    )
+
+
+def ready(recipe: Recipe, workspace: Workspace) -> list[Foreseen]:
+    ctx = open_context(recipe, workspace, silent, 1)
+    return foreseen(ctx, lambda ctx: walk(ctx, devices=(), weighed=(), until=Until.END))
+
+
+def test_stages_that_read_no_file_to_come_are_foreseen_in_their_order(recipe: Recipe, tmp_path: Path) -> None:
+    found = ready(recipe, Workspace(tmp_path))
+    titles = [one.inputs.title for one in found]
+    assert titles == ["train teacher resnet10t", "train small on labels", "train other on labels"]
+    assert all(not waits_for(one.inputs) for one in found)
+    assert not list((tmp_path / "artifacts").glob("*"))
+
+
+def outcome(recipe: Recipe, workspace: Workspace, stage: Foreseen) -> tuple[Outcome, list[str]]:
+    """Do a stage in this process as a worker does; give what it said, too."""
+    ctx, said = open_context(recipe, workspace, silent, 1), list[str]()
+    task = Task(recipe, workspace.path, 1, ctx.accelerator, stage.key, stage.inputs, stage.compute)
+    return perform(task, lambda message: said.append(message.text)), said
+
+
+def test_a_worker_with_other_libraries_or_images_computes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    stage = ready(recipe, workspace)[0]
+    older = stage.inputs.model_copy(update={"versions": {"torch": "1.0"}})
+    found, _ = outcome(recipe, workspace, Foreseen(stage.key, older, stage.compute, None))
+    assert found.final
+    assert re.search(r"has torch [\d.]+\S*, the run has 1.0: install the same", found.reason)
+    images = {"images": stage.inputs.images.model_copy(update={"digest": "x"})}  # type: ignore[attr-defined]
+    other = stage.inputs.model_copy(update=images)
+    found, _ = outcome(recipe, workspace, Foreseen(stage.key, other, stage.compute, None))
+    assert found.final
+    assert "reads other images than the run" in found.reason
+
+
+def _broken(*_: Any) -> dict[str, Any]:
+    raise ZeroDivisionError("a fault of ours")
+
+
+def test_a_fault_in_a_stage_is_an_outcome_that_is_tried_again(recipe: Recipe, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    stage = ready(recipe, workspace)[0]
+    found, said = outcome(recipe, workspace, Foreseen(stage.key, stage.inputs, _broken, None))
+    assert (found.result, found.final) == (None, False)
+    assert found.reason == "ZeroDivisionError: a fault of ours"
+    assert "in _broken" in found.trace
+    assert said[0].endswith(f"process {os.getpid()}")
+
+
+def test_more_workers_than_cores_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--workers 999: this machine has \d+ core"):
+        spread(recipe, Workspace(tmp_path), silent, 999).__enter__()
+
+
+class Killer(threading.Thread):
+    """Kill the workers that do some stages, each so many times, when they have begun to train."""
+
+    def __init__(self, logs: Path, times: dict[str, int]) -> None:
+        super().__init__(daemon=True)
+        self.logs, self.left, self.killed, self.over = logs, dict(times), list[int](), threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.01):
+            for log in self.logs.glob("*.log"):
+                lines = log.read_text().splitlines()
+                title = next((one for one in self.left if lines and f" {one}, attempt" in lines[0]), None)
+                attempt = "\n".join(lines).rpartition(", attempt ")[2]
+                process = re.search(r"process (\d+)", attempt)
+                if title is None or process is None or not re.search(r": \d+/", attempt) or self.left[title] == 0:
+                    continue
+                if int(process[1]) not in self.killed:
+                    os.kill(int(process[1]), signal.SIGKILL)
+                    self.killed.append(int(process[1]))
+                    self.left[title] -= 1
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    with on_this_host(2, 1) as started:
+        yield started
+
+
+def files(workspace: Path) -> dict[str, bytes]:
+    """Give every file of the finished stages but those that hold times."""
+    finished = [path.parent for path in workspace.glob("artifacts/*/done.json")]
+    return {
+        str(file.relative_to(workspace)): file.read_bytes()
+        for folder in finished
+        for file in folder.rglob("*")
+        if file.is_file() and file.name not in ("done.json", "inputs.json", "measurements.json")
+    }
+
+
+def rows_of(published: Any) -> dict[tuple[str, ...], tuple[float | None, ...]]:
+    return {
+        (row.model, row.teacher, row.scheme): (row.accuracy, row.auc, row.size_bytes, row.params)
+        for row in published.rows
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)  # three runs, and workers that start three times more
+def test_a_run_on_workers_that_are_killed_ends_with_the_bytes_of_one_process(
+    recipe: Recipe, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.cluster.tasks._LOOK_S", 0.05)
+    monkeypatch.setattr("tutelage.pipeline.run.bundle_rows", lambda ctx, rows: [])
+    _, alone = pipeline.run(recipe, Workspace(tmp_path / "alone"), silent, 1)
+
+    place = tmp_path / "spread"
+    workspace = spread_over(ray, recipe, Workspace(place), silent, 1)
+    killer = Killer(place / LOGS, {"train teacher resnet10t": 1, "train other on labels": 3})
+    killer.start()
+    _, published = pipeline.run(recipe, workspace, silent, 1)
+    killer.over.set()
+    killer.join()
+    assert killer.left == {"train teacher resnet10t": 0, "train other on labels": 0}
+
+    # The baseline's control failed three times; all else has its rows, and every file is that of one process.
+    (reason,) = workspace.failed.values()
+    assert reason.startswith("train other on labels failed 3 times, the last time: its worker was lost (WorkerCrashed")
+    wanted = rows_of(alone)
+    assert rows_of(published) == {key: value for key, value in wanted.items() if key[:2] != ("other", "")}
+    mine, theirs = files(place), files(tmp_path / "alone")
+    assert len(mine) > 20
+    assert mine.items() <= theirs.items()
+    logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
+    assert "train teacher resnet10t, attempt 2 of 3" in logs
+    assert "failed: its worker was lost" in logs
+
+    # The same command, here without workers, does what is left.
+    _, whole = pipeline.run(recipe, Workspace(place), silent, 1)
+    assert rows_of(whole) == wanted
+    assert files(place).keys() == theirs.keys()

@@ -1,0 +1,1 @@
+"""Where a run's stages are computed, beside this process: on Ray."""

@@ -1,0 +1,125 @@
+"""The tasks of a run on Ray: `Tasks` submits stages, repeats those that were lost, and keeps a log of each."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.pipeline.keys.stage_inputs import Foreseen
+from tutelage.progress import Report
+from tutelage.records import utc_now
+
+from .task import Message, Outcome, Task, perform
+
+log = logging.getLogger(__name__)
+
+# A task is given up after so many attempts.
+MAX_ATTEMPTS = 3
+# How long the run waits for a task before it looks at their messages.
+_LOOK_S = 0.5
+
+
+class _Mail:
+    """What the workers have said since it was last read; one process of the cluster keeps it."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque(maxlen=10_000)
+
+    def post(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def take(self) -> list[Message]:
+        taken = list(self._messages)
+        self._messages.clear()
+        return taken
+
+
+def _work(task: Task, mail: Any) -> Outcome:
+    """Do a task in a worker's process, whose messages go to the mail."""
+    return perform(task, lambda message: mail.post.remote(message))
+
+
+@dataclass
+class _Running:
+    stage: Foreseen
+    attempt: int
+
+
+class Tasks:
+    """Stages on Ray. `logs`: the folder of a log a task; `task_of`: what a worker is given of a stage."""
+
+    def __init__(self, ray: Any, task_of: Callable[[Foreseen], Task], logs: Path, report: Report) -> None:
+        self._ray, self._task_of, self._logs, self._report = ray, task_of, logs, report
+        logs.mkdir(parents=True, exist_ok=True)
+        self._mail = ray.remote(num_cpus=0, max_restarts=-1)(_Mail).remote()
+        self._remote = ray.remote(num_cpus=1, max_retries=0)(_work)
+        self._running: dict[Any, _Running] = {}
+
+    @property
+    def keys(self) -> set[str]:
+        """Give the keys of the stages that are being done."""
+        return {one.stage.key for one in self._running.values()}
+
+    @property
+    def num_free(self) -> int:
+        """Count the tasks that the cluster could take on, as it is now."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 0))) - len(self._running)
+
+    def submit(self, stage: Foreseen, attempt: int = 1) -> None:
+        """Let a worker do a stage."""
+        self._write(stage.key, f"{stage.inputs.title}, attempt {attempt} of {MAX_ATTEMPTS}")
+        computed_on = getattr(stage.inputs, "accelerator", None)
+        num_gpus = 1 if computed_on is not None and computed_on.kind == "cuda" else 0
+        reference = self._remote.options(num_gpus=num_gpus).remote(self._task_of(stage), self._mail)
+        self._running[reference] = _Running(stage, attempt)
+
+    def wait(self) -> list[tuple[Foreseen, Outcome]]:
+        """Wait a moment for tasks to end; gives those that are done, or that no attempt is left for."""
+        ended: list[tuple[Foreseen, Outcome]] = []
+        if not self._running:
+            return ended
+        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_LOOK_S)
+        for reference in done:
+            one = self._running.pop(reference)
+            outcome = self._outcome(reference)
+            self._read_mail()
+            if outcome.result is not None:
+                self._write(one.stage.key, "done")
+            else:
+                self._write(one.stage.key, f"failed: {outcome.reason}\n{outcome.trace}".rstrip())
+                if not outcome.final and one.attempt < MAX_ATTEMPTS:
+                    log.warning("%s: attempt %d failed, again: %s", one.stage.inputs.title, one.attempt, outcome.reason)
+                    self.submit(one.stage, one.attempt + 1)
+                    continue
+            ended.append((one.stage, outcome))
+        if not done:
+            self._read_mail()
+        return ended
+
+    def _outcome(self, reference: Any) -> Outcome:
+        """Give what a worker returned, or that it was lost."""
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            return Outcome(reason=f"its worker was lost ({type(error).__name__})", trace="\n".join(lines[:6]))
+        return outcome
+
+    def _read_mail(self) -> None:
+        """Show the progress of all tasks, and write down what they said."""
+        try:
+            messages = self._ray.get(self._mail.take.remote(), timeout=10 * _LOOK_S)
+        except self._ray.exceptions.RayError:
+            return  # its node is gone, or busy: what is computed does not depend on it
+        for message in messages:
+            self._write(message.key, f"{message.text}" + (f": {message.done}/{message.total}" if message.total else ""))
+            if message.total:
+                self._report(message.text, message.done, message.total)
+
+    def _write(self, key: str, text: str) -> None:
+        with (self._logs / f"{key}.log").open("a") as file:
+            file.write(f"{utc_now()} {text}\n")

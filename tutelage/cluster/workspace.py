@@ -1,0 +1,119 @@
+"""`SpreadWorkspace`: a workspace whose stages are done by workers, as many at once as the run's order allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from tutelage.pipeline.keys.foreseen import waits_for
+from tutelage.pipeline.keys.stage_inputs import Foreseen, StageInputs
+from tutelage.pipeline.stages.bundle import BundleInputs
+from tutelage.pipeline.stages.finalists import FinalistsInputs
+from tutelage.pipeline.stages.measure import MeasureInputs
+from tutelage.pipeline.stages.search import SearchInputs
+from tutelage.pipeline.workspace import Stage, Workspace
+from tutelage.records import InputError, NotAvailableError
+
+from .task import Outcome
+from .tasks import MAX_ATTEMPTS, Tasks
+
+# Timed on this machine: nothing else may be computed beside them.
+_TIMED = (MeasureInputs, FinalistsInputs)
+# Done by this process when the run comes to them.
+_HERE = (*_TIMED, BundleInputs)
+
+
+class SpreadWorkspace(Workspace):
+    """A workspace that is asked for one stage after the other, as any is, and has workers do those that come next.
+
+    A stage that failed is `lost`, and so is what reads its files; the run goes on without them.
+    """
+
+    def __init__(self, workspace: Workspace, tasks: Tasks) -> None:
+        vars(self).update(vars(copy(workspace)))
+        self._tasks = tasks
+        self._ahead: list[Callable[[], Sequence[Foreseen]]] = []
+        self._outdated = True  # a stage was finished since the last look ahead
+        self._waiting: list[Foreseen] = []
+        self._lost: dict[str, str] = {}
+        self._unavailable: dict[str, str] = {}
+        self.failed: dict[str, str] = {}  # reasons by title, of the stages that failed themselves
+
+    def look_ahead(self, stages: Callable[[], Sequence[Foreseen]]) -> None:
+        """Take what lists the stages that could be done now."""
+        self._ahead[:] = [stages]
+
+    def lost(self, key: str) -> str:
+        """Say why a stage has no result and the run goes on without it."""
+        return self._lost.get(key, "")
+
+    def run(
+        self, inputs: StageInputs, work: Callable[[Path], dict[str, Any]], recipe: dict[str, Any] | None = None
+    ) -> Stage:
+        """Give the stage of typed inputs when a worker has done it; a lost one has the promise of a plan for a result.
+
+        Raises InputError for a search that is lost, without which there is no run.
+        """
+        key, found = self.find(inputs)
+        if found is not None:
+            return found
+        before = next((self._lost[one] for one in waits_for(inputs) if one in self._lost), "")
+        if before:
+            self._lost[key] = before
+        elif isinstance(inputs, _HERE):
+            while isinstance(inputs, _TIMED) and self._tasks.keys:
+                self._take(self._tasks.wait())
+            return super().run(inputs, work, recipe)
+        else:
+            self._until(Foreseen.of(key, inputs, work, recipe))
+        if key in self._unavailable:
+            raise NotAvailableError(self._unavailable[key])
+        if key not in self._lost:
+            return super().run(inputs, work, recipe)
+        if isinstance(inputs, SearchInputs):
+            raise InputError(f"{inputs.title}: {self._lost[key]}: mend it, and the same command goes on where it was")
+        return Stage(inputs.title, key, self.path / "artifacts" / key, inputs.promise(key))
+
+    def _until(self, stage: Foreseen) -> None:
+        """Have a stage done, and meanwhile others."""
+        while stage.key not in self._lost and stage.key not in self._unavailable and self.find(stage.inputs)[1] is None:
+            if stage.key not in self._tasks.keys:
+                self._submit(stage)
+            self._fill()
+            self._take(self._tasks.wait())
+
+    def _fill(self) -> None:
+        """Give the workers that are free the stages that come next."""
+        free = self._tasks.num_free
+        if free > 0 and self._outdated and self._ahead:
+            self._waiting, self._outdated = list(self._ahead[0]()), False
+        for stage in self._waiting:
+            if free <= 0:
+                return
+            if stage.key in self._tasks.keys or stage.key in self._lost or stage.key in self._unavailable:
+                continue
+            if not isinstance(stage.inputs, _HERE) and self.find(stage.inputs)[1] is None:
+                self._submit(stage)
+                free -= 1
+
+    def _submit(self, stage: Foreseen) -> None:
+        inputs = stage.inputs
+        self._begin(self.path / "artifacts" / stage.key, inputs.stage, inputs.key_values(), inputs.title, stage.recipe)
+        self._tasks.submit(stage)
+
+    def _take(self, ended: Sequence[tuple[Foreseen, Outcome]]) -> None:
+        """File what workers have done."""
+        for stage, outcome in ended:
+            self._outdated = True
+            if outcome.result is not None:
+                with self.locked():
+                    folder = self.path / "artifacts" / stage.key
+                    self._end(folder, stage.inputs.stage, stage.inputs.title, outcome.result)
+            elif outcome.unavailable:
+                self._unavailable[stage.key] = outcome.reason
+            else:
+                times = "" if outcome.final else f" {MAX_ATTEMPTS} times, the last time"
+                reason = f"{stage.inputs.title} failed{times}: {outcome.reason}"
+                self._lost[stage.key] = self.failed[stage.inputs.title] = reason
