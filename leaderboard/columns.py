@@ -297,6 +297,7 @@ BUILTIN: tuple[Column, ...] = (
            at=("epochs",)),
     Column("accelerator", "What trained the network: device, precision, compiler. Empty: not known.", "text",
            at=("accelerator",), is_searched=False),
+    Column("failed", "What refused or broke where there are no figures of it.", "text", at=("failed",)),
     Column("source", "measured, or imported from somebody else's file.", "text"),
     Column("measurement", "Identifier of the raw latencies.", "text"),
     Column("control", "Model that is the same student trained without a teacher.", "text", former=("twin",)),

@@ -41,6 +41,7 @@ _SCRIPTS = (
     "page_chart.js",
     "page_views.js",
     "page_table.js",
+    "page_matrix.js",
     "page_headline.js",
     "page_compare.js",
     "page_details.js",

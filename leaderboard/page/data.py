@@ -20,6 +20,7 @@ from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, costs, know
 from tutelage.leaderboard.export import finite, for_people, frame
 from tutelage.leaderboard.filters import grammar
 from tutelage.leaderboard.names import data_names, device_names
+from tutelage.leaderboard.terminal.matrix import halted
 from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row, utc_now
 
 from .verdicts import Verdicts
@@ -69,6 +70,7 @@ def embedded(
         "written": {one.name: _coded(_series(for_people(one, found))) for one in written},
         "figures": {**figures, **others},
         "archs": _coded(found["arch"]),
+        "halts": _halts(found, bodies, details),
         "flags": {"on_front": found["on_front"].astype(int).tolist()},
         **_named(found),
         **_decided(found, verdicts or Verdicts()),
@@ -106,6 +108,7 @@ def _about(one: Column) -> dict[str, Any]:
         "group": one.group,
         "better": {"max": 1, "min": -1, None: 0}[one.better],
         "unit": one.shown_unit,
+        "stored": one.stored_unit,
         "scale": one.scale if one.scale != 1 else 0,
         "digits": 3 if one.kind == "fraction" else 0 if one.kind in ("plain", "pixels") and one.is_whole else None,
         **{"number": one.is_number, "flag": one.kind == "flag", "usual": one.is_usual, "device": one.is_of_device},
@@ -285,6 +288,22 @@ def _details(found: pd.DataFrame, details: Details | None) -> dict[int, str]:
             if body != "{}":
                 bodies[place] = body
     return bodies
+
+
+def _halts(found: pd.DataFrame, bodies: Mapping[int, str], details: Details | None) -> dict[int, list[str]]:
+    """Say of rows without a quality or a latency why they lack it, where their details do: state and reason."""
+    lacks = found["latency_p50_ms"].isna() | (found["auc"].isna() & found["accuracy"].isna())
+    places = np.flatnonzero(lacks.to_numpy() & (found["source"] == "measured").to_numpy()).tolist()
+    unread = [place for place in places if place not in bodies]
+    texts = dict(bodies)
+    if details is None and "details" in found:
+        texts |= {place: found["details"].iloc[place] for place in unread}
+    elif details is not None:
+        for start in range(0, len(unread), _CHUNK):
+            ids = {found["row_id"].iloc[place]: place for place in unread[start : start + _CHUNK]}
+            texts |= {ids[row_id]: text for row_id, text in details(list(ids)).items()}
+    said = {place: halted(json.loads(texts.get(place) or "{}")) for place in places}
+    return {place: [state, reason] for place, (state, reason) in said.items() if state != "absent"}
 
 
 def _shown(text: str) -> str:

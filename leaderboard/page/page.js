@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const FIRST = { place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", marks: "kind", size: "medium", view: "", links: false, names: true, all: false, theme: "" };
+const FIRST = { place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", marks: "kind", size: "medium", view: "", layout: "rows", figure: "", links: false, names: true, all: false, theme: "" };
 const state = { ...FIRST, axes: [{ x: "", log: true, view: null }, { x: "", log: true, view: null }], limits: {}, best: { row: -1 }, sort: { name: "", way: -1 }, columns: USUAL.filter(filled), pins: [] };
 const BASE_TITLE = document.title;
 let indices = [], isRedrawDue = false, linkDue = 0;
@@ -44,6 +44,7 @@ const hooks = {
 const charts = [0, 1].map((slot) => makeChart(byId(`chart-${slot}`), slot, hooks));
 const view = makeView(byId("view-card"), hooks);
 const table = makeTable(hooks);
+const drawMatrix = makeMatrix(hooks);
 const tickColumns = makeChooser(state, (columns) => { state.columns = columns; refresh(true); });
 
 function announce(words) { byId("announce").textContent = words; }
@@ -91,14 +92,14 @@ function choose() {
   else if (byId("query-hint").textContent.startsWith("Not understood")) restoreHint();
   const keeps = (i) => (!state.role || text("role", i) === state.role) && (!state.scheme || text("scheme", i) === state.scheme) && (query.error || query.test(i));
   indices = group.filter(keeps);
-  return { group, inTable: state.all ? everyone.filter(keeps) : indices };
+  return { group, inTable: state.all ? everyone.filter(keeps) : indices, inMatrix: state.layout === "matrix" ? here.filter(keeps) : [] };
 }
 const hintParts = [...byId("query-hint").childNodes].map((one) => one.cloneNode(true));
 function restoreHint() { byId("query-hint").replaceChildren(...hintParts.map((one) => one.cloneNode(true))); }
 
 function refresh(tableOnly = false) {
   if (!NUM) { byId("count").textContent = "The leaderboard holds no rows yet."; dressTheme(); return; }
-  const { group, inTable } = choose();
+  const { group, inTable, inMatrix } = choose();
   const qualities = DATA.qualities.filter((name) => group.some((i) => figure(name, i) !== null));
   state.quality = options(byId("quality"), qualities, state.quality, "", (name) => FIGURES[name].label);
   if (!state.quality) state.quality = DATA.qualities[0];
@@ -108,7 +109,7 @@ function refresh(tableOnly = false) {
   const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality, indices.length === group.length && COSTS.includes(x)));
   state.best = bestWithin(indices, state.limits, state.quality);
   byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the chart fronts: ${fronts.map(({ front }) => front.length).join(" and ")}`;
-  for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers], ["marks", state.marks], ["size", state.size], ["view", state.view]]) if (byId(name).value !== value) byId(name).value = value;
+  for (const [name, value] of [["query", state.query], ["whiskers", state.whiskers], ["marks", state.marks], ["size", state.size], ["view", state.view], ["layout", state.layout]]) if (byId(name).value !== value) byId(name).value = value;
   for (const [name, value] of [["links", state.links], ["names", state.names], ["all-groups", state.all]]) byId(name).checked = value;
   byId("charts").className = `charts ${state.size}`;
   drawTitle(group, BASE_TITLE);
@@ -119,7 +120,8 @@ function refresh(tableOnly = false) {
   view.draw(state, indices);
   legend(group);
   drawCompare(state, hooks);
-  table.draw(state, inTable);
+  drawMatrix(state, inMatrix);
+  if (state.layout === "rows") table.draw(state, inTable);
   tickColumns();
   dressTheme();
   keepLink();
@@ -157,7 +159,8 @@ function keepLink() {
   for (const name of ["place", "rig", "role", "scheme", "query", "quality", "theme"]) if (state[name]) kept.set(name, state[name]);
   for (const name of ["links", "all"]) if (state[name]) kept.set(name, "1");
   if (!state.names) kept.set("names", "0");
-  for (const name of ["whiskers", "marks", "size", "view"]) if (state[name] !== FIRST[name]) kept.set(name, state[name]);
+  for (const name of ["whiskers", "marks", "size", "view", "layout"]) if (state[name] !== FIRST[name]) kept.set(name, state[name]);
+  if (state.layout === "matrix") kept.set("figure", state.figure);
   state.axes.forEach(({ x, log }, slot) => kept.set(`x${slot}`, `${x}${log ? "" : ":linear"}`));
   state.axes.forEach(({ view: range }, slot) => { if (range) kept.set(`v${slot}`, [...range.x, ...range.y].map((end) => Number(end.toPrecision(6))).join()); });
   if (Object.keys(state.limits).length) kept.set("most", Object.entries(state.limits).map(([name, limit]) => `${name}:${limit}`).join());
@@ -180,9 +183,10 @@ function readLink() {
   state.links = one("links") === "1";
   state.all = one("all") === "1";
   state.names = one("names") !== "0";
-  for (const [name, known] of Object.entries({ whiskers: ["front", "all", "none"], marks: ["kind", "family"], size: Object.keys(HEIGHTS), view: Object.keys(VIEWS) })) if (known.includes(one(name))) state[name] = one(name);
+  for (const [name, known] of Object.entries({ whiskers: ["front", "all", "none"], marks: ["kind", "family"], size: Object.keys(HEIGHTS), view: Object.keys(VIEWS), layout: ["rows", "matrix"] })) if (known.includes(one(name))) state[name] = one(name);
   state.limits = Object.fromEntries(one("most", "").split(",").map((part) => part.split(":")).map(([name, limit]) => [columnNamed(name), Number(limit)]).filter(([name, limit]) => COSTS.includes(name) && limit > 0 && Number.isFinite(limit)));
   state.axes = [0, 1].map((slot) => { const [x, way] = one(`x${slot}`, "").split(":"); const name = columnNamed(x); return { x: AXES.includes(name) ? name : "", log: way !== "linear", view: rangeIn(one(`v${slot}`, "")) }; });
+  state.figure = columnNamed(one("figure", ""));
   const [name, way] = one("sort", ":").split(":");
   state.sort = { name: USABLE.includes(columnNamed(name)) ? columnNamed(name) : "", way: way === "up" ? 1 : -1 };
   state.columns = kept.has("columns") ? one("columns").split(",").map(columnNamed).filter((column) => USABLE.includes(column)) : USUAL.filter(filled);
@@ -190,12 +194,12 @@ function readLink() {
   state.pins = ids.map((id) => Array.from({ length: NUM }, (_, i) => i).find((i) => text("row_id", i) === id)).filter((i) => i !== undefined);
 }
 
-for (const [id, name] of [["dataset", "place"], ["device", "rig"], ["role", "role"], ["scheme", "scheme"], ["quality", "quality"], ["whiskers", "whiskers"], ["marks", "marks"], ["size", "size"], ["view", "view"]])
+for (const [id, name] of [["dataset", "place"], ["device", "rig"], ["role", "role"], ["scheme", "scheme"], ["quality", "quality"], ["whiskers", "whiskers"], ["marks", "marks"], ["size", "size"], ["view", "view"], ["layout", "layout"], ["figure", "figure"]])
   byId(id).addEventListener("change", (event) => {
     state[name] = event.target.value;
     if (name === "quality") state.sort = { name: state.quality, way: -1 };
     if (["place", "rig", "quality"].includes(name)) for (const axis of state.axes) axis.view = null; // another plane
-    refresh();
+    refresh(["layout", "figure"].includes(name));
   });
 for (const [id, name] of [["links", "links"], ["names", "names"], ["all-groups", "all"]])
   byId(id).addEventListener("change", (event) => { state[name] = event.target.checked; refresh(id === "all-groups"); });

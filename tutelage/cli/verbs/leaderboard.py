@@ -15,11 +15,13 @@ from tutelage.leaderboard.store.page import MOST_ROWS
 from tutelage.records import InputError
 
 from .baselines import baselines
+from .matrix import matrix
 from .retract import retract
 from .serve import serve
 from .tag import tag
 
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
+app.command("matrix")(matrix)
 app.command("retract")(retract)
 app.command("baselines")(baselines)
 app.command("serve")(serve)
