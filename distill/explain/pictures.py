@@ -48,14 +48,18 @@ def save_pictures(
     return written
 
 
-def overlay_png(image: Tensor, heat: np.ndarray) -> bytes:
-    """Give one PNG of an image `(c, r, r)` with its map `(r, r)` in 0..1 laid over it, at least 96 px wide and high."""
+def overlay_png(image: Tensor, heat: np.ndarray | None = None) -> bytes:
+    """Give one PNG of an image `(c, r, r)` with its map `(r, r)` in 0..1 laid over it, at least 96 px wide and high.
+
+    Without a map: the image alone, in the same grey levels.
+    """
     from matplotlib import colormaps
     from PIL import Image
 
     gray = np.repeat(_stretched(image.mean(0).cpu().numpy())[:, :, None], 3, axis=2)
-    colour = colormaps["inferno"](np.clip(heat, 0, 1))[:, :, :3]
-    pixels = np.rint(255 * (0.5 * gray + 0.5 * colour)).astype(np.uint8)
+    if heat is not None:
+        gray = 0.5 * gray + 0.5 * colormaps["inferno"](np.clip(heat, 0, 1))[:, :, :3]
+    pixels = np.rint(255 * gray).astype(np.uint8)
     picture = Image.fromarray(pixels)
     side = max(_PIXELS, picture.width)
     written = BytesIO()

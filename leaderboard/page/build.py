@@ -41,11 +41,13 @@ _SCRIPTS = (
     "page_chart.js",
     "page_views.js",
     "page_table.js",
-    "page_matrix.js",
     "page_headline.js",
     "page_compare.js",
     "page_details.js",
     "page_live.js",
+    "page_curves.js",
+    "page_row.js",
+    "page_matrix.js",
     "page.js",
 )
 

@@ -2,16 +2,17 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const FIRST = { place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", marks: "kind", size: "medium", view: "", layout: "rows", figure: "", links: false, names: true, all: false, theme: "" };
+const FIRST = { row: "", place: "", rig: "", role: "", scheme: "", query: "", quality: "", whiskers: "front", marks: "kind", size: "medium", view: "", layout: "rows", figure: "", links: false, names: true, all: false, theme: "" };
 const state = { ...FIRST, axes: [{ x: "", log: true, view: null }, { x: "", log: true, view: null }], limits: {}, best: { row: -1 }, sort: { name: "", way: -1 }, columns: USUAL.filter(filled), pins: [] };
 const BASE_TITLE = document.title;
-let indices = [], isRedrawDue = false, linkDue = 0;
+let indices = [], isRedrawDue = false, linkDue = 0, isRead = false;
 
 const hooks = {
   change(slot, part) { Object.assign(state.axes[slot], part); refresh(); },
   hover(i, x, y, spoken = false) { hover(i, x, y, spoken); },
   light(i) { for (const chart of [...charts, view]) chart.light(state, i); },
   quality: () => state.quality,
+  board: () => `#${boardLink()}`,
   limits: () => state.limits,
   // The range that a chart shows (null: the usual one); only that chart is drawn anew.
   see(slot, range) { state.axes[slot].view = range; charts[slot].redraw(); keepLinkSoon(); },
@@ -24,7 +25,7 @@ const hooks = {
     requestAnimationFrame(() => { isRedrawDue = false; state.best = bestWithin(indices, state.limits, state.quality); charts.forEach((chart) => chart.redraw()); drawAnswer(state, indices, hooks); });
   },
   pin(i) {
-    state.pins = state.pins.includes(i) ? state.pins.filter((one) => one !== i) : [...state.pins.slice(-1), i];
+    state.pins = state.pins.includes(i) ? state.pins.filter((one) => one !== i) : [...state.pins.slice(1 - MOST_PINS), i];
     announce(state.pins.includes(i) ? `pinned ${text("model", i)}` : `let ${text("model", i)} go`);
     refresh(true);
   },
@@ -106,6 +107,8 @@ function refresh(tableOnly = false) {
   const known = COSTS.filter((name) => group.some((i) => figure(name, i) !== null));
   state.axes.forEach((axis, slot) => { if (!has(axis.x)) Object.assign(axis, { x: known[slot] || known[0] || COSTS[slot], view: null }); });
   if (!state.sort.name) state.sort = { name: state.quality, way: -1 };
+  if (state.row) return refreshRow();
+  drawRow(state, hooks);
   const fronts = state.axes.map(({ x }) => frontOf(indices.filter((i) => figure(x, i) > 0), x, state.quality, indices.length === group.length && COSTS.includes(x)));
   state.best = bestWithin(indices, state.limits, state.quality);
   byId("count").textContent = `${indices.length.toLocaleString("en")} of ${group.length.toLocaleString("en")} rows on ${[state.place, state.rig].filter(Boolean).join(", ")} · on the chart fronts: ${fronts.map(({ front }) => front.length).join(" and ")}`;
@@ -123,6 +126,12 @@ function refresh(tableOnly = false) {
   drawMatrix(state, inMatrix);
   if (state.layout === "rows") table.draw(state, inTable);
   tickColumns();
+  dressTheme();
+  keepLink();
+}
+
+function refreshRow() {
+  drawRow(state, hooks);
   dressTheme();
   keepLink();
 }
@@ -155,6 +164,10 @@ function dressTheme() {
 // The link: only what differs from the start, so that it stays short.
 function keepLinkSoon() { clearTimeout(linkDue); linkDue = setTimeout(keepLink, 120); }
 function keepLink() {
+  const link = state.row ? `#row=${encodeURIComponent(state.row)}${state.theme ? `&theme=${state.theme}` : ""}` : `#${boardLink()}`;
+  if (location.hash !== link) history.replaceState(null, "", link);
+}
+function boardLink() {
   const kept = new URLSearchParams();
   for (const name of ["place", "rig", "role", "scheme", "query", "quality", "theme"]) if (state[name]) kept.set(name, state[name]);
   for (const name of ["links", "all"]) if (state[name]) kept.set(name, "1");
@@ -167,8 +180,7 @@ function keepLink() {
   kept.set("sort", `${state.sort.name}:${state.sort.way > 0 ? "up" : "down"}`);
   if (state.columns.join() !== USUAL.filter(filled).join()) kept.set("columns", state.columns.join());
   if (state.pins.length) kept.set("pins", state.pins.map((i) => text("row_id", i)).join());
-  const link = `#${kept}`;
-  if (location.hash !== link) history.replaceState(null, "", link);
+  return String(kept);
 }
 // A range as the link holds it; null where it holds none.
 function rangeIn(words) {
@@ -178,8 +190,12 @@ function rangeIn(words) {
 function readLink() {
   const kept = new URLSearchParams(location.hash.slice(1));
   const one = (name, usual) => kept.get(name) ?? usual;
+  const row = one("row", ""), theme = one("theme", ""), i = rowOf(row);
+  if (row && isRead) { Object.assign(state, { row, theme: theme || state.theme }); return; } // the board is as it was left
+  isRead = true;
   Object.assign(state, FIRST);
   for (const name of ["place", "rig", "role", "scheme", "query", "quality", "theme"]) state[name] = one(name, "");
+  if (row) Object.assign(state, { row, ...(i >= 0 ? { place: PLACES[i], rig: RIGS[i] } : {}) });
   state.links = one("links") === "1";
   state.all = one("all") === "1";
   state.names = one("names") !== "0";
@@ -190,7 +206,7 @@ function readLink() {
   const [name, way] = one("sort", ":").split(":");
   state.sort = { name: USABLE.includes(columnNamed(name)) ? columnNamed(name) : "", way: way === "up" ? 1 : -1 };
   state.columns = kept.has("columns") ? one("columns").split(",").map(columnNamed).filter((column) => USABLE.includes(column)) : USUAL.filter(filled);
-  const ids = one("pins", "").split(",").filter(Boolean).slice(0, 2);
+  const ids = one("pins", "").split(",").filter(Boolean).slice(0, MOST_PINS);
   state.pins = ids.map((id) => Array.from({ length: NUM }, (_, i) => i).find((i) => text("row_id", i) === id)).filter((i) => i !== undefined);
 }
 
@@ -207,7 +223,14 @@ let typing = 0;
 byId("query").addEventListener("input", (event) => { clearTimeout(typing); typing = setTimeout(() => { state.query = event.target.value.trim(); refresh(); }, NUM > 5000 ? 200 : 60); });
 byId("theme").addEventListener("click", () => { state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"; dressTheme(); keepLink(); });
 byId("reset").addEventListener("click", () => { const theme = state.theme; history.replaceState(null, "", "#"); readLink(); state.theme = theme; refresh(); });
-addEventListener("hashchange", () => { readLink(); refresh(); });
+addEventListener("hashchange", () => {
+  if (document.getElementById(location.hash.slice(1))) return; // a place on the page
+  readLink();
+  refresh();
+  if (!state.row) return;
+  scrollTo(0, 0);
+  byId("row-heading").focus({ preventScroll: true });
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dressTheme);
 let drawnWidth = 0;
 new ResizeObserver(() => { const width = byId("chart-0").clientWidth; if (width !== drawnWidth) { drawnWidth = width; refresh(); } }).observe(byId("chart-0"));

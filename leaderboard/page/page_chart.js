@@ -124,8 +124,8 @@ function makeChart(holder, slot, hooks) {
     state.pins.forEach((pin, n) => {
       const spot = chart.places.get(pin);
       if (!spot) return;
-      ring(spot, 9, `ring ${"ab"[n]}`);
-      live.append(drawn("text", { x: spot[0], y: spot[1] - 12, "text-anchor": "middle", class: `pin-letter ${"ab"[n]}` }, "AB"[n]));
+      ring(spot, 9, `ring ${PIN_LETTERS[n].toLowerCase()}`);
+      live.append(drawn("text", { x: spot[0], y: spot[1] - 12, "text-anchor": "middle", class: `pin-letter ${PIN_LETTERS[n].toLowerCase()}` }, PIN_LETTERS[n]));
     });
   };
   function ring(spot, radius, kind) {

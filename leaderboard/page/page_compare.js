@@ -7,8 +7,9 @@ function drawCompare(state, hooks) {
   section.replaceChildren();
   if (!state.pins.length) return;
   const [a, b] = state.pins;
-  if (b !== undefined) section.append(versus(a, b));
-  else section.append(node("p", { class: "hint no-print" }, "Pin a second row to compare the two."));
+  if (state.pins.length > 2) section.append(versusMany(state.pins));
+  else if (b !== undefined) section.append(versus(a, b));
+  else section.append(node("p", { class: "hint no-print" }, "Pin a second row to compare the two, up to six to compare them all."));
   section.append(node("div", { class: "pins" }, state.pins.map((i, n) => pinCard(i, n, state, hooks))));
 }
 
@@ -33,6 +34,25 @@ function versus(a, b) {
     : isImported(a) || isImported(b) ? "Not tested: the predictions of an imported row are not here." : "Not tested: run ";
   const command = isTested || isImported(a) || isImported(b) ? null : node("code", {}, `tutelage leaderboard compare ${ids}`);
   return node("div", { class: "card versus" }, node("h2", {}, "A and B"), node("table", {}, node("thead", {}, head), body), node("p", { class: "hint" }, words, command));
+}
+
+// More than two rows: each with its figures and, below them, what they are against those of A.
+function versusMany(pins) {
+  const [a, ...others] = pins, letters = pins.map((_, n) => PIN_LETTERS[n]);
+  const head = node("tr", {}, node("th", { scope: "col" }, "figure"), pins.map((i, n) => node("th", { scope: "col", class: `figure ${letters[n].toLowerCase()}-ink` }, letters[n], node("span", { class: "interval block" }, title(i, true)))));
+  const body = FACTS.filter((name) => pins.some((i) => figure(name, i) !== null)).map((name) => {
+    const cells = pins.map((i) => {
+      const value = figure(name, i), cell = node("td", { class: "figure" }, show(name, value, false, interval(name, i)));
+      if (i === a || value === null || figure(name, a) === null) return cell;
+      const isFair = (PLACES[a] === PLACES[i] || FIGURES[name].better < 0) && (RIGS[a] === RIGS[i] || !FIGURES[name].device);
+      const [said, note] = isFair ? verdict(name, a, i, figure(name, a), value)[0].childNodes : [null, null];
+      cell.append(node("span", { class: "verdict" }, isFair ? [said, note].filter(Boolean) : RIGS[a] !== RIGS[i] && FIGURES[name].device ? "another device" : "another data set"));
+      return cell;
+    });
+    return node("tr", {}, node("th", { scope: "row" }, heading(name)), cells);
+  });
+  const words = `Below each figure: against A. ${others.some((i) => DATA.qualities.some((name) => testOf(a, i, name))) ? "Verdicts are paired tests of two files on the same test images, each for its pair alone." : "Not tested in pairs."}`;
+  return node("div", { class: "card versus many" }, node("h2", {}, `${letters.slice(0, -1).join(", ")} and ${letters.at(-1)}`), node("table", {}, node("thead", {}, head), node("tbody", {}, body)), node("p", { class: "hint" }, words));
 }
 
 // Per class, where both rows have it: the same classes of the same test images.
@@ -69,7 +89,7 @@ function isTie(name, a, b) {
 function pinCard(i, n, state, hooks) {
   const close = node("button", { type: "button", class: "ghost no-print", "aria-label": `Unpin ${text("model", i)}` }, "Unpin");
   close.addEventListener("click", () => hooks.pin(i));
-  const card = node("article", { class: `card pin ${"ab"[n]}` }, node("header", {}, node("h3", {}, node("span", { class: `${"ab"[n]}-ink` }, `${"AB"[n]} `), title(i)), close), facts(i, true));
+  const card = node("article", { class: `card pin ${PIN_LETTERS[n].toLowerCase()}` }, node("header", {}, node("h3", {}, node("span", { class: `${PIN_LETTERS[n].toLowerCase()}-ink` }, `${PIN_LETTERS[n]} `), rowLink(i, title(i))), close), facts(i, true));
   card.append(...standing(i, state));
   const family = relatives(i);
   if (family.length) {

@@ -51,6 +51,7 @@ function show(name, value, withUnit = false, bounds = null) {
   if (value === null || value === undefined) return "";
   const about = FIGURES[name] || {};
   if (about.isTime) return dayOf(value);
+  if (about.whole) return `${Math.round(value)}${withUnit && about.unit ? ` ${about.unit}` : ""}`;
   const scale = about.scale || 1, scaled = value / scale, carried = bounds ? decimalsOf(bounds[0] / scale, bounds[1] / scale) : null;
   const isFraction = about.digits === 3;
   const written = isFraction && carried !== null ? scaled.toFixed(Math.min(4, Math.max(2, carried))) : about.digits !== undefined ? scaled.toFixed(about.digits) : threeDigits(scaled, carried);

@@ -3,7 +3,7 @@
 
 const FOREMOST = ["per_class", "explained", "explanation", "against_teachers", "confusion"];
 const WORDED = { per_class: "Per class", explained: "Where it looks", explanation: "How far the explanations can be trusted", against_teachers: "Against its teachers", confusion: "Confusion (rows: truth)" };
-const SHOWN_ABOVE = ["gain_over_control", "gain_over_twin"]; // its figures stand among the row's facts
+const SHOWN_ABOVE = ["gain_over_control", "gain_over_twin", "curves", "made", "layers"]; // its figures stand among the row's facts
 
 function detailBlocks(details) {
   const isEmpty = (value) => value === null || value === "" || (typeof value === "object" && !Object.keys(value).length);

@@ -1,6 +1,7 @@
 // The marks of a chart: what a row's mark looks like, by its kind or its architecture family; whiskers, stairs, names.
 "use strict";
 
+const PIN_LETTERS = "ABCDEF", MOST_PINS = PIN_LETTERS.length;
 const SHAPES = { teacher: "square", baseline: "triangle", distilled: "circle", control: "diamond", imported: "plus" };
 // Architecture families, most rows first; each has a shape and a colour of its own, the eighth and later share the last.
 const FAMILY_SHAPES = ["circle", "square", "triangle", "diamond", "pentagon", "down", "star", "hexagon"];

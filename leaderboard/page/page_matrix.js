@@ -5,7 +5,6 @@
 const REASONS = ["failed", "pending", "predicted", "absent"];
 const SIGNS = { failed: "failed", pending: "pending", predicted: "predicted", absent: "–", never: "not run" };
 const NEVER = "never run on this device";
-const rowLink = (i, words) => words;
 const MATRIX_LINES = 100;
 
 // Why a row lacks a figure.

@@ -58,9 +58,9 @@ function makeTable(hooks) {
   function line(i, state) {
     const pinned = state.pins.indexOf(i);
     const row = node("tr", { class: pinned >= 0 ? "pinned" : null, "data-row": text("row_id", i) });
-    const pin = node("button", { type: "button", class: "pin-button", "aria-pressed": String(pinned >= 0), "aria-label": `Pin ${text("model", i)}`, title: "Pin to compare" }, pinned >= 0 ? "AB"[pinned] : "○");
+    const pin = node("button", { type: "button", class: "pin-button", "aria-pressed": String(pinned >= 0), "aria-label": `Pin ${text("model", i)}`, title: "Pin to compare" }, pinned >= 0 ? PIN_LETTERS[pinned] : "○");
     pin.addEventListener("click", () => hooks.pin(i));
-    row.append(node("th", { scope: "row" }, node("div", { class: "rowhead" }, pin, swatchOf(i, state.marks), node("span", { class: "title", title: text("model", i) }, text("model", i)))));
+    row.append(node("th", { scope: "row" }, node("div", { class: "rowhead" }, pin, swatchOf(i, state.marks), node("a", { class: "title", href: rowAddress(i), title: text("model", i) }, text("model", i)))));
     for (const name of names.slice(1)) {
       const one = cell(name, i);
       one.dataset.label = heading(name);

@@ -7,6 +7,7 @@ import threading
 
 from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.page.choose import chosen
+from tutelage.leaderboard.page.data import Details
 from tutelage.leaderboard.page.verdicts import Decide, decided_ids
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError
@@ -17,8 +18,10 @@ log = logging.getLogger(__name__)
 class Pages:
     """The page of the newest state of a store that it was made for."""
 
-    def __init__(self, store: Store, title: str, decide: Decide, limit: int) -> None:
+    def __init__(self, store: Store, title: str, decide: Decide, limit: int, details: Details | None = None) -> None:
+        """details: what pages show of single rows, by id; by default what the store holds."""
         self._store, self._title, self._decide, self._limit = store, title, decide, limit
+        self._details = details or store.details
         self._lock = threading.Lock()
         self._made = ("", "")
         self._making: threading.Thread | None = None
@@ -50,5 +53,5 @@ class Pages:
         shown = chosen(self._store, limit=self._limit)
         verdicts = self._decide(self._store.rows(ids=decided_ids(shown.rows)))
         return version, page_text(
-            shown.rows, self._title, live=version, details=self._store.details, verdicts=verdicts, note=shown.note
+            shown.rows, self._title, live=version, details=self._details, verdicts=verdicts, note=shown.note
         )

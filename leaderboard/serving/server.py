@@ -17,6 +17,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tutelage.leaderboard.page.data import Details
 from tutelage.leaderboard.page.verdicts import Decide, decide
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.store.page import MOST_ROWS
@@ -45,17 +46,19 @@ def make_server(
     decide: Decide = decide,
     limit: int = MOST_ROWS,
     state: Callable[[], Mapping[str, Any]] = dict,
+    detailed: Callable[[Details], Details] = lambda details: details,
 ) -> ThreadingHTTPServer:
     """Bind to a port (0: any free one); the caller runs `serve_forever()` and `server_close()`.
 
     access: who may read; by default whoever is on this machine, and InputError for a host that others reach. decide:
     gives the verdicts that each page shows; by default without paired tests. limit: rows of the page. state: says
     what a run is doing (`tutelage.live.state_of`); empty where none is.
+    detailed: adds to the details that a store gives what pages of rows show of artifacts.
     """
     access, limits = access or Access(), limits or Limits()
     access.check(host)
     store = Store(place, read_only=True)
-    pages = Pages(store, title, decide, limit)
+    pages = Pages(store, title, decide, limit, detailed(store.details))
     board = Board(
         store=store,
         pages=pages,

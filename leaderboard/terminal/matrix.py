@@ -80,8 +80,8 @@ def halted(details: Mapping[str, Any]) -> tuple[State, str]:
         return "pending", PENDING
     if isinstance(said := details.get("latency"), str) and said:
         predicted = details.get("predicted_ms")
-        is_known = isinstance(predicted, list) and len(predicted) == 3
-        return "predicted", f"{f'{predicted[1]:.3g} ms ' if is_known else ''}{said}"
+        guess = f"{predicted[1]:.3g} ms " if isinstance(predicted, list) and len(predicted) == 3 else ""
+        return "predicted", f"{guess}{said}"
     return "absent", ""
 
 
@@ -231,7 +231,8 @@ def show_matrix(matrix: Matrix, console: Console) -> None:
     widths = [
         max(map(len, ("", *"\n".join(head).split("\n"), *some))) + 2 for head, some in zip(heads, cells, strict=True)
     ]
-    room, shown = console.width - max(map(len, ("architecture", *names))) - 9, []
+    room = console.width - max(map(len, ("architecture", *names))) - 9
+    shown: list[int] = []
     for n, width in enumerate(widths):
         if width > room and shown:
             break

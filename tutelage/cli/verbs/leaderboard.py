@@ -107,6 +107,7 @@ def board_build(
     from tutelage.leaderboard.page.choose import chosen
     from tutelage.leaderboard.page.verdicts import decided_ids
     from tutelage.leaderboard.plots.front import chosen_ids, pareto_plot
+    from tutelage.pipeline.curves import with_curves
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
 
@@ -119,7 +120,8 @@ def board_build(
         kept = "" if filter_ is None else f" that {filter_!r} keeps"
         raise InputError("; ".join([f"{store.name} holds no row{kept}", *unmatched(store, filter_)]))
     verdicts = page_verdicts(store.rows(ids=decided_ids(found)), workspace)
-    build_page(found, out, title, details=store.details, verdicts=verdicts, note=shown.note)
+    details = with_curves(store.details, workspace)
+    build_page(found, out, title, details=details, verdicts=verdicts, note=shown.note)
     # A picture of more marks is unreadable: of a large leaderboard one data set and device is drawn, its fronts whole.
     drawn = store.rows(ids=chosen_ids(found))
     if all(row.auc is None and row.accuracy is None for row in drawn):

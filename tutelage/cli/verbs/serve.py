@@ -46,6 +46,7 @@ def serve(
     """
     from tutelage.leaderboard.serving.server import make_server
     from tutelage.live import state_of
+    from tutelage.pipeline.curves import with_curves
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
 
@@ -59,6 +60,7 @@ def serve(
         access=access,
         decide=lambda rows: page_verdicts(rows, workspace),
         state=lambda: state_of(workspace),
+        detailed=lambda details: with_curves(details, workspace),
     )
     bound, bound_port = str(server.server_address[0]), server.server_address[1]
     shown = socket.gethostname() if bound in ("0.0.0.0", "::") else f"[{bound}]" if ":" in bound else bound

@@ -126,7 +126,11 @@ def _explain(inputs: ExplainInputs, here: Resources, folder: Path) -> dict[str, 
     of_teachers = [_maps_of(inputs, here, teacher.student) for teacher in inputs.teachers]
     explained = {name: _figures(one.to_dict(), maps[name], of_teachers, name) for name, one in figures.items()}
     pictures = [
-        {"validation image of": here.dataset.class_names[label], "map": _embedded(image, heat)}
+        {
+            "validation image of": here.dataset.class_names[label],
+            "map": _embedded(image, heat),
+            "image": _embedded(image),
+        }
         for image, label, heat in zip(images, classes.tolist(), maps["net"], strict=True)
     ]
     here.report(inputs.title, 1, 1)
@@ -190,5 +194,5 @@ def _resized(maps: Maps, side: int) -> Maps:
     return np.asarray(F.interpolate(whole, (side, side), mode="bilinear", align_corners=False)[:, 0].numpy())
 
 
-def _embedded(image: Tensor, heat: Any) -> str:
+def _embedded(image: Tensor, heat: Any = None) -> str:
     return "data:image/png;base64," + base64.b64encode(overlay_png(image, heat)).decode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.team.people import filed_by
 from tutelage.pipeline.context import Context
+from tutelage.pipeline.curves import details_of_rows, with_curves
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.operations.paired import page_verdicts
@@ -85,7 +88,8 @@ def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published
     report, plot, table = folder / "report.html", folder / "pareto.png", folder / "leaderboard.csv"
     _draw_curves(rows, found, folder)
     verdicts = page_verdicts(rows, ctx.workspace.path)
-    build_page(rows, report, title, verdicts=verdicts)
+    curves = with_curves(details_of_rows(rows), ctx.workspace.path)
+    build_page(rows, report, title, verdicts=verdicts, details=curves)
     pareto_plot(rows, plot, title=title)
     export(rows, table, "csv")
     return Published(tuple(rows), report, plot, table, verdicts)
@@ -234,6 +238,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         **({"notes": list(student.notes)} if student.notes else {}),
         **filed_by(ctx.recipe.project),
         **made_by(ctx.workspace, one),
+        **({"commit": commit} if (commit := checkout_commit()) else {}),
         "accelerator": trained_on(ctx.workspace, one),
         "cpu": device.profile.cpu_model,
         "cpu_quota": cpu_quota() if device.profile.local else None,  # cores, where a container limits them
@@ -244,9 +249,25 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
     if found is not None and _origin(student) in {winner.name for winner in found.winners}:
         details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
+        if found.result.importances:
+            scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
+            details["search"] |= {"scored": scored, "importances": dict(found.result.importances)}
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
     return details
+
+
+@lru_cache(maxsize=1)
+def checkout_commit() -> str:
+    """Give the commit of the checkout that this runs from, `-dirty` with changes; empty where it is installed."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _origin(student: Student) -> str:

@@ -15,8 +15,10 @@ from tutelage.distill.teachers.weights import load_weights
 from tutelage.distill.training.normalisation import normalised_inputs
 from tutelage.distill.training.train import validate
 from tutelage.distill.training.tuning import Tuning
+from tutelage.files import write_json
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, Resources, TeacherSet, run_stage
+from tutelage.pipeline.curves import HISTORY
 from tutelage.pipeline.keys.stage_inputs import NetworkInput, versions_of
 from tutelage.pipeline.sections import TeacherSection
 from tutelage.pipeline.workspace import CHECKPOINT, Stage
@@ -173,6 +175,7 @@ def _train(inputs: TrainInputs, here: Resources, folder: Path) -> dict[str, Any]
     """Train one network and file it."""
     model = _started(inputs, here)
     result = fit(inputs, here, model, folder / CHECKPOINT)
+    write_json(folder / HISTORY, result.history)
     student = inputs.network.student
     filed = _filed(here, student, model, folder, result.val_accuracy, result.val_auc, result.notes)
     return {**filed, "convergence": still_rising(result.history, stopped_early=result.stopped_early)}

@@ -1,0 +1,202 @@
+"""A page for one row and the comparison of up to six, in a real headless Chromium."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tutelage.leaderboard.page.data import _shown
+from tutelage.pipeline.curves import HISTORY, calibration_bins, details_of_rows, roc_points, with_curves
+from tutelage.records import Row
+
+from ..study import _picture, study_rows
+
+EVIL = "<script>document.title='gone'</script><img src=x onerror=alert(1)>"
+CURVES = {
+    "learning": {
+        "epoch": [1, 2, 3],
+        "loss": [2.0, 1.5, 1.2],
+        "val_auc": [0.7, 0.8, 0.9],
+        "val_accuracy": [0.5, 0.6, 0.7],
+    },
+    "roc": {EVIL: [[0.0, 0.1, 1.0], [0.0, 0.8, 1.0]]},
+    "calibration": [[0.65, 0.6, 20], [0.95, 0.9, 80]],
+}
+PARTS = [
+    "What made it",
+    "Figures",
+    "Rows that beat it",
+    "Learning curves",
+    "ROC and calibration",
+    "Confusion and classes",
+]
+PARTS += ["Where it looks", "Time by layer", "Architecture", "Family", "Downloads"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    """The study; its fifth row has everything that a page draws, with markup wherever a user may name something."""
+    study = study_rows()
+    rng = np.random.default_rng(0)
+    details = study[4].details
+    full = {
+        **details,
+        "curves": CURVES,
+        "made": {"command": f"tutelage run '{EVIL}'", "file": "artifacts/aa/model.onnx"},
+        "per_class": {EVIL: details["per_class"]["normal"], "pneumonia": details["per_class"]["pneumonia"]},
+        "explained": [{"validation image of": EVIL, "map": _picture(rng), "image": _picture(rng)}],
+        "layers": [{"name": EVIL, "ms": 0.2}, {"name": "head", "ms": 0.1}],
+        "commit": "0123456789ab-dirty",
+    }
+    study[4] = study[4].model_copy(update={"details": full, "recipe": EVIL, "processor": EVIL})
+    return study
+
+
+def link(row: Row) -> str:
+    return f"#row={row.key}"
+
+
+@pytest.mark.slow
+def test_a_row_has_an_address_and_a_page_with_all_that_is_known(open_page, rows):
+    page = open_page(rows, link=link(rows[4]))
+    assert page.locator(".row-part h3").all_inner_texts() == PARTS
+    assert page.locator("#table").is_hidden()
+    text = page.inner_text("#row-page")
+    for said in (
+        f"tutelage reproduce {rows[4].key[:8]}",
+        "0123456789ab-dirty",
+        "9f2c41d07be1a3aa",
+        "artifacts/aa/model.onnx",
+    ):
+        assert said in text
+    assert page.locator("#row-page svg .curve").count() == 2 + 1 + 1 + 1  # AUC and accuracy, loss, ROC, calibration
+    head = page.locator(".confusion thead th").all_inner_texts()
+    assert head == [EVIL, "pneumonia"]
+    assert page.locator("#row-page script, #row-page img[onerror]").count() == 0
+    assert text.count("<script>") > 5
+    image = page.locator("#row-page .images img")
+    with_map = image.get_attribute("src")
+    page.uncheck("#heat")
+    assert image.get_attribute("src") == rows[4].details["explained"][0]["image"] != with_map
+    assert page.evaluate("document.title").startswith(rows[4].model)
+
+
+@pytest.mark.slow
+def test_a_part_without_data_says_what_would_fill_it(open_page, rows):
+    bare = rows[0].model_copy(update={"model": "bare", "details": {}, "arch": None})
+    page = open_page([*rows, bare], link=link(bare))
+    assert page.locator(".row-part h3").all_inner_texts() == PARTS
+    for name in ("Learning curves", "ROC and calibration", "Confusion and classes", "Where it looks", "Time by layer"):
+        part = page.locator(f".row-part[aria-label='{name}']")
+        assert len(part.inner_text().removeprefix(name).strip()) > 30
+        assert part.locator("svg, img").count() == 0
+    assert "beat" in page.inner_text(".row-parts") or page.locator(".beaten a").count()
+
+
+@pytest.mark.slow
+def test_the_board_is_as_it_was_left_and_what_beats_a_row_is_a_link(open_page, rows):
+    page = open_page(rows, link="#query=EEEA")
+    poor = next(row for row in rows if row.model == "mobilenetv2_100" and row.scheme == "fp32")
+    page.fill("#query", "mobilenetv2_100 fp32")
+    page.wait_for_url(re.compile("fp32"))
+    page.click("#table tbody a.title")
+    page.wait_for_url(re.compile("#row="))
+    assert page.evaluate("document.activeElement.id") == "row-heading"
+    page.locator(".row-part[aria-label='Rows that beat it'] a").first.click()
+    page.wait_for_url(lambda url: poor.key not in url)
+    page.go_back()
+    page.wait_for_url(re.compile(poor.key))
+    page.click(".back")
+    page.locator("#table").wait_for()
+    assert page.locator("#query").input_value() == "mobilenetv2_100 fp32"
+    assert page.locator("#table tbody tr").count() == 1
+    gone = open_page(rows, link="#row=ffffffffffff")
+    assert "holds no row ffffffffffff" in gone.inner_text("#row-page")
+
+
+@pytest.mark.slow
+def test_downloads_hold_the_figures_and_the_curves(open_page, rows):
+    page = open_page(rows, link=link(rows[4]))
+    with page.expect_download() as download:
+        page.click("text=Figures, CSV")
+    text = download.value.path().read_text()
+    assert f"latency_p50_ms,{rows[4].latency_p50_ms},ms" in text
+    with page.expect_download() as download:
+        page.click("text=Curves, CSV")
+    lines = download.value.path().read_text().splitlines()
+    assert "learning,val_auc,3,0.9" in lines
+    assert lines[-1] == "calibration,predicted class,0.95,0.9"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (800, "light"), (1400, "dark")])
+def test_a_row_is_readable_at_any_width(open_page, rows, width, theme):
+    page = open_page(rows, width, theme, link=link(rows[4]))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+def test_up_to_six_rows_are_compared_with_the_first(open_page, rows):
+    page = open_page(rows)
+    for place in range(7):
+        page.locator("#table tbody .pin-button").nth(place).click()
+    assert page.locator(".pin").count() == 6  # the first was let go for the seventh
+    assert page.locator(".versus.many thead th").count() == 7
+    again = open_page(rows, 390, link="#" + page.url.split("#")[1])
+    assert again.locator(".pin").count() == 6
+    assert again.evaluate("document.documentElement.scrollWidth") <= 390
+    latency = again.locator(".versus.many tr", has_text="latency p50").locator("td")
+    assert "×" in " ".join(latency.all_inner_texts()[1:])
+    assert "×" not in latency.first.inner_text()
+
+
+def test_roc_and_calibration_are_those_of_hand_and_of_a_second_way():
+    probs = np.array([[0.9, 0.1], [0.6, 0.4], [0.45, 0.55], [0.2, 0.8]])
+    labels = np.array([0.0, 1.0, 0.0, 1.0])
+    # Thresholds .8, .55, .4, .1: true positives 1, 1, 2, 2 of 2, false 0, 1, 1, 2 of 2.
+    assert roc_points(probs, labels, ["no", "yes"]) == {"yes": [[0, 0, 0.5, 0.5, 1], [0, 0.5, 0.5, 1, 1]]}
+    assert calibration_bins(probs, labels) == [[0.55, 0.0, 1], [0.6, 0.0, 1], [0.8, 1.0, 1], [0.9, 1.0, 1]]
+    rng = np.random.default_rng(1)
+    scores, truth = rng.random((400, 3)), rng.integers(0, 3, 400).astype(float)
+    scores /= scores.sum(1, keepdims=True)
+    curves = roc_points(scores, truth, list("abc"))
+    for k, name in enumerate("abc"):
+        false, true = map(np.array, curves[name])
+        area = float(((false[1:] - false[:-1]) * (true[1:] + true[:-1]) / 2).sum())
+        hits = (scores[truth == k, k][:, None] > scores[truth != k, k][None]).mean()
+        assert abs(area - hits) < 0.02  # thinned to 48 points
+    bins = calibration_bins(scores, truth)
+    assert sum(n for *_, n in bins) == 400
+    unknown = np.column_stack([truth == 0, np.full(400, np.nan), truth == 2]).astype(float)
+    assert list(roc_points(scores, unknown, list("abc"))) == ["a", "c"]  # nobody knows of b
+
+
+def test_curves_are_read_of_a_workspace_and_damaged_files_take_nothing_down(tmp_path):
+    folder = tmp_path / "artifacts" / "0123"
+    folder.mkdir(parents=True)
+    history = [{"epoch": n, "loss": 2.0 - n / 100, "val_accuracy": 0.5, "val_auc": None} for n in range(300)]
+    (folder / HISTORY).write_text(json.dumps(history))
+    np.savez(folder / "p.npz", test_probs=np.array([[0.9, 0.1], [0.2, 0.8]]), test_labels=np.array([0, 1]))
+    how = {
+        "command": "tutelage search --images /home/someone/xrays --device host",
+        "file": {"path": "/home/someone/model.onnx"},
+        "network": {"weights": {"path": "artifacts/0123/weights.safetensors"}},
+    }
+    details = {"how": how, "predictions": "artifacts/0123/p.npz", "per_class": {"no": {}, "yes": {}}}
+    row = Row(model="m", role="student", dataset="d", details=details)
+    give = with_curves(details_of_rows([row]), tmp_path)
+    body = json.loads(give([row.key])[row.key])
+    learning = body["curves"]["learning"]
+    assert list(learning) == ["epoch", "loss", "val_accuracy"]
+    assert (learning["epoch"][0], learning["epoch"][-1], len(learning["epoch"])) == (1, 300, 120)
+    assert list(body["curves"]["roc"]) == ["yes"]
+    assert body["made"] == {"command": "tutelage search --images …/xrays --device host"}
+    assert "/home/someone" not in _shown(json.dumps(body))
+    for text in ("", "{", "[1]", '[{"epoch": "x"}]'):
+        (folder / HISTORY).write_text(text)
+        (folder / "p.npz").write_bytes(b"PK damaged")
+        found = with_curves(details_of_rows([row]), tmp_path)([row.key])[row.key]
+        assert "curves" not in json.loads(found)
+    outside = row.model_copy(update={"details": {**details, "predictions": "artifacts/../../p.npz"}})
+    assert "curves" not in json.loads(with_curves(details_of_rows([outside]), tmp_path)([outside.key])[outside.key])

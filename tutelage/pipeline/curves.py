@@ -1,0 +1,159 @@
+"""What a row's page draws besides its details: learning curves, ROC, calibration and paths, from the run's artifacts.
+
+`with_curves` wraps what gives details by row id (`Store.details`). Curves are read of a workspace that holds the row's
+artifacts; elsewhere the details stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.records import Row
+
+Details = Callable[[list[str]], Mapping[str, str]]
+Floats = NDArray[np.float64]
+
+# Of a training, beside its weights: one record an epoch (`TrainResult.history`).
+HISTORY = "history.json"
+# A page holds the details of up to 2,000 rows: curves are thinned to what a drawing of 400 pixels shows.
+_POINTS, _EPOCHS, _CLASSES, _BINS = 48, 120, 15, 10
+_LEARNT = ("loss", "val_loss", "val_accuracy", "val_auc")
+# Folders of the machine that a run was started on are not for a page that is passed on.
+_FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?(?:[/\\][^\s'\"/\\]+)+(?=[/\\])")
+
+
+def with_curves(details: Details, workspace: Path) -> Details:
+    """Give details with `curves` and `made` added; what was read of an artifact is kept for the next page."""
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def read(ids: list[str]) -> Mapping[str, str]:
+        return {row_id: _extended(text, workspace, known) for row_id, text in details(ids).items()}
+
+    return read
+
+
+def details_of_rows(rows: Sequence[Row]) -> Details:
+    """Give the details of rows that are at hand, as a store does."""
+    texts = {row.key: json.dumps(row.details, ensure_ascii=False, default=str) for row in rows}
+    return lambda ids: {row_id: texts[row_id] for row_id in ids if row_id in texts}
+
+
+def _extended(text: str, workspace: Path, known: dict[tuple[str, str], dict[str, Any]]) -> str:
+    body: dict[str, Any] = json.loads(text) if text else {}
+    how = body.get("how") or {}
+    weights = str(((how.get("network") or {}).get("weights") or {}).get("path") or "")
+    predictions = str(body.get("predictions") or "")
+    key = (weights, predictions)
+    if key not in known:
+        names = list(body["per_class"]) if isinstance(body.get("per_class"), dict) else []
+        found = {
+            "learning": _learning(_inside(workspace, weights)),
+            **_of_predictions(_inside(workspace, predictions), names),
+        }
+        known[key] = {name: value for name, value in found.items() if value}
+    made = {
+        "command": _FOLDERS.sub("…", str(how.get("command") or "")),
+        "file": _relative((how.get("file") or {}).get("path")),
+    }
+    more = {"curves": known[key], "made": {name: value for name, value in made.items() if value}}
+    return json.dumps(body | {name: value for name, value in more.items() if value}, ensure_ascii=False)
+
+
+def _relative(path: Any) -> str:
+    """Give a path inside a workspace as it stands; one of somebody's machine is not shown."""
+    return path if isinstance(path, str) and path.startswith("artifacts/") and ".." not in PurePath(path).parts else ""
+
+
+def _inside(workspace: Path, path: str) -> Path | None:
+    return workspace / path if _relative(path) else None
+
+
+def _learning(weights: Path | None) -> dict[str, list[Any]]:
+    """Read the epochs of the training that made some weights; those of a long one are thinned, the last kept."""
+    if weights is None or not (file := weights.parent / HISTORY).is_file():
+        return {}
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+        kept = [records[place] for place in _thin(len(records), _EPOCHS)]
+        curves = {name: [_rounded(record.get(name)) for record in kept] for name in _LEARNT}
+        epochs = [int(record["epoch"]) + 1 for record in kept]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return {}  # a damaged file takes no page down
+    shown = {name: values for name, values in curves.items() if any(value is not None for value in values)}
+    return {"epoch": epochs, **shown} if shown else {}
+
+
+def _of_predictions(file: Path | None, names: Sequence[str]) -> dict[str, Any]:
+    """Compute ROC and calibration of the test predictions that a run filed; empty where they are not here."""
+    if file is None or not file.is_file():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            probs, labels = arrays["test_probs"].astype(np.float64), arrays["test_labels"].astype(np.float64)
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile):
+        return {}
+    if probs.ndim != 2 or len(probs) != len(labels) or not len(probs):
+        return {}
+    return {"roc": roc_points(probs, labels, names), "calibration": calibration_bins(probs, labels)}
+
+
+def roc_points(probs: Floats, labels: Floats, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Give the ROC curve of each class against the rest: false and true positive rates, thinned.
+
+    probs: (images, classes). labels: (images,) of classes, or (images, classes) of 0, 1 and NaN for unknown. Of two
+    classes only the second is drawn; a class that no image or every image has, has none.
+    """
+    from sklearn.metrics import roc_curve
+
+    curves = {}
+    classes = range(1, 2) if probs.shape[1] == 2 and labels.ndim == 1 else range(min(probs.shape[1], _CLASSES))
+    for place in classes:
+        truth = labels[:, place] if labels.ndim == 2 else (labels == place).astype(np.float64)
+        known = np.isfinite(truth)
+        if len(np.unique(truth[known])) < 2:
+            continue
+        false, true, _ = roc_curve(truth[known] > 0.5, probs[known, place])
+        kept = _thin(len(false), _POINTS)
+        name = names[place] if place < len(names) else f"class {place}"
+        curves[name] = [[round(float(value), 4) for value in rates[kept]] for rates in (false, true)]
+    return curves
+
+
+def calibration_bins(probs: Floats, labels: Floats) -> list[list[float]]:
+    """Give [mean confidence, fraction right, images] of each bin of confidence that holds any.
+
+    The bins are those of the expected calibration error: ten of equal width, of the predicted class; of multi-label
+    data of every output. Sources: Guo et al. 2017 (arXiv:1706.04599), section 2.
+    """
+    if labels.ndim == 2:
+        known = np.isfinite(labels)
+        confidence, right = np.maximum(probs, 1 - probs)[known], ((probs >= 0.5) == (labels > 0.5))[known]
+    else:
+        confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return [
+        [
+            round(float(confidence[bins == one].mean()), 4),
+            round(float(right[bins == one].mean()), 4),
+            int((bins == one).sum()),
+        ]
+        for one in np.unique(bins)
+    ]
+
+
+def _thin(size: int, most: int) -> NDArray[np.int64]:
+    """Choose at most so many of some places, evenly, the first and the last among them."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
+
+
+def _rounded(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    return float(f"{value:.4g}") if is_number else None
