@@ -295,7 +295,7 @@ BUILTIN: tuple[Column, ...] = (
            "Empty: not known.", "text", at=("start",)),
     Column("epochs", "Epochs of its training's schedule; 0: its weights are used as they are.", is_whole=True,
            at=("epochs",)),
-    Column("accelerator", "What trained it: device, precision, compiler.", "text", at=("accelerator",), is_searched=False),
+    Column("accelerator", "Trained by: device, precision, compiler.", "text", at=("accelerator",), is_searched=False),
     Column("failed", "What refused or broke where there are no figures of it.", "text", at=("failed",)),
     Column("source", "measured, or imported from somebody else's file.", "text"),
     Column("measurement", "Identifier of the raw latencies.", "text"),

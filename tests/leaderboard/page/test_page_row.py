@@ -70,7 +70,9 @@ def test_a_row_has_an_address_and_a_page_with_all_that_is_known(open_page, rows)
         "artifacts/aa/model.onnx",
     ):
         assert said in text
-    assert page.locator("#row-page svg .curve").count() == 2 + 1 + 1 + 1  # AUC and accuracy, loss, ROC, calibration
+    assert (
+        page.locator("#row-page svg[role=img] .curve").count() == 2 + 1 + 1 + 1
+    )  # AUC and accuracy, loss, ROC, calibration
     head = page.locator(".confusion thead th").all_inner_texts()
     assert head == [EVIL, "pneumonia"]
     assert page.locator("#row-page script, #row-page img[onerror]").count() == 0
@@ -102,6 +104,7 @@ def test_the_board_is_as_it_was_left_and_what_beats_a_row_is_a_link(open_page, r
     page.wait_for_url(re.compile("fp32"))
     page.click("#table tbody a.title")
     page.wait_for_url(re.compile("#row="))
+    page.locator("#row-heading").wait_for()
     assert page.evaluate("document.activeElement.id") == "row-heading"
     page.locator(".row-part[aria-label='Rows that beat it'] a").first.click()
     page.wait_for_url(lambda url: poor.key not in url)
