@@ -12,11 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from tutelage.leaderboard.best import PairTest
+from tutelage.leaderboard.names import data_names, device_names
+from tutelage.leaderboard.pareto import QUALITY
 from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row
-
-from .best import PairTest
-from .names import data_names, device_names
-from .pareto import QUALITY
 
 # dominated: a student that is no slower is surely better; as good: one cannot be told from it in quality; no: every
 # student that is no slower is surely worse, or there is none.
