@@ -233,7 +233,7 @@ addEventListener("hashchange", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dressTheme);
 let drawnWidth = 0;
-new ResizeObserver(() => { const width = byId("chart-0").clientWidth; if (width !== drawnWidth) { drawnWidth = width; refresh(); } }).observe(byId("chart-0"));
+new ResizeObserver(() => { const width = byId("chart-0").clientWidth; if (width && width !== drawnWidth) { drawnWidth = width; refresh(); } }).observe(byId("chart-0"));
 
 byId("summary").textContent = [`${NUM.toLocaleString("en")} rows`, DATA.made ? `page made ${DATA.made.replace("T", " ").replace("Z", " UTC")} by tutelage ${DATA.version}` : ""].filter(Boolean).join(" · ");
 readLink();

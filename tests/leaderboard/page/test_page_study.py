@@ -203,7 +203,7 @@ def test_a_served_page_follows_the_store_and_asks_nobody_else(browser, tmp_path,
         store.add([study[0].model_copy(update={"model": "new"})])
         page.locator("#count", has_text=f"{len(study) + 1} of {len(study) + 1} rows").wait_for()
         assert "sort=size_bytes%3Aup" in page.url
-        assert {url.split("#")[0] for url in asked if not url.startswith("data:")} == {home, home + "version"}
+        assert {url.split("#")[0] for url in asked if not url.startswith("data:")} == {home, home + "events"}
     finally:
         page.close()
         server.shutdown()
