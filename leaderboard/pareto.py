@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.dominance import beaten, undominated
 from tutelage.records import InputError, Row
 
 from . import columns
@@ -173,14 +174,14 @@ def front_with_intervals(
     for members in _groups(rows) if groups is None else groups:
         known = members[~_some(np.isnan(point[members]))]
         # What dominates anything has a row of its own front that dominates it too, so only fronts are compared. Rows of
-        # the first one dominate themselves at their worst and might hide others: they are compared one by one.
-        at_best = np.flatnonzero(undominated(best[known], best[known]))
-        at_worst = np.flatnonzero(undominated(worst[known], worst[known]))
-        unsure = _beaten_by_any(best[known][at_best], worst[known])
-        for place in at_best:
-            others = np.delete(best[known], place, axis=0)
-            unsure[place] = bool(_dominates(others, worst[known[place]]).any())
-        out = _beaten_by_any(worst[known][at_worst], best[known])
+        # the first one dominate themselves at their worst: beside the others of it, what only they dominate counts.
+        at_best, at_worst = undominated(best[known], best[known]), undominated(worst[known], worst[known])
+        others = ~at_best
+        others[others] = undominated(best[known][others], best[known][others])
+        points = np.concatenate([np.flatnonzero(at_best), np.flatnonzero(others)])
+        unsure, own = ~at_best, np.arange(int(at_best.sum()))
+        unsure[at_best] = beaten(best[known][points], worst[known][at_best], worst[known][at_best], own)
+        out = beaten(worst[known][at_worst], best[known], best[known])
         verdicts[known] = np.where(out, "no", np.where(unsure, "maybe", "sure"))
     return list(verdicts)
 
@@ -314,51 +315,6 @@ def _former(rows: Rows) -> set[int]:
         return set()
     said = [rows[name] for name in columns.OF_FORMER if name in rows]
     return {place for column in said for place, why in enumerate(column) if why}
-
-
-def _dominates(costs: Floats, point: Floats) -> Flags:
-    """Say which of `costs` (rows, objectives) are no worse than `point` on all and better on one. NaN never is."""
-    beats: Flags = _every(costs <= point) & _some(costs < point)
-    return beats
-
-
-def _beaten_by_any(points: Floats, costs: Floats) -> Flags:
-    """Say which of `costs` (rows, objectives) at least one of `points` beats."""
-    beaten: Flags = np.zeros(len(costs), dtype=np.bool_)
-    for point in points:
-        beaten |= _is_beaten(costs, costs, point)
-    return beaten
-
-
-def undominated(costs: Floats, bars: Floats) -> Flags:
-    """Flag the rows that none dominates, in O(rows x front); `bars` are the costs less what counts as a tie.
-
-    Sorted by the first objective, then the others, only an earlier row can beat a later one, and by transitivity one on
-    the exact front does; so each front row, in turn, strikes out what it beats. Ties are allowed for in a second pass
-    against the exact front: what beats by more than a tie has a front row that does at least as well.
-    """
-    flags: Flags = ~_some(np.isnan(costs))
-    alive = np.flatnonzero(flags)
-    alive = alive[np.lexsort(costs[alive].T[::-1])]
-    exact: list[int] = []
-    while len(alive):
-        first = int(alive[0])
-        equal = _every(costs[alive] == costs[first])
-        exact.extend(alive[equal].tolist())
-        alive = alive[~equal & ~_is_beaten(costs[alive], costs[alive], costs[first])]
-    if np.array_equal(bars, costs, equal_nan=True):
-        flags = np.zeros(len(costs), dtype=np.bool_)
-        flags[exact] = True
-        return flags
-    for place in exact:
-        flags = flags & ~_is_beaten(costs, bars, costs[place])
-    return flags
-
-
-def _is_beaten(costs: Floats, bars: Floats, point: Floats) -> Flags:
-    """Say which of `costs` the point beats: it is no worse on all and below the bar on one."""
-    beaten: Flags = _every(point <= costs) & _some(point < bars)
-    return beaten
 
 
 def _every(flags: Flags) -> Flags:

@@ -7,7 +7,7 @@ what is left the rule of `pareto.py` says what it would say beside the rows that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from sqlalchemy import ColumnElement, Double, and_, false, literal, not_, or_
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.clauses import compare
+from tutelage.dominance import undominated
 from tutelage.leaderboard.columns import COLUMNS, Direction, with_interval
 from tutelage.leaderboard.details import expression
 from tutelage.leaderboard.pareto import Flags, Floats
-from tutelage.leaderboard.ties import span
+from tutelage.leaderboard.ties import resolutions, span, tolerances
 
 from . import schema
 
@@ -39,6 +40,27 @@ def figures_of(objectives: Sequence[str] | Mapping[str, Direction]) -> tuple[str
 def all_known(objectives: Sequence[str] | Mapping[str, Direction]) -> ColumnElement[bool]:
     """Select the rows that have all figures of a front: no other is on it, and none is dominated by another."""
     return and_(*(_of(name).is_not(None) for name in pareto.directions(objectives)))
+
+
+def better_than_each(
+    page: Mapping[str, Sequence[Any]], objectives: Sequence[str]
+) -> Iterator[ColumnElement[bool] | None]:
+    """Select for each row of a page the rows that dominate it by more than a tie; None where it lacks a figure."""
+    ways = pareto.directions(objectives)
+    costs = pareto.costs_of({**page, "dataset": page["number"]}, ways)
+    bars = pareto.bars_of(costs, ways, resolutions(), tolerances())
+    for cost, bar in zip(costs, bars, strict=True):
+        if np.isnan(cost).any():
+            yield None
+            continue
+        no_worse, better = [], []
+        for name, value, least in zip(ways, cost.tolist(), bar.tolist(), strict=True):
+            # Not by `compare`: an index may find what is better, which few rows are.
+            column, is_cost = _of(name), ways[name] == "min"
+            same, bound = (literal(one if is_cost else -one, Double()) for one in (value, least))
+            no_worse.append(column <= same if is_cost else column >= same)
+            better.append(column < bound if is_cost else column > bound)
+        yield and_(*no_worse, or_(*better))
 
 
 def not_struck_out(
@@ -68,7 +90,7 @@ def not_struck_out(
 
 def _strikes(costs: Floats, bars: Floats, best: Floats, worst: Floats, by_intervals: bool) -> Flags:
     """Say which rows of a sample strike out which others `(by, row)`."""
-    front = np.flatnonzero(pareto.undominated(costs, costs))
+    front = np.flatnonzero(undominated(costs, costs))
     found = np.zeros((len(costs), len(costs)), dtype=np.bool_)
     for place in front:
         beaten = (costs[place] <= costs).all(axis=1) & (costs[place] < bars).any(axis=1)

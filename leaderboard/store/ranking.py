@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from .rows import Store
 
-# Contenders of a group that the rule alone decides on.
-_SMALL = 5_000
+# Contenders of a group that the rule alone decides on, some megabytes.
+_SMALL = 50_000
+# Of so few rows of a group each is looked for what dominates it; for more the group is read.
+_PROBED = 20
 # A group of so many rows is read in one pass over all, where no index holds what is wanted: not row by row.
 _SCANNED = 100_000
-_BY_RANK, _BY_FRONT = "rows_by_rank", "rows_by_front"
+_BY_RANK, _BY_FRONT, _BY_LATENCY = "rows_by_rank", "rows_by_front", "rows_by_latency"
 # Of a group in which a filter keeps so many rows the first of a page are found soon by walking along its order.
 _WALKED = 1_000
 
@@ -86,7 +88,7 @@ def chosen_numbers(store: Store, filter: str, limit: int) -> tuple[list[int], se
         board = _Board(connection, Request(filter))
         for key in board.keys:
             for ways in product(pareto.COSTS, pareto.QUALITY):
-                rows = board.contenders(key, ways, {})
+                rows = board.contenders(key, ways)
                 columns: dict[str, Any] = dict(
                     zip(ways, zip(*(values[1:] for values in rows), strict=True), strict=False)
                 )
@@ -147,8 +149,11 @@ def _marked(board: _Board, key: str, page: Mapping[str, list[Any]]) -> dict[int,
         return {}
     names = ("number", *_figures(asked, objectives))
     rows: dict[str, list[Any]] = {name: list(page.get(name, ())) for name in names}
+    beside = board.as_good(key, objectives, page) if page else None
+    if page and beside is None and (probed := board.probed(key, objectives, page)) is not None:
+        return probed
     there = set(rows["number"])
-    for values in board.contenders(key, objectives, page):
+    for values in board.contenders(key, objectives) if beside is None else beside:
         if values[0] not in there:
             for name, value in zip(names, values, strict=True):
                 rows[name].append(value)
@@ -227,19 +232,10 @@ class _Board:
         }
         return tuple(name for name, one in first.items() if self._all(one.limit(1)))
 
-    def contenders(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> Sequence[Any]:
-        """Give number and figures of the rows of a group, besides those of the page, that its marks depend on."""
+    def contenders(self, key: str, objectives: Sequence[str]) -> Sequence[Any]:
+        """Give number and figures of the rows of a group that its marks depend on."""
         table, asked = schema.rows, self.asked
-        figures = _figures(asked, objectives)
-        selected = select(table.c.number, *(expression(table, COLUMNS[name]) for name in figures))
-        current = schema.is_current()
-        if page and not (asked.objectives or asked.sort or asked.offset):
-            # The page holds all that is better in quality: only what is as good as its last row may dominate, too.
-            figured = zip(page["auc"], page["accuracy"], strict=True)
-            ranks = [
-                -(accuracy if auc is None else auc) for auc, accuracy in figured if (auc, accuracy) != (None, None)
-            ]
-            return self._all(self._in_group(selected, key).where(current, table.c.rank_key == max(ranks, default=None)))
+        selected, current = self._figured(objectives), schema.is_current()
         is_default = not asked.objectives and self._clause is None
         known = self._in_group(selected, key, _BY_FRONT if is_default else _BY_RANK)
         known = known.where(current, fronts.all_known(objectives))
@@ -249,12 +245,57 @@ class _Board:
         count = select(func.count()).select_from(table).where(table.c.comparable == key)
         size = int(self._connection.execute(count).scalar_one())
         sampled = self._all(known.where(table.c.number % max(1, size // fronts.SAMPLE) == 0)) or some
-        sample = dict(zip(("number", *figures), map(list, zip(*sampled, strict=True)), strict=True))
+        sample = dict(zip(("number", *_figures(asked, objectives)), map(list, zip(*sampled, strict=True)), strict=True))
         left = fronts.not_struck_out(sample, objectives, ties=asked.ties, by_intervals=bool(asked.objectives))
         if size > _SCANNED and not is_default:
             known = self._kept(selected, scanned=True).where(table.c.comparable == key, current)
             known = known.where(fronts.all_known(objectives)).with_hint(table, "NOT INDEXED", "sqlite")
         return self._all(known.where(left))
+
+    def _figured(self, objectives: Sequence[str]) -> Select[Any]:
+        table = schema.rows
+        return select(
+            table.c.number, *(expression(table, COLUMNS[name]) for name in _figures(self.asked, objectives))
+        )
+
+    def as_good(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> Sequence[Any] | None:
+        """Give the rows that may dominate one of a first page sorted by an objective; None for another page.
+
+        The page holds all that is better in it: only what is as good as its last row may dominate, too.
+        """
+        table, asked, selected = schema.rows, self.asked, self._figured(objectives)
+        if asked.objectives or asked.offset:
+            return None
+        if not asked.sort:
+            figured = zip(page["auc"], page["accuracy"], strict=True)
+            ranks = [
+                -(accuracy if auc is None else auc) for auc, accuracy in figured if (auc, accuracy) != (None, None)
+            ]
+            last = table.c.rank_key == max(ranks, default=None)
+            return self._all(self._in_group(selected, key).where(schema.is_current(), last))
+        one, descending = sort_of(asked.sort)
+        if one.name not in objectives or descending != (one.better == "max"):
+            return None
+        values = [value for value in page[one.name] if value is not None]
+        if not values:
+            return []
+        last = table.c[one.name] == (min(values) if descending else max(values))
+        index = _BY_LATENCY if one.name == "latency_p50_ms" else _BY_FRONT
+        return self._all(self._in_group(selected, key, index).where(schema.is_current(), last))
+
+    def probed(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> dict[int, str] | None:
+        """Mark the rows of a page on the default front, each by a search for one that dominates it.
+
+        None where the group is read instead.
+        """
+        asked = self.asked
+        if asked.objectives or len(page["number"]) > _PROBED or not (asked.sort or asked.offset):
+            return None
+        marks = {}
+        current = self._in_group(select(schema.rows.c.number), key, _BY_FRONT).where(schema.is_current())
+        for number, better in zip(page["number"], fronts.better_than_each(page, objectives), strict=True):
+            marks[number] = "" if better is None or self._all(current.where(better).limit(1)) else "*"
+        return marks
 
     def shared(self) -> dict[str, str]:
         """Give what is the same of all rows that are shown, of the columns that a table says below."""
