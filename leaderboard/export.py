@@ -259,3 +259,5 @@ def _guard(path: Path, write: Callable[[Path], object]) -> None:
 
 _WRITERS = {"csv": _to_csv, "json": _to_json, "md": _to_markdown, "tex": _to_latex}
 FORMATS = (*_WRITERS, "parquet")
+# Those that write the details.
+WITH_DETAILS = ("json", "parquet")

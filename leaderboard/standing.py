@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.records import Row
 
 from . import pareto
-from .columns import column, directions, with_interval
+from .columns import column, with_interval
 from .names import title
 from .ties import resolutions, tolerances
 
@@ -54,17 +54,17 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
 
     Without `objectives`: AUC (else accuracy), median latency and size, those that the group has.
     """
-    figures = directions()
-    bounds = [f"{name}{end}" for name in with_interval(figures) for end in ("_lo", "_hi")]
-    peers = store.peers(row, ("row_id", "model", "teacher", "scheme", *pareto.GROUP, *figures, *bounds))
+    wanted = tuple(pareto.directions(objectives)) if objectives else (*pareto.QUALITY, *pareto.COSTS)
+    bounds = [f"{name}{end}" for name in with_interval(wanted) for end in ("_lo", "_hi")]
+    peers = store.peers(row, ("row_id", "number", "comparable", *wanted, *bounds))
     if row.key not in peers["row_id"]:
         return None
+    peers["dataset"] = peers["comparable"]
     ways = pareto.directions(objectives or _usual(peers))
     place = peers["row_id"].index(row.key)
-    beaten = tuple(
-        Beaten(peers["row_id"][found.by], _name(peers, found.by), found.gains)
-        for found in pareto.dominated_by(peers, place, ways)
-    )
+    reasons = pareto.dominated_by(peers, place, ways)
+    named = store.by_number([peers["number"][found.by] for found in reasons], ("model", "teacher", "scheme"))
+    beaten = tuple(Beaten(peers["row_id"][found.by], _name(named, at), found.gains) for at, found in enumerate(reasons))
     on_front = pareto.front(peers, ways, epsilon=resolutions(), tolerance=tolerances())[place]
     return Standing(
         tuple(ways),

@@ -1,7 +1,7 @@
 """Which points dominate which, in O(n log n) for two objectives and O(n log² n) for three; less is better on each.
 
 `undominated` gives the Pareto front of costs; `beaten` says which costs at least one of some points beats. Both allow
-for ties: `bars` are what a cost must be below to be better by more than a tie. NaN is never better and never on a front.
+for ties: `bars` are what a cost must be below to be better by more than a tie. NaN is never better, nor on a front.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _any_below(ranks: Whole, limits: Whole, own: Whole | None = None) -> Flags:
     if pad[1]:
         return _prefixes(second[None], order[None], np.zeros_like(count), count, limits[:, 1], own)
     flags: Flags = np.zeros(len(limits), dtype=np.bool_)
-    depth = int(len(order)).bit_length()
+    depth = len(order).bit_length()
     span = max(len(order), int(limits.max(initial=0))) + 2
     missing = (1 << depth) - len(order)
     second, third = (np.pad(one, (0, missing), constant_values=span - 1) for one in (second, third))

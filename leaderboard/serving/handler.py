@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "others are exporting: try again", wait=10)
             return
         try:
-            texts = pieces(export_parts(self.board.store), "csv")
+            texts = pieces(export_parts(self.board.store, format="csv"), "csv")
             self._head(HTTPStatus.OK, "text/csv")
             for text in texts if self.command != "HEAD" else ():
                 self.wfile.write(text.encode())

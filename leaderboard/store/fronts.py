@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Double, and_, false, literal, not_, or_
 
+from tutelage.dominance import undominated
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.clauses import compare
-from tutelage.dominance import undominated
 from tutelage.leaderboard.columns import COLUMNS, Direction, with_interval
 from tutelage.leaderboard.details import expression
 from tutelage.leaderboard.pareto import Flags, Floats
@@ -35,6 +35,34 @@ def figures_of(objectives: Sequence[str] | Mapping[str, Direction]) -> tuple[str
     ways = pareto.directions(objectives)
     bounds = [f"{name}{end}" for name in with_interval(ways) for end in ("_lo", "_hi")]
     return tuple(dict.fromkeys((*ways, *bounds)))
+
+
+def places_of(objectives: Sequence[str]) -> list[int]:
+    """Give the columns of number and these objectives in what `schema.FRONT` is read into."""
+    return [0, *(1 + schema.FRONT.index(name) for name in objectives)]
+
+
+def default_front(figures: Floats) -> list[int]:
+    """Give the numbers of the rows on the default front of a group, of number and `schema.FRONT` `(rows, 5)`."""
+    known = ~np.isnan(figures).all(axis=0)
+    objectives = pareto.default_objectives([name for place, name in enumerate(schema.FRONT, 1) if known[place]])
+    return _front(figures[:, places_of(objectives)], objectives, resolutions(), tolerances()) if objectives else []
+
+
+def exact_front(rows: Floats | Sequence[Any], objectives: Sequence[str]) -> list[int]:
+    """Give the numbers of the rows on the front of these objectives, no ties allowed for, of number and objectives."""
+    if not isinstance(rows, np.ndarray):
+        rows = np.array([tuple(row) for row in rows], dtype=np.float64).reshape(-1, 1 + len(objectives))
+    return _front(rows, objectives, {}, {})
+
+
+def _front(
+    figures: Floats, objectives: Sequence[str], epsilon: Mapping[str, float], tolerance: Mapping[str, float]
+) -> list[int]:
+    ways = pareto.directions(objectives)
+    costs = figures[:, 1:] * np.array([1.0 if way == "min" else -1.0 for way in ways.values()])
+    on_front = undominated(costs, pareto.bars_of(costs, ways, epsilon, tolerance))
+    return [int(number) for number in figures[on_front, 0]]
 
 
 def all_known(objectives: Sequence[str] | Mapping[str, Direction]) -> ColumnElement[bool]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tutelage.leaderboard.columns import Column, column
+from tutelage.records import InputError
+
 # What a table says below of all rows, where it is the same of all.
 SHARED = ("dataset", "device", "runtime", "scheme")
 # Rows of a drawn page: a few megabytes, which open on a phone.
@@ -43,3 +46,14 @@ class Page:
     shared: Mapping[str, str] = field(default_factory=dict)
     offset: int = 0
     sort: str = ""
+
+
+def sort_of(text: str) -> tuple[Column, bool]:
+    """Read what `sort` names: the column, and whether its largest values come first."""
+    name, _, way = text.partition(":")
+    one = column(name)
+    if way not in ("", "asc", "desc"):
+        raise InputError(f"--sort {text!r}: write COLUMN, COLUMN:asc or COLUMN:desc")
+    if one.name == "on_front" or one.kind == "json":
+        raise InputError(f"--sort {text!r}: a table is sorted by figures and texts, e.g. latency_p50_ms")
+    return one, way == "desc" or (not way and one.better == "max")

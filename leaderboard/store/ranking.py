@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.clauses import by_bytes
-from tutelage.leaderboard.columns import COLUMNS, GROUP, OF_FORMER, Column, column
+from tutelage.leaderboard.columns import COLUMNS, GROUP, OF_FORMER
 from tutelage.leaderboard.details import expression
 from tutelage.leaderboard.filters import parse
-from tutelage.records import InputError
+from tutelage.leaderboard.pareto import Floats
 
 from . import fronts, schema
-from .page import SHARED, Page, Request
+from .page import SHARED, Page, Request, sort_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +74,11 @@ def marks_of(store: Store, asked: Request) -> dict[int, str]:
     with store.reading() as connection:
         board = _Board(connection, asked)
         for key in board.keys:
-            marks |= {number: mark for number, mark in _marked(board, key, {}).items() if mark}
+            figures = None if asked.objectives else board.front_figures(key)
+            if figures is None:
+                marks |= {number: mark for number, mark in _marked(board, key, {}).items() if mark}
+            else:
+                marks |= dict.fromkeys(fronts.default_front(figures), "*")
     return marks
 
 
@@ -82,31 +87,33 @@ def chosen_numbers(store: Store, filter: str, limit: int) -> tuple[list[int], se
 
     Those on the default front of their group, those on a front of a quality and a cost of it, then the newest.
     """
-    default = set(marks_of(store, Request(filter)))
+    default: set[int] = set()
     pairs: set[int] = set()
     with store.reading() as connection:
         board = _Board(connection, Request(filter))
         for key in board.keys:
+            figures = board.front_figures(key)
+            if figures is None:
+                default |= {number for number, mark in _marked(board, key, {}).items() if mark}
+            else:
+                default.update(fronts.default_front(figures))
             for ways in product(pareto.COSTS, pareto.QUALITY):
-                rows = board.contenders(key, ways)
-                columns: dict[str, Any] = dict(
-                    zip(ways, zip(*(values[1:] for values in rows), strict=True), strict=False)
-                )
-                columns["comparable"] = columns["dataset"] = [key] * len(rows)
-                flags = pareto.front(columns, ways) if rows else []
-                pairs |= {values[0] for values, flag in zip(rows, flags, strict=True) if flag}
+                pair = board.contenders(key, ways) if figures is None else figures[:, fronts.places_of(ways)]
+                pairs.update(fronts.exact_front(pair, ways))
         newest = board.newest(limit)
     some = sorted(default, reverse=True) + sorted(pairs - default, reverse=True) + newest
     return sorted(list(dict.fromkeys(some))[:limit]), default
 
 
-def export_parts(store: Store, filter: str | None = None, *, every: bool = False) -> Parts:
-    """Read rows for `export.write` some at a time, as often as that is called, the front of all of them marked."""
-    import numpy as np
+def export_parts(store: Store, filter: str | None = None, *, every: bool = False, format: str = "json") -> Parts:
+    """Read rows for `export.write` some at a time, as often as that is called, the front of all of them marked.
 
-    from tutelage.leaderboard.export import frame, names_in_order, typed_frame
+    format: those that do not write the details do not read them.
+    """
+    from tutelage.leaderboard.export import WITH_DETAILS, frame, names_in_order, typed_frame
 
-    names = [name for name in names_in_order() if name != "on_front"]
+    left_out = ("on_front",) if format in WITH_DETAILS else ("on_front", "details")
+    names = [name for name in names_in_order() if name not in left_out]
     marks = marks_of(store, Request(filter or "", every=every))
 
     def parts() -> Iterator[pd.DataFrame]:
@@ -252,11 +259,18 @@ class _Board:
             known = known.where(fronts.all_known(objectives)).with_hint(table, "NOT INDEXED", "sqlite")
         return self._all(known.where(left))
 
+    def front_figures(self, key: str) -> Floats | None:
+        """Give number and `schema.FRONT` of the current rows of a group (rows, 5), NaN: empty; None: too many."""
+        table = schema.rows
+        query = self._in_group(select(table.c.number, *(table.c[name] for name in schema.FRONT)), key, _BY_FRONT)
+        found = self._all(query.where(schema.is_current()).limit(_SMALL + 1))
+        if len(found) > _SMALL:
+            return None
+        return np.array([tuple(one) for one in found], dtype=np.float64).reshape(-1, 1 + len(schema.FRONT))
+
     def _figured(self, objectives: Sequence[str]) -> Select[Any]:
         table = schema.rows
-        return select(
-            table.c.number, *(expression(table, COLUMNS[name]) for name in _figures(self.asked, objectives))
-        )
+        return select(table.c.number, *(expression(table, COLUMNS[name]) for name in _figures(self.asked, objectives)))
 
     def as_good(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> Sequence[Any] | None:
         """Give the rows that may dominate one of a first page sorted by an objective; None for another page.
@@ -370,17 +384,6 @@ class _Board:
 def _figures(asked: Request, objectives: Sequence[str]) -> tuple[str, ...]:
     """Name what the marks of some objectives are computed from: of a front of one's own the intervals as well."""
     return fronts.figures_of(objectives) if asked.objectives else tuple(objectives)
-
-
-def sort_of(text: str) -> tuple[Column, bool]:
-    """Read what `sort` names: the column, and whether its largest values come first."""
-    name, _, way = text.partition(":")
-    one = column(name)
-    if way not in ("", "asc", "desc"):
-        raise InputError(f"--sort {text!r}: write COLUMN, COLUMN:asc or COLUMN:desc")
-    if one.name == "on_front" or one.kind == "json":
-        raise InputError(f"--sort {text!r}: a table is sorted by figures and texts, e.g. latency_p50_ms")
-    return one, way == "desc" or (not way and one.better == "max")
 
 
 def _in_a_table(ground: _Ground) -> list[str]:

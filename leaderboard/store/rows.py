@@ -26,12 +26,12 @@ from .engines import file_of, open_engine, plain_errors
 from .migrating import check_readable, prepare
 from .rewriting import rewrite
 from .superseding import chunks, insert_missing, insert_rows, supersede
-from .values import measurement_values, one_line, row_values, to_row
+from .values import measurement_values, one_line, row_values, streamed, to_row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Rows read at once, and those of which the details, up to 31 kB each, are read with them.
+# Rows given at once, and those fetched at once of which the details, up to 31 kB each, are read with them.
 _PART, _LONG_PART = 2_000, 250
 # The hash of what a row is compared by, among the columns that are read.
 _KEY = "comparable"
@@ -334,9 +334,8 @@ class Store:
                 for some in chunks(numbers)
             ]
         with self._read() as connection:
-            size = _LONG_PART if "details" in stored else _PART
-            streamed = connection.execution_options(stream_results=True, yield_per=size)
-            for rows in (part for one in queries for part in streamed.execute(one).partitions(size)):
+            text = [*stored, "details"].index("details") if inside or "details" in stored else None
+            for rows in streamed(connection, queries, _PART, _PART if text is None else _LONG_PART, text):
                 columns = list(zip(*rows, strict=True))
                 found: dict[str, Any] = dict(zip(stored, columns, strict=False))
                 if inside:

@@ -1,16 +1,20 @@
-"""A row as the columns of its table and its details (`row_values`), and back (`to_row`)."""
+"""A row as the columns of its table and its details (`row_values`), and back (`to_row`); rows a part at a time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from sqlalchemy import Connection, Select
 
 from tutelage.leaderboard.columns import HELD, HELD_TEXTS
 from tutelage.records import STATES, InputError, Measurement, Row
 
 from . import schema
 
+# Characters of details that are held at once, and twice or three times as much where they are parsed and written.
+_MOST_HELD = 8_000_000
 # Characters of the reason of a retraction.
 MOST_REASON = 500
 
@@ -34,6 +38,26 @@ def row_values(row: Row) -> dict[str, Any]:
         if isinstance(value, str) and not _is_text(value):
             raise InputError(f"row {row.model!r}: {name} holds a character that is no text (NUL, half a surrogate)")
     return values | {"row_id": row.key} | schema.held_of(row.details)
+
+
+def streamed(
+    connection: Connection, queries: Iterable[Select[Any]], most: int, fetched: int, text: int | None
+) -> Iterator[list[Any]]:
+    """Yield rows of queries some at a time: `fetched` by `fetched`, until there are `most`, or much text of details.
+
+    text: the place of the details in a row; None where they are not read.
+    """
+    streaming = connection.execution_options(stream_results=True, yield_per=fetched)
+    held: list[Any] = []
+    length = 0
+    for rows in (part for query in queries for part in streaming.execute(query).partitions(fetched)):
+        held += rows
+        length += 0 if text is None else sum(len(row[text]) for row in rows)
+        if len(held) >= most or length >= _MOST_HELD:
+            yield held
+            held, length = [], 0
+    if held:
+        yield held
 
 
 def _is_text(text: str) -> bool:

@@ -136,7 +136,7 @@ def served(folder: Path) -> tuple[float, float, str]:
 
 
 def fill(place: str | Path, num_rows: int, num_groups: int) -> None:
-    """Insert rows in bulk, by the driver itself and before the indexes: filed one by one a million would take an hour."""
+    """Insert rows in bulk, by the driver itself and before the indexes: filed one by one they would take an hour."""
     from tutelage.leaderboard.store import Store, schema
 
     store = Store(place)

@@ -46,7 +46,8 @@ def test_a_front_is_what_a_comparison_of_every_pair_says(one):
     for by in (bars, costs):
         out = pair_by_pair(costs, costs, by)
         there = (~np.isnan(costs).any(axis=1)).tolist()
-        assert undominated(costs, by).tolist() == [is_there and not is_out for is_there, is_out in zip(there, out)]
+        expected = [is_there and not is_out for is_there, is_out in zip(there, out, strict=True)]
+        assert undominated(costs, by).tolist() == expected
 
 
 def test_a_large_front_is_that_of_a_comparison_of_every_pair():

@@ -114,8 +114,11 @@ def test_pages_and_marks_are_those_of_the_rule_over_all_rows(tmp_path: Path, mon
     assert check_pages(store, rng) > 10
 
 
-def test_rows_are_sorted_by_a_column_with_empty_ones_last_and_their_marks(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("most", [0, 20])
+def test_rows_are_sorted_by_a_column_with_empty_ones_last_and_their_marks(tmp_path: Path, monkeypatch, most: int):
+    """With what dominates each row of a page looked for, and with groups read."""
     monkeypatch.setattr(ranking, "_SMALL", 2)
+    monkeypatch.setattr(ranking, "_PROBED", most)
     store = Store(tmp_path / "leaderboard.db")
     fill(store, np.random.default_rng(9), 40)
     found = store.columns(None, columns_to_rank())
@@ -125,12 +128,14 @@ def test_rows_are_sorted_by_a_column_with_empty_ones_last_and_their_marks(tmp_pa
         ("latency_p50_ms", "latency_p50_ms", 1),
         ("auc", "auc", -1),
         ("params:desc", "params", -1),
+        ("size_bytes", "size_bytes", 1),
+        ("latency_p50_ms:desc", "latency_p50_ms", -1),
     ):
         values = store.columns(names=("row_id", name))
         absent = [value is None for value in values[name]]
         keys = [0.0 if value is None else sign * value for value in values[name]]
         ids = [values["row_id"][place] for place in np.lexsort((keys, absent))]
-        for limit, offset in ((None, 0), (7, 30)):
+        for limit, offset in ((None, 0), (7, 0), (3, 5), (7, 30)):
             page = ranking.page_of(store, Request(sort=sort, limit=limit, offset=offset), ("row_id",))
             assert list(page.columns["row_id"]) == ids[offset : None if limit is None else offset + limit]
             assert list(page.marks) == [marked[row_id] for row_id in page.columns["row_id"]]
@@ -196,12 +201,17 @@ def test_an_export_in_parts_is_that_of_all_rows_at_once(tmp_path: Path, monkeypa
     monkeypatch.setattr(rows, "_LONG_PART", 4)
     for wanted, every in (("", True), ("role=student", False), ("model=none", False)):
         parts, whole = ranking.export_parts(store, wanted, every=every), store.frame(wanted, every=every)
-        assert [len(part) for part in parts()][:1] == [min(4, len(whole))]
+        assert [len(part) for part in parts()][:1] == [min(8, len(whole))], "four by four, until there are seven"
         for format in export.FORMATS:
-            export.write(parts, tmp_path / "parts", format)
+            read = (
+                parts
+                if format in export.WITH_DETAILS
+                else ranking.export_parts(store, wanted, every=every, format=format)
+            )
+            export.write(read, tmp_path / "parts", format)
             export.export(whole, tmp_path / "whole", format)
             if format == "parquet":
-                read = [pd.read_parquet(tmp_path / name) for name in ("parts", "whole")]
-                assert read[0].equals(read[1]) or (whole.empty and list(read[0]) == list(read[1]))
+                both = [pd.read_parquet(tmp_path / name) for name in ("parts", "whole")]
+                assert both[0].equals(both[1]) or (whole.empty and list(both[0]) == list(both[1]))
             else:
                 assert (tmp_path / "parts").read_text() == (tmp_path / "whole").read_text(), format

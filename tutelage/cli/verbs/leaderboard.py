@@ -215,7 +215,7 @@ def board_export(
     store = open_board(workspace)
     for line in unmatched(store, filter_) if filter_ and not store.count(filter_, every=every) else ():
         print(f"note: {line}", file=sys.stderr)
-    parts = export_parts(store, filter_, every=every)
+    parts = export_parts(store, filter_, every=every, format=format_)
     if out is not None:
         write(parts, out, format_)
         print(f"wrote {out}")
