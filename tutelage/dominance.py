@@ -21,7 +21,7 @@ _STRONG, _SAMPLE = 20, 2_000
 
 def undominated(costs: Floats, bars: Floats) -> Flags:
     """Flag the rows (rows, objectives) that no row is no worse than on all objectives and below the bar of on one."""
-    known = ~np.logical_or.reduce(np.isnan(costs), axis=1)
+    known: Flags = ~np.logical_or.reduce(np.isnan(costs), axis=1)
     places = np.flatnonzero(known)
     if costs.shape[1] > _SORTED:
         exact = _front_one_by_one(costs, places)
