@@ -44,7 +44,7 @@ def places_of(objectives: Sequence[str]) -> list[int]:
 
 def default_front(figures: Floats) -> list[int]:
     """Give the numbers of the rows on the default front of a group, of number and `schema.FRONT` `(rows, 5)`."""
-    known = ~np.isnan(figures).all(axis=0)
+    known: Flags = ~np.logical_and.reduce(np.isnan(figures), axis=0)
     objectives = pareto.default_objectives([name for place, name in enumerate(schema.FRONT, 1) if known[place]])
     return _front(figures[:, places_of(objectives)], objectives, resolutions(), tolerances()) if objectives else []
 
@@ -85,7 +85,8 @@ def better_than_each(
         for name, value, least in zip(ways, cost.tolist(), bar.tolist(), strict=True):
             # Not by `compare`: an index may find what is better, which few rows are.
             column, is_cost = _of(name), ways[name] == "min"
-            same, bound = (literal(one if is_cost else -one, Double()) for one in (value, least))
+            same = literal(value if is_cost else -value, Double())
+            bound = literal(least if is_cost else -least, Double())
             no_worse.append(column <= same if is_cost else column >= same)
             better.append(column < bound if is_cost else column > bound)
         yield and_(*no_worse, or_(*better))
