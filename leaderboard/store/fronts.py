@@ -85,8 +85,8 @@ def better_than_each(
         for name, value, least in zip(ways, cost.tolist(), bar.tolist(), strict=True):
             # Not by `compare`: an index may find what is better, which few rows are.
             column, is_cost = _of(name), ways[name] == "min"
-            same = literal(value if is_cost else -value, Double())
-            bound = literal(least if is_cost else -least, Double())
+            same: ColumnElement[float] = literal(value if is_cost else -value, Double())
+            bound: ColumnElement[float] = literal(least if is_cost else -least, Double())
             no_worse.append(column <= same if is_cost else column >= same)
             better.append(column < bound if is_cost else column > bound)
         yield and_(*no_worse, or_(*better))
