@@ -17,7 +17,10 @@ ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
 # processes, the hub that files are fetched from. None of them knows the package.
 LEAVES = tuple(
     f"tutelage.{name}"
-    for name in ("records", "quantities", "files", "plugins", "tensors", "allocator", "accelerator", "ranks", "hub")
+    for name in (
+        *("records", "quantities", "files", "plugins", "tensors", "allocator", "accelerator", "ranks", "hub"),
+        "dominance",
+    )
 )
 # Rooms know these and themselves alone, but for this: latency features are counts of blocks, tables without torch.
 ALLOWED = {"bench": {"tutelage.search.spaces.space", "tutelage.search.costs.counts"}}
