@@ -111,7 +111,8 @@ def make_profile(
         profile, space.with_resolutions(sides), num_classes=num_classes, in_channels=in_channels, export=export,
         export_block=export_block, minutes=minutes, num_nets=num_nets,
         max_nets=max(num_nets, MAX_NETS) if sources is None else num_nets,
-        small_error=small_error, tolerance=tolerance, kept=kept, seed=seed, progress=progress,
+        small_error=small_error, tolerance=tolerance, typical_nets=sources is not None, kept=kept, seed=seed,
+        progress=progress,
     )  # fmt: skip
     model, first = calibration.model, next(iter(calibration.timed.measurements.values()))
     if sources is not None:

@@ -27,7 +27,7 @@ from tutelage.search.costs.counts import BlockSpec, block_specs
 from tutelage.search.spaces.space import Space
 
 from .blocks import chosen_blocks, completed_table
-from .features import count_features, design
+from .features import count_features, design, typical
 from .model import LatencyModel
 
 Floats = NDArray[np.float64]
@@ -78,6 +78,7 @@ def calibrate(
     small_error: float = 0.02,
     tolerance: float = math.inf,
     held_out: Sequence[Arch] = (),
+    typical_nets: bool = False,
     kept: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -88,13 +89,14 @@ def calibrate(
     four nets are added, those with the widest prediction interval, up to `max_nets`. `space` has the resolutions.
     Without `export_block` the model is fitted on counts only and needs more nets. `held_out` nets are measured
     beside them, in time that is not counted as the model's. Converted files (LiteRT, ncnn) are kept in `kept`.
+    `typical_nets`: in place of a design's extremes, for a model that is transferred.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
     with launcher_of(profile) as launcher:
         return _calibrate(
             profile, space, launcher, num_classes=num_classes, in_channels=in_channels, export=export,
             export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max_nets, small_error=small_error,
-            tolerance=tolerance, held_out=held_out, kept=kept, seed=seed, progress=progress,
+            tolerance=tolerance, held_out=held_out, typical_nets=typical_nets, kept=kept, seed=seed, progress=progress,
         )  # fmt: skip
 
 
@@ -113,6 +115,7 @@ def _calibrate(
     small_error: float,
     tolerance: float,
     held_out: Sequence[Arch],
+    typical_nets: bool,
     kept: Path | None,
     seed: int,
     progress: Progress | None,
@@ -121,7 +124,8 @@ def _calibrate(
     clock = _Clock(minutes * 60, time.monotonic())
     rng = np.random.default_rng(seed)
     pool = [space.smallest(), space.largest(), *space.decode(space.random(_POOL, rng))]
-    chosen = design(*count_features(pool, num_classes, in_channels), num_nets, first=(0, 1))
+    features = count_features(pool, num_classes, in_channels)
+    chosen = typical(*features, num_nets) if typical_nets else design(*features, num_nets, first=(0, 1))
     specs = block_table_specs(space, num_classes, in_channels) if export_block else []
     timed_specs = chosen_blocks(specs)
     with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:

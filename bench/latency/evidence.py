@@ -18,10 +18,10 @@ COVERAGE = 0.90
 _LOG_WIDTH, _LOG_WIDTH_SD = -2.5, 3.0
 _LOG_NOISE, _LOG_NOISE_SD = -4.0, 1.5
 # Degrees of freedom of the noise: slow outliers are common on devices, and one must not bend the fit.
-_TAIL = 4.0
+TAIL = 4.0
 _ROBUST_SWEEPS = 4
 # Leave-one-out up to so many nets, tenfold cross-validation for more.
-_FOLDS = 10
+FOLDS = 10
 
 
 def column_groups(groups: Sequence[str]) -> NDArray[np.int64]:
@@ -118,7 +118,7 @@ def solve(
     covariance = np.asarray(np.linalg.inv(design.T @ (design / variance[:, None]) + np.diag(precision)))
     weights = covariance @ (design.T @ (target / variance))
     scores = (target - design @ weights) / np.sqrt((noise * target) ** 2 + known)
-    return weights, covariance, (_TAIL + 1) / (_TAIL + scores**2)
+    return weights, covariance, (TAIL + 1) / (TAIL + scores**2)
 
 
 def held_out(
@@ -135,7 +135,7 @@ def held_out(
     """
     errors, scores = np.empty(len(target)), np.empty(len(target))
     # Nets come in order of choice, the extremes first: spread them.
-    fold = (np.arange(len(target)) if architectures is None else architectures) % _FOLDS
+    fold = (np.arange(len(target)) if architectures is None else architectures) % FOLDS
     known = np.zeros(len(target)) if label_noise is None else label_noise
     for out in range(fold.max() + 1):
         rest, left = fold != out, fold == out
@@ -160,4 +160,4 @@ def quantile(coverage: float) -> float:
     """Give the half-width of a central interval of the noise's own distribution, Student's t."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + coverage) / 2, _TAIL))
+    return float(t.ppf((1 + coverage) / 2, TAIL))

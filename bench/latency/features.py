@@ -97,9 +97,7 @@ def design(features: Floats, groups: Sequence[str], num: int, first: Sequence[in
     Columns are standardised and divided by the root of their group's size. `first` are rows that are always taken.
     Returns row indices, in the order of choice.
     """
-    scale = features.std(axis=0) * np.sqrt([groups.count(group) for group in groups])
-    used = scale > 0
-    points = (features[:, used] - features[:, used].mean(axis=0)) / scale[used]
+    points = _scaled(features, groups)
     points = np.hstack([np.ones((len(points), 1)), points])
     covariance = np.eye(points.shape[1]) / _DESIGN_RIDGE
     chosen: list[int] = []
@@ -119,3 +117,29 @@ def design(features: Floats, groups: Sequence[str], num: int, first: Sequence[in
 def choose_archs(archs: Sequence[Arch], num: int, num_classes: int = 1000, in_channels: int = 3) -> list[int]:
     """Choose which of the candidate archs to measure for a latency model; returns their indices."""
     return design(*count_features(archs, num_classes, in_channels), num)
+
+
+def typical(features: Floats, groups: Sequence[str], num: int) -> list[int]:
+    """Choose `num` different rows that stand for all: those nearest to the centres of k-means, scaled as in `design`.
+
+    A design takes the extremes, which say most of slopes. Where the slopes are known beforehand, typical rows say
+    more of the level, and outliers among the extremes do not bend it.
+    """
+    from sklearn.cluster import KMeans
+
+    if num >= len(features):
+        return list(range(len(features)))
+    points = _scaled(features, groups)
+    centres = KMeans(num, n_init=3, random_state=0).fit(points).cluster_centers_
+    chosen: list[int] = []
+    for centre in centres:
+        distance = ((points - centre) ** 2).sum(axis=1)
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+    return chosen
+
+
+def _scaled(features: Floats, groups: Sequence[str]) -> Floats:
+    scale = features.std(axis=0) * np.sqrt([groups.count(group) for group in groups])
+    used = scale > 0
+    return np.asarray((features[:, used] - features[:, used].mean(axis=0)) / scale[used])

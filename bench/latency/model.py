@@ -3,13 +3,14 @@
 Measurements of one network are merged into one label, whose noise is that of the repeats (`labels.py`), and a network
 is held out together with its repeats and with itself at other resolutions: an error is that of unseen architectures.
 
-The model is linear in the features of `features.py`, or in the predictions of other devices' models (`transfer.py`),
-fitted on relative error: Bayesian ridge regression in which each group of features (whole net, stages, ...) has a prior
-width of its own, set by the evidence, so that ten nets do not overfit and fifty use the features of the stages. Noise
-is Student's t, so that one slow outlier does not bend the fit. Intervals are cross-conformal (Vovk 2015): their
-half-width is a quantile of held-out errors in predicted standard deviations, and each of those errors, like the model's
-stated one, comes from a fit that did not see the net, with hyperparameters of its own. That guarantees no coverage for
-few nets: docs/measuring.md says what was measured.
+The model is linear in the features of `features.py`, fitted on relative error, or log-linear in the predictions of
+other devices' models (`transfer.py`, `prior.py`): Bayesian ridge regression in which each group of features (whole net,
+stages, ...) has a prior width of its own, set by the evidence, so that ten nets do not overfit and fifty use the
+features of the stages. Noise is Student's t, so that one slow outlier does not bend the fit.
+
+Intervals are cross-conformal (Vovk 2015): their half-width is a quantile of held-out errors in predicted standard
+deviations, and each of those errors, like the model's stated one, comes from a fit that did not see the net, with
+hyperparameters of its own. That guarantees no coverage for few nets: docs/measuring.md says what was measured.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from tutelage.records import Arch, InputError, bounded_text, parsed_json
 from .evidence import COVERAGE, Floats, column_groups, held_out, quantile, robust_fit, stretch
 from .features import block_features, count_features
 from .labels import check_latencies, merge_repeats, number_architectures
+from .prior import log_fit, log_held_out
 
 FORMAT = 2
-# Of a model with sources, which a reader of the former format would take for one on counts.
-FORMAT_WITH_SOURCES = 3
+# Of a model with sources, in logs; those of format 3 were linear.
+FORMAT_WITH_SOURCES = 4
 # From so many nets on each stage may have a factor of its own; fewer only blur what the whole net's sum says.
 _NETS_FOR_STAGES = 20
 # How far beyond the sizes of its training nets a model on counts may predict, as a factor.
@@ -98,7 +100,7 @@ class LatencyModel:
     ) -> LatencyModel:
         """Fit on measured nets; `blocks` is a block table (key to ms). Raises InputError for what cannot be fitted.
 
-        `sources` are models of other devices, by name: then the features are their predictions, in place of counts.
+        `sources` are models of other devices, by name: then their predictions are the prior (`prior.py`).
         An arch may be given several times: its times are merged, and the spread among them is the noise of its label.
         """
         check_latencies(latency_ms, len(archs))
@@ -115,15 +117,21 @@ class LatencyModel:
         self.resolutions = tuple(sorted({arch.r for arch in archs}))
         self.num_nets = len(archs)
         features, groups = self._features(archs)
-        self._scale = float(latency.mean())
+        self._scale = float(np.exp(np.log(latency).mean()) if self.sources else latency.mean())
         self._center = np.asarray(features.mean(axis=0), dtype=np.float64)
         spread: Floats = np.asarray(features.std(axis=0), dtype=np.float64)
         spread[spread <= 1e-9 * np.abs(self._center)] = np.inf  # constant in training: not used
+        spread[: len(self.sources)] = 1.0  # logs: a slope of 1 is the source's own
         self._spread = spread
         design, target = self._design(features), latency / self._scale
-        width_of = column_groups(groups)
-        self._weights, self._covariance, self._noise = robust_fit(design, target, width_of, merged.label_noise)
-        errors, scores = held_out(design, target, width_of, architectures, merged.label_noise)
+        if self.sources:
+            target, num = np.log(target), len(self.sources)
+            self._weights, self._covariance, self._noise = log_fit(design, target, num, merged.label_noise)
+            errors, scores = log_held_out(design, target, num, architectures, merged.label_noise)
+        else:
+            width_of = column_groups(groups)
+            self._weights, self._covariance, self._noise = robust_fit(design, target, width_of, merged.label_noise)
+            errors, scores = held_out(design, target, width_of, architectures, merged.label_noise)
         self.error, self.held_out_errors = float(np.mean(errors)), errors
         # Errors of one architecture at several resolutions are one observation.
         own = np.array([errors[architectures == number].mean() for number in range(architectures.max() + 1)])
@@ -144,10 +152,17 @@ class LatencyModel:
             return np.zeros(0), np.zeros(0), np.zeros(0)
         self._check(archs)
         design = self._design(self._features(archs)[0])
-        mean = np.maximum(design @ self._weights, 1e-6)
-        variance = np.einsum("ij,jk,ik->i", design, self._covariance, design) + (self._noise * mean) ** 2
+        middle = design @ self._weights if self.sources else np.maximum(design @ self._weights, 1e-6)
+        noise = self._noise if self.sources else self._noise * middle  # of logs it is relative already
+        variance = np.einsum("ij,jk,ik->i", design, self._covariance, design) + noise**2
         half = np.sqrt(variance) * self._stretch * quantile(coverage) / quantile(COVERAGE)
-        mean, half = mean * self._scale, half * self._scale
+        if self.sources:
+            return (
+                self._scale * np.exp(middle),
+                self._scale * np.exp(middle - half),
+                self._scale * np.exp(middle + half),
+            )
+        mean, half = middle * self._scale, half * self._scale
         return mean, np.maximum(mean - half, 0.0), mean + half
 
     def widen(self, noise: float) -> None:
@@ -230,9 +245,9 @@ class LatencyModel:
 
     def _features(self, archs: Sequence[Arch]) -> tuple[Floats, list[str]]:
         if self.sources:
-            # Each is a group of its own, so that the evidence may keep one device and drop another.
-            columns = [source.predict(archs)[0] / source._scale for source in self.sources.values()]
-            return np.stack(columns, axis=1), list(self.sources)
+            columns = [np.log(source.predict(archs)[0] / source._scale) for source in self.sources.values()]
+            counts, groups = count_features(archs, self.num_classes, self.in_channels)
+            return np.column_stack([*columns, counts]), [*self.sources, *groups]
         if self.blocks:
             stages = self.num_nets >= _NETS_FOR_STAGES
             return block_features(archs, self.blocks, self.num_classes, self.in_channels, stages)

@@ -1,8 +1,8 @@
 """Fit the latency model of a new device from the models of others and ten to twenty networks measured on it.
 
-`transfer` fits it twice: on the predictions of the other devices' models (few weights, which ten networks settle), and
-afresh on counts. The first has fewer weights and is kept, unless its error on networks left out is the larger one by
-more than the standard error of their difference. `choose_nets` says which networks to measure.
+`transfer` fits it twice: with the predictions of the other devices' models as its prior (`prior.py`), and afresh on
+counts. The first is kept, unless its error on networks left out is the larger one by more than the standard error of
+their difference. `choose_nets` says which networks to measure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from tutelage.records import Arch, InputError
 
-from .features import choose_archs
+from .features import count_features, typical
 from .model import LatencyModel
 
 # Networks for each source, at the least: with more sources than that, those that rank the networks best are used.
@@ -66,9 +66,9 @@ def covering(sources: Mapping[str, LatencyModel], archs: Sequence[Arch]) -> dict
 
 
 def choose_nets(archs: Sequence[Arch], num: int, num_classes: int, in_channels: int) -> list[int]:
-    """Choose by D-optimal design which of the archs to measure, each architecture once; gives their indices."""
+    """Choose which of the archs to measure, typical ones of all sizes, each once; gives their indices."""
     places = list({arch: place for place, arch in reversed(list(enumerate(archs)))}.values())[::-1]
-    chosen = choose_archs([archs[place] for place in places], num, num_classes, in_channels)
+    chosen = typical(*count_features([archs[place] for place in places], num_classes, in_channels), num)
     return [places[index] for index in chosen]
 
 

@@ -93,6 +93,7 @@ class Runtime:
     driver: str = ""  # the library of the device's driver, without which it is not here: as `ctypes` loads it
     int8_blocks: bool = False  # blocks and subnets can be quantized while a profile or a search measures them
     program: str = ""  # `module:constant` of its benchmark program, which devices without Python run
+    profiler: str = ""  # `module:function` that times its layers on this host, see `bench/layers`
     read_shape: Optional[Callable[[str], Sequence[Optional[int]]]] = None  # noqa: UP045 - of its own format's input
     needs: str = "a GPU and its driver"  # what `driver` belongs to
     installed_by: str = ""  # what installs it, where that is more than one package or extra

@@ -50,19 +50,9 @@ class Onnxruntime:
 
     def load(self, path: str, shape: Sequence[int] | None, threads: int, precision: str) -> tuple[Run, str]:
         """Open a model file; give a function from images to outputs, and the precision that it computes in."""
-        import onnxruntime
-
         if precision not in ("fp32", "int8"):
             raise ValueError(f"onnxruntime runs fp32 and int8, not {precision}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        # By default the CUDA provider multiplies fp32 in TF32.
-        settings = {"use_tf32": "0"} if self.provider == _CUDA else {}
-        session = onnxruntime.InferenceSession(path, options, providers=[(self.provider, settings)])
-        if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
-            raise ValueError(f"{self.provider} does not start here: is there a CUDA device with its libraries?")
+        session = self.session(path, threads)
         effective = "int8" if holds_int8(path) else "fp32"
         entry, *others = session.get_inputs()
         if entry.type == "tensor(float)" and not others and not self.bound:
@@ -73,6 +63,23 @@ class Onnxruntime:
         if self.bound:
             return _Bound(session, feed, self.bound), effective
         return lambda images: session.run(None, feed(images))[0], effective
+
+    def session(self, path: str, threads: int, profile: str = "") -> Any:
+        """Open a model file; with `profile`, the start of a file's name, the times of its kernels are written there."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # By default the CUDA provider multiplies fp32 in TF32.
+        settings = {"use_tf32": "0"} if self.provider == _CUDA else {}
+        session = onnxruntime.InferenceSession(path, options, providers=[(self.provider, settings)])
+        if session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
+            raise ValueError(f"{self.provider} does not start here: is there a CUDA device with its libraries?")
+        return session
 
 
 class _Bound:
@@ -135,6 +142,7 @@ ONNXRUNTIME = Runtime(
     anchors="onnxruntime",
     program="tutelage.bench.programs.onnxruntime:PERF_TEST",
     int8_blocks=True,
+    profiler="tutelage.bench.layers.profilers:onnxruntime",
 )
 # In the place of onnxruntime: both distributions bring one module, and what is installed last is what runs.
 _GPU_BUILD = "pip uninstall -y onnxruntime, then pip install onnxruntime-gpu"
@@ -146,6 +154,7 @@ ONNXRUNTIME_CUDA = replace(
     anchors="onnxruntime-cuda",
     int8_blocks=False,
     program="",
+    profiler="",
     on_gpu=True,
     ambiguous_module=True,
     installed_by=_GPU_BUILD,

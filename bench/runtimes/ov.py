@@ -79,4 +79,5 @@ OPENVINO = Runtime(
     file=__file__,
     anchors="openvino",
     read_shape=read_shape,
+    profiler="tutelage.bench.layers.profilers:openvino",
 )

@@ -184,11 +184,13 @@ TORCH = Runtime(
     file=__file__,
     exported=".pt2",
     read_shape=read_shape,
+    profiler="tutelage.bench.layers.profilers:torch",
 )
 TORCH_COMPILED = replace(
     TORCH,
     name="torch-compiled",
     adapter=lambda: Torch(compiled=True),
+    profiler="",
     load_seconds=900.0,
     files_rows=False,
     block_table=False,
@@ -198,6 +200,7 @@ TORCH_CUDA = replace(
     TORCH,
     name="torch-cuda",
     adapter=lambda: Torch(device="cuda"),
+    profiler="",
     anchors="torch-cuda",
     files_rows=False,
     block_table=False,  # kernels of neighbouring blocks overlap: times of blocks do not add up to a network's

@@ -2,9 +2,10 @@
 
 The targets are the six columns of HELP's OFA table (Lee et al. 2021), two GPUs at batch 1, 32 and 64; the sources are
 the catalogue's entries of the other GPU, none of the target's own ("strict"), or of all five other columns ("all").
-Training subnets are chosen by design from 1,000 that no entry holds; the model is tested on 1,500 others. `afresh` is
-the model that `device add` fits on counts, `transferred` the one on the sources' predictions, `kept` the one of the
-two that `device add --transfer` keeps, which knows the training subnets alone. Medians over the draws, with the range.
+Training subnets are chosen from 1,000 that no entry holds; the model is tested on 1,500 others. `afresh` is the model
+that `device add` fits on counts, of nets chosen by design; `transferred` the one with the sources as its prior, of nets
+chosen as `--transfer` does; `kept` the one that `device add --transfer` keeps, which knows its training subnets alone.
+Medians over the draws, with the range.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from latency_tables import read_table
 from scipy.stats import spearmanr
 
 from tutelage.bench.devices.entries import transfer_sources
-from tutelage.bench.latency.features import count_features, design
+from tutelage.bench.latency.features import count_features, design, typical
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.latency.transfer import transfer
 from tutelage.records import Arch
@@ -64,15 +65,17 @@ def draw(
     """Fit on one draw of `num` subnets; gives three scores, and whether the transferred model was kept."""
     others = drawn_nets(len(archs))[1]
     pool = np.random.default_rng(seed).permutation(others)[:POOL]
-    train = pool[design(*count_features([archs[i] for i in pool], 1000, 3), num)]
+    features = count_features([archs[i] for i in pool], 1000, 3)
+    # Each model on the networks that `device add` chooses for it.
+    train, own = pool[typical(*features, num)], pool[design(*features, num)]
     test = np.setdiff1d(others, pool)[:TESTED]
     nets, tested = [archs[i] for i in train], [archs[i] for i in test]
-    afresh = LatencyModel.fit(nets, ms[train])
+    afresh = LatencyModel.fit([archs[i] for i in own], ms[own])
     found = transfer(nets, ms[train], sources)
     used = {name: sources[name] for name in found.sources}
     transferred = found.model if found.helped else LatencyModel.fit(nets, ms[train], sources=used)
     scores = {"afresh": score(afresh, tested, ms[test]), "transferred": score(transferred, tested, ms[test])}
-    return {**scores, "kept": scores["transferred" if found.helped else "afresh"]}, found.helped
+    return {**scores, "kept": score(found.model, tested, ms[test])}, found.helped
 
 
 def main() -> None:

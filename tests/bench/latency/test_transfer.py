@@ -103,16 +103,39 @@ def test_a_transferred_model_is_saved_whole(
     for mine, theirs in zip(model.predict(archs), again.predict(archs), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert not again.covers(archs[0].replace(r=64))  # no source was measured there
-    with pytest.raises(InputError, match="format 2 is not 3"):
+    with pytest.raises(InputError, match="format 2 is not 4"):
         LatencyModel.from_dict({**model.to_dict(), "format": 2})
 
 
-def test_nets_are_chosen_once_each_and_apart(archs: list[Arch]) -> None:
+def test_the_prior_is_a_source_but_for_a_factor(archs: list[Arch], sources: dict[str, LatencyModel]) -> None:
+    """Three times one source, each time off by 10 %: with slopes of their own the ten would follow that noise."""
+    train, test = archs[100:110], archs[110:]
+    true = 3 * sources["small"].predict(test)[0]
+    errors = []
+    for seed in range(3):
+        ms = 3 * sources["small"].predict(train)[0] * np.exp(0.1 * np.random.default_rng(seed).standard_normal(10))
+        ratio = LatencyModel.fit(train, ms, sources=sources).predict(test)[0] / true
+        errors.append(float(np.std(np.log(ratio))))
+    assert max(errors) < 0.05  # the level is off by up to 10 % / sqrt(10), the order of networks hardly
+
+
+def test_many_networks_let_the_counts_speak(archs: list[Arch], sources: dict[str, LatencyModel]) -> None:
+    """A device whose times follow the parameters, which no source knows: 60 networks correct what ten believe."""
+    true = (count(archs).params / 1e5) ** 0.5
+    errors = []
+    for num in (10, 60):
+        model = LatencyModel.fit(archs[:num], true[:num], sources=sources)
+        errors.append(float(np.mean(np.abs(model.predict(archs[100:])[0] / true[100:] - 1))))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_nets_are_chosen_once_each_and_stand_for_all(archs: list[Arch]) -> None:
     chosen = choose_nets([*archs, *archs], 10, 1000, 3)
-    assert len({[*archs, *archs][index] for index in chosen}) == 10
-    macs, order = count(archs).macs, np.random.default_rng(0)
-    spread = np.std(np.log(macs[[index % len(archs) for index in chosen]]))
-    assert spread > np.mean([np.std(np.log(macs[order.choice(len(archs), 10)])) for _ in range(50)])
+    nets = [[*archs, *archs][index] for index in chosen]
+    assert len(set(nets)) == 10
+    macs, order = np.log(count(archs).macs), np.random.default_rng(0)
+    apart = abs(np.log(count(nets).macs).mean() - macs.mean())
+    assert apart < np.mean([abs(macs[order.choice(len(archs), 10)].mean() - macs.mean()) for _ in range(200)])
 
 
 def test_a_file_is_transferred_by_the_command_line(

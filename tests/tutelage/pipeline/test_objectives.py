@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tutelage.accelerator import find_accelerator
+from tutelage.bench.converters.exports import ExportCache
 from tutelage.bench.devices.imported import import_profile
 from tutelage.pipeline import objectives
 from tutelage.pipeline.context import Context, open_context
@@ -87,7 +88,7 @@ def test_an_int8_profile_is_measured_on_int8_files(tmp_path: Path) -> None:
     arch = SPACES["mbconv_small_w1.0"].with_resolutions((32,)).smallest()
     for quantized in (False, True):
         path = tmp_path / f"{quantized}.onnx"
-        _exporter(3, 1, 1, tmp_path / "exports", quantized)(arch, path)
+        _exporter(3, 1, 1, ExportCache(tmp_path / "exports"), quantized)(arch, path)
         assert is_quantized(read_graph(path)) is quantized
     assert (tmp_path / "True.onnx").stat().st_size < 0.35 * (tmp_path / "False.onnx").stat().st_size
 

@@ -9,6 +9,9 @@ import typer
 from rich.console import Console
 
 from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from tutelage.records import InputError
+
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def bench(
@@ -29,20 +32,66 @@ def bench(
         str,
         typer.Option("--input", help="Input of an .onnx file that takes the image; the others are given zeros."),
     ] = "",
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Profile it instead: time a layer, what ran it, what was not quantized."),
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="With --layers: draw the bars there, .png, .svg or .pdf.")
+    ] = None,
+    arch: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --layers: the network's architecture, JSON; shows the latency model's times of blocks."
+        ),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on a device by the measuring protocol: p50, p90, p99, memory, load time.
 
     Example: [bold]tutelage bench student.int8.onnx --device host-ort[/]
+    Where the time goes: [bold]tutelage bench student.int8.onnx --device host-ort --layers --picture layers.png[/]
     """
     from tutelage.bench.protocol.offline import BATCHES
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations import single_stage
 
+    if layers:
+        others = {"--offline": offline, "--batch": batch, "--images": images, "--input": entry}
+        if unused := [option for option, value in others.items() if value]:
+            raise InputError(f"{unused[0]} has no effect with --layers, which measures no latency: leave one out")
+        _profile(model, device, resolution, arch, picture, workspace, as_json)
+        return
+    if unused := [option for option, value in (("--picture", picture), ("--arch", arch)) if value is not None]:
+        raise InputError(f"{unused[0]} belongs to --layers: add it, or leave {unused[0]} out")
     sizes = tuple(batch or BATCHES) if offline or batch else ()
     with terminal.run_setting(workspace) as (space, report, _):
         figures = single_stage.bench_file(
             space, report, model=model, device=device, resolution=resolution, offline=sizes, images=images, entry=entry
         )
     terminal.print_figures(figures, Console(), as_json)
+
+
+def _profile(
+    model: Path,
+    device: str,
+    resolution: int | None,
+    arch: Path | None,
+    picture: Path | None,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    from tutelage.cli import output as terminal
+    from tutelage.cli.layers import draw_layers, print_layers
+    from tutelage.pipeline.operations.layers import bench_layers
+
+    if picture is not None and picture.suffix not in _PICTURES:
+        raise InputError(f"--picture {picture} is no {', '.join(_PICTURES)}: name the file so")
+    if picture is not None and not picture.parent.is_dir():
+        raise InputError(f"--picture {picture}: there is no folder {picture.parent}")
+    with terminal.run_setting(workspace) as (space, _, _):
+        found = bench_layers(space, model=model, device=device, resolution=resolution, arch=arch)
+    print_layers(found, Console(), as_json)
+    if picture is not None:
+        draw_layers(found, picture)

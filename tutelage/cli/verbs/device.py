@@ -19,6 +19,11 @@ DEFAULT_MINUTES = 3.0
 MEASURED_SPACE = "mbconv_small_w1.0"
 IMPORTED_SPACE = "ofa_mbv3_w1.0"  # published times are mostly of its networks
 
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Export all networks anew, and keep none in ~/.cache/tutelage/exports."),
+]
+
 app = typer.Typer(no_args_is_help=True, help="Add, list and check the devices that budgets are held on.")
 
 
@@ -111,6 +116,7 @@ def device_add(
             help="With --transfer: a profile or an entry to transfer from; repeatable; default: the catalogue."
         ),
     ] = None,
+    no_cache: NoCacheOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,6 +139,7 @@ def device_add(
     )
 
     given = {"--resolution": resolution, "--minutes": minutes, "--nets": None if transfer else nets}
+    given["--no-cache"] = no_cache or None
     unused = [option for option, value in given.items() if value is not None]
     if from_measurements is not None and unused:
         raise InputError(f"{unused[0]} has no effect on times that were measured before: leave it out")
@@ -156,6 +163,7 @@ def device_add(
         column=column or "",
         where=tuple(where or ()),
         sources=tuple(source or ()) if transfer else None,
+        keep_exports=not no_cache,
     )
     if source and not transfer:
         raise InputError("--source says what --transfer transfers from: add --transfer, or leave it out")
@@ -165,6 +173,8 @@ def device_add(
         raise InputError(
             "--transfer has no effect on a copy: say how the device is reached, or give measurements of it"
         )
+    if like is not None and no_cache and not reached:
+        raise InputError("--no-cache has no effect on a copy, for which nothing is exported: leave it out")
     if like is not None and reached:
         request = start_from(request, like, settings, imported=from_measurements is not None)
     begun = time.monotonic()
@@ -196,6 +206,7 @@ def device_check(
             help="Write the profile as a folder for the catalogue, or check such a folder; nothing is measured.",
         ),
     ] = False,
+    no_cache: NoCacheOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -210,10 +221,12 @@ def device_check(
     from tutelage.pipeline.operations.devices import check_device
 
     if publish:
+        if no_cache:
+            raise InputError("--no-cache has no effect with --publish, which measures nothing: leave it out")
         print_contribution(publish_device(workspace, name), Console(), as_json)
         return
     with terminal.run_setting(workspace) as (place, report, _):
-        found = check_device(place, report, name)
+        found = check_device(place, report, name, keep_exports=not no_cache)
     facts = {
         "device": name,
         "holds": found.holds,

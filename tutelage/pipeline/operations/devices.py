@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from tutelage.bench.boards.adb import PREFIX, Adb
 from tutelage.bench.boards.android import core_list
+from tutelage.bench.converters.exports import ExportCache, export_cache
 from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
 from tutelage.bench.devices.entries import transfer_sources
 from tutelage.bench.devices.imported import import_profile
@@ -22,12 +22,11 @@ from tutelage.bench.programs.entry import program_of
 from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
-from tutelage.files import whole_file
 from tutelage.pipeline.runtime_files import FREE_BATCH, Shape, export_network
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
-from tutelage.records import UNREACHABLE, Arch, DeviceProfile, InputError, content_id
+from tutelage.records import UNREACHABLE, Arch, DeviceProfile, InputError
 from tutelage.search.costs.counts import BlockSpec
 from tutelage.search.spaces.space import Space, find_space
 from tutelage.search.supernet import build_arch, build_block
@@ -64,6 +63,7 @@ class DeviceRequest:
     column: str = ""  # of an imported file: which column of times
     where: tuple[str, ...] = ()  # of an imported file: COLUMN=VALUE, which measurements
     sources: tuple[str, ...] | None = None  # devices that the model is transferred from; None: it is fitted afresh
+    keep_exports: bool = True  # exported networks are kept for the user's other devices and workspaces
 
 
 def checked_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
@@ -202,7 +202,17 @@ def measure_device(
 
     Where the request says how many `nets`, the model is fitted on these alone. sources: models to transfer from.
     """
-    exports = workspace.path / "cache" / "exports"
+    with export_cache(workspace.path, kept=request.keep_exports) as exports:
+        return _measured(workspace, report, request, exports, sources)
+
+
+def _measured(
+    workspace: Workspace,
+    report: Report,
+    request: DeviceRequest,
+    exports: ExportCache,
+    sources: Mapping[str, LatencyModel] | None,
+) -> DeviceProfile:
     quantized = request.precision == "int8"
     if quantized and not find_runtime(request.runtime).int8_blocks:
         raise InputError(
@@ -234,7 +244,7 @@ def measure_device(
         export_block=export_block if table else None,
         num_nets=request.nets or (NETS if table else NETS_WITHOUT_TABLE),
         folder=workspace.path / "devices",
-        kept=exports,
+        kept=exports.folder,
         minutes=request.minutes,
         tolerance=request.tolerance,
         ssh=request.ssh,
@@ -246,25 +256,25 @@ def measure_device(
     )
 
 
-def check_device(workspace: Workspace, report: Report, name: str) -> DeviceCheck:
+def check_device(workspace: Workspace, report: Report, name: str, *, keep_exports: bool = True) -> DeviceCheck:
     """Measure some other subnets on a known device and say whether its predictions still hold."""
     profile, folder = find_profile(name, workspace.path)
     check_reachable(profile)
     model = load_latency_model(profile, folder)
-    exports = workspace.path / "cache" / "exports"
     batch = 1 if find_runtime(profile.runtime).exported == FREE_BATCH else profile.batch
-    return check_profile(
-        profile,
-        folder,
-        space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
-        export=_exporter(model.num_classes, model.in_channels, batch, exports, profile.precision == "int8"),
-        kept=exports,
-        progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
-    )
+    with export_cache(workspace.path, kept=keep_exports) as exports:
+        return check_profile(
+            profile,
+            folder,
+            space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
+            export=_exporter(model.num_classes, model.in_channels, batch, exports, profile.precision == "int8"),
+            kept=exports.folder,
+            progress=lambda text, done, total: report(f"device {name}: {text}", done, total),
+        )
 
 
 def _exporter(
-    num_classes: int, channels: int, batch: int, exports: Path, quantized: bool
+    num_classes: int, channels: int, batch: int, exports: ExportCache, quantized: bool
 ) -> Callable[[Arch, Path], None]:
     def export(arch: Arch, path: Path) -> None:
         shape = (batch, channels, arch.r, arch.r)
@@ -276,18 +286,13 @@ def _exporter(
     return export
 
 
-def _quantize(exports: Path, key: str, path: Path, shape: Shape) -> None:
+def _quantize(exports: ExportCache, key: str, path: Path, shape: Shape) -> None:
     """Put the int8 form in the place of an fp32 file whose weights are drawn: time does not hang on the values."""
     images = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, *shape[1:]), dtype=np.float32)
     _once(exports, f"{key}-int8", path, shape, lambda aside: quantize_onnx(path, aside, images))
 
 
-def _once(exports: Path, key: str, path: Path, shape: Shape, make: Callable[[Path], object]) -> None:
-    """Export a network once for all devices of a workspace: every runtime of a format reads the same file."""
+def _once(exports: ExportCache, key: str, path: Path, shape: Shape, make: Callable[[Path], object]) -> None:
+    """Export a network once for all devices of a user: every runtime of a format reads the same file."""
     fixed = "" if path.suffix == FREE_BATCH else f"-{shape[0]}"
-    kept = exports / f"{content_id(key + fixed)}{path.suffix}"
-    if not kept.is_file():
-        exports.mkdir(parents=True, exist_ok=True)
-        with whole_file(kept) as aside:
-            make(aside)
-    shutil.copyfile(kept, path)
+    exports.fetch(f"{key}{fixed}", path, make)

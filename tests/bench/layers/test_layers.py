@@ -1,0 +1,102 @@
+"""Layers of a model: each runtime's profiler on a network whose layers are known, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tutelage.bench.layers.profile import Layer, profile_layers, typical_ms
+from tutelage.cli.layers import draw_layers
+from tutelage.pipeline.operations.layers import Profiled
+from tutelage.pipeline.runtime_files import export_network
+from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
+from tutelage.records import DeviceProfile, InputError
+
+SHAPE = (3, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of two convolutions and a linear layer."""
+    folder = tmp_path_factory.mktemp("layers")
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 48, 5, padding=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(48, 4),
+    ).eval()  # fmt: skip
+    for suffix in (".onnx", ".pt2"):
+        export_network(net, folder / f"net{suffix}", (1, *SHAPE))
+    images = np.random.default_rng(0).standard_normal((4, *SHAPE), dtype=np.float32)
+    quantize_onnx(folder / "net.onnx", folder / "int8.onnx", images)
+    (folder / "ws" / "devices").mkdir(parents=True)
+    for runtime in ("onnxruntime", "openvino", "torch", "litert"):
+        (folder / "ws" / "devices" / f"{runtime}.yaml").write_text(f"name: {runtime}\nruntime: {runtime}\n")
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+def test_the_layers_of_a_network_are_found_with_their_times(runtime: str, folder: Path) -> None:
+    path = folder / ("net.pt2" if runtime == "torch" else "net.onnx")
+    layers = profile_layers(path, DeviceProfile(name="box", runtime=runtime), SHAPE)
+    convolutions = [layer for layer in layers if "conv" in layer.operator.lower()]
+    assert len(convolutions) == 2
+    assert all(layer.ms >= 0 for layer in layers)
+    assert sum(layer.ms for layer in layers) > 0
+    assert not any(layer.note for layer in layers)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_an_int8_model_computes_in_floats_is_noted(runtime: str, folder: Path) -> None:
+    device = DeviceProfile(name="box", runtime=runtime, precision="int8")
+    layers = profile_layers(folder / "int8.onnx", device, SHAPE)
+    assert not any(layer.note for layer in layers if "QLinear" in layer.operator or layer.kernel.endswith("_I8"))
+    from tutelage.bench.layers import profilers
+
+    float_layers = profilers.__dict__[runtime](str(folder / "net.onnx"), (1, *SHAPE), 1, "fp32")
+    assert float_layers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profilers, "holds_int8", lambda path: True)  # a model of which nothing was quantized
+        noted = [one for one, _ in profilers.__dict__[runtime](str(folder / "net.onnx"), (1, *SHAPE), 1, "fp32")]
+    assert [layer.note for layer in noted if "Conv" in layer.operator] == ["not quantized"] * 2
+
+
+def test_a_layers_time_leaves_outliers_out() -> None:
+    assert typical_ms([1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 900.0, 0.0]) == 1.5
+
+
+def test_the_command_prints_and_draws_them(
+    folder: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = ["bench", str(folder / "net.onnx"), "--resolution", "32", "-w", str(folder / "ws"), "--device"]
+    assert command(*bench, "onnxruntime", "--layers", "--picture", str(tmp_path / "p.png"), "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["operator"] for one in said["layers"]].count("Conv") == 2
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert command(*bench, "onnxruntime", "--layers") == 0
+    printed = capsys.readouterr().out
+    assert "█" in printed
+    assert f"{len(said['layers'])} layers, " in printed
+    for words, message in (
+        (["litert", "--layers"], "runtime litert has no times of layers"),
+        (["onnxruntime", "--layers", "--offline"], "--offline has no effect with --layers"),
+        (["onnxruntime", "--picture", "p.png"], "--picture belongs to --layers"),
+        (["onnxruntime", "--layers", "--picture", "p.bmp"], "--picture p.bmp is no .png"),
+    ):
+        assert command(*bench, *words) == 2
+        assert message in capsys.readouterr().err
+    far = DeviceProfile(name="far", runtime="onnxruntime", host="me@board")
+    with pytest.raises(InputError, match="layers are profiled on this machine, and device far is me@board"):
+        profile_layers(folder / "net.onnx", far, SHAPE)
+
+
+def test_a_picture_of_many_layers_has_the_smaller_ones_as_one_bar(tmp_path: Path) -> None:
+    layers = tuple(Layer(f"layer {n}", "Conv", 1.0 + n, "", "not quantized" if n == 99 else "") for n in range(100))
+    draw_layers(Profiled("box", "onnxruntime", layers), tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text()
+    assert "40 smaller layers" in drawn
+    assert "layer 99" in drawn
+    assert "<!-- layer 5 " not in drawn
