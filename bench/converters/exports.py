@@ -95,8 +95,8 @@ def export_cache(workspace: Path, *, kept: bool = True) -> Iterator[ExportCache]
     A user without a home has one in each workspace.
     """
     if not kept:
-        with TemporaryDirectory(prefix="tutelage-exports-") as folder:
-            yield ExportCache(Path(folder))
+        with TemporaryDirectory(prefix="tutelage-exports-") as once:
+            yield ExportCache(Path(once))
         return
     try:
         folder = cache_folder() / "exports"
