@@ -32,6 +32,7 @@ WIDE_FOLDERS: dict[str, str] = {
     "bench/runtimes": "one file a runtime, and what runs them on a device",
     "tutelage": "what every room may use, one file an idea",
     "tutelage/cli/verbs": "one file a verb or verb group",
+    "tutelage/pipeline/operations": "one file an operation that the command line and the pipeline offer",
     "tutelage/pipeline/stages": "one file a stage, and what several of them compute with",
 }
 

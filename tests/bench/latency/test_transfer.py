@@ -1,6 +1,6 @@
 """Transfer from other devices: what it gains, when it is refused, which networks it measures, and its round trip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,9 +133,16 @@ def test_nets_are_chosen_once_each_and_stand_for_all(archs: list[Arch]) -> None:
     chosen = choose_nets([*archs, *archs], 10, 1000, 3)
     nets = [[*archs, *archs][index] for index in chosen]
     assert len(set(nets)) == 10
-    macs, order = np.log(count(archs).macs), np.random.default_rng(0)
-    apart = abs(np.log(count(nets).macs).mean() - macs.mean())
-    assert apart < np.mean([abs(macs[order.choice(len(archs), 10)].mean() - macs.mean()) for _ in range(200)])
+    # Any network lies nearer to one of them than to one of ten that are drawn.
+    counts, order = count(archs), np.random.default_rng(0)
+    logs = np.log(np.stack([counts.macs, counts.params, counts.activations], 1))
+    logs /= logs.std(axis=0)
+
+    def away(places: Sequence[int]) -> float:
+        return float(np.linalg.norm(logs[:, None] - logs[None, list(places)], axis=2).min(axis=1).mean())
+
+    drawn = [away(order.choice(len(archs), 10, replace=False)) for _ in range(200)]
+    assert away([archs.index(net) for net in nets]) < np.quantile(drawn, 0.25)
 
 
 def test_a_file_is_transferred_by_the_command_line(
