@@ -28,11 +28,17 @@ def print_grounds(grounds: Sequence[Ground], console: Console) -> None:
         if place:
             console.print()
         console.print(Text(f"{ground.data} · {ground.device} · {ground.precision}", style="bold"), soft_wrap=True)
-        table = Table(box=None, pad_edge=False)
-        for heading in ("baseline", column(ground.figure).short_heading, "ms"):
-            table.add_column(heading, justify="left" if heading == "baseline" else "right", no_wrap=True)
-        for heading in ("", "student", "ms", "difference"):
-            table.add_column(heading, justify="right" if heading in ("ms", "difference") else "left", no_wrap=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        quality = column(ground.figure).short_heading
+        for heading in ("baseline", quality, "ms", "", "student", "ms", "difference"):
+            is_name = heading in ("baseline", "student")  # long ones are folded: figures are never cut
+            is_figure = heading in (quality, "ms", "difference")
+            table.add_column(
+                heading,
+                justify="right" if is_figure else "left",
+                no_wrap=not is_name,
+                overflow="fold" if is_name else None,
+            )
         for one in ground.against:
             table.add_row(*map(Text, _cells(one, ground.figure)))
         console.print(table)
@@ -64,7 +70,7 @@ def ground_records(grounds: Sequence[Ground]) -> list[dict[str, Any]]:
 def _cells(one: Against, figure: str) -> list[str]:
     if one.student is None:
         return [*_of(one.baseline, figure), "no student is as fast", "", "", ""]
-    words = {"dominated": "dominated by", "as good": "as good as", "no": "better than"}[one.outcome]
+    words = {"dominated": "dominated", "as good": "as good", "no": "better"}[one.outcome]
     name, value, latency = _of(one.student, figure)
     return [*_of(one.baseline, figure), words, name, latency, _difference(one, figure, value)]
 
@@ -83,7 +89,10 @@ def _difference(one: Against, figure: str, value: str) -> str:
     """Write the student's quality less the baseline's with its interval; the student's own where none was tested."""
     if one.test is None or one.test.difference is None or one.test.low is None or one.test.high is None:
         return f"to {value}"
-    return f"{one.test.difference:+.3f} [{one.test.low:+.3f}, {one.test.high:+.3f}]"
+    difference, low, high = (
+        f"{value:+.3f}".replace("0.", ".") for value in (one.test.difference, one.test.low, one.test.high)
+    )
+    return f"{difference} [{low}, {high}]"
 
 
 def _summary(ground: Ground) -> str:

@@ -102,6 +102,6 @@ def test_the_table_names_both_with_the_difference_and_the_share(capsys: pytest.C
     print_grounds(grounds, Console(width=100))
     said = capsys.readouterr().out
     assert "net-20" in said
-    assert "+0.050 [+0.045, +0.055]" in said
+    assert "+.050 [+.045, +.055]" in said
     assert "2 of 2 baselines are dominated beyond chance; hypervolume" in said
     assert ground_records(grounds)[0]["ratio"] == pytest.approx(grounds[0].ratio)
