@@ -37,7 +37,7 @@ def print_grounds(grounds: Sequence[Ground], console: Console) -> None:
                 heading,
                 justify="right" if is_figure else "left",
                 no_wrap=not is_name,
-                overflow="fold" if is_name else None,
+                overflow="fold" if is_name else "ellipsis",
             )
         for one in ground.against:
             table.add_row(*map(Text, _cells(one, ground.figure)))
