@@ -21,7 +21,7 @@ from tutelage.leaderboard.export import finite, for_people, frame
 from tutelage.leaderboard.filters import grammar
 from tutelage.leaderboard.names import data_names, device_names
 from tutelage.leaderboard.terminal.matrix import halted
-from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row, utc_now
+from tutelage.records import DATA_KEY, DEVICE_KEY, SLOTS, Comparison, Row, utc_now
 
 from .verdicts import Verdicts
 
@@ -70,6 +70,8 @@ def embedded(
         "written": {one.name: _coded(_series(for_people(one, found))) for one in written},
         "figures": {**figures, **others},
         "archs": _coded(found["arch"]),
+        # How many blocks each stage may have, by the beginning of a space's name.
+        "slots": {start: [always + more for always, more in stages] for start, stages in SLOTS.items()},
         "halts": _halts(found, bodies, details),
         "flags": {"on_front": found["on_front"].astype(int).tolist()},
         **_named(found),

@@ -152,25 +152,32 @@ function facts(i, long) {
 function drawArch(arch) {
   const kernels = arch.ks || [], expands = arch.e || [];
   const total = Math.max(kernels.length, expands.length);
-  const perStage = arch.space.startsWith("ofa_resnet50") ? 0 : 4;
+  // The first slot of each stage; a space of another package says no stages.
+  const known = Object.keys(DATA.slots).find((start) => arch.space.startsWith(start));
+  const starts = [];
+  let first = 0;
+  for (const slots of DATA.slots[known] || []) {
+    starts.push(first);
+    first += slots;
+  }
   const highest = Math.max(1, ...expands);
   const svg = drawn("svg", { role: "img", "aria-label": `Blocks: ${blockWords(arch)}` });
   const step = 19, gap = 12, tall = 62;
   let x = 2;
   for (let slot = 0; slot < total; slot++) {
-    const stage = perStage ? Math.floor(slot / perStage) : 0;
-    if (perStage && slot && slot % perStage === 0) x += gap;
+    const stage = starts.indexOf(slot);
+    if (stage > 0) x += gap;
     if (expands[slot] === 0 || kernels[slot] === 0) continue;
     const high = (tall * (expands[slot] || highest)) / highest;
     svg.append(drawn("rect", { x, y: tall - high + 14, width: step - 4, height: high, rx: 2.5, fill: "var(--distilled)", "fill-opacity": { 3: 0.35, 5: 0.65, 7: 1 }[kernels[slot]] || 0.6 }));
     svg.append(drawn("text", { x: x + (step - 4) / 2, y: tall - high + 10, "text-anchor": "middle", "font-size": 10, fill: "var(--quiet)" }, String(expands[slot] ?? "")));
     if (kernels.length) svg.append(drawn("text", { x: x + (step - 4) / 2, y: tall + 27, "text-anchor": "middle", "font-size": 11, fill: "var(--ink)" }, String(kernels[slot])));
-    if (perStage && slot % perStage === 0) svg.append(drawn("text", { x, y: tall + 42, "font-size": 10, fill: "var(--quiet)" }, `stage ${stage + 1}`));
+    if (stage >= 0) svg.append(drawn("text", { x, y: tall + 42, "font-size": 10, fill: "var(--quiet)" }, `stage ${stage + 1}`));
     x += step;
   }
   svg.setAttribute("viewBox", `0 0 ${x + 22} ${tall + 48}`);
   svg.setAttribute("width", x + 22);
-  return node("div", {}, svg, node("p", { class: "hint" }, "Bar: expand ratio. Below it: kernel size."));
+  return node("div", {}, svg, node("p", { class: "hint" }, kernels.length ? "Bar: expand ratio. Below it: kernel size." : "Bar: expand ratio."));
 }
 function blockWords(arch) {
   return (arch.ks || arch.e || []).map((k, slot) => (k ? `${arch.ks ? `kernel ${k}` : ""} expand ${arch.e ? arch.e[slot] : "?"}` : "")).filter(Boolean).join(", ");

@@ -11,6 +11,7 @@ from tutelage.leaderboard.page import data as page_data
 from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.records import Row
+from tutelage.search.space import SPACES
 
 from ..study import study_rows, study_verdicts
 
@@ -124,6 +125,18 @@ def test_a_card_says_what_beats_its_row_and_shows_its_network(open_page, study):
     assert "brier" in cards.nth(1).inner_text()
     assert "/home/someone" not in page.content()
     assert page.evaluate(NAMELESS) == []
+
+
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "mbconv_micro_w0.5", "resnet18_w0.5", "ofa_resnet50"])
+def test_blocks_are_drawn_by_the_stages_of_their_space(open_page, name):
+    space = SPACES[name]
+    row = Row(model="net", role="student", dataset="d", auc=0.9, latency_p50_ms=1.0, arch=space.largest())
+    page = open_page([row], link=f"#row={row.key}")
+    drawing = page.locator("svg[role=img][aria-label^='Blocks']")
+    words = drawing.locator("text").all_text_contents()
+    stages = [word for word in words if word.startswith("stage")]
+    assert stages == [f"stage {number + 1}" for number in range(len(space.family.stages))]
+    assert drawing.locator("rect").count() == len(space.slots)
 
 
 def test_gains_and_figures_of_details_are_columns(open_page, study):
