@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tutelage.pipeline.operations.layers import Profiled
 
 _BAR = 14
+_WIDE, _SHORT_BAR = 110, 8  # columns of a terminal below which bars are shorter
 # In the picture: more bars than these are not told apart.
 _DRAWN = 60
 
@@ -26,16 +27,17 @@ def print_layers(found: Profiled, console: Console, as_json: bool = False) -> No
         print(json.dumps({"device": found.device, "runtime": found.runtime, "layers": layers, "blocks": blocks}))
         return
     total = sum(layer.ms for layer in found.layers)
+    longest = _BAR if console.width >= _WIDE else _SHORT_BAR  # a bar that is cut would say nothing
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="ellipsis", no_wrap=True, max_width=44, ratio=3)
     table.add_column("operator", overflow="ellipsis", no_wrap=True, ratio=2)
     table.add_column("ms", justify="right", no_wrap=True, min_width=6)
     table.add_column("%", justify="right", no_wrap=True, min_width=4)
-    table.add_column("", no_wrap=True, min_width=_BAR)
+    table.add_column("", no_wrap=True, min_width=longest)
     table.add_column("ran by", overflow="ellipsis", no_wrap=True, ratio=2)
     for layer in found.layers:
         part = layer.ms / total if total else 0.0
-        bar = "█" * round(part * _BAR / max(_largest(found), 1e-9))
+        bar = "█" * round(part * longest / max(_largest(found), 1e-9))
         ran = f"{layer.kernel}; {layer.note}" if layer.note else layer.kernel
         table.add_row(layer.name, layer.operator, f"{layer.ms:.3f}", f"{100 * part:.1f}", bar, ran)
     console.print(table)
