@@ -13,7 +13,7 @@ from tests.tutelage.pipeline.recipes_planned import Planner, recipes, written
 from tests.tutelage.pipeline.test_stages import Counted, finish
 from tutelage.cli.app import app
 from tutelage.leaderboard.store import Store
-from tutelage.pipeline.keys.plan import _Planning
+from tutelage.pipeline.keys.plan import Planning
 from tutelage.pipeline.keys.stage_inputs import FileInput
 from tutelage.pipeline.operations.board import bring_up_to_date
 from tutelage.pipeline.operations.stages import list_stages, prune
@@ -154,7 +154,7 @@ def test_a_stage_that_measured_a_file_did_not_write_it_and_is_kept_with_its_row(
 def test_a_measurement_names_the_stage_that_writes_another_file_and_no_place_in_a_list(tmp_path: Path) -> None:
     """Files are sorted by their hashes: one that is written anew moves the others."""
     workspace = Workspace(tmp_path / "w")
-    planning = _Planning(workspace)
+    planning = Planning(workspace)
 
     def inputs(*files: str) -> MeasureInputs:
         return MeasureInputs.model_construct(
