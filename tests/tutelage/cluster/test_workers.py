@@ -1,5 +1,6 @@
 """A run on workers: the same bytes as in one process, killed workers, and what goes on without a stage that failed."""
 
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from tutelage.cluster.spread import LOGS, spread, spread_over
 from tutelage.cluster.task import Outcome, Task, perform
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
+from tutelage.pipeline.curves import HISTORY
 from tutelage.pipeline.keys.foreseen import foreseen, waits_for
 from tutelage.pipeline.keys.order import Until
 from tutelage.pipeline.keys.plan import walk
@@ -137,14 +139,19 @@ def ray() -> Iterator[Any]:
 
 
 def files(workspace: Path) -> dict[str, bytes]:
-    """Give every file of the finished stages but those that hold times."""
+    """Give every file of the finished stages but those that hold times; of a learning curve all but its seconds."""
     finished = [path.parent for path in workspace.glob("artifacts/*/done.json")]
     return {
-        str(file.relative_to(workspace)): file.read_bytes()
+        str(file.relative_to(workspace)): _untimed(file.read_bytes()) if file.name == HISTORY else file.read_bytes()
         for folder in finished
         for file in folder.rglob("*")
         if file.is_file() and file.name not in ("done.json", "inputs.json", "measurements.json")
     }
+
+
+def _untimed(history: bytes) -> bytes:
+    epochs = [{name: value for name, value in one.items() if "seconds" not in name} for one in json.loads(history)]
+    return json.dumps(epochs).encode()
 
 
 def rows_of(published: Any) -> dict[tuple[str, ...], tuple[float | None, ...]]:
