@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tutelage.dominance import hypervolume
 from tutelage.records import Arch, InputError
 from tutelage.search.samplers.draws import RANDOM_DRAWS, new_rows, remaining
 from tutelage.search.samplers.strategies import STRATEGIES
@@ -30,7 +31,6 @@ from .result import (
     Evaluated,
     SearchResult,
     choose_finalists,
-    hypervolume,
     non_dominated,
     reference_point,
     same_search,

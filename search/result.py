@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field, ValidationError
 
+from tutelage.dominance import hypervolume
 from tutelage.files import write_text
 from tutelage.records import Arch, InputError, Record, bounded_text, parsed_json
 
@@ -134,14 +135,6 @@ def non_dominated(points: Floats) -> NDArray[np.int64]:
     kept = np.sort(first)
     best = NonDominatedSorting().do(points[kept], only_non_dominated_front=True)
     return np.asarray(np.sort(kept[best]), dtype=np.int64)
-
-
-def hypervolume(points: Floats, reference: Floats) -> float:
-    """Measure what the rows dominate up to the reference point, exactly (columns minimised)."""
-    from pymoo.indicators.hv import HV
-
-    inside = points[(points < reference).all(axis=1)]
-    return float(HV(ref_point=reference)(inside)) if len(inside) else 0.0
 
 
 def choose_finalists(

@@ -2,6 +2,7 @@
 
 `undominated` gives the Pareto front of costs; `beaten` says which costs at least one of some points beats. Both allow
 for ties: `bars` are what a cost must be below to be better by more than a tie. NaN is never better, nor on a front.
+`hypervolume` is what points dominate, up to a reference.
 """
 
 from __future__ import annotations
@@ -178,3 +179,11 @@ def _beaten_one_by_one(points: Floats, costs: Floats, bars: Floats, own: Whole |
 def _is_beaten(costs: Floats, bars: Floats, point: Floats) -> Flags:
     found: Flags = np.logical_and.reduce(point <= costs, axis=1) & np.logical_or.reduce(point < bars, axis=1)
     return found
+
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """Measure what the rows dominate up to the reference point, exactly (columns minimised)."""
+    from pymoo.indicators.hv import HV
+
+    inside = points[(points < reference).all(axis=1)]
+    return float(HV(ref_point=reference)(inside)) if len(inside) else 0.0

@@ -17,10 +17,10 @@ import numpy as np
 from tutelage.leaderboard import names, pareto
 from tutelage.leaderboard.best import Ballot
 from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, costs, known, qualities
+from tutelage.leaderboard.comparisons.matrix import halted
 from tutelage.leaderboard.export import finite, for_people, frame
 from tutelage.leaderboard.filters import grammar
 from tutelage.leaderboard.names import data_names, device_names
-from tutelage.leaderboard.terminal.matrix import halted
 from tutelage.records import DATA_KEY, DEVICE_KEY, SLOTS, Comparison, Row, utc_now
 
 from .verdicts import Verdicts

@@ -1,4 +1,4 @@
-// Architectures against devices, one figure a cell, as terminal/matrix.py builds it. A line folds the files of an
+// Architectures against devices, one figure a cell, as comparisons/matrix.py builds it. A line folds the files of an
 // architecture (fp32 and int8, teachers, seeds) and opens.
 "use strict";
 

@@ -146,7 +146,7 @@ function imagesPart(i) {
 function layersPart(i) {
   const found = detailsOf(i).layers;
   const known = Array.isArray(found) ? found.filter((one) => one && typeof one.name === "string" && typeof one.ms === "number" && one.ms >= 0) : [];
-  if (!known.length) return { name: "Time by layer", body: lacking(i, "Nothing measured it: a run times the whole file. Times under `layers` in a row's details, as [{name, ms}], are drawn here.") };
+  if (!known.length) return { name: "Time by layer", body: lacking(i, "Nothing measured it: a run times the whole file, `tutelage bench MODEL --device NAME --layers` prints each layer's. Times under `layers` in a row's details, as [{name, ms}], are drawn here.") };
   return { name: "Time by layer", wide: true, body: bars(known.map((one) => [one.name, one.ms]), (value) => `${threeDigits(value)} ms`, "Time by layer") };
 }
 

@@ -21,7 +21,7 @@ _ALIVE_SECONDS, _MOST_SECONDS = 15.0, 600.0
 
 
 class Events:
-    """What readers are told; somebody looks only while there are readers."""
+    """The stream of a page's readers; a thread looks at the store only while there are readers."""
 
     def __init__(
         self, version: Callable[[], str], state: Callable[[], Mapping[str, Any]], seconds: float = LOOK_SECONDS
@@ -35,7 +35,7 @@ class Events:
     def follow(self, most_seconds: float = _MOST_SECONDS) -> Iterator[str]:
         """Yield events as a stream has them: all that is known first, then what changes."""
         ends = time.monotonic() + most_seconds
-        told: dict[str, str] = {}
+        sent: dict[str, str] = {}
         with self._changed:
             self._num_readers += 1
             if not self._is_looking:
@@ -45,9 +45,9 @@ class Events:
             yield "retry: 3000\n\n"
             while time.monotonic() < ends:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._said != told, timeout=_ALIVE_SECONDS)  # noqa: B023 - at once
-                    news = {name: text for name, text in self._said.items() if told.get(name) != text}
-                    told = dict(self._said)
+                    self._changed.wait_for(lambda: self._said != sent, timeout=_ALIVE_SECONDS)  # noqa: B023 - at once
+                    news = {name: text for name, text in self._said.items() if sent.get(name) != text}
+                    sent = dict(self._said)
                 yield "".join(f"event: {name}\ndata: {text}\n\n" for name, text in news.items()) or ": alive\n\n"
         finally:
             with self._changed:

@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             self.board.exports.leave("")
 
     def _follow(self) -> None:
-        """Send what changes while the client listens; a client that does not take it is let go."""
+        """Send what changes while the client listens; a client that does not read it is disconnected."""
         peer = self.client_address[0]
         client, limits = client_of(peer), self.board.limits
         most_each = limits.followers if self.board.gate.is_proxy(peer) else None

@@ -90,7 +90,7 @@ def _unusable(host: str, port: int, error: OSError) -> str:
 
 
 class _Server(ThreadingHTTPServer):
-    """One thread a connection, and so many at most; a client that gets none is told so at once."""
+    """One thread a connection, and so many at most; a client that gets none is answered 503 at once."""
 
     request_queue_size = 64
 
@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, OSError | TooLargeError):  # the client went away, or was let go
+        if isinstance(error, OSError | TooLargeError):  # the client went away, or was disconnected
             log.debug("%s: %s", client_address[0], error)
         else:
             log.error("a request of %s failed", client_address[0], exc_info=True)

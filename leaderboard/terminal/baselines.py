@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tutelage.leaderboard.columns import column
+from tutelage.leaderboard.comparisons.baselines import Against, Ground
 from tutelage.leaderboard.names import title
-from tutelage.leaderboard.terminal.against import Against, Ground
 from tutelage.records import Row
 
 if TYPE_CHECKING:

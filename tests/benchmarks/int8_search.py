@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.bench.protocol.measure import measure
+from tutelage.dominance import hypervolume
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import Device, open_device
 from tutelage.pipeline.objectives import Subnets, objectives_of, read_objectives, weighed_devices
@@ -37,7 +38,7 @@ from tutelage.quant.run import run_onnx
 from tutelage.records import Arch
 from tutelage.search import loop as evolve
 from tutelage.search.objectives import Objective
-from tutelage.search.result import SearchResult, hypervolume
+from tutelage.search.result import SearchResult
 
 DEVICE = "host-ort"
 KINDS = {

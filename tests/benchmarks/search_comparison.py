@@ -36,11 +36,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from search_strategies import SPACE, Surrogate, read_table
 
+from tutelage.dominance import hypervolume
 from tutelage.records import Arch
 from tutelage.search.costs.counts import count
 from tutelage.search.loop import search
 from tutelage.search.objectives import Objective, Scores
-from tutelage.search.result import hypervolume, non_dominated
+from tutelage.search.result import non_dominated
 
 Floats = NDArray[np.float64]
 

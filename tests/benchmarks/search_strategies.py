@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.kernel_ridge import KernelRidge
 
+from tutelage.dominance import hypervolume
 from tutelage.records import Arch
 from tutelage.search.costs.counts import count
 from tutelage.search.loop import Objective, SearchResult, search
-from tutelage.search.result import hypervolume, non_dominated
+from tutelage.search.result import non_dominated
 from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.space import SPACES
 

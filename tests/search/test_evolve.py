@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tutelage.dominance import hypervolume
 from tutelage.records import Arch, InfeasibleBudgetError, InputError
 from tutelage.search.costs.counts import count
 from tutelage.search.loop import Objective, SearchResult, search
-from tutelage.search.result import choose_finalists, hypervolume, non_dominated
+from tutelage.search.result import choose_finalists, non_dominated
 from tutelage.search.spaces.presets import PRESETS, place
 from tutelage.search.spaces.space import SPACES
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _BAR = 14
 _WIDE, _SHORT_BAR = 110, 8  # columns of a terminal below which bars are shorter
-# In the picture: more bars than these are not told apart.
+# In the picture: more bars than these are too thin to read.
 _DRAWN = 60
 
 

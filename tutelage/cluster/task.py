@@ -90,7 +90,7 @@ def _context(task: Task) -> Context:
     """Open the run's images, once a process."""
     name = task.recipe.model_dump_json(), task.workspace, str(task.accelerator)
     if name not in _opened:
-        _opened.clear()  # of another run: its images are let go
+        _opened.clear()  # of another run: its images are freed
         # Ray shows a worker the cards that are its own, counted from 0.
         accelerator = replace(task.accelerator, device=torch.device(task.accelerator.kind))
         workspace = Workspace(task.workspace)

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
+from tutelage.leaderboard.comparisons.matrix import matrices, to_csv
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.terminal.matrix import matrices, to_csv
 from tutelage.records import Row
 
 from ..study import study_rows

@@ -144,7 +144,7 @@ def test_up_to_six_rows_are_compared_with_the_first(open_page, rows):
     page = open_page(rows)
     for place in range(7):
         page.locator("#table tbody .pin-button").nth(place).click()
-    assert page.locator(".pin").count() == 6  # the first was let go for the seventh
+    assert page.locator(".pin").count() == 6  # the first was unpinned for the seventh
     assert page.locator(".versus.many thead th").count() == 7
     again = open_page(rows, 390, link="#" + page.url.split("#")[1])
     assert again.locator(".pin").count() == 6

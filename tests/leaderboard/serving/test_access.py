@@ -29,9 +29,9 @@ def test_a_network_is_not_served_without_a_token_or_a_proxy(tmp_path):
         with pytest.raises(InputError, match=r"--token-file .*TUTELAGE_TOKEN.*--proxy-header"):
             make_server(tmp_path / "leaderboard.db", host=host)
     for token in ("short", "a b" * 10, "é" * 30, "x" * 201):
-        with pytest.raises(InputError, match="make one by python") as told:
+        with pytest.raises(InputError, match="make one by python") as refused:
             make_server(tmp_path / "leaderboard.db", host="0.0.0.0", access=Access(token))
-        assert token not in str(told.value)
+        assert token not in str(refused.value)
     with pytest.raises(InputError, match="no header that only a proxy sets"):
         make_server(tmp_path / "leaderboard.db", host="0.0.0.0", access=Access(proxy_header="Cookie"))
     with pytest.raises(InputError, match="no address of this machine"):
@@ -127,9 +127,19 @@ def test_what_users_name_is_text_on_the_served_page(serve, browser):
         for name, field in Row.model_fields.items()
         if field.annotation is str and name not in (*plain, "measurement")
     ]
-    told = {"how": {"recipe_name": evil, "command": evil, evil: evil}, "per_class": {evil: {"auc": 0.9}}, evil: [evil]}
+    details = {
+        "how": {"recipe_name": evil, "command": evil, evil: evil},
+        "per_class": {evil: {"auc": 0.9}},
+        evil: [evil],
+    }
     rows = [
-        Row(**plain, **dict.fromkeys(texts, evil) | {"scheme": f"{evil}{n}"}, auc=0.9, latency_p50_ms=1.0, details=told)
+        Row(
+            **plain,
+            **dict.fromkeys(texts, evil) | {"scheme": f"{evil}{n}"},
+            auc=0.9,
+            latency_p50_ms=1.0,
+            details=details,
+        )
         for n in range(2)
     ]
     assert {"model", "teacher", "dataset", "device", "recipe", "runtime"} <= set(texts)

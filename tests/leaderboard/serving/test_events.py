@@ -1,4 +1,4 @@
-"""What a page that is looked at is told: new rows, and what a run is doing."""
+"""What an open page receives: new rows, and what a run is doing."""
 
 import http.client
 import json

@@ -102,17 +102,17 @@ def test_the_users_of_a_proxy_have_a_rate_each(serve):
 )
 def test_what_is_too_large_or_no_request_is_refused_in_a_line(serve, request_, status):
     served = serve(access=Access(TOKEN))
-    told = answer(sent(served.port, request_.replace(b"TOKEN", TOKEN.encode())))
-    assert told.split()[1] == status
-    assert "<" not in told.partition("\r\n\r\n")[2], "nothing of a request is repeated"
+    answered = answer(sent(served.port, request_.replace(b"TOKEN", TOKEN.encode())))
+    assert answered.split()[1] == status
+    assert "<" not in answered.partition("\r\n\r\n")[2], "nothing of a request is repeated"
     assert served.ask("/version", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
 
 
 def test_a_request_that_trickles_in_is_ended_and_others_are_answered_meanwhile(serve):
     served = serve(limits=Limits(connections_each=3, request_seconds=0.6))
     slow = [sent(served.port, b"GET / HTTP/1.1\r\n", source="127.0.0.9") for _ in range(3)]
-    told = answer(sent(served.port, b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n", source="127.0.0.9"))
-    assert " 503 " in told, "one address has so many connections"
+    answered = answer(sent(served.port, b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n", source="127.0.0.9"))
+    assert " 503 " in answered, "one address has so many connections"
     assert served.ask("/version", source="127.0.0.8")[0] == 200
     ended = threading.Event()
 
@@ -139,9 +139,9 @@ def test_an_answer_that_nobody_takes_is_ended(serve, demo):
     served = serve(rows, limits=Limits(answer_seconds=0.3, bytes_a_second=10**9, exports=1))
     lazy = sent(served.port, b"GET /rows.csv HTTP/1.0\r\nHost: localhost\r\n\r\n")
     while served.ask("/rows.csv", "HEAD")[0] != 200:
-        pass  # others are exporting: until the lazy one is let go
-    told = answer(lazy)
-    assert 0 < len(told) < 12_000_000
+        pass  # others are exporting: until the lazy one is disconnected
+    answered = answer(lazy)
+    assert 0 < len(answered) < 12_000_000
 
 
 def test_more_connections_than_threads_are_told_so_at_once(serve):

@@ -9,7 +9,7 @@ import pytest
 from pymoo.indicators.hv import HV
 from rich.console import Console
 
-from tutelage.leaderboard.terminal.against import against_baselines
+from tutelage.leaderboard.comparisons.baselines import against_baselines
 from tutelage.leaderboard.terminal.baselines import ground_records, print_grounds
 from tutelage.records import Comparison, Row
 

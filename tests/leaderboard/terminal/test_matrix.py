@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from tutelage.cli.app import app
 from tutelage.leaderboard.columns import column
+from tutelage.leaderboard.comparisons.matrix import Matrix, as_records, matrices, matrices_of, to_csv
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.terminal.matrix import Matrix, as_records, matrices, matrices_of, show_matrix, to_csv
+from tutelage.leaderboard.terminal.matrix import show_matrix
 from tutelage.records import Arch, InputError, Row
 
 GENES = Arch(space="ofa_mbv3_w1.0_stem1", ks=[3] * 10, e=[3] * 10, d=[2] * 5, r=28)

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from tutelage import plugins
 from tutelage.cli.app import app
+from tutelage.dominance import hypervolume
 from tutelage.pipeline.sections import SearchSection
 from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import count
 from tutelage.search.loop import Objective, SearchResult, search
 from tutelage.search.objectives import Problem
-from tutelage.search.result import hypervolume
 from tutelage.search.samplers import draws
 from tutelage.search.samplers.default import _greedy, spread_sample
 from tutelage.search.samplers.draws import draw_feasible, fill_feasible, new_rows

@@ -24,7 +24,7 @@ def baselines(
 
     Example: [bold]tutelage leaderboard baselines --filter 'device=host-ort-32px'[/]
     """
-    from tutelage.leaderboard.terminal.against import against_baselines
+    from tutelage.leaderboard.comparisons.baselines import against_baselines
     from tutelage.leaderboard.terminal.baselines import ground_records, print_grounds
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import RowFigures

@@ -31,7 +31,8 @@ def matrix(
 
     from tutelage.cli.show import unmatched
     from tutelage.files import write_text
-    from tutelage.leaderboard.terminal.matrix import as_records, matrices, show_matrix, to_csv
+    from tutelage.leaderboard.comparisons.matrix import as_records, matrices, to_csv
+    from tutelage.leaderboard.terminal.matrix import show_matrix
     from tutelage.pipeline.operations.board import open_board
 
     if out is not None:

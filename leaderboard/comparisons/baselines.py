@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 
+from tutelage.dominance import hypervolume
 from tutelage.leaderboard.best import PairTest
 from tutelage.leaderboard.names import data_names, device_names
 from tutelage.leaderboard.pareto import QUALITY
 from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row
 
-# dominated: a student that is no slower is surely better; as good: one cannot be told from it in quality; no: every
+# dominated: a student that is no slower is surely better; as good: no significant difference in quality; no: every
 # student that is no slower is surely worse, or there is none.
 Outcome = Literal["dominated", "as good", "no"]
 
@@ -124,7 +125,4 @@ def _hypervolume(rows: Sequence[Row], figure: str, worst: tuple[float, float]) -
     if not (worst[0] > 0 and worst[1] > 0):
         return None
     points = np.array([(_p50(row) / worst[0], (1 - getattr(row, figure)) / worst[1]) for row in rows])
-    points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    floors = np.minimum.accumulate(points[:, 1])
-    ends = np.append(points[1:, 0], 1.0)
-    return float(((ends - points[:, 0]) * (1 - floors)).sum())
+    return hypervolume(points, np.ones(2))

@@ -1,0 +1,1 @@
+"""Rows compared in tables: students with baselines, architectures on devices. Nothing is printed here."""
