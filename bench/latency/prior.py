@@ -39,18 +39,11 @@ def log_fit(
     residual = target - centre @ design.T  # (grid, nets)
     trust = np.ones_like(residual)
     for _ in range(_SWEEPS):
-        variance = noise[:, None] ** 2 / trust + known**2
-        scaled = (design.T[None] / variance[:, None]) @ design
-        precision = np.eye(design.shape[1]) + width[:, :, None] * scaled * width[:, None]
-        pull = width * ((residual / variance) @ design)
-        weights = centre + width * np.linalg.solve(precision, pull[..., None])[..., 0]
-        scores = (target - weights @ design.T) ** 2 / (noise[:, None] ** 2 + known**2)
+        *_, step = _posterior(design, residual, width, noise[:, None] ** 2 / trust + known**2)
+        scores = (target - (centre + width * step) @ design.T) ** 2 / (noise[:, None] ** 2 + known**2)
         trust = (TAIL + 1) / (TAIL + scores)
     variance = noise[:, None] ** 2 / trust + known**2
-    scaled = (design.T[None] / variance[:, None]) @ design
-    precision = np.eye(design.shape[1]) + width[:, :, None] * scaled * width[:, None]
-    pull = width * ((residual / variance) @ design)
-    step = np.linalg.solve(precision, pull[..., None])[..., 0]
+    precision, pull, step = _posterior(design, residual, width, variance)
     misfit = (residual**2 / variance).sum(axis=1) - (pull * step).sum(axis=1)
     volume = np.linalg.slogdet(precision)[1] + np.log(variance).sum(axis=1)
     tails = ((TAIL / 2 - 1) * np.log(trust) - TAIL / 2 * trust).sum(axis=1)
@@ -63,6 +56,15 @@ def log_fit(
     inner = np.linalg.inv(precision) * width[:, :, None] * width[:, None]
     covariance = np.einsum("g,gij->ij", share, inner) + (share[:, None] * apart).T @ apart
     return mean, covariance, float(np.sqrt(share @ noise**2))
+
+
+def _posterior(design: Floats, residual: Floats, width: Floats, variance: Floats) -> tuple[Floats, Floats, Floats]:
+    """Give precision, right side and solution, in widths of the prior, for each point of the grid."""
+    scaled = (design.T[None] / variance[:, None]) @ design
+    precision = np.eye(design.shape[1]) + width[:, :, None] * scaled * width[:, None]
+    pull = width * ((residual / variance) @ design)
+    step = np.linalg.solve(precision, pull[..., None])[..., 0]
+    return precision, pull, np.asarray(step, dtype=np.float64)
 
 
 def log_held_out(
