@@ -25,6 +25,7 @@ from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.sections import DistillSection
 from tutelage.pipeline.stages import teacher_sets
 from tutelage.pipeline.stages.largest import supernet_teacher
+from tutelage.pipeline.stages.named import named_network, num_epochs
 from tutelage.pipeline.stages.students import check_training, train_choices, train_named_students, train_winners
 from tutelage.pipeline.stages.supernet import Supernet
 from tutelage.pipeline.stages.teacher_sets import Compared, chosen, decided
@@ -253,6 +254,38 @@ def test_the_largest_subnet_of_the_supernet_distils_winners(tmp_path: Path) -> N
     winner = Winner("w", space.smallest(), 0.1, {}, {}, {}, {})
     trained = train_winners(ctx, supernet, [winner], [(teacher,)])  # which sees 24 px, as the winner does
     assert [one.teacher for one in trained] == ["", space.name]
+
+
+@pytest.mark.parametrize(("said", "start", "epochs"), [({}, "supernet", 1), ({"start": "fresh"}, "fresh", 3)])
+def test_fresh_winners_are_trained_for_the_epochs_of_the_supernet_too(
+    tmp_path: Path, said: dict[str, str], start: str, epochs: int
+) -> None:
+    ctx = opened(
+        tmp_path,
+        distill={"epochs": 1, "batch_size": 8, **said},
+        supernet={"space": "mbconv_micro_w0.25", "epochs": 2, "batch_size": 8},
+        search={"winners": 1},
+        baselines=[NET],
+    )
+    space = SPACES["mbconv_micro_w0.25"].with_resolutions((24,))
+    net = build_supernet(space, ctx.num_classes, ctx.channels, seed=3)
+    path = ctx.workspace.path / "net.safetensors"
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
+    weights = FileInput(sha256=sha256_of(path), path="net.safetensors")
+    supernet = Supernet(space, SupernetInput(space=space.name, origin="", resolutions=(24,), weights=weights))
+    winner = Winner("w", space.smallest(), 0.1, {}, {}, {}, {})
+    (trained,) = train_winners(ctx, supernet, [winner], [])
+    assert (trained.start, trained.epochs) == (start, epochs)
+    assert ("supernet" in settings_of(ctx.recipe, trained, "fp32")) is (start == "supernet")
+    baseline = ctx.recipe.baselines[0]
+    fresh = num_epochs(ctx, baseline, named_network(ctx, baseline, "baseline"))
+    assert fresh == 3, "a fresh baseline sees as many images as a fresh winner"
+
+
+def test_a_fresh_start_of_winners_needs_a_search(tmp_path: Path) -> None:
+    ctx = opened(tmp_path, distill={"start": "fresh"}, students=[{"name": NET}])
+    with pytest.raises(InputError, match="the recipe searches nothing: leave it out"):
+        check_training(ctx)
 
 
 def _plan(folder: Path, **distill: Any) -> Plan:

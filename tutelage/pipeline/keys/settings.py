@@ -22,8 +22,8 @@ _NO_SETTINGS = (
 )
 # Of `distill`, what a network without a teacher does not read.
 _SOFT = ("alpha", "method", "temperature", "soft_weight", "combine", "options", "teacher_weight")
-# Which rows there are, and nothing of any of them.
-_CHOICE = ("teacher_mode", "teachers", "self_teacher", "supernet_teacher", "baselines")
+# Which rows there are, and nothing of any of them; and what each row says itself.
+_CHOICE = ("teacher_mode", "teachers", "self_teacher", "supernet_teacher", "baselines", "start")
 _EPOCHS = DistillSection().epochs
 
 
@@ -86,7 +86,7 @@ def _reads_supernet(recipe: Recipe, student: Student) -> bool:
     named = (one for one in (*recipe.students, *recipe.baselines) if (one.title or one.name) == student.pruned.parent)
     parent = next(named, None)
     if parent is None:
-        return recipe.searches
+        return recipe.searches and recipe.distill.start == "supernet"
     return parent.weights is None and parent.start != "fresh" and student.arch.space == recipe.supernet.space
 
 

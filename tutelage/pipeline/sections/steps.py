@@ -216,6 +216,9 @@ class DistillSection(TrainSection):
     # How much a teacher counts in the soft term: 1, or as validation says of it beside the student's control.
     teacher_weight: Literal["fixed", "validation"] = "fixed"
     teachers: Literal["all", "best"] = "all"  # best: without those that are surely weaker than the student's control
+    # What the winners of a search begin with: their weights in the supernet, or fresh ones; then they are trained for
+    # the supernet's epochs as well, as fresh baselines are.
+    start: Literal["supernet", "fresh"] = "supernet"
     self_teacher: bool = False  # the student's own control distils it too, in a row with the teacher `self`
     # The largest subnet of the trained supernet distils the students, too, in rows whose teacher is the space's name.
     supernet_teacher: bool = False

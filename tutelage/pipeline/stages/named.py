@@ -11,6 +11,7 @@ from typing import Literal
 
 from tutelage.distill.teachers.zoo import native_stem_stride, timm_name
 from tutelage.pipeline.context import Context
+from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.sections import BaselineSection, StudentSection
 from tutelage.records import Arch, InputError, Student
 from tutelage.search.spaces.presets import PRESETS, place
@@ -132,15 +133,19 @@ def _not_held(space: Space | None, student: Student) -> str:
 
 
 def num_epochs(ctx: Context, section: NamedSection, student: Student) -> int:
-    """Give the epochs of a named network: the recipe's, else those of `distill`, and of the supernet where it is fresh.
+    """Give the epochs of a named network: its own, else those of `distill` or, where it is fresh, `epochs_of_fresh`."""
+    if section.epochs is not None:
+        return section.epochs
+    fresh = start_kind(ctx, section, student) == "fresh"
+    return epochs_of_fresh(ctx.recipe) if fresh else ctx.recipe.distill.epochs
+
+
+def epochs_of_fresh(recipe: Recipe) -> int:
+    """Give the epochs of a network with fresh weights: those of `distill`, and of the supernet where one is trained.
 
     It then sees as many training images as a student and the supernet that the student starts from together.
     """
-    if section.epochs is not None:
-        return section.epochs
-    recipe = ctx.recipe
-    fresh = recipe.trains_supernet and start_kind(ctx, section, student) == "fresh"
-    return recipe.distill.epochs + (recipe.supernet.epochs if fresh else 0)
+    return recipe.distill.epochs + (recipe.supernet.epochs if recipe.trains_supernet else 0)
 
 
 def beginning(ctx: Context, section: NamedSection, role: NamedRole, supernet: Supernet | None) -> Beginning:

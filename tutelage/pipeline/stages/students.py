@@ -15,7 +15,7 @@ from tutelage.pipeline.context import Context, TeacherSet, schedule_of
 from tutelage.pipeline.sections import TrainSection
 from tutelage.records import InputError, Student
 
-from .named import NamedRole, NamedSection, beginning, named_network, start_kind
+from .named import NamedRole, NamedSection, beginning, epochs_of_fresh, named_network, start_kind
 from .supernet import Supernet
 from .teacher_sets import decided, note_chosen
 from .train import take_student, train_student
@@ -31,11 +31,16 @@ def train_winners(
     winners: Sequence[Winner],
     wanted: Sequence[Sequence[Student]],
 ) -> list[Student]:
-    """Train every winner from its inherited weights, alone and for each wanted set of teachers, on one schedule."""
+    """Train every winner on one schedule, alone and for each wanted set of teachers.
+
+    Each begins with its weights in the supernet or, by `distill.start`, with fresh ones.
+    """
+    fresh = ctx.recipe.distill.start == "fresh"
+    start, epochs = (None, epochs_of_fresh(ctx.recipe)) if fresh else (supernet.part, None)
     trained = []
     for winner in winners:
         student = Student(model=winner.name, role="student", arch=winner.arch)
-        trained += train_choices(ctx, student, supernet.part, wanted)
+        trained += train_choices(ctx, student, start, wanted, epochs=epochs)
     return trained
 
 
@@ -153,6 +158,8 @@ def _check_distillation(ctx: Context) -> None:
     if not recipe.distill.baselines and not (recipe.baselines and recipe.teachers):
         lacking = "teachers" if recipe.baselines else "baselines"
         raise InputError(f"distill.baselines: false has no effect: the recipe has no {lacking}; leave it out")
+    if recipe.distill.start == "fresh" and not recipe.searches:
+        raise InputError("distill.start: fresh is of a search's winners, and the recipe searches nothing: leave it out")
     if recipe.distill.supernet_teacher and not recipe.trains_supernet:
         names = ", ".join(student.name for student in recipe.students)
         raise InputError(

@@ -151,9 +151,16 @@ def train_student(
         role="student",
         repeat=repeat,
         place="distill",
-        place_of_epochs="" if schedule.epochs == section.epochs else f"{student.role}s.{student.model}.epochs",
+        place_of_epochs=_place_of_epochs(ctx, student, schedule.epochs),
     )
     return trained(student, run_stage(ctx, inputs, _train))
+
+
+def _place_of_epochs(ctx: Context, student: Student, epochs: int) -> str:
+    """Say where the recipe gives a network epochs of its own; a fresh winner has none, it has those of `distill`."""
+    named = {section.title or section.name for section in (*ctx.recipe.students, *ctx.recipe.baselines)}
+    own = epochs != ctx.recipe.distill.epochs and student.model in named
+    return f"{student.role}s.{student.model}.epochs" if own else ""
 
 
 def trained(student: Student, stage: Stage) -> Student:
