@@ -143,6 +143,11 @@ bench-schedules: $(READY)
 bench-latency: $(READY)
 	$(BIN)/python tests/benchmarks/latency_tables.py $(DATA)
 
+# What predicting latency costs, and refusing a latency budget: half a minute, no data.
+.PHONY: bench-pricing
+bench-pricing: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/latency_pricing.py
+
 # A new device's model from those of others and 10, 20 or 50 networks, against fitting afresh: five minutes of a core.
 DRAWS ?= 10
 bench-transfer: $(READY)

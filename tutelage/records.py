@@ -103,6 +103,10 @@ class DeviceProfile(Record):
     resolutions: tuple[int, ...] = ()
     steadiness: float | None = None  # relative repeat-to-repeat difference of medians
     model_error: float | None = None  # held-out MAPE of the latency model, a fraction
+    session_noise: float | None = None  # relative standard deviation of a later session's times about the model's
+    processor: str = ""  # what ran the models, a GPU with its driver
+    system: str = ""  # operating system and C library, as the device names them
+    reanchored: str = ""  # when the model's scale was measured again; empty: never
     # What a network may take of the device's memories: activations of its RAM, the model file of its flash.
     ram_bytes: int | None = Field(None, gt=0)
     flash_bytes: int | None = Field(None, gt=0)

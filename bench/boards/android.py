@@ -20,7 +20,9 @@ MAX_CORES = 1024
 # One call for all: each takes a tenth of a second over USB.
 FACTS = """
 echo '== machine'; uname -m
-for p in ro.product.cpu.abilist ro.soc.manufacturer ro.soc.model ro.product.manufacturer ro.product.model; do
+echo '== kernel'; uname -sr
+for p in ro.product.cpu.abilist ro.soc.manufacturer ro.soc.model ro.product.manufacturer ro.product.model \\
+  ro.build.version.release ro.build.id; do
   echo "== $p"; getprop $p 2>/dev/null; done
 echo '== cpuinfo'; grep -E '^(model name|Hardware|Model)' /proc/cpuinfo | head -n 1
 echo '== allowed'; grep Cpus_allowed_list /proc/self/status
@@ -43,6 +45,7 @@ class Facts:
     abis: tuple[str, ...]
     max_khz: dict[int, int]  # by core that may be used; 0 where the clock is not known
     can_pin: bool
+    system: str = ""
 
 
 def read_facts(printed: str) -> Facts:
@@ -55,12 +58,15 @@ def read_facts(printed: str) -> Facts:
     name = soc or parts.get("cpuinfo", "").partition(":")[2].strip() or machine
     product = f"{maker} {model}".strip()
     clocks = {int(core): int(khz) for core, khz in re.findall(r"/cpu(\d+)/cpufreq/\w+:(\d+)", parts.get("clocks", ""))}
+    release, build = (parts.get(f"ro.build.{name}", "").strip() for name in ("version.release", "id"))
+    android = f"Android {release} {build}".strip() if release else ""
     allowed = core_list(parts.get("allowed", "").partition(":")[2].strip()) or sorted(clocks)
     return Facts(
         processor=f"{name} ({product})" if product else name,
         abis=listed or _ABIS_OF.get(machine, (machine,)),
         max_khz={core: clocks.get(core, 0) for core in allowed},
         can_pin=bool(parts.get("taskset", "").strip()),
+        system=", ".join(filter(None, [android, parts.get("kernel", "").strip()])),
     )
 
 

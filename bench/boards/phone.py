@@ -141,7 +141,7 @@ class PhoneRunner:
         self.version = phone.placed.version
         self.rss: int | None = None
         self.cpu = self.processor = phone.facts.processor
-        self.power_state = ""
+        self.power_state, self.system = "", phone.facts.system
         self.turn_seconds = 1e-3
 
     def greet(self, timeout: float = START_SECONDS) -> None:

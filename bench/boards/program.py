@@ -50,7 +50,7 @@ class ProgramRunner:
     """One running program and the models it holds."""
 
     def __init__(self, argv: Sequence[str], device: DeviceProfile, models: Sequence[ModelFile]) -> None:
-        self.version, self.cpu, self.processor, self.power_state = "", "", "", ""
+        self.version, self.cpu, self.processor, self.power_state, self.system = "", "", "", "", ""
         self.rss: int | None = None
         self.turn_seconds = 1e-3
         self._device, self._models = device, list(models)
@@ -86,6 +86,7 @@ class ProgramRunner:
         self._formats = self._checked_formats(reply, runtime)
         self.version = str(reply.get("runtime_version", ""))
         self.cpu = self.processor = str(reply.get("processor", ""))
+        self.system = str(reply.get("system", ""))
         state = self._state()
         self.power_state = power_state_of(state)
         self.turn_seconds = max(1e-3, (time.monotonic() - begun) / 2)

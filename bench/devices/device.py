@@ -1,24 +1,21 @@
-"""Make a device profile by measuring: fit a latency model and write both; check that a profile still holds.
+"""Make a device profile by measuring: fit a latency model and write both.
 
 `make_profile` exports archs and blocks by callables and leaves `NAME.yaml`, `NAME.latency.json` and
-`NAME.measurements.csv` in a folder; `profiles.py` and `table.py` read them.
+`NAME.measurements.csv` in a folder; `profiles.py` and `table.py` read them, `check.py` measures again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from tutelage.bench.latency.calibrate import ExportArch, ExportBlock, block_table_specs, calibrate, measure_nets
+from tutelage.bench.latency.calibrate import ExportArch, ExportBlock, block_table_specs, calibrate
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.latency.transfer import covering, transfer
 from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.measure import TOLERANCE, Progress
-from tutelage.bench.protocol.remote import check_reachable, launcher_of
+from tutelage.bench.protocol.remote import launcher_of
 from tutelage.bench.protocol.worker import Board, start_workers, stop_workers
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.records import DeviceProfile, InputError, utc_now
@@ -39,7 +36,7 @@ from .profiles import (
 from .table import table_path, write_table
 
 __all__ = [
-    "DeviceCheck", "block_table_specs", "check_profile", "find_profile", "list_profiles", "load_latency_model",
+    "block_table_specs", "find_profile", "list_profiles", "load_latency_model",
     "make_profile", "profile_folders", "read_profile", "remove_profile", "user_folder", "write_profile",
 ]  # fmt: skip
 
@@ -120,7 +117,7 @@ def make_profile(
             calibration.nets, calibration.net_ms, sources, num_classes=num_classes, in_channels=in_channels
         )
         log.warning("%s", outcome.summary())
-        outcome.model.anchor_ms = model.anchor_ms
+        outcome.model.anchor_ms, outcome.model.session = model.anchor_ms, model.session
         model = outcome.model
     profile = DeviceProfile.from_dict(
         {
@@ -128,11 +125,14 @@ def make_profile(
             "runtime_version": first.runtime_version,
             "effective_precision": first.effective_precision,
             "cpu_model": calibration.timed.cpu_model,
+            "processor": first.processor,
+            "system": calibration.timed.system,
             "latency_model": f"{name}.latency.json",
             "spaces": (space.name,),
             "resolutions": sides,
             "steadiness": round(calibration.unsteadiness, 5),
             "model_error": round(model.error, 5),
+            "session_noise": None if model.session is None else round(model.session.total, 5),
             "created": utc_now(),
         }
     )
@@ -150,49 +150,3 @@ def _reach(profile: DeviceProfile) -> None:
                     [(profile.runtime, [])], threads=profile.threads, precision=profile.precision, launcher=reached
                 )
             )
-
-
-@dataclass(frozen=True)
-class DeviceCheck:
-    """What measuring a device again showed: the drift of its scale, and how far the model's predictions are off."""
-
-    profile: DeviceProfile
-    drift: float | None  # anchors now over anchors then, minus 1; None: no anchors were measured then
-    error: float  # mean relative error of the predictions on freshly measured nets, at the scale of then if it is known
-    covered: float  # fraction of fresh nets inside their 90 % interval
-    holds: bool
-
-
-def check_profile(
-    profile: DeviceProfile,
-    folder: Path,
-    *,
-    space: Space,
-    export: ExportArch,
-    num_nets: int = 6,
-    seed: int = 1,
-    progress: Progress | None = None,
-    max_drift: float = 0.15,
-    kept: Path | None = None,
-) -> DeviceCheck:
-    """Measure some other nets and compare with the predictions. The profile holds if the scale and the errors do.
-
-    Errors may be three times the model's own (at least 5 %) before the profile is said not to hold. Where the model has
-    no anchors, the drift is unknown and part of the errors.
-    """
-    check_reachable(profile)
-    model = load_latency_model(profile, folder)
-    rng = np.random.default_rng(seed)
-    covered_space = space.with_resolutions(profile.resolutions)
-    archs = covered_space.decode(covered_space.random(num_nets, rng))
-    timed, measured = measure_nets(
-        profile, archs, in_channels=model.in_channels, export=export, seed=seed, progress=progress,
-        anchor_ms=model.anchor_ms, kept=kept,
-    )  # fmt: skip
-    mean, low, high = model.predict(archs)
-    drift = timed.anchor_ms / model.anchor_ms - 1 if model.anchor_ms else None
-    error = float(np.mean(np.abs(mean / measured - 1)))
-    covered = float(np.mean((low <= measured) & (measured <= high)))
-    steady = drift is None or abs(drift) <= max_drift
-    holds = steady and error <= max(0.05, 3 * (profile.model_error or 0.0))
-    return DeviceCheck(profile, drift, error, covered, holds)

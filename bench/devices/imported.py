@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.latency.sessions import SessionNoise
 from tutelage.bench.latency.transfer import choose_nets, transfer
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.bench.runtimes.runner import processor
@@ -93,6 +94,8 @@ def import_profile(
             "%s holds %d repeats of %d networks: they are merged, one measurement differs by %.1f %% (standard "
             "deviation)", path.name, model.num_measurements, model.num_nets, 100 * model.repeat_noise,
         )  # fmt: skip
+    if host != UNREACHABLE or command:  # whoever measures there again does so in another session
+        model.session = SessionNoise()
     profile = make_checked(
         {
             "name": name,
@@ -110,6 +113,7 @@ def import_profile(
             "resolutions": model.resolutions,
             "steadiness": None if math.isnan(model.label_noise) else round(model.label_noise, 5),
             "model_error": None if measured.is_block_table else round(model.error, 5),
+            "session_noise": None if model.session is None else round(model.session.total, 5),
             "created": utc_now(),
         }
     )

@@ -49,6 +49,10 @@ _COMMENTS = {
     "resolutions": "input resolutions in pixels it covers",
     "steadiness": "relative error of the nets' measured times, 95 % of them within it (0.02 is 2 %)",
     "model_error": "mean relative error of the latency model on nets held out of its fit, a fraction",
+    "session_noise": "relative standard deviation of a later session's times about the model's; it is in its intervals",
+    "processor": "what ran the models, a GPU with its driver",
+    "system": "operating system and C library when it was measured",
+    "reanchored": "when `tutelage device check --reanchor` measured the model's scale again; empty: never",
     "ram_bytes": "RAM that a network's activations may take, in bytes; empty: not bounded",
     "flash_bytes": "flash that its model file may take, in bytes; empty: not bounded",
     "created": "when it was measured; `tutelage device check` says whether it still holds",
@@ -224,7 +228,7 @@ def check_profile_values(profile: DeviceProfile) -> None:
         raise InputError(f"cores is {list(profile.cores)}, fewer than {profile.threads} threads: give as many, or more")
     if profile.latency_model and Path(profile.latency_model).name != profile.latency_model:
         raise InputError(f"latency_model is {profile.latency_model!r}: give a file name beside the profile, no folders")
-    for field in ("steadiness", "model_error"):
+    for field in ("steadiness", "model_error", "session_noise"):
         value = getattr(profile, field)
         if value is not None and not 0 <= value < 10:
             raise InputError(f"{field} is {value}: it is a fraction, 0.02 for 2 %")

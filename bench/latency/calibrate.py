@@ -29,6 +29,7 @@ from tutelage.search.spaces.space import Space
 from .blocks import chosen_blocks, completed_table
 from .features import count_features, design, typical
 from .model import LatencyModel
+from .sessions import session_noise
 
 Floats = NDArray[np.float64]
 ExportArch = Callable[[Arch, Path], object]
@@ -163,6 +164,7 @@ def _calibrate(
                 chosen += _unsure(model, pool, chosen, min(_STEP, max_nets - len(chosen)))
     _check_steady(unsteadiness, tolerance, len(log_ms))
     held_ms, model.anchor_ms = np.array([labels[job.name] for job in held]), first.anchor_ms
+    model.session = session_noise(log_ms)
     seconds = time.monotonic() - clock.start
     return Calibration(
         model, nets, net_ms, held_ms, _typical(noise.values()), unsteadiness, len(log_ms), seconds, first,

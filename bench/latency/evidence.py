@@ -158,6 +158,6 @@ def stretch(scores: Floats) -> float:
 
 def quantile(coverage: float) -> float:
     """Give the half-width of a central interval of the noise's own distribution, Student's t."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + coverage) / 2, TAIL))
+    return float(stdtrit(TAIL, (1 + coverage) / 2))

@@ -6,7 +6,7 @@ a group have one prior in `model.py`. `design` chooses the architectures to meas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.records import Arch, InputError
 from tutelage.search.costs.counts import BlockSpec, block_specs
+from tutelage.search.costs.numbered import Blocks, by_space
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +32,12 @@ def count_features(archs: Sequence[Arch], num_classes: int, in_channels: int) ->
     MACs; at a large batch dense MACs, depthwise MACs and the expanded maps (memory traffic) each have a price of their
     own. Every total is a group of its own, so that the fit may keep one and drop another.
     """
-    rows = [_arch_counts(arch, num_classes, in_channels) for arch in archs]
-    num_stages = max((len(arch.d) for arch in archs), default=0) + 1
-    groups = [*TOTALS, "size", "size", *["depth"] * num_stages]
-    return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
+    num_depths = max((len(arch.d) for arch in archs), default=0) + 1
+    summed, depth = _summed(archs, num_classes, in_channels, _totals, len(TOTALS), num_depths)
+    sides = np.array([arch.r for arch in archs], dtype=np.float64)
+    groups = [*TOTALS, "size", "size", *["depth"] * num_depths]
+    # The first total counts blocks.
+    return np.column_stack([summed, sides, sides**2, depth[..., 0]]).reshape(len(archs), len(groups)), groups
 
 
 def block_features(
@@ -47,41 +50,55 @@ def block_features(
     on small images, where weights outweigh the arithmetic, it halves the error).
     Raises InputError for an arch with a block that is not in the table.
     """
-    rows = []
     num_stages = max((len(arch.d) for arch in archs), default=0) + 1
-    for arch in archs:
-        total, num_blocks, params = 0.0, 0.0, 0.0
-        by_stage = np.zeros(num_stages)
-        for spec in block_specs(arch, num_classes, in_channels):
-            key = spec.key
-            if key not in blocks:
-                raise InputError(
-                    f"block {key} of an arch of {arch.space} at {arch.r} px is not in the block table: "
-                    "add the device again for this space and resolution"
-                )
-            total += blocks[key]
-            num_blocks += 1
-            params += _spec_totals(spec)[4]
-            if spec.kind == "block":
-                by_stage[min(spec.stage, num_stages - 1)] += blocks[key]
-        rows.append([total, num_blocks, params, params**2, *(by_stage if stages else ())])
+
+    def values(table: Blocks) -> Floats:
+        times = np.array([blocks.get(key, np.nan) for key in table.keys])
+        return np.column_stack([times, np.ones(len(times)), _totals(table)[:, TOTALS.index("params")]])
+
+    summed, by_stage = _summed(archs, num_classes, in_channels, values, 3, num_stages)
+    unknown = np.flatnonzero(np.isnan(summed[:, 0]))
+    if len(unknown):
+        arch = archs[unknown[0]]
+        key = next(spec.key for spec in block_specs(arch, num_classes, in_channels) if spec.key not in blocks)
+        raise InputError(
+            f"block {key} of an arch of {arch.space} at {arch.r} px is not in the block table: "
+            "add the device again for this space and resolution"
+        )
     groups = ["total", "calls", "params", "params squared", *(["stage"] * num_stages if stages else ())]
-    return np.array(rows, dtype=np.float64).reshape(len(archs), len(groups)), groups
+    columns = [summed, summed[:, 2] ** 2, *([by_stage[..., 0]] if stages else [])]
+    return np.column_stack(columns).reshape(len(archs), len(groups)), groups
 
 
-@lru_cache(maxsize=16384)
-def _arch_counts(arch: Arch, num_classes: int, in_channels: int) -> Floats:
-    """Count one arch; cached, since searches and fits need the same ones repeatedly."""
-    totals = np.zeros(5)
-    depth = np.zeros(len(arch.d) + 1)
-    for spec in block_specs(arch, num_classes, in_channels):
-        totals += _spec_totals(spec)
-        if spec.kind == "block":
-            depth[min(spec.stage, len(arch.d))] += 1
-    return np.array([*totals, float(arch.r), float(arch.r) ** 2, *depth])
+def _summed(
+    archs: Sequence[Arch],
+    num_classes: int,
+    in_channels: int,
+    values: Callable[[Blocks], Floats],
+    num_values: int,
+    num_stages: int,
+) -> tuple[Floats, Floats]:
+    """Sum values of blocks, `(specs, num_values)` of a space's, over each arch, and over each stage's slots alone.
+
+    Gives `(archs, num_values)` and `(archs, num_stages, num_values)`; later stages count to the last one.
+    """
+    summed, by_stage = np.zeros((len(archs), num_values)), np.zeros((len(archs), num_stages, num_values))
+    for rows, blocks, numbers in by_space(archs, num_classes, in_channels):
+        table = np.vstack([values(blocks), np.zeros((1, num_values))])  # the last row: no block
+        for place, column in zip(blocks.places, numbers.T, strict=True):
+            found = table[column]
+            summed[rows] += found
+            if place.stage is not None:
+                by_stage[rows, min(place.stage, num_stages - 1)] += found
+    return summed, by_stage
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=256)
+def _totals(blocks: Blocks) -> Floats:
+    """Count each block of a space, `(specs, TOTALS)`."""
+    return np.array([_spec_totals(spec) for spec in blocks.specs])
+
+
 def _spec_totals(spec: BlockSpec) -> Floats:
     """Count one block: itself (a stem or head is no block), dense MACs, depthwise MACs, expanded maps, parameters."""
     depthwise = [layer for layer in spec.layers if layer.kind == "conv" and layer.groups > 1]

@@ -10,11 +10,13 @@ features of the stages. Noise is Student's t, so that one slow outlier does not 
 
 Intervals are cross-conformal (Vovk 2015): their half-width is a quantile of held-out errors in predicted standard
 deviations, and each of those errors, like the model's stated one, comes from a fit that did not see the net, with
-hyperparameters of its own. That guarantees no coverage for few nets: docs/measuring.md says what was measured.
+hyperparameters of its own. That guarantees no coverage for few nets: docs/measuring.md says what was measured. To them
+a device that is measured here adds what its later sessions differ by (`sessions.py`).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from .evidence import COVERAGE, Floats, column_groups, held_out, quantile, robus
 from .features import block_features, count_features
 from .labels import check_latencies, merge_repeats, number_architectures
 from .prior import log_fit, log_held_out
+from .sessions import Correction, SessionNoise, correction_of
 
 FORMAT = 2
 # Of a model with sources, in logs; those of format 3 were linear.
@@ -80,6 +83,7 @@ class LatencyModel:
         self.repeat_noise = math.nan  # relative standard deviation of repeats of one network; nan: there were none
         self.label_noise = math.nan  # relative standard error of the labels, 95 % of them within it; nan: unknown
         self.anchor_ms: float | None = None  # what the anchor nets took when the blocks were measured
+        self.session: SessionNoise | None = None  # of later sessions; None: nothing is measured on this scale again
         self._scale = 1.0  # mean latency in ms: weights are relative to it
         self._center: Floats = np.zeros(0)
         self._spread: Floats = np.ones(0)
@@ -150,12 +154,11 @@ class LatencyModel:
             raise InputError(f"coverage must lie between 0 and 1, got {coverage}")
         if not archs:
             return np.zeros(0), np.zeros(0), np.zeros(0)
-        self._check(archs)
-        design = self._design(self._features(archs)[0])
-        middle = design @ self._weights if self.sources else np.maximum(design @ self._weights, 1e-6)
-        noise = self._noise if self.sources else self._noise * middle  # of logs it is relative already
-        variance = np.einsum("ij,jk,ik->i", design, self._covariance, design) + noise**2
-        half = np.sqrt(variance) * self._stretch * quantile(coverage) / quantile(COVERAGE)
+        middle, half = self._of_session(archs)
+        half *= quantile(coverage)
+        if self.session is not None:  # and what a later session adds, whatever the network
+            later = self.session.half_width(coverage)
+            half = np.hypot(half, later if self.sources else later * middle)
         if self.sources:
             return (
                 self._scale * np.exp(middle),
@@ -164,6 +167,28 @@ class LatencyModel:
             )
         mean, half = middle * self._scale, half * self._scale
         return mean, np.maximum(mean - half, 0.0), mean + half
+
+    def _of_session(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
+        """Give means and deviations `(archs,)`, in logs or in the scale, of times as in the sessions of the fit."""
+        self._check(archs)
+        design = self._design(self._features(archs)[0])
+        middle = design @ self._weights if self.sources else np.maximum(design @ self._weights, 1e-6)
+        noise = self._noise if self.sources else self._noise * middle  # of logs it is relative already
+        variance = ((design @ self._covariance) * design).sum(axis=1) + noise**2
+        return middle, np.sqrt(variance) * self._stretch / quantile(COVERAGE)
+
+    def correction(self, archs: Sequence[Arch], measured_ms: ArrayLike) -> Correction:
+        """Give the factor by which a session's times, on this model's scale, differ from the predictions."""
+        middle, deviation = self._of_session(archs)
+        relative = deviation if self.sources else deviation / middle
+        session = self.session or SessionNoise()
+        return correction_of(self.predict(archs)[0], np.hypot(relative, session.own), measured_ms, session.common)
+
+    def rescaled(self, factor: float, anchor_ms: float | None) -> LatencyModel:
+        """Copy the model with all its times multiplied by a factor, on the scale of these anchors."""
+        model = copy.copy(self)
+        model._scale, model.anchor_ms = self._scale * factor, anchor_ms
+        return model
 
     def widen(self, noise: float) -> None:
         """Add a relative error that the training labels have in common, so that no held-out error shows it."""
@@ -193,6 +218,7 @@ class LatencyModel:
             "repeat_noise": None if math.isnan(self.repeat_noise) else self.repeat_noise,
             "anchor_ms": self.anchor_ms,
             "anchor_set": ANCHOR_SET,
+            "session_noise": None if self.session is None else vars(self.session),
             "scale_ms": self._scale,
             "noise": self._noise,
             "stretch": self._stretch,
@@ -216,6 +242,11 @@ class LatencyModel:
         model.num_classes, model.in_channels = data["num_classes"], data["in_channels"]
         model.num_nets, model.error = data["num_nets"], data["error"]
         model.anchor_ms = data["anchor_ms"] if data.get("anchor_set") == ANCHOR_SET else None
+        session = data.get("session_noise")
+        if session is not None:
+            model.session = SessionNoise(**session)
+        elif model.anchor_ms is not None and "session_noise" not in data:  # of an older version, measured by us
+            model.session = SessionNoise()
         model.error_se = data.get("error_se", math.nan)
         model.num_measurements = data.get("num_measurements", model.num_nets)
         repeat_noise = data.get("repeat_noise")
@@ -259,16 +290,18 @@ class LatencyModel:
         return np.hstack([np.ones((len(columns), 1)), columns])
 
     def _check(self, archs: Sequence[Arch]) -> None:
-        for arch in archs:
-            if arch.space not in self.spaces:
-                raise InputError(f"no latency model for space {arch.space}: it covers {', '.join(self.spaces)}")
-            known = arch.r in self.resolutions
-            # From three sizes on, a model on counts has learned what a pixel costs, a block table never has.
-            if not self.blocks and len(self.resolutions) >= 3:
-                known = self.resolutions[0] / _REACH <= arch.r <= self.resolutions[-1] * _REACH
-            if known:
-                for source in self.sources.values():
-                    source._check([arch])
-            else:
-                sizes = ", ".join(map(str, self.resolutions))
-                raise InputError(f"no latency model at {arch.r} px: it covers {sizes}; add the device at {arch.r} px")
+        for space, r in dict.fromkeys((arch.space, arch.r) for arch in archs):
+            self._check_place(space, r)
+
+    def _check_place(self, space: str, r: int) -> None:
+        if space not in self.spaces:
+            raise InputError(f"no latency model for space {space}: it covers {', '.join(self.spaces)}")
+        known = r in self.resolutions
+        # From three sizes on, a model on counts has learned what a pixel costs, a block table never has.
+        if not self.blocks and len(self.resolutions) >= 3:
+            known = self.resolutions[0] / _REACH <= r <= self.resolutions[-1] * _REACH
+        if not known:
+            sizes = ", ".join(map(str, self.resolutions))
+            raise InputError(f"no latency model at {r} px: it covers {sizes}; add the device at {r} px")
+        for source in self.sources.values():
+            source._check_place(space, r)

@@ -89,6 +89,7 @@ class TimedJobs:
     anchor_ms: float
     tries: int
     cpu_model: str  # of the host that ran them
+    system: str = ""  # its operating system
 
 
 def measure(
@@ -230,7 +231,7 @@ def _measure_jobs(
         )
         for index, job in enumerate(jobs)
     }
-    return TimedJobs(measurements, unsteadiness, here, tries, workers[0].cpu)
+    return TimedJobs(measurements, unsteadiness, here, tries, workers[0].cpu, workers[0].system)
 
 
 class _Session:

@@ -49,6 +49,7 @@ class Runner(Protocol):
     cpu: str
     processor: str
     power_state: str
+    system: str  # operating system; empty where the device does not say
     turn_seconds: float  # what a turn takes beside its inferences
 
     def greet(self) -> None:
@@ -88,7 +89,7 @@ class Worker:
         environment = thread_environment(threads)
         self.version, self.pid = "", 0
         self.rss: int | None = None
-        self.cpu, self.processor, self.power_state = "", "", ""
+        self.cpu, self.processor, self.power_state, self.system = "", "", "", ""
         self.turn_seconds = 1e-3
         self._stops = local and hasattr(signal, "SIGSTOP") and sys.platform.startswith("linux")
         self._stopped = False
@@ -123,12 +124,13 @@ class Worker:
     def greet(self, timeout: float = START_SECONDS) -> None:
         """Wait until the runtime is loaded; fills what the runner says of itself and of its host.
 
-        `version`, `rss` (bytes, before any model), `pid`, `cpu`, `processor` (the GPU where that runs the models) and
-        `power_state`, what sets its clock.
+        `version`, `rss` (bytes, before any model), `pid`, `cpu`, `processor` (the GPU where that runs the models),
+        `power_state`, what sets its clock, and `system`.
         """
         reply = self._line.receive(timeout)
         self.version, self.rss, self.pid = reply["version"], reply["rss"], reply["pid"]
         self.cpu, self.processor, self.power_state = reply["cpu"], reply["processor"], reply["power_state"]
+        self.system = reply["system"]
 
     def ask(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
         """Send one request and wait for its reply. Raises WorkerError if it fails, dies or takes too long."""

@@ -70,6 +70,7 @@ def serve(lines: Iterator[str], reply: Callable[[dict[str, Any]], None]) -> None
         "cpu": processor(),
         "processor": gpu or processor(),
         "power_state": ", ".join(filter(None, [power_state(), limit])),
+        "system": system(),
     }
     reply({"version": version, "rss": memory()["rss"], "pid": os.getpid(), **machine})
     # A dead connection may look open from the remote end for hours: end after a long time without a request.
@@ -140,6 +141,12 @@ def processor() -> str:
             if key.strip() in ("model name", "Model") and value.strip():
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def system() -> str:
+    """Name this host's operating system and C library, e.g. `Linux 6.1.0, glibc 2.36`."""
+    kernel = f"{platform.system()} {platform.mac_ver()[0] or platform.release()}"
+    return ", ".join(filter(None, [kernel, " ".join(platform.libc_ver()).strip()]))
 
 
 def power_state(root: str = "/sys") -> str:

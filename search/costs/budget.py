@@ -128,7 +128,8 @@ def costs_of(
     space: Space, genes: Genes, names: Sequence[str], num_classes: int, in_channels: int, cost: Cost | None
 ) -> Floats:
     """Evaluate the named costs, counted or given, (n, len(names))."""
-    counts = count_genes(space, genes, num_classes, in_channels)
+    counted = any(name in COUNTED for name in names)
+    counts = count_genes(space, genes, num_classes, in_channels) if counted else None
     given = cost(genes) if cost is not None and any(name not in COUNTED for name in names) else {}
     columns = [getattr(counts, name) if name in COUNTED else given[name] for name in names]
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)

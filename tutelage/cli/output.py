@@ -24,6 +24,7 @@ from tutelage.quantities import in_units
 from tutelage.records import DeviceProfile, Row, Student
 
 if TYPE_CHECKING:
+    from tutelage.bench.devices.check import DeviceCheck
     from tutelage.distill.explain.maps import ExplanationFigures
     from tutelage.pipeline.operations.reproduce import Agreement
     from tutelage.pipeline.recipe import Recipe
@@ -323,6 +324,8 @@ def print_added(profile: DeviceProfile, folder: Path, seconds: float, console: C
         return
     print_device(profile, console)
     steady = f"times known to {profile.steadiness:.1%} (95 % of nets); " if profile.steadiness is not None else ""
+    if profile.session_noise is not None:
+        steady += f"a later session differs by {profile.session_noise:.1%} (standard deviation); "
     error = (
         f"the model is off by {profile.model_error:.1%} on nets left out; " if profile.model_error is not None else ""
     )
@@ -357,20 +360,26 @@ def _duration(seconds: float) -> str:
     return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
 
 
-def print_drift(name: str, holds: bool, drift: float | None, error: float, console: Console) -> None:
+def print_drift(found: DeviceCheck, console: Console) -> None:
     """Print the result of a device check in words."""
+    name = found.profile.name
     pace = (
         "Drift unknown: no anchor nets were measured with the profile"
-        if drift is None
-        else f"The anchor nets run {_pace(drift)} than when the profile was made"
+        if found.drift is None
+        else f"The anchor nets run {_pace(found.drift)} than when the profile was made"
     )
-    verdict = (
-        f"{name} holds: its predictions are off by {error:.1%}"
-        if holds
-        else f"{name} does not hold: its predictions are off by {error:.1%}; quiet the host and check again, or "
-        f"`tutelage device remove {name}` and add it anew"
-    )
-    console.print(f"{pace}. {verdict}.", highlight=False, soft_wrap=True)
+    changes = f" Changed since: {'; '.join(found.changes)}." if found.changes else ""
+    if found.reanchored:
+        verdict = f"{name} has today's scale: the {found.correction.num_nets} networks are {found.error:.1%} from it"
+    elif found.holds:
+        verdict = f"{name} holds: its predictions are off by {found.error:.1%}"
+    else:
+        verdict = (
+            f"{name} does not hold: its predictions are off by {found.error:.1%}, {found.correction.apart:.1%} but for "
+            f"a common factor; quiet the host and check again, `tutelage device check {name} --reanchor`, or "
+            f"`tutelage device remove {name}` and add it anew"
+        )
+    console.print(f"{pace}.{changes} {verdict}.", highlight=False, soft_wrap=True)
 
 
 def _interval(row: Row, name: str) -> str:

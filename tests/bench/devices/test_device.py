@@ -1,6 +1,7 @@
 """Profiles: made by real measurements, found in order, refused with the field named; measurements from elsewhere."""
 
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.bench.devices import check as check_module
 from tutelage.bench.devices import device as device_module
 from tutelage.bench.devices import profiles
+from tutelage.bench.devices.check import check_profile, reanchor
 from tutelage.bench.devices.device import (
     block_table_specs,
-    check_profile,
     find_profile,
     list_profiles,
     load_latency_model,
@@ -85,6 +87,15 @@ def test_make_a_profile_and_check_that_it_holds(tmp_path: Path):
     assert (low < high).all()
     again = check_profile(profile, folder, space=few, export=export, num_nets=3)
     assert again.error < 1  # a loaded test machine decides how much better
+    assert again.changes == ()
+    assert profile.system.startswith(platform.system())
+    assert model.session is not None
+    assert profile.session_noise == pytest.approx(model.session.total, rel=0.01)
+    loose = profile.model_copy(update={"model_error": 5.0})  # whatever a loaded machine measures
+    anew = reanchor(loose, folder, space=few, export=export)
+    assert (anew.correction.num_nets, bool(anew.profile.reanchored)) == (3, True)
+    scaled = load_latency_model(anew.profile, folder).predict([few.largest()])[0][0]
+    assert scaled == pytest.approx(mean[1] * anew.correction.factor * (1 + (anew.drift or 0.0)))
     assert remove_profile("here", tmp_path / "ws")
     assert not list(folder.iterdir())
 
@@ -347,6 +358,22 @@ def test_a_local_profile_of_another_processor_is_refused_before_anything_is_meas
             attempt()
 
 
+def measured_now(
+    monkeypatch: pytest.MonkeyPatch, model: LatencyModel, factors: list[float], anchor_ms: float, version: str = "1"
+) -> None:
+    """Let the nets that are measured take these factors times what the model predicts, in turns."""
+
+    def measured(profile: DeviceProfile, archs: list[Arch], **_: object) -> tuple[TimedJobs, np.ndarray]:
+        found = Measurement(
+            device="x", runtime="onnxruntime", runtime_version=version, threads=1, batch=1, precision="fp32",
+            effective_precision="fp32", samples_ms=(1.0,), processor="Card, driver 2",
+        )  # fmt: skip
+        timed = TimedJobs({"net": found}, 0.0, anchor_ms, 1, "a processor", "Linux 7")
+        return timed, model.predict(archs)[0] * np.resize(factors, len(archs))
+
+    monkeypatch.setattr(check_module, "measure_nets", measured)
+
+
 @pytest.mark.parametrize(("anchor_ms", "drift", "holds"), [(None, None, True), (2.0, 0.05, True), (1.0, 1.1, False)])
 def test_a_check_without_anchors_knows_no_drift(
     write_csv: Callable[..., Path],
@@ -360,14 +387,74 @@ def test_a_check_without_anchors_knows_no_drift(
     model = load_latency_model(profile, tmp_path)
     model.anchor_ms = anchor_ms
     model.save(tmp_path / profile.latency_model)
-
-    def measured(profile: DeviceProfile, archs: list[Arch], **_: object) -> tuple[TimedJobs, np.ndarray]:
-        return TimedJobs({}, 0.0, 2.1, 1, "a processor"), model.predict(archs)[0]
-
-    monkeypatch.setattr(device_module, "measure_nets", measured)
+    measured_now(monkeypatch, model, [1.0], 2.1)
     found = check_profile(profile, tmp_path, space=SPACE, export=lambda *_: None)
     assert found.drift == (None if drift is None else pytest.approx(drift))
     assert found.holds is holds
+    assert found.changes == ()  # an imported profile says nothing of its versions
+
+
+def anchored(write_csv: Callable[..., Path], folder: Path) -> tuple[DeviceProfile, LatencyModel]:
+    """A profile whose model has anchors and whose versions are known."""
+    profile = import_profile("box", write_csv(), runtime="onnxruntime", folder=folder, host="local")
+    model = load_latency_model(profile, folder)
+    model.anchor_ms = 2.0
+    versions = {"runtime_version": "1", "system": "Linux 6", "processor": "Card, driver 1"}
+    profile = profile.model_copy(update=versions)
+    write_profile(profile, folder, model)
+    return profile, model
+
+
+def test_a_check_names_what_changed_and_the_factor_of_all_nets(
+    write_csv: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    profile, model = anchored(write_csv, tmp_path)
+    measured_now(monkeypatch, model, [1.2, 1.25, 1.22], 2.0, version="2")
+    found = check_profile(profile, tmp_path, space=SPACE, export=lambda *_: None)
+    assert found.changes == (
+        "onnxruntime was 1, is 2", "system was Linux 6, is Linux 7",
+        "processor was Card, driver 1, is Card, driver 2",
+    )  # fmt: skip
+    assert found.correction.low < 1.22 < found.correction.high
+    assert not found.holds
+    assert not found.reanchored
+    assert load_latency_model(profile, tmp_path).to_dict() == model.to_dict()  # nothing was filed
+
+
+def test_three_nets_give_a_model_the_scale_and_the_versions_of_now(
+    write_csv: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Anchors 10 % slower, and all nets 20 % slower than these say: 32 % in all."""
+    profile, model = anchored(write_csv, tmp_path)
+    measured_now(monkeypatch, model, [1.19, 1.21, 1.2], 2.2, version="2")
+    found = reanchor(profile, tmp_path, space=SPACE, export=lambda *_: None)
+    assert found.drift == pytest.approx(0.1)
+    assert found.correction.num_nets == 3
+    again = load_latency_model(found.profile, tmp_path)
+    archs = SPACE.decode(SPACE.random(5, np.random.default_rng(3)))
+    np.testing.assert_allclose(again.predict(archs)[0], 1.32 * model.predict(archs)[0], rtol=0.015)
+    assert again.anchor_ms == 2.2
+    assert model.session is not None
+    assert again.session is not None
+    assert again.session.common > 1.2 * model.session.common  # 20 % is far beyond what was expected
+    filed = read_profile(tmp_path / "box.yaml")
+    assert filed == found.profile
+    assert (filed.runtime_version, filed.system, bool(filed.reanchored)) == ("2", "Linux 7", True)
+    measured_now(monkeypatch, again, [1.01, 0.99, 1.0], 2.2, version="2")
+    after = check_profile(filed, tmp_path, space=SPACE, export=lambda *_: None)
+    assert after.holds
+    assert after.changes == ()
+
+
+def test_nets_that_no_factor_brings_together_leave_the_profile_as_it_is(
+    write_csv: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    profile, model = anchored(write_csv, tmp_path)
+    measured_now(monkeypatch, model, [0.7, 1.4, 1.0], 2.0)
+    with pytest.raises(InputError, match=r"3 networks take 0.70, 1.40, 1.00 times what box predicts.* `tutelage devic"):
+        reanchor(profile, tmp_path, space=SPACE, export=lambda *_: None)
+    assert load_latency_model(profile, tmp_path).to_dict() == model.to_dict()
+    assert read_profile(tmp_path / "box.yaml") == profile
 
 
 def test_measurements_from_elsewhere_make_a_profile(write_csv: Callable[..., Path], tmp_path: Path):

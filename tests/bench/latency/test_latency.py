@@ -244,6 +244,26 @@ def test_block_features_sum_the_table_and_count_features_count(table: dict[str, 
     np.testing.assert_array_equal(counts[:, groups.index("blocks")], [sum(arch.d) for arch in archs])
 
 
+def test_features_of_many_archs_are_those_of_each_alone(table: dict[str, float]):
+    """Two spaces and two resolutions at once, by hand from the list of blocks; the counts are whole numbers."""
+    spaces = [SPACES[name].with_resolutions((64, 96)) for name in ("ofa_mbv3_w1.0", "ofa_proxyless_w1.3")]
+    archs = [arch for space in spaces for arch in space.decode(space.random(8, np.random.default_rng(4)))]
+    counts, groups = count_features(archs, 10, 1)
+    depth = [index for index, group in enumerate(groups) if group == "depth"]
+    for arch, row in zip(archs, counts, strict=True):
+        specs = block_specs(arch, 10, 1)
+        blocks = [spec for spec in specs if spec.kind == "block"]
+        assert row[groups.index("params")] == sum(spec.params for spec in specs)
+        assert row[groups.index("size")] == arch.r
+        num = len(arch.d) + 1
+        per_stage = [sum(min(spec.stage, num - 1) == stage for spec in blocks) for stage in range(num)]
+        assert row[depth].tolist() == per_stage
+    with pytest.raises(InputError, match=r"block \S+ of an arch of ofa_proxyless_w1.3 at (64|96) px is not in"):
+        block_features(archs[8:], table, 10, 1)
+    empty, groups = block_features([], table, 10, 1)
+    assert empty.shape == (0, len(groups))
+
+
 def test_design_spreads_out():
     line = np.linspace(-1, 1, 21)[:, None]
     assert sorted(design(line, ["x"], 2)) == [0, 20]  # the ends tell most about a slope

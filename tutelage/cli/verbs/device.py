@@ -206,13 +206,20 @@ def device_check(
             help="Write the profile as a folder for the catalogue, or check such a folder; nothing is measured.",
         ),
     ] = False,
+    reanchor: Annotated[
+        bool,
+        typer.Option(
+            "--reanchor", help="Measure three subnets and file the model's scale and the device's versions of now."
+        ),
+    ] = False,
     no_cache: NoCacheOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure other subnets on a known device and say whether its profile still holds.
+    """Measure other subnets on a known device and say whether its profile still holds, and what changed there.
 
     Example: [bold]tutelage device check host-ort-64px[/]
+    After an update, or where all times drifted alike: [bold]tutelage device check host-ort-64px --reanchor[/]
     To contribute it: [bold]tutelage device check host-ort-64px --publish[/]
     """
     from tutelage.cli import output as terminal
@@ -221,22 +228,26 @@ def device_check(
     from tutelage.pipeline.operations.devices import check_device
 
     if publish:
-        if no_cache:
-            raise InputError("--no-cache has no effect with --publish, which measures nothing: leave it out")
+        for option, given in {"--no-cache": no_cache, "--reanchor": reanchor}.items():
+            if given:
+                raise InputError(f"{option} has no effect with --publish, which measures nothing: leave it out")
         print_contribution(publish_device(workspace, name), Console(), as_json)
         return
     with terminal.run_setting(workspace) as (place, report, _):
-        found = check_device(place, report, name, keep_exports=not no_cache)
+        found = check_device(place, report, name, keep_exports=not no_cache, anew=reanchor)
     facts = {
         "device": name,
         "holds": found.holds,
         "drift": found.drift,
         "mean_error_of_predictions": found.error,
         "fraction_inside_interval": found.covered,
+        "common_factor": found.correction.to_dict() if as_json else found.correction.summary(),
+        "changes": list(found.changes) if as_json else "; ".join(found.changes) or "none",
+        "reanchored": found.reanchored,
     }
     terminal.print_figures(facts, Console(), as_json)
     if not as_json:
-        terminal.print_drift(name, found.holds, found.drift, found.error, Console())
+        terminal.print_drift(found, Console())
 
 
 @app.command("remove")

@@ -11,7 +11,8 @@ import numpy as np
 from tutelage.bench.boards.adb import PREFIX, Adb
 from tutelage.bench.boards.android import core_list
 from tutelage.bench.converters.exports import ExportCache, export_cache
-from tutelage.bench.devices.device import DeviceCheck, check_profile, make_profile
+from tutelage.bench.devices.check import DeviceCheck, check_profile, reanchor
+from tutelage.bench.devices.device import make_profile
 from tutelage.bench.devices.entries import transfer_sources
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import check_name, find_profile, load_latency_model, profile_names
@@ -256,14 +257,17 @@ def _measured(
     )
 
 
-def check_device(workspace: Workspace, report: Report, name: str, *, keep_exports: bool = True) -> DeviceCheck:
-    """Measure some other subnets on a known device and say whether its predictions still hold."""
+def check_device(
+    workspace: Workspace, report: Report, name: str, *, keep_exports: bool = True, anew: bool = False
+) -> DeviceCheck:
+    """Measure some other subnets on a known device and say whether its predictions still hold; `anew`: re-anchor it."""
     profile, folder = find_profile(name, workspace.path)
     check_reachable(profile)
     model = load_latency_model(profile, folder)
     batch = 1 if find_runtime(profile.runtime).exported == FREE_BATCH else profile.batch
     with export_cache(workspace.path, kept=keep_exports) as exports:
-        return check_profile(
+        check = reanchor if anew else check_profile
+        return check(
             profile,
             folder,
             space=find_space(profile.spaces[0]).with_resolutions(profile.resolutions),
