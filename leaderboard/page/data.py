@@ -34,7 +34,7 @@ FRONT = COLUMNS["on_front"].help
 # Six significant digits are beyond any measurement here and halve the file.
 _DIGITS = 6
 # What only `leaderboard show ROW --how` and the paired tests read; recipes hold paths of the machine they ran on.
-_UNSHOWN = ("how", "predictions")
+_UNSHOWN = ("how", "predictions", "artifacts")
 # Details stop at whichever comes first, rows on fronts before others: a phone opens the page, too.
 _MOST_DETAILED = 2_000
 _MOST_DETAIL_BYTES = 24_000_000

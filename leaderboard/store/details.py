@@ -75,6 +75,7 @@ class _Details(_File):
     state: Annotated[str, AfterValidator(_known_state)] | None = None
     how: _How | None = None
     seeds: _Seeds | None = None
+    artifacts: dict[_Path, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] | None = None
     manifest: str | None = None
     versions: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None

@@ -9,7 +9,9 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, MetaData, Table, bindparam, column, insert, inspect, select, table, update
 
+from . import schema
 from .schema import forbid_changes
+from .superseding import chunks
 
 # Rows whose details are held at once.
 _PART = 1_000
@@ -93,6 +95,24 @@ def rewrite(
     change = update(changed).where(changed.c.number == bindparam("of"))
     with changeable(connection, where):
         connection.execute(change.values({name: bindparam(name) for name in names}), changes)
+
+
+def extend_details(connection: Connection, more: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add names to the details of rows, by id, in the last state of each; what a row says already stays as it is.
+
+    Only for what no column of the table repeats.
+    """
+    rows, details = schema.rows, schema.details
+    query = select(rows.c.row_id, rows.c.number, details.c.body).join_from(
+        rows, details, rows.c.number == details.c.number
+    )
+    changes = [
+        {"of": number, "body": json.dumps({**more[row_id], **json.loads(body)}, ensure_ascii=False, default=str)}
+        for some in chunks(list(more))
+        for row_id, number, body in connection.execute(query.where(rows.c.row_id.in_(some), schema.is_last_state()))
+    ]
+    if changes:
+        rewrite(connection, ("body",), changes, "details")
 
 
 @contextmanager

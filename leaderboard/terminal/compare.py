@@ -82,7 +82,9 @@ def show_comparison(first: Row, second: Row, console: Console, *, tests: Sequenc
     console.print(table)
     if not tests and not _difference(first, second, DATA_KEY):
         console.print(
-            "No paired test was made: the predictions of both rows on the same images are needed.", style="dim"
+            "No paired test was made: the predictions of both rows on the same images are needed; those of other "
+            "workspaces are fetched where TUTELAGE_ARTIFACTS names the place that the team shares.",
+            style="dim",
         )
 
 

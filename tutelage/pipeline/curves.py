@@ -1,7 +1,7 @@
 """What a row's page draws besides its details: learning curves, ROC, calibration and paths, from the run's artifacts.
 
 `with_curves` wraps what gives details by row id (`Store.details`). Curves are read of a workspace that holds the row's
-artifacts; elsewhere the details stay as they are.
+artifacts, or fetched them; elsewhere the details stay as they are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from zipfile import BadZipFile
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.records import Row
+
+from .sharing.fetched import RowFiles, hashes_of
 
 Details = Callable[[list[str]], Mapping[str, str]]
 Floats = NDArray[np.float64]
@@ -32,10 +34,11 @@ _FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?(?:[/\\][^\s'\"/\\]+)+(?=[/\\]
 
 def with_curves(details: Details, workspace: Path) -> Details:
     """Give details with `curves` and `made` added; what was read of an artifact is kept for the next page."""
-    known: dict[tuple[str, str], dict[str, Any]] = {}
+    known: dict[tuple[str, ...], dict[str, Any]] = {}
+    files = RowFiles(workspace)
 
     def read(ids: list[str]) -> Mapping[str, str]:
-        return {row_id: _extended(text, workspace, known) for row_id, text in details(ids).items()}
+        return {row_id: _extended(text, files, known) for row_id, text in details(ids).items()}
 
     return read
 
@@ -46,17 +49,18 @@ def details_of_rows(rows: Sequence[Row]) -> Details:
     return lambda ids: {row_id: texts[row_id] for row_id in ids if row_id in texts}
 
 
-def _extended(text: str, workspace: Path, known: dict[tuple[str, str], dict[str, Any]]) -> str:
+def _extended(text: str, files: RowFiles, known: dict[tuple[str, ...], dict[str, Any]]) -> str:
     body: dict[str, Any] = json.loads(text) if text else {}
     how = body.get("how") or {}
     weights = str(((how.get("network") or {}).get("weights") or {}).get("path") or "")
     predictions = str(body.get("predictions") or "")
-    key = (weights, predictions)
+    hashes = hashes_of(body)
+    key = (weights, predictions, hashes.get(weights, ""), hashes.get(predictions, ""))
     if key not in known:
         names = list(body["per_class"]) if isinstance(body.get("per_class"), dict) else []
         found = {
-            "learning": _learning(_inside(workspace, weights)),
-            **_of_predictions(_inside(workspace, predictions), names),
+            "learning": _learning(_history(files, body, weights)),
+            **_of_predictions(_inside(files, body, predictions), names),
         }
         known[key] = {name: value for name, value in found.items() if value}
     made = {
@@ -72,13 +76,18 @@ def _relative(path: Any) -> str:
     return path if isinstance(path, str) and path.startswith("artifacts/") and ".." not in PurePath(path).parts else ""
 
 
-def _inside(workspace: Path, path: str) -> Path | None:
-    return workspace / path if _relative(path) else None
+def _inside(files: RowFiles, body: Mapping[str, Any], path: str) -> Path | None:
+    return files.find(body, path) if _relative(path) else None
 
 
-def _learning(weights: Path | None) -> dict[str, list[Any]]:
-    """Read the epochs of the training that made some weights; those of a long one are thinned, the last kept."""
-    if weights is None or not (file := weights.parent / HISTORY).is_file():
+def _history(files: RowFiles, body: Mapping[str, Any], weights: str) -> Path | None:
+    """Find the learning curve of the training that made some weights."""
+    return _inside(files, body, str(PurePosixPath(weights).parent / HISTORY)) if weights else None
+
+
+def _learning(file: Path | None) -> dict[str, list[Any]]:
+    """Read the epochs of a training; those of a long one are thinned, the last kept."""
+    if file is None:
         return {}
     try:
         records = json.loads(file.read_text(encoding="utf-8"))

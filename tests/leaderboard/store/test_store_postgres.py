@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 
+from tutelage.cli.app import app
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.page.choose import chosen
+from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store, fronts, import_file, ranking, schema
 from tutelage.leaderboard.store.page import Request
 from tutelage.leaderboard.team.people import tag
@@ -363,7 +367,47 @@ def test_pages_fronts_and_exports_are_those_of_the_rule_on_the_server_too(url, m
     store.close()
 
 
-def test_a_role_that_may_only_read_sees_the_board_and_changes_nothing(url):
+def served_pages(place: str, *paths: str) -> list[str]:
+    """Serve a board as `leaderboard serve` does, and get some of its pages."""
+    server = make_server(place)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        return [urllib.request.urlopen(address + path, timeout=60).read().decode() for path in paths]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def viewers_verbs(viewer: str, rows: list[Row], folder: Path, monkeypatch, capsys) -> None:
+    """Look at the board by every verb that reads, and see those that write refused in one line."""
+    monkeypatch.setenv("TUTELAGE_STORE", viewer)
+    workspace = ["-w", str(folder / "none")]
+
+    def printed(*words: str) -> str:
+        app(["leaderboard", *words, *workspace], standalone_mode=False)
+        return capsys.readouterr().out
+
+    assert all(row.model in printed("show", "--filter", "auc>0") for row in rows)
+    assert "m1" in printed("show", rows[1].key)
+    assert rows[1].key in printed("show", rows[1].key, "--how")
+    assert "No paired test" in printed("compare", rows[0].key, rows[1].key)
+    assert printed("export", "--format", "csv").count("\n") == 1 + len(rows)
+    assert f"{len(rows)} rows" in printed("build", "--out", str(folder / "page.html"))
+    assert "m2" in (folder / "page.html").read_text()
+    page, table = served_pages(viewer, "/", "/rows.csv")
+    assert "m2" in page
+    assert table.count("\n") == 1 + len(rows)
+    for words in (["retract", rows[0].key, "--reason", "no"], ["tag", rows[0].key, "+mine"]):
+        with pytest.raises(InputError, match="permission denied") as caught:
+            app(["leaderboard", *words, "--workspace", str(folder / "none")], standalone_mode=False)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_role_that_may_only_read_sees_the_board_and_changes_nothing(url, tmp_path, monkeypatch, capsys):
     """As docs/leaderboard.md grants it."""
     writer = Store(url)
     rows = [Row(model=f"m{n}", role="student", dataset="d", auc=0.5 + n / 10) for n in range(3)]
@@ -383,7 +427,9 @@ def test_a_role_that_may_only_read_sees_the_board_and_changes_nothing(url):
         Store(viewer).add([Row(model="mine", role="student", dataset="d")])
     with pytest.raises(InputError, match="permission denied"):
         Store(viewer).retract(rows[0].key, "not theirs")
+    viewers_verbs(viewer, rows, tmp_path, monkeypatch, capsys)
     assert writer.count() == 3
+    assert [writer.former(row.key)["retracted"] for row in rows] == ["", "", ""]
     for store in (reader, writer):
         store.close()
     with engine.begin() as connection:

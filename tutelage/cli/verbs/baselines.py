@@ -25,12 +25,13 @@ def baselines(
     Example: [bold]tutelage leaderboard baselines --filter 'device=host-ort-32px'[/]
     """
     from tutelage.leaderboard.comparisons.baselines import against_baselines
+    from tutelage.leaderboard.team.place import open_place
     from tutelage.leaderboard.terminal.baselines import ground_records, print_grounds
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import RowFigures
 
     store = open_board(workspace)
-    found = against_baselines(store.rows(filter_), RowFigures(workspace).compare)
+    found = against_baselines(store.rows(filter_), RowFigures(workspace, place=open_place()).compare)
     if as_json:
         print(json.dumps(ground_records(found)))
         return

@@ -15,9 +15,11 @@ from tutelage.leaderboard.store.page import MOST_ROWS
 from tutelage.records import InputError
 
 from .baselines import baselines
+from .exchange import pull, push
 from .matrix import matrix
 from .retract import retract
 from .serve import serve
+from .share import share
 from .tag import tag
 
 app = typer.Typer(no_args_is_help=True, help="Show, draw and export the leaderboard.")
@@ -25,6 +27,9 @@ app.command("matrix")(matrix)
 app.command("retract")(retract)
 app.command("baselines")(baselines)
 app.command("serve")(serve)
+app.command("share")(share)
+app.command("push")(push)
+app.command("pull")(pull)
 app.command("tag", context_settings={"ignore_unknown_options": True})(tag)
 
 

@@ -17,10 +17,12 @@ from tutelage.distill.data.images import Fit
 from tutelage.distill.data.loader import NORMALISATION
 from tutelage.distill.evaluation.evaluate import predict_logits, probabilities
 from tutelage.leaderboard.best import best_student
+from tutelage.leaderboard.team.place import open_place
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Opened, open_context
 from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_changes
+from tutelage.pipeline.sharing.fetched import fetched_row
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.bundle.write import Bundle, Preprocess, run_file, write_bundle
@@ -118,20 +120,23 @@ def origin_of(recipe: Recipe) -> str:
 
 
 def row_of(workspace: Workspace, row_id: str | None, recipe: str, filter: str | None) -> Row:
-    """Give the row of an id or its beginning, or the best student by validation among those that `filter` keeps."""
+    """Give the row of an id or its beginning, or the best student by validation among those that `filter` keeps.
+
+    Its files are here then: those of another workspace are fetched from the place that the team shares.
+    """
     store = open_board(workspace.path)
     if row_id is not None:
         if filter is not None:
             raise InputError("--filter has no effect where a row is named: leave one of both out")
-        return store.row(row_id)
+        return fetched_row(store.row(row_id), workspace.path)
     name = load_recipe(recipe).name if Path(recipe).is_file() else recipe  # rows hold the name, not the file
     students = (row for row in store.rows(filter) if row.recipe == name)
-    best = best_student(students, RowFigures(workspace.path, "val").compare)
+    best = best_student(students, RowFigures(workspace.path, "val", open_place()).compare)
     if best is None:
         raise InputError(
             f"no student of recipe {recipe!r} with its file is on the leaderboard: `tutelage run {recipe}` makes some"
         )
-    return best
+    return fetched_row(best, workspace.path)
 
 
 def made_of(row: Row) -> tuple[Recipe, Student, Artifact]:

@@ -15,6 +15,7 @@ import yaml
 
 from tutelage.distill.data.cache import alone
 from tutelage.pipeline.keys.filed import FiledInputs, FiledResult
+from tutelage.pipeline.sharing.fetched import FOLDER
 from tutelage.pipeline.workspace import CHECKPOINT, Workspace, shared_store
 from tutelage.records import Row
 
@@ -134,7 +135,8 @@ def _caches(path: Path, *, whole: bool) -> Iterator[Removable]:
     for place in sorted((path / "cache").glob("*")):
         if whole:
             kind = _kind(place.relative_to(path).parts)
-            yield _removable(path, place, kind, f"{place.name}, which a run computes again")
+            again = "are fetched again" if place.name == FOLDER else "a run computes again"
+            yield _removable(path, place, kind, f"{place.name}, which {again}")
             continue
         for part in sorted(place.glob(".partial-*")):
             yield _removable(path, part, "decoded images", f"{place.name}, decoded in part")
@@ -184,6 +186,8 @@ def _kind(parts: tuple[str, ...]) -> str:
     if parts[0] == "artifacts":
         return "checkpoints" if CHECKPOINT in parts[2:3] else "stages"
     if parts[0] == "cache" and len(parts) > 1:
+        if parts[1] == FOLDER:
+            return "fetched files"
         other = parts[1] == "converted" or len(parts) < 3
         return "soft targets" if parts[1] == _SOFT_TARGETS else "other" if other else "decoded images"
     named = {"bundles": "bundles", "runs": "pages and tables"}

@@ -15,7 +15,9 @@ import numpy as np
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures, mean_figures
 from tutelage.leaderboard.best import margin_of
 from tutelage.leaderboard.page.verdicts import Verdicts, decide
+from tutelage.leaderboard.team.place import Place, open_place
 from tutelage.pipeline.changes import one_line
+from tutelage.pipeline.sharing.fetched import RowFiles, hashes_of
 from tutelage.records import Comparison, InputError, Row
 
 Split = Literal["test", "val"]
@@ -24,16 +26,18 @@ Split = Literal["test", "val"]
 class RowFigures:
     """AUC and accuracy of rows with what a paired test needs, computed once a row; a pair is then a subtraction."""
 
-    def __init__(self, workspace: Path, split: Split = "test") -> None:
-        self._workspace, self._split = workspace, split
+    def __init__(self, workspace: Path, split: Split = "test", place: Place | None = None) -> None:
+        """Read the predictions of a workspace; with a place, those of other workspaces are fetched from it."""
+        self._files, self._split = RowFiles(workspace, place), split
         self._known: dict[str, FileFigures | None] = {}
 
     def of(self, row: Row) -> FileFigures | None:
-        """Give a row's figures, means over its seeds; None where its predictions are not in this workspace."""
+        """Give a row's figures, means over its seeds; None where its predictions cannot be had."""
         files = files_of(row)
-        key = repr(files)
+        hashes = hashes_of(row.details)
+        key = repr([(file, hashes.get(str(file.get("predictions")))) for file in files])
         if key not in self._known:
-            read = [self._read(file) for file in files]
+            read = [self._read(file, row) for file in files]
             whole = [one for one in read if one is not None]
             self._known[key] = mean_figures(whole) if whole and len(whole) == len(files) else None
         return self._known[key]
@@ -50,9 +54,10 @@ class RowFigures:
         within = margin_of((first, second)) if margin is None else margin
         return list(compare_files(a, b, margin=within, num_seeds=num_seeds).values())
 
-    def _read(self, file: dict[str, Any]) -> FileFigures | None:
-        path = self._workspace / str(file.get("predictions"))
-        if not file.get("predictions") or not path.is_file():
+    def _read(self, file: dict[str, Any], row: Row) -> FileFigures | None:
+        named = str(file.get("predictions") or "")
+        path = self._files.fetch(row.details, named, row.key) if named else None
+        if path is None:
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -74,8 +79,11 @@ def files_of(row: Row) -> list[dict[str, Any]]:
 
 
 def paired_tests(first: Row, second: Row, workspace: Path, *, margin: float | None = None) -> list[Comparison]:
-    """Test the second row less the first, as `leaderboard compare` prints it; empty where they cannot be compared."""
-    return RowFigures(workspace).compare(second, first, margin=margin)
+    """Test the second row less the first, as `leaderboard compare` prints it; empty where they cannot be compared.
+
+    Predictions that are not here are fetched from the place that the team shares.
+    """
+    return RowFigures(workspace, place=open_place()).compare(second, first, margin=margin)
 
 
 def page_verdicts(rows: Sequence[Row], workspace: Path) -> Verdicts:

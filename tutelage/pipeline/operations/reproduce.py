@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tutelage.pipeline.changes import one_line
 from tutelage.pipeline.recipe import Recipe, with_options
+from tutelage.pipeline.sharing.fetched import fetch_device
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.records import InputError, Row
@@ -89,6 +90,7 @@ def reproduce(
         ) from None
     if (origin / "devices").is_dir():
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
+    fetch_device(row, origin, workspace.path / "devices")
     # Rows are compared: bundles would be made in vain.
     recipe = with_options(recipe, {"accelerator": accelerator, "bundle.rows": "none"})
     _, published = pipeline.run(recipe, workspace, report, threads, announce)

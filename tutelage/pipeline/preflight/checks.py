@@ -22,6 +22,7 @@ from tutelage.distill.teachers.weights import fitted_weights
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.tuning import Tuning, check_tuning
 from tutelage.leaderboard.store import Store
+from tutelage.leaderboard.team.place import open_place
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, images_request, open_context
 from tutelage.pipeline.device import (
@@ -349,7 +350,7 @@ def _check_batch(name: str, batch_size: int, num_images: int) -> None:
 
 
 def _rows(faults: Faults, recipe: Recipe, workspace: Workspace) -> None:
-    """Check what is measured and filed: a device, an int8 scheme for it, a leaderboard that can be written."""
+    """Check what is measured and filed: a device, an int8 scheme for it, a leaderboard and a shared place to write."""
     if faults.reads("devices") and not recipe.devices:
         faults.lines.append(
             f"recipe {recipe.name} has no device, and a run measures on one: add e.g. --set devices.0.name=host-ort, "
@@ -359,6 +360,8 @@ def _rows(faults: Faults, recipe: Recipe, workspace: Workspace) -> None:
         faults.check(check_bundled, recipe.devices, recipe.bundle.rows)
     if faults.reads("devices", "quantize"):
         faults.check(check_method, recipe.quantize, [section.runtime for section in recipe.devices])
+    if (place := faults.check(open_place)) is not None:
+        faults.check(place.check_writable)
     store = faults.check(lambda: workspace.store)
     if store is not None and (isinstance(store, str) or store.is_file()):
         faults.check(Store, store)

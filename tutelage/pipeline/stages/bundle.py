@@ -28,6 +28,7 @@ from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkI
 from tutelage.pipeline.operations.bundle import made_of, origin_of, write_row_bundle
 from tutelage.pipeline.operations.paired import RowFigures
 from tutelage.pipeline.sections import DeviceSection
+from tutelage.pipeline.sharing.fetched import FIELD
 from tutelage.quant.bundle.manifest import RUNTIMES
 from tutelage.quant.bundle.write import load_bundle
 from tutelage.records import InputError, Row
@@ -135,7 +136,7 @@ def _published(ctx: Context, row: Row, place: Path) -> Path:
     """Make the bundle of a row and copy it to its place, unless the very same lies there."""
     _, network, file = made_of(row)
     values = row.to_dict()
-    details = {name: value for name, value in row.details.items() if name != "how"}
+    details = {name: value for name, value in row.details.items() if name not in ("how", FIELD)}
     part = network_input(network)
     inputs = BundleInputs(
         title=f"bundle {row.model} {row.scheme} {row.runtime}",

@@ -19,12 +19,14 @@ from tutelage.leaderboard.plots.curves import arrows_plot, predicted_plot
 from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.team.people import filed_by
+from tutelage.leaderboard.team.place import open_place
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.curves import details_of_rows, with_curves
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.operations.paired import page_verdicts
 from tutelage.pipeline.recipe import Recipe, built_in_recipes
+from tutelage.pipeline.sharing.named import share, with_hashes
 from tutelage.pipeline.workspace import Workspace
 from tutelage.records import DeviceProfile, Measurement, Row, Student, utc_now
 from tutelage.search.costs.counts import count
@@ -64,6 +66,7 @@ def file_rows(
 
     state: how far the rows are (`records.STATES`); a later state supersedes an earlier one of the same row. `found` is
     None where nothing was searched; `worth` is what `gains` gave; `explained` holds details by the hash of a file.
+    Where the team shares its files, those of the rows are copied there first.
     """
     rows, measurements = [], []
     shown = [one for one in evaluated if one.variant.student.seed == ctx.recipe.seed]
@@ -75,7 +78,10 @@ def file_rows(
             if measurement is not None:
                 measurements.append(measurement)
             more = {"state": state, **details_of(worth, one), **(explained or {}).get(one.variant.file.sha256, {})}
-            rows.append(_row(ctx, device, one, _control_of(one, shown), measurement, found, more))
+            row = _row(ctx, device, one, _control_of(one, shown), measurement, found, more)
+            rows.append(with_hashes(row, ctx.workspace.path))
+    if (place := open_place()) is not None:  # before a colleague can see the rows
+        share(rows, ctx.workspace.path, place)
     store.add(rows, measurements)
     return rows
 
