@@ -47,9 +47,8 @@ def _by_bytes_postgresql(element: _ByBytes, compiler: SQLCompiler, **options: An
 
 
 class _Scanned(FunctionElement[Any]):
-    """A column that SQLite looks for by no index: it takes a range for rare, and most rows of a board may meet one."""
+    """A column that SQLite uses no index of."""
 
-    type = Double()
     inherit_cache = True
 
 
@@ -85,6 +84,17 @@ def _contains_postgresql(element: _Contains, compiler: SQLCompiler, **options: A
 def by_bytes(column: ColumnElement[Any]) -> ColumnElement[str]:
     """Give a text column that sorts by its bytes on every database."""
     return _ByBytes(column)
+
+
+def scanned(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Give a column that SQLite looks for, and sorts by, without an index: it knows no numbers of rows.
+
+    It takes a range for rare, and most rows of a board may meet one. (Its `INDEXED BY` is beyond SQLAlchemy, which
+    leaves hints out of what it sends to SQLite.) PostgreSQL has statistics and decides by itself.
+    """
+    found = _Scanned(column)
+    found.type = column.type
+    return found
 
 
 def folded(text: str) -> str:
@@ -145,5 +155,5 @@ def _compare_whole(column: ColumnElement[Any], sign: str, value: float) -> Colum
 
 
 def _compared(sign: str, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
-    found: ColumnElement[bool] = OPERATORS[sign](column if sign in ("=", "==") else _Scanned(column), value)
+    found: ColumnElement[bool] = OPERATORS[sign](column if sign in ("=", "==") else scanned(column), value)
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.clauses import by_bytes
+from tutelage.leaderboard.clauses import by_bytes, scanned
 from tutelage.leaderboard.columns import COLUMNS, GROUP, OF_FORMER
 from tutelage.leaderboard.details import expression
 from tutelage.leaderboard.filters import parse
@@ -37,9 +37,6 @@ _SMALL = 50_000
 _PROBED = 20
 # A group of so many rows is read in one pass over all, where no index holds what is wanted: not row by row.
 _SCANNED = 100_000
-_BY_RANK, _BY_FRONT, _BY_LATENCY = "rows_by_rank", "rows_by_front", "rows_by_latency"
-# Of a group in which a filter keeps so many rows the first of a page are found soon by walking along its order.
-_WALKED = 1_000
 
 
 @dataclass(frozen=True)
@@ -216,7 +213,7 @@ class _Board:
         found: list[int] = []
         most = None if asked.limit is None else asked.offset + asked.limit
         for part in (~is_empty, is_empty):
-            query = self._kept(select(number), scanned=True).where(part).order_by(order, number)
+            query = self._kept(select(number)).where(part).order_by(order, number)
             if most is not None:
                 query = query.limit(most - len(found))
             found += self._connection.execute(query).scalars()
@@ -234,7 +231,7 @@ class _Board:
             return said
         table, current = schema.rows, schema.is_current()
         first = {
-            name: self._in_group(select(table.c.number), key, _BY_FRONT).where(table.c[name].is_not(None), current)
+            name: self._in_group(select(table.c.number), key).where(table.c[name].is_not(None), current)
             for name in schema.FRONT
         }
         return tuple(name for name, one in first.items() if self._all(one.limit(1)))
@@ -244,8 +241,7 @@ class _Board:
         table, asked = schema.rows, self.asked
         selected, current = self._figured(objectives), schema.is_current()
         is_default = not asked.objectives and self._clause is None
-        known = self._in_group(selected, key, _BY_FRONT if is_default else _BY_RANK)
-        known = known.where(current, fronts.all_known(objectives))
+        known = self._in_group(selected, key).where(current, fronts.all_known(objectives))
         some = self._all(known.limit(_SMALL + 1))
         if len(some) <= _SMALL:
             return some
@@ -255,14 +251,14 @@ class _Board:
         sample = dict(zip(("number", *_figures(asked, objectives)), map(list, zip(*sampled, strict=True)), strict=True))
         left = fronts.not_struck_out(sample, objectives, ties=asked.ties, by_intervals=bool(asked.objectives))
         if size > _SCANNED and not is_default:
-            known = self._kept(selected, scanned=True).where(table.c.comparable == key, current)
-            known = known.where(fronts.all_known(objectives)).with_hint(table, "NOT INDEXED", "sqlite")
+            known = self._kept(selected).where(scanned(table.c.comparable) == key, current)
+            known = known.where(fronts.all_known(objectives))
         return self._all(known.where(left))
 
     def front_figures(self, key: str) -> Floats | None:
         """Give number and `schema.FRONT` of the current rows of a group (rows, 5), NaN: empty; None: too many."""
         table = schema.rows
-        query = self._in_group(select(table.c.number, *(table.c[name] for name in schema.FRONT)), key, _BY_FRONT)
+        query = self._in_group(select(table.c.number, *(table.c[name] for name in schema.FRONT)), key)
         found = self._all(query.where(schema.is_current()).limit(_SMALL + 1))
         if len(found) > _SMALL:
             return None
@@ -294,8 +290,7 @@ class _Board:
         if not values:
             return []
         last = table.c[one.name] == (min(values) if descending else max(values))
-        index = _BY_LATENCY if one.name == "latency_p50_ms" else _BY_FRONT
-        return self._all(self._in_group(selected, key, index).where(schema.is_current(), last))
+        return self._all(self._in_group(selected, key).where(schema.is_current(), last))
 
     def probed(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> dict[int, str] | None:
         """Mark the rows of a page on the default front, each by a search for one that dominates it.
@@ -306,7 +301,7 @@ class _Board:
         if asked.objectives or len(page["number"]) > _PROBED or not (asked.sort or asked.offset):
             return None
         marks = {}
-        current = self._in_group(select(schema.rows.c.number), key, _BY_FRONT).where(schema.is_current())
+        current = self._in_group(select(schema.rows.c.number), key).where(schema.is_current())
         for number, better in zip(page["number"], fronts.better_than_each(page, objectives), strict=True):
             marks[number] = "" if better is None or self._all(current.where(better).limit(1)) else "*"
         return marks
@@ -323,29 +318,21 @@ class _Board:
                     values.add(str(ground.values[name]))
         for name in (name for name in SHARED if name not in GROUP):
             first = self._all(self._kept(select(table.c[name])).limit(1))
-            other = (
-                self._kept(select(table.c[name]), scanned=True).where(table.c[name] != first[0][0]) if first else None
-            )
+            other = self._kept(select(table.c[name])).where(table.c[name] != first[0][0]) if first else None
             seen[name] = {first[0][0]} if other is not None and not self._all(other.limit(1)) else set()
         return {name: values.pop() for name, values in seen.items() if len(values) == 1 and values != {""}}
 
     def _all(self, query: Select[Any]) -> Sequence[Any]:
         return self._connection.execute(query).all()
 
-    def _kept(self, query: Select[Any], *, scanned: bool = False) -> Select[Any]:
-        """Keep the rows that are shown and that the filter keeps.
-
-        scanned: in one pass, not by the index of a test that most rows may meet.
-        """
+    def _kept(self, query: Select[Any]) -> Select[Any]:
+        """Keep the rows that are shown and that the filter keeps."""
         query = query.where(self._shown)
-        if self._clause is None:
-            return query
-        return (query.with_hint(schema.rows, "NOT INDEXED", "sqlite") if scanned else query).where(self._clause)
+        return query if self._clause is None else query.where(self._clause)
 
-    def _in_group(self, query: Select[Any], key: str, index: str = _BY_RANK) -> Select[Any]:
+    def _in_group(self, query: Select[Any], key: str) -> Select[Any]:
         """Keep those of one group, found by an index."""
-        query = self._kept(query).where(schema.rows.c.comparable == key)
-        return query.with_hint(schema.rows, f"INDEXED BY {index}", "sqlite")
+        return self._kept(query).where(schema.rows.c.comparable == key)
 
     def _of_group(self, ground: _Ground, limit: int | None) -> list[int]:
         table = schema.rows
@@ -353,11 +340,7 @@ class _Board:
         found: list[int] = []
         for part in (key.is_not(None), key.is_(None)):
             query = select(number).where(part)
-            if ground.count is not None and ground.count < _WALKED:
-                query = self._kept(query, scanned=True).where(table.c.comparable == ground.key)
-            else:
-                query = self._in_group(query, ground.key)
-            query = query.order_by(key, number)
+            query = self._in_group(query, ground.key).order_by(key, number)
             if limit is not None:
                 query = query.limit(limit - len(found))
             found += self._connection.execute(query).scalars()
@@ -373,9 +356,9 @@ class _Board:
         if self._clause is None:
             return [_Ground(key, group) for key, group in every.items()]
         counts = [func.count(table.c[name]) for name in schema.FRONT]
-        counted = self._kept(select(table.c.comparable, func.count(), *counts), scanned=True)
+        counted = self._kept(select(table.c.comparable, func.count(), *counts))
         grounds = []
-        for key, count, *each in self._all(counted.group_by(table.c.comparable)):
+        for key, count, *each in self._all(counted.group_by(scanned(table.c.comparable))):
             known = tuple(name for name, number in zip(schema.FRONT, each, strict=True) if number)
             grounds.append(_Ground(key, every[key], count, None if self.asked.every else known))
         return grounds

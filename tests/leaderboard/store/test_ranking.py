@@ -13,7 +13,7 @@ from tutelage.leaderboard.columns import OF_FORMER
 from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.page.choose import chosen
 from tutelage.leaderboard.page.data import page_columns
-from tutelage.leaderboard.store import Store, fronts, ranking, rows
+from tutelage.leaderboard.store import Store, fronts, ranking, rows, schema
 from tutelage.leaderboard.store.page import SHARED, Request
 from tutelage.leaderboard.terminal.table import columns_to_rank, ranked
 from tutelage.records import InputError, Row
@@ -106,7 +106,6 @@ def test_pages_and_marks_are_those_of_the_rule_over_all_rows(tmp_path: Path, mon
     """With groups of any size taken for large ones, of which SQL strikes out what a few rows of a sample dominate."""
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(ranking, "_SMALL", seed % 3)
-    monkeypatch.setattr(ranking, "_WALKED", 1 + 8 * (seed % 2))
     monkeypatch.setattr(ranking, "_SCANNED", 10 * (seed % 2))
     monkeypatch.setattr(fronts, "SAMPLE", 12)
     store = Store(tmp_path / "leaderboard.db")
@@ -170,6 +169,30 @@ def test_a_page_of_a_board_reads_its_rows_by_indexes(tmp_path: Path):
         assert [text for text in scans if not text.startswith("SELECT rows.scheme")] == []
     wide = plans_of(store, Request("latency_p50_ms<3 and role=student", limit=5))
     assert not any("rows_by_latency" in line for _, line in wide), "most rows may meet a range: one pass reads them"
+    (counted,) = [line for text, line in wide if "GROUP BY (+" in text and line.startswith("SCAN rows")]
+    assert counted == "SCAN rows USING COVERING INDEX rows_by_front", "role and figures of a front stand in the index"
+    other = plans_of(store, Request("params>3 and seed=2", limit=5))
+    (counted,) = [line for text, line in other if "GROUP BY (+" in text and line.startswith("SCAN rows")]
+    assert counted == "SCAN rows", "rows are read as they lie, not in the order of an index"
+
+
+@pytest.mark.parametrize(
+    ("sort", "index"), [(name, index) for index, name in schema.SORTED.items()] + [("auc:asc", "auc")]
+)
+def test_a_sorted_page_reads_the_first_rows_of_an_index(tmp_path: Path, sort: str, index: str):
+    """Neither all rows, nor all of a group where those are looked for that are as good as the last of the page."""
+    store = Store(tmp_path / "leaderboard.db")
+    fill(store, np.random.default_rng(3), 30)
+    plans = plans_of(store, Request(sort=sort, limit=5))
+    (first,) = {line for text, line in plans if "IS NOT NULL ORDER BY" in text.replace("\n", "") and " rows " in line}
+    assert f"USING COVERING INDEX rows_by_{index}" in first, "their number is all that is asked for"
+    assert [line for _, line in plans if line.startswith("SCAN rows") and "rows_by" not in line] == []
+    if sort == "latency_p50_ms":
+        as_good = [line for text, line in plans if text.endswith("rows.latency_p50_ms = ?") and "SEARCH rows" in line]
+        assert as_good, "no row is as fast as the last of the page"
+        assert set(as_good) == {
+            "SEARCH rows USING COVERING INDEX rows_by_group_latency (comparable=? AND latency_p50_ms=?)"
+        }
 
 
 def test_rows_are_chosen_for_a_page_fronts_first_and_then_the_newest(tmp_path: Path, monkeypatch):
