@@ -76,7 +76,7 @@ def search(
     wanted = space.encode(list(initial)) if initial else np.zeros((0, space.num_genes), dtype=np.int64)
     wanted = wanted[new_rows(wanted, wanted[:0])]
     slicing = slicing or Slicing()
-    result = _blank(problem, strategy, evaluations, seed, wanted, num_finalists, reference, slicing)
+    result = blank_result(problem, strategy, evaluations, seed, wanted, num_finalists, reference, slicing)
     if checkpoint is not None and checkpoint.exists():
         result = _resumed(result, checkpoint)
         logger.info("search goes on from %s with %d of %d scored", checkpoint, len(result.evaluated), evaluations)
@@ -84,14 +84,16 @@ def search(
     rows = list(result.evaluated)
     seconds, scoring = result.search_seconds, result.scoring_seconds
     while num_evaluations(rows) < evaluations:
-        history = _history(problem, rows, corner)
+        history = history_of(problem, rows, corner)
         repeated = _contenders(problem, history, rows, slicing, evaluations, seed)
         if repeated:
             scoring += _score_again(problem, rows, repeated)
         else:
-            proposal = _next(problem, history, wanted, strategy, _left_for_new(problem, rows, evaluations), seed)
+            proposal = next_proposal(
+                problem, history, wanted, strategy, _left_for_new(problem, rows, evaluations), seed
+            )
             if not len(proposal.genes):
-                result = result.model_copy(update={"ended": _why_ended(problem, len(rows))})
+                result = result.model_copy(update={"ended": why_ended(problem, len(rows))})
                 logger.warning("%s; %d were wanted", result.ended, evaluations)
                 break
             scoring += _score_new(problem, rows, proposal, len(wanted))
@@ -102,7 +104,7 @@ def search(
         if progress is not None:
             progress(min(num_evaluations(rows), evaluations), evaluations)
     spent_here = scoring - result.scoring_seconds
-    done = _finished(problem, result.model_copy(update={"evaluated": tuple(rows)}), corner, num_finalists)
+    done = finished(problem, result.model_copy(update={"evaluated": tuple(rows)}), corner, num_finalists)
     own = seconds + time.perf_counter() - started - spent_here
     done = done.model_copy(update={"search_seconds": own, "scoring_seconds": scoring})
     if checkpoint is not None:
@@ -110,7 +112,7 @@ def search(
     return done
 
 
-def _blank(
+def blank_result(
     problem: Problem,
     strategy: str,
     evaluations: int,
@@ -152,7 +154,7 @@ def _resumed(blank: SearchResult, checkpoint: Path) -> SearchResult:
     return earlier
 
 
-def _history(problem: Problem, rows: Sequence[Evaluated], corner: Sequence[float | None]) -> History:
+def history_of(problem: Problem, rows: Sequence[Evaluated], corner: Sequence[float | None]) -> History:
     """Put the record into arrays; the reference is fixed by the first batches alone, so that it never moves."""
     archs = tuple(row.arch for row in rows)
     names = [objective.name for objective in problem.objectives]
@@ -183,7 +185,9 @@ def _reference(
     return reference_point(early, given)
 
 
-def _next(problem: Problem, history: History, wanted: Genes, strategy: str, left_over: int, seed: int) -> Proposal:
+def next_proposal(
+    problem: Problem, history: History, wanted: Genes, strategy: str, left_over: int, seed: int
+) -> Proposal:
     """Propose the next batch, of at most `left_over` archs: the caller's own first, then the strategy's."""
     done = len(history.genes)
     if done < len(wanted):
@@ -207,7 +211,7 @@ def _score_new(problem: Problem, rows: list[Evaluated], proposal: Proposal, num_
     begun = time.perf_counter()
     scores = {objective.name: objective.score(archs) for objective in problem.expensive}
     spent = time.perf_counter() - begun
-    rows += _evaluated(problem, proposal, archs, scores, len(rows) < num_wanted, _batch(rows, num_wanted))
+    rows += evaluated_rows(problem, proposal, archs, scores, len(rows) < num_wanted, _batch(rows, num_wanted))
     return spent
 
 
@@ -216,7 +220,7 @@ def _contenders(
 ) -> list[int]:
     """Give the rows to score again in the next batch: none before the last evaluations, or where nothing can be."""
     left = evaluations - num_evaluations(rows)
-    if not can_score_again(problem) or left > _kept_for_contenders(evaluations) or not history.started:
+    if not can_score_again(problem) or left > kept_for_contenders(evaluations) or not history.started:
         return []
     groups = slice_groups(rows, slicing)
     counts = np.array([row.num_evaluations for row in rows], dtype=np.int64)
@@ -225,14 +229,14 @@ def _contenders(
         return pick_again(problem, history, counts, groups, min(AGAIN_BATCH, left), rng)
 
 
-def _kept_for_contenders(evaluations: int) -> int:
+def kept_for_contenders(evaluations: int) -> int:
     return round(AGAIN_FRACTION * evaluations)
 
 
 def _left_for_new(problem: Problem, rows: Sequence[Evaluated], evaluations: int) -> int:
     """Count the evaluations that new archs may take; where contenders are not to be scored, or no more, all of them."""
     left = evaluations - num_evaluations(rows)
-    kept = _kept_for_contenders(evaluations) if can_score_again(problem) else 0
+    kept = kept_for_contenders(evaluations) if can_score_again(problem) else 0
     return left - kept if left > kept else left
 
 
@@ -280,7 +284,7 @@ def _last_batch(rows: Sequence[Evaluated]) -> int:
     return max((batch for row in rows for batch in (row.batch, *row.again)), default=0)
 
 
-def _why_ended(problem: Problem, num_evaluated: int) -> str:
+def why_ended(problem: Problem, num_evaluated: int) -> str:
     if problem.listed is not None:
         return f"the feasible set is exhausted after {num_evaluated} architectures"
     return (
@@ -296,7 +300,7 @@ def _batch(rows: Sequence[Evaluated], num_wanted: int) -> int:
     return _last_batch(rows) + 1
 
 
-def _evaluated(
+def evaluated_rows(
     problem: Problem,
     proposal: Proposal,
     archs: Sequence[Arch],
@@ -326,14 +330,14 @@ def _evaluated(
     return rows
 
 
-def _finished(
+def finished(
     problem: Problem, result: SearchResult, corner: Sequence[float | None], num_finalists: int
 ) -> SearchResult:
     """Find front, finalists and the hypervolume after every batch, all among archs that keep the bounds.
 
     The first finalists are the most accurate: by the posterior, and as scored.
     """
-    history = _history(problem, result.evaluated, corner)
+    history = history_of(problem, result.evaluated, corner)
     with threadpool_limits(1, user_api="blas"):
         known = posteriors(problem, history)
     allowed = np.flatnonzero(history.feasible)

@@ -75,6 +75,8 @@ class SearchResult(Record):
     hypervolume: tuple[tuple[int, float], ...] = ()  # (evaluations so far, hypervolume), after every batch
     importances: dict[str, float] = Field(default_factory=dict)  # by parameter (`importances.py`), largest first
     ended: str = ""  # why fewer were scored than `evaluations`
+    # Of a search with several evaluations going on: the numbers of evaluations, as asked, in the order of the replies.
+    order: tuple[int, ...] = ()
     search_seconds: float = 0.0  # all but the scoring
     scoring_seconds: float = 0.0
 
@@ -90,7 +92,7 @@ class SearchResult(Record):
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        data = self.model_dump(mode="json", exclude={"evaluated"})
+        data = self.model_dump(mode="json", exclude={"evaluated"} if self.order else {"evaluated", "order"})
         data["evaluated"] = [{**row.model_dump(mode="json"), "arch": row.arch.to_dict()} for row in self.evaluated]
         return data
 

@@ -30,6 +30,7 @@ MOST_MODULES = 12
 # Folders that hold more than MOST_MODULES, each with the reason.
 WIDE_FOLDERS: dict[str, str] = {
     "bench/runtimes": "one file a runtime, and what runs them on a device",
+    "search": "what a search is made of, and the import paths that stay",
     "tutelage": "what every room may use, one file an idea",
     "tutelage/cli/verbs": "one file a verb or verb group",
     "tutelage/pipeline/operations": "one file an operation that the command line and the pipeline offer",

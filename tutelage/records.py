@@ -94,7 +94,7 @@ class DeviceProfile(Record):
     precision: Precision = "fp32"
     effective_precision: str = ""
     cpu_model: str = ""
-    host: str = "local"  # "local", USER@HOST for a device reached by ssh, adb:SERIAL, or UNREACHABLE
+    host: str = "local"  # "local", USER@HOST of ssh, adb:SERIAL, ray:POOL, or UNREACHABLE
     command: str = ""  # what starts the runner where ssh does not reach, or a program that speaks the device protocol
     program: str = ""  # the runtime's benchmark program, a file here that is pushed to a device reached by adb
     cores: tuple[int, ...] = ()  # that inferences are pinned to; empty: the quietest, or of a phone the fastest

@@ -19,6 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from tutelage.bench.boards.adb import PREFIX
+from tutelage.bench.boards.pool import POOL, pool_of
 from tutelage.bench.latency.model import LatencyModel
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import home_folder, write_text
@@ -213,6 +214,8 @@ def check_profile_values(profile: DeviceProfile) -> None:
     phone, program = profile.host.startswith(PREFIX), bool(profile.command) and "{runner}" not in profile.command
     if profile.host == PREFIX:
         raise InputError("host is 'adb:': give the serial after it, as `adb devices` lists it")
+    if profile.host.startswith(POOL):
+        pool_of(profile)
     if profile.program and not phone:
         raise InputError(
             "program is set, which is what a device reached by adb runs: give host adb:SERIAL, or leave it out"

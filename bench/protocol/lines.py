@@ -22,6 +22,10 @@ class LostDeviceError(WorkerError):
     """The device went away in the middle of a session: what was asked may succeed when it is there again."""
 
 
+# What stands for a process elsewhere ends with this exit code where the connection was lost (EX_TEMPFAIL).
+LOST_EXIT = 75
+
+
 class LineProcess:
     """A process and the lines that go between it and us. `what` names it in messages."""
 
@@ -48,7 +52,7 @@ class LineProcess:
                         raise WorkerError(f"{self.what} took no input within {timeout:.0f} s: {self.last_words()}")
                     left = left[os.write(pipe, left[: 1 << 16]) :]
         except OSError as error:
-            raise WorkerError(f"{self.what} ended: {self.last_words()}") from error
+            raise self._ended() from error
 
     def receive(self, timeout: float) -> dict[str, Any]:
         """Read one line within the time, without spinning. Raises WorkerError, with the process's own for an error."""
@@ -62,7 +66,7 @@ class LineProcess:
                     raise WorkerError(f"{self.what} did not reply within {timeout:.0f} s: {self.last_words()}")
                 chunk = os.read(self.process.stdout.fileno(), 1 << 16)
                 if not chunk:
-                    raise WorkerError(f"{self.what} ended: {self.last_words()}")
+                    raise self._ended()
                 self._unread += chunk
         line, self._unread = self._unread.split(b"\n", 1)
         try:
@@ -74,6 +78,11 @@ class LineProcess:
         if "error" in reply:
             raise WorkerError((str(reply["error"]).strip().splitlines() or ["no reason"])[0])
         return reply
+
+    def _ended(self) -> WorkerError:
+        words = self.last_words()
+        kind = LostDeviceError if self.process.poll() == LOST_EXIT else WorkerError
+        return kind(f"{self.what} ended: {words}")
 
     def last_words(self) -> str:
         """Describe how the process ended and the last line it wrote to standard error."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.bench.boards.pool import on_boards
 from tutelage.bench.converters.conversion import size_bytes
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.records import (
@@ -141,17 +142,22 @@ def measure_jobs(
     """Measure jobs in one interleaved session; see `measure`. Over `max_round_seconds` a try takes fewer rounds.
 
     copied_load_ms: a small model that loads within this time is loaded `COPIES` times. launcher: a way to the device
-    that is open already; default: the profile's. tolerance, min_seconds: by default `TOLERANCE` and `MIN_SECONDS`.
+    that is open already; default: the profile's, and of a pool another board where one leaves. tolerance, min_seconds:
+    by default `TOLERANCE` and `MIN_SECONDS`.
     """
     check_reachable(device)
-    with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as reached:
-        return _measure_jobs(
-            jobs, device, reached, rounds=max(MIN_ROUNDS, rounds), samples=samples,
-            min_seconds=MIN_SECONDS if min_seconds is None else min_seconds,
-            max_round_seconds=max_round_seconds, anchor_ms=anchor_ms, progress=progress,
-            tolerance=TOLERANCE if tolerance is None else tolerance,
-            workdir=workdir, seed=seed, copied_load_ms=copied_load_ms,
-        )  # fmt: skip
+
+    def session() -> TimedJobs:
+        with contextlib.nullcontext(launcher) if launcher else launcher_of(device, workdir) as reached:
+            return _measure_jobs(
+                jobs, device, reached, rounds=max(MIN_ROUNDS, rounds), samples=samples,
+                min_seconds=MIN_SECONDS if min_seconds is None else min_seconds,
+                max_round_seconds=max_round_seconds, anchor_ms=anchor_ms, progress=progress,
+                tolerance=TOLERANCE if tolerance is None else tolerance,
+                workdir=workdir, seed=seed, copied_load_ms=copied_load_ms,
+            )  # fmt: skip
+
+    return session() if launcher else on_boards(device, session)
 
 
 def _measure_jobs(

@@ -22,6 +22,7 @@ from string import Formatter
 
 from tutelage.bench.boards.adb import PREFIX
 from tutelage.bench.boards.phone import Phone
+from tutelage.bench.boards.pool import POOL, open_board
 from tutelage.bench.boards.program import ProgramBoard
 from tutelage.bench.converters.conversion import parts
 from tutelage.bench.devices.turns import exclusively
@@ -80,6 +81,10 @@ def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[
     Raises InputError for one that cannot be reached.
     """
     check_reachable(device)
+    if device.host.startswith(POOL):  # whose boards take turns themselves
+        with open_launcher(device, workdir) as launcher:
+            yield launcher
+        return
     with exclusively(device):
         if device.local:
             yield launch_local
@@ -101,6 +106,9 @@ def open_launcher(
     elif device.command:
         with _open_command(device.command, device.runtime, workdir) as launcher:
             yield launcher
+    elif device.host.startswith(POOL):
+        with _open_pool(device) as launcher:
+            yield launcher
     elif device.host.startswith(PREFIX):
         try:
             phone = Phone(device)
@@ -110,6 +118,33 @@ def open_launcher(
     else:
         with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], device.runtime) as launcher:
             yield launcher
+
+
+@contextlib.contextmanager
+def _open_pool(device: DeviceProfile) -> Iterator[Reached]:
+    """Start runners on a board of a pool, when one is free."""
+    with open_board(device) as board:
+        if board.command and not check_template(board.command):
+            yield ProgramBoard(board.start(shlex.split(board.command)), device)
+            return
+        for file in _runner_files(device.runtime):
+            board.put(file.name, file.read_bytes())
+        runner = f"{board.folder}/{RUNNER.name}"
+        words = ["", "-I", runner]  # the Python there
+        if board.command:
+            words = shlex.split(board.command.format(runner=shlex.quote(runner), folder=shlex.quote(board.folder)))
+        argv, copied = board.start(words), dict[str, str]()
+
+        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
+            for model in models:
+                if Path(model.path).is_file() and model.path not in copied:
+                    number = len(copied)
+                    for part in parts(Path(model.path)):
+                        board.put(f"{number}{part.suffix}", part.read_bytes())
+                    copied[model.path] = f"{board.folder}/{number}{Path(model.path).suffix}"
+            return argv, [ModelFile(copied.get(model.path, model.path), model.shape) for model in models]
+
+        yield launch
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from tutelage.records import DeviceProfile
 
 if TYPE_CHECKING:
     from tutelage.distill.data.dataset import DataReport, DatasetEntry
+    from tutelage.pipeline.operations.pools import PoolState
 
 PRUNERS = {"torch-pruning": "prune", "nni": "nni"}  # package -> the extra that installs it
 
@@ -67,10 +68,16 @@ def print_data_report(report: DataReport, console: Console, as_json: bool = Fals
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Console, as_json: bool = False) -> None:
-    """Print the known devices and the folders their profiles lie in."""
+def print_devices(
+    profiles: Sequence[tuple[DeviceProfile, Path]],
+    console: Console,
+    as_json: bool = False,
+    pools: Sequence[PoolState] = (),
+) -> None:
+    """Print the known devices and the folders their profiles lie in, then the pools of boards."""
     if as_json:
-        print(json.dumps([{**profile.to_dict(), "folder": str(folder)} for profile, folder in profiles]))
+        of = {one.device: {"pool": one.to_dict()} for one in pools}
+        print(json.dumps([{**one.to_dict(), "folder": str(place), **of.get(one.name, {})} for one, place in profiles]))
         return
     if not profiles:
         console.print("no device profiles yet: `tutelage device add NAME --runtime onnxruntime` makes one")
@@ -90,6 +97,8 @@ def print_devices(profiles: Sequence[tuple[DeviceProfile, Path]], console: Conso
         for cell in cells:
             table.add_row(*map(Text, cell.values()))
         console.print(table)
+    for state in pools:
+        console.print(state.line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _whole_words(cells: Sequence[Mapping[str, str]], width: int) -> dict[str, int] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tutelage.inputs import ACCELERATORS
+from tutelage.records import InputError
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of artifacts and the leaderboard.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: section.key=value.")]
@@ -22,8 +24,36 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, help="Do this many stages at once on this machine, e.g. 2 trainings (extra `ray`)."),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(help="Do stages on the machines of a running Ray cluster: auto, or ray://HOST:10001 (extra `ray`)."),
+]
+ShareOption = Annotated[
+    str | None,
+    typer.Option(help="With --cluster: folder or fsspec URL that all its machines reach, for the files of stages."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_WORKSPACE = Path("tutelage-workspace")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the stages of a run are done: in this process, by workers on this host, or on a cluster."""
+
+    workers: int | None = None
+    cluster: str | None = None
+    share: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.cluster is not None:
+            raise InputError("--workers starts workers on this machine, --cluster takes those that run: give one")
+        if self.share is not None and self.cluster is None:
+            raise InputError(f"--share {self.share} is for the machines of a cluster: give --cluster, too")
+
+    @property
+    def option(self) -> str:
+        """Name the option; empty for this process."""
+        return "--workers" if self.workers is not None else "--cluster" if self.cluster is not None else ""
 
 
 def last_recipe(named: str | None, workspace: Path) -> str:

@@ -25,6 +25,7 @@ from tutelage.records import DeviceProfile, Row, Student
 
 if TYPE_CHECKING:
     from tutelage.bench.devices.check import DeviceCheck
+    from tutelage.cli.options import Place
     from tutelage.distill.explain.maps import ExplanationFigures
     from tutelage.pipeline.operations.reproduce import Agreement
     from tutelage.pipeline.recipe import Recipe
@@ -64,17 +65,20 @@ def run_setting(path: Path) -> Iterator[Setting]:
 
 
 @contextmanager
-def workers_setting(
-    recipe: Recipe, setting: Setting, workers: int | None
-) -> Iterator[tuple[Setting, Mapping[str, str]]]:
-    """Start the workers that were asked for; gives the setting of a run on them, and the stages that failed."""
-    if workers is None:
+def workers_setting(recipe: Recipe, setting: Setting, place: Place) -> Iterator[tuple[Setting, Mapping[str, str]]]:
+    """Start or join the workers that were asked for; gives the setting of a run on them, and the stages that failed."""
+    if not place.option:
         yield setting, {}
         return
-    from tutelage.cluster.spread import spread
+    from tutelage.cluster.spread import spread, spread_on_cluster
 
     workspace, report, threads = setting
-    with spread(recipe, workspace, report, workers) as spread_over:
+    if place.cluster is not None:
+        opened = spread_on_cluster(recipe, workspace, report, place.cluster, place.share)
+    else:
+        assert place.workers is not None
+        opened = spread(recipe, workspace, report, place.workers)
+    with opened as spread_over:
         yield (spread_over, report, threads), spread_over.failed
 
 

@@ -1,13 +1,14 @@
-"""Do the stages of a run on several workers: `spread` gives the workspace that a run is called with."""
+"""Do the stages of a run on several workers: `spread` and `spread_on_cluster` give the workspace for the run."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tutelage.accelerator import find_accelerator
-from tutelage.bench.protocol.host import available_cores, thread_budget
+from tutelage.bench.protocol.host import available_cores, thread_budget, thread_environment
 from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.pipeline.processes import num_processes
 from tutelage.pipeline.recipe import Recipe
@@ -15,7 +16,8 @@ from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.records import InputError
 
-from .session import on_this_host
+from .files import Sender, Share
+from .session import on_cluster, on_this_host
 from .task import Task
 from .tasks import Tasks
 from .workspace import SpreadWorkspace
@@ -27,8 +29,7 @@ LOGS = "logs"
 @contextmanager
 def spread(recipe: Recipe, workspace: Workspace, report: Report, workers: int) -> Iterator[SpreadWorkspace]:
     """Start workers on this host and give the workspace whose stages they do. Raises InputError."""
-    if num_processes() > 1:
-        raise InputError("--workers divides a run by its networks, a launcher each network: use one of them")
+    _check_no_launcher("--workers")
     cores = available_cores()
     if workers > cores:
         raise InputError(f"--workers {workers}: this machine has {cores} core{'s' * (cores != 1)}: give 1 to {cores}")
@@ -37,11 +38,49 @@ def spread(recipe: Recipe, workspace: Workspace, report: Report, workers: int) -
         yield spread_over(ray, recipe, workspace, report, threads)
 
 
+@contextmanager
+def spread_on_cluster(
+    recipe: Recipe, workspace: Workspace, report: Report, address: str, share: str | None = None
+) -> Iterator[SpreadWorkspace]:
+    """Join a running cluster and give the workspace whose stages its machines do. Raises InputError.
+
+    share: a folder or URL that all machines reach, for files; None: they go through Ray's store of objects.
+    """
+    _check_no_launcher("--cluster")
+    shared = Share(share) if share is not None else None
+    with on_cluster(address) as (ray, threads):
+        yield spread_by_files(ray, recipe, workspace, report, threads, shared)
+
+
 def spread_over(ray: Any, recipe: Recipe, workspace: Workspace, report: Report, threads: int) -> SpreadWorkspace:
-    """Give the workspace whose stages are done by the workers of a Ray that is running, each with some threads."""
+    """Give the workspace whose stages are done by the workers of a Ray on this host, each with some threads."""
     accelerator = find_accelerator(recipe.accelerator, compiles=recipe.compile)
 
     def task_of(stage: Foreseen) -> Task:
         return Task(recipe, workspace.path, threads, accelerator, stage.key, stage.inputs, stage.compute)
 
     return SpreadWorkspace(workspace, Tasks(ray, task_of, workspace.path / LOGS, report))
+
+
+def spread_by_files(
+    ray: Any, recipe: Recipe, workspace: Workspace, report: Report, threads: int, share: Share | None = None
+) -> SpreadWorkspace:
+    """Give the workspace whose stages are done by machines that see no folder of it: files are sent both ways."""
+    accelerator = find_accelerator(recipe.accelerator, compiles=recipe.compile)
+    sender = Sender(ray, workspace.path, share)
+    origin = f"{socket.gethostname()}:{workspace.path}"
+
+    def task_of(stage: Foreseen) -> Task:
+        files, url = sender.pack(stage.inputs), share.url if share is not None else None
+        return Task(
+            recipe, workspace.path, threads, accelerator, stage.key, stage.inputs, stage.compute, origin, files, url
+        )
+
+    # As the workers of one host have it: Ray's own choice would leave some libraries more threads.
+    tasks = Tasks(ray, task_of, workspace.path / LOGS, report, threads, thread_environment(threads))
+    return SpreadWorkspace(workspace, tasks)
+
+
+def _check_no_launcher(option: str) -> None:
+    if num_processes() > 1:
+        raise InputError(f"{option} divides a run by its networks, a launcher each network: use one of them")

@@ -24,6 +24,8 @@ from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import InputError, NotAvailableError
 
+from .files import Sent, own_workspace, pack_made, placed, receive
+
 # Progress of a training is sent at most so often.
 _SAY_S = 0.5
 # How long a stage's folder may be in use by an earlier attempt, whose process is about to end.
@@ -42,7 +44,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Task:
-    """One stage to compute, in a workspace that the worker sees at the same place."""
+    """One stage to compute.
+
+    The worker sees the workspace at the same place; or not, and then `files` are what the stage reads, what it makes is
+    sent back, and the worker has a workspace of its own for this `origin`.
+    """
 
     recipe: Recipe
     workspace: Path
@@ -51,6 +57,14 @@ class Task:
     key: str
     inputs: StageInputs
     compute: Callable[[Any, Resources, Path], dict[str, Any]]
+    origin: str = ""  # machine and folder of the run; empty: all see its workspace
+    files: tuple[Sent, ...] = ()
+    share: str | None = None  # what is made goes there; None: with the result
+
+    @property
+    def here(self) -> Path:
+        """Give the workspace's folder on this machine."""
+        return own_workspace(self.origin) if self.origin else self.workspace
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class Outcome:
     trace: str = ""
     final: bool = False
     unavailable: bool = False  # a library or device that is not there: some stages go on without it
+    files: tuple[Sent, ...] = ()  # what a worker with a workspace of its own made
 
 
 _opened: dict[tuple[str, Path, str], Context] = {}  # of this process, which does many tasks of one run
@@ -72,12 +87,16 @@ def perform(task: Task, say: Callable[[Message], object]) -> Outcome:
     say(Message(task.key, f"on {socket.gethostname()}, process {os.getpid()}"))
     with _logged(task.key, say):
         try:
-            ctx = _context(task)
-            _check_same(task.inputs, ctx)
+            ctx = context_of(task)
+            check_same(task.inputs, ctx)
             here = replace(ctx.resources, report=_Reporter(task.key, say))
-            folder = task.workspace / "artifacts" / task.key
-            with _alone(folder, task.workspace):
-                return Outcome(task.compute(task.inputs, here, folder))
+            folder = task.here / "artifacts" / task.key
+            with _alone(folder, task.here):
+                if not task.origin:
+                    return Outcome(task.compute(task.inputs, here, folder))
+                receive(task.files, task.here)
+                result = task.compute(placed(task.inputs), here, folder)
+                return Outcome(result, files=pack_made(folder, task.share))
         except NotAvailableError as error:
             return Outcome(reason=str(error), final=True, unavailable=True)
         except InputError as error:
@@ -86,19 +105,19 @@ def perform(task: Task, say: Callable[[Message], object]) -> Outcome:
             return Outcome(reason=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 
-def _context(task: Task) -> Context:
+def context_of(task: Task) -> Context:
     """Open the run's images, once a process."""
-    name = task.recipe.model_dump_json(), task.workspace, str(task.accelerator)
+    name = task.recipe.model_dump_json(), task.here, str(task.accelerator)
     if name not in _opened:
         _opened.clear()  # of another run: its images are freed
         # Ray shows a worker the cards that are its own, counted from 0.
         accelerator = replace(task.accelerator, device=torch.device(task.accelerator.kind))
-        workspace = Workspace(task.workspace)
+        workspace = Workspace(task.here)
         _opened[name] = open_context(task.recipe, workspace, silent, task.threads, accelerator=accelerator)
     return _opened[name]
 
 
-def _check_same(inputs: StageInputs, ctx: Context) -> None:
+def check_same(inputs: StageInputs, ctx: Context) -> None:
     """Refuse a worker whose libraries or images are not those that the stage's key names."""
     mine, host = versions_of(inputs.versions), socket.gethostname()
     for name, wanted in inputs.versions.items():

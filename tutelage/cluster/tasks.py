@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.progress import Report
 from tutelage.records import utc_now
 
+from .scoring import RemoteScorer
+from .session import machine_sizes
 from .task import Message, Outcome, Task, perform
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,11 @@ def _work(task: Task, mail: Any) -> Outcome:
     return perform(task, lambda message: mail.post.remote(message))
 
 
+def _num_gpus(stage: Foreseen) -> int:
+    computed_on = getattr(stage.inputs, "accelerator", None)
+    return 1 if computed_on is not None and computed_on.kind == "cuda" else 0
+
+
 @dataclass
 class _Running:
     stage: Foreseen
@@ -50,13 +58,28 @@ class _Running:
 
 
 class Tasks:
-    """Stages on Ray. `logs`: the folder of a log a task; `task_of`: what a worker is given of a stage."""
+    """Stages on Ray.
 
-    def __init__(self, ray: Any, task_of: Callable[[Foreseen], Task], logs: Path, report: Report) -> None:
-        self._ray, self._task_of, self._logs, self._report = ray, task_of, logs, report
+    task_of: what a worker is given of a stage; logs: the folder of a log a task; cpus: what a task takes of a machine;
+    environment: variables of the workers' processes.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        task_of: Callable[[Foreseen], Task],
+        logs: Path,
+        report: Report,
+        cpus: int = 1,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._ray, self._task_of, self._logs, self._report, self._cpus = ray, task_of, logs, report, cpus
         logs.mkdir(parents=True, exist_ok=True)
         self._mail = ray.remote(num_cpus=0, max_restarts=-1)(_Mail).remote()
-        self._remote = ray.remote(num_cpus=1, max_retries=0)(_work)
+        self._options: dict[str, Any] = {"num_cpus": cpus}
+        if environment:
+            self._options["runtime_env"] = {"env_vars": dict(environment)}
+        self._remote = ray.remote(max_retries=0, **self._options)(_work)
         self._running: dict[Any, _Running] = {}
 
     @property
@@ -67,15 +90,18 @@ class Tasks:
     @property
     def num_free(self) -> int:
         """Count the tasks that the cluster could take on, as it is now."""
-        return max(1, int(self._ray.cluster_resources().get("CPU", 0))) - len(self._running)
+        slots = sum(cpus // self._cpus for cpus, _ in machine_sizes(self._ray))
+        return max(1, slots) - len(self._running)
 
     def submit(self, stage: Foreseen, attempt: int = 1) -> None:
         """Let a worker do a stage."""
         self._write(stage.key, f"{stage.inputs.title}, attempt {attempt} of {MAX_ATTEMPTS}")
-        computed_on = getattr(stage.inputs, "accelerator", None)
-        num_gpus = 1 if computed_on is not None and computed_on.kind == "cuda" else 0
-        reference = self._remote.options(num_gpus=num_gpus).remote(self._task_of(stage), self._mail)
+        reference = self._remote.options(num_gpus=_num_gpus(stage)).remote(self._task_of(stage), self._mail)
         self._running[reference] = _Running(stage, attempt)
+
+    def scorer(self, stage: Foreseen) -> RemoteScorer:
+        """Give what evaluates the subnets of a search."""
+        return RemoteScorer(self._ray, self._task_of(stage), self._options | {"num_gpus": _num_gpus(stage)})
 
     def wait(self) -> list[tuple[Foreseen, Outcome]]:
         """Wait a moment for tasks to end; gives those that are done, or that no attempt is left for."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tutelage.pipeline.stages.search import SearchInputs
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.records import InputError, NotAvailableError
 
+from .files import unpack
 from .task import Outcome
 from .tasks import MAX_ATTEMPTS, Tasks
 
@@ -23,6 +26,10 @@ from .tasks import MAX_ATTEMPTS, Tasks
 _TIMED = (MeasureInputs, FinalistsInputs)
 # Done by this process when the run comes to them.
 _HERE = (*_TIMED, BundleInputs)
+
+
+def _done_here(inputs: StageInputs) -> bool:
+    return isinstance(inputs, _HERE) or (isinstance(inputs, SearchInputs) and inputs.parallel > 1)
 
 
 class SpreadWorkspace(Workspace):
@@ -62,6 +69,8 @@ class SpreadWorkspace(Workspace):
         before = next((self._lost[one] for one in waits_for(inputs) if one in self._lost), "")
         if before:
             self._lost[key] = before
+        elif isinstance(inputs, SearchInputs) and inputs.parallel > 1:
+            return super().run(inputs, self._by_workers(key, inputs, work, recipe), recipe)
         elif isinstance(inputs, _HERE):
             while isinstance(inputs, _TIMED) and self._tasks.keys:
                 self._take(self._tasks.wait())
@@ -75,6 +84,19 @@ class SpreadWorkspace(Workspace):
         if isinstance(inputs, SearchInputs):
             raise InputError(f"{inputs.title}: {self._lost[key]}: mend it, and the same command goes on where it was")
         return Stage(inputs.title, key, self.path / "artifacts" / key, inputs.promise(key))
+
+    def _by_workers(
+        self,
+        key: str,
+        inputs: SearchInputs,
+        work: Callable[[Path], dict[str, Any]],
+        recipe: dict[str, Any] | None,
+    ) -> Callable[[Path], dict[str, Any]]:
+        """Give a search that this process does, whose evaluations are done by workers."""
+        assert isinstance(work, partial), f"{work} is not of run_stage"
+        stage = Foreseen.of(key, inputs, work, recipe)
+        here = replace(work.args[1], scorer=lambda _: self._tasks.scorer(stage))
+        return partial(work.func, inputs, here)
 
     def _until(self, stage: Foreseen) -> None:
         """Have a stage done, and meanwhile others."""
@@ -94,7 +116,7 @@ class SpreadWorkspace(Workspace):
                 return
             if stage.key in self._tasks.keys or stage.key in self._lost or stage.key in self._unavailable:
                 continue
-            if not isinstance(stage.inputs, _HERE) and self.find(stage.inputs)[1] is None:
+            if not _done_here(stage.inputs) and self.find(stage.inputs)[1] is None:
                 self._submit(stage)
                 free -= 1
 
@@ -110,6 +132,7 @@ class SpreadWorkspace(Workspace):
             if outcome.result is not None:
                 with self.locked():
                     folder = self.path / "artifacts" / stage.key
+                    unpack(outcome.files, folder)
                     self._end(folder, stage.inputs.stage, stage.inputs.title, outcome.result)
             elif outcome.unavailable:
                 self._unavailable[stage.key] = outcome.reason

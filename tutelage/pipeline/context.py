@@ -27,6 +27,7 @@ from tutelage.distill.training.train import TrainSchedule
 from tutelage.progress import Report
 from tutelage.quant.int8.calibration import draw_by_class
 from tutelage.records import Normalisation, Student, content_id
+from tutelage.search.parallel import Scorer
 
 from .keys.earlier import Earlier, find_earlier
 from .keys.stage_inputs import AcceleratorInput, AugmentInput, ImagesInput, StageInputs
@@ -136,6 +137,8 @@ class Resources(Opened):
     workers: int = 0
     finished: Mapping[str, Path] | None = None
     accelerator: Accelerator = CPU
+    # Gives what evaluates subnets elsewhere, for the inputs of a search; None: this process.
+    scorer: Callable[[Any], Scorer] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,19 @@
 """A run on workers: the same bytes as in one process, killed workers, and what goes on without a stage that failed."""
 
-import json
 import os
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
 from tutelage.cluster.session import on_this_host
 from tutelage.cluster.spread import LOGS, spread, spread_over
 from tutelage.cluster.task import Outcome, Task, perform
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
-from tutelage.pipeline.curves import HISTORY
 from tutelage.pipeline.keys.foreseen import foreseen, waits_for
 from tutelage.pipeline.keys.order import Until
 from tutelage.pipeline.keys.plan import walk
@@ -28,33 +23,10 @@ from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import InputError
 
-SMALL = {"name": "resnet10t", "options": {"channels": [4, 8, 8, 8]}}
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Give a recipe with a teacher, a student and a baseline."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for kind, level in (("dark", 60), ("light", 190)):
-        (folder / kind).mkdir()
-        for number in range(30):
-            pixels = np.clip(rng.normal(level, 60, (16, 16)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / kind / f"{number}.png")
-    return Recipe.model_validate(
-        {
-            "name": "spread",
-            "accelerator": "cpu",
-            "data": {"dataset": "folder", "path": str(folder), "size": 16, "augment": "light", "augment_variants": 1},
-            "teachers": [{**SMALL, "epochs": 12, "batch_size": 8}],
-            "students": [{**SMALL, "title": "small"}],
-            "baselines": [{**SMALL, "title": "other", "options": {"channels": [4, 4, 8, 8]}, "epochs": 20}],
-            "distill": {"epochs": 1, "batch_size": 8},
-            "devices": [{"name": "box", "runtime": "onnxruntime"}],
-            "quantize": {"calibration_images": 8},
-            "measure": {"samples": 100, "tolerance": 0.99, "bootstrap": 100},
-            "explain": {"images": 0},
-        }
-    )
+    return small_recipe(tmp_path_factory.mktemp("pictures"))
 
 
 def ready(recipe: Recipe, workspace: Workspace) -> list[Foreseen]:
@@ -110,55 +82,10 @@ def test_more_workers_than_cores_are_refused(recipe: Recipe, tmp_path: Path) -> 
         spread(recipe, Workspace(tmp_path), silent, 999).__enter__()
 
 
-class Killer(threading.Thread):
-    """Kill the workers that do some stages, each so many times, when they have begun to train."""
-
-    def __init__(self, logs: Path, times: dict[str, int]) -> None:
-        super().__init__(daemon=True)
-        self.logs, self.left, self.killed, self.over = logs, dict(times), list[int](), threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.01):
-            for log in self.logs.glob("*.log"):
-                lines = log.read_text().splitlines()
-                title = next((one for one in self.left if lines and f" {one}, attempt" in lines[0]), None)
-                attempt = "\n".join(lines).rpartition(", attempt ")[2]
-                process = re.search(r"process (\d+)", attempt)
-                if title is None or process is None or not re.search(r": \d+/", attempt) or self.left[title] == 0:
-                    continue
-                if int(process[1]) not in self.killed:
-                    os.kill(int(process[1]), signal.SIGKILL)
-                    self.killed.append(int(process[1]))
-                    self.left[title] -= 1
-
-
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     with on_this_host(2, 1) as started:
         yield started
-
-
-def files(workspace: Path) -> dict[str, bytes]:
-    """Give every file of the finished stages but those that hold times; of a learning curve all but its seconds."""
-    finished = [path.parent for path in workspace.glob("artifacts/*/done.json")]
-    return {
-        str(file.relative_to(workspace)): _untimed(file.read_bytes()) if file.name == HISTORY else file.read_bytes()
-        for folder in finished
-        for file in folder.rglob("*")
-        if file.is_file() and file.name not in ("done.json", "inputs.json", "measurements.json")
-    }
-
-
-def _untimed(history: bytes) -> bytes:
-    epochs = [{name: value for name, value in one.items() if "seconds" not in name} for one in json.loads(history)]
-    return json.dumps(epochs).encode()
-
-
-def rows_of(published: Any) -> dict[tuple[str, ...], tuple[float | None, ...]]:
-    return {
-        (row.model, row.teacher, row.scheme): (row.accuracy, row.auc, row.size_bytes, row.params)
-        for row in published.rows
-    }
 
 
 @pytest.mark.slow

@@ -78,6 +78,10 @@ def device_add(
         str | None,
         typer.Option(help="Serial of a phone or board behind adb, which needs no Python; auto: the only one."),
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="Boards of a Ray cluster that offer the resource device:NAME; RAY_ADDRESS says which."),
+    ] = None,
     command: Annotated[
         str | None,
         typer.Option(help="Launcher with {runner} and {folder}, or a program that speaks the device protocol."),
@@ -99,7 +103,7 @@ def device_add(
         str | None,
         typer.Option(
             help="An entry of `tutelage device catalogue`: its profile is copied, or gives the defaults of one that is "
-            "measured (--ssh, --adb, --command, --here, --from-measurements)."
+            "measured (--ssh, --adb, --pool, --command, --here, --from-measurements)."
         ),
     ] = None,
     transfer: Annotated[
@@ -156,6 +160,7 @@ def device_add(
         nets=nets,
         ssh=checked_reach("--ssh", ssh),
         adb=checked_reach("--adb", adb),
+        pool=checked_reach("--pool", pool),
         command=checked_reach("--command", command),
         program=checked_reach("--benchmark-program", benchmark_program),
         cores=checked_cores(cores),
@@ -168,7 +173,8 @@ def device_add(
     if source and not transfer:
         raise InputError("--source says what --transfer transfers from: add --transfer, or leave it out")
     settings = _given(context)
-    reached = bool(request.ssh or request.adb or request.command or here or from_measurements is not None)
+    ways = (request.ssh, request.adb, request.pool, request.command)
+    reached = any(ways) or here or from_measurements is not None
     if transfer and like is not None and not reached:
         raise InputError(
             "--transfer has no effect on a copy: say how the device is reached, or give measurements of it"
@@ -268,14 +274,16 @@ def device_remove(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> 
 
 @app.command("list")
 def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
-    """List the profiles of the workspace, the user's folder and the package.
+    """List the profiles of the workspace, the user's folder and the package, and pools of boards: who is up and waits.
 
     Example: [bold]tutelage device list[/]
     """
     from tutelage.bench.devices.profiles import list_profiles
     from tutelage.cli import inventory
+    from tutelage.pipeline.operations.pools import pools_of
 
-    inventory.print_devices(list_profiles(workspace), Console(), as_json)
+    profiles = list_profiles(workspace)
+    inventory.print_devices(profiles, Console(), as_json, pools_of([one for one, _ in profiles], workspace))
 
 
 @app.command("catalogue")

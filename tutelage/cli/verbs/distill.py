@@ -12,9 +12,12 @@ from rich.console import Console
 from tutelage.cli.options import (
     DEFAULT_WORKSPACE,
     AcceleratorOption,
+    ClusterOption,
     JsonOption,
     LastRecipeOption,
+    Place,
     SetOption,
+    ShareOption,
     WorkersOption,
     WorkspaceOption,
     last_recipe,
@@ -28,6 +31,8 @@ def distill(
     method: Annotated[str | None, typer.Option(help="What is compared with the teacher: {losses}.")] = None,
     accelerator: AcceleratorOption = None,
     workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    share: ShareOption = None,
     recipe: LastRecipeOption = None,
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -44,6 +49,7 @@ def distill(
     from tutelage.pipeline.operations import single_stage
     from tutelage.pipeline.preflight import Goal, read_recipe
 
+    place = Place(workers, cluster, share)
     goal: Goal = "arch" if arch else "distill"
     options = {"distill.method": method, "accelerator": accelerator}
     chosen = read_recipe(last_recipe(recipe, workspace), set_ or (), workspace, goal, options)
@@ -52,7 +58,7 @@ def distill(
     with (
         terminal.run_setting(workspace) as setting,
         leading(chosen),
-        terminal.workers_setting(chosen, setting, workers) as (spread, failed),
+        terminal.workers_setting(chosen, setting, place) as (spread, failed),
     ):
         if arch:
             students = single_stage.distil_arch(chosen, *spread, path=arch, announce=print_plan)

@@ -12,8 +12,11 @@ from rich.console import Console
 from tutelage.cli.options import (
     DEFAULT_WORKSPACE,
     AcceleratorOption,
+    ClusterOption,
     JsonOption,
+    Place,
     SetOption,
+    ShareOption,
     WorkersOption,
     WorkspaceOption,
 )
@@ -33,6 +36,8 @@ def run(
     ] = False,
     accelerator: AcceleratorOption = None,
     workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    share: ShareOption = None,
     project: Annotated[
         str | None, typer.Option(help="Project that the rows belong to; default: the recipe's, else TUTELAGE_PROJECT.")
     ] = None,
@@ -51,8 +56,9 @@ def run(
 
     if dry_run and fresh:
         raise InputError("--fresh does the stages again and --dry-run does none: give one of them")
-    if dry_run and workers:
-        raise InputError("--workers computes and --dry-run does not: give one of them")
+    place = Place(workers, cluster, share)
+    if dry_run and place.option:
+        raise InputError(f"{place.option} computes and --dry-run does not: give one of them")
     chosen = read_recipe(recipe, set_ or (), workspace, "run", {"accelerator": accelerator, "project": project})
     if dry_run:
         if follows():  # the leader prints it
@@ -65,7 +71,7 @@ def run(
     with terminal.run_setting(workspace) as setting, leading(chosen):
         if fresh:
             setting[0].start_over(chosen.name)
-        with terminal.workers_setting(chosen, setting, workers) as (spread, failed):
+        with terminal.workers_setting(chosen, setting, place) as (spread, failed):
             searched, published = pipeline.run(chosen, *spread, announce=print_plan)
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))

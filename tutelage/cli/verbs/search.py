@@ -12,9 +12,13 @@ from rich.console import Console
 from tutelage.cli.options import (
     DEFAULT_WORKSPACE,
     AcceleratorOption,
+    ClusterOption,
     JsonOption,
+    Place,
     RecipeOption,
     SetOption,
+    ShareOption,
+    WorkersOption,
     WorkspaceOption,
 )
 
@@ -60,6 +64,9 @@ def search(
         str | None, typer.Option(help="Supernet weights to start from: imagenet, ofa:NAME, or a file.")
     ] = None,
     accelerator: AcceleratorOption = None,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    share: ShareOption = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -76,6 +83,7 @@ def search(
     from tutelage.pipeline.operations import single_stage
     from tutelage.pipeline.preflight import read_recipe
 
+    place = Place(workers, cluster, share)
     options: dict[str, object] = {
         **{"search.max_macs": max_macs, "search.max_params": max_params, "search.max_size": max_size},
         **{"search.max_ram": max_ram, "search.max_energy": max_energy},
@@ -90,9 +98,14 @@ def search(
     terminal.note_budget(max_latency, risk, None if device else devices)
     if follow(chosen, workspace, terminal.cores()):
         return
-    with terminal.run_setting(workspace) as setting, leading(chosen):
-        searched = pipeline.search(chosen, *setting, announce=print_plan)
+    with (
+        terminal.run_setting(workspace) as setting,
+        leading(chosen),
+        terminal.workers_setting(chosen, setting, place) as (spread, failed),
+    ):
+        searched = pipeline.search(chosen, *spread, announce=print_plan)
     if as_json:
         print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
-        return
-    terminal.print_search(searched, Console())
+    else:
+        terminal.print_search(searched, Console())
+    terminal.exit_for_failed(failed)

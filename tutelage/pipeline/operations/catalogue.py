@@ -61,7 +61,7 @@ def copy_entry(workspace: Workspace, name: str, like: str, given: Collection[str
         options = "--" + ", --".join(sorted(given))
         raise InputError(
             f"--like {like} alone copies its profile ({_settings(entry)}), so {options} would have no effect: leave it "
-            "out, or say how the device is reached (--ssh, --adb, --command, --here) to measure it"
+            "out, or say how the device is reached (--ssh, --adb, --pool, --command, --here) to measure it"
         )
     folder = workspace.path / "devices"
     profile, model = entry.profile, None

@@ -10,6 +10,7 @@ import numpy as np
 
 from tutelage.bench.boards.adb import PREFIX, Adb
 from tutelage.bench.boards.android import core_list
+from tutelage.bench.boards.pool import POOL
 from tutelage.bench.converters.exports import ExportCache, export_cache
 from tutelage.bench.devices.check import DeviceCheck, check_profile, reanchor
 from tutelage.bench.devices.device import make_profile
@@ -57,6 +58,7 @@ class DeviceRequest:
     tolerance: float = 0.05
     ssh: str = ""
     adb: str = ""  # the serial of a device that runs its runtime's benchmark program; auto: the only one
+    pool: str = ""  # of boards in a Ray cluster
     command: str = ""
     program: str = ""  # the file of that benchmark program
     cores: tuple[int, ...] = ()  # that inferences are pinned to
@@ -131,6 +133,8 @@ def add_device(
     if request.adb:
         program = str(Path(request.program).expanduser().resolve()) if request.program else ""
         request = replace(request, ssh=f"{PREFIX}{Adb(request.adb).serial}", adb="", program=program)
+    if request.pool:
+        request = replace(request, ssh=f"{POOL}{request.pool}", pool="")
     if from_measurements is None and (request.column or request.where):
         raise InputError("--column and --where choose among the times of --from-measurements: give the file")
     sources = None
@@ -168,7 +172,7 @@ def add_device(
 
 def check_reach(request: DeviceRequest) -> None:
     """Refuse several ways to one device, and what belongs to another way."""
-    ways = {"--ssh": request.ssh, "--adb": request.adb, "--command": request.command}
+    ways = {"--ssh": request.ssh, "--adb": request.adb, "--pool": request.pool, "--command": request.command}
     given = [option for option, value in ways.items() if value] + (["--here"] if request.here else [])
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: the device is reached in one way, or is this machine")

@@ -163,6 +163,9 @@ class SearchSection(Section):
     # Validation images an evaluation; default: all of them. Where the split has more, contenders are evaluated again on
     # others, each time as one of `evaluations`.
     images: int | None = Field(None, ge=1)
+    # Evaluations that go on at once, on workers where there are some: the strategy proposes from what is known by then,
+    # and no batch is waited for. Default: batches.
+    parallel: int = Field(1, ge=1)
 
     @field_validator("strategy")
     @classmethod

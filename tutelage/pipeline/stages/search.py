@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot, search_trials_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.device import Device, memory_target
+from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import (
     ComputedOn,
     FileInput,
@@ -45,6 +46,7 @@ from tutelage.search import loop as evolve
 from tutelage.search.family import Slicing
 from tutelage.search.importances import parameter_importances
 from tutelage.search.objectives import Objective, Problem, Scores
+from tutelage.search.parallel import search_in_parallel
 from tutelage.search.result import SearchResult
 from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.space import Space, find_space
@@ -176,11 +178,12 @@ class SearchInputs(StageInputs):
     int8: Quantization | None  # of `error@int8`
     int8_runtime: str
     seed: int
+    parallel: Annotated[int, Former(1)]  # evaluations that go on at once
 
     @property
     def places(self) -> dict[str, str]:
         """Give the places of fields in a recipe; several are read from more than one, and are named in words."""
-        own = ("objectives", "strategy", "evaluations", "calibration_batches")
+        own = ("objectives", "strategy", "evaluations", "calibration_batches", "parallel")
         return {
             **{name: f"search.{name}" for name in own},
             **{
@@ -219,6 +222,7 @@ def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -
         int8=Quantization.of(ctx.recipe.quantize) if scored_int8 else None,
         int8_runtime=runtime,
         seed=ctx.recipe.seed,
+        parallel=section.parallel,
     )
 
 
@@ -246,9 +250,8 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
     return Found(choice, result, stage.folder, tuple(devices), slicing, drawn)
 
 
-def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, Any]:
-    """Run the strategy and file what it evaluated."""
-    space = find_space(inputs.supernet.space).with_resolutions(inputs.supernet.resolutions)
+def search_objectives(inputs: SearchInputs, here: Resources) -> tuple[Objective, ...]:
+    """Give what a search weighs, ready to be scored in this process."""
     subnets = Subnets(
         here, inputs.supernet, inputs.batch_size, inputs.calibration_batches, inputs.seed, inputs.images_each
     )
@@ -264,20 +267,32 @@ def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, An
         one.objective: upper_latency(load_latency_model(one.profile, Path(one.model.path).parent), one.risk)
         for one in inputs.devices
     }
-    result = evolve.search(
-        space,
-        objectives_by(names, latencies, lambda archs: again(archs, None), again if most > 1 else None, most),
-        inputs.bounds,
-        strategy=inputs.strategy,
-        evaluations=inputs.evaluations,
-        seed=derived_seed(inputs.seed, "search"),
-        initial=[*seed_names(space)],  # a short search gets the first of them
-        checkpoint=folder / "search.partial.json",
-        num_classes=here.num_classes,
-        in_channels=here.channels,
-        slicing=inputs.slicing,
-        progress=lambda done, total: here.report(inputs.title, done, total),
-    )
+    return objectives_by(names, latencies, lambda archs: again(archs, None), again if most > 1 else None, most)
+
+
+def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, Any]:
+    """Run the strategy and file what it evaluated."""
+    space = find_space(inputs.supernet.space).with_resolutions(inputs.supernet.resolutions)
+    objectives = search_objectives(inputs, here)
+    settings: dict[str, Any] = {
+        "strategy": inputs.strategy,
+        "evaluations": inputs.evaluations,
+        "seed": derived_seed(inputs.seed, "search"),
+        "initial": [*seed_names(space)],  # a short search gets the first of them
+        "num_classes": here.num_classes,
+        "in_channels": here.channels,
+        "slicing": inputs.slicing,
+        "progress": lambda done, total: here.report(inputs.title, done, total),
+    }
+    if inputs.parallel > 1:
+        scorer = None if here.scorer is None else here.scorer(inputs)
+        record = folder / "search.told.jsonl"
+        result = search_in_parallel(
+            space, objectives, inputs.bounds, slots=inputs.parallel, scorer=scorer, record=record, **settings
+        )
+    else:
+        partial = folder / "search.partial.json"
+        result = evolve.search(space, objectives, inputs.bounds, checkpoint=partial, **settings)
     scored = next(name for name, cheap in result.cheap.items() if not cheap)
     archs, values = [row.arch for row in result.evaluated], [row.value(scored) for row in result.evaluated]
     decided = parameter_importances(archs, values, seed=derived_seed(inputs.seed, "importances"))

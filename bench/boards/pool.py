@@ -1,0 +1,318 @@
+"""Boards of a Ray cluster: a profile with `host: ray:NAME` is timed where the resource `device:NAME` is offered.
+
+Whoever plugs a board in runs `ray start --address=HEAD --resources='{"device:NAME": 1}'` on it; or on the machine
+that its cable ends at, with the command that reaches it in TUTELAGE_BOARD. `open_board` waits for a free one and
+holds it for a session; `pools` says who is up and who waits. A board that leaves in the middle is a LostDeviceError:
+the session can be held again on another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from tutelage.bench.devices.turns import exclusively
+from tutelage.bench.protocol.lines import LOST_EXIT, LostDeviceError
+from tutelage.records import DeviceProfile, InputError, NotAvailableError
+
+log = logging.getLogger(__name__)
+
+POOL = "ray:"  # of a profile's `host`, before the pool's name
+# Of a machine that a board's cable ends at: a launcher with {runner}, or a program that speaks the device protocol.
+BOARD_VARIABLE = "TUTELAGE_BOARD"
+# How long a session waits for the first board of a pool in which none is up, in seconds.
+WAIT_VARIABLE, _WAIT_S = "TUTELAGE_BOARD_WAIT", 600.0
+MOST_BOARDS = 3
+_NAMESPACE = "tutelage-boards"
+_LOOK_S, _SAY_S = 1.0, 60.0
+_BYTES = 1 << 20
+
+
+def resource(pool: str) -> str:
+    """Name the Ray resource of a pool of boards."""
+    return f"device:{pool}"
+
+
+def pool_of(device: DeviceProfile) -> str:
+    """Give the pool of a profile's boards. Raises InputError for `ray:` alone."""
+    pool = device.host.removeprefix(POOL).strip()
+    if not pool:
+        raise InputError(f"device {device.name}: host is {device.host!r}: give the name of the pool after it, ray:NAME")
+    return pool
+
+
+class _Board:
+    """One session on one board, in a process of the machine that has it."""
+
+    def __init__(self, device: DeviceProfile) -> None:
+        self.command = os.environ.get(BOARD_VARIABLE, "").strip()
+        self._folder = tempfile.TemporaryDirectory(prefix="tutelage-board-")
+        self._processes: list[tuple[subprocess.Popen[bytes], Any]] = []
+        self._lock = threading.Lock()
+        here = DeviceProfile(name=device.name, runtime=device.runtime, command=self.command)
+        self._turn = contextlib.ExitStack()
+        self._turn.enter_context(exclusively(here))  # whoever times here without Ray is waited for, too
+
+    def reached(self) -> tuple[str, str, str]:
+        """Say which machine this is, by what command it reaches the board (empty: it is the board), and its folder."""
+        return socket.gethostname(), self.command, self._folder.name
+
+    def put(self, name: str, content: bytes) -> str:
+        """Keep a file for the session; gives its path."""
+        path = Path(self._folder.name, name)
+        path.write_bytes(content)
+        return str(path)
+
+    def start(self, argv: Sequence[str]) -> int:
+        """Start what holds models on the board; gives its number. An empty name stands for this machine's Python."""
+        words = [argv[0] or sys.executable, *argv[1:]]
+        with self._lock:
+            errors = tempfile.TemporaryFile()  # noqa: SIM115 - ends with this process
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+            self._processes.append((subprocess.Popen(words, bufsize=0, **pipes), errors))
+            return len(self._processes) - 1
+
+    def write(self, number: int, data: bytes) -> bool:
+        """Write to a process; says whether it still reads. No bytes: its input ends."""
+        stdin = self._processes[number][0].stdin
+        assert stdin is not None
+        try:
+            if not data:
+                stdin.close()
+            left = memoryview(data)
+            while left:
+                left = left[stdin.write(left) :]
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def read(self, number: int) -> bytes:
+        """Read what a process says, as much as there is; nothing at its end."""
+        stdout = self._processes[number][0].stdout
+        assert stdout is not None
+        return os.read(stdout.fileno(), _BYTES)
+
+    def end(self, number: int) -> tuple[int, str]:
+        """End a process; gives its exit code and its last words."""
+        process, errors = self._processes[number]
+        try:
+            code = process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        errors.seek(0)
+        return code, errors.read()[-2000:].decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class HeldBoard:
+    """A board that is held for a session: `command` reaches it from its machine; empty: it is that machine."""
+
+    command: str
+    folder: str
+    start: Any  # takes the words of a command there, gives those of one here that stands for it
+    put: Any  # takes a name and bytes, gives the path there
+
+
+def load_ray() -> Any:
+    """Import Ray without its usage statistics, which it would send by default. Raises NotAvailableError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without a GPU keeps the variables it has
+    try:
+        import ray
+    except ImportError:
+        raise NotAvailableError("workers, clusters and pools of boards need Ray: pip install tutelage[ray]") from None
+    return ray
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Any]:
+    """Give Ray, joined to the cluster that RAY_ADDRESS names or that this machine is part of, unless it is already."""
+    ray = load_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    address = os.environ.get("RAY_ADDRESS", "").strip() or "auto"
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=_NAMESPACE)
+    except Exception as error:  # Ray raises no class of its own
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotAvailableError(
+            f"no Ray cluster answers at {address} ({first}): set RAY_ADDRESS to its head, or run this on one of its "
+            "machines"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def open_board(device: DeviceProfile) -> Iterator[HeldBoard]:
+    """Wait for a board of the profile's pool and hold it. Raises NotAvailableError where none is up for long."""
+    pool = pool_of(device)
+    with joined() as ray, tempfile.TemporaryDirectory(prefix="tutelage-pump-") as scratch:
+        board = ray.remote(_Board).options(
+            num_cpus=0, resources={resource(pool): 1}, max_concurrency=64, namespace=_NAMESPACE,
+            name=f"{pool}/{uuid4().hex}", max_restarts=0, max_task_retries=0,
+        ).remote(device)  # fmt: skip
+        try:
+            host, command, folder = _wait(ray, board, device)
+            log.info("device %s: timed on %s", device.name, host)
+            bridge = _Bridge(ray, board, Path(scratch), f"the board of {device.name} on {host}")
+
+            def put(name: str, content: bytes) -> str:
+                return str(ray.get(board.put.remote(name, content)))
+
+            with bridge:
+                yield HeldBoard(command, folder, bridge.start, put)
+        finally:
+            ray.kill(board)
+
+
+Held = TypeVar("Held")
+
+
+def on_boards(device: DeviceProfile, session: Callable[[], Held]) -> Held:
+    """Hold a session, and again where a pool's board left in its middle, at most on `MOST_BOARDS`."""
+    for left in reversed(range(MOST_BOARDS)):
+        try:
+            return session()
+        except NotAvailableError as error:
+            if not left or not device.host.startswith(POOL) or not isinstance(error.__cause__, LostDeviceError):
+                raise
+            log.warning("device %s: %s; the session is held again on another board", device.name, error)
+    raise AssertionError("the last session returned or raised")
+
+
+def _wait(ray: Any, board: Any, device: DeviceProfile) -> tuple[str, str, str]:
+    """Wait until the board is ours; say how many there are and wait before us."""
+    pool, begun, said = pool_of(device), time.monotonic(), -_SAY_S
+    patience = float(os.environ.get(WAIT_VARIABLE, _WAIT_S))
+    reply = board.reached.remote()
+    seen = begun
+    while True:
+        done, _ = ray.wait([reply], timeout=_LOOK_S)
+        now = time.monotonic()
+        if done:
+            try:
+                found: tuple[str, str, str] = ray.get(reply)
+            except ray.exceptions.RayError as error:
+                raise NotAvailableError(f"device {device.name}: its board left before the session began") from error
+            return found
+        state = pools(ray).get(pool, Pool(pool))
+        seen = now if state.up else seen
+        if now - seen > patience:
+            raise NotAvailableError(
+                f"device {device.name}: no board of the pool {pool} is up: run `ray start --address=HEAD "
+                f"--resources='{{\"{resource(pool)}\": 1}}'` on it, or on the machine that its cable ends at"
+            )
+        if now - said >= _SAY_S and now - begun > _LOOK_S:
+            said = now
+            words = f"{state.up} up, {state.waiting} waiting" if state.up else "none is up"
+            log.warning("device %s: waiting for a board of the pool %s: %s", device.name, pool, words)
+
+
+class _Bridge:
+    """Lets a command here stand for a process on the board: `pump.py` connects, and threads carry the bytes."""
+
+    def __init__(self, ray: Any, board: Any, scratch: Path, what: str) -> None:
+        self._ray, self._board, self._scratch, self._what = ray, board, scratch, what
+        self._listeners: list[socket.socket] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._listeners:
+            one.close()
+
+    def start(self, argv: Sequence[str]) -> list[str]:
+        """Give the command here that starts `argv` there, as often as it is started."""
+        path = self._scratch / str(len(self._listeners))
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(16)
+        self._listeners.append(listener)
+        threading.Thread(target=self._accept, args=(listener, list(argv)), daemon=True).start()
+        return [sys.executable, "-I", str(Path(__file__).with_name("pump.py")), str(path)]
+
+    def _accept(self, listener: socket.socket, argv: list[str]) -> None:
+        while True:
+            try:
+                line, _ = listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._carry, args=(line, argv), daemon=True).start()
+
+    def _carry(self, line: socket.socket, argv: list[str]) -> None:
+        with line, line.makefile("rb", buffering=0) as coming:
+            name = b""
+            while not name.endswith(b"\n"):
+                name += coming.read(1) or b"\n"
+            end = self._scratch / f"end-{name.decode().strip()}"
+            try:
+                number = self._ray.get(self._board.start.remote(argv))
+                sending = threading.Thread(target=self._send, args=(line, number), daemon=True)
+                sending.start()
+                with contextlib.suppress(OSError):
+                    while chunk := self._ray.get(self._board.read.remote(number)):
+                        line.sendall(chunk)
+                code, said = self._ray.get(self._board.end.remote(number))
+            except self._ray.exceptions.RayTaskError as error:
+                code, said = 1, str(error.cause)
+            except self._ray.exceptions.RayError:
+                code, said = LOST_EXIT, f"{self._what} left"
+            with contextlib.suppress(OSError):  # the session is over
+                end.write_text(f"{code % 256}\n{said}")
+
+    def _send(self, line: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError, self._ray.exceptions.RayError):
+            while chunk := line.recv(_BYTES):
+                if not self._ray.get(self._board.write.remote(number, chunk)):
+                    return
+            self._ray.get(self._board.write.remote(number, b""))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The boards of a pool: how many are up and in use, and how many sessions wait."""
+
+    name: str
+    up: int = 0
+    used: int = 0
+    waiting: int = 0
+    machines: tuple[str, ...] = ()
+
+
+def pools(ray: Any) -> dict[str, Pool]:
+    """Give the pools of the cluster by name."""
+    machines: dict[str, list[str]] = {}
+    up: dict[str, float] = {}
+    for node in ray.nodes():
+        for name, number in node["Resources"].items() if node["Alive"] else ():
+            if name.startswith("device:"):
+                pool = name.removeprefix("device:")
+                machines.setdefault(pool, []).append(node["NodeManagerHostname"])
+                up[pool] = up.get(pool, 0) + number
+    free = ray.available_resources()
+    named = [one["name"].partition("/")[0] for one in ray.util.list_named_actors(all_namespaces=True)
+             if one["namespace"] == _NAMESPACE]  # fmt: skip
+    found = {}
+    for pool in sorted({*up, *named}):
+        total = int(up.get(pool, 0))
+        used = total - int(free.get(resource(pool), 0))
+        found[pool] = Pool(pool, total, used, max(0, named.count(pool) - used), tuple(sorted(machines.get(pool, ()))))
+    return found

@@ -1,0 +1,190 @@
+"""Boards of a Ray cluster, each played by a machine with the device protocol's speaker behind it."""
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tutelage.command import tutelage
+from tutelage.bench.boards import pool
+from tutelage.bench.boards.pool import BOARD_VARIABLE, WAIT_VARIABLE, joined, load_ray, open_board, pools
+from tutelage.bench.devices.profiles import check_profile_values, write_profile
+from tutelage.bench.devices.turns import LOCKS_VARIABLE
+from tutelage.bench.protocol.measure import measure
+from tutelage.records import DeviceProfile, InputError, NotAvailableError
+
+SPEAKER = Path(__file__).with_name("speaker.py")
+SHORT: dict[str, Any] = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
+SHAPE = (3, 8, 8)
+Z80 = DeviceProfile(name="z80", runtime="onnxruntime", host="ray:z80", cpu_model="Z80")
+
+
+def test_a_pool_without_a_name_is_refused() -> None:
+    with pytest.raises(InputError, match="give the name of the pool after it, ray:NAME"):
+        check_profile_values(Z80.model_copy(update={"host": "ray:"}))
+
+
+def test_without_a_cluster_the_device_is_not_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(pool, "load_ray", lambda: _Unreachable)
+    with pytest.raises(NotAvailableError, match=r"no Ray cluster answers at 127.0.0.1:1 \(nobody there\)"), joined():
+        pass
+    write_profile(Z80, tmp_path / "devices")
+    listed = tutelage("device", "list", "-w", str(tmp_path))
+    assert "pool z80 of z80: boards not known: no Ray cluster answers at 127.0.0.1:1" in listed.stdout
+
+
+class _Unreachable:
+    @staticmethod
+    def is_initialized() -> bool:
+        return False
+
+    @staticmethod
+    def init(**_: Any) -> None:
+        raise ConnectionError("nobody there")
+
+
+class Shelf:
+    """A cluster on this host whose machines each have one board at the end of a cable."""
+
+    def __init__(self, cluster: Any, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+
+    def plug(self, pool: str, number: int, script: Path = SPEAKER) -> Any:
+        """Plug a board in; its machine waits for nobody else's boards."""
+        variables = {
+            BOARD_VARIABLE: f"{sys.executable} -I {script} '' {self.folder} {number}",
+            LOCKS_VARIABLE: str(self.folder),
+        }
+        return self.cluster.add_node(num_cpus=0, resources={f"device:{pool}": 1}, env_vars=variables)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    load_ray()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        with joined():
+            yield Shelf(cluster, tmp_path_factory.mktemp("shelf"))
+    cluster.shutdown()
+
+
+def model(folder: Path) -> Path:
+    path = folder / "net.onnx"
+    path.write_bytes(b"x" * 700)
+    return path
+
+
+def sessions_of(folder: Path) -> dict[int, list[tuple[float, float]]]:
+    """Give when the sessions of each board began and ended, as the programs that played it wrote it down."""
+    found: dict[int, dict[int, list[float]]] = {}
+    for line in (folder / "spans").read_text().splitlines():
+        one = json.loads(line)
+        found.setdefault(one["board"], {}).setdefault(one["session"], []).extend((one["from"], one["to"]))
+    return {board: sorted((min(times), max(times)) for times in held.values()) for board, held in found.items()}
+
+
+PLAYED = """
+import json, os, runpy, sys, time
+folder, number, begun = sys.argv[2], int(sys.argv[3]), time.time()
+sys.argv = sys.argv[:1]
+runpy.run_path({speaker!r})
+with open(folder + "/spans", "a") as file:
+    file.write(json.dumps({{"board": number, "from": begun, "to": time.time(), "session": os.getppid()}}) + "\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)  # eleven machines start
+def test_ten_boards_time_what_twenty_sessions_ask_one_at_a_time_each(shelf: Shelf, tmp_path: Path) -> None:
+    played = tmp_path / "played.py"
+    played.write_text(PLAYED.format(speaker=str(SPEAKER)))
+    for number in range(10):
+        shelf.plug("z80", number, played)
+    net, seen = model(tmp_path), list[pool.Pool]()
+
+    with ThreadPoolExecutor(20) as sessions:
+        asked = [sessions.submit(measure, {"net": net}, Z80, SHAPE, seed=seed, **SHORT) for seed in range(20)]
+        import ray
+
+        while not all(one.done() for one in asked):
+            seen.append(pools(ray)["z80"])
+            time.sleep(0.5)
+        times = [one.result()["net"].samples_ms for one in asked]
+    # The speaker says a nanosecond a byte.
+    assert all(set(one) == {700e-6} for one in times)
+    # All ten were used, each by one session at a time: those of one board follow each other.
+    held = sessions_of(shelf.folder)
+    assert set(held) == set(range(10))
+    assert sum(map(len, held.values())) == 20
+    assert all(one[1] <= other[0] for board in held.values() for one, other in pairwise(board))
+    assert max(one.waiting for one in seen) > 0
+    assert max(one.used for one in seen) == max(one.up for one in seen) == 10
+    assert all(one.used <= one.up for one in seen)
+
+    write_profile(Z80, tmp_path / "devices")
+    (tmp_path / "artifacts/aa").mkdir(parents=True)
+    filed = {"sha": {**asked[0].result()["net"].to_dict(), "drift": 0.031, "created": "2026-01-02T03:04:05+00:00"}}
+    (tmp_path / "artifacts/aa/measurements.json").write_text(json.dumps(filed))
+    listed = tutelage("device", "list", "-w", str(tmp_path)).stdout
+    assert re.search(r"pool z80 of z80: 10 up on \S+, 0 in use, 0 waiting; calibrated never, drift \+3.1%", listed)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_board_that_leaves_gives_its_session_to_another(
+    shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first board is unplugged in the middle of a session; the next one is plugged in only then."""
+    begun, hangs = tmp_path / "begun", tmp_path / "hangs.py"
+    hangs.write_text(
+        "import json, os, sys, time\n"
+        f"open({str(begun)!r}, 'w').write(str(os.getppid()))\n"
+        "sys.stdin.readline()\n"
+        "time.sleep(600)\n"
+    )
+    device = Z80.model_copy(update={"name": "leaves", "host": "ray:leaves"})
+    first = shelf.plug("leaves", 100, hangs)
+    with ThreadPoolExecutor(1) as sessions:
+        asked = sessions.submit(measure, {"net": model(tmp_path)}, device, SHAPE, **SHORT)
+        while not begun.exists():
+            assert not asked.done(), asked.exception()
+            time.sleep(0.1)
+        shelf.cluster.remove_node(first, allow_graceful=False)
+        shelf.plug("leaves", 101)
+        assert set(asked.result()["net"].samples_ms) == {700e-6}
+    assert re.search(r"device leaves: .*the board of leaves on \S+ left; the session is held again", caplog.text)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_pool_in_which_no_board_is_up_is_waited_for_and_then_given_back(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Z80.model_copy(update={"name": "gone", "host": "ray:gone"})
+    monkeypatch.setenv(WAIT_VARIABLE, "3")
+    with pytest.raises(NotAvailableError, match=r"no board of the pool gone is up: run `ray start"), open_board(device):
+        pass
+    import ray
+
+    assert "gone" not in pools(ray)  # nobody waits there any more
+    monkeypatch.setenv(WAIT_VARIABLE, "60")
+    timer = threading.Timer(3, lambda: shelf.plug("gone", 102))
+    timer.start()
+    with open_board(device) as board:
+        assert str(SPEAKER) in board.command
+    timer.join()

@@ -1,0 +1,142 @@
+"""A search with several evaluations going on: no barrier, its order recorded and replayed, interrupted and resumed."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tutelage.records import Arch, InputError
+from tutelage.search.loop import Objective, SearchResult
+from tutelage.search.objectives import Scores
+from tutelage.search.parallel import Evaluation, Told, evaluate, search_in_parallel
+from tutelage.search.spaces.space import SPACES
+
+SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
+
+
+def error(archs: Sequence[Arch]) -> NDArray[np.float64]:
+    return np.array([1 - sum(a.e) / 240 - sum(a.ks) / 470 + 0.02 * np.sin(sum(a.ks[:8])) for a in archs])
+
+
+def noisy(archs: Sequence[Arch], before: Sequence[int] = ()) -> Scores:
+    """Score with a noise that depends on the arch and on how often it was scored, and on nothing else."""
+    times = list(before) or [0] * len(archs)
+    seeds = [int(arch.id[:8], 16) + number for arch, number in zip(archs, times, strict=True)]
+    noise = np.array([np.random.default_rng(seed).normal(0, 0.02) for seed in seeds])
+    return Scores(error(archs) + noise, np.full(len(archs), 0.02))
+
+
+GOALS = [Objective("error", "min", noisy, cheap=False, again=noisy, most=3), Objective("params")]
+
+
+class Delayed:
+    """Evaluates at once and replies after delays that are drawn, on a clock of its own."""
+
+    def __init__(self, seed: int, die_after: int | None = None) -> None:
+        self.rng, self.now, self.left = np.random.default_rng(seed), 0.0, die_after
+        self.due: list[tuple[float, int, Evaluation]] = []
+        self.most, self.going_at_reply = 0, list[int]()
+
+    def submit(self, evaluation: Evaluation) -> None:
+        heapq.heappush(self.due, (self.now + self.rng.exponential(), evaluation.number, evaluation))
+        self.most = max(self.most, len(self.due))
+
+    def next(self) -> tuple[int, Told]:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+        self.going_at_reply.append(len(self.due))
+        self.now, number, evaluation = heapq.heappop(self.due)
+        return number, evaluate(GOALS, evaluation)
+
+
+def run(scorer: Any = None, strategy: str = "default", evaluations: int = 60, **changes: Any) -> SearchResult:
+    return search_in_parallel(
+        SPACE, GOALS, {"params": 4e6}, slots=5, scorer=scorer, strategy=strategy, evaluations=evaluations, seed=3,
+        initial=[SPACE.smallest(), SPACE.largest()], num_classes=4, in_channels=1, **changes,
+    )  # fmt: skip
+
+
+def file_of(result: SearchResult, folder: Path) -> dict[str, Any]:
+    """Give what the result's file holds but for the seconds."""
+    data: dict[str, Any] = json.loads(result.to_json(folder / "search.json").read_text())
+    assert data.pop("search_seconds") > 0
+    data.pop("scoring_seconds")
+    return data
+
+
+@pytest.mark.parametrize("strategy", ["default", "nsga2"])
+def test_a_recorded_order_is_replayed_to_the_same_file_whatever_the_delays(strategy: str, tmp_path: Path) -> None:
+    first, second = (file_of(run(Delayed(seed), strategy), tmp_path) for seed in (1, 2))
+    assert first["order"] != second["order"]
+    assert first["evaluated"] != second["evaluated"]
+    for seed in (2, 7):
+        assert file_of(run(Delayed(seed), strategy, order=first["order"]), tmp_path) == first
+    assert sorted(first["order"]) == list(range(60))
+    archs = [json.dumps(row["arch"]) for row in first["evaluated"]]
+    assert len(set(archs)) == len(archs)
+    # The last .15 of 60 went to contenders, none of them twice at a time; where none was free, to a new one.
+    again = sum(len(row["again"]) for row in first["evaluated"])
+    assert 5 <= again <= 9
+    assert again + len(archs) == 60
+    assert all(len(row["again"]) <= 2 for row in first["evaluated"])
+
+
+def test_no_reply_is_waited_for_while_a_slot_is_free() -> None:
+    scorer = Delayed(1)
+    run(scorer)
+    assert scorer.most == 5
+    # But for the start, before anything is known, and the end, after everything was asked.
+    assert set(scorer.going_at_reply[2:-4]) == {5}
+
+
+def test_interrupted_and_called_again_it_goes_on_in_its_order(tmp_path: Path) -> None:
+    record, whole = tmp_path / "told.jsonl", file_of(run(Delayed(1)), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(Delayed(1, die_after=37), record=record)
+    with record.open("a") as file:
+        file.write('{"number": 4')  # torn by a kill
+    scorer = Delayed(9)
+    resumed = run(scorer, record=record)
+    assert resumed.order[:37] == tuple(whole["order"][:37])
+    assert len(scorer.going_at_reply) == 23  # what was told is not scored again
+    assert sorted(resumed.order) == list(range(60))
+    assert file_of(run(Delayed(5), order=resumed.order), tmp_path) == file_of(resumed, tmp_path)
+    # In the order of the whole one it ends as that did.
+    record.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(Delayed(1, die_after=37), record=record)
+    assert file_of(run(Delayed(9), record=record, order=whole["order"]), tmp_path) == whole
+
+
+def test_an_order_or_a_record_of_another_search_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the order is of another search: it has evaluation 40"):
+        run(order=[40])
+    run(evaluations=5, record=tmp_path / "told.jsonl")
+    with pytest.raises(InputError, match="is of another search"):
+        run(evaluations=6, record=tmp_path / "told.jsonl")
+
+
+def test_a_feasible_set_that_runs_out_ends_the_search() -> None:
+    params = float(_params(SPACE.smallest())[0])
+    found = search_in_parallel(
+        SPACE, [Objective("error", "min", error, cheap=False), Objective("params")], {"params": params},
+        slots=3, evaluations=50, strategy="random", num_classes=4, in_channels=1,
+    )  # fmt: skip
+    assert "after" in found.ended
+    assert 1 <= len(found.evaluated) < 50
+    assert {row.counted["params"] for row in found.evaluated} == {params}
+
+
+def _params(arch: Arch) -> NDArray[np.int64]:
+    from tutelage.search.costs.counts import count
+
+    return count([arch], num_classes=4, in_channels=1).params

@@ -1,0 +1,216 @@
+"""A run on two machines that share no folder: the same bytes as in one process; a machine or the command is killed."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
+from tutelage.bench.boards.pool import load_ray
+from tutelage.cluster.files import CACHE_VARIABLE, Sender, Share, files_in, pack_made, placed, receive, unpack
+from tutelage.cluster.session import on_cluster
+from tutelage.cluster.spread import LOGS, spread_by_files
+from tutelage.pipeline import run as pipeline
+from tutelage.pipeline.keys.stage_inputs import FileInput, Part
+from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import silent
+from tutelage.records import InputError
+
+
+class Inputs(Part):
+    network: FileInput
+    others: tuple[FileInput, ...]
+    names: dict[str, int]
+
+
+class Store:
+    """The part of Ray that sends: what is put there comes back by its reference."""
+
+    def __init__(self) -> None:
+        self.puts: list[np.ndarray] = []  # type: ignore[type-arg]
+
+    def put(self, value: Any) -> Any:
+        self.puts.append(value)
+        return value
+
+
+def filed(path: Path, content: bytes, name: str) -> FileInput:
+    from tutelage.files import sha256_of
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return FileInput(sha256=sha256_of(path), path=name)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["store", "folder"])
+def test_what_a_stage_reads_and_makes_travels_by_its_hash(
+    shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, away, outside = tmp_path / "home", tmp_path / "away", tmp_path / "elsewhere" / "w.safetensors"
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "machine"))
+    network = filed(home / "artifacts/aa/m.xml", b"graph", "artifacts/aa/m.xml")
+    (home / "artifacts/aa/m.bin").write_bytes(b"weights")  # belongs to it and is not named
+    given = filed(outside, b"pretrained", str(outside))
+    same = filed(home / "artifacts/bb/copy", b"pretrained", "artifacts/bb/copy")
+    inputs = Inputs(network=network, others=(given, same), names={"a": 1})
+
+    share, ray = (Share(str(tmp_path / "share")) if shared else None), Store()
+    sender = Sender(ray, home, share)
+    sent = sender.pack(inputs)
+    sender.pack(inputs)
+    assert len(ray.puts) == (0 if shared else 3)  # each content once
+    receive(sent, away)
+    there = placed(inputs)
+    assert there.model_dump() == inputs.model_dump()  # where a file lies is in no key
+    contents = [(away / file.path).read_bytes() for file in files_in(there)]
+    assert contents == [b"graph", b"pretrained", b"pretrained"]
+    assert (away / "artifacts/aa/m.bin").read_bytes() == b"weights"
+    assert there.names is inputs.names
+
+    stage = away / "artifacts/cc"
+    (stage / "checkpoint").mkdir(parents=True)
+    (stage / "checkpoint/moments").write_bytes(b"large")
+    (stage / "deep").mkdir()
+    (stage / "deep/weights").write_bytes(b"trained")
+    unpack(pack_made(stage, share.url if share else None), home / "artifacts/cc")
+    assert [str(path.relative_to(home)) for path in (home / "artifacts/cc").rglob("*") if path.is_file()] == [
+        "artifacts/cc/deep/weights"
+    ]
+
+
+def test_a_file_of_another_content_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "machine"))
+    file = filed(tmp_path / "home/a", b"whole", "a")
+    share = Share(str(tmp_path / "share"))
+    sent = Sender(Store(), tmp_path / "home", share).pack(Inputs(network=file, others=(), names={}))
+    (tmp_path / "share" / file.sha256).write_bytes(b"who")
+    with pytest.raises(OSError, match="arrived with another content"):
+        receive(sent, tmp_path / "away")
+    assert not (tmp_path / "away/a").exists()
+    assert not list((tmp_path / "machine/files").iterdir())
+
+
+def test_a_share_of_an_unknown_protocol_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"--share nope://x cannot be used .*: give a folder or URL"):
+        Share("nope://x")
+
+
+@dataclass
+class Machines:
+    """A cluster on this host: a head that computes nothing, and machines with a cache of their own each."""
+
+    cluster: Any
+    folder: Path
+
+    def add(self, name: str) -> Any:
+        return self.cluster.add_node(num_cpus=1, env_vars={CACHE_VARIABLE: str(self.folder / name)})
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    load_ray()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    machines = Machines(cluster, tmp_path_factory.mktemp("machines"))
+    machines.add("a")
+    yield machines
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return small_recipe(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Run the recipe in this process; give its workspace and what it published."""
+    place = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tutelage.pipeline.run.bundle_rows", lambda ctx, rows: [])
+        return place, pipeline.run(recipe, Workspace(place), silent, 1)[1]
+
+
+def cache_of(process: int) -> str:
+    variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return next(one.decode().partition("=")[2] for one in variables if one.startswith(CACHE_VARIABLE.encode() + b"="))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)  # two runs, and machines that start
+def test_a_run_whose_machine_is_killed_ends_with_the_bytes_of_one_process(
+    machines: Machines, recipe: Recipe, alone: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.pipeline.run.bundle_rows", lambda ctx, rows: [])
+    place, nodes = tmp_path / "spread", {"b": machines.add("b")}
+
+    def kill(process: int) -> None:
+        """Take away the whole machine of a training, if it is the second one."""
+        name = Path(cache_of(process)).name
+        if name in nodes:
+            machines.cluster.remove_node(nodes.pop(name), allow_graceful=False)
+
+    trainings = ("train teacher resnet10t", "train small on labels", "train other on labels")
+    killer = Killer(place / LOGS, dict.fromkeys(trainings, 1), kill)
+    with on_cluster(machines.cluster.address) as (ray, threads):
+        assert threads == 1
+        workspace = spread_by_files(ray, recipe, Workspace(place), silent, threads)
+        killer.start()
+        _, published = pipeline.run(recipe, workspace, silent, threads)
+        killer.over.set()
+        killer.join()
+    assert not workspace.failed
+    assert not nodes  # one of the trainings that ran beside each other was on it
+    assert rows_of(published) == rows_of(alone[1])
+    mine, theirs = files(place), files(alone[0])
+    assert len(mine) > 20
+    assert mine == theirs
+    logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
+    assert "failed: its worker was lost" in logs
+    # What one machine made was read by another from its own folder, never from this one.
+    for name in ("a", "b"):
+        assert list((machines.folder / name / "workspaces").glob("*/artifacts/*"))
+    assert list((machines.folder / "a" / "files").iterdir())
+
+
+def trained_so_far(place: Path) -> bool:
+    return any(re.search(r": \d+/", path.read_text()) for path in (place / LOGS).glob("*.log"))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_command_that_is_killed_goes_on_from_its_workspace(
+    machines: Machines, recipe: Recipe, alone: tuple[Path, Any], tmp_path: Path
+) -> None:
+    place, written = tmp_path / "spread", tmp_path / "recipe.yaml"
+    written.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True)))
+    command = [
+        *(sys.executable, "-m", "tutelage", "run", str(written), "-w", str(place)),
+        *("--cluster", machines.cluster.address, "--share", str(tmp_path / "share")),
+    ]
+    with (tmp_path / "said").open("w") as said:
+        first = subprocess.Popen(command, stdout=said, stderr=said)
+    try:
+        while not trained_so_far(place):
+            assert first.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.1)
+    finally:
+        first.kill()
+        first.wait()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    mine, theirs = files(place), files(alone[0])
+    assert theirs.items() <= mine.items()
+    assert len(list((tmp_path / "share").iterdir())) > 10
