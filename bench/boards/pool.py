@@ -277,6 +277,8 @@ class _Bridge:
                 code, said = LOST_EXIT, f"{self._what} left"
             with contextlib.suppress(OSError):  # the session is over
                 end.write_text(f"{code % 256}\n{said}")
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)  # closing alone does not end it while the other thread reads
 
     def _send(self, line: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError, self._ray.exceptions.RayError):
