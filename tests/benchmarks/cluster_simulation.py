@@ -1,9 +1,9 @@
 """Where the head of a cluster saturates: a run of many tasks on 1,000 workers and 200 boards, by discrete events.
 
-`python tests/benchmarks/cluster_simulation.py --overhead SECONDS` (of the head a task, as `cluster_speedup.py` measures).
-Trainings are drawn log-normal around their median, 2 % are stragglers that take five times as long, and each worker or
-board dies at 1 % an hour; what it did begins anew elsewhere, at most three times. The head starts and ends one task after
-the other: it is a queue of its own. Each training is followed by three short tasks and one session on a board.
+`python tests/benchmarks/cluster_simulation.py --overhead SECONDS` (of the head, a task). Trainings are drawn log-normal
+around their median, 2 % are stragglers that take five times as long, and each worker or board dies at 1 % an hour; what
+it did begins anew elsewhere, at most three times. The head starts and ends one task after the other: it is a queue of
+its own. Each training is followed by three short tasks and one session on a board.
 """
 
 from __future__ import annotations
