@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import shlex
 import tempfile
 import threading
 import time
@@ -24,6 +25,8 @@ LOCKS_VARIABLE = "TUTELAGE_LOCKS"
 # Between two looks at a device that is in use, and between two lines that say so.
 _LOOK_S, _SAY_S = 0.2, 60.0
 _HOLDER_BYTES = 200
+_ADB = "adb:"  # of a profile's `host`, before the serial
+_SSH_WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"  # ssh's options that take a word of their own
 
 _held: set[tuple[Path, int]] = set()  # by this process's threads
 
@@ -57,10 +60,35 @@ def lock_path(device: DeviceProfile) -> Path:
     if device.local:
         name = "this-machine"
     else:
-        reached = device.command or device.host
-        readable = re.sub(r"[^A-Za-z0-9]+", "-", reached).strip("-")[:30]
-        name = f"{readable}-{hashlib.sha256(reached.encode()).hexdigest()[:12]}"
+        board = board_of(device)
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", board).strip("-")[:30]
+        name = f"{readable}-{hashlib.sha256(board.encode()).hexdigest()[:12]}"
     return _folder() / f"tutelage-{name}.lock"
+
+
+def board_of(device: DeviceProfile) -> str:
+    """Name what a device elsewhere runs on: a host of ssh whoever logs in there, a serial of adb, else its command.
+
+    Commands that go there by ssh or adb name it, too, whatever they start. Aliases of one host are not seen through.
+    """
+    if not device.command:
+        return device.host if device.host.startswith(_ADB) else _ssh_host(device.host)
+    words = shlex.split(device.command)
+    if words and Path(words[0]).name == "ssh":
+        rest = iter(words[1:])
+        for word in rest:
+            if not word.startswith("-"):
+                return _ssh_host(word)
+            if len(word) == 2 and word[1] in _SSH_WITH_VALUE:
+                next(rest, None)
+    if words and Path(words[0]).name == "adb" and "-s" in words[1:-1]:
+        return _ADB + words[words.index("-s") + 1]
+    return device.command
+
+
+def _ssh_host(destination: str) -> str:
+    """Give the host of USER@HOST or ssh://USER@HOST:PORT."""
+    return destination.removeprefix("ssh://").rpartition("@")[2].lower()
 
 
 def _folder() -> Path:

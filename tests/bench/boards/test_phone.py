@@ -4,6 +4,7 @@ No phone was at hand. The server speaks to the device as to a phone; what runs t
 """
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tutelage.bench.boards.phone import FOLDER, Phone
 from tutelage.bench.programs.entry import Turn
 from tutelage.bench.protocol import measure as measure_module
 from tutelage.bench.protocol.measure import measure
-from tutelage.bench.protocol.remote import open_launcher
+from tutelage.bench.protocol.remote import launcher_of, open_launcher
 from tutelage.bench.protocol.worker import LostDeviceError, ModelFile
 from tutelage.records import DeviceProfile, InputError, NotAvailableError, UnsteadyDeviceError
 
@@ -200,3 +201,33 @@ def test_what_no_benchmark_program_does_is_refused_before_adb_is_asked(change: d
     values = {"name": "pixel", "runtime": "onnxruntime", "host": "adb:x", **change}
     with pytest.raises(InputError, match=message), open_launcher(DeviceProfile.from_dict(values)):
         pass
+
+
+def test_two_sessions_on_one_phone_follow_each_other(connect: Connect, benchmark_program: Path, net: Path) -> None:
+    """Profiles of two workspaces: no start of one lies between two of the other."""
+    device = connect()
+    failed: list[BaseException] = []
+    both = threading.Barrier(2)
+
+    def session(name: str) -> None:
+        try:
+            both.wait(60)
+            with launcher_of(profile(device, benchmark_program, name=name)) as phone:
+                assert isinstance(phone, Phone)
+                there = phone.put(net)
+                for _ in range(4):
+                    phone.run(Turn(there, SHAPE, 1, 0, 1, f"{FOLDER}/{name}.csv"), 60)
+        except Exception as error:  # noqa: BLE001 - a thread would swallow it
+            failed.append(error)
+
+    names = ("one", "two")
+    threads = [threading.Thread(target=session, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    starts = [[place for place, said in enumerate(device.commands) if f"{name}.csv" in said] for name in names]
+    first, second = sorted(starts)
+    assert len(first) == len(second) == 4
+    assert first[-1] < second[0]

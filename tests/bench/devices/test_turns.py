@@ -98,6 +98,26 @@ def test_profiles_of_one_machine_or_board_share_a_lock_and_others_do_not() -> No
     assert len(set(different)) == len(different)
 
 
+def test_ways_to_one_board_share_its_lock() -> None:
+    def lock(**fields: str) -> Path:
+        return lock_path(HERE.model_copy(update=fields))
+
+    by_ssh = {lock(host=host) for host in ("me@board", "you@Board", "board")}
+    by_ssh |= {
+        lock(command=command)
+        for command in (
+            "ssh me@board ./device",
+            "/usr/bin/ssh -T -p 22 -o BatchMode=yes -i key board 'cd models && ./device --int8'",
+            "ssh ssh://me@board ./device",
+        )
+    }
+    assert len(by_ssh) == 1
+    assert lock(command="ssh -l board other ./device") == lock(host="other")
+    assert {lock(host="adb:A1"), lock(command="adb -s A1 shell /data/local/tmp/device")} == {lock(host="adb:A1")}
+    assert lock(command="./device one") != lock(command="./device two")
+    assert lock(command="ssh -T") == lock(command="ssh -T")  # names no host: by its words
+
+
 def test_a_lock_that_cannot_be_made_is_one_line_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
