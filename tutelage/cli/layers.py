@@ -24,7 +24,8 @@ def print_layers(found: Profiled, console: Console, as_json: bool = False) -> No
     if as_json:
         blocks = [{"block": key, "ms": ms} for key, ms in found.blocks]
         layers = [layer.to_dict() for layer in found.layers]
-        print(json.dumps({"device": found.device, "runtime": found.runtime, "layers": layers, "blocks": blocks}))
+        whole = {"device": found.device, "runtime": found.runtime, "layers": layers, "blocks": blocks}
+        print(json.dumps({**whole, "rows": list(found.rows)}))
         return
     total = sum(layer.ms for layer in found.layers)
     longest = _BAR if console.width >= _WIDE else _SHORT_BAR  # a bar that is cut would say nothing
@@ -47,6 +48,10 @@ def print_layers(found: Profiled, console: Console, as_json: bool = False) -> No
         ms = sum(layer.ms for layer in found.layers if layer.note == note)
         what = f"{number} {'layer' if number == 1 else 'layers'} {note}"
         console.print(f"{what}: {ms:.3f} ms, {100 * ms / total if total else 0:.0f} %")
+    if found.rows:
+        console.print(
+            f"kept for the pages of {', '.join(row[:8] for row in found.rows)} (`tutelage leaderboard build`)"
+        )
     if found.blocks:
         console.print(f"\nwhat the latency model of {found.device} takes each block for")
         for key, ms in found.blocks:

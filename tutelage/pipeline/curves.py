@@ -1,4 +1,4 @@
-"""What a row's page draws besides its details: learning curves, ROC, calibration and paths, from the run's artifacts.
+"""What a row's page draws besides its details: learning curves, ROC, calibration, paths and times of layers.
 
 `with_curves` wraps what gives details by row id (`Store.details`). Curves are read of a workspace that holds the row's
 artifacts, or fetched them; elsewhere the details stay as they are.
@@ -25,20 +25,24 @@ Floats = NDArray[np.float64]
 
 # Of a training, beside its weights: one record an epoch (`TrainResult.history`).
 HISTORY = "history.json"
+# Of a workspace: what `bench --layers` found of rows' files, a file a row.
+LAYERS = "layers"
 # A page holds the details of up to 2,000 rows: curves are thinned to what a drawing of 400 pixels shows.
 _POINTS, _EPOCHS, _CLASSES, _BINS = 48, 120, 15, 10
 _LEARNT = ("loss", "val_loss", "val_accuracy", "val_auc")
+_ROW_ID = re.compile(r"[0-9A-Za-z-]{1,80}")
 # Folders of the machine that a run was started on are not for a page that is passed on.
 _FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?(?:[/\\][^\s'\"/\\]+)+(?=[/\\])")
 
 
 def with_curves(details: Details, workspace: Path) -> Details:
-    """Give details with `curves` and `made` added; what was read of an artifact is kept for the next page."""
+    """Give details with `curves`, `made` and `layers` added; what was read of an artifact is kept for the next page."""
     known: dict[tuple[str, ...], dict[str, Any]] = {}
     files = RowFiles(workspace)
 
     def read(ids: list[str]) -> Mapping[str, str]:
-        return {row_id: _extended(text, files, known) for row_id, text in details(ids).items()}
+        found = {row_id: _extended(text, files, known) for row_id, text in details(ids).items()}
+        return {row_id: _with_layers(text, layers_file(workspace, row_id)) for row_id, text in found.items()}
 
     return read
 
@@ -69,6 +73,25 @@ def _extended(text: str, files: RowFiles, known: dict[tuple[str, ...], dict[str,
     }
     more = {"curves": known[key], "made": {name: value for name, value in made.items() if value}}
     return json.dumps(body | {name: value for name, value in more.items() if value}, ensure_ascii=False)
+
+
+def layers_file(workspace: Path, row_id: str) -> Path | None:
+    """Name the file of a row's times by layer; None for an id that is no name of a file."""
+    return workspace / LAYERS / f"{row_id}.json" if _ROW_ID.fullmatch(row_id) else None
+
+
+def _with_layers(text: str, file: Path | None) -> str:
+    """Add the layers that a file holds; one that is not there or damaged adds nothing."""
+    if file is None or not file.is_file():
+        return text
+    try:
+        found = [
+            {"name": str(one["name"]), "operator": str(one["operator"]), "ms": float(one["ms"])}
+            for one in json.loads(file.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return text
+    return json.dumps({**json.loads(text), "layers": found}, ensure_ascii=False)
 
 
 def _relative(path: Any) -> str:

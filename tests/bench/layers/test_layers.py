@@ -1,6 +1,7 @@
 """Layers of a model: each runtime's profiler on a network whose layers are known, and what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,20 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage.bench.devices.profiles import write_profile
+from tutelage.bench.latency import LatencyModel
 from tutelage.bench.layers.profile import Layer, profile_layers, typical_ms
+from tutelage.bench.runtimes.runner import processor
 from tutelage.cli.layers import draw_layers
+from tutelage.files import sha256_of
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.curves import with_curves
 from tutelage.pipeline.operations.layers import Profiled
 from tutelage.pipeline.runtime_files import export_network
 from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
-from tutelage.records import DeviceProfile, InputError
+from tutelage.records import DeviceProfile, InputError, Row
+from tutelage.search.costs.counts import block_specs
+from tutelage.search.spaces.space import SPACES
 
 SHAPE = (3, 32, 32)
 
@@ -100,3 +109,58 @@ def test_a_picture_of_many_layers_has_the_smaller_ones_as_one_bar(tmp_path: Path
     assert "40 smaller layers" in drawn
     assert "layer 99" in drawn
     assert "<!-- layer 5 " not in drawn
+
+
+def test_the_latency_models_times_of_blocks_stand_beside(
+    folder: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = SPACES["mbconv_small_w1.0"].with_resolutions((32,))
+    archs = space.decode(space.random(12, np.random.default_rng(0)))
+    specs = {spec.key: spec for arch in archs for spec in block_specs(arch, 4, 3)}
+    blocks = {key: 0.01 + place / 1000 for place, key in enumerate(specs)}
+    times = [sum(blocks[spec.key] for spec in block_specs(arch, 4, 3)) for arch in archs]
+    model = LatencyModel().fit(archs, times, blocks=blocks, num_classes=4, in_channels=3)
+    known = DeviceProfile(
+        name="known",
+        runtime="onnxruntime",
+        spaces=(space.name,),
+        resolutions=(32,),
+        latency_model="known.latency.json",
+        cpu_model=processor(),
+    )
+    write_profile(known, tmp_path / "devices", model)
+    (tmp_path / "arch.json").write_text(json.dumps(archs[0].to_dict()))
+    bench = ["bench", str(folder / "net.onnx"), "--resolution", "32", "-w", str(tmp_path), "--device", "known"]
+    bench += ["--layers", "--arch", str(tmp_path / "arch.json")]
+    assert command(*bench, "--json") == 0
+    said = json.loads(capsys.readouterr().out)["blocks"]
+    assert [(one["block"], one["ms"]) for one in said] == [
+        (spec.key, blocks[spec.key]) for spec in block_specs(archs[0], 4, 3)
+    ]
+    assert command(*bench) == 0
+    printed = capsys.readouterr().out
+    assert "what the latency model of known takes each block for" in printed
+    assert f"{times[0]:.4f} ms  in sum" in printed
+
+
+def test_rows_of_the_profiled_file_show_its_layers(
+    folder: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "ws", tmp_path / "ws")
+    how = {"file": {"sha256": sha256_of(folder / "net.onnx")}}
+    here, there, other = (
+        Row(model="m", role="student", dataset="d", runtime="onnxruntime", device=device, details={"how": one})
+        for device, one in (("onnxruntime", how), ("openvino", how), ("onnxruntime", {"file": {"sha256": "0" * 64}}))
+    )
+    store = Store(tmp_path / "ws" / "leaderboard.db")
+    store.add([here, there, other])
+    bench = ["bench", str(folder / "net.onnx"), "--resolution", "32", "-w", str(tmp_path / "ws"), "--layers"]
+    assert command(*bench, "--device", "onnxruntime", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["rows"] == [here.key]
+    shown = with_curves(store.details, tmp_path / "ws")([row.key for row in (here, there, other)])
+    drawn = json.loads(shown[here.key])["layers"]
+    assert drawn == [{name: one[name] for name in ("name", "operator", "ms")} for one in said["layers"]]
+    assert not any("layers" in json.loads(shown[row.key]) for row in (there, other))
+    (tmp_path / "ws" / "layers" / f"{here.key}.json").write_text("[{")
+    assert "layers" not in json.loads(with_curves(store.details, tmp_path / "ws")([here.key])[here.key])

@@ -1,17 +1,24 @@
-"""Where an inference of a model file spends its time (`bench_layers`), beside the latency model's blocks."""
+"""Where an inference of a model file spends its time (`bench_layers`), beside the latency model's blocks.
+
+What is found of the very file that rows were measured on is kept for their pages.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.bench.devices.profiles import find_profile, load_latency_model
 from tutelage.bench.layers.profile import Layer, profile_layers
 from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.files import model_digest, sha256_of, write_json
+from tutelage.pipeline.curves import layers_file
 from tutelage.pipeline.workspace import Workspace
-from tutelage.records import InputError
+from tutelage.records import DeviceProfile, InputError
 from tutelage.search.costs.counts import block_specs
 
+from .board import open_board
 from .single_stage import converted, input_shape, must_exist, read_arch
 
 
@@ -23,6 +30,7 @@ class Profiled:
     runtime: str
     layers: tuple[Layer, ...]
     blocks: tuple[tuple[str, float], ...] = ()  # of the architecture: block and ms
+    rows: tuple[str, ...] = ()  # of this file on this device, whose pages show the layers from now on
 
 
 def bench_layers(
@@ -47,4 +55,23 @@ def bench_layers(
             )
         blocks = [(spec.key, found.blocks[spec.key]) for spec in specs]
     ready = converted(model, profile, shape, workspace.path / "cache" / "converted")
-    return Profiled(device, profile.runtime, tuple(profile_layers(ready, profile, shape)), tuple(blocks))
+    layers = tuple(profile_layers(ready, profile, shape))
+    rows = _keep(workspace, model, profile, layers) if ready == model else ()
+    return Profiled(device, profile.runtime, layers, tuple(blocks), rows)
+
+
+def _keep(workspace: Workspace, model: Path, profile: DeviceProfile, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Write the layers for each row of this file on this device, and give the rows' ids; none without a leaderboard."""
+    if not (workspace.path / "leaderboard.db").is_file():
+        return ()
+    digests = {sha256_of(model), model_digest(model)}
+    rows = [
+        row.key
+        for row in open_board(workspace.path).rows()
+        if row.device == profile.name and (row.details.get("how") or {}).get("file", {}).get("sha256") in digests
+    ]
+    for key in rows:
+        if (file := layers_file(workspace.path, key)) is not None:
+            file.parent.mkdir(exist_ok=True)
+            write_json(file, [layer.to_dict() for layer in layers])
+    return tuple(rows)
