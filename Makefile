@@ -148,6 +148,11 @@ bench-latency: $(READY)
 bench-pricing: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/latency_pricing.py
 
+# A calibration as it was (all blocks, nothing kept) and as it is, in turns: RUNTIME=openvino SIDE=160.
+.PHONY: bench-calibration
+bench-calibration: $(READY)
+	$(BIN)/python tests/benchmarks/calibration_cost.py --runtime $(RUNTIME) --resolution $(SIDE)
+
 # A new device's model from those of others and 10, 20 or 50 networks, against fitting afresh: five minutes of a core.
 DRAWS ?= 10
 bench-transfer: $(READY)

@@ -23,7 +23,7 @@ LEAVES = tuple(
     )
 )
 # Rooms know these and themselves alone, but for this: latency features are counts of blocks, tables without torch.
-ALLOWED = {"bench": {"tutelage.search.spaces.space", "tutelage.search.costs.counts"}}
+ALLOWED = {"bench": {"tutelage.search.spaces.space", "tutelage.search.costs.counts", "tutelage.search.costs.numbered"}}
 MOST_LINES = 400
 MOST_BODY_LINES = 70
 MOST_MODULES = 12

@@ -147,7 +147,8 @@ class Measurement(Record):
     peak_rss_bytes: int | None = None  # the whole process
     runtime_rss_bytes: int | None = None  # the process before the model was loaded
     load_ms: float | None = None
-    energy_mj: float | None = None
+    energy_mj: float | None = None  # of an image, above the idle device
+    energy_method: str = ""  # which counter; empty: not measured, or by a version that subtracted nothing
     throughput: dict[int, float] = Field(default_factory=dict)  # batch size -> images/s
     host_load_before: float | None = None
     host_load_after: float | None = None
@@ -161,7 +162,7 @@ class Measurement(Record):
     def to_dict(self) -> dict[str, Any]:
         """Leave out what is unknown of the fields that came later: older measurements keep their ids."""
         later: dict[str, Any] = {"drift": None, "processor": "", "power_state": "", "runs_a_sample": 1, "reported": []}
-        later |= {"state_before": None, "state_after": None}
+        later |= {"state_before": None, "state_after": None, "energy_method": ""}
         return {key: value for key, value in super().to_dict().items() if key not in later or value != later[key]}
 
     @field_validator("samples_ms")

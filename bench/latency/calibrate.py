@@ -80,6 +80,7 @@ def calibrate(
     tolerance: float = math.inf,
     held_out: Sequence[Arch] = (),
     typical_nets: bool = False,
+    all_blocks: bool = False,
     kept: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -91,13 +92,15 @@ def calibrate(
     Without `export_block` the model is fitted on counts only and needs more nets. `held_out` nets are measured
     beside them, in time that is not counted as the model's. Converted files (LiteRT, ncnn) are kept in `kept`.
     `typical_nets`: in place of a design's extremes, for a model that is transferred.
+    `all_blocks`: the whole table is measured, and no block computed from others.
     Raises UnsteadyDeviceError if labels are still off by more than `tolerance` (95 % of them within it) at the end.
     """
     with launcher_of(profile) as launcher:
         return _calibrate(
             profile, space, launcher, num_classes=num_classes, in_channels=in_channels, export=export,
             export_block=export_block, minutes=minutes, num_nets=num_nets, max_nets=max_nets, small_error=small_error,
-            tolerance=tolerance, held_out=held_out, typical_nets=typical_nets, kept=kept, seed=seed, progress=progress,
+            tolerance=tolerance, held_out=held_out, typical_nets=typical_nets, all_blocks=all_blocks,
+            kept=kept, seed=seed, progress=progress,
         )  # fmt: skip
 
 
@@ -117,6 +120,7 @@ def _calibrate(
     tolerance: float,
     held_out: Sequence[Arch],
     typical_nets: bool,
+    all_blocks: bool,
     kept: Path | None,
     seed: int,
     progress: Progress | None,
@@ -128,7 +132,7 @@ def _calibrate(
     features = count_features(pool, num_classes, in_channels)
     chosen = typical(*features, num_nets) if typical_nets else design(*features, num_nets, first=(0, 1))
     specs = block_table_specs(space, num_classes, in_channels) if export_block else []
-    timed_specs = chosen_blocks(specs)
+    timed_specs = specs if all_blocks else chosen_blocks(specs)
     with tempfile.TemporaryDirectory(prefix="tutelage-device-") as scratch:
         expected = len(chosen) + len(held_out) + len(timed_specs)
         files = _Files(Path(scratch), profile, in_channels, export, export_block, progress, expected, kept)

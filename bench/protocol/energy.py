@@ -1,12 +1,14 @@
-"""Energy counters of this host: RAPL through Linux's powercap tree, and NVML for NVIDIA GPUs; none where it has none.
+"""Energy counters of this host: RAPL through Linux's powercap tree, and NVML for NVIDIA GPUs.
 
-A counter counts the whole package or card, its idle power and other processes included, so only a busy stretch
-of many inferences says something about a model.
+`find_meter` gives the meter or says what is missing (`NoMeter`). A counter counts the whole package or card, other
+processes included, so only a busy stretch of many inferences says something about a model; what the idle device takes
+in the same time is subtracted (`net_millijoules`).
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,10 @@ Counter = tuple[Callable[[], int], int]
 
 @dataclass(frozen=True)
 class EnergyMeter:
-    """The counters of one host, read together."""
+    """The counters of one host, read together, and how they are read, as rows say it."""
 
     counters: tuple[Counter, ...]
+    method: str = ""
 
     def read(self) -> list[int]:
         """Read every counter, in microjoules since some moment of its own."""
@@ -35,27 +38,71 @@ class EnergyMeter:
         return passed / 1000
 
 
-def find_meter(runtime: str = "", root: Path = POWERCAP) -> EnergyMeter | None:
-    """Find the energy meter for models of a runtime: the GPU for CUDA, else the processor packages; None if neither.
+@dataclass(frozen=True)
+class NoMeter:
+    """Why there is no meter: the file, the right or the package that is missing, and the remedy."""
+
+    reason: str
+
+
+def idle_power(meter: EnergyMeter, seconds: float) -> float:
+    """Measure what the device takes while nothing is asked of it, in milliwatts."""
+    before, begun = meter.read(), time.monotonic()
+    time.sleep(seconds)
+    after, passed = meter.read(), time.monotonic() - begun
+    return meter.millijoules(before, after) / passed
+
+
+def net_millijoules(total_mj: float, seconds: float, idle_mw: float) -> float | None:
+    """Take off what the idle device takes in the same time; None where nothing is left."""
+    net = total_mj - idle_mw * seconds
+    return net if net > 0 else None
+
+
+def find_meter(runtime: str = "", root: Path = POWERCAP) -> EnergyMeter | NoMeter:
+    """Find the energy meter for models of a runtime: the GPU for CUDA, else the processor packages.
 
     Only whole packages are summed (`intel-rapl:0`), not their parts (`intel-rapl:0:0`), which they contain. Counters
     that this user may not read (they are root's on most systems) are as good as absent.
     """
     if "cuda" in runtime.split("-"):
         return _nvml()
-    counters = []
-    for zone in sorted(root.glob("*-rapl:*")):
-        if zone.name.count(":") != 1:
-            continue
+    if not root.is_dir():
+        return NoMeter(f"{root} is missing: this kernel has no powercap, or the container does not see /sys")
+    zones = sorted(zone for zone in root.glob("*-rapl:*") if zone.name.count(":") == 1)
+    if not zones:
+        return NoMeter(
+            f"{root} holds no zone *-rapl:N: `modprobe intel_rapl_msr` on the machine itself; most virtual machines "
+            "have no such counter"
+        )
+    counters, names, faults = [], [], []
+    for zone in zones:
         try:
-            if not (zone / "name").read_text().strip().startswith("package"):
+            name = (zone / "name").read_text().strip()
+            if not name.startswith("package"):
                 continue  # psys counts the packages again
             limit = int((zone / "max_energy_range_uj").read_text())
             int((zone / "energy_uj").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            faults.append(_fault(error, zone))
             continue
         counters.append((_reader(zone / "energy_uj"), limit))
-    return EnergyMeter(tuple(counters)) if counters else None
+        names.append(name)
+    if counters and not faults:
+        return EnergyMeter(tuple(counters), f"RAPL {'+'.join(names)} ({root.name}), idle subtracted")
+    return NoMeter(faults[0] if faults else f"{root} has no zone of a processor package, only of its parts")
+
+
+def _fault(error: Exception, zone: Path) -> str:
+    """Say what is missing of one zone."""
+    if isinstance(error, PermissionError):
+        return f"{error.filename} may not be read by this user: `sudo chmod a+r {error.filename}`, or run as root"
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"{error.filename} is missing: docker hides it from containers, unless they are started with "
+            "`--security-opt systempaths=unconfined`"
+        )
+    return f"{zone} cannot be read ({error})"
 
 
 def _reader(path: Path) -> Callable[[], int]:
@@ -69,7 +116,7 @@ def first_visible(environment: Mapping[str, str] | None = None) -> int | str:
     return first if first.startswith(("GPU-", "MIG-")) else int(first) if first.isdigit() else 0
 
 
-def _nvml() -> EnergyMeter | None:
+def _nvml() -> EnergyMeter | NoMeter:
     """Read the counter of CUDA's first device by NVML (`pip install tutelage[energy]`), which CUDA's driver brings.
 
     CUDA numbers the cards that CUDA_VISIBLE_DEVICES names, NVML all of them. Where cards of several kinds may be
@@ -78,21 +125,26 @@ def _nvml() -> EnergyMeter | None:
     try:
         import pynvml
     except ImportError:
-        return None
+        return NoMeter("the package nvidia-ml-py is not installed: `pip install 'tutelage[energy]'`")
     try:
         pynvml.nvmlInit()
         first = first_visible()
         if isinstance(first, int) and _orders_may_differ(pynvml):
-            return None
+            return NoMeter(
+                "CUDA may number cards of several kinds otherwise than NVML: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            )
         card = (
             pynvml.nvmlDeviceGetHandleByUUID(first)
             if isinstance(first, str)
             else pynvml.nvmlDeviceGetHandleByIndex(first)
         )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(card)  # millijoules; older cards have no counter
-    except pynvml.NVMLError:
-        return None
-    return EnergyMeter(((lambda: 1000 * int(pynvml.nvmlDeviceGetTotalEnergyConsumption(card)), 0),))
+    except pynvml.NVMLError as error:
+        return NoMeter(
+            f"NVIDIA's library says {str(error) or type(error).__name__}: no driver, or a card without a counter"
+        )
+    read = lambda: 1000 * int(pynvml.nvmlDeviceGetTotalEnergyConsumption(card))  # noqa: E731
+    return EnergyMeter(((read, 0),), f"NVML GPU {first}, idle subtracted")
 
 
 def _orders_may_differ(pynvml: Any) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from tutelage.records import (
 
 from .anchors import NUM_ANCHORS, STREAMING, Seat, anchor_names, seat_models
 from .drift import effects_of, halves_apart, slowdown
-from .energy import EnergyMeter, find_meter
+from .energy import EnergyMeter, find_meter, idle_power, net_millijoules
 from .host import load_average
 from .lines import LostDeviceError, WorkerError
 from .remote import check_processor, check_reachable, launcher_of
@@ -203,7 +204,8 @@ def _measure_jobs(
             log_ms, unsteadiness, tries = session.time_until_steady(must_be_steady, rounds, repeats, tolerance, seed)
             state_after = session.state()
             session.check_clock(log_ms, throttled=state_after is not None and bool(state_after.throttled))
-            energy = session.energy(len(jobs), find_meter(runtime.name) if local else None)
+            meter = find_meter(runtime.name) if local else None
+            energy = session.energy(len(jobs), meter) if isinstance(meter, EnergyMeter) else [None] * len(jobs)
         finally:
             stop_workers(workers)
     effects = effects_of(log_ms, session.when, must_be_steady, len(STREAMING))
@@ -225,7 +227,8 @@ def _measure_jobs(
             peak_rss_bytes=session.peak_bytes[index] if alone[index] else None,
             runtime_rss_bytes=workers[seats[index].worker].rss if alone[index] else None,
             load_ms=session.load_ms[index],
-            energy_mj=energy[index] / job.shape[0] if energy else None,
+            energy_mj=None if (mj := energy[index]) is None else mj / job.shape[0],
+            energy_method=meter.method if isinstance(meter, EnergyMeter) and energy[index] is not None else "",
             host_load_before=before,
             host_load_after=load_average() if local else None,
             drift=here / anchor_ms - 1 if anchor_ms else None,
@@ -343,20 +346,23 @@ class _Session:
             f"(worst {worst}, {each.max():.1%}; allowed {tolerance:.0%}): quiet the host and try again"
         )
 
-    def energy(self, num: int, meter: EnergyMeter | None) -> list[float]:
-        """Give the millijoules an inference of each of the first `num` models took, over a busy stretch of its own."""
-        if meter is None:
-            return []
-        millijoules = []
+    def energy(self, num: int, meter: EnergyMeter) -> list[float | None]:
+        """Give the millijoules that an inference of each of the first `num` models takes above the idle device.
+
+        Each is busy for a stretch of its own. None where that takes no more than idling.
+        """
+        idle_mw = idle_power(meter, ENERGY_SECONDS)  # all workers sleep
+        found: list[float | None] = []
         for index in range(num):
             repeats = max(10, math.ceil(ENERGY_SECONDS * 1000 / self._typical[index]))
-            before = meter.read()
+            before, begun = meter.read(), time.monotonic()
             spent = sum(self._turn(index, repeats))
-            after = meter.read()
+            after, seconds = meter.read(), time.monotonic() - begun
+            net = net_millijoules(meter.millijoules(before, after), seconds, idle_mw)
             # The interval includes the uncounted settling inferences: their energy is subtracted in proportion to time.
             settled = _settle(self._typical[index]) * spent / repeats
-            millijoules.append(meter.millijoules(before, after) * spent / (spent + settled) / repeats)
-        return millijoules
+            found.append(None if net is None else net * spent / (spent + settled) / repeats)
+        return found
 
     def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
         num = len(self.seats)

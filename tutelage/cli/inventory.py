@@ -131,7 +131,7 @@ def _device_cells(profile: DeviceProfile) -> dict[str, str]:
 def print_doctor(console: Console, as_json: bool = False) -> None:
     """Print what this host is and has: runtimes, converters, pruners, energy counters."""
     from tutelage.bench.converters.litert import describe_converter
-    from tutelage.bench.protocol.energy import find_meter
+    from tutelage.bench.protocol.energy import NoMeter, find_meter
     from tutelage.bench.protocol.host import describe_host
     from tutelage.bench.runtimes.registry import RUNTIMES
 
@@ -142,7 +142,8 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
     facts["converter of litert"] = describe_converter()
     for package, extra in PRUNERS.items():
         facts[f"pruner {package}"] = _version_or_remedy(package, extra)
-    facts["energy counter"] = "RAPL" if find_meter() else "none that this user can read: energy stays empty"
+    meter = find_meter()
+    facts["energy counter"] = f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
     facts.update(_plugins())
     if not as_json:
         facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")

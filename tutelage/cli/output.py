@@ -229,6 +229,8 @@ def _verified(found: Found, held: str) -> list[str]:
     lines = []
     if any(device.reachable for device in found.devices) or not found.devices:
         lines.append(f"{found.broke} of {found.finalists} finalists broke {held} when measured again.")
+    for name, correction in found.choice.corrections.items():
+        lines.append(f"The latency model of {name} is corrected {correction.summary()}: the next finalists go by that.")
     for device in found.devices:
         if not device.reachable:
             lines.append(f"{device.name} cannot be reached from here: its latencies are predicted, not measured.")

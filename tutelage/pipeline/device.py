@@ -14,7 +14,7 @@ from tutelage.bench.devices.profiles import (
     write_profile,
 )
 from tutelage.bench.latency.model import LatencyModel
-from tutelage.bench.protocol.energy import find_meter
+from tutelage.bench.protocol.energy import NoMeter, find_meter
 from tutelage.bench.protocol.host import check_threads
 from tutelage.bench.protocol.remote import check_reachable
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
@@ -193,10 +193,11 @@ def check_energy(workspace: Path, sections: Sequence[DeviceSection], max_energy:
                 f"max_energy {max_energy}: device {section.name} {where}, and energy is read on this machine alone: "
                 "leave the budget out"
             )
-        if find_meter(runtime) is None:
+        meter = find_meter(runtime)
+        if isinstance(meter, NoMeter):
             raise InputError(
-                f"max_energy {max_energy}: device {section.name} has no energy counter that this user may read "
-                "(/sys/class/powercap of a processor, NVML of a GPU): leave the budget out"
+                f"max_energy {max_energy}: device {section.name} has no energy counter that this user may read; "
+                f"{meter.reason}; or leave the budget out"
             )
 
 

@@ -18,7 +18,7 @@ from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_stage, evaluate_variant
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import Published, file_rows, publish
-from tutelage.pipeline.stages.search import Found, check_budget, draw_search, search_winners
+from tutelage.pipeline.stages.search import Found, check_budget, search_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of
 from tutelage.pipeline.stages.winners import Winner
 from tutelage.progress import Report
@@ -104,8 +104,7 @@ def search(
         remember(recipe, workspace.path)
         searched, _ = _train(_open(ctx, Until.SEARCH, announce), Until.SEARCH)
         assert searched is not None, "this recipe searches"
-        found = searched.found
-        draw_search(found.result, found.drawn, found.choice, found.slicing)
+        searched.found.draw()
         return searched
 
 

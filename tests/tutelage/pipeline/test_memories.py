@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tutelage.bench.devices.profiles import write_profile
+from tutelage.bench.latency.sessions import correction_of
+from tutelage.bench.protocol.energy import NoMeter
 from tutelage.pipeline import device as device_module
 from tutelage.pipeline.device import check_energy, memory_target
 from tutelage.pipeline.objectives import read_objectives
@@ -95,8 +97,8 @@ def test_energy_is_bounded_where_a_counter_can_be_read(workspace: Path, monkeypa
         check_energy(workspace, [], "3mJ")
     with pytest.raises(InputError, match="device chip cannot be reached from here"):
         check_energy(workspace, [DeviceSection(name="chip")], "3mJ")
-    monkeypatch.setattr(device_module, "find_meter", lambda runtime: None)
-    with pytest.raises(InputError, match="device new has no energy counter"):
+    monkeypatch.setattr(device_module, "find_meter", lambda runtime: NoMeter("FILE is missing"))
+    with pytest.raises(InputError, match=r"device new has no energy counter.*; FILE is missing; or leave the budget"):
         check_energy(workspace, [new], "3mJ")
     monkeypatch.setattr(device_module, "find_meter", lambda runtime: object())
     check_energy(workspace, [box, new], "3mJ")
@@ -119,7 +121,10 @@ def choose(result: SearchResult, figure: str, values: Any, bounds: dict[str, flo
     """Choose one winner where each finalist is measured with `values(arch)` of a figure."""
     box: Any = SimpleNamespace(
         name="box", reachable=True, budgets_ms=(), profile=SimpleNamespace(precision=precision),
-        model=SimpleNamespace(predict=lambda archs: (ms(archs),)),
+        model=SimpleNamespace(
+            predict=lambda archs: (ms(archs),),
+            correction=lambda archs, _: correction_of(ms(archs), 0.03, ms(archs), 0.03),
+        ),
     )  # fmt: skip
 
     def measure(archs: Sequence[Arch]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tutelage.bench.latency.sessions import correction_of
 from tutelage.pipeline.device import budgets_ms
 from tutelage.pipeline.objectives import Subnets, read_objectives, scored_name
 from tutelage.pipeline.recipe import load_recipe
@@ -35,7 +36,10 @@ class Box:
 
     name, reachable, budgets_ms = "box", True, ()
     profile = SimpleNamespace(precision="fp32")
-    model = SimpleNamespace(predict=lambda archs: (ms(archs) / 1.1,))
+    model = SimpleNamespace(
+        predict=lambda archs: (ms(archs) / 1.1,),
+        correction=lambda archs, times: correction_of(ms(archs) / 1.1, 0.03, times, 0.03),
+    )
 
 
 class Clock:
@@ -106,6 +110,33 @@ def test_finalists_that_break_the_budget_are_followed_by_the_next_ones(result: S
     assert found.broke == found.finalists - 1 >= 10
     assert [len(archs) for archs in clock.rounds] == [2, 4, 8]
     assert len({arch for archs in clock.rounds for arch in archs}) == found.finalists  # none is measured twice
+
+
+def test_finalists_that_are_slower_than_predicted_correct_what_the_next_ones_are_chosen_by(
+    result: SearchResult,
+) -> None:
+    clock = Clock(lambda arch: 1.4)
+    found = chosen(result, Slicing(cost=MS, number=1), clock)
+    assert found.corrections["box"].factor == pytest.approx(1.4, rel=0.01)
+    assert found.corrections["box"].num_nets == found.finalists
+    assert len(clock.rounds) == 2
+    assert all(float(ms([arch])[0]) * 1.39 <= 9.0 for archs in clock.rounds[1:] for arch in archs)
+    held = [row for row in result.evaluated if row.value(MS) * 1.4 <= 9.0]
+    (winner,) = found.winners
+    assert winner.error == min(row.measured["error"] for row in held)
+    assert winner.predicted_ms["box"] == pytest.approx(float(ms([winner.arch])[0]) / 1.1)  # as the search had it
+
+
+def test_finalists_that_are_faster_than_predicted_bring_others_within_the_budget() -> None:
+    """An architecture beyond the budget, as predicted, is the most accurate one that keeps it."""
+    pool = SPACE.decode(SPACE.random(2000, np.random.default_rng(7)))
+    beyond = max((arch for arch in pool if 10.0 < float(ms([arch])[0]) < 11.0), key=lambda arch: sum(arch.e))
+    result = searched(initial=[beyond])
+    assert not result.evaluated[0].feasible
+    (winner,) = chosen(result, Slicing(cost=MS, number=1), Clock(lambda arch: 0.7)).winners
+    assert winner.arch == beyond
+    (kept,) = chosen(result, Slicing(cost=MS, number=1), Clock()).winners
+    assert kept.arch != beyond
 
 
 def test_where_none_is_left_the_run_ends_and_counts_them(result: SearchResult) -> None:

@@ -34,7 +34,7 @@ from tutelage.search.costs.counts import count
 from .bundle import MadeBundle
 from .evaluate import Evaluated
 from .gains import Details, details_of
-from .search import Found, draw_search
+from .search import Found
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published
 def _draw_curves(rows: Sequence[Row], found: Found | None, folder: Path) -> None:
     """Draw what the search, the latency model and the teachers did, beside the plot of the fronts."""
     if found is not None:
-        draw_search(found.result, folder, found.choice, found.slicing)
+        found.draw(folder)
     guessed = [row.details for row in rows if {"predicted_ms", "anchored_ms"} <= set(row.details)]
     if guessed:
         predicted = [details["predicted_ms"][1] for details in guessed]
@@ -317,6 +317,8 @@ def _latency_details(device: Device, one: Evaluated, measurement: Measurement | 
         details["predicted_ms"] = [round(value, 4) for value in predicted]
     if measurement is not None and measurement.anchored_ms is not None:
         details["anchored_ms"] = round(measurement.anchored_ms, 4)
+        if measurement.energy_method:
+            details["energy_method"] = measurement.energy_method
         details["drift"] = "unknown" if measurement.drift is None else round(measurement.drift, 4)
     if not device.reachable:
         details["latency"] = "predicted, not measured: the device cannot be reached from here"

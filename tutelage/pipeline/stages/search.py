@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tutelage.bench.devices.profiles import load_latency_model
-from tutelage.files import sha256_of
+from tutelage.files import sha256_of, write_json
 from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot, search_trials_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
@@ -59,6 +59,7 @@ from .winners import ChosenWinners, Winner, choose_winners, seed_names, slicing_
 
 # The two pictures of a search.
 FRONT, HYPERVOLUME, TRIALS = "search-front.png", "search-hypervolume.png", "search-trials.png"
+WINNERS = "search-winners.json"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class Found:
         """Count the finalists that broke a budget when they were measured."""
         return self.choice.broke
 
+    def draw(self, folder: Path | None = None) -> None:
+        """Draw the pictures with the winners, and file what verifying the finalists came to beside them."""
+        folder = folder or self.drawn
+        draw_search(self.result, folder, self.choice, self.slicing)
+        write_json(folder / WINNERS, self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Give what verifying the finalists came to, measured and predicted apart, as JSON-able values."""
         return {
@@ -100,6 +107,7 @@ class Found:
             "spread_over": self.slicing.cost,
             "slices": [vars(one) for one in self.choice.slices],
             "notes": list(self.choice.notes),
+            "corrections": {name: one.to_dict() for name, one in self.choice.corrections.items()},
             "measured_on": [device.name for device in self.devices if device.reachable],
             "predicted_on": [device.name for device in self.devices if not device.reachable],
         }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.bench.latency.sessions import Correction
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.objectives import INT8, LATENCY, SCORED, latency_name
@@ -71,6 +72,7 @@ class ChosenWinners:
     broke: int
     slices: tuple[Slice, ...]
     notes: tuple[str, ...]
+    corrections: Mapping[str, Correction] = field(default_factory=dict)  # of the latency models, by device
 
 
 def slicing_of(ctx: Context, devices: Sequence[Device], objectives: Sequence[str]) -> Slicing:
@@ -92,7 +94,10 @@ def choose_winners(
     slicing: Slicing,
     measure: Measure,
 ) -> ChosenWinners:
-    """Choose by the posterior of the search, measure what is chosen, and go on with the next where a budget breaks."""
+    """Choose by the posterior of the search, measure what is chosen, and go on with the next where a budget breaks.
+
+    What is measured corrects the latency models by which the next ones are chosen.
+    """
     candidates = _Candidates(result, devices, budget, slicing)
     for turn in range(MAX_ROUNDS):
         family = candidates.family()
@@ -101,6 +106,7 @@ def choose_winners(
             break
         if not candidates.add(missing, measure([candidates.archs[row] for row in missing])):
             break  # out of reach, or planned: nothing is known of them
+        candidates.correct()
     family = candidates.family()
     rows = [row for row in family.members.values() if candidates.verified(row)]
     if not rows:
@@ -110,8 +116,9 @@ def choose_winners(
     winners = [candidates.winner(row, family.slices[numbers[row]], seeds) for row in rows]
     notes = [*candidates.vacant(family), *candidates.seeded(winners), *candidates.saturated()]
     return ChosenWinners(
-        tuple(winners), tuple(rows), len(candidates.finalists), len(candidates.broke), family.slices, tuple(notes)
-    )
+        tuple(winners), tuple(rows), len(candidates.finalists), len(candidates.broke), family.slices, tuple(notes),
+        candidates.corrections,
+    )  # fmt: skip
 
 
 def seed_names(space: Space) -> dict[Arch, str]:
@@ -140,7 +147,8 @@ class _Candidates:
     def __init__(self, result: SearchResult, devices: Sequence[Device], budget: Budget, slicing: Slicing) -> None:
         self.result, self.devices, self.budget, self.slicing = result, devices, budget, slicing
         self.archs = [row.arch for row in result.evaluated]
-        self.feasible = np.array([row.feasible for row in result.evaluated], dtype=np.bool_)
+        self.searched = np.array([row.feasible for row in result.evaluated], dtype=np.bool_)
+        self.feasible = self.searched
         self.scored = next(name for name, cheap in result.cheap.items() if not cheap)
         sign = 1.0 if result.objectives[self.scored] == "min" else -1.0
         known = [row.posterior.get(self.scored, row.measured[self.scored]) for row in result.evaluated]
@@ -153,6 +161,7 @@ class _Candidates:
         self.cost = self.held.copy() if self.device is None else self.predicted[self.device.name].copy()
         self.slices = slices_of(self.held, self.feasible, slicing)
         self.measured: Measured = {}
+        self.corrections: dict[str, Correction] = {}
         self.finalists: list[int] = []
         self.broke: set[int] = set()
 
@@ -190,6 +199,41 @@ class _Candidates:
                 if self.slicing.limits:  # slower than its slice allows: it stands for a slice of a larger budget
                     self.held[row] = max(self.held[row], self.cost[row])
         return anything
+
+    def correct(self) -> None:
+        """Multiply each device's predictions by the factor that its measured finalists show.
+
+        Architectures come within a budget by that, or leave it; where none of them is left and no finalist kept it, the
+        search's own order goes on.
+        """
+        for device in self.devices:
+            times = {row: ms for row in self.finalists if (ms := self.figures(row, "anchored_ms").get(device.name))}
+            if times:
+                archs = [self.archs[row] for row in times]
+                self.corrections[device.name] = device.model.correction(archs, list(times.values()))
+        measured = np.isin(np.arange(len(self.archs)), self.finalists)
+        keeps = np.ones(len(self.archs), dtype=np.bool_)
+        for name, bound in self.result.bounds.items():
+            values = np.array([row.value(name) for row in self.result.evaluated])
+            keeps &= values * self._factor(name) <= bound
+        any_left = bool((keeps & ~measured).any()) or len(self.broke) < len(self.finalists)
+        self.feasible = (keeps if any_left else self.searched) | measured
+        if self.device is not None:
+            factor = self._factor(self.slicing.cost)
+            self.held = factor * np.array([row.value(self.slicing.cost) for row in self.result.evaluated])
+            self.cost = np.where(measured, self.cost, factor * self.predicted[self.device.name])
+            if self.slicing.limits:
+                self.held = np.where(measured, np.maximum(self.held, self.cost), self.held)
+            self.slices = slices_of(self.held, self._allowed(), self.slicing)
+
+    def _factor(self, name: str) -> float:
+        """Give the factor of an objective or bound: 1 for all but latencies of a device that was measured."""
+        device = next((one for one in self.devices if latency_name(one) == name), None)
+        found = self.corrections.get(device.name) if device is not None else None
+        return 1.0 if found is None else found.factor
+
+    def _allowed(self) -> NDArray[np.bool_]:
+        return self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
 
     def _bounds(self) -> list[tuple[str, float]]:
         """List the bounds besides latency that measuring shows to be kept: energy, and the bytes of the file."""
@@ -309,8 +353,7 @@ class _Candidates:
 
     def _slice_numbers(self) -> NDArray[np.int64]:
         """Say which slice each architecture is in; -1 where it breaks a bound, as predicted or as measured."""
-        allowed = self.feasible & ~np.isin(np.arange(len(self.archs)), list(self.broke))
-        return slice_numbers(self.held, allowed, self.slices)
+        return slice_numbers(self.held, self._allowed(), self.slices)
 
     def _was_in(self, row: int, part: Slice) -> bool:
         return bool(part.low <= self.held[row] <= part.high)
