@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.ray_cluster import patiently, start_cluster
 from tests.tutelage.command import tutelage
 from tutelage.bench.boards import pool
-from tutelage.bench.boards.pool import BOARD_VARIABLE, WAIT_VARIABLE, joined, load_ray, open_board, pools
+from tutelage.bench.boards.pool import BOARD_VARIABLE, WAIT_VARIABLE, joined, open_board, pools
 from tutelage.bench.devices.profiles import check_profile_values, write_profile
 from tutelage.bench.devices.turns import LOCKS_VARIABLE
 from tutelage.bench.protocol.measure import measure
@@ -64,15 +65,13 @@ class Shelf:
             BOARD_VARIABLE: f"{sys.executable} -I {script} '' {self.folder} {number}",
             LOCKS_VARIABLE: str(self.folder),
         }
-        return self.cluster.add_node(num_cpus=0, resources={f"device:{pool}": 1}, env_vars=variables)
+        offered: dict[str, Any] = {"num_cpus": 0, "resources": {f"device:{pool}": 1}, "env_vars": variables}
+        return patiently(lambda: self.cluster.add_node(**offered))
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    load_ray()
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = start_cluster()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", cluster.address)
         with joined():

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.ray_cluster import patiently, start_cluster
 from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
-from tutelage.bench.boards.pool import load_ray
 from tutelage.cluster.files import CACHE_VARIABLE, Sender, Share, files_in, pack_made, placed, receive, unpack
 from tutelage.cluster.session import on_cluster
 from tutelage.cluster.spread import LOGS, spread_by_files
@@ -112,15 +112,13 @@ class Machines:
     folder: Path
 
     def add(self, name: str) -> Any:
-        return self.cluster.add_node(num_cpus=1, env_vars={CACHE_VARIABLE: str(self.folder / name)})
+        variables = {CACHE_VARIABLE: str(self.folder / name)}
+        return patiently(lambda: self.cluster.add_node(num_cpus=1, env_vars=variables))
 
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    load_ray()
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = start_cluster()
     machines = Machines(cluster, tmp_path_factory.mktemp("machines"))
     machines.add("a")
     yield machines
