@@ -90,7 +90,9 @@ def test_the_table_of_an_entry_gives_the_error_that_it_states(name: str):
     assert check_contribution(entry.folder).faults == ()
     model, table = load_latency_model(entry.profile, entry.folder), read_table(entry.folder, name)
     _, low, high = model.predict(table.archs)
-    assert 0.85 <= np.mean((low <= table.latency_ms) & (table.latency_ms <= high)) <= 0.95
+    covered = np.mean((low <= table.latency_ms) & (table.latency_ms <= high))
+    assert covered >= 0.85
+    assert covered <= 0.95 or len(table.archs) < 100  # all of 20 networks lie in 90 % intervals one time in eight
 
 
 def test_an_unknown_entry_is_refused_with_the_nearest():
