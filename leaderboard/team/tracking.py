@@ -43,6 +43,7 @@ def push_runs(rows: Sequence[Row], uri: str, experiment: str, *, history: Histor
     NotAvailableError without the extra `mlflow`.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # rows are nobody's business but the server's
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by default five minutes for a server that is away
     try:
         from mlflow.tracking import MlflowClient
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def push(
-    to: Annotated[str, typer.Argument(metavar="[TO]", help="A folder, or hf://datasets/OWNER/NAME.")] = "",
+    to: Annotated[str, typer.Argument(metavar="TO", help="A folder, or hf://datasets/OWNER/NAME.")] = "",
     filter_: Annotated[str | None, typer.Option("--filter", help="Rows to push; default: all.")] = None,
     artifacts: Annotated[
         bool, typer.Option("--artifacts", help="Their files, too: predictions, models, weights, device profiles.")
