@@ -1,29 +1,76 @@
-"""A Ray cluster on this host, whose machines are processes: started again where a busy host took too long."""
+"""A Ray cluster on this host, whose machines are processes: `cluster`. A busy host is given the time that it needs."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
 
 from tutelage.bench.boards.pool import load_ray
+from tutelage.cluster import session
 
-STARTS = 4
-Started = TypeVar("Started")
-
-
-def patiently(start: Callable[[], Started]) -> Started:
-    """Start something of Ray, which waits half a minute for its processes and no longer."""
-    for left in reversed(range(STARTS)):
-        try:
-            return start()
-        except Exception as error:
-            if not left or "timed out during startup" not in str(error):
-                raise
-    raise AssertionError("the last start returned or raised")
+# Ray waits half a minute for its processes and no longer.
+STARTS = 12
+LIGHT = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
-def start_cluster() -> Any:
-    """Start a cluster with a head that computes nothing."""
-    load_ray()
-    from ray.cluster_utils import Cluster
+@contextmanager
+def patient() -> Iterator[None]:
+    """Let `on_this_host` start Ray as often as a busy host needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_STARTS", STARTS)
+        yield
 
-    head = {"num_cpus": 0, "include_dashboard": False}
-    return patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+
+class RayCluster:
+    """A cluster with a head that computes nothing; `add` and `remove` its machines."""
+
+    def __init__(self) -> None:
+        load_ray()
+        from ray.cluster_utils import Cluster
+
+        self.folders: list[str] = []
+        self.cluster = self._started(
+            lambda folder: Cluster(True, head_node_args={"num_cpus": 0, **LIGHT, "temp_dir": folder})
+        )
+        self.address: str = self.cluster.address
+
+    def add(self, **offered: Any) -> Any:
+        """Start a machine; gives it."""
+        return self._started(lambda folder: self.cluster.add_node(**offered, temp_dir=folder))
+
+    def remove(self, machine: Any) -> None:
+        """Take a machine away as a power cut does."""
+        self.cluster.remove_node(machine, allow_graceful=False)
+
+    def _started(self, start: Callable[[str], Any]) -> Any:
+        for left in reversed(range(STARTS)):
+            folder = session.new_folder()
+            try:
+                started = start(folder)
+            except Exception as error:
+                session.end_processes(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                if not left or not session.was_too_slow(error):
+                    raise
+            else:
+                self.folders.append(folder)
+                return started
+        raise AssertionError("the last start returned or raised")
+
+    def shutdown(self) -> None:
+        self.cluster.shutdown()
+        for folder in self.folders:
+            session.end_processes(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster() -> Iterator[RayCluster]:
+    """Start a cluster and end it."""
+    started = RayCluster()
+    try:
+        yield started
+    finally:
+        started.shutdown()

@@ -162,19 +162,21 @@ def joined() -> Iterator[Any]:
 @contextlib.contextmanager
 def open_board(device: DeviceProfile) -> Iterator[HeldBoard]:
     """Wait for a board of the profile's pool and hold it. Raises NotAvailableError where none is up for long."""
-    pool = pool_of(device)
     with joined() as ray, tempfile.TemporaryDirectory(prefix="tutelage-pump-") as scratch:
-        board = ray.remote(_Board).options(
-            num_cpus=0, resources={resource(pool): 1}, max_concurrency=64, namespace=_NAMESPACE,
-            name=f"{pool}/{uuid4().hex}", max_restarts=0, max_task_retries=0,
-        ).remote(device)  # fmt: skip
+        board, (host, command, folder) = _hold(ray, device)
         try:
-            host, command, folder = _wait(ray, board, device)
             log.info("device %s: timed on %s", device.name, host)
-            bridge = _Bridge(ray, board, Path(scratch), f"the board of {device.name} on {host}")
+            what = f"the board of {device.name} on {host}"
+            bridge = _Bridge(ray, board, Path(scratch), what)
 
             def put(name: str, content: bytes) -> str:
-                return str(ray.get(board.put.remote(name, content)))
+                try:
+                    return str(ray.get(board.put.remote(name, content)))
+                except ray.exceptions.RayTaskError as error:
+                    raise NotAvailableError(f"device {device.name}: {what} keeps no file: {error.cause}") from error
+                except ray.exceptions.RayError:
+                    lost = LostDeviceError(f"{what} left")
+                    raise NotAvailableError(f"device {device.name}: {lost}") from lost
 
             with bridge:
                 yield HeldBoard(command, folder, bridge.start, put)
@@ -197,8 +199,31 @@ def on_boards(device: DeviceProfile, session: Callable[[], Held]) -> Held:
     raise AssertionError("the last session returned or raised")
 
 
+def _hold(ray: Any, device: DeviceProfile) -> tuple[Any, tuple[str, str, str]]:
+    """Ask for a board until one is ours; Ray may give one that left, which it finds out seconds later."""
+    pool = pool_of(device)
+    for left in reversed(range(MOST_BOARDS)):
+        board = ray.remote(_Board).options(
+            num_cpus=0, resources={resource(pool): 1}, max_concurrency=64, namespace=_NAMESPACE,
+            name=f"{pool}/{uuid4().hex}", max_restarts=0, max_task_retries=0,
+        ).remote(device)  # fmt: skip
+        try:
+            return board, _wait(ray, board, device)
+        except BaseException as error:
+            ray.kill(board)
+            if not isinstance(error, ray.exceptions.RayError):
+                raise
+            if not left:
+                said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise NotAvailableError(
+                    f"device {device.name}: {MOST_BOARDS} boards of the pool {pool} left before the session began "
+                    f"({said})"
+                ) from error
+    raise AssertionError("the last board was held or raised")
+
+
 def _wait(ray: Any, board: Any, device: DeviceProfile) -> tuple[str, str, str]:
-    """Wait until the board is ours; say how many there are and wait before us."""
+    """Wait until the board is ours; say how many there are and wait before us. Raises RayError where it left."""
     pool, begun, said = pool_of(device), time.monotonic(), -_SAY_S
     patience = float(os.environ.get(WAIT_VARIABLE, _WAIT_S))
     reply = board.reached.remote()
@@ -207,10 +232,7 @@ def _wait(ray: Any, board: Any, device: DeviceProfile) -> tuple[str, str, str]:
         done, _ = ray.wait([reply], timeout=_LOOK_S)
         now = time.monotonic()
         if done:
-            try:
-                found: tuple[str, str, str] = ray.get(reply)
-            except ray.exceptions.RayError as error:
-                raise NotAvailableError(f"device {device.name}: its board left before the session began") from error
+            found: tuple[str, str, str] = ray.get(reply)
             return found
         state = pools(ray).get(pool, Pool(pool))
         seen = now if state.up else seen

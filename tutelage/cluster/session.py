@@ -7,8 +7,10 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import psutil
 
 from tutelage.bench.boards.pool import load_ray
 from tutelage.bench.protocol.host import thread_environment
@@ -18,25 +20,21 @@ from tutelage.records import InputError, NotAvailableError
 _STORE_BYTES = 256 << 20
 # A busy host may not start Ray's processes in the half minute that Ray waits for them.
 _STARTS = 3
+_END_S = 10.0
 
 
 @contextmanager
 def on_this_host(workers: int, threads: int) -> Iterator[Any]:
     """Start a Ray of its own for `workers` tasks at a time, each of some threads; gives the module."""
     ray = load_ray()
-    # A folder of its own, short as paths of sockets must be, so that nothing stays in /tmp/ray.
-    folder = tempfile.mkdtemp(prefix="tutelage-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    folder = _start(
+        ray, address="local", num_cpus=workers, include_dashboard=False, object_store_memory=_STORE_BYTES,
+        **_quietly(threads),
+    )  # fmt: skip
     try:
-        _start(
-            ray, address="local", num_cpus=workers, include_dashboard=False, object_store_memory=_STORE_BYTES,
-            _temp_dir=folder, **_quietly(threads),
-        )  # fmt: skip
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        yield ray
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _end(ray, folder)
 
 
 @contextmanager
@@ -82,22 +80,55 @@ def machine_sizes(ray: Any) -> list[tuple[int, int]]:
     return [one for one in sizes if one[0] > 0]
 
 
-def _start(ray: Any, **settings: Any) -> None:
-    """Start Ray, and again where that timed out."""
+def new_folder() -> str:
+    """Make a folder for a start of Ray: short as paths of sockets must be, so that nothing stays in /tmp/ray."""
+    return tempfile.mkdtemp(prefix="tutelage-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+
+
+def was_too_slow(error: BaseException) -> bool:
+    """Say whether a start of Ray failed because it took too long: it raises no class of its own for that."""
+    return "timed out" in str(error).lower()
+
+
+def end_processes(folder: str) -> None:
+    """Kill the processes that were started with a folder: Ray forgets them where their start timed out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and any(folder in word for word in process.cmdline()):
+                found += [process, *process.children(recursive=True)]  # which may have taken another title
+        except psutil.Error:  # it ended, or it is another user's
+            continue
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=_END_S)
+
+
+def _start(ray: Any, **settings: Any) -> str:
+    """Start Ray, and again where that timed out; gives its folder. Nothing is left of a start that failed."""
     for left in reversed(range(_STARTS)):
+        folder = new_folder()
         try:
             with _signals_kept():
-                ray.init(**settings)
-            return
-        except Exception as error:  # Ray raises no class of its own
-            ray.shutdown()
-            if "timed out during startup" not in str(error):
+                ray.init(**settings, _temp_dir=folder)
+            return folder
+        except BaseException as error:
+            _end(ray, folder)
+            if not was_too_slow(error):
                 raise
             if not left:
                 raise NotAvailableError(
                     f"Ray did not start within {_STARTS} half minutes: the host is too busy; try again, or leave "
                     "--workers out"
                 ) from error
+    raise AssertionError("the last start returned or raised")
+
+
+def _end(ray: Any, folder: str) -> None:
+    ray.shutdown()
+    end_processes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quietly(threads: int) -> dict[str, Any]:

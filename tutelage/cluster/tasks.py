@@ -76,6 +76,7 @@ class Tasks:
         self._ray, self._task_of, self._logs, self._report, self._cpus = ray, task_of, logs, report, cpus
         logs.mkdir(parents=True, exist_ok=True)
         self._mail = ray.remote(num_cpus=0, max_restarts=-1)(_Mail).remote()
+        self._asked: Any = None  # what the mail was asked for and has not given
         self._options: dict[str, Any] = {"num_cpus": cpus}
         if environment:
             self._options["runtime_env"] = {"env_vars": dict(environment)}
@@ -137,10 +138,16 @@ class Tasks:
 
     def _read_mail(self) -> None:
         """Show the progress of all tasks, and write down what they said."""
+        if self._asked is None:
+            self._asked = self._mail.take.remote()
         try:
-            messages = self._ray.get(self._mail.take.remote(), timeout=10 * _LOOK_S)
+            messages = self._ray.get(self._asked, timeout=10 * _LOOK_S)
+        except self._ray.exceptions.GetTimeoutError:
+            return  # it is busy: asked again, what it gives then would be lost
         except self._ray.exceptions.RayError:
-            return  # its node is gone, or busy: what is computed does not depend on it
+            self._asked = None
+            return  # its node is gone: what is computed does not depend on it
+        self._asked = None
         for message in messages:
             self._write(message.key, f"{message.text}" + (f": {message.done}/{message.total}" if message.total else ""))
             if message.total:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.ray_cluster import patiently, start_cluster
+from tests.ray_cluster import RayCluster, cluster
 from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
 from tutelage.cluster.files import CACHE_VARIABLE, Sender, Share, files_in, pack_made, placed, receive, unpack
 from tutelage.cluster.session import on_cluster
@@ -108,21 +108,20 @@ def test_a_share_of_an_unknown_protocol_is_refused_in_one_line() -> None:
 class Machines:
     """A cluster on this host: a head that computes nothing, and machines with a cache of their own each."""
 
-    cluster: Any
+    cluster: RayCluster
     folder: Path
 
     def add(self, name: str) -> Any:
         variables = {CACHE_VARIABLE: str(self.folder / name)}
-        return patiently(lambda: self.cluster.add_node(num_cpus=1, env_vars=variables))
+        return self.cluster.add(num_cpus=1, env_vars=variables)
 
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    cluster = start_cluster()
-    machines = Machines(cluster, tmp_path_factory.mktemp("machines"))
-    machines.add("a")
-    yield machines
-    cluster.shutdown()
+    with cluster() as started:
+        machines = Machines(started, tmp_path_factory.mktemp("machines"))
+        machines.add("a")
+        yield machines
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def test_a_run_whose_machine_is_killed_ends_with_the_bytes_of_one_process(
         """Take away the whole machine of a training, if it is the second one."""
         name = Path(cache_of(process)).name
         if name in nodes:
-            machines.cluster.remove_node(nodes.pop(name), allow_graceful=False)
+            machines.cluster.remove(nodes.pop(name))
 
     trainings = ("train teacher resnet10t", "train small on labels", "train other on labels")
     killer = Killer(place / LOGS, dict.fromkeys(trainings, 1), kill)

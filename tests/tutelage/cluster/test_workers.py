@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.ray_cluster import patient
 from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
 from tutelage.cluster.session import on_this_host
 from tutelage.cluster.spread import LOGS, spread, spread_over
-from tutelage.cluster.task import Outcome, Task, perform
+from tutelage.cluster.task import Message, Outcome, Task, perform
+from tutelage.cluster.tasks import Tasks
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.keys.foreseen import foreseen, waits_for
@@ -84,8 +86,25 @@ def test_more_workers_than_cores_are_refused(recipe: Recipe, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    with on_this_host(2, 1) as started:
+    with patient(), on_this_host(2, 1) as started:
         yield started
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_what_workers_say_is_read_however_late_it_comes(
+    tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Tasks(ray, lambda stage: pytest.fail("nothing is submitted"), tmp_path, silent)
+    monkeypatch.setattr("tutelage.cluster.tasks._LOOK_S", 0)
+    for number in range(20):
+        tasks._mail.post.remote(Message("key", f"message {number}"))
+        tasks._read_mail()
+    monkeypatch.setattr("tutelage.cluster.tasks._LOOK_S", 50)
+    for _ in range(2):  # what was asked for before, and what came after it
+        tasks._read_mail()
+    said = [line.partition(" ")[2] for line in (tmp_path / "key.log").read_text().splitlines()]
+    assert said == [f"message {number}" for number in range(20)]
 
 
 @pytest.mark.slow
