@@ -149,6 +149,7 @@ class Measurement(Record):
     load_ms: float | None = None
     energy_mj: float | None = None  # of an image, above the idle device
     energy_method: str = ""  # which counter; empty: not measured, or by a version that subtracted nothing
+    energy_missing: str = ""  # which file, right or package its machine lacks for that
     throughput: dict[int, float] = Field(default_factory=dict)  # batch size -> images/s
     host_load_before: float | None = None
     host_load_after: float | None = None
@@ -162,7 +163,7 @@ class Measurement(Record):
     def to_dict(self) -> dict[str, Any]:
         """Leave out what is unknown of the fields that came later: older measurements keep their ids."""
         later: dict[str, Any] = {"drift": None, "processor": "", "power_state": "", "runs_a_sample": 1, "reported": []}
-        later |= {"state_before": None, "state_after": None, "energy_method": ""}
+        later |= {"state_before": None, "state_after": None, "energy_method": "", "energy_missing": ""}
         return {key: value for key, value in super().to_dict().items() if key not in later or value != later[key]}
 
     @field_validator("samples_ms")

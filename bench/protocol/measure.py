@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from tutelage.records import (
 
 from .anchors import NUM_ANCHORS, STREAMING, Seat, anchor_names, seat_models
 from .drift import effects_of, halves_apart, slowdown
-from .energy import EnergyMeter, find_meter, idle_power, net_millijoules
+from .energy import Energy, measure_energy
 from .host import load_average
 from .lines import LostDeviceError, WorkerError
 from .remote import check_processor, check_reachable, launcher_of
@@ -53,8 +52,6 @@ MAX_TRIES = 5
 WARM_SECONDS = 1.0
 # A model of a millisecond would otherwise be over in a tenth of a second, within one state of the host.
 MIN_SECONDS = 0.3
-# Energy counters step every millisecond or so and count the whole package: a model must be busy for much longer.
-ENERGY_SECONDS = 1.0
 # A model of 20 microseconds would otherwise give ten thousand samples in the minimum time.
 MAX_REPEATS = 32
 MIN_ROUNDS = 8
@@ -204,8 +201,7 @@ def _measure_jobs(
             log_ms, unsteadiness, tries = session.time_until_steady(must_be_steady, rounds, repeats, tolerance, seed)
             state_after = session.state()
             session.check_clock(log_ms, throttled=state_after is not None and bool(state_after.throttled))
-            meter = find_meter(runtime.name) if local else None
-            energy = session.energy(len(jobs), meter) if isinstance(meter, EnergyMeter) else [None] * len(jobs)
+            energy = session.energy(len(jobs), runtime.name)
         finally:
             stop_workers(workers)
     effects = effects_of(log_ms, session.when, must_be_steady, len(STREAMING))
@@ -227,8 +223,9 @@ def _measure_jobs(
             peak_rss_bytes=session.peak_bytes[index] if alone[index] else None,
             runtime_rss_bytes=workers[seats[index].worker].rss if alone[index] else None,
             load_ms=session.load_ms[index],
-            energy_mj=None if (mj := energy[index]) is None else mj / job.shape[0],
-            energy_method=meter.method if isinstance(meter, EnergyMeter) and energy[index] is not None else "",
+            energy_mj=None if (mj := energy.mj[index]) is None else mj / job.shape[0],
+            energy_method="" if energy.mj[index] is None else energy.method,
+            energy_missing=energy.missing,
             host_load_before=before,
             host_load_after=load_average() if local else None,
             drift=here / anchor_ms - 1 if anchor_ms else None,
@@ -346,23 +343,15 @@ class _Session:
             f"(worst {worst}, {each.max():.1%}; allowed {tolerance:.0%}): quiet the host and try again"
         )
 
-    def energy(self, num: int, meter: EnergyMeter) -> list[float | None]:
-        """Give the millijoules that an inference of each of the first `num` models takes above the idle device.
-
-        Each is busy for a stretch of its own. None where that takes no more than idling.
-        """
-        idle_mw = idle_power(meter, ENERGY_SECONDS)  # all workers sleep
-        found: list[float | None] = []
-        for index in range(num):
-            repeats = max(10, math.ceil(ENERGY_SECONDS * 1000 / self._typical[index]))
-            before, begun = meter.read(), time.monotonic()
-            spent = sum(self._turn(index, repeats))
-            after, seconds = meter.read(), time.monotonic() - begun
-            net = net_millijoules(meter.millijoules(before, after), seconds, idle_mw)
-            # The interval includes the uncounted settling inferences: their energy is subtracted in proportion to time.
-            settled = _settle(self._typical[index]) * spent / repeats
-            found.append(None if net is None else net * spent / (spent + settled) / repeats)
-        return found
+    def energy(self, num: int, runtime: str) -> Energy:
+        """Measure what an inference of each of the first `num` models takes, where it runs."""
+        if self._own_clock:  # no Python is there to read a counter
+            return Energy((None,) * num)
+        return measure_energy(
+            self._typical[:num], _settle,
+            resting=lambda what: self._ask(len(self.seats) - 1, {**what, "runtime": runtime}, timeout=60),
+            busy=lambda index, repeats: self._request(index, repeats, do="energy", runtime=runtime),
+        )  # fmt: skip
 
     def _rounds(self, rounds: int, repeats: Sequence[int], rng: np.random.Generator, attempt: int) -> Floats:
         num = len(self.seats)
@@ -382,16 +371,20 @@ class _Session:
         return log_ms
 
     def _turn(self, index: int, repeats: int) -> list[float]:
-        settle = _settle(self._typical[index])
-        request = {"do": "time", "model": self.seats[index].model, "settle": settle, "repeats": repeats}
-        # A hundred times the expected time is a hang, not noise.
-        limit = max(30.0, 100 * repeats * self._typical[index] / 1000)
-        reply = self._ask(index, request, timeout=limit)
+        reply = self._request(index, repeats, do="time")
         times: list[float] = reply["ms"]
         self.runs[index] = reply.get("runs", 1)
         if "report" in reply:
             self.reports[index].append(TurnReport.from_dict(reply["report"]))
         return times
+
+    def _request(self, index: int, repeats: int, **what: str) -> dict[str, Any]:
+        settle = _settle(self._typical[index])
+        # A hundred times the expected time is a hang, not noise.
+        limit = max(30.0, 100 * repeats * self._typical[index] / 1000)
+        return self._ask(
+            index, {**what, "model": self.seats[index].model, "settle": settle, "repeats": repeats}, timeout=limit
+        )
 
     def _ask(self, index: int, request: dict[str, object], timeout: float) -> dict[str, Any]:
         try:

@@ -34,7 +34,7 @@ from tutelage.records import DeviceProfile, InputError, NotAvailableError
 
 from .host import available_cores
 from .lines import WorkerError
-from .worker import RUNNER, Launcher, ModelFile, Reached, launch_local
+from .worker import RUNNER, Board, Launcher, ModelFile, Reached, Worker, launch_local
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,25 @@ def open_launcher(
     else:
         with _open_ssh(device.host, [*ssh, *SSH_OPTIONS], device.runtime) as launcher:
             yield launcher
+
+
+def missing_meter(device: DeviceProfile) -> str:
+    """Ask a device that is not local what it lacks of an energy counter; empty where it has one, or a pool's board may.
+
+    Raises InputError for one that cannot be reached.
+    """
+    if device.host.startswith(POOL):  # each board is another machine, and all may be busy now
+        return ""
+    with open_launcher(device) as launcher:
+        if isinstance(launcher, Board):
+            return "energy is read by our runner in Python, and this device runs a program of its own"
+        argv, _ = launcher([])
+        worker = Worker(device.runtime, [], threads=1, precision=device.precision, argv=argv, only_meter=True)
+        try:
+            with worker:
+                return worker.missing_meter()
+        except WorkerError as error:
+            raise InputError(f"cannot start the runner on {device.name}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -82,8 +82,12 @@ class Worker:
         cores: Sequence[int] | None = None,
         argv: Sequence[str] | None = None,
         choose_cores: int | None = None,
+        only_meter: bool = False,
     ) -> None:
-        """Start it. With `choose_cores` it returns that many quiet cores of its host and ends, see `choose_cores`."""
+        """Start it. With `choose_cores` it returns that many quiet cores of its host and ends, see `choose_cores`.
+
+        With `only_meter` it says which energy counter its host has, and ends, see `missing_meter`.
+        """
         local = argv is None
         adapter = adapter_files(runtime)[0] if runtime else Path()  # none where cores are chosen
         environment = thread_environment(threads)
@@ -108,7 +112,8 @@ class Worker:
                 "cores": list(cores) if cores else None,
                 "choose_cores": choose_cores,
                 "environment": environment,  # neither ssh nor docker pass on what this process has
-                "keeper": not local and choose_cores is None,
+                "find_meter": only_meter,
+                "keeper": not local and choose_cores is None and not only_meter,
                 "models": [{"path": model.path, "shape": list(model.shape)} for model in models],
                 "parent": os.getpid() if local else None,
                 "idle": None if local else IDLE_SECONDS,
@@ -145,6 +150,10 @@ class Worker:
         """Wait for the cores that it was started to choose; `None` where that host cannot pin."""
         cores: list[int] | None = self._line.receive(timeout)["cores"]
         return cores
+
+    def missing_meter(self, timeout: float = START_SECONDS) -> str:
+        """Wait for what its host lacks of an energy counter; empty where it has one."""
+        return str(self._line.receive(timeout).get("missing", ""))
 
     def wake(self) -> None:
         """Let a stopped local process go on."""

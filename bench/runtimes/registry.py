@@ -35,7 +35,14 @@ def find_runtime(name: str) -> Runtime:
 def adapter_files(name: str) -> tuple[Path, ...]:
     """List what must lie in one folder for the runner to load a runtime: the adapter's own file first."""
     runtime = ANCHOR if name == ANCHOR.name else find_runtime(name)
-    return (Path(runtime.file), HERE / "runner.py", HERE / "entry.py", HERE / "graph.py", HERE / "state.py")
+    return (
+        Path(runtime.file),
+        HERE / "runner.py",
+        HERE / "entry.py",
+        HERE / "graph.py",
+        HERE / "state.py",
+        HERE / "energy.py",
+    )
 
 
 def read_shape(path: Path) -> list[int | None]:

@@ -1,5 +1,5 @@
 """The process that runs models and times them: Python, numpy and one runtime are all it needs, here or on another host
-(with the runtime's own file, `entry.py`, `graph.py` and `state.py` beside it).
+(with the runtime's own file, `entry.py`, `graph.py`, `state.py` and `energy.py` beside it).
 
 It reads one JSON job from the first line of standard input, then one JSON request a line, and replies to each with one
 JSON line on standard output. Between requests it waits blocked on standard input, so an idle runner costs no processor
@@ -10,8 +10,11 @@ time; when the input ends (the parent is gone, the connection is lost) it ends t
               with "idle": seconds, the runner kills itself when no request comes for so long;
               with "keeper": true, a parent process of its own stops it between requests, see `keep`;
               with "choose_cores": number, it replies {"cores": [..]}, the least busy ones, and ends
+              with "find_meter": true, it replies as to "meter", and ends
     requests  {"do": "load", "model": i} | {"do": "warm", "model": i, "seconds": s} | {"do": "copy", "model": i}
               {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"} | {"do": "state"}
+              {"do": "meter", "runtime": r}: {"method"}, or {"missing"}: why this host has no energy counter for it
+              {"do": "idle", "runtime": r, "seconds": s}: {"mj", "seconds"}; "energy" has what "time" has, too
               any request may carry "limit": seconds after which the runner kills itself
 """
 
@@ -51,6 +54,9 @@ def serve(lines: Iterator[str], reply: Callable[[dict[str, Any]], None]) -> None
     _follow_parent(job.get("parent"))
     if job.get("choose_cores"):
         reply({"cores": quiet_cores(job["choose_cores"])})
+        return
+    if job.get("find_meter"):
+        reply(_energy({"do": "meter", **job}, []))
         return
     # Before numpy and the runtime are imported: their thread pools read the environment and inherit the cores then.
     os.environ.update(job.get("environment") or {})
@@ -201,6 +207,8 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
         from state import read_state  # type: ignore[import-not-found] # beside this file, whose folder is on the path since the adapter was imported
 
         return dict(read_state())
+    if what in ("meter", "idle", "energy"):
+        return _energy(request, models)
     index = request["model"]
     spec = job["models"][index]
     if what == "load":
@@ -216,15 +224,52 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
         run(images)
         runs.append(run)
         return {"copies": len(runs)}
-    runs.append(runs.pop(0))  # copies alternate, each at other addresses
-    run = runs[0]
     if what == "warm":
+        run = _next(runs)
         return warm_up(lambda number: _times(run, images, number), request["seconds"])
     if what == "time":
-        for _ in range(request.get("settle", 1)):  # caches hold another model's data: the first inferences do not count
-            run(images)
-        return {"ms": _times(run, images, request["repeats"])}
+        return _timed(request, models)
     raise ValueError(f"unknown request {what}")
+
+
+def _next(runs: list[Run]) -> Run:
+    runs.append(runs.pop(0))  # copies alternate, each at other addresses
+    return runs[0]
+
+
+def _timed(request: dict[str, Any], models: list[Any]) -> dict[str, Any]:
+    runs, images = models[request["model"]]
+    run = _next(runs)
+    for _ in range(request.get("settle", 1)):  # caches hold another model's data: the first inferences do not count
+        run(images)
+    return {"ms": _times(run, images, request["repeats"])}
+
+
+def _energy(request: dict[str, Any], models: list[Any]) -> dict[str, Any]:
+    """Read this machine's energy counter: say which there is, or what it counts while idle or at work."""
+    _import_beside()
+    from energy import NoMeter, find_meter, metered  # type: ignore[import-not-found]
+
+    meter = find_meter(request["runtime"])
+    if isinstance(meter, NoMeter):
+        if request["do"] != "meter":
+            raise OSError(f"the energy counter has gone: {meter.reason}")
+        return {"missing": meter.reason}
+    if request["do"] == "meter":
+        return {"method": meter.method}
+    if request["do"] == "idle":
+        mj, seconds, _ = metered(meter, lambda: time.sleep(request["seconds"]))
+        return {"mj": mj, "seconds": seconds}
+    mj, seconds, timed = metered(meter, lambda: _timed(request, models))
+    return {"mj": mj, "seconds": seconds, **timed}
+
+
+def _import_beside() -> str:
+    """Let modules be imported that lie beside this file, which another host may have without the package."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return here
 
 
 def _adapter(name: str, file: str) -> Any:
@@ -232,10 +277,7 @@ def _adapter(name: str, file: str) -> Any:
 
     `file` is a path, or a name beside this file on a host that may have no such package.
     """
-    here = os.path.dirname(os.path.abspath(__file__))
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    path = os.path.join(here, file)  # an absolute path stays as it is
+    path = os.path.join(_import_beside(), file)  # an absolute path stays as it is
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")

@@ -9,7 +9,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tutelage.accelerator import CPU, Accelerator, drawing, find_accelerator
-from tutelage.bench.protocol.energy import first_visible
+from tutelage.bench.runtimes.energy import first_visible
 from tutelage.cli.app import app
 from tutelage.distill.training.epoch import BatchPart, FiniteLogits, parts_of
 from tutelage.distill.training.schedule import TrainSchedule, wants_bf16

@@ -131,8 +131,8 @@ def _device_cells(profile: DeviceProfile) -> dict[str, str]:
 def print_doctor(console: Console, as_json: bool = False) -> None:
     """Print what this host is and has: runtimes, converters, pruners, energy counters."""
     from tutelage.bench.converters.litert import describe_converter
-    from tutelage.bench.protocol.energy import NoMeter, find_meter
     from tutelage.bench.protocol.host import describe_host
+    from tutelage.bench.runtimes.energy import EnergyMeter, NoMeter, find_meter
     from tutelage.bench.runtimes.registry import RUNTIMES
 
     facts: dict[str, Any] = dict(describe_host())
@@ -144,6 +144,8 @@ def print_doctor(console: Console, as_json: bool = False) -> None:
         facts[f"pruner {package}"] = _version_or_remedy(package, extra)
     meter = find_meter()
     facts["energy counter"] = f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
+    if isinstance(meter, EnergyMeter) and meter.caveat:
+        facts["energy counter"] += f" ({meter.caveat})"
     facts.update(_plugins())
     if not as_json:
         facts["memory_bytes"] = in_units(facts["memory_bytes"], "B")

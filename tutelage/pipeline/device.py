@@ -14,9 +14,9 @@ from tutelage.bench.devices.profiles import (
     write_profile,
 )
 from tutelage.bench.latency.model import LatencyModel
-from tutelage.bench.protocol.energy import NoMeter, find_meter
 from tutelage.bench.protocol.host import check_threads
-from tutelage.bench.protocol.remote import check_reachable
+from tutelage.bench.protocol.remote import check_reachable, missing_meter
+from tutelage.bench.runtimes.energy import NoMeter, find_meter
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.bench.runtimes.runner import processor
 from tutelage.pipeline.operations.devices import DeviceRequest, measure_device
@@ -187,17 +187,20 @@ def check_energy(workspace: Path, sections: Sequence[DeviceSection], max_energy:
     for section in sections:
         known = known_profile(section.name, workspace)
         runtime = known[0].runtime if known is not None else section.runtime
-        if known is not None and not known[0].local:
-            where = "cannot be reached from here" if not known[0].reachable else "is another machine"
+        if known is not None and not known[0].reachable:
             raise InputError(
-                f"max_energy {max_energy}: device {section.name} {where}, and energy is read on this machine alone: "
+                f"max_energy {max_energy}: device {section.name} cannot be reached from here, and energy is measured: "
                 "leave the budget out"
             )
-        meter = find_meter(runtime)
-        if isinstance(meter, NoMeter):
+        if known is not None and not known[0].local:
+            reason = missing_meter(known[0])
+        else:
+            meter = find_meter(runtime)
+            reason = meter.reason if isinstance(meter, NoMeter) else ""
+        if reason:
             raise InputError(
                 f"max_energy {max_energy}: device {section.name} has no energy counter that this user may read; "
-                f"{meter.reason}; or leave the budget out"
+                f"{reason}; or leave the budget out"
             )
 
 

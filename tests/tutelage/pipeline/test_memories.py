@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.bench.latency.sessions import correction_of
-from tutelage.bench.protocol.energy import NoMeter
+from tutelage.bench.runtimes.energy import NoMeter
 from tutelage.pipeline import device as device_module
 from tutelage.pipeline.device import check_energy, memory_target
 from tutelage.pipeline.objectives import read_objectives
@@ -102,6 +103,19 @@ def test_energy_is_bounded_where_a_counter_can_be_read(workspace: Path, monkeypa
         check_energy(workspace, [new], "3mJ")
     monkeypatch.setattr(device_module, "find_meter", lambda runtime: object())
     check_energy(workspace, [box, new], "3mJ")
+
+
+def test_the_counter_of_another_machine_is_asked_for_there(workspace: Path, tmp_path: Path) -> None:
+    zone = tmp_path / "class" / "powercap" / "intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, text in (("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "99")):
+        (zone / name).write_text(text)
+    start = f"env TUTELAGE_SYS={tmp_path} {sys.executable} {{runner}}"
+    write_profile(DeviceProfile(name="far", runtime="onnxruntime", command=start), workspace / "devices")
+    check_energy(workspace, [DeviceSection(name="far")], "3mJ")
+    (zone / "energy_uj").unlink()
+    with pytest.raises(InputError, match=rf"device far has no energy counter.*; {zone}/energy_uj is missing"):
+        check_energy(workspace, [DeviceSection(name="far")], "3mJ")
 
 
 def ms(archs: Sequence[Arch]) -> Any:

@@ -232,6 +232,7 @@ def figures(found: Measurement) -> dict[str, Any]:
         "runtime_rss_bytes": found.runtime_rss_bytes,
         "energy_mj": found.energy_mj,
         **({"energy_method": found.energy_method} if found.energy_method else {}),
+        **({"energy_missing": found.energy_missing} if found.energy_missing else {}),
         "host_load_before": found.host_load_before,
         "host_load_after": found.host_load_after,
         **_states(found),
