@@ -160,7 +160,8 @@ def a_runner(far: Far, device: DeviceProfile, models: dict[str, Path]) -> Iterat
 
 
 @pytest.mark.slow
-def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Path]):
+def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path):
+    far.python.write_text(f'#!/bin/sh\nTUTELAGE_SYS={tmp_path}/there exec {sys.executable} "$@"\n')
     with open_launcher(device, ssh=far.ssh) as launcher:
         jobs = [Job(name, path, (1, *SHAPE)) for name, path in models.items()]
         timed = measure_jobs(jobs, device, launcher=launcher, **SHORT)
@@ -170,6 +171,7 @@ def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Pat
     assert len(result.samples_ms) >= 40
     assert result.runtime_version
     assert result.peak_rss_bytes > result.runtime_rss_bytes
+    assert result.energy_missing.startswith(f"{tmp_path}/there/class/powercap is missing")  # of that side's files
     assert not far.left()
 
 
