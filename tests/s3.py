@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ def serving_s3() -> Iterator[Served]:
     running.start()
     host, port = running.get_host_and_port()
     served = Served(f"http://{host}:{port}")
+    # Buckets are the process's, not the server's: those of another module's server would still be there.
+    urllib.request.urlopen(urllib.request.Request(f"{served.url}/moto-api/reset", method="POST")).close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", served.url)
         patch.setenv("AWS_ACCESS_KEY_ID", KEY)

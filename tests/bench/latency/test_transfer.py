@@ -171,8 +171,8 @@ def test_a_file_is_transferred_by_the_command_line(
     ):
         assert command("device", "add", "other", *arguments, *common) == 2
         assert message in capsys.readouterr().err
-    assert command("device", "add", "other", "--transfer", "-w", str(tmp_path / "ws")) == 2
-    assert "no device to transfer from predicts mbconv_small_w1.0 at 64 px" in capsys.readouterr().err
+    assert command("device", "add", "other", "--transfer", "--space", "ofa_resnet50", "-w", str(tmp_path / "ws")) == 2
+    assert "no device to transfer from predicts ofa_resnet50 at 64 px" in capsys.readouterr().err
 
 
 def test_sources_are_profiles_or_entries(archs: list[Arch], tmp_path: Path) -> None:
