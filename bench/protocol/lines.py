@@ -13,9 +13,23 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tutelage.records import InputError
+
 
 class WorkerError(RuntimeError):
     """A worker died, hung or could not fulfil a request; the message holds its last line of standard error."""
+
+
+class RefusedError(WorkerError):
+    """The worker answered that it cannot do what was asked: it lives, and would answer so again."""
+
+
+class ModelRefusedError(InputError):
+    """The runtime raised an error on one of the models, whose name is `model`: the others may be measured without."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"cannot measure {model}: {reason}")
+        self.model, self.reason = model, reason
 
 
 class LostDeviceError(WorkerError):
@@ -76,7 +90,7 @@ class LineProcess:
         if not isinstance(reply, dict):
             raise WorkerError(f"{self.what} said no JSON object: {line[:200].decode(errors='replace')}")
         if "error" in reply:
-            raise WorkerError((str(reply["error"]).strip().splitlines() or ["no reason"])[0])
+            raise RefusedError((str(reply["error"]).strip().splitlines() or ["no reason"])[0])
         return reply
 
     def _ended(self) -> WorkerError:

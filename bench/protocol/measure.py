@@ -38,7 +38,7 @@ from .anchors import NUM_ANCHORS, STREAMING, Seat, anchor_names, seat_models
 from .drift import effects_of, halves_apart, slowdown
 from .energy import Energy, measure_energy
 from .host import load_average
-from .lines import LostDeviceError, WorkerError
+from .lines import LostDeviceError, ModelRefusedError, RefusedError, WorkerError
 from .remote import check_processor, check_reachable, launcher_of
 from .worker import Board, ModelFile, Reached, Runner, launch_local, start_workers, stop_workers
 
@@ -390,6 +390,8 @@ class _Session:
         try:
             return self.workers[self.seats[index].worker].ask(request, timeout)
         except WorkerError as error:
+            if isinstance(error, RefusedError):
+                raise ModelRefusedError(self.names[index], str(error)) from error
             kind = NotAvailableError if isinstance(error, LostDeviceError) else InputError
             raise kind(f"cannot measure {self.names[index]}: {error}") from error
 

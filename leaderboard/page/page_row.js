@@ -27,7 +27,7 @@ function drawRow(state, hooks) {
   document.title = `${title(i)} · ${BASE_TITLE}`;
   const pin = node("button", { type: "button", class: "ghost no-print" }, state.pins.includes(i) ? "Unpin" : "Pin to compare");
   pin.addEventListener("click", () => hooks.pin(i));
-  const parts = [madePart(i), figuresPart(i), beatenPart(i, state), learningPart(i), rocPart(i), confusionPart(i), imagesPart(i), layersPart(i), archPart(i), familyPart(i), filesPart(i)];
+  const parts = [madePart(i), figuresPart(i), beatenPart(i, state), learningPart(i), rocPart(i), confusionPart(i), imagesPart(i), layersPart(i), archPart(i), decidedPart(i), familyPart(i), filesPart(i)].filter(Boolean);
   section.replaceChildren(
     back,
     node("header", { class: "row-head" }, node("div", {}, node("h2", { id: "row-heading", tabindex: "-1" }, title(i)), node("p", { class: "quiet" }, [kindWords(i), PLACES[i], rigOf(i)].filter(Boolean).join(" · "))), pin),
@@ -153,6 +153,13 @@ function layersPart(i) {
 function archPart(i) {
   const arch = archOf(i);
   return { name: "Architecture", body: arch ? [node("p", { class: "hint" }, `${arch.space}, ${arch.r} px`), node("div", { class: "sideways" }, drawArch(arch))] : missing(`${text("model", i)} is of no search space: its library defines it.`) };
+}
+
+// What decided the figure that its search scored; of rows that no search chose there is no such part.
+function decidedPart(i) {
+  const { importances, scored } = detailsOf(i).search ?? {}, found = Object.entries(importances ?? {}).filter(([, value]) => typeof value === "number" && value >= 0);
+  if (!found.length) return null;
+  return { name: "What decided the search", wide: true, body: [bars(found, (value) => value.toFixed(2), "Parameter importances", 12), node("p", { class: "hint" }, `Importance of each parameter for the ${String(scored ?? "score").replace(/_/g, " ")} of the search's trials: by how much R² of a forest on held-out trials falls when its values are shuffled.`)] };
 }
 
 function familyPart(i) {

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Setting = tuple[Workspace, Report, int]
 
-# Of a run on workers that goes on without what failed three times.
+# Of a run that goes on without some of it: what failed three times on workers, or what a runtime refuses.
 EXIT_STAGES_FAILED = 5
 MAX_ROWS = 40  # a screen: the table of a longer run shows its first device
 
@@ -89,6 +89,16 @@ def exit_for_failed(failed: Mapping[str, str]) -> None:
     for reason in failed.values():
         print(f"tutelage: {' '.join(reason.split())}", file=sys.stderr)
     print("tutelage: without what needs them; the same command tries them again", file=sys.stderr)
+    sys.exit(EXIT_STAGES_FAILED)
+
+
+def exit_for_refused(refused: Sequence[str]) -> None:
+    """Say which files runtimes refused, and end with the same exit code; nothing where none did."""
+    if not refused:
+        return
+    for one in refused:
+        print(f"tutelage: left out: {one}", file=sys.stderr)
+    print("tutelage: filed as failed, `tutelage leaderboard matrix` shows where; all else is complete", file=sys.stderr)
     sys.exit(EXIT_STAGES_FAILED)
 
 

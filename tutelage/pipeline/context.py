@@ -156,6 +156,25 @@ class TeacherSet:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A file of a network that a runtime refused to make, or to run on a device (empty: on any), and its reason.
+
+    sha256: of the file, where there is one.
+    """
+
+    student: Student
+    scheme: str
+    runtime: str
+    reason: str
+    device: str = ""
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        where = f"on {self.device}" if self.device else f"for {self.runtime}"
+        return f"{self.student.model} {self.scheme} {where}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Context(Opened):
     """One run: its recipe, and what was opened for it."""
 
@@ -169,6 +188,7 @@ class Context(Opened):
     # With the teachers of each seed's training.
     trained: Callable[[Sequence[Student], Sequence[TeacherSet]], None] = lambda seeds, choices: None
     note: Callable[[str], None] = log.warning  # what the user should know while the run goes on
+    refused: Callable[[Refused], None] = lambda one: None  # called where a runtime refuses a network
     undecided: Callable[[str], None] = lambda what: None  # in a plan: what depends on figures that are not there yet
     earlier: Earlier | None = None  # trainings of the version before; None: the workspace holds none
     accelerator: Accelerator = CPU

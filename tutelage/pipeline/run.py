@@ -14,17 +14,17 @@ from tutelage.leaderboard.store import Store
 from tutelage.live import note_plan
 from tutelage.pipeline.operations.board import open_for_run
 from tutelage.pipeline.stages.bundle import bundle_rows
-from tutelage.pipeline.stages.compress import Variant
+from tutelage.pipeline.stages.compress import Variant, left_out
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_stage, evaluate_variant
 from tutelage.pipeline.stages.gains import gains
-from tutelage.pipeline.stages.publish import Published, file_rows, publish
+from tutelage.pipeline.stages.publish import Published, file_refused, file_rows, publish
 from tutelage.pipeline.stages.search import Found, check_budget, search_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of
 from tutelage.pipeline.stages.winners import Winner
 from tutelage.progress import Report
 from tutelage.records import InputError, Measurement, Student
 
-from .context import Context, TeacherSet
+from .context import Context, Refused, TeacherSet
 from .device import Device, known_device, name_device, open_device
 from .keys.foreseen import foreseen
 from .keys.order import Until, evaluate_network, finish, train_networks
@@ -75,7 +75,8 @@ def run(
         # Opened first: a store that cannot be written fails before anything is trained.
         scoring = _Scoring(open_for_run(workspace.store))
         opened = _open(ctx, Until.END, announce)
-        opened = replace(opened, ctx=replace(ctx, trained=scoring.trained, note=scoring.note))
+        noting = replace(ctx, trained=scoring.trained, note=scoring.note, refused=scoring.refused)
+        opened = replace(opened, ctx=noting)
         searched, _ = _train(opened, Until.END, scoring.begin)
         return searched, scoring.finish(searched.found if searched else None)
 
@@ -191,8 +192,16 @@ def _train(
 
 
 def _evaluated(ctx: Context, variant: Variant) -> Evaluated | None:
-    """Evaluate a file; None where it, or what it is made of, was lost."""
-    return None if ctx.workspace.lost(evaluate_stage(ctx, variant).key) else evaluate_variant(ctx, variant)
+    """Evaluate a file; None where it, or what it is made of, was lost, or where the runtime does not run it."""
+    stage = evaluate_stage(ctx, variant)
+    if ctx.workspace.lost(stage.key):
+        return None
+    if "left_out" in stage.result:
+        reason = str(stage.result["left_out"])
+        left_out(ctx, f"no row of {variant.title}: {reason}")
+        ctx.refused(Refused(variant.student, variant.scheme, variant.runtime, reason))
+        return None
+    return evaluate_variant(ctx, variant)
 
 
 class _Scoring:
@@ -206,11 +215,17 @@ class _Scoring:
         self._prepared: Prepared | None = None
         self._evaluated: list[Evaluated] = []
         self._notes: list[str] = []
+        self._refused: list[Refused] = []
 
     def note(self, text: str) -> None:
         """Say what the user should know now, and again at the end of the run."""
         log.warning(text)
         self._notes.append(text)
+
+    def refused(self, one: Refused) -> None:
+        """Keep what a runtime refused; the run goes on without it."""
+        if one not in self._refused:
+            self._refused.append(one)
 
     def begin(self, prepared: Prepared) -> None:
         """Take the prepared run and evaluate its teachers."""
@@ -223,7 +238,8 @@ class _Scoring:
         ctx, devices = self._run.ctx, self._run.devices
         found = evaluate_network(ctx, seeds, devices, choices, _evaluated)
         evaluated = [one for one in found if one is not None]
-        if not evaluated:  # what it is made of was lost
+        file_refused(ctx, self._store, devices, self._refused, state="evaluated")
+        if not evaluated:  # what it is made of was lost, or every runtime refused it
             return
         self._evaluated += evaluated
         worth = gains(ctx, evaluated)  # of one network: its figures over the seeds
@@ -239,14 +255,20 @@ class _Scoring:
 
         def file_measured(device: Device, latencies: Mapping[str, Measurement]) -> None:
             measured[device.name] = latencies
-            file_rows(ctx, self._store, [device], evaluated, measured, worth, state="measured", found=found)
+            file_rows(
+                ctx, self._store, [device], evaluated, measured, worth, state="measured", found=found,
+                refused=self._refused,
+            )  # fmt: skip
 
         explained = finish(ctx, devices, [one.variant for one in evaluated], file_measured)
         rows = file_rows(
-            ctx, self._store, devices, evaluated, measured, worth, state="complete", found=found, explained=explained
-        )
+            ctx, self._store, devices, evaluated, measured, worth, state="complete", found=found, explained=explained,
+            refused=self._refused,
+        )  # fmt: skip
+        file_refused(ctx, self._store, devices, self._refused, state="complete")
         published = publish(ctx, rows, found)
-        return replace(published, bundles=tuple(bundle_rows(ctx, rows)), notes=tuple(self._notes))
+        refused = tuple(map(str, self._refused))
+        return replace(published, bundles=tuple(bundle_rows(ctx, rows)), notes=tuple(self._notes), refused=refused)
 
     @property
     def _run(self) -> Prepared:

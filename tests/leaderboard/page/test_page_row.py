@@ -85,6 +85,21 @@ def test_a_row_has_an_address_and_a_page_with_all_that_is_known(open_page, rows)
 
 
 @pytest.mark.slow
+def test_a_row_that_a_search_chose_says_which_parameters_decided(open_page, rows):
+    said = {"scored": "val_accuracy", "importances": {EVIL: 0.8, "depth of stage 1": 0.2, "resolution": 0.0}}
+    chosen = rows[0].model_copy(update={"model": "chosen", "details": {"search": said}})
+    page = open_page([*rows, chosen], link=link(chosen))
+    part = page.locator(".row-part[aria-label='What decided the search']")
+    assert part.locator("tbody th").all_inner_texts() == [EVIL, "depth of stage 1", "resolution"]
+    assert part.locator("td.figure").all_inner_texts() == ["0.80", "0.20", "0.00"]
+    widths = part.locator(".bar-fill").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.05)
+    assert "for the val accuracy of the search's trials" in part.inner_text()
+    bare = open_page(rows, link=link(rows[1]))
+    assert bare.locator(".row-part[aria-label='What decided the search']").count() == 0
+
+
+@pytest.mark.slow
 def test_a_part_without_data_says_what_would_fill_it(open_page, rows):
     bare = rows[0].model_copy(update={"model": "bare", "details": {}, "arch": None})
     page = open_page([*rows, bare], link=link(bare))

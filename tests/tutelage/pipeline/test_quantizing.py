@@ -1,6 +1,7 @@
 """int8 in a run: rows say how they were made, students of QAT stand beside; choices see all classes; the verb obeys."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,12 @@ from typer.testing import CliRunner
 from tutelage.bench.converters.litert import converter_ready
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.cli.app import app
-from tutelage.pipeline.context import Context, TeacherSet, open_context
+from tutelage.cli.output import exit_for_refused
+from tutelage.leaderboard.comparisons.matrix import matrices
+from tutelage.leaderboard.store import Store
+from tutelage.pipeline.context import Context, Refused, TeacherSet, open_context
 from tutelage.pipeline.device import name_device
+from tutelage.pipeline.keys.model_files import filed_model
 from tutelage.pipeline.operations.quantize import quantize_file
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.runtime_files import answers
@@ -25,6 +30,7 @@ from tutelage.pipeline.sections import DeviceSection, QuantizeSection
 from tutelage.pipeline.stages.compress import compress
 from tutelage.pipeline.stages.explain import _images
 from tutelage.pipeline.stages.measure import measure_all
+from tutelage.pipeline.stages.publish import file_refused
 from tutelage.pipeline.stages.qat import train_with_qat
 from tutelage.pipeline.stages.quantization import Quantization, calibration_images, quantize_for, validation
 from tutelage.pipeline.stages.train import train_student, train_teacher
@@ -169,11 +175,60 @@ def test_an_operator_that_a_runtime_does_not_know_is_named_and_its_row_left_out(
     ctx, _, student = trained
     changed = RECIPE.quantize.model_copy(update={"method": "minmax"})
     other = Context(RECIPE.model_copy(update={"quantize": changed}), Workspace(tmp_path), ctx.dataset, _quiet, 1)
+    refused: list[Refused] = []
+    other = replace(other, refused=refused.append)
     monkeypatch.setattr("tutelage.pipeline.networks.load", lambda here, student: _Odd().eval())
     found = compress(other, student, ["onnxruntime", "ncnn"])
     assert {one.runtime for one in found} == {"onnxruntime"}
+    (fp32,) = [one for one in refused if one.runtime == "ncnn"]
+    assert (fp32.student.model, fp32.scheme) == ("small", "fp32")
+    assert "it has no layer for torch.tile" in fp32.reason
+    devices = [name_device(other.workspace, DeviceSection(name=name, runtime=name)) for name in ("ncnn", "onnxruntime")]
+    store = Store(tmp_path / "leaderboard.db")
+    for state in ("evaluated", "complete"):
+        file_refused(
+            other, store, devices, [fp32, replace(fp32, student=student.model_copy(update={"seed": 9}))], state=state
+        )
+    (row,) = store.rows()
+    assert (row.device, row.accuracy, row.size_bytes, row.details["state"]) == ("ncnn", None, None, "complete")
+    (matrix,) = matrices(store, "latency_p50_ms")
+    assert [(cell.state, cell.reason) for line in matrix.lines for cell in line.cells] == [("failed", fp32.reason)]
+    # A later run that succeeds takes its place.
+    made = {"state": "complete", "how": {**row.details["how"], "file": {"sha256": "f" * 64}}}
+    store.add([row.model_copy(update={"details": made, "accuracy": 0.9, "latency_p50_ms": 1.0})])
+    assert [one.accuracy for one in store.rows()] == [0.9]
+    with pytest.raises(SystemExit) as ended:
+        exit_for_refused([str(fp32)])
+    assert ended.value.code == 5
+    exit_for_refused([])
     assert "no row of small for ncnn:" in caplog.text
     assert "it has no layer for torch.tile" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_file_that_a_device_refuses_is_named_and_the_others_are_measured(trained, caplog) -> None:
+    """Its runtime loads it and raises: the stage files the reason, and is not done again."""
+    ctx, _, student = trained
+    good = compress(ctx, student, ["onnxruntime"])[0]
+    whole = ctx.workspace.path / good.file.path
+    graph = onnx.load(whole)
+    graph.graph.node[0].domain = "my.operators"
+    graph.opset_import.append(onnx.helper.make_opsetid("my.operators", 1))
+    onnx.save_model(graph, whole.with_name("odd.onnx"))
+    odd = replace(good, scheme="int8-ptq", file=filed_model(ctx.workspace, whole.with_name("odd.onnx")))
+    device = name_device(ctx.workspace, DeviceSection(name="here", runtime="onnxruntime"))
+    for _ in range(2):
+        refused: list[Refused] = []
+        measured = measure_all(replace(ctx, refused=refused.append), device, [good, odd])
+        assert set(measured) == {good.file.sha256}
+        (one,) = refused
+        assert (one.scheme, one.device, one.sha256) == ("int8-ptq", "here", odd.file.sha256)
+        assert "my.operators" in one.reason
+    assert "was not measured on here: " in caplog.text
+    done = [
+        event for event in ctx.workspace.journal() if event["stage"] == "measure on here" and event["event"] == "done"
+    ]
+    assert len(done) == 1
 
 
 @pytest.mark.slow

@@ -78,6 +78,7 @@ def run(
     else:
         terminal.print_run(searched, published, Console())
     terminal.exit_for_failed(failed)
+    terminal.exit_for_refused(published.refused)
 
 
 def reproduce(

@@ -19,7 +19,7 @@ from tutelage.bench.converters.convert import converter_version
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.files import files_of_a_model
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, Resources, run_stage
+from tutelage.pipeline.context import Context, Refused, Resources, run_stage
 from tutelage.pipeline.keys.model_files import filed_model
 from tutelage.pipeline.keys.stage_inputs import (
     FileInput,
@@ -120,8 +120,9 @@ class QuantizeInputs(StageInputs):
 def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Variant]:
     """Make the fp32 file and the int8 file of each runtime of the recipe's devices, from one ONNX file where it can."""
     name = named(student)
-    exported = run_stage(
+    exported = _attempted(
         ctx,
+        f"no row of {student.model}",
         ExportInputs(
             title=f"export {name}",
             versions=versions_of((*network_input(student).libraries, "onnx", "onnxscript")),
@@ -131,7 +132,10 @@ def compress(ctx: Context, student: Student, runtimes: Sequence[str]) -> list[Va
             num_classes=ctx.num_classes,
         ),
         _export,
+        [(student, "fp32", runtime) for runtime in runtimes],
     )
+    if exported is None:
+        return []
     found = {runtime: _float_file(ctx, student, exported, runtime) for runtime in runtimes}
     files = {runtime: stages for runtime, stages in found.items() if stages is not None}
     variants = [
@@ -178,7 +182,11 @@ def quantized(
             seed=ctx.recipe.seed,
             normalisation=student.normalisation,
         )
-        stage = _attempted(ctx, f"no int8 row of {student.model} for {runtime}", inputs, _quantize)
+        missing = f"no int8 row of {student.model} for {runtime}"
+        scheme = "int8-ptq" if learnt is None else "int8-qat"
+        # That a runtime has no int8 at all is nothing that it says of a network.
+        known = [(student, scheme, runtime)] if "int8" in find_runtime(runtime).precisions else []
+        stage = _attempted(ctx, missing, inputs, _quantize, known)
         if stage is None:
             continue
         result = stage.result
@@ -216,14 +224,18 @@ def _float_file(ctx: Context, student: Student, exported: Stage, runtime: str) -
         channels=ctx.channels,
         side=ctx.resolution(student),
     )
-    stage = _attempted(ctx, f"no row of {student.model} for {runtime}", inputs, _convert)
+    missing = f"no row of {student.model} for {runtime}"
+    stage = _attempted(ctx, missing, inputs, _convert, [(student, "fp32", runtime)])
     return None if stage is None else [exported, stage]
 
 
-def _attempted(ctx: Context, missing: str, inputs: Any, compute: Any) -> Stage | None:
+def _attempted(
+    ctx: Context, missing: str, inputs: Any, compute: Any, files: Sequence[tuple[Student, str, str]]
+) -> Stage | None:
     """Give a stage whose result may be that there is no file, which is reported; None stands for it.
 
-    What may pass (`NotAvailableError`) is reported likewise, and nothing is filed.
+    What may pass (`NotAvailableError`) is reported likewise, and nothing is filed. files: network, scheme and runtime
+    of what is then refused.
     """
     try:
         stage = run_stage(ctx, inputs, compute)
@@ -231,7 +243,10 @@ def _attempted(ctx: Context, missing: str, inputs: Any, compute: Any) -> Stage |
         left_out(ctx, f"{missing}: {error}")
         return None
     if "left_out" in stage.result:
-        left_out(ctx, f"{missing}: {stage.result['left_out']}")
+        reason = str(stage.result["left_out"])
+        left_out(ctx, f"{missing}: {reason}")
+        for student, scheme, runtime in files:
+            ctx.refused(Refused(student, scheme, runtime, reason))
         return None
     return stage
 
@@ -241,7 +256,12 @@ def _export(inputs: ExportInputs, here: Resources, folder: Path) -> dict[str, An
     path, network = folder / _ONNX, networks.load(here, inputs.network.student)
     own = inputs.network.normalisation
     metadata = None if own is None else {NORMALISATION_KEY: own.model_dump_json()}
-    export = export_onnx(network, path, (1, inputs.channels, inputs.side, inputs.side), metadata=metadata)
+    try:
+        export = export_onnx(network, path, (1, inputs.channels, inputs.side, inputs.side), metadata=metadata)
+    except NotAvailableError:
+        raise
+    except InputError as error:
+        return {"left_out": str(error)}
     here.report(inputs.title, 1, 1)
     return {"file": filed_model(here.workspace, path).to_dict(), "max_difference": export.max_difference}
 

@@ -15,6 +15,7 @@ from tutelage.pipeline.context import Context, Opened, Resources, run_stage
 from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, OwnNormalisation, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answers
 from tutelage.pipeline.workspace import Stage
+from tutelage.records import InputError, NotAvailableError
 
 from .compress import Variant
 
@@ -102,7 +103,12 @@ def _evaluate(inputs: EvaluateInputs, here: Resources, folder: Path) -> dict[str
     """Run validation and test images through the file and file the probabilities, labels and groups."""
     arrays = {}
     for split in _splits(here):
-        logits = _answers(inputs, here, split)
+        try:
+            logits = _answers(inputs, here, split)
+        except NotAvailableError:
+            raise
+        except InputError as error:
+            return {"left_out": str(error)}
         arrays[f"{split}_probs"] = _probabilities(logits, here.dataset.multi_label)
         arrays[f"{split}_labels"] = here.dataset.labels[here.dataset.indices(split)]
         arrays[f"{split}_groups"] = np.asarray(here.dataset.groups[here.dataset.indices(split)], dtype=np.str_)

@@ -11,16 +11,17 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from tutelage.bench.protocol.lines import ModelRefusedError
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import write_json
-from tutelage.pipeline.context import Context, Resources, run_stage
+from tutelage.pipeline.context import Context, Refused, Resources, run_stage
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import FileInput, Part, StageInputs, versions_of
 from tutelage.records import DeviceProfile, Measurement
 
-from .compress import Variant
+from .compress import Variant, left_out
 
 
 class DeviceInput(Part):
@@ -66,7 +67,10 @@ class MeasureInputs(StageInputs):
 
 
 def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> dict[str, Measurement]:
-    """Give the measurement of each variant of the device's runtime, by the variant's file hash; none out of reach."""
+    """Give the measurement of each variant of the device's runtime, by the variant's file hash; none out of reach.
+
+    Files that the runtime refuses there are reported, and have none.
+    """
     if not device.reachable:
         ctx.report(f"{device.name} cannot be reached from here: predicted, not measured", 1, 1)
         return {}
@@ -85,7 +89,14 @@ def measure_all(ctx: Context, device: Device, variants: Sequence[Variant]) -> di
         tolerance=ctx.recipe.measure.tolerance,
     )
     stage = run_stage(ctx, inputs, _measure)
-    return {sha: Measurement.from_dict(value) for sha, value in stage.result.items()}
+    for variant in variants:
+        found = stage.result.get(variant.file.sha256, {}) if variant.runtime == device.profile.runtime else {}
+        if "left_out" in found:
+            left_out(ctx, f"{variant.title} was not measured on {device.name}: {found['left_out']}")
+            student, scheme, runtime = variant.student, variant.scheme, variant.runtime
+            reason, sha256 = str(found["left_out"]), variant.file.sha256
+            ctx.refused(Refused(student, scheme, runtime, reason, device.name, sha256))
+    return {sha: Measurement.from_dict(value) for sha, value in stage.result.items() if "left_out" not in value}
 
 
 def device_versions(device: Device) -> dict[str, str]:
@@ -94,16 +105,27 @@ def device_versions(device: Device) -> dict[str, str]:
 
 
 def _measure(inputs: MeasureInputs, here: Resources, folder: Path) -> dict[str, Any]:
-    found: dict[str, Measurement] = {}
+    found: dict[str, dict[str, Any]] = {}
     for side, files in sorted(inputs.files.items(), key=lambda item: int(item[0])):
-        found |= measure(
-            {file.sha256: here.workspace.path / file.path for file in files},
-            inputs.device.profile,
-            (inputs.channels, int(side), int(side)),
-            samples=inputs.samples,
-            tolerance=inputs.tolerance,
-            anchor_ms=inputs.device.anchor_ms,
-            progress=lambda text, done, total: here.report(inputs.title, done, total),
-        )
-    write_json(folder / "measurements.json", {sha: value.to_dict() for sha, value in found.items()})
-    return {sha: value.to_dict() for sha, value in found.items()}
+        wanted = {file.sha256: here.workspace.path / file.path for file in files}
+        while wanted:
+            try:
+                some = measure(
+                    wanted,
+                    inputs.device.profile,
+                    (inputs.channels, int(side), int(side)),
+                    samples=inputs.samples,
+                    tolerance=inputs.tolerance,
+                    anchor_ms=inputs.device.anchor_ms,
+                    progress=lambda text, done, total: here.report(inputs.title, done, total),
+                )
+            except ModelRefusedError as error:
+                if error.model not in wanted:  # an anchor: the device is not as it was
+                    raise
+                del wanted[error.model]
+                found[error.model] = {"left_out": error.reason}
+                continue
+            found |= {sha: value.to_dict() for sha, value in some.items()}
+            break
+    write_json(folder / "measurements.json", found)
+    return found

@@ -20,7 +20,7 @@ from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.team.people import filed_by
 from tutelage.leaderboard.team.place import open_place
-from tutelage.pipeline.context import Context
+from tutelage.pipeline.context import Context, Refused
 from tutelage.pipeline.curves import details_of_rows, with_curves
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.settings import settings_of
@@ -48,6 +48,7 @@ class Published:
     verdicts: Verdicts  # the best students, and the paired tests
     bundles: tuple[MadeBundle, ...] = ()  # those that the recipe asks for
     notes: tuple[str, ...] = ()  # what the run said of its teachers
+    refused: tuple[str, ...] = ()  # what runtimes refused to make or to run, and why
 
 
 def file_rows(
@@ -61,14 +62,17 @@ def file_rows(
     state: str,
     found: Found | None = None,
     explained: Mapping[str, dict[str, Any]] | None = None,
+    refused: Sequence[Refused] = (),
 ) -> list[Row]:
     """File a row for every variant of the first seed on every device of its runtime; `evaluated` holds all their seeds.
 
     state: how far the rows are (`records.STATES`); a later state supersedes an earlier one of the same row. `found` is
-    None where nothing was searched; `worth` is what `gains` gave; `explained` holds details by the hash of a file.
+    None where nothing was searched; `worth` is what `gains` gave; `explained` holds details by the hash of a file;
+    `refused` says of which files a device has no measurement, and why.
     Where the team shares its files, those of the rows are copied there first.
     """
     rows, measurements = [], []
+    failed = {(one.device, one.sha256): one.reason for one in refused}
     shown = [one for one in evaluated if one.variant.student.seed == ctx.recipe.seed]
     for device in devices:
         for one in shown:
@@ -78,12 +82,58 @@ def file_rows(
             if measurement is not None:
                 measurements.append(measurement)
             more = {"state": state, **details_of(worth, one), **(explained or {}).get(one.variant.file.sha256, {})}
+            if (reason := failed.get((device.name, one.variant.file.sha256))) is not None:
+                more["failed"] = reason
             row = _row(ctx, device, one, _control_of(one, shown), measurement, found, more)
             rows.append(with_hashes(row, ctx.workspace.path))
     if (place := open_place()) is not None:  # before a colleague can see the rows
         share(rows, ctx.workspace.path, place)
     store.add(rows, measurements)
     return rows
+
+
+def file_refused(
+    ctx: Context, store: Store, devices: Sequence[Device], refused: Sequence[Refused], *, state: str
+) -> None:
+    """File a row without figures, and with the reason, of what has no file: for every device of the runtime.
+
+    Only of networks of the first seed, as all rows are. A later run that succeeds supersedes it.
+    """
+    found = [one for one in refused if not one.sha256 and one.student.seed == ctx.recipe.seed]
+    rows = [
+        Row(
+            model=one.student.model,
+            role=one.student.role,
+            arch=one.student.subnet,
+            teacher=one.student.teacher,
+            recipe=ctx.recipe.name,
+            scheme=one.scheme,
+            **_data_facts(ctx),
+            **_device_facts(device.profile, None),
+            params=one.student.params,
+            macs=one.student.macs,
+            seed=ctx.recipe.seed,
+            created=utc_now(),
+            parent=one.student.model if one.scheme != "fp32" else "",
+            details={
+                "failed": one.reason,
+                "state": state,
+                "manifest": ctx.dataset.manifest,
+                "how": {
+                    "command": command_of(ctx.recipe),
+                    "recipe": ctx.recipe.model_dump(mode="json"),
+                    "settings": settings_of(ctx.recipe, one.student, one.scheme),
+                    "network": one.student.to_dict(),
+                },
+                **filed_by(ctx.recipe.project),
+            },
+        )
+        for device in devices
+        for one in found
+        if one.runtime == device.profile.runtime
+    ]
+    if rows:
+        store.add(rows)
 
 
 def publish(ctx: Context, rows: Sequence[Row], found: Found | None) -> Published:
