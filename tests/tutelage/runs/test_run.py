@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,8 @@ MEASURED = (
     "created",
 )
 MEASURED_DETAILS = ("anchored_ms", "drift", "latency_p50_ms_lo", "latency_p50_ms_hi")
+# Files that hold times: learning curves with the seconds of each epoch, and profiles of devices.
+TIMED_FILES = re.compile(r"(^|/)history\.json$|^devices/")
 TIMEOUT_S = 500
 
 
@@ -85,6 +88,8 @@ def figures(workspace: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     for row in rows:
         data = {name: value for name, value in row.to_dict().items() if name not in MEASURED}
         data["details"] = {name: value for name, value in row.details.items() if name not in MEASURED_DETAILS}
+        files = data["details"]["artifacts"].items()
+        data["details"]["artifacts"] = {path: sha256 for path, sha256 in files if not TIMED_FILES.search(path)}
         found[(row.model, row.teacher, row.scheme)] = data
     assert len(found) == len(rows)
     return found
