@@ -1,4 +1,4 @@
-"""What there is to work with, as verbs print it: data sets, what a folder holds, devices, what this machine has."""
+"""What there is to work with, as verbs print it: data sets, what a folder holds, devices and checks, this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.cli.output import print_figures
+from tutelage.cli.output import pace, print_figures
 from tutelage.cli.registry_help import registry_of
 from tutelage.plugins import GROUPS, Registry, origins
 from tutelage.quantities import in_units
 from tutelage.records import DeviceProfile
 
 if TYPE_CHECKING:
+    from tutelage.bench.devices.check import DeviceCheck
     from tutelage.distill.data.dataset import DataReport, DatasetEntry
     from tutelage.pipeline.operations.pools import PoolState
 
@@ -173,3 +174,25 @@ def _version_or_remedy(package: str, extra: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return f"absent: pip install 'tutelage[{extra}]'"
+
+
+def print_drift(found: DeviceCheck, console: Console) -> None:
+    """Print the result of a device check in words."""
+    name = found.profile.name
+    pace_said = (
+        "Drift unknown: no anchor nets were measured with the profile"
+        if found.drift is None
+        else f"The anchor nets run {pace(found.drift)} than when the profile was made"
+    )
+    changes = f" Changed since: {'; '.join(found.changes)}." if found.changes else ""
+    if found.reanchored:
+        verdict = f"{name} has today's scale: the {found.correction.num_nets} networks are {found.error:.1%} from it"
+    elif found.holds:
+        verdict = f"{name} holds: its predictions are off by {found.error:.1%}"
+    else:
+        verdict = (
+            f"{name} does not hold: its predictions are off by {found.error:.1%}, {found.correction.apart:.1%} but for "
+            f"a common factor; quiet the host and check again, `tutelage device check {name} --reanchor`, or "
+            f"`tutelage device remove {name}` and add it anew"
+        )
+    console.print(f"{pace_said}.{changes} {verdict}.", highlight=False, soft_wrap=True)

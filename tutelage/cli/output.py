@@ -24,7 +24,6 @@ from tutelage.quantities import in_units
 from tutelage.records import DeviceProfile, Row, Student
 
 if TYPE_CHECKING:
-    from tutelage.bench.devices.check import DeviceCheck
     from tutelage.cli.options import Place
     from tutelage.distill.explain.maps import ExplanationFigures
     from tutelage.pipeline.operations.reproduce import Agreement
@@ -248,13 +247,13 @@ def _verified(found: Found, held: str) -> list[str]:
         known = [winner.drift[device.name] for winner in found.winners if device.name in winner.drift]
         paces = [drift for drift in known if drift is not None]
         if paces:
-            lines.append(f"{device.name} ran {_pace(sum(paces) / len(paces))} than when its profile was made.")
+            lines.append(f"{device.name} ran {pace(sum(paces) / len(paces))} than when its profile was made.")
         else:
             lines.append(f"{device.name}: drift unknown, no anchor nets were measured with its profile.")
     return lines
 
 
-def _pace(drift: float) -> str:
+def pace(drift: float) -> str:
     return f"{abs(drift):.1%} {'slower' if drift > 0 else 'faster'}"
 
 
@@ -374,28 +373,6 @@ def _duration(seconds: float) -> str:
     """Write how long something took: seconds below two minutes."""
     whole = round(seconds)
     return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
-
-
-def print_drift(found: DeviceCheck, console: Console) -> None:
-    """Print the result of a device check in words."""
-    name = found.profile.name
-    pace = (
-        "Drift unknown: no anchor nets were measured with the profile"
-        if found.drift is None
-        else f"The anchor nets run {_pace(found.drift)} than when the profile was made"
-    )
-    changes = f" Changed since: {'; '.join(found.changes)}." if found.changes else ""
-    if found.reanchored:
-        verdict = f"{name} has today's scale: the {found.correction.num_nets} networks are {found.error:.1%} from it"
-    elif found.holds:
-        verdict = f"{name} holds: its predictions are off by {found.error:.1%}"
-    else:
-        verdict = (
-            f"{name} does not hold: its predictions are off by {found.error:.1%}, {found.correction.apart:.1%} but for "
-            f"a common factor; quiet the host and check again, `tutelage device check {name} --reanchor`, or "
-            f"`tutelage device remove {name}` and add it anew"
-        )
-    console.print(f"{pace}.{changes} {verdict}.", highlight=False, soft_wrap=True)
 
 
 def _interval(row: Row, name: str) -> str:

@@ -368,8 +368,8 @@ def test_a_file_that_arrives_in_part_is_reported(far: Far, device: DeviceProfile
 
 @contextlib.contextmanager
 def a_small_disk(folder: Path) -> Iterator[None]:
-    """Lay a disk of 64 kB over a folder: room for the runner, not for a net."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    """Lay a disk of 76 kB over a folder: room for the runner and its counters, not for a net."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=76k", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount a small disk here: run the tests as root")
     try:

@@ -16,7 +16,8 @@ from torch import nn
 from tutelage.bench.devices.check import DeviceCheck
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.latency.sessions import Correction
-from tutelage.cli.output import print_drift, print_figures, print_search
+from tutelage.cli.inventory import print_drift
+from tutelage.cli.output import print_figures, print_search
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device, name_device, open_device
 from tutelage.pipeline.keys.stage_inputs import FileInput

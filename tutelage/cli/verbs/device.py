@@ -228,6 +228,7 @@ def device_check(
     After an update, or where all times drifted alike: [bold]tutelage device check host-ort-64px --reanchor[/]
     To contribute it: [bold]tutelage device check host-ort-64px --publish[/]
     """
+    from tutelage.cli import inventory
     from tutelage.cli import output as terminal
     from tutelage.cli.catalogue import print_contribution
     from tutelage.pipeline.operations.catalogue import publish_device
@@ -253,7 +254,7 @@ def device_check(
     }
     terminal.print_figures(facts, Console(), as_json)
     if not as_json:
-        terminal.print_drift(found, Console())
+        inventory.print_drift(found, Console())
 
 
 @app.command("remove")
