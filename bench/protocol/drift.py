@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 _NEIGHBOURS = 5
 _SWEEPS = 6
 _QUARTERS = 4
+# Between the fastest and the slowest quarter of a session. Phones fall by 20 % and more once they are hot.
+THROTTLED = 0.10
 
 
 def typical_log_ms(log_ms: Floats, when: Ints) -> Floats:

@@ -35,7 +35,7 @@ from tutelage.records import (
 )  # fmt: skip
 
 from .anchors import NUM_ANCHORS, STREAMING, Seat, anchor_names, seat_models
-from .drift import effects_of, halves_apart, slowdown
+from .drift import THROTTLED, effects_of, halves_apart, slowdown
 from .energy import Energy, measure_energy
 from .host import load_average
 from .lines import LostDeviceError, ModelRefusedError, RefusedError, WorkerError
@@ -64,8 +64,6 @@ MAX_SETTLE = 8
 COPIES = 4
 COPIED_BYTES = 32 << 20
 COPIED_LOAD_MS = 1500.0
-# Between the fastest and the slowest quarter of a session. Phones fall by 20 % and more once they are hot.
-THROTTLED = 0.10
 
 
 @dataclass(frozen=True)
