@@ -160,6 +160,7 @@ def train(
         )  # fmt: skip
     if finished is not None:
         checkpoint = finished[fingerprint]
+    initial = InitialStatistics(model) if fresh_statistics else None  # before a checkpoint is loaded over them
     parts = _parts(model, ema.module if ema else None, soft_term)
     run = _resume(checkpoint, fingerprint, parts, optimizer)
     wrapped = model
@@ -167,9 +168,8 @@ def train(
         wrapped, optimizer = group.prepare(model, optimizer)
     setup = Setup(
         model=model, wrapped=wrapped, forward=accelerator.compiled(wrapped), optimizer=optimizer, schedule=schedule,
-        soft_term=soft_term, ema=ema, frozen=frozen, initial=InitialStatistics(model) if fresh_statistics else None,
-        class_weights=weights, group=group, ranks=ranks, place=place, layout=layout, bf16=bf16, multi_label=multi_label,
-        resolution=resolution, seed=seed,
+        soft_term=soft_term, ema=ema, frozen=frozen, initial=initial, class_weights=weights, group=group, ranks=ranks,
+        place=place, layout=layout, bf16=bf16, multi_label=multi_label, resolution=resolution, seed=seed,
     )  # fmt: skip
 
     for epoch in range(len(run.history), schedule.epochs):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from tests.distill.training.test_train import Blobs
+from tests.distill.training.test_train import Blobs, same_bits, timeless
 from tutelage.distill.training.normalisation import InitialStatistics
 from tutelage.distill.training.train import TrainSchedule, start_average, train
 
@@ -67,3 +70,34 @@ def test_a_network_of_a_few_steps_tells_images_apart(ema_decay: float | None) ->
         with torch.no_grad():
             spread[fresh] = float(net.eval()(data.images).diff(dim=1).std())
     assert spread[True] > 3 * spread[False], spread
+
+
+class Stopped(Faint):
+    """Ends a training by an interruption when an epoch begins."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def epoch(self, epoch: int) -> Any:
+        if epoch == self.at:
+            raise KeyboardInterrupt
+        return super().epoch(epoch)
+
+
+@pytest.mark.parametrize("at", [1, 3], ids=["before the initial values are divided out", "after"])
+def test_a_stopped_training_divides_the_initial_values_out_once(tmp_path: Path, at: int) -> None:
+    data, schedule = Faint(), TrainSchedule(epochs=5, lr=0.05, ema_decay=0.9)
+    val = (data.images, data.labels)
+
+    def trained(loader: Any, **more: Any) -> tuple[nn.Module, Any]:
+        torch.manual_seed(1)
+        net = _net()
+        return net, train(net, loader, val, schedule, fresh_statistics=True, **more)
+
+    whole, expected = trained(data)
+    with pytest.raises(KeyboardInterrupt):
+        trained(Stopped(at), checkpoint=tmp_path)
+    resumed, got = trained(Faint(), checkpoint=tmp_path)
+    assert timeless(got) == timeless(expected)
+    assert same_bits(resumed, whole)
