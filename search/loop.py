@@ -122,6 +122,7 @@ def blank_result(
     reference: Mapping[str, float] | None,
     slicing: Slicing,
 ) -> SearchResult:
+    """Give the result of a search that has not begun: what was asked of it, and nothing evaluated."""
     return SearchResult(
         space=problem.space.name,
         strategy=strategy,
@@ -308,6 +309,7 @@ def evaluated_rows(
     initial: bool,
     batch: int,
 ) -> list[Evaluated]:
+    """Give a row for each scored arch: its scores, what was predicted of it, and whether it keeps the bounds."""
     cheap = problem.cheap(proposal.genes, archs)
     keeps = problem.feasible(cheap)
     rows = []

@@ -1,4 +1,4 @@
-"""A search that asks for evaluations one by one and is told of them as they end: `search_in_parallel`.
+"""A search that asks for evaluations one by one and takes each result as it comes: `search_in_parallel`.
 
 No batch is waited for: while `slots` evaluations are going on, a free slot takes the next architecture of the last
 proposal, and where that is used up the strategy proposes anew from all that is known by then. Architectures that are
@@ -35,7 +35,7 @@ from .objectives import Objective, Problem, Scored
 from .result import Evaluated, SearchResult
 
 # By objective: the value and its standard error (NaN: unknown).
-Told = Mapping[str, tuple[float, float]]
+Reply = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Scorer(Protocol):
     def submit(self, evaluation: Evaluation) -> None:
         """Begin an evaluation."""
 
-    def next(self) -> tuple[int, Told]:
+    def next(self) -> tuple[int, Reply]:
         """Wait for one that ends; gives its number and what it came to."""
         ...
 
@@ -68,12 +68,12 @@ class InTurn:
     def submit(self, evaluation: Evaluation) -> None:
         self._asked.append(evaluation)
 
-    def next(self) -> tuple[int, Told]:
+    def next(self) -> tuple[int, Reply]:
         one = self._asked.popleft()
         return one.number, evaluate(self._objectives, one)
 
 
-def evaluate(objectives: Sequence[Objective], one: Evaluation) -> Told:
+def evaluate(objectives: Sequence[Objective], one: Evaluation) -> Reply:
     """Score one arch by the objectives that are not cheap."""
     before = None if one.before is None else [one.before]
     wanted = [o for o in objectives if not o.cheap and (before is None or o.again is not None)]
@@ -113,7 +113,7 @@ def search_in_parallel(
     """Search as `loop.search` does, with `slots` evaluations going on; the result depends on the order of replies.
 
     scorer: default: this process, one after the other. order: of an earlier result, which is replayed. record: a file
-    of what was told, from which an interrupted search goes on. Raises InputError for an order or a record of another
+    of the replies, from which an interrupted search goes on. Raises InputError for an order or a record of another
     search, InfeasibleBudgetError before anything is scored.
     """
     space = find_space(space) if isinstance(space, str) else space
@@ -136,9 +136,9 @@ def search_in_parallel(
     begun, waited = time.perf_counter(), 0.0
     while going.ask(slots, replies):
         since = time.perf_counter()
-        number, told = replies.next()
+        number, reply = replies.next()
         waited += time.perf_counter() - since
-        going.tell(number, told)
+        going.tell(number, reply)
         if progress is not None:
             progress(min(len(going.order), evaluations), evaluations)
     ended = {} if going.num_asked >= evaluations else {"ended": reason_of_end(problem, len(going.rows))}
@@ -149,7 +149,7 @@ def search_in_parallel(
 
 
 class _Search:
-    """What was asked and told so far."""
+    """What was asked and what came back so far."""
 
     def __init__(self, problem: Problem, blank: SearchResult, wanted: Genes, slicing: Slicing) -> None:
         self._problem, self._blank, self._wanted, self._slicing = problem, blank, wanted, slicing
@@ -175,20 +175,20 @@ class _Search:
             scorer.submit(one.evaluation)
         return bool(self._going)
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, reply: Reply) -> None:
         """Take what an evaluation came to."""
         one = self._going.pop(number)
         self.order.append(number)
         if one.row is None:
-            scores = {name: Scored(np.array([value]), np.array([error])) for name, (value, error) in told.items()}
+            scores = {name: Scored(np.array([value]), np.array([error])) for name, (value, error) in reply.items()}
             proposal = Proposal(one.genes, one.predicted)
             archs = [one.evaluation.arch]
             self.rows += evaluated_rows(self._problem, proposal, archs, scores, one.initial, one.batch)
             return
         row, had = self.rows[one.row], one.evaluation.before
         assert had is not None
-        values = {name: value for name, (value, _) in told.items()}
-        errors = {name: error for name, (_, error) in told.items() if not np.isnan(error)}
+        values = {name: value for name, (value, _) in reply.items()}
+        errors = {name: error for name, (_, error) in reply.items() if not np.isnan(error)}
         update = {
             "measured": merged(row.measured, values, had),
             "std_error": merged_std_error(row.std_error, errors, had),
@@ -272,21 +272,21 @@ class _InOrder:
     def __init__(self, scorer: Scorer, order: Sequence[int]) -> None:
         self._scorer, self._order = scorer, deque(order)
         self._asked: set[int] = set()
-        self._early: dict[int, Told] = {}
+        self._early: dict[int, Reply] = {}
 
     def submit(self, evaluation: Evaluation) -> None:
         self._asked.add(evaluation.number)
         self._scorer.submit(evaluation)
 
-    def next(self) -> tuple[int, Told]:
+    def next(self) -> tuple[int, Reply]:
         if not self._order:
             return self._scorer.next()
         number = self._order.popleft()
         if number not in self._asked:
             raise InputError(f"the order is of another search: it has evaluation {number}, which was not asked here")
         while number not in self._early:
-            came, told = self._scorer.next()
-            self._early[came] = told
+            came, reply = self._scorer.next()
+            self._early[came] = reply
         return number, self._early.pop(number)
 
 
@@ -295,7 +295,7 @@ class _Recorded:
 
     def __init__(self, scorer: Scorer, path: Path, identity: str) -> None:
         self._scorer, self._path = scorer, path
-        self._left: deque[tuple[int, str, Told]] = deque()
+        self._left: deque[tuple[int, str, Reply]] = deque()
         lines = path.read_text().splitlines() if path.is_file() else []
         if not lines:
             write_text(path, identity + "\n")
@@ -319,22 +319,22 @@ class _Recorded:
         elif known != evaluation.arch.id:
             raise InputError(f"{self._path} is of another search: remove it, and the search begins anew")
 
-    def next(self) -> tuple[int, Told]:
+    def next(self) -> tuple[int, Reply]:
         if self._left:
-            number, _, told = self._left.popleft()
-            return number, told
-        number, told = self._scorer.next()
-        known = {name: [value] if np.isnan(error) else [value, error] for name, (value, error) in told.items()}
+            number, _, reply = self._left.popleft()
+            return number, reply
+        number, reply = self._scorer.next()
+        known = {name: [value] if np.isnan(error) else [value, error] for name, (value, error) in reply.items()}
         with self._path.open("a") as file:
-            file.write(json.dumps({"number": number, "arch": self._archs[number], "told": known}) + "\n")
-        return number, told
+            file.write(json.dumps({"number": number, "arch": self._archs[number], "reply": known}) + "\n")
+        return number, reply
 
 
-def _line(text: str) -> tuple[int, str, Told] | None:
+def _line(text: str) -> tuple[int, str, Reply] | None:
     try:
         one = json.loads(text)
-        told = {name: (pair[0], pair[1] if len(pair) > 1 else np.nan) for name, pair in one["told"].items()}
-        return one["number"], one["arch"], told
+        reply = {name: (pair[0], pair[1] if len(pair) > 1 else np.nan) for name, pair in one["reply"].items()}
+        return one["number"], one["arch"], reply
     except (ValueError, LookupError, TypeError):
         return None
 

@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from tutelage.bench.devices.turns import exclusively
 from tutelage.bench.protocol.lines import LOST_EXIT, LostDeviceError
+from tutelage.hub import first_line
 from tutelage.records import DeviceProfile, InputError, NotAvailableError
 
 log = logging.getLogger(__name__)
@@ -148,10 +149,9 @@ def joined() -> Iterator[Any]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=_NAMESPACE)
     except Exception as error:  # Ray raises no class of its own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NotAvailableError(
-            f"no Ray cluster answers at {address} ({first}): set RAY_ADDRESS to its head, or run this on one of its "
-            "machines"
+            f"no Ray cluster answers at {address} ({first_line(error)}): set RAY_ADDRESS to its head, or run this on "
+            "one of its machines"
         ) from error
     try:
         yield ray
@@ -214,10 +214,9 @@ def _hold(ray: Any, device: DeviceProfile) -> tuple[Any, tuple[str, str, str]]:
             if not isinstance(error, ray.exceptions.RayError):
                 raise
             if not left:
-                said = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise NotAvailableError(
                     f"device {device.name}: {MOST_BOARDS} boards of the pool {pool} left before the session began "
-                    f"({said})"
+                    f"({first_line(error)})"
                 ) from error
     raise AssertionError("the last board was held or raised")
 

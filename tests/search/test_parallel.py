@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tutelage.records import Arch, InputError
 from tutelage.search.loop import Objective, SearchResult
 from tutelage.search.objectives import Scores
-from tutelage.search.parallel import Evaluation, Told, evaluate, search_in_parallel
+from tutelage.search.parallel import Evaluation, Reply, evaluate, search_in_parallel
 from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
@@ -48,7 +48,7 @@ class Delayed:
         heapq.heappush(self.due, (self.now + self.rng.exponential(), evaluation.number, evaluation))
         self.most = max(self.most, len(self.due))
 
-    def next(self) -> tuple[int, Told]:
+    def next(self) -> tuple[int, Reply]:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
@@ -99,7 +99,7 @@ def test_no_reply_is_waited_for_while_a_slot_is_free() -> None:
 
 
 def test_interrupted_and_called_again_it_goes_on_in_its_order(tmp_path: Path) -> None:
-    record, whole = tmp_path / "told.jsonl", file_of(run(Delayed(1)), tmp_path)
+    record, whole = tmp_path / "replies.jsonl", file_of(run(Delayed(1)), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(Delayed(1, die_after=37), record=record)
     with record.open("a") as file:
@@ -107,7 +107,7 @@ def test_interrupted_and_called_again_it_goes_on_in_its_order(tmp_path: Path) ->
     scorer = Delayed(9)
     resumed = run(scorer, record=record)
     assert resumed.order[:37] == tuple(whole["order"][:37])
-    assert len(scorer.going_at_reply) == 23  # what was told is not scored again
+    assert len(scorer.going_at_reply) == 23  # what was recorded is not scored again
     assert sorted(resumed.order) == list(range(60))
     assert file_of(run(Delayed(5), order=resumed.order), tmp_path) == file_of(resumed, tmp_path)
     # In the order of the whole one it ends as that did.
@@ -120,9 +120,9 @@ def test_interrupted_and_called_again_it_goes_on_in_its_order(tmp_path: Path) ->
 def test_an_order_or_a_record_of_another_search_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the order is of another search: it has evaluation 40"):
         run(order=[40])
-    run(evaluations=5, record=tmp_path / "told.jsonl")
+    run(evaluations=5, record=tmp_path / "replies.jsonl")
     with pytest.raises(InputError, match="is of another search"):
-        run(evaluations=6, record=tmp_path / "told.jsonl")
+        run(evaluations=6, record=tmp_path / "replies.jsonl")
 
 
 def test_a_feasible_set_that_runs_out_ends_the_search() -> None:

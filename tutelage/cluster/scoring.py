@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.pipeline.stages.search import SearchInputs, search_objectives
 from tutelage.records import InputError, NotAvailableError
 from tutelage.search.objectives import Objective
-from tutelage.search.parallel import Evaluation, Told, evaluate
+from tutelage.search.parallel import Evaluation, Reply, evaluate
 
 from .files import placed, receive
 from .task import Task, check_same, context_of
@@ -28,7 +28,7 @@ _objectives: dict[str, Sequence[Objective]] = {}  # of this process: the superne
 class Scored:
     """What an evaluation came to, or why it came to nothing; what is `final` would fail at every attempt."""
 
-    told: Told | None = None
+    reply: Reply | None = None
     reason: str = ""
     final: bool = False
 
@@ -67,7 +67,7 @@ class RemoteScorer:
         """Let a worker score a subnet."""
         self._going[self._remote.remote(self._task, evaluation)] = evaluation, attempt
 
-    def next(self) -> tuple[int, Told]:
+    def next(self) -> tuple[int, Reply]:
         """Wait for the next evaluation that ends. Raises InputError for one that failed three times."""
         while True:
             (reference,), _ = self._ray.wait(list(self._going), num_returns=1)
@@ -76,8 +76,8 @@ class RemoteScorer:
                 found: Scored = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 found = Scored(reason=f"its worker was lost ({type(error).__name__})")
-            if found.told is not None:
-                return evaluation.number, found.told
+            if found.reply is not None:
+                return evaluation.number, found.reply
             what = f"evaluation {evaluation.number} ({evaluation.arch.id})"
             if found.final or attempt == MAX_ATTEMPTS:
                 times = "" if found.final else f" {attempt} times, the last time"

@@ -14,6 +14,7 @@ import psutil
 
 from tutelage.bench.boards.pool import load_ray
 from tutelage.bench.protocol.host import thread_environment
+from tutelage.hub import first_line
 from tutelage.records import InputError, NotAvailableError
 
 # Of Ray's store of objects. Files lie in the workspace: what goes through the store is inputs and messages.
@@ -49,10 +50,9 @@ def on_cluster(address: str) -> Iterator[tuple[Any, int]]:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises no class of its own
         ray.shutdown()
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"--cluster {address}: no Ray cluster answers ({first}): start one by `ray start --head`, or give "
-            "ray://HOST:10001 of its head"
+            f"--cluster {address}: no Ray cluster answers ({first_line(error)}): start one by `ray start --head`, "
+            "or give ray://HOST:10001 of its head"
         ) from error
     try:
         yield ray, task_threads(ray)

@@ -150,7 +150,7 @@ def a_counter(zone: Path, idle_w: float, busy_w: float, monkeypatch: pytest.Monk
         thread.join()
 
 
-# Here, and behind a command as docker would start one: that side alone is told of the tree.
+# Here, and behind a command as docker would start one: that side alone knows the tree.
 ELSEWHERE = "env TUTELAGE_SYS={sysfs} {python} {{runner}}"
 SHORT: dict[str, Any] = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 10.0}
 

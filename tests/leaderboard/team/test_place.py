@@ -164,7 +164,7 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_secret(url, words
         except ImportError:
             pass
         else:
-            pytest.skip("gcsfs is installed: its absence cannot be told")
+            pytest.skip("gcsfs is installed: its absence cannot be tested")
     with fails(words) as _:
         Place(url)
 

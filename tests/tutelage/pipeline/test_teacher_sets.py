@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tests.tutelage.pipeline.recipes_planned import Planner, recipes, written
 from tutelage.cli.planned import plan_lines
@@ -36,7 +37,7 @@ from tutelage.pipeline.stages.winners import Winner
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import Comparison, InputError, Student
-from tutelage.search.spaces.space import SPACES
+from tutelage.search.spaces.space import SPACES, Space
 from tutelage.search.supernet import build_supernet
 
 NET = "mobilenetv3_small_050"
@@ -232,15 +233,21 @@ def test_a_supernet_that_only_distils_is_used(tmp_path: Path) -> None:
         check_training(opened(tmp_path, distill={"batch_size": 8}, **sections))
 
 
-@pytest.mark.long
-def test_the_largest_subnet_of_the_supernet_distils_winners(tmp_path: Path) -> None:
-    ctx = opened(tmp_path, distill={"epochs": 1, "batch_size": 8, "supernet_teacher": True}, search={"winners": 1})
-    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((24,))
+def untrained(ctx: Context, space: Space) -> tuple[Supernet, nn.Module]:
+    """File a supernet that nobody trained; give it and the network of its weights."""
     net = build_supernet(space, ctx.num_classes, ctx.channels, seed=3)
     path = ctx.workspace.path / "net.safetensors"
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
     weights = FileInput(sha256=sha256_of(path), path="net.safetensors")
-    supernet = Supernet(space, SupernetInput(space=space.name, origin="", resolutions=(24,), weights=weights))
+    part = SupernetInput(space=space.name, origin="", resolutions=space.resolutions, weights=weights)
+    return Supernet(space, part), net
+
+
+@pytest.mark.long
+def test_the_largest_subnet_of_the_supernet_distils_winners(tmp_path: Path) -> None:
+    ctx = opened(tmp_path, distill={"epochs": 1, "batch_size": 8, "supernet_teacher": True}, search={"winners": 1})
+    space = SPACES["ofa_mbv3_w1.0"].with_resolutions((24,))
+    supernet, net = untrained(ctx, space)
     teacher = supernet_teacher(ctx, supernet)
     assert (teacher.model, teacher.role, teacher.arch) == (space.name, "teacher", space.largest())
     assert (teacher.start, teacher.epochs) == ("supernet", 0)
@@ -268,11 +275,7 @@ def test_fresh_winners_are_trained_for_the_epochs_of_the_supernet_too(
         baselines=[NET],
     )
     space = SPACES["mbconv_micro_w0.25"].with_resolutions((24,))
-    net = build_supernet(space, ctx.num_classes, ctx.channels, seed=3)
-    path = ctx.workspace.path / "net.safetensors"
-    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
-    weights = FileInput(sha256=sha256_of(path), path="net.safetensors")
-    supernet = Supernet(space, SupernetInput(space=space.name, origin="", resolutions=(24,), weights=weights))
+    supernet, _ = untrained(ctx, space)
     winner = Winner("w", space.smallest(), 0.1, {}, {}, {}, {})
     (trained,) = train_winners(ctx, supernet, [winner], [])
     assert (trained.start, trained.epochs) == (start, epochs)

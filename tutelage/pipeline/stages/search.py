@@ -294,7 +294,7 @@ def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, An
     }
     if inputs.parallel > 1:
         scorer = None if here.scorer is None else here.scorer(inputs)
-        record = folder / "search.told.jsonl"
+        record = folder / "search.replies.jsonl"
         result = search_in_parallel(
             space, objectives, inputs.bounds, slots=inputs.parallel, scorer=scorer, record=record, **settings
         )
