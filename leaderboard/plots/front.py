@@ -194,7 +194,6 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column
     low, high = usual_range(
         [quality.of(row) for row in drawn], [quality.of(row) for row, flag in zip(drawn, flags, strict=True) if flag]
     )
-    below = [row for row in drawn if quality.of(row) < low]
     alike: dict[tuple[str, bool, bool], list[Row]] = {}
     for row, on_front in zip(drawn, flags, strict=True):
         alike.setdefault((kind_of(row), "int8" in row.scheme, on_front), []).append(row)
@@ -207,14 +206,15 @@ def _draw_panel(panel: Axes, group: Sequence[Row], cost: Column, quality: Column
         panel.step(across, up, where="post", color="#222222", linewidth=0.9, zorder=2)
     named: set[tuple[float, float]] = set()
     for row in best:
-        if spot(row) not in named and row not in below:
+        if spot(row) not in named and quality.of(row) >= low:
             panel.annotate(_short_name(row), spot(row), fontsize=6.5, color="#222222", zorder=6)
             named.add(spot(row))
     style_axis(panel, cost.name, "x", [spot(row)[0] for row in drawn])
     panel.set_ylabel(quality.heading)
     panel.margins(x=0.12)
-    ends = [end.of(row) for row in best if row not in below for end in _ends(quality) if end.of(row) is not None]
-    mark_below(panel, [spot(row)[0] for row in below], min([low, *ends]), max([high, *ends]))
+    usual = [row for row in best if quality.of(row) >= low]
+    ends = [end.of(row) for row in usual for end in _ends(quality) if end.of(row) is not None]
+    mark_below(panel, [spot(row) for row in drawn], min([low, *ends]), max([high, *ends]))
     return len(corners)
 
 

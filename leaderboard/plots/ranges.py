@@ -32,15 +32,17 @@ def _fence(values: Sequence[float], reach: float) -> float:
     return max(min(values), middle - reach * (max(values) - middle))
 
 
-def mark_below(panel: Axes, across: Sequence[float], low: float, high: float) -> None:
-    """Set the range of an axis of qualities, with an arrowhead at its foot for each of `across` that lies below it."""
+def mark_below(panel: Axes, spots: Sequence[tuple[float, float]], low: float, high: float) -> None:
+    """Set the range of an axis of qualities, with an arrowhead at its foot for each spot that lies below it."""
     room = 0.12 * max(high - low, 0.01)
-    panel.set_ylim(max(0.0, low - room), high + room)
+    foot = max(0.0, low - room)
+    panel.set_ylim(foot, high + room)
+    across = [x for x, quality in spots if quality < foot]
     if not across:
         return
-    foot = panel.get_xaxis_transform()  # data across, a fraction of the panel up
+    at_foot = panel.get_xaxis_transform()  # data across, a fraction of the panel up
     panel.plot(
-        across, [0.02] * len(across), transform=foot, marker="v", markersize=4, color="#444444", linestyle="none"
+        across, [0.02] * len(across), transform=at_foot, marker="v", markersize=4, color="#444444", linestyle="none"
     )
     panel.text(
         0.99,

@@ -75,7 +75,7 @@ def test_labels_cover_no_mark_or_limit_and_not_each_other_and_are_nearest_to_the
 
 @pytest.mark.parametrize("cost", ["latency_p50_ms", "size_bytes"])
 def test_a_front_is_shown_where_it_lives_with_names_without_lines(tmp_path, group, monkeypatch, cost):
-    """One network that failed, the cheapest of all and so on the front, neither sets the range nor goes untold."""
+    """One network that failed, the cheapest of all and so on the front, neither sets the range nor is left out."""
     drawn: list[Figure] = []
     real = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (drawn.append(self), real(self, *args, **more)))
@@ -86,6 +86,17 @@ def test_a_front_is_shown_where_it_lives_with_names_without_lines(tmp_path, grou
     assert any(text.get_text().endswith(" below") for text in panel.texts)
     shown = [child for child in panel.get_children() if isinstance(child, Annotation) and child.get_visible()]
     assert all(label.arrow_patch is None and "failed" not in label.get_text() for label in shown)
+
+
+def test_only_what_lies_below_the_axis_is_marked_below_it():
+    """A row below the usual range may lie in the room at the axis's edge, where its own mark is drawn."""
+    from tutelage.leaderboard.plots.ranges import mark_below
+
+    panel = Figure().subplots()
+    mark_below(panel, [(1.0, 0.947), (2.0, 0.5), (3.0, 0.98)], 0.95, 0.99)
+    assert panel.get_ylim()[0] < 0.947
+    assert [line.get_xdata().tolist() for line in panel.lines] == [[2.0]]
+    assert [text.get_text() for text in panel.texts] == ["1 below"]
 
 
 def test_the_usual_range_holds_the_front_and_most_rows():
