@@ -26,7 +26,7 @@ PLACEHOLDERS = {"NAME": "demo", "ROW": "8576a5ae", "FILE": "nets.csv", "PATH": "
 # What `test_the_commands_of_the_guide_run` leaves to the parser: it needs a host, files or runtimes of one's own, or
 # minutes of measuring (`my-box`, whose verbs the tests of devices run).
 NEEDS_MORE = (
-    *("my-box", "USER@HOST", "FILE", "images/", "recipe.yaml", "--device mac", "--coreml"),
+    *("my-box", "--pool", "USER@HOST", "FILE", "images/", "recipe.yaml", "--device mac", "--coreml"),
     *("pruned", "serve", "accelerate", "model.onnx", "@int8"),
 )
 
