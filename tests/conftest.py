@@ -17,10 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Files of whole runs, the longest first: the last file of a suite must not keep one core waiting for the other.
 LONGEST = (
     "test_run.py",
+    "test_colleague.py",
     "test_papers.py",
     "test_remote.py",
     "test_quantizing.py",
     "test_objectives.py",
+    "test_keys.py",
+    "test_parallel.py",
+    "test_energy.py",
     "test_prune.py",
     "test_supernet.py",
     "test_extending.py",
