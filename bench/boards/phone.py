@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.bench.programs.entry import BenchmarkProgram, Reported, Turn, program_of
+from tutelage.bench.programs.entry import BenchmarkProgram, Reported, TimedLayer, Turn, program_of
 from tutelage.bench.protocol.lines import WorkerError
 from tutelage.bench.protocol.worker import ModelFile
 from tutelage.bench.runtimes.entry import Runtime
@@ -33,6 +33,7 @@ from .program import power_state_of, reported
 
 HOME = "/data/local/tmp"  # where adb's user may write and run programs; instructions of runtimes push them there
 FOLDER = f"{HOME}/tutelage"
+PROFILE_SECONDS = 600.0
 _DIGITS = 16
 
 
@@ -85,7 +86,30 @@ class Phone:
     def run(self, turn: Turn, seconds: float) -> Reported:
         """Start the program once, pinned. Raises WorkerError where it fails or its report cannot be read."""
         program = self.placed.program
-        words = [*(["taskset", self.mask] if self.mask else []), self.placed.path, *program.arguments(turn)]
+        try:
+            return program.parse(self._printed(turn, (), seconds), turn)
+        except ValueError as error:  # pydantic's for a number out of range, too
+            reason = str(error).splitlines()[0]
+            raise WorkerError(f"what {program.name} printed cannot be read: {reason}") from error
+
+    def layers(self, path: Path, shape: tuple[int, ...], settle: int, runs: int) -> list[TimedLayer]:
+        """Have the program profile a model, in one start. Raises WorkerError as `run`."""
+        program, profiles = self.placed.program, self.placed.program.layers
+        assert profiles is not None, "asked of a program that times layers"
+        check_shape(self.runtime, path, shape)
+        int8 = effective_precision(self.runtime, path, self.device.precision) == "int8"
+        model = self.put(path.with_suffix(program.reads))
+        turn = Turn(model, shape, self.device.threads, settle, runs, f"{FOLDER}/result.csv")
+        printed = self._printed(turn, profiles.arguments, PROFILE_SECONDS)
+        try:
+            return profiles.parse(printed, int8)
+        except ValueError as error:
+            raise WorkerError(f"what {program.name} printed cannot be read: {error}") from error
+
+    def _printed(self, turn: Turn, more: Sequence[str], seconds: float) -> str:
+        """Start the program and give what it printed."""
+        program = self.placed.program
+        words = [*(["taskset", self.mask] if self.mask else []), self.placed.path, *program.arguments(turn), *more]
         command = f"cd {FOLDER} && {shlex.join(words)}"
         if program.writes_result:
             result = shlex.quote(turn.result)
@@ -94,11 +118,7 @@ class Phone:
         if done.code:
             last = (done.text.strip().splitlines() or [f"exit code {done.code}"])[-1].strip()
             raise WorkerError(f"{program.name} ended with exit code {done.code} on {self.adb.serial}: {last}")
-        try:
-            return program.parse(done.text, turn)
-        except ValueError as error:  # pydantic's for a number out of range, too
-            reason = str(error).splitlines()[0]
-            raise WorkerError(f"what {program.name} printed cannot be read: {reason}") from error
+        return done.text
 
     def _mask(self) -> str:
         """Give the cores as taskset takes them, in hexadecimal."""
@@ -155,6 +175,9 @@ class PhoneRunner:
             return read_state(self._phone.adb.shell(STATE, timeout).text).to_dict()
         if what == "memory":
             return {"rss": None, "peak": self._peak}
+        if what == "meter":
+            name = self._phone.placed.program.name
+            return {"missing": f"{name} reports no energy, and no counter of a phone is read by adb"}
         index = request["model"]
         if what == "load":
             return self._load(index, timeout)

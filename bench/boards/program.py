@@ -29,6 +29,7 @@ PROTOCOL = 1
 COPY_SECONDS = 300.0
 _DIGITS = 16  # of a model's digest, in the names of files there
 _NS = 1e-6  # of a nanosecond, in milliseconds
+_NO_COUNTER = 'the program reads no energy counter (its reply to hello has no "energy":true, docs/device-protocol.md)'
 
 
 class ProgramBoard:
@@ -56,6 +57,7 @@ class ProgramRunner:
         self._device, self._models = device, list(models)
         self._peak: int | None = None
         self._there: set[str] = set()
+        self._meter: dict[str, str] = {"missing": _NO_COUNTER}
         try:
             self._line = LineProcess(argv, what=f"the program {argv[0]}")
         except OSError as error:
@@ -84,6 +86,7 @@ class ProgramRunner:
         if cores and reply.get("cores") != cores:
             raise WorkerError(f"the program does not pin to cores {cores}: leave --cores out and pin it by its command")
         self._formats = self._checked_formats(reply, runtime)
+        self._meter = meter_of(reply)
         self.version = str(reply.get("runtime_version", ""))
         self.cpu = self.processor = str(reply.get("processor", ""))
         self.system = str(reply.get("system", ""))
@@ -99,6 +102,10 @@ class ProgramRunner:
         if what == "memory":
             self._state()
             return {"rss": None, "peak": self._peak}
+        if what == "meter":
+            return dict(self._meter)
+        if what == "idle":
+            return self._idle(request["seconds"], timeout)
         index = request["model"]
         if what == "load":
             return self._load(index, timeout)
@@ -108,6 +115,8 @@ class ProgramRunner:
             return warm_up(lambda runs: self._run(index, 0, runs, timeout)["ms"], request["seconds"])
         if what == "time":
             return self._run(index, request.get("settle", 1), request["repeats"], timeout)
+        if what == "energy":  # of the settling inferences, too, as our runner counts them
+            return self._energy(index, request["settle"] + request["repeats"], timeout)
         raise ValueError(f"unknown request {what}")
 
     def rest(self) -> None:
@@ -167,12 +176,29 @@ class ProgramRunner:
 
     def _run(self, index: int, settle: int, runs: int, timeout: float) -> dict[str, Any]:
         reply = self._exchange({"do": "run", "model": index, "settle": settle, "runs": runs}, timeout)
+        return self._times(reply, runs)
+
+    def _times(self, reply: dict[str, Any], runs: int) -> dict[str, Any]:
+        """Check the times of a reply to `run`."""
         if "ns" not in reply:  # it cannot time single inferences
             return summary({**reply, "runs": reply.get("runs", runs)})
         samples = reply["ns"]
         if not isinstance(samples, list) or len(samples) != runs or not all(_is_time(one) for one in samples):
             raise WorkerError(f"the program gave no list of {runs} positive nanoseconds: {str(samples)[:80]}")
         return {"ms": [one * _NS for one in samples]}
+
+    def _idle(self, seconds: float, timeout: float) -> dict[str, float]:
+        reply = self._exchange({"do": "idle", "ms": round(1000 * seconds)}, timeout)
+        if not _is_time(reply.get("ns")):
+            raise WorkerError(f"the program gave no ns of its idle time: {str(reply)[:80]}")
+        return {"mj": _millijoules(reply), "seconds": reply["ns"] / 1e9}
+
+    def _energy(self, index: int, runs: int, timeout: float) -> dict[str, float]:
+        """Let it run for a while; the time that its energy is of is the sum of the inferences' own."""
+        reply = self._exchange({"do": "run", "model": index, "settle": 0, "runs": runs}, timeout)
+        times = self._times(reply, runs)
+        total_ms = times["report"]["mean_ms"] * times["runs"] if "report" in times else sum(times["ms"])
+        return {"mj": _millijoules(reply), "seconds": total_ms / 1000}
 
     def _state(self) -> DeviceState:
         reply = self._exchange({"do": "state"}, 60.0)
@@ -183,6 +209,24 @@ class ProgramRunner:
         except ValidationError as error:
             first = error.errors()[0]
             raise WorkerError(f"the program's state has {first['loc'][0]!s}: {first['msg']}") from error
+
+
+def meter_of(hello: dict[str, Any]) -> dict[str, str]:
+    """Give the reply to `meter` of a program: how it reads energy, or that it does not."""
+    energy = hello.get("energy", False)
+    if not isinstance(energy, bool):
+        raise WorkerError(f"the program says energy {str(energy)[:40]!r} in its reply to hello: give true or false")
+    if not energy:
+        return {"missing": str(hello.get("energy_missing") or _NO_COUNTER)}
+    return {"method": f"{hello.get('energy_method') or 'counter of the program'}, idle subtracted"}
+
+
+def _millijoules(reply: dict[str, Any]) -> float:
+    """Read the energy of a reply. Raises WorkerError where it has none."""
+    value = reply.get("energy_uj")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
+        raise WorkerError(f'the program said "energy":true and gives energy_uj {value!r}: microjoules, 0 or more')
+    return value / 1000
 
 
 def summary(reply: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tutelage.bench.runtimes.entry import Runtime
 from tutelage.bench.runtimes.registry import RUNTIMES
@@ -36,6 +37,27 @@ class Reported:
     peak_bytes: int | None = None
 
 
+class TimedLayer(NamedTuple):
+    """A layer's mean time in an inference, as `bench.layers.profile.Layer`."""
+
+    name: str
+    operator: str
+    ms: float
+    kernel: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ProfilesLayers:
+    """How a program is asked for the times of layers: words beside its others, and how it prints them.
+
+    `parse` is told whether the model is an int8 one, and raises ValueError where the times are missing.
+    """
+
+    arguments: tuple[str, ...]
+    parse: Callable[[str, bool], list[TimedLayer]]
+
+
 @dataclass(frozen=True)
 class BenchmarkProgram:
     """A runtime's benchmark program.
@@ -50,6 +72,7 @@ class BenchmarkProgram:
     parse: Callable[[str, Turn], Reported]
     reads: str  # suffix of the one file of a model that it opens
     writes_result: bool = False
+    layers: ProfilesLayers | None = None  # None: it times no layers
 
 
 def program_of(runtime: Runtime) -> BenchmarkProgram:

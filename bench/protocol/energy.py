@@ -50,9 +50,7 @@ def measure_energy(
     for index, typical in enumerate(typical_ms):
         repeats = max(10, math.ceil(ENERGY_SECONDS * 1000 / typical))
         work = busy(index, repeats)
-        spent = sum(work["ms"])
         net = net_millijoules(work["mj"], work["seconds"], idle["mj"] / idle["seconds"])
-        # The interval includes the uncounted settling inferences: their energy is subtracted in proportion to time.
-        settled = settle(typical) * spent / repeats
-        each.append(None if net is None else net * spent / (spent + settled) / repeats)
+        # The interval includes the settling inferences, which are as much work as the others.
+        each.append(None if net is None else net / (settle(typical) + repeats))
     return Energy(tuple(each), found["method"])

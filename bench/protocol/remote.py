@@ -14,9 +14,9 @@ import contextlib
 import logging
 import re
 import shlex
-import subprocess
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from string import Formatter
 
@@ -24,6 +24,7 @@ from tutelage.bench.boards.adb import PREFIX
 from tutelage.bench.boards.phone import Phone
 from tutelage.bench.boards.pool import POOL, open_board
 from tutelage.bench.boards.program import ProgramBoard
+from tutelage.bench.boards.ssh import SSH_OPTIONS, Ssh, connect
 from tutelage.bench.converters.conversion import parts
 from tutelage.bench.devices.turns import exclusively
 from tutelage.bench.runtimes.anchor import ANCHOR
@@ -38,13 +39,6 @@ from .worker import RUNNER, Board, Launcher, ModelFile, Reached, Worker, launch_
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 15
-COPY_SECONDS = 300
-# BatchMode: no prompts, as nobody may be there to reply; keep-alive messages detect a dead connection within 30 s.
-SSH_OPTIONS = (
-    "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}",
-    "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
-)  # fmt: skip
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*")
 
 
@@ -56,6 +50,8 @@ def check_reachable(device: DeviceProfile) -> None:
             "place: it has predictions only; to measure it, write `host: USER@HOST` into its profile, or `host: local` "
             "and this machine's cpu_model if it is this machine"
         )
+    if device.command:
+        check_template(device.command)
     if device.local:
         check_processor(device, processor(), "this machine")
         if device.threads > available_cores():
@@ -80,7 +76,7 @@ def launcher_of(device: DeviceProfile, workdir: Path | None = None) -> Iterator[
 
     Raises InputError for one that cannot be reached.
     """
-    check_reachable(device)
+    check_reachable(device)  # before a lock is taken by the words of a command
     if device.host.startswith(POOL):  # whose boards take turns themselves
         with open_launcher(device, workdir) as launcher:
             yield launcher
@@ -129,7 +125,7 @@ def missing_meter(device: DeviceProfile) -> str:
         return ""
     with open_launcher(device) as launcher:
         if isinstance(launcher, Board):
-            return "energy is read by our runner in Python, and this device runs a program of its own"
+            return _missing_on(launcher, device.name)
         argv, _ = launcher([])
         worker = Worker(device.runtime, [], threads=1, precision=device.precision, argv=argv, only_meter=True)
         try:
@@ -137,6 +133,53 @@ def missing_meter(device: DeviceProfile) -> str:
                 return worker.missing_meter()
         except WorkerError as error:
             raise InputError(f"cannot start the runner on {device.name}: {error}") from error
+
+
+def _missing_on(board: Board, name: str) -> str:
+    """Ask a device without Python what it lacks of an energy counter."""
+    try:
+        runner = board.start([])
+        try:
+            runner.greet()
+            return str(runner.ask({"do": "meter"}).get("missing", ""))
+        finally:
+            runner.stop()
+    except WorkerError as error:
+        raise InputError(f"cannot start the program on {name}: {error}") from error
+
+
+@contextlib.contextmanager
+def one_way_to(device: DeviceProfile) -> Iterator[Reached | None]:
+    """Keep one way to a device open for several sessions; None for a pool, whose sessions may be of several boards."""
+    if device.host.startswith(POOL):
+        yield None
+        return
+    with launcher_of(device) as launcher:
+        yield launcher
+
+
+class _Copies:
+    """Files that were brought to a folder there, each content once, whatever it is called here."""
+
+    def __init__(self, folder: str, put: Callable[[Path, str], object]) -> None:
+        self._folder, self._put = folder, put
+        self._there: dict[str, str] = {}
+
+    def of(self, models: Sequence[ModelFile]) -> list[ModelFile]:
+        """Bring the files of models there; gives the models as that side sees them."""
+        return [ModelFile(self._place(model.path), model.shape) for model in models]
+
+    def _place(self, path: str) -> str:
+        file = Path(path)
+        if not file.is_file():  # a numpy anchor is named, not stored
+            return path
+        content = model_digest(file)  # the anchors of each session are files of their own, and the same
+        if content not in self._there:
+            number = len(self._there)
+            for part in parts(file):
+                self._put(part, f"{number}{part.suffix}")
+            self._there[content] = f"{self._folder}/{number}{file.suffix}"
+        return self._there[content]
 
 
 @contextlib.contextmanager
@@ -152,55 +195,31 @@ def _open_pool(device: DeviceProfile) -> Iterator[Reached]:
         words = ["", "-I", runner]  # the Python there
         if board.command:
             words = shlex.split(board.command.format(runner=shlex.quote(runner), folder=shlex.quote(board.folder)))
-        argv, copied = board.start(words), dict[str, str]()
-
-        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
-            for model in models:
-                if Path(model.path).is_file() and model.path not in copied:
-                    number = len(copied)
-                    for part in parts(Path(model.path)):
-                        board.put(f"{number}{part.suffix}", part.read_bytes())
-                    copied[model.path] = f"{board.folder}/{number}{Path(model.path).suffix}"
-            return argv, [ModelFile(copied.get(model.path, model.path), model.shape) for model in models]
-
-        yield launch
+        argv = board.start(words)
+        copies = _Copies(board.folder, lambda path, name: board.put(name, path.read_bytes()))
+        yield lambda models: (argv, copies.of(models))
 
 
 @contextlib.contextmanager
 def _open_ssh(host: str, client: list[str], runtime: str) -> Iterator[Launcher]:
     if not _HOST.fullmatch(host):
         raise InputError(f"host {host!r}: give USER@HOST or a host of your ssh configuration")
-    folder = _ssh(client, host, "umask 077; mktemp -d", what="make a folder").decode().strip()
-    if not folder.startswith("/"):
-        raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
-    try:
-        python = _find_python(client, host, find_runtime(runtime).module)
-        for file in _runner_files(runtime):
-            _copy(client, host, file, f"{folder}/{file.name}")
-        copied: dict[str, str] = {}
-
-        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
-            seen = []
-            for model in models:
-                seen.append(ModelFile(_send(model.path), model.shape))
+    with connect(client, host) as there:
+        folder = there.run("umask 077; mktemp -d", what="make a folder").decode().strip()
+        if not folder.startswith("/"):
+            raise InputError(f"{host} gave no temporary folder but {folder[:80]!r}: its login shell must print nothing")
+        try:
+            python = _find_python(there, find_runtime(runtime).module)
+            for file in _runner_files(runtime):
+                there.copy(file, f"{folder}/{file.name}")
+            copies = _Copies(folder, lambda path, name: there.copy(path, f"{folder}/{name}"))
             # exec: no shell stays between ssh and the runner, so that both end together.
-            return [*client, "-T", host, f"exec {python} -I {shlex.quote(folder)}/runner.py"], seen
-
-        def _send(path: str) -> str:
-            if not Path(path).is_file():  # a numpy anchor is named, not stored
-                return path
-            content = model_digest(Path(path))  # the anchors of each session are files of their own, and the same
-            if content not in copied:
-                for part in parts(Path(path)):
-                    _copy(client, host, part, f"{folder}/{len(copied)}{part.suffix}")
-                copied[content] = f"{folder}/{len(copied)}{Path(path).suffix}"
-            return copied[content]
-
-        yield launch
-    finally:
-        # Cleaning up must not hide what went wrong before; a folder in the other's /tmp is the most that can stay.
-        with contextlib.suppress(InputError):
-            _ssh(client, host, f"rm -rf {shlex.quote(folder)}", what="clean up")
+            argv = there.argv(f"exec {python} -I {shlex.quote(folder)}/runner.py")
+            yield lambda models: (argv, copies.of(models))
+        finally:
+            # Cleaning up must not hide what went wrong before; a folder in the other's /tmp is the most that can stay.
+            with contextlib.suppress(InputError):
+                there.run(f"rm -rf {shlex.quote(folder)}", what="clean up")
 
 
 @contextlib.contextmanager
@@ -211,21 +230,9 @@ def _open_command(template: str, runtime: str, workdir: Path | None) -> Iterator
         runner = folder / RUNNER.name
         for file in _runner_files(runtime):
             (folder / file.name).write_bytes(file.read_bytes())
-        copied: dict[str, str] = {}
-
-        def launch(models: Sequence[ModelFile]) -> tuple[list[str] | None, list[ModelFile]]:
-            seen = []
-            for model in models:
-                if Path(model.path).is_file() and model.path not in copied:
-                    number = len(copied)
-                    for part in parts(Path(model.path)):
-                        (folder / f"{number}{part.suffix}").write_bytes(part.read_bytes())
-                    copied[model.path] = str(folder / f"{number}{Path(model.path).suffix}")
-                seen.append(ModelFile(copied.get(model.path, model.path), model.shape))
-            filled = template.format(runner=shlex.quote(str(runner)), folder=shlex.quote(str(folder)))
-            return shlex.split(filled), seen
-
-        yield launch
+        argv = shlex.split(template.format(runner=shlex.quote(str(runner)), folder=shlex.quote(scratch)))
+        copies = _Copies(scratch, lambda path, name: shutil.copyfile(path, folder / name))
+        yield lambda models: (argv, copies.of(models))
 
 
 def _runner_files(runtime: str) -> set[Path]:
@@ -254,14 +261,14 @@ def check_template(template: str) -> bool:
     return "runner" in fields
 
 
-def _find_python(client: list[str], host: str, module: str) -> str:
+def _find_python(there: Ssh, module: str) -> str:
     """Find a Python with numpy and the runtime there: `TUTELAGE_PYTHON` of that host's environment, then its PATH."""
     words = f"'import sys, numpy, {module}; print(sys.version_info[:2] >= (3, 8))'"
     failure = ""
     for python in ('"$TUTELAGE_PYTHON"', "python3", "python"):
         # -I as the runner has it: a PYTHONPATH of that host counts in neither.
         probe = f"test -z {python} || {python} -I -c {words} 2>&1 || true"
-        printed = _ssh(client, host, probe, what="look for Python").decode(errors="replace").strip().splitlines()
+        printed = there.run(probe, what="look for Python").decode(errors="replace").strip().splitlines()
         if printed[-1:] == ["True"]:
             return python
         named = "TUTELAGE_PYTHON" in python and bool(printed)
@@ -269,32 +276,8 @@ def _find_python(client: list[str], host: str, module: str) -> str:
             failure = failure or f" ({python.strip(chr(34))} there says: {printed[-1].strip()[:200]})"
         if named:  # the choice of that host's user is not silently ignored
             break
-    machine = _ssh(client, host, "uname -m", what="read the architecture").decode(errors="replace").strip()
+    machine = there.run("uname -m", what="read the architecture").decode(errors="replace").strip()
     raise InputError(
-        f"{host} has no Python 3.8 or newer that runs numpy and {module}{failure}: install them there for {machine}, "
-        "or set TUTELAGE_PYTHON there to the Python that has them"
+        f"{there.host} has no Python 3.8 or newer that runs numpy and {module}{failure}: install them there for "
+        f"{machine}, or set TUTELAGE_PYTHON there to the Python that has them"
     )
-
-
-def _copy(client: list[str], host: str, path: Path, target: str) -> None:
-    """Copy a file over ssh's own connection, and check that all of it arrived."""
-    command = f"cat > {shlex.quote(target)} && wc -c < {shlex.quote(target)}"
-    data = path.read_bytes()
-    kept = _ssh(client, host, command, what=f"copy {path.name}", data=data, seconds=COPY_SECONDS)
-    if kept.strip() != str(len(data)).encode():
-        raise InputError(
-            f"{host} kept {kept.decode().strip() or 'nothing'} of {len(data)} bytes of {path.name}: is its disk full?"
-        )
-
-
-def _ssh(client: list[str], host: str, command: str, *, what: str, data: bytes = b"", seconds: float = 60) -> bytes:
-    try:
-        done = subprocess.run([*client, "-T", host, command], input=data, capture_output=True, timeout=seconds)
-    except FileNotFoundError as error:
-        raise InputError(f"no {client[0]} on this host: install an ssh client") from error
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"cannot {what} on {host}: no response within {seconds:.0f} s") from error
-    if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise InputError(f"cannot {what} on {host}: {lines[-1] if lines else f'exit code {done.returncode}'}")
-    return done.stdout

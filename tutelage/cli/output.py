@@ -184,7 +184,9 @@ def print_search(searched: Searched, console: Console) -> None:
     one = f", times on {devices[0].name}" if len(devices) == 1 else ""
     table = Table(title=f"Winners of the search in {searched.supernet.space.name}{one}", pad_edge=False, padding=0)
     scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
-    kinds = ("predicted ms", "measured ms", "raw p50 ms")
+    kinds: tuple[str, ...] = ("predicted ms", "measured ms", "raw p50 ms")
+    bounded = {name: text for name in ("max_energy", "max_size") if (text := getattr(searched.ctx.recipe.search, name))}
+    kinds += ("measured mJ",) if "max_energy" in bounded else ()
     times = [what if one else f"{device.name} {what}" for device in devices for what in kinds]
     table.add_column("winner", no_wrap=True)
     spread, unit = found.slicing.cost if len(found.choice.slices) > 1 else "", "ms"
@@ -198,7 +200,7 @@ def print_search(searched: Searched, console: Console) -> None:
         times = [
             f"{values[device.name]:.3f}" if device.name in values else "not measured"
             for device in devices
-            for values in (winner.predicted_ms, winner.measured_ms, winner.p50_ms)
+            for values in (winner.predicted_ms, winner.measured_ms, winner.p50_ms, winner.energy_mj)[: len(kinds)]
         ]
         counted = [in_units(int(number), "") for number in (params, macs)]
         part = [_ceiling(winner.slice.high, unit)] if spread and winner.slice is not None else []
@@ -217,12 +219,14 @@ def print_search(searched: Searched, console: Console) -> None:
         console.print(f"Best winner by validation, before its training: {best.name}", highlight=False)
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"
+    if bounded:
+        held = f"a budget ({', '.join([*budgets, *(f'{name} {text}' for name, text in bounded.items())])})"
     if found.result.ended:
         console.print(f"{found.result.ended} (requested: {found.result.evaluations}).", highlight=False, soft_wrap=True)
     for line in (*found.choice.notes, *_verified(found, held)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
-        f"search: {found.folder / 'search.json'}\npicture: {found.picture}",
+        f"search: {found.folder / 'search.json'}\nwinners: {found.record}\npicture: {found.picture}",
         highlight=False,
         soft_wrap=True,
     )
@@ -239,7 +243,7 @@ def _verified(found: Found, held: str) -> list[str]:
     if any(device.reachable for device in found.devices) or not found.devices:
         lines.append(f"{found.broke} of {found.finalists} finalists broke {held} when measured again.")
     for name, correction in found.choice.corrections.items():
-        lines.append(f"The latency model of {name} is corrected {correction.summary()}: the next finalists go by that.")
+        lines.append(f"Predictions for {name} are corrected: {correction.summary()}; further finalists go by that.")
     for device in found.devices:
         if not device.reachable:
             lines.append(f"{device.name} cannot be reached from here: its latencies are predicted, not measured.")

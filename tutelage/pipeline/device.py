@@ -183,7 +183,9 @@ def check_energy(workspace: Path, sections: Sequence[DeviceSection], max_energy:
     if max_energy is None:
         return
     if not sections:
-        raise InputError(f"max_energy {max_energy} is checked on measured finalists, and no device is named: name one")
+        raise InputError(
+            f"max_energy {max_energy} is checked on measured finalists, and no device is named that is timed"
+        )
     for section in sections:
         known = known_profile(section.name, workspace)
         runtime = known[0].runtime if known is not None else section.runtime

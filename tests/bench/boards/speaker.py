@@ -1,7 +1,9 @@
 """A program that speaks the device protocol: it reads the model files and says a nanosecond a byte of each inference.
 
 Its first argument names a fault: `slow` becomes 30 % slower from the fourth run of each model on; others say what they
-reply wrongly.
+reply wrongly. Written as in a JSON object (without its braces, which a command template would read) it is added to the
+reply to hello: with "energy" two watts and a millijoule an inference are counted, five of models that have as many
+bytes as the file "dear" lists; "mean" and "silent" are faults.
 """
 
 import json
@@ -9,7 +11,18 @@ import os
 import sys
 
 fault = sys.argv[1] if len(sys.argv) > 1 else ""
+said = json.loads("{" + fault + "}") if fault.startswith('"') else {}
 files, models, runs = {}, {}, {}
+WATTS = 2
+
+
+def millijoules(size):
+    if "dear" not in said:
+        return 1
+    with open(said["dear"]) as dear:
+        return 5 if str(size) in dear.read().split() else 1
+
+
 for line in sys.stdin.buffer:
     request = json.loads(line)
     what = request["do"]
@@ -22,7 +35,7 @@ for line in sys.stdin.buffer:
             "processor": "Z80",
         }
         reply["cores"] = request["cores"]
-        reply.update(json.loads(fault) if fault.startswith("{") else {})
+        reply.update(said)
     elif what == "put":
         files[request["name"]] = len(sys.stdin.buffer.read(request["bytes"]))
         reply = {"bytes": 1 if fault == "full" else files[request["name"]]}
@@ -35,8 +48,12 @@ for line in sys.stdin.buffer:
         if fault == "dies":
             os._exit(7)
         reply = {"ns": [ns] * (request["runs"] - (fault == "short"))}
-        if fault == "mean":
+        if fault == "mean" or "mean" in said:
             reply = {"runs": request["runs"], "mean_ns": ns, "max_ns": 2 * ns}
+        if said.get("energy") and "silent" not in said:
+            reply["energy_uj"] = request["runs"] * (WATTS * ns / 1e3 + 1e3 * millijoules(models[request["model"]]))
+    elif what == "idle":
+        reply = {"energy_uj": WATTS * 1000 * request["ms"], "ns": 1e6 * request["ms"]}
     elif what == "state":
         reply = {"temperature_c": 88.0, "on_battery": True, "governor": "powersave", "peak_bytes": 4096}
         if fault == "state":

@@ -1,5 +1,6 @@
 """Programs that speak the device protocol: the examples of the guide as they stand there, and what is refused."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import pytest
 
 from tutelage.bench.boards.program import ProgramBoard, ProgramRunner
 from tutelage.bench.protocol.measure import measure
+from tutelage.bench.protocol.remote import missing_meter
 from tutelage.bench.protocol.worker import ModelFile, WorkerError
 from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
 
@@ -21,7 +23,7 @@ SHORT = {"rounds": 8, "samples": 16, "min_seconds": 0.0}
 
 
 def board(fault: str = "", **more: object) -> DeviceProfile:
-    command = shlex.join([sys.executable, "-I", "-S", str(SPEAKER), fault])
+    command = shlex.join([sys.executable, "-I", "-S", str(SPEAKER), fault.strip("{}")])
     return DeviceProfile.from_dict({"name": "board", "runtime": "onnxruntime", "command": command, **more})
 
 
@@ -57,6 +59,25 @@ def test_a_program_that_gives_means_is_said_to(net: Path) -> None:
     assert found.reported[0].max_ms == pytest.approx(2 * found.reported[0].mean_ms)
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_program_with_a_counter_is_measured_above_its_idle_device(net: Path, mean: bool) -> None:
+    said = {"energy": True, "energy_method": "INA219", **({"mean": True} if mean else {})}
+    found = measure({"net": net}, board(json.dumps(said)), SHAPE[1:], **SHORT)["net"]
+    assert found.energy_mj == pytest.approx(1.0)  # two watts of the idle device apart
+    assert (found.energy_method, found.energy_missing) == ("INA219, idle subtracted", "")
+
+
+def test_a_program_without_a_counter_says_so(net: Path) -> None:
+    found = measure({"net": net}, board(), SHAPE[1:], **SHORT)["net"]
+    assert (found.energy_mj, found.energy_method) == (None, "")
+    assert "reads no energy counter" in found.energy_missing
+    device = board('{"energy": false, "energy_missing": "no INA219 at 0x40"}')
+    assert missing_meter(device) == "no INA219 at 0x40"
+    assert missing_meter(board('{"energy": true}')) == ""
+    with pytest.raises(InputError, match="cannot start the program on board: the program speaks protocol 2"):
+        missing_meter(board('{"protocol": 2}'))
+
+
 def test_a_slow_down_within_a_session_is_refused(net: Path) -> None:
     """All models slow down alike, which their difference to the anchors does not show; the anchors themselves do."""
     with pytest.raises(UnsteadyDeviceError, match=r"the device throttles: .* by 30% within .*; 88 degrees Celsius\)"):
@@ -70,6 +91,8 @@ def test_a_slow_down_within_a_session_is_refused(net: Path) -> None:
         ('{"runtime": "ncnn"}', {}, "runs 'ncnn', device board is of runtime onnxruntime"),
         ('{"formats": [".tflite"]}', {}, r"loads \['\.tflite'\], and onnxruntime models are \.onnx files"),
         ("", {"precision": "int8"}, "does not compute in int8, only fp32"),
+        ('{"energy": 1}', {}, "says energy '1' in its reply to hello: give true or false"),
+        ('{"energy": true, "silent": 1}', {}, 'said "energy":true and gives energy_uj None: microjoules'),
         ('{"cores": []}', {"cores": (3,)}, r"does not pin to cores \[3\]: leave --cores out"),
         ("state", {}, "the program's state has temperature: Extra inputs"),
         ("full", {}, "kept 1 of 148109 bytes of net.onnx: is its disk full"),
@@ -85,6 +108,7 @@ def test_what_a_program_says_wrongly_is_one_line(fault: str, more: dict[str, obj
         one.greet()
         one.ask({"do": "load", "model": 0})
         one.ask({"do": "time", "model": 0, "settle": 1, "repeats": 5})
+        one.ask({"do": "energy", "model": 0, "settle": 1, "repeats": 5})
 
     try:
         with pytest.raises(WorkerError, match=message) as caught:

@@ -6,22 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tutelage.bench.devices.profiles import write_profile
-from tutelage.bench.latency import LatencyModel
-from tutelage.bench.protocol.anchors import STREAMING, anchor_files
 from tutelage.bench.protocol.measure import measure
 from tutelage.cli.app import app
 from tutelage.pipeline.stages import finalists
-from tutelage.records import DeviceProfile
-from tutelage.search.costs.counts import count
-from tutelage.search.spaces.space import SPACES
 
 from ...tutelage.command import tutelage
 from .adbd import Adbd
+from .tiny import RECIPE, a_byte_a_nanosecond
 
 
 @pytest.mark.long
@@ -55,31 +49,6 @@ def test_a_phone_is_added_shown_checked_and_benched_on(
     assert benched["thermal_status_after"] == "light"
 
 
-# As small as a search goes: no teacher, one epoch of the supernet.
-RECIPE = {
-    "name": "tiny",
-    "data": {"dataset": "phantom", "size": 32, "limit": 120, "augment_variants": 1},
-    "supernet": {"space": "mbconv_small_w1.0", "epochs": 1, "batch_size": 32},
-    "search": {"strategy": "random", "evaluations": 6, "winners": 1},
-}
-
-
-def pixel(device: Adbd, program: Path, folder: Path) -> None:
-    """Write a profile of the device whose latency model knows what its clock is: a nanosecond a byte of a file."""
-    folder.mkdir(parents=True)
-    space = SPACES["mbconv_small_w1.0"].with_resolutions((32,))
-    archs = space.decode(space.random(30, np.random.default_rng(0)))
-    counts = count(archs, 4, 1)
-    model = LatencyModel().fit(archs, 4e-6 * counts.params + 0.02, num_classes=4, in_channels=1)
-    anchors = anchor_files("onnxruntime", folder.parent)[-len(STREAMING) :]
-    model.anchor_ms = float(np.exp(np.mean([np.log(Path(one.path).stat().st_size / 1e6) for one in anchors])))
-    profile = DeviceProfile(
-        name="pixel", runtime="onnxruntime", host=f"adb:{device.serial}", program=str(program), spaces=(space.name,),
-        resolutions=space.resolutions, latency_model="pixel.latency.json",
-    )  # fmt: skip
-    write_profile(profile, folder, model)
-
-
 @pytest.mark.long
 def test_a_search_measures_its_finalists_on_the_phone(
     connect: Callable[..., Adbd], benchmark_program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +57,8 @@ def test_a_search_measures_its_finalists_on_the_phone(
     monkeypatch.setattr(finalists, "measure", partial(measure, rounds=8))
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(json.dumps(RECIPE))
-    pixel(device, benchmark_program, tmp_path / "w" / "devices")
+    reached = {"host": f"adb:{device.serial}", "program": str(benchmark_program)}
+    a_byte_a_nanosecond(tmp_path / "w" / "devices", **reached)
     done = tutelage(
         "search", "--device", "pixel", "--recipe", str(recipe), "--max-latency", "80%", "--json", *space
     )  # fmt: skip

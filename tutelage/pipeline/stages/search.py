@@ -79,6 +79,11 @@ class Found:
         return self.drawn / FRONT
 
     @property
+    def record(self) -> Path:
+        """Give the file that holds the winners' figures and what corrected the latency models."""
+        return self.drawn / WINNERS
+
+    @property
     def winners(self) -> tuple[Winner, ...]:
         return self.choice.winners
 

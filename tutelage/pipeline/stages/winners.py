@@ -50,6 +50,7 @@ class Winner:
     expected_std: float = 0.0
     slice: Slice | None = None  # of the cost that the winners are spread over
     seed_name: str = ""  # what it is, where the search started from it: the smallest subnet, a preset
+    energy_mj: dict[str, float] = field(default_factory=dict)  # by device, where the recipe bounds it
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -287,6 +288,7 @@ class _Candidates:
             expected_std=float(self.std[row]),
             slice=part if self.slicing.cost else None,
             seed_name=seeds.get(arch, "one of the first") if evaluated.initial else "",
+            energy_mj=self.figures(row, ENERGY),
         )
 
     def all_broke(self) -> str:
