@@ -15,15 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.bench.boards.adb import PREFIX
+from tutelage.bench.boards.phone import Phone, checked_program
+from tutelage.bench.programs.entry import BenchmarkProgram, program_of
+from tutelage.bench.protocol.lines import WorkerError
+from tutelage.bench.protocol.remote import check_processor, launcher_of
+from tutelage.bench.protocol.worker import Board, ModelFile, start_workers, stop_workers
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.records import DeviceProfile, InputError
 
-# Inferences that are not counted, and those that are.
-SETTLE, RUNS = 5, 50
+from . import profilers
+
+# A far device that does not reply for so long hangs.
+PROFILE_SECONDS = 600.0
 # The quarter of the times at each end that is left out of a layer's mean: another process ran, or a counter jumped.
 _TRIMMED = 4
 _UNPROFILED = {
-    "litert": "its Python package has no profiler; benchmark_model --enable_op_profiling=true prints one",
+    "litert": "its Python package has no profiler; on a phone, by --adb, its benchmark_model prints them",
     "torch-compiled": "its kernels are no layers of the network; profile the file on runtime torch",
 }
 
@@ -46,30 +54,72 @@ class Layer:
         return asdict(self)
 
 
-# Runs `settle` and `runs` inferences of a model; gives each layer with the times of all counted ones, in ms.
-Profiler = Callable[[str, tuple[int, ...], int, str], Sequence[tuple[Layer, Sequence[float]]]]
+# Gives each layer of a model with the times of the inferences that count, in ms; of (path, shape, threads, precision).
+Profiler = Callable[[str, tuple[int, ...], int, str], Sequence[tuple[profilers.Kernel, Sequence[float]]]]
 
 
 def profile_layers(model: Path, device: DeviceProfile, shape: tuple[int, int, int]) -> list[Layer]:
     """Give the layers of a model in the order in which they run, at the profile's batch, threads and precision.
 
-    shape: (channels, height, width). Raises InputError for a device elsewhere and a runtime without a profiler.
+    shape: (channels, height, width). They are profiled where the model runs, here or elsewhere, by its runtime, on a
+    phone by the runtime's benchmark program. Raises InputError where that has no times of layers.
     """
     runtime = find_runtime(device.runtime)
-    if not device.local:
-        where = device.command or device.host
-        raise InputError(
-            f"layers are profiled on this machine, and device {device.name} is {where}: leave out --layers"
-        )
+    sizes = (device.batch, *shape)
+    if device.host.startswith(PREFIX):
+        return _on_phone(model, device, sizes, checked_program(runtime, device))
     if not runtime.profiler:
         able = ", ".join(name for name, one in RUNTIMES.items() if one.profiler)
         why = _UNPROFILED.get(runtime.name, "no profiler of it is known")
         raise InputError(f"runtime {runtime.name} has no times of layers ({why}); those that have: {able}")
-    runtime.check(device.precision, model)
+    runtime.check(device.precision, model, here=device.local)
     module, _, name = runtime.profiler.partition(":")
+    if not device.local:
+        if module != profilers.__name__:
+            raise InputError(f"the profiler of runtime {runtime.name} runs on this machine only: leave out --layers")
+        return _elsewhere(model, device, sizes, name)
     profiler: Profiler = getattr(importlib.import_module(module), name)
-    found = profiler(str(model), (device.batch, *shape), device.threads, device.precision)
-    return [Layer(**{**layer.to_dict(), "ms": typical_ms(times)}) for layer, times in found]
+    return _layers(profiler(str(model), sizes, device.threads, device.precision))
+
+
+def _layers(found: Sequence[tuple[profilers.Kernel, Sequence[float]]]) -> list[Layer]:
+    return [Layer(one.name, one.operator, typical_ms(times), one.kernel, one.note) for one, times in found]
+
+
+def _elsewhere(model: Path, device: DeviceProfile, shape: tuple[int, ...], function: str) -> list[Layer]:
+    """Have a device's runner profile a model: the profilers are brought there as the model is."""
+    with launcher_of(device) as reached:
+        if isinstance(reached, Board):
+            raise InputError(
+                f"device {device.name} runs a program of its own, which times no layers: leave out --layers"
+            )
+        files = [ModelFile(str(model), shape), ModelFile(profilers.__file__, (1,))]
+        workers = start_workers(
+            [(device.runtime, files)], threads=device.threads, precision=device.precision, launcher=reached
+        )
+        try:
+            check_processor(device, workers[0].cpu, "the machine reached for it")
+            reply = workers[0].ask({"do": "layers", "model": 0, "profiler": 1, "function": function}, PROFILE_SECONDS)
+        except WorkerError as error:
+            raise InputError(f"cannot profile {model.name} on {device.name}: {error}") from error
+        finally:
+            stop_workers(workers)
+    return _layers([(profilers.Kernel(*kernel), times) for kernel, times in reply["layers"]])
+
+
+def _on_phone(model: Path, device: DeviceProfile, shape: tuple[int, ...], program: BenchmarkProgram) -> list[Layer]:
+    """Have a phone's benchmark program profile a model; it prints means."""
+    if program.layers is None:
+        able = ", ".join(name for name, one in RUNTIMES.items() if one.program and program_of(one).layers)
+        raise InputError(
+            f"{program.name} of device {device.name} prints no times of layers; that of these runtimes does: {able}"
+        )
+    with launcher_of(device) as reached:
+        assert isinstance(reached, Phone), "the host is behind adb"
+        try:
+            return [Layer(*one) for one in reached.layers(model, shape, profilers.SETTLE, profilers.RUNS)]
+        except WorkerError as error:
+            raise InputError(f"cannot profile {model.name} on {device.name}: {error}") from error
 
 
 def typical_ms(times: Sequence[float]) -> float:
@@ -77,8 +127,3 @@ def typical_ms(times: Sequence[float]) -> float:
     ordered: NDArray[np.float64] = np.sort(np.asarray(times, dtype=np.float64))
     cut = len(ordered) // _TRIMMED
     return float(ordered[cut : len(ordered) - cut].mean())
-
-
-def images_of(shape: Sequence[int]) -> Any:
-    """Give images of noise, as a measurement takes them."""
-    return np.random.default_rng(0).standard_normal(tuple(shape), dtype=np.float32)

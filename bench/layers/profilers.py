@@ -1,21 +1,36 @@
-"""The profilers of ONNX Runtime, OpenVINO and PyTorch, each as `profile.Profiler` takes it."""
+"""The profilers of ONNX Runtime, OpenVINO and PyTorch, each as `profile.Profiler` takes it.
+
+This file is copied beside the runner to other hosts, which may have no such package.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, List, NamedTuple, Sequence, Tuple  # noqa: UP035 - other hosts may have Python 3.8
 
-from tutelage.bench.runtimes.graph import holds_int8
-from tutelage.bench.runtimes.ort import Onnxruntime
-from tutelage.bench.runtimes.ov import OPENVINO_HINTS
+if __package__:
+    from tutelage.bench.runtimes.graph import holds_int8
+else:
+    from graph import holds_int8  # type: ignore[import-not-found,no-redef]
 
-from .profile import RUNS, SETTLE, Layer, images_of
+# Inferences that are not counted, and those that are.
+SETTLE, RUNS = 5, 50
 
-Profile = list[tuple[Layer, Sequence[float]]]
+
+class Kernel(NamedTuple):
+    """One layer as `profile.Layer`, without its time."""
+
+    name: str
+    operator: str
+    kernel: str = ""
+    note: str = ""
+
+
+Profile = List[Tuple[Kernel, Sequence[float]]]  # noqa: UP006
 
 # Operators that compute products: in an int8 model they should be integers.
 _ORT_FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
@@ -27,13 +42,13 @@ def onnxruntime(path: str, shape: tuple[int, ...], threads: int, precision: str)
     """Read the kernels' times that ONNX Runtime's profiler writes, of the graph that it optimised."""
     int8 = holds_int8(path)
     with TemporaryDirectory(prefix="tutelage-layers-") as folder:
-        session = Onnxruntime().session(path, threads, profile=str(Path(folder, "ort")))
+        session = _adapter("ort").Onnxruntime().session(path, threads, profile=str(Path(folder, "ort")))
         name, images = session.get_inputs()[0].name, images_of(shape)
         for _ in range(SETTLE + RUNS):
             session.run(None, {name: images})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times: dict[str, list[float]] = {}
-    layers: dict[str, Layer] = {}
+    layers: dict[str, Kernel] = {}
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
@@ -41,7 +56,7 @@ def onnxruntime(path: str, shape: tuple[int, ...], threads: int, precision: str)
         provider = said.get("provider", "").removesuffix("ExecutionProvider")
         operator = said.get("op_name", "")
         note = _NOT_QUANTIZED if int8 and operator in _ORT_FLOAT else ""
-        layers.setdefault(node, Layer(node, operator, 0.0, provider, note))
+        layers.setdefault(node, Kernel(node, operator, provider, note))
         times.setdefault(node, []).append(event["dur"] / 1000)
     return [(layer, times[node][-RUNS:]) for node, layer in layers.items()]
 
@@ -54,7 +69,7 @@ def openvino(path: str, shape: tuple[int, ...], threads: int, precision: str) ->
     model = core.read_model(path)
     model.reshape({model.inputs[0].any_name: list(shape)})
     settings = {
-        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
+        "INFERENCE_PRECISION_HINT": _adapter("ov").OPENVINO_HINTS[precision],
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERF_COUNT": True,
@@ -62,7 +77,7 @@ def openvino(path: str, shape: tuple[int, ...], threads: int, precision: str) ->
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     int8, images = holds_int8(path), images_of(shape)
     times: dict[str, list[float]] = {}
-    layers: dict[str, Layer] = {}
+    layers: dict[str, Kernel] = {}
     for run in range(SETTLE + RUNS):
         request.infer([images])
         for one in request.get_profiling_info() if run >= SETTLE else ():
@@ -71,7 +86,7 @@ def openvino(path: str, shape: tuple[int, ...], threads: int, precision: str) ->
             kernel = one.exec_type
             whole = not kernel.upper().endswith(("_I8", "_U8")) and one.node_type in _OPENVINO_PRODUCTS
             note = _NOT_QUANTIZED if int8 and whole else ""
-            layers.setdefault(one.node_name, Layer(one.node_name, one.node_type, 0.0, kernel, note))
+            layers.setdefault(one.node_name, Kernel(one.node_name, one.node_type, kernel, note))
             times.setdefault(one.node_name, []).append(one.real_time.total_seconds() * 1000)
     return [(layer, times[name]) for name, layer in layers.items()]
 
@@ -82,12 +97,10 @@ def torch(path: str, shape: tuple[int, ...], threads: int, precision: str) -> Pr
 
     import torch as runtime
 
-    from tutelage.bench.runtimes.pytorch import load_program
-
     runtime.set_num_threads(threads)
-    module: Any = load_program(path).module()
+    module: Any = _adapter("pytorch").load_program(path).module()
     times: dict[str, list[float]] = {}
-    layers: dict[str, Layer] = {}
+    layers: dict[str, Kernel] = {}
 
     class Timed(runtime.fx.Interpreter):
         def run_node(self, node: Any) -> Any:
@@ -98,7 +111,7 @@ def torch(path: str, shape: tuple[int, ...], threads: int, precision: str) -> Pr
             took = (time.perf_counter_ns() - start) / 1e6
             stack = list((node.meta.get("nn_module_stack") or {}).values())
             inside = str(stack[-1][0]) if stack else ""
-            layers.setdefault(node.name, Layer(inside or node.name, _operator(node.target), 0.0, "eager"))
+            layers.setdefault(node.name, Kernel(inside or node.name, _operator(node.target), "eager"))
             times.setdefault(node.name, []).append(took)
             return value
 
@@ -109,6 +122,18 @@ def torch(path: str, shape: tuple[int, ...], threads: int, precision: str) -> Pr
         for _ in range(SETTLE + RUNS):
             interpreter.run(images)
     return [(layer, times[name][-RUNS:]) for name, layer in layers.items()]
+
+
+def images_of(shape: Sequence[int]) -> Any:
+    """Give images of noise, as a measurement takes them."""
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal(tuple(shape), dtype=np.float32)
+
+
+def _adapter(name: str) -> Any:
+    """Import a runtime's own file, of the package or beside this one."""
+    return importlib.import_module(f"tutelage.bench.runtimes.{name}" if __package__ else name)
 
 
 def _operator(target: Any) -> str:

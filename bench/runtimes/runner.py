@@ -15,6 +15,8 @@ time; when the input ends (the parent is gone, the connection is lost) it ends t
               {"do": "time", "model": i, "settle": m, "repeats": n} | {"do": "memory"} | {"do": "state"}
               {"do": "meter", "runtime": r}: {"method"}, or {"missing"}: why this host has no energy counter for it
               {"do": "idle", "runtime": r, "seconds": s}: {"mj", "seconds"}; "energy" has what "time" has, too
+              {"do": "layers", "model": i, "profiler": j, "function": f}: {"layers": [[kernel, [ms, ..]], ..]}, the file
+              of model j being bench/layers/profilers.py
               any request may carry "limit": seconds after which the runner kills itself
 """
 
@@ -211,6 +213,11 @@ def _obey(request: dict[str, Any], job: dict[str, Any], adapter: Any, models: li
         return _energy(request, models)
     index = request["model"]
     spec = job["models"][index]
+    if what == "layers":
+        profilers = _module(job["models"][request["profiler"]]["path"])
+        profiler = getattr(profilers, request["function"])
+        found = profiler(spec["path"], tuple(spec["shape"]), job["threads"], job["precision"])
+        return {"layers": [[list(kernel), list(times)] for kernel, times in found]}
     if what == "load":
         start = time.perf_counter_ns()
         run, effective = adapter.load(spec["path"], tuple(spec["shape"]), job["threads"], job["precision"])
@@ -277,6 +284,14 @@ def _adapter(name: str, file: str) -> Any:
 
     `file` is a path, or a name beside this file on a host that may have no such package.
     """
+    module = _module(file)
+    for entry in vars(module).values():
+        if getattr(entry, "adapter", None) and getattr(entry, "name", "") == name:
+            return entry.adapter()
+    raise ImportError(f"{file} declares no runtime {name}")
+
+
+def _module(file: str) -> Any:
     path = os.path.join(_import_beside(), file)  # an absolute path stays as it is
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
     if spec is None or spec.loader is None:
@@ -284,10 +299,7 @@ def _adapter(name: str, file: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    for entry in vars(module).values():
-        if getattr(entry, "adapter", None) and getattr(entry, "name", "") == name:
-            return entry.adapter()
-    raise ImportError(f"{path} declares no runtime {name}")
+    return module
 
 
 def _images(shape: Any) -> Any:

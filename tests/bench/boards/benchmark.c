@@ -20,6 +20,14 @@ static double pace(void) {
   fclose(file);
   return starts >= from ? percent / 100.0 : 1;
 }
+static void order(void) {
+  printf("============================== Run Order ==============================\n"
+         "\t%36s\t%9s\t%9s\t%8s\t%8s\t%10s\t%9s\t%s\n",
+         "[node type]", "[first]", "[avg ms]", "[%]", "[cdf%]", "[mem KB]", "[times called]", "[Name]");
+}
+static void row(const char *type, double ms, int called, const char *name) {
+  printf("\t%36s\t%9.3f\t%9.3f\t%7.3f%%\t%7.3f%%\t%10.3f\t%9d\t%s\n", type, ms, ms, 1.0, 1.0, 0.0, called, name);
+}
 int main(int argc, char **argv) {
   const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
   int litert = strstr(argv[0], "benchmark_model") || value(argc, argv, "--graph=", 0) != 0;
@@ -38,6 +46,18 @@ int main(int argc, char **argv) {
     printf("INFO: count=%d first=%.0f curr=%.0f min=%.0f max=%.0f avg=%g std=1 p5=%.0f median=%.0f p95=%.0f\n", runs,
         us, us, us, 2 * us, 1.1 * us, us, us, us);
     printf("INFO: Inference timings in us: Init: 1234, First inference: 9, Warmup (avg): 9, Inference (avg): 9\n");
+    if (strcmp(value(argc, argv, "--enable_op_profiling=", "false"), "true") == 0) {
+      printf("INFO: Profiling Info for Benchmark Initialization:\n");
+      order();
+      row("ModifyGraphWithDelegate", 9, 1, "ModifyGraphWithDelegate/0");
+      printf("\nNumber of nodes executed: 1\n\nINFO: Operator-wise Profiling Info for Regular Benchmark Runs:\n");
+      order();
+      row("TRANSPOSE", us / 4e3, 1, "[transpose_0]:0");
+      row("Convolution (NHWC, F32) IGEMM", us / 2e3, 1, "Delegate/Convolution (NHWC, F32) IGEMM:0");
+      row("Convolution (NHWC, QC8) DWConv", us / 8e3, 2, "Delegate/Convolution (NHWC, QC8) DWConv:1");
+      printf("\n============================== Top by Computation Time ==============================\n");
+      row("Convolution (NHWC, F32) IGEMM", us / 2e3, 1, "Delegate/Convolution (NHWC, F32) IGEMM:0");
+    }
   } else if (ncnn) {
     fprintf(stderr, "loop_count = %s\nnum_threads = %s\n", argv[1], argv[2]);
     fprintf(stderr, "%20s  min = %7.2f  max = %7.2f  avg = %7.2f\n", path, us / 1e3, us / 1e3, us / 1e3);

@@ -4,6 +4,7 @@ No phone was at hand. The server speaks to the device as to a phone; what runs t
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from tutelage.bench.boards.adb import Adb
 from tutelage.bench.boards.phone import FOLDER, Phone
+from tutelage.bench.layers.profile import profile_layers
+from tutelage.bench.micro.model import write_model
 from tutelage.bench.programs.entry import Turn
 from tutelage.bench.protocol import measure as measure_module
 from tutelage.bench.protocol.measure import measure
@@ -19,6 +22,7 @@ from tutelage.bench.protocol.remote import launcher_of, open_launcher
 from tutelage.bench.protocol.worker import LostDeviceError, ModelFile
 from tutelage.records import DeviceProfile, InputError, NotAvailableError, UnsteadyDeviceError
 
+from ..micro.small_net import CHANNELS, SIDE, small_net
 from .adbd import Adbd
 from .conftest import SHAPE
 
@@ -69,6 +73,33 @@ def test_a_session_on_a_device_behind_adb(
     again.put(net)
     assert len(device.copied) == 7
     assert not list((device.root / "data/local/tmp/tutelage").glob("*.part"))
+
+
+def test_the_layers_of_a_network_on_a_phone_are_what_its_program_prints(
+    connect: Connect, benchmark_program: Path, net: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    device = connect()
+    program = tmp_path / "benchmark_model"
+    shutil.copy(benchmark_program, program)
+    model = write_model(small_net(), tmp_path / "net.tflite")
+    pixel = profile(device, program, runtime="litert")
+    layers = profile_layers(model, pixel, (CHANNELS, SIDE, SIDE))
+    whole = model.stat().st_size / 1e6  # every byte is a nanosecond
+    rows = [(layer.name, layer.operator, layer.kernel, layer.note) for layer in layers]
+    assert rows == [
+        ("transpose_0:0", "TRANSPOSE", "built-in", "not by XNNPACK"),
+        ("Convolution (NHWC, F32) IGEMM:0", "Convolution (NHWC, F32) IGEMM", "XNNPACK", ""),
+        ("Convolution (NHWC, QC8) DWConv:1", "Convolution (NHWC, QC8) DWConv", "XNNPACK", ""),
+    ]
+    assert [layer.ms for layer in layers] == pytest.approx([whole / 4, whole / 2, whole / 4], abs=1.5e-3)
+    (start,) = [command for command in device.commands if "--enable_op_profiling=true" in command]
+    assert "--num_runs=50" in start
+    assert f"taskset {1 << min(os.sched_getaffinity(0)):x} " in start
+    with pytest.raises(InputError, match=r"onnxruntime_perf_test of device pixel prints no .* does: litert"):
+        profile_layers(net, profile(device, benchmark_program), SHAPE[1:])
+    with pytest.raises(InputError, match=r"cannot profile net\.tflite on pixel: .* runs inputs of \[1, 3, 16, 16\]"):
+        profile_layers(model, pixel, (CHANNELS, 24, 24))
 
 
 @pytest.mark.long  # `test_program.py` has a quick one

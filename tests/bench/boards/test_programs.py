@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage.bench.programs.entry import Turn, program_of
+from tutelage.bench.programs.entry import TimedLayer, Turn, program_of
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 
 TURN = Turn("/d/net", (1, 3, 96, 64), threads=2, settle=3, runs=4, result="/d/r.csv")
@@ -44,6 +44,46 @@ def test_litert_reports_statistics_of_the_runs_that_count() -> None:
         read("litert", printed.replace("count=4", "count=50"))
     with pytest.raises(ValueError, match="no line of count="):
         read("litert", "ERROR: failed to load")
+
+
+HEADER = "[node type]\t[first]\t[avg ms]\t[%]\t[cdf%]\t[mem KB]\t[times called]\t[Name]"
+OLDER = HEADER.replace("[first]", "[start]\t[first]")
+ORDER = "============================== Run Order ==============================\n\t"
+
+
+def layers(printed: str, int8: bool = False) -> list[TimedLayer]:
+    profiles = program_of(find_runtime("litert")).layers
+    assert profiles is not None
+    assert profiles.arguments == ("--enable_op_profiling=true",)
+    return profiles.parse(printed, int8)
+
+
+def test_litert_prints_the_operators_of_the_runs_in_tables_of_several_versions() -> None:
+    before = (
+        f"INFO: Profiling Info for Benchmark Initialization:\n{ORDER}{HEADER}\n\tModify\t9\t9\t1%\t1%\t0\t1\tM/0\n\n"
+    )
+    runs = "INFO: Operator-wise Profiling Info for Regular Benchmark Runs:\n"
+    conv = "\tConvolution (NHWC, F32) GEMM\t0.4\t0.25\t9%\t9%\t0.000\t2\tDelegate/Convolution (NHWC, F32) GEMM:0\n"
+    rows = "\tMEAN\t0.1\t0.125\t9%\t9%\t0.000\t1\t[a/mean]:7\n"
+    after = f"\n=== Top by Computation Time ===\n\t{HEADER}\n{conv}"
+    mean = TimedLayer("a/mean:7", "MEAN", 0.125, "built-in", "not by XNNPACK")
+    product = TimedLayer("Convolution (NHWC, F32) GEMM:0", "Convolution (NHWC, F32) GEMM", 0.5, "XNNPACK")
+    # All in one table.
+    assert layers(f"{before}{runs}{ORDER}{HEADER}\n{conv}{rows}{after}") == [product, mean]
+    # XNNPACK's in one of their own, in the place of the row that stands for them.
+    whole = "\tTfLiteXNNPackDelegate\t9\t9\t9%\t9%\t0\t1\t[x]:8\n"
+    own = f"Delegate internal: \n{ORDER}{HEADER}\n{conv}\n"
+    assert layers(f"{before}{runs}{ORDER}{HEADER}\n{whole}{rows}{after}{own}") == [product, mean]
+    # Before XNNPACK was profiled, with a column more: its part of the graph is one row.
+    older = f"{runs}{ORDER}{OLDER}\n\tTfLiteXNNPackDelegate\t0\t9\t3.5\t9%\t9%\t0\t1\t[x]:8\n"
+    assert layers(older) == [TimedLayer("x:8", "TfLiteXNNPackDelegate", 3.5, "built-in")]
+    assert layers(f"{runs}{ORDER}{HEADER}\n{conv}", int8=True)[0].note == "not quantized"
+    for printed, message in (
+        (before, "printed no table after 'Operator-wise"),
+        (f"{runs}{ORDER}[node type]\t[avg ms]\n", "has no column"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layers(printed)
 
 
 def test_ncnn_reports_minimum_maximum_and_mean() -> None:

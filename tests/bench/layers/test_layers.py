@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +99,25 @@ def test_the_command_prints_and_draws_them(
     ):
         assert command(*bench, *words) == 2
         assert message in capsys.readouterr().err
-    far = DeviceProfile(name="far", runtime="onnxruntime", host="me@board")
-    with pytest.raises(InputError, match="layers are profiled on this machine, and device far is me@board"):
+    far = DeviceProfile(name="far", runtime="onnxruntime", command="./program")
+    with pytest.raises(InputError, match="device far runs a program of its own, which times no layers"):
         profile_layers(folder / "net.onnx", far, SHAPE)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+def test_the_runner_profiles_layers_elsewhere(runtime: str, folder: Path) -> None:
+    """Another process with the runner's files alone, as docker would start it."""
+    path = folder / ("net.pt2" if runtime == "torch" else "net.onnx")
+    here = profile_layers(path, DeviceProfile(name="box", runtime=runtime), SHAPE)
+    far = DeviceProfile(name="far", runtime=runtime, command=f"{sys.executable} -I {{runner}}")
+    there = profile_layers(path, far, SHAPE)
+    assert [replace(layer, ms=0.0) for layer in there] == [replace(layer, ms=0.0) for layer in here]
+    assert sum(layer.ms for layer in there) > 0
+    broken = folder / f"broken{path.suffix}"
+    broken.write_bytes(b"no network")
+    with pytest.raises(InputError, match=f"cannot profile {broken.name} on far: ") as caught:
+        profile_layers(broken, far, SHAPE)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_picture_of_many_layers_has_the_smaller_ones_as_one_bar(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.bench.protocol import remote
+from tutelage.bench.boards.ssh import SSH_OPTIONS, Ssh
+from tutelage.bench.layers.profile import profile_layers
 from tutelage.bench.protocol import worker as worker_module
 from tutelage.bench.protocol.host import describe_host, thread_environment
 from tutelage.bench.protocol.measure import Job, measure, measure_jobs
 from tutelage.bench.protocol.remote import open_launcher
-from tutelage.bench.protocol.worker import ModelFile, Worker, WorkerError, start_workers, stop_workers
+from tutelage.bench.protocol.worker import Board, ModelFile, Worker, WorkerError, start_workers, stop_workers
 from tutelage.records import DeviceProfile, InputError
 
 SHAPE = (32, 20, 20)
@@ -35,6 +37,12 @@ class Far:
     ssh: tuple[str, ...]
     python: Path
     temporary: Path
+    log: Path
+    narrow: str  # another port, at which a connection holds one session
+
+    def logins(self) -> int:
+        """Count the connections that it has accepted."""
+        return self.log.read_text(errors="replace").count("Accepted publickey")
 
     def runners(self) -> set[int]:
         """List the runner processes that are alive there."""
@@ -56,10 +64,10 @@ class Far:
             time.sleep(0.05)
         return [*self.runners(), *self.temporary.glob("tmp.*")]
 
-    def lines(self) -> list[int]:
-        """List the processes of sshd that hold a line to a runner; between them stands the runner's keeper."""
+    def lines(self) -> set[int]:
+        """Give the processes of sshd that hold a line to a runner; between them stands the runner's keeper."""
         runners = self.runners()
-        return [parent for parent in map(parent_of, runners) if parent not in runners]
+        return {parent for parent in map(parent_of, runners) if parent not in runners}
 
 
 def parent_of(pid: int) -> int:
@@ -95,10 +103,12 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     shutil.copy(folder / "user.pub", folder / "authorized")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    with socket.socket() as probe, socket.socket() as other:
+        for one in (probe, other):
+            one.bind(("127.0.0.1", 0))
+        port, narrow = probe.getsockname()[1], other.getsockname()[1]
+    key = (folder / "host.pub").read_text()
+    (folder / "known").write_text("".join(f"[127.0.0.1]:{one} {key}" for one in (port, narrow)))
     temporary, python = folder / "there", folder / "python"
     temporary.mkdir()
     # A shell's start-up files may change PATH: the Python to use there is named as a user of that host would.
@@ -108,10 +118,14 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
         "KbdInteractiveAuthentication": "no", "UsePAM": "no", "PermitRootLogin": "yes",
         "SetEnv": f"TUTELAGE_PYTHON={python} TMPDIR={temporary} OMP_NUM_THREADS=7",
     }  # fmt: skip
-    (folder / "config").write_text("\n".join(f"{key} {value}" for key, value in settings.items()))
+    lines = [f"{key} {value}" for key, value in settings.items()]
+    lines = [f"Port {narrow}", *lines, f"Match LocalPort {narrow}", "MaxSessions 1"]
+    (folder / "config").write_text("\n".join(lines))
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd as root wants its empty folder
-    server = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.PIPE)
+    log = folder / "log"
+    with log.open("w") as written:
+        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "config")], stderr=written)
     client = (
         "ssh", "-F", "none", "-p", str(port), "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes",
         "-o", f"UserKnownHostsFile={folder / 'known'}",
@@ -121,15 +135,12 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
         while subprocess.run([*client, "127.0.0.1", "true"], capture_output=True).returncode:
             if server.poll() is not None or time.monotonic() > end:
                 server.kill()
-                assert server.stderr is not None
-                pytest.skip(f"sshd does not run here: {server.stderr.read().decode()[-300:]}")
+                pytest.skip(f"sshd does not run here: {log.read_text()[-300:]}")
             time.sleep(0.1)
-        yield Far(client, python, temporary)
+        yield Far(client, python, temporary, log, str(narrow))
     finally:
         server.terminate()
         server.wait(timeout=10)
-        if server.stderr is not None:
-            server.stderr.close()
 
 
 @pytest.fixture
@@ -181,13 +192,13 @@ def test_a_file_is_copied_once_whatever_it_is_called(
 ):
     """The sessions of a calibration and their anchors: the same files under other names."""
     copies: list[str] = []
-    copy = remote._copy
+    copy = Ssh.copy
 
-    def counted(client: list[str], host: str, path: Path, target: str) -> None:
+    def counted(there: Ssh, path: Path, target: str) -> None:
         copies.append(path.name)
-        copy(client, host, path, target)
+        copy(there, path, target)
 
-    monkeypatch.setattr(remote, "_copy", counted)
+    monkeypatch.setattr(Ssh, "copy", counted)
     model = next(iter(models.values()))
     again = tmp_path / f"again{model.suffix}"
     shutil.copyfile(model, again)
@@ -197,6 +208,97 @@ def test_a_file_is_copied_once_whatever_it_is_called(
             _, there = launcher([ModelFile(str(path), (1, 3, 32, 32)) for path in (model, again)])
     assert copies == [model.name]
     assert there[0] == there[1]
+
+
+@pytest.mark.slow
+def test_the_sessions_of_a_device_are_one_login(
+    far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path
+):
+    logins, files = far.logins(), list[bytes]()
+    again = tmp_path / "again.onnx"
+    shutil.copyfile(models["net"], again)
+    with open_launcher(device, ssh=far.ssh) as launcher:
+        measure(models, device, SHAPE, launcher=launcher, **SHORT)
+        assert not isinstance(launcher, Board)
+        launcher([ModelFile(str(again), (1, *SHAPE))])  # of the next session
+        files = [path.read_bytes() for path in far.temporary.glob("tmp.*/*.onnx")]
+    assert far.logins() == logins + 1
+    assert models["net"].read_bytes() in files
+    assert len(files) == len(set(files))  # the net and the anchors, each once
+    assert not far.left()
+
+
+@pytest.mark.slow
+def test_layers_are_profiled_there(
+    far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    client = tmp_path / "ssh"  # as the user's configuration would reach that host
+    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {shlex.join(far.ssh[1:])} "$@"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    here = profile_layers(models["net"], DeviceProfile(name="box", runtime="onnxruntime"), SHAPE)
+    there = profile_layers(models["net"], device, SHAPE)
+    assert [(layer.name, layer.kernel) for layer in there] == [(layer.name, layer.kernel) for layer in here]
+    assert sum(layer.ms for layer in there) > 0
+    assert not far.left()
+
+
+@pytest.mark.parametrize("refusing", ["server", "client"])
+def test_where_a_connection_cannot_be_shared_each_runner_logs_in(
+    far: Far, device: DeviceProfile, refusing: str, tmp_path: Path
+):
+    client = [far.narrow if part == far.ssh[4] else part for part in far.ssh]
+    if refusing == "client":
+        (tmp_path / "ssh").write_text(
+            '#!/bin/sh\ncase " $* " in *" -M "*|*" -O "*) echo unknown option >&2; exit 1 ;; esac\nexec ssh "$@"\n'
+        )
+        (tmp_path / "ssh").chmod(0o755)
+        client = [str(tmp_path / "ssh"), *far.ssh[1:]]
+    logins = far.logins()
+    with open_launcher(device, ssh=client) as launcher:
+        workers = start_workers([("anchor", [])] * 2, threads=1, precision="fp32", launcher=launcher)
+        try:
+            assert len(far.lines()) == 2
+        finally:
+            stop_workers(workers)
+    assert far.logins() > logins + 5  # for a folder, Python, each of the runner's files, and two runners
+    assert not far.left()
+
+
+def test_a_connection_that_the_user_shares_is_used(far: Far, device: DeviceProfile, tmp_path: Path):
+    client = [*far.ssh, *SSH_OPTIONS, "-o", f"ControlPath={tmp_path / 'own'}"]
+    with subprocess.Popen([*client, "-M", device.host, "echo; exec cat"], stdin=-1, stdout=-1) as own:
+        assert own.stdout is not None
+        assert own.stdout.read(1)
+        logins = far.logins()
+        with open_launcher(device, ssh=client):
+            pass
+        assert far.logins() == logins
+        assert own.poll() is None
+        own.communicate()
+    assert not far.left()
+
+
+def test_the_connection_ends_with_the_process_that_holds_it(far: Far, device: DeviceProfile):
+    holder = (
+        "import os, sys; from tutelage.bench.boards.ssh import connect\n"
+        "with connect(sys.argv[2:], sys.argv[1]): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", holder, device.host, *far.ssh, *SSH_OPTIONS])
+    assert done.returncode == -9
+
+    def masters() -> list[str]:
+        lines = [path.read_bytes().decode(errors="replace") for path in processes() if path.exists()]
+        return [line for line in lines if str(far.log.parent) in line and "\0-M\0" in line]
+
+    end = time.monotonic() + 10
+    while masters() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not masters()
+
+
+def processes() -> list[Path]:
+    return [entry / "cmdline" for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def test_runners_there_have_their_threads_and_cores_and_are_stopped_between_turns(
@@ -266,7 +368,7 @@ def test_a_line_cut_while_measuring_is_one_line(far: Far, device: DeviceProfile,
         open_launcher(device, ssh=far.ssh) as launcher,
     ):
         measure(models, device, SHAPE, launcher=launcher, progress=cut_it, **SHORT)
-    assert len(cut) == 5  # the net's, the tiny anchors' and one for each of the streaming ones
+    assert len(cut) == 1  # of all five runners
     assert "\n" not in str(caught.value)
     assert not far.left()
 
@@ -360,10 +462,8 @@ def test_a_full_disk_there_is_reported(far: Far, device: DeviceProfile, models: 
 
 
 def test_a_file_that_arrives_in_part_is_reported(far: Far, device: DeviceProfile, models: dict[str, Path]):
-    from tutelage.bench.protocol.remote import SSH_OPTIONS, _copy
-
     with pytest.raises(InputError, match=r"No space left|disk full"):
-        _copy([*far.ssh, *SSH_OPTIONS], device.host, models["net"], "/dev/full")
+        Ssh([*far.ssh, *SSH_OPTIONS], device.host).copy(models["net"], "/dev/full")
 
 
 @contextlib.contextmanager

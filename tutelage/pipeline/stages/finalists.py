@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from tutelage.bench.converters.convert import converter_version
 from tutelage.bench.protocol.measure import measure
+from tutelage.bench.protocol.remote import one_way_to
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import model_bytes
 from tutelage.pipeline.context import Context, Resources, run_stage
@@ -128,19 +129,21 @@ def _verify(inputs: FinalistsInputs, here: Resources, folder: Path) -> dict[str,
                 shape = (device.batch, inputs.channels, arch.r, arch.r)
                 path = network_file(extract(net, arch), device.runtime, folder, arch.id, shape, converted)
             by_side.setdefault(arch.r, {})[arch.id] = path
-        for side, models in by_side.items():
-            found = measure(
-                models,
-                device.profile,
-                (inputs.channels, side, side),
-                samples=inputs.samples,
-                tolerance=inputs.tolerance,
-                anchor_ms=device.anchor_ms,
-                progress=lambda text, done, total: here.report(inputs.title, done, total),
-            )
-            for arch_id, value in found.items():
-                figures = {name: getattr(value, name) for name in inputs.figures if name != FILE_BYTES}
-                if FILE_BYTES in inputs.figures:
-                    figures[FILE_BYTES] = model_bytes(models[arch_id])
-                measured.setdefault(device.name, {})[arch_id] = figures
+        with one_way_to(device.profile) as launcher:
+            for side, models in by_side.items():
+                found = measure(
+                    models,
+                    device.profile,
+                    (inputs.channels, side, side),
+                    samples=inputs.samples,
+                    tolerance=inputs.tolerance,
+                    anchor_ms=device.anchor_ms,
+                    progress=lambda text, done, total: here.report(inputs.title, done, total),
+                    launcher=launcher,
+                )
+                for arch_id, value in found.items():
+                    figures = {name: getattr(value, name) for name in inputs.figures if name != FILE_BYTES}
+                    if FILE_BYTES in inputs.figures:
+                        figures[FILE_BYTES] = model_bytes(models[arch_id])
+                    measured.setdefault(device.name, {})[arch_id] = figures
     return {"measured": measured}

@@ -13,6 +13,8 @@ from pydantic import Field
 
 from tutelage.bench.protocol.lines import ModelRefusedError
 from tutelage.bench.protocol.measure import measure
+from tutelage.bench.protocol.remote import one_way_to
+from tutelage.bench.protocol.worker import Reached
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import write_json
 from tutelage.pipeline.context import Context, Refused, Resources, run_stage
@@ -106,26 +108,36 @@ def device_versions(device: Device) -> dict[str, str]:
 
 def _measure(inputs: MeasureInputs, here: Resources, folder: Path) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
-    for side, files in sorted(inputs.files.items(), key=lambda item: int(item[0])):
-        wanted = {file.sha256: here.workspace.path / file.path for file in files}
-        while wanted:
-            try:
-                some = measure(
-                    wanted,
-                    inputs.device.profile,
-                    (inputs.channels, int(side), int(side)),
-                    samples=inputs.samples,
-                    tolerance=inputs.tolerance,
-                    anchor_ms=inputs.device.anchor_ms,
-                    progress=lambda text, done, total: here.report(inputs.title, done, total),
-                )
-            except ModelRefusedError as error:
-                if error.model not in wanted:  # an anchor: the device is not as it was
-                    raise
-                del wanted[error.model]
-                found[error.model] = {"left_out": error.reason}
-                continue
-            found |= {sha: value.to_dict() for sha, value in some.items()}
-            break
+    with one_way_to(inputs.device.profile) as launcher:
+        for side, files in sorted(inputs.files.items(), key=lambda item: int(item[0])):
+            wanted = {file.sha256: here.workspace.path / file.path for file in files}
+            found |= _measure_at(int(side), wanted, inputs, here, launcher)
     write_json(folder / "measurements.json", found)
     return found
+
+
+def _measure_at(
+    side: int, wanted: dict[str, Path], inputs: MeasureInputs, here: Resources, launcher: Reached | None
+) -> dict[str, dict[str, Any]]:
+    """Measure files of one resolution together, without those that the runtime refuses."""
+    refused: dict[str, dict[str, Any]] = {}
+    while wanted:
+        try:
+            some = measure(
+                wanted,
+                inputs.device.profile,
+                (inputs.channels, side, side),
+                samples=inputs.samples,
+                tolerance=inputs.tolerance,
+                anchor_ms=inputs.device.anchor_ms,
+                progress=lambda text, done, total: here.report(inputs.title, done, total),
+                launcher=launcher,
+            )
+        except ModelRefusedError as error:
+            if error.model not in wanted:  # an anchor: the device is not as it was
+                raise
+            del wanted[error.model]
+            refused[error.model] = {"left_out": error.reason}
+            continue
+        return refused | {sha: value.to_dict() for sha, value in some.items()}
+    return refused
