@@ -33,6 +33,11 @@ def init(
         str | None, typer.Option("--max-size", "--max-flash", help="Bytes of the file that is deployed, e.g. 8MB.")
     ] = None,
     max_ram: Annotated[str | None, typer.Option(help="RAM on a microcontroller, TFLite Micro's arena: 512KB.")] = None,
+    max_energy: Annotated[str | None, typer.Option(help="Energy of an inference as measured, e.g. 3mJ.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Microcontroller to deploy to at int8, whose memories are the bounds, e.g. stm32f746."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
     minutes: Annotated[float, typer.Option(help="How long a run may take.")] = 30.0,
     size: Annotated[int | None, typer.Option(help="Image size in pixels; default: chosen.")] = None,
@@ -59,8 +64,8 @@ def init(
 
     check_output(out, "--out", suffixes=(".yaml", ".yml"))
     wish = Wish(
-        device, path, dataset, max_latency, max_size, max_ram, size, runtime, minutes, accelerator or "auto",
-        add_device=add_device, timing=not no_timing,
+        device, path, dataset, max_latency, max_size, max_ram, max_energy, target, size, runtime, minutes,
+        accelerator or "auto", add_device=add_device, timing=not no_timing,
     )  # fmt: skip
     found = look_first(wish)
     check_writable(out, "--out", replace=force)

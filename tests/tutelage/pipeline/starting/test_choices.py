@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.pipeline.operations.starting import choices, pretrained, timing
-from tutelage.pipeline.operations.starting.choices import Work
+from tutelage.pipeline.operations.starting.choices import Memory, Work
 from tutelage.pipeline.operations.starting.findings import Findings, guess_group
 from tutelage.pipeline.operations.starting.start import about, about_bytes
 from tutelage.pipeline.operations.starting.timing import STATED, STATED_SIDE, measure_steps
+from tutelage.quantities import size_in_bytes
 from tutelage.search.spaces.space import SPACES
 
 FOUND = Findings("folder", None, {}, 3000, {"a": 1500, "b": 1500}, False, {}, 3000, "", 256, False)
@@ -38,7 +39,8 @@ def test_the_image_size_is_what_the_pictures_have_and_the_minutes_allow() -> Non
 def test_the_space_goes_by_size_images_bytes_and_budget_and_is_one_that_is_there() -> None:
     def space(num: int, side: int, covered: Any = (), size: str | None = None, ms: float | None = None) -> str:
         found = replace(FOUND, num_images=num)
-        return choices.choose_space(found, side, covered, size, ms).value
+        memory = Memory(None if size is None else size_in_bytes(size))
+        return choices.choose_space(found, side, covered, memory, ms).value
 
     assert space(3000, 32) == "ofa_mbv3_w0.75_stem1"
     assert space(20_000, 64) == "ofa_mbv3_w1.0"
@@ -57,6 +59,22 @@ def test_the_space_goes_by_size_images_bytes_and_budget_and_is_one_that_is_there
     for side in choices.SIDES:
         for num in (100, 10_000, 100_000):
             assert {space(num, side), space(num, side, ms=0.1)} <= set(SPACES)
+
+
+def test_a_microcontroller_gets_a_space_and_a_size_that_it_holds() -> None:
+    board = Memory(1_000_000, 320_000, int8=True, said=("the memories of board",))
+    asked = choices.Choice(224, "as the pictures")
+    side = choices.within_ram(asked, FOUND, board)
+    assert side.value == 192
+    assert side.why == "as the pictures; at 224 px no network is within the memories of board"
+    chosen = choices.choose_space(FOUND, side.value, (), board, None)
+    assert (chosen.value, chosen.why) == (
+        "mbconv_micro_w0.25", "a quarter of MobileNetV2's widths, for the memories of board",
+    )  # fmt: skip
+    assert choices.within_ram(asked, FOUND, Memory(ram=10**9)) is asked
+    assert choices.within_ram(asked, FOUND, Memory(ram=1)) is asked  # which is refused with the nearest bound
+    assert choices.choose_space(FOUND, 32, (), board, None).value == "mbconv_small_w1.0_stem1"
+    assert choices.choose_space(FOUND, 32, (), Memory(2e6, int8=True), None).value == "ofa_mbv3_w0.75_stem1"
 
 
 def test_classes_are_weighted_where_one_is_rare() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from tutelage.quantities import size_in_bytes
 from tutelage.search.costs.counts import count
 from tutelage.search.spaces.space import SPACES, Space
 
@@ -88,33 +87,52 @@ def choose_side(
     return Choice(side, pictures)
 
 
-def choose_space(
-    found: Findings,
-    side: int,
-    covered: Sequence[str],
-    max_size: str | None,
-    budget_ms: float | None,
-    max_ram: str | None = None,
-) -> Choice[str]:
-    """Choose the space by image size, number of images, bytes and budget; one that the device's latency model knows.
+@dataclass(frozen=True)
+class Memory:
+    """What a network may take of a device's memories, in bytes, of its int8 file or the fp32 one; None: no bound."""
 
-    max_ram: of the fp32 file in TFLite Micro. budget_ms: the smallest latency budget; None where there is none, or it
-    is a fraction of a range.
+    flash: float | None = None
+    ram: float | None = None
+    int8: bool = False
+    said: tuple[str, ...] = ()  # the bounds in words
+
+    def holds(self, found: Findings, side: int, space: str) -> bool:
+        """Say whether the smallest subnet of a space fits."""
+        counts = count([SPACES[space].with_resolutions((side,)).smallest()], len(found.class_counts), found.channels)
+        flash, ram = (
+            (counts.int8_file_bytes, counts.int8_ram_bytes) if self.int8 else (4 * counts.params, counts.ram_bytes)
+        )
+        return (self.flash is None or flash[0] <= self.flash) and (self.ram is None or ram[0] <= self.ram)
+
+
+def within_ram(side: Choice[int], found: Findings, memory: Memory) -> Choice[int]:
+    """Take the largest size up to `side` at which the RAM holds the smallest network there is."""
+    if memory.ram is None or memory.holds(found, side.value, MICRO_SPACE):
+        return side
+    fit = [one for one in SIDES if one < side.value and memory.holds(found, one, MICRO_SPACE)]
+    if not fit:
+        return side  # refused with the bound that nothing keeps
+    return Choice(fit[-1], f"{side.why}; at {side.value} px no network is within {' and '.join(memory.said)}")
+
+
+def choose_space(
+    found: Findings, side: int, covered: Sequence[str], memory: Memory, budget_ms: float | None
+) -> Choice[str]:
+    """Choose the space by image size, number of images, memories and budget; one that the device's latency model knows.
+
+    budget_ms: the smallest latency budget; None where there is none, or it is a fraction of a range.
     """
 
     def is_small(space: str) -> bool:
-        num_bytes, _, ram = _smallest(found, side, space)
-        fits_flash = max_size is None or num_bytes <= size_in_bytes(max_size)
-        return fits_flash and (max_ram is None or ram <= size_in_bytes(max_ram))
+        return memory.holds(found, side, space)
 
     def fits(space: str) -> bool:
-        return is_small(space) and (budget_ms is None or _smallest(found, side, space)[1] <= budget_ms)
+        return is_small(space) and (budget_ms is None or _smallest_ms(found, side, space) <= budget_ms)
 
     if covered:
         return Choice(next(filter(is_small, covered), covered[0]), "the space that the device's latency model knows")
     stem = "_stem1" if side <= SMALL_SIDE else ""
-    bounds = [f"--max-{name} {bound}" for name, bound in (("size", max_size), ("ram", max_ram)) if bound is not None]
-    bounded = " and ".join([*bounds, *([f"{budget_ms:g} ms"] if budget_ms is not None else [])])
+    bounded = " and ".join([*memory.said, *([f"{budget_ms:g} ms"] if budget_ms is not None else [])])
     width = "0.75" if found.num_images < SMALL_SET else "1.2" if found.num_images > LARGE_SET and side >= 128 else "1.0"
     why = f"{width} times OFA's widths for {found.num_images:,} images"
     if not fits(f"ofa_mbv3_w{width}{stem}"):
@@ -128,11 +146,10 @@ def choose_space(
     return Choice(f"ofa_mbv3_w{width}{stem}", why + stride)
 
 
-def _smallest(found: Findings, side: int, space: str) -> tuple[int, float, int]:
-    """Give the fp32 bytes of the smallest subnet of a space, about the milliseconds that it takes, and its RAM."""
+def _smallest_ms(found: Findings, side: int, space: str) -> float:
+    """Give about the milliseconds that the smallest subnet of a space takes."""
     counts = count([SPACES[space].with_resolutions((side,)).smallest()], len(found.class_counts), found.channels)
-    milliseconds = OVERHEAD_MS + MS_A_MILLION * float(counts.macs[0]) / 1e6
-    return 4 * int(counts.params[0]), milliseconds, int(counts.ram_bytes[0])
+    return OVERHEAD_MS + MS_A_MILLION * float(counts.macs[0]) / 1e6
 
 
 def choose_batch(num_train: int) -> int:

@@ -8,9 +8,11 @@ from pathlib import Path
 from tutelage.pipeline.changes import typed_yaml
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.sections import DeviceSection
+from tutelage.quantities import size_in_bytes
+from tutelage.records import DeviceProfile
 
 from . import pretrained
-from .choices import SEEDS_MINUTES, Choice, Epochs
+from .choices import SEEDS_MINUTES, Choice, Epochs, Memory
 from .document import Document, flow
 from .findings import Findings
 
@@ -28,6 +30,8 @@ class Wish:
     max_latency: str | None = None
     max_size: str | None = None
     max_ram: str | None = None
+    max_energy: str | None = None
+    target: str | None = None
     side: int | None = None
     runtime: str | None = None
     minutes: float = 30.0
@@ -77,6 +81,22 @@ class Chosen:
     def recipe(self) -> Recipe:
         """Give the recipe as a run reads it."""
         return Recipe.model_validate(typed_yaml(written(self), Recipe))
+
+
+def memory_of(wish: Wish, target: DeviceProfile | None) -> Memory:
+    """Give the bounds on memories: those asked for, else the target's."""
+    flash: float | None = target.flash_bytes if target is not None else None
+    ram: float | None = target.ram_bytes if target is not None else None
+    said = []
+    if wish.max_size is not None:
+        flash = size_in_bytes(wish.max_size)
+        said.append(f"--max-size {wish.max_size}")
+    if wish.max_ram is not None:
+        ram = size_in_bytes(wish.max_ram)
+        said.append(f"--max-ram {wish.max_ram}")
+    if target is not None and len(said) < 2:
+        said.append(f"the memories of {target.name}")
+    return Memory(flash, ram, int8=target is not None, said=tuple(said))
 
 
 def written(chosen: Chosen) -> str:
@@ -166,10 +186,14 @@ def _search(doc: Document, chosen: Chosen) -> None:
     search: dict[str, object] = {"evaluations": epochs.evaluations}
     if len(device.budgets) <= 1:
         search["winners"] = chosen.winners
-    if chosen.wish.max_size is not None:
-        search["max_size"] = chosen.wish.max_size
-    if chosen.wish.max_ram is not None:
-        search["max_ram"] = chosen.wish.max_ram
+    for key in ("target", "max_size", "max_ram", "max_energy"):
+        if (value := getattr(chosen.wish, key)) is not None:
+            search[key] = value
+    if chosen.wish.target is not None:
+        doc.comment(
+            f"Deployed to {chosen.wish.target} at int8: what nothing else bounds is bounded by its RAM and flash; "
+            f"`tutelage bundle --format tflm-c --target {chosen.wish.target}` writes the C sources"
+        )
     doc.key("search", search)
 
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tutelage.accelerator import find_accelerator, use
-from tutelage.bench.devices.profiles import known_profile, profile_names
+from tutelage.bench.devices.profiles import known_profile, profile_names, target_profile
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.distill.data.cache import decode_all
 from tutelage.distill.data.containers.hub import is_hub_name
@@ -24,20 +24,20 @@ from tutelage.distill.data.registry import open_images
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.files import write_text
 from tutelage.pipeline.context import images_request
-from tutelage.pipeline.device import Device, open_device
+from tutelage.pipeline.device import Device, check_energy, memory_target, open_device
 from tutelage.pipeline.preflight import open_checked
 from tutelage.pipeline.recipe import Recipe, built_in_recipes
 from tutelage.pipeline.sections import DeviceSection
 from tutelage.pipeline.stages.bundle import BUNDLED
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
-from tutelage.quantities import latency_budget, size_in_bytes
+from tutelage.quantities import latency_budget, millijoules, size_in_bytes
 from tutelage.records import DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search.spaces.space import Space, find_space
 
 from . import choices, pretrained
-from .choices import Choice, Epochs
-from .chosen import Chosen, Wish, written
+from .choices import Choice, Epochs, Memory
+from .chosen import Chosen, Wish, memory_of, written
 from .findings import Findings, look
 from .timing import STATED_SIDE, StepTimes, measure_steps, stated_steps
 
@@ -94,10 +94,19 @@ class Started:
 
 def check_wish(wish: Wish) -> None:
     """Refuse what no data could make right, before anything is read."""
-    for part in (wish.max_latency or "").split(",") if wish.max_latency is not None else ():
-        latency_budget(part)
-    for bound in filter(None, (wish.max_size, wish.max_ram)):
-        size_in_bytes(bound)
+    texts = (wish.max_latency or "").split(",") if wish.max_latency is not None else []
+    budgets: list[tuple[str, str | None, Callable[[str], object]]] = [
+        *(("--max-latency", text, latency_budget) for text in texts),
+        ("--max-size", wish.max_size, size_in_bytes),
+        ("--max-ram", wish.max_ram, size_in_bytes),
+        ("--max-energy", wish.max_energy, millijoules),
+    ]
+    for option, value, read in budgets:
+        if value is not None:
+            try:
+                read(value)
+            except InputError as error:
+                raise InputError(f"{option}: {error}") from None
     if not 1 <= wish.minutes <= 14 * 24 * 60:
         raise InputError(f"--minutes is {wish.minutes:g}: give the minutes that a run may take, from 1 to two weeks")
     if wish.side is not None and not 16 <= wish.side <= 1024:
@@ -123,10 +132,12 @@ def start(wish: Wish, found: Findings, workspace: Workspace, report: Report, thr
     for a budget that no subnet keeps.
     """
     section, profile = _device(wish, workspace)
+    memory = memory_of(wish, None if wish.target is None else memory_target(workspace.path, wish.target))
+    check_energy(workspace.path, [section], wish.max_energy)
     use(find_accelerator(wish.accelerator))
     torch.set_num_threads(threads)  # as a run does
     unknown = profile is None and not wish.add_device  # refused before anything is timed
-    side, space = _size_and_space(replace(wish, timing=wish.timing and not unknown), found, profile, report)
+    side, space = _size_and_space(replace(wish, timing=wish.timing and not unknown), found, profile, memory, report)
     place = find_space(space.value).with_resolutions((side.value,))
     if unknown:
         raise InputError(_unknown_device(section, workspace, place, found))
@@ -140,6 +151,8 @@ def start(wish: Wish, found: Findings, workspace: Workspace, report: Report, thr
     try:
         ctx = open_checked(first.recipe, workspace, report, threads, "run")
     except InfeasibleBudgetError as error:
+        if section.max_latency is None:
+            raise
         raise InfeasibleBudgetError(
             f"{error}. Subnets of {place.name} at {side.value} px take {latency.smallest_ms:.3g} to "
             f"{latency.largest_ms:.3g} ms on {device.name} by the means of the predictions; a smaller --size is faster"
@@ -191,6 +204,11 @@ def _absolute(path: Path | None) -> Path | None:
 def _device(wish: Wish, workspace: Workspace) -> tuple[DeviceSection, DeviceProfile | None]:
     """Give the device as the recipe names it and its profile, None where it is not measured yet."""
     known = known_profile(wish.device, workspace.path)
+    if target_profile(wish.device, workspace.path) is not None:
+        raise InputError(
+            f"device {wish.device} is known by its memories alone, and nothing is measured on it: give --target "
+            f"{wish.device}, and a device that is timed for --device"
+        )
     if known is None:
         return DeviceSection(
             name=wish.device, runtime=wish.runtime or "onnxruntime", max_latency=wish.max_latency
@@ -224,7 +242,7 @@ def _unknown_device(section: DeviceSection, workspace: Workspace, space: Space, 
 
 
 def _size_and_space(
-    wish: Wish, found: Findings, profile: DeviceProfile | None, report: Report
+    wish: Wish, found: Findings, profile: DeviceProfile | None, memory: Memory, report: Report
 ) -> tuple[Choice[int], Choice[str]]:
     """Choose the image size and the space; a known device's latency model bounds both."""
     sides = profile.resolutions if profile is not None else ()
@@ -243,7 +261,9 @@ def _size_and_space(
         )  # fmt: skip
         report("time a training step", 1, 2)
     side = choices.choose_side(found, wish.side, sides, times, STATED_SIDE, wish.minutes)
-    return side, choices.choose_space(found, side.value, spaces, wish.max_size, _budget_ms(wish), wish.max_ram)
+    if wish.side is None and not sides:
+        side = choices.within_ram(side, found, memory)
+    return side, choices.choose_space(found, side.value, spaces, memory, _budget_ms(wish))
 
 
 def _budget_ms(wish: Wish) -> float | None:
