@@ -113,7 +113,8 @@ def _read(value: str | float, kind: Kind) -> float:
         raise InputError(f"{str(value)!r} is not {kind.what}: write a number with a unit, e.g. {kind.examples}")
     read = _times(found, kind.units[found.group(3)])
     if not 0 < read < float("inf"):
-        raise InputError(f"{str(value)!r} is not {kind.what}: it must be above zero, e.g. {kind.examples}")
+        fault = "it is too large" if read > 0 else "it must be above zero"
+        raise InputError(f"{str(value)!r} is not {kind.what}: {fault}, e.g. {kind.examples}")
     return read
 
 

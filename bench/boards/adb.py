@@ -94,7 +94,8 @@ class Adb:
         if serial == ONLY:
             if len(listed) != 1:
                 seen = ", ".join(listed) or "none"
-                raise InputError(f"--adb {ONLY} takes the only device, and adb sees {len(listed)} ({seen}): name one")
+                remedy = "name one" if listed else "plug one in, allow USB debugging, or `adb connect` it"
+                raise InputError(f"--adb {ONLY} takes the only device, and adb sees {len(listed)} ({seen}): {remedy}")
             serial = next(iter(listed))
         if serial not in listed:
             seen = ", ".join(f"{name} ({state})" for name, state in listed.items()) or "none"

@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
     try:
         return bounded_text(path, encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"cannot read measurements {path}: {error}") from error
+        raise InputError(f"cannot read measurements {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"measurements {path} are not in UTF-8 ({error.reason}): save the file as UTF-8") from error
 

@@ -122,6 +122,11 @@ def find_profile(name: str, workspace: Path | None) -> tuple[DeviceProfile, Path
     if found is not None:
         return found
     known = profile_names(workspace)
+    if (profile_folders(None)[-1] / "catalogue" / name).is_dir():
+        raise InputError(
+            f"device {name} is in the catalogue and has no profile here: `tutelage device add {name} --like {name}` "
+            "makes one"
+        )
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     listed = ", ".join(known) if known else "none yet"

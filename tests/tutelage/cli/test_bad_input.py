@@ -67,6 +67,12 @@ LINES: list[tuple[str, str]] = [
     ("explain --set teachers.0.weights=/nowhere/x -w {e}", "/nowhere/x"),
     # budgets, devices, spaces
     ("search --max-latency 5 -w {e}", "'5'"),
+    ('device add x -w {e} --command "python \'{{runner}}"', "quote it as for a shell"),
+    ("bench {t}/m.onnx --device stm32f746 -w {e}", "`tutelage device add stm32f746 --like stm32f746` makes one"),
+    ("search --max-ram 1e400KB -w {e}", "'1e400KB' is not a size: it is too large"),
+    ("init --path {t} --device box --max-ram 1GBB -w {e}", "--max-ram: '1GBB' is not a size"),
+    ("device add x -w {e} --like stm32f746 --here", "known by its memories alone"),
+    ("device add x -w {e} --from-measurements {t}/absent.csv", "absent.csv: No such file or directory"),
     ("search --max-latency 5MB -w {e}", "'5MB'"),
     ("search --max-latency -5ms -w {e}", "'-5ms'"),
     ("search --max-latency nan -w {e}", "'nan'"),

@@ -26,6 +26,11 @@ def start_from(request: DeviceRequest, like: str, given: Collection[str], *, imp
     given: names of options. imported: the times come from a file; else `here` says that this machine is measured.
     """
     entry = find_entry(like)
+    if entry.profile.memory_only:
+        raise InputError(
+            f"--like {like}: that device is known by its memories alone and does not say how one is measured: give "
+            "--runtime in its place, or --like alone, which copies it"
+        )
     found = {field: getattr(entry.profile, field) for field in _SETTINGS if field not in given}
     if entry.profile.latency_model:
         model = load_latency_model(entry.profile, entry.folder)
