@@ -8,18 +8,16 @@ else: a search records that order (`SearchResult.order`), and replayed in it, co
 
 from __future__ import annotations
 
-import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tutelage.files import write_text
 from tutelage.records import Arch, InputError
 from tutelage.search.samplers.draws import new_rows
 from tutelage.search.samplers.strategies import STRATEGIES
@@ -32,30 +30,20 @@ from .family import Slicing
 from .loop import blank_result, evaluated_rows, finished, history_of, kept_for_contenders, next_proposal, slice_groups
 from .loop import why_ended as reason_of_end
 from .objectives import Objective, Problem, Scored
+from .replies import (
+    Evaluation,
+    Failed,
+    InOrder,
+    Recorded,
+    Reply,
+    Scorer,
+    check_replayed,
+    identity_of,
+    most_failed,
+)
 from .result import Evaluated, SearchResult
 
-# By objective: the value and its standard error (NaN: unknown).
-Reply = Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation that is asked for. before: evaluations that the arch had, where it is scored again; else None."""
-
-    number: int
-    arch: Arch
-    before: int | None = None
-
-
-class Scorer(Protocol):
-    """What evaluates, here or elsewhere, several at a time."""
-
-    def submit(self, evaluation: Evaluation) -> None:
-        """Begin an evaluation."""
-
-    def next(self) -> tuple[int, Reply]:
-        """Wait for one that ends; gives its number and what it came to."""
-        ...
+log = logging.getLogger(__name__)
 
 
 class InTurn:
@@ -98,7 +86,7 @@ def search_in_parallel(
     *,
     slots: int,
     scorer: Scorer | None = None,
-    order: Sequence[int] = (),
+    replay: SearchResult | None = None,
     record: Path | None = None,
     strategy: str = "default",
     evaluations: int,
@@ -112,10 +100,84 @@ def search_in_parallel(
 ) -> SearchResult:
     """Search as `loop.search` does, with `slots` evaluations going on; the result depends on the order of replies.
 
-    scorer: default: this process, one after the other. order: of an earlier result, which is replayed. record: a file
-    of the replies, from which an interrupted search goes on. Raises InputError for an order or a record of another
-    search, InfeasibleBudgetError before anything is scored.
+    scorer: default: this process, one after the other. replay: an earlier result, whose order is taken, and whose
+    evaluations that failed are left out here, too. record: a file of the replies, from which an interrupted search goes
+    on. Raises InputError for a result or a record of another search, and where too many evaluations failed;
+    InfeasibleBudgetError before anything is scored.
     """
+    slicing = slicing or Slicing()
+    problem, blank, wanted = _begun(
+        space, objectives, bounds, slots, strategy, evaluations, seed, initial, num_classes, in_channels,
+        num_finalists, slicing,
+    )  # fmt: skip
+    going = _Search(problem, blank, wanted, slicing)
+    replies: Scorer = scorer or InTurn(problem.objectives)
+    if record is not None:
+        replies = Recorded(replies, record, identity_of(blank), most_failed(evaluations))
+    if replay is not None:
+        check_replayed(replay, blank)
+        replies = InOrder(replies, replay.order, replay.failed)
+    begun, waited = time.perf_counter(), 0.0
+    while going.ask(slots, replies):
+        since = time.perf_counter()
+        number, reply = replies.next()
+        waited += time.perf_counter() - since
+        going.tell(number, reply)
+        going.check_failed()
+        if progress is not None:
+            progress(min(len(going.order), evaluations), evaluations)
+    ended = {} if going.num_asked >= evaluations else {"ended": reason_of_end(problem, len(going.rows))}
+    found = {"evaluated": tuple(going.rows), "order": tuple(going.order), "failed": going.failed}
+    result = blank.model_copy(update={**found, **ended})
+    if replay is not None and [row.arch for row in result.evaluated] != [row.arch for row in replay.evaluated]:
+        log.warning(
+            "the replayed search came to other architectures than its file holds: scores differ, as they may with "
+            "other libraries or on another processor"
+        )
+    done = finished(problem, result, going.corner, num_finalists)
+    times = {"search_seconds": time.perf_counter() - begun - waited, "scoring_seconds": waited}
+    return done.model_copy(update=times)
+
+
+def check_replay(
+    replay: SearchResult,
+    space: Space | str,
+    objectives: Sequence[Objective],
+    bounds: Mapping[str, float] | None = None,
+    *,
+    slots: int,
+    strategy: str = "default",
+    evaluations: int,
+    seed: int = 0,
+    initial: Sequence[Arch] = (),
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    num_finalists: int = 4,
+    slicing: Slicing | None = None,
+) -> None:
+    """Refuse an earlier result that `search_in_parallel` could not replay with these arguments (InputError)."""
+    _, blank, _ = _begun(
+        space, objectives, bounds, slots, strategy, evaluations, seed, initial, num_classes, in_channels,
+        num_finalists, slicing or Slicing(),
+    )  # fmt: skip
+    check_replayed(replay, blank)
+
+
+def _begun(
+    space: Space | str,
+    objectives: Sequence[Objective],
+    bounds: Mapping[str, float] | None,
+    slots: int,
+    strategy: str,
+    evaluations: int,
+    seed: int,
+    initial: Sequence[Arch],
+    num_classes: int,
+    in_channels: int,
+    num_finalists: int,
+    slicing: Slicing,
+) -> tuple[Problem, SearchResult, Genes]:
+    """Give the problem, the result that has nothing yet, and the genes of `initial`, each once."""
     space = find_space(space) if isinstance(space, str) else space
     STRATEGIES.find(strategy).check()
     if evaluations < 1 or slots < 1:
@@ -124,28 +186,8 @@ def search_in_parallel(
     problem.check_bounds()
     wanted = space.encode(list(initial)) if initial else np.zeros((0, space.num_genes), dtype=np.int64)
     wanted = wanted[new_rows(wanted, wanted[:0])]
-    slicing = slicing or Slicing()
     blank = blank_result(problem, strategy, evaluations, seed, wanted, num_finalists, None, slicing)
-    blank = blank.model_copy(update={"settings": {**blank.settings, "parallel": slots}})
-    going = _Search(problem, blank, wanted, slicing)
-    replies: Scorer = scorer or InTurn(problem.objectives)
-    if record is not None:
-        replies = _Recorded(replies, record, _identity(blank))
-    if order:
-        replies = _InOrder(replies, order)
-    begun, waited = time.perf_counter(), 0.0
-    while going.ask(slots, replies):
-        since = time.perf_counter()
-        number, reply = replies.next()
-        waited += time.perf_counter() - since
-        going.tell(number, reply)
-        if progress is not None:
-            progress(min(len(going.order), evaluations), evaluations)
-    ended = {} if going.num_asked >= evaluations else {"ended": reason_of_end(problem, len(going.rows))}
-    result = blank.model_copy(update={"evaluated": tuple(going.rows), "order": tuple(going.order), **ended})
-    done = finished(problem, result, going.corner, num_finalists)
-    times = {"search_seconds": time.perf_counter() - begun - waited, "scoring_seconds": waited}
-    return done.model_copy(update=times)
+    return problem, blank.model_copy(update={"settings": {**blank.settings, "parallel": slots}}), wanted
 
 
 class _Search:
@@ -157,8 +199,10 @@ class _Search:
         self.rows: list[Evaluated] = []
         self.order: list[int] = []
         self.num_asked = 0
+        self.failed: dict[int, str] = {}  # reasons by number
         self._queue: deque[_Asked] = deque()
         self._going: dict[int, _Asked] = {}
+        self._given_up: list[_Asked] = []
         self._batch = 0
         self._exhausted = False
 
@@ -175,10 +219,14 @@ class _Search:
             scorer.submit(one.evaluation)
         return bool(self._going)
 
-    def tell(self, number: int, reply: Reply) -> None:
+    def tell(self, number: int, reply: Reply | Failed) -> None:
         """Take what an evaluation came to."""
         one = self._going.pop(number)
         self.order.append(number)
+        if isinstance(reply, Failed):
+            self.failed[number] = reply.reason
+            self._given_up.append(one)
+            return
         if one.row is None:
             scores = {name: Scored(np.array([value]), np.array([error])) for name, (value, error) in reply.items()}
             proposal = Proposal(one.genes, one.predicted)
@@ -195,6 +243,15 @@ class _Search:
             "again": (*row.again, one.batch),
         }
         self.rows[one.row] = row.model_copy(update=update)
+
+    def check_failed(self) -> None:
+        """Raise InputError where so many evaluations failed that it is no accident of one architecture."""
+        none_came = not self.rows and len(self.order) == self.num_asked
+        if self.failed and (none_came or len(self.failed) > most_failed(self._blank.evaluations)):
+            raise InputError(
+                f"{len(self.failed)} of {len(self.order)} evaluations failed, the last one: "
+                f"{list(self.failed.values())[-1]}: mend it, and the same command goes on where it was"
+            )
 
     def _propose(self) -> None:
         """Queue what comes next, from what is known now; nothing where replies must be waited for, or no more is."""
@@ -237,8 +294,8 @@ class _Search:
         self._queue.append(_Asked(evaluation, genes, predicted, self._batch, initial, row))
 
     def _assumed(self) -> list[Evaluated]:
-        """Give the new archs that are going on as if they had the median score."""
-        going = [one for one in self._going.values() if one.row is None]
+        """Give the new archs that are going on or failed as if they had the median score."""
+        going = [one for one in (*self._going.values(), *self._given_up) if one.row is None]
         if not going:
             return []
         names = [one.name for one in self._problem.expensive]
@@ -257,88 +314,10 @@ class _Search:
         history = history_of(self._problem, self.rows, self.corner)
         if not can_score_again(self._problem) or left > kept_for_contenders(total) or not history.started:
             return []
-        going = {one.row for one in self._going.values()}
+        going = {one.row for one in (*self._going.values(), *self._given_up)}
         groups = slice_groups(self.rows, self._slicing)
         groups = np.where([index in going for index in range(len(groups))], -1, groups)
         counts = np.array([row.num_evaluations for row in self.rows], dtype=np.int64)
         rng = np.random.default_rng([self._blank.seed, self.num_asked, 1])
         with threadpool_limits(1, user_api="blas"):
             return pick_again(self._problem, history, counts, groups, min(AGAIN_BATCH, left), rng)
-
-
-class _InOrder:
-    """Gives replies in the order of an earlier search, whenever they come."""
-
-    def __init__(self, scorer: Scorer, order: Sequence[int]) -> None:
-        self._scorer, self._order = scorer, deque(order)
-        self._asked: set[int] = set()
-        self._early: dict[int, Reply] = {}
-
-    def submit(self, evaluation: Evaluation) -> None:
-        self._asked.add(evaluation.number)
-        self._scorer.submit(evaluation)
-
-    def next(self) -> tuple[int, Reply]:
-        if not self._order:
-            return self._scorer.next()
-        number = self._order.popleft()
-        if number not in self._asked:
-            raise InputError(f"the order is of another search: it has evaluation {number}, which was not asked here")
-        while number not in self._early:
-            came, reply = self._scorer.next()
-            self._early[came] = reply
-        return number, self._early.pop(number)
-
-
-class _Recorded:
-    """Gives the replies that a file holds, then those of a scorer, which it writes down."""
-
-    def __init__(self, scorer: Scorer, path: Path, identity: str) -> None:
-        self._scorer, self._path = scorer, path
-        self._left: deque[tuple[int, str, Reply]] = deque()
-        lines = path.read_text().splitlines() if path.is_file() else []
-        if not lines:
-            write_text(path, identity + "\n")
-        elif lines[0] != identity:
-            raise InputError(f"{path} is of another search: remove it or name another file")
-        kept = [_line(line) for line in lines[1:]]
-        if kept and kept[-1] is None:  # torn by a kill
-            kept.pop()
-            write_text(path, "".join(f"{line}\n" for line in lines[: len(kept) + 1]))
-        for one in kept:
-            if one is None:
-                raise InputError(f"{path} is damaged: remove it, and the search begins anew")
-            self._left.append(one)
-        self._archs = {number: arch for number, arch, _ in self._left}
-
-    def submit(self, evaluation: Evaluation) -> None:
-        known = self._archs.get(evaluation.number)
-        if known is None:
-            self._archs[evaluation.number] = evaluation.arch.id
-            self._scorer.submit(evaluation)
-        elif known != evaluation.arch.id:
-            raise InputError(f"{self._path} is of another search: remove it, and the search begins anew")
-
-    def next(self) -> tuple[int, Reply]:
-        if self._left:
-            number, _, reply = self._left.popleft()
-            return number, reply
-        number, reply = self._scorer.next()
-        known = {name: [value] if np.isnan(error) else [value, error] for name, (value, error) in reply.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"number": number, "arch": self._archs[number], "reply": known}) + "\n")
-        return number, reply
-
-
-def _line(text: str) -> tuple[int, str, Reply] | None:
-    try:
-        one = json.loads(text)
-        reply = {name: (pair[0], pair[1] if len(pair) > 1 else np.nan) for name, pair in one["reply"].items()}
-        return one["number"], one["arch"], reply
-    except (ValueError, LookupError, TypeError):
-        return None
-
-
-def _identity(blank: SearchResult) -> str:
-    names = ("format", "space", "strategy", "seed", "evaluations", "objectives", "cheap", "bounds", "settings")
-    return json.dumps({name: getattr(blank, name) for name in names}, sort_keys=True)

@@ -77,6 +77,7 @@ class SearchResult(Record):
     ended: str = ""  # why fewer were scored than `evaluations`
     # Of a search with several evaluations going on: the numbers of evaluations, as asked, in the order of the replies.
     order: tuple[int, ...] = ()
+    failed: dict[int, str] = Field(default_factory=dict)  # of these, the reasons by number: they have no row
     search_seconds: float = 0.0  # all but the scoring
     scoring_seconds: float = 0.0
 
@@ -92,7 +93,8 @@ class SearchResult(Record):
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        data = self.model_dump(mode="json", exclude={"evaluated"} if self.order else {"evaluated", "order"})
+        unsaid = {name for name in ("order", "failed") if not getattr(self, name)}
+        data = self.model_dump(mode="json", exclude={"evaluated", *unsaid})
         data["evaluated"] = [{**row.model_dump(mode="json"), "arch": row.arch.to_dict()} for row in self.evaluated]
         return data
 

@@ -1,6 +1,7 @@
 """A Ray cluster on this host, whose machines are processes: `cluster`. A busy host is given the time that it needs."""
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,14 @@ STARTS = 12
 LIGHT = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
+def free_port() -> int:
+    """Give a port on which nothing listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
 @contextmanager
 def patient() -> Iterator[None]:
     """Let `on_this_host` start Ray as often as a busy host needs."""
@@ -24,16 +33,16 @@ def patient() -> Iterator[None]:
 
 
 class RayCluster:
-    """A cluster with a head that computes nothing; `add` and `remove` its machines."""
+    """A cluster with a head that computes nothing; `add` and `remove` machines. `client`: its address elsewhere."""
 
     def __init__(self) -> None:
         load_ray()
         from ray.cluster_utils import Cluster
 
         self.folders: list[str] = []
-        self.cluster = self._started(
-            lambda folder: Cluster(True, head_node_args={"num_cpus": 0, **LIGHT, "temp_dir": folder})
-        )
+        head = {"num_cpus": 0, **LIGHT, "ray_client_server_port": free_port()}
+        self.client = f"ray://127.0.0.1:{head['ray_client_server_port']}"
+        self.cluster = self._started(lambda folder: Cluster(True, head_node_args={**head, "temp_dir": folder}))
         self.address: str = self.cluster.address
 
     def add(self, **offered: Any) -> Any:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from tutelage.bench.boards.address import check_address
 from tutelage.bench.devices.turns import exclusively
 from tutelage.bench.protocol.lines import LOST_EXIT, LostDeviceError
 from tutelage.hub import first_line
@@ -146,6 +147,7 @@ def joined() -> Iterator[Any]:
         yield ray
         return
     address = os.environ.get("RAY_ADDRESS", "").strip() or "auto"
+    check_address(address, "RAY_ADDRESS")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=_NAMESPACE)
     except Exception as error:  # Ray raises no class of its own

@@ -13,7 +13,7 @@ from tutelage.files import whole_file
 from tutelage.hub import endpoint, first_line, hub_errors, offline
 from tutelage.records import InputError
 
-from .place import without_secrets
+from .shared_files import without_secrets
 
 _HUB = re.compile(r"hf://datasets/([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)/?")
 _CARD = """---

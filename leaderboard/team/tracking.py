@@ -14,7 +14,7 @@ from tutelage.hub import first_line
 from tutelage.leaderboard.columns import known
 from tutelage.records import STATES, InputError, NotAvailableError, Row
 
-from .place import without_secrets
+from .shared_files import without_secrets
 
 # Ids by which a row's run is found again.
 ROW_ID = "tutelage.row_id"

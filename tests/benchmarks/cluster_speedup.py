@@ -1,9 +1,9 @@
-"""Folds, seeds and students on 1 and 2 workers and in one process: `python tests/benchmarks/cluster_speedup.py`.
+"""Folds, seeds and students on 1 and 2 workers: `python tests/benchmarks/cluster_speedup.py`, at most six minutes.
 
-On a quiet host of two cores, one thread each everywhere. Pictures are drawn here; a run a fold. Prints wall seconds,
-the number of stages done by workers, what a worker adds to a stage (wall of one worker less that of one process, by
-stages; not the head's time alone) and the speed-up of two. With `--repeats` all three are run in turns, each in fresh
-workspaces; medians are printed.
+On a quiet host of two cores, one thread each everywhere. Pictures are drawn here; a run a fold, in fresh workspaces.
+Rounds of both are run in turns (1 2, 2 1, ...) as long as another one fits the minutes. Prints wall seconds of each
+round, the speed-up of two workers in it, and the median and range over the rounds. With `--alone` one process without
+Ray runs in each round, too, and what a worker adds to a stage is printed (Ray's start included).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-PLACES = {"one process": [], "1 worker": ["--workers", "1"], "2 workers": ["--workers", "2"]}
+ONE, TWO, ALONE = "1 worker", "2 workers", "one process"
+OPTIONS = {ONE: ["--workers", "1"], TWO: ["--workers", "2"], ALONE: []}
 
 
 def write_recipe(folder: Path, epochs: int, seeds: int, folds: int) -> Path:
@@ -72,30 +73,39 @@ def seconds_of(recipe: Path, workspace: Path, folds: int, options: list[str]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=6.0, help="no round is begun that would end later")
+    parser.add_argument("--rounds", type=int, default=6, help="at most")
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in PLACES}
-    tasks = 0
+    places = [ONE, TWO, *([ALONE] if options.alone else [])]
+    seconds: dict[str, list[float]] = {place: [] for place in places}
+    tasks, begun, longest = 0, time.monotonic(), 0.0
     with tempfile.TemporaryDirectory() as name:
         recipe = write_recipe(Path(name), options.epochs, options.seeds, options.folds)
-        for repeat in range(options.repeats):
-            for place, words in PLACES.items():
-                spent, done = seconds_of(
-                    recipe, Path(name, f"{repeat}-{len(words)}-{words[-1:]}"), options.folds, words
-                )
+        for number in range(options.rounds):
+            since = time.monotonic()
+            if since - begun + longest > 60 * options.minutes:
+                break
+            for place in places if number % 2 == 0 else reversed(places):
+                workspace = Path(name, f"{number}-{place.replace(' ', '-')}")
+                spent, done = seconds_of(recipe, workspace, options.folds, OPTIONS[place])
                 seconds[place].append(spent)
                 tasks = max(tasks, done)
-    middle = {place: statistics.median(values) for place, values in seconds.items()}
-    for place, spent in middle.items():
-        print(f"{place}: {spent:.0f} s")
-    added = middle["1 worker"] - middle["one process"]
-    print(f"stages done by workers: {tasks}; a worker adds {added / max(1, tasks):.2f} s a stage, Ray's start included")
-    alone, one, two = middle.values()
-    print(f"that is {added / one:.0%} of the time of one worker")
-    print(f"two workers are {one / two:.2f} times as fast as one, {alone / two:.2f} times as fast as one process")
+            longest = max(longest, time.monotonic() - since)
+            said = ", ".join(f"{place} {seconds[place][-1]:.0f} s" for place in places)
+            print(f"round {number + 1}: {said}; ratio {seconds[ONE][-1] / seconds[TWO][-1]:.2f}", flush=True)
+    ratios = [one / two for one, two in zip(seconds[ONE], seconds[TWO], strict=True)]
+    print(
+        f"{options.folds} folds, {options.seeds} seeds, 2 students, {tasks} stages by workers, {len(ratios)} rounds: "
+        f"two workers are {statistics.median(ratios):.2f} times as fast as one ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    if options.alone:
+        added = statistics.median(one - alone for one, alone in zip(seconds[ONE], seconds[ALONE], strict=True))
+        share = added / statistics.median(seconds[ONE])
+        print(f"a worker adds {added / max(1, tasks):.2f} s a stage, {share:.0%} of the time of one worker")
 
 
 if __name__ == "__main__":

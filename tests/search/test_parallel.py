@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tutelage.records import Arch, InputError
 from tutelage.search.loop import Objective, SearchResult
 from tutelage.search.objectives import Scores
-from tutelage.search.parallel import Evaluation, Reply, evaluate, search_in_parallel
+from tutelage.search.parallel import check_replay, evaluate, search_in_parallel
+from tutelage.search.replies import Evaluation, Failed, Reply
 from tutelage.search.spaces.space import SPACES
 
 SPACE = SPACES["ofa_mbv3_w1.0"].with_resolutions((64,))
@@ -75,11 +76,12 @@ def file_of(result: SearchResult, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("strategy", ["default", "nsga2"])
 def test_a_recorded_order_is_replayed_to_the_same_file_whatever_the_delays(strategy: str, tmp_path: Path) -> None:
-    first, second = (file_of(run(Delayed(seed), strategy), tmp_path) for seed in (1, 2))
+    recorded = run(Delayed(1), strategy)
+    first, second = (file_of(one, tmp_path) for one in (recorded, run(Delayed(2), strategy)))
     assert first["order"] != second["order"]
     assert first["evaluated"] != second["evaluated"]
     for seed in (2, 7):
-        assert file_of(run(Delayed(seed), strategy, order=first["order"]), tmp_path) == first
+        assert file_of(run(Delayed(seed), strategy, replay=recorded), tmp_path) == first
     assert sorted(first["order"]) == list(range(60))
     archs = [json.dumps(row["arch"]) for row in first["evaluated"]]
     assert len(set(archs)) == len(archs)
@@ -99,7 +101,8 @@ def test_no_reply_is_waited_for_while_a_slot_is_free() -> None:
 
 
 def test_interrupted_and_called_again_it_goes_on_in_its_order(tmp_path: Path) -> None:
-    record, whole = tmp_path / "replies.jsonl", file_of(run(Delayed(1)), tmp_path)
+    record, undisturbed = tmp_path / "replies.jsonl", run(Delayed(1))
+    whole = file_of(undisturbed, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(Delayed(1, die_after=37), record=record)
     with record.open("a") as file:
@@ -109,20 +112,81 @@ def test_interrupted_and_called_again_it_goes_on_in_its_order(tmp_path: Path) ->
     assert resumed.order[:37] == tuple(whole["order"][:37])
     assert len(scorer.going_at_reply) == 23  # what was recorded is not scored again
     assert sorted(resumed.order) == list(range(60))
-    assert file_of(run(Delayed(5), order=resumed.order), tmp_path) == file_of(resumed, tmp_path)
+    assert file_of(run(Delayed(5), replay=resumed), tmp_path) == file_of(resumed, tmp_path)
     # In the order of the whole one it ends as that did.
     record.unlink()
     with pytest.raises(KeyboardInterrupt):
         run(Delayed(1, die_after=37), record=record)
-    assert file_of(run(Delayed(9), record=record, order=whole["order"]), tmp_path) == whole
+    assert file_of(run(Delayed(9), record=record, replay=undisturbed), tmp_path) == whole
 
 
-def test_an_order_or_a_record_of_another_search_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the order is of another search: it has evaluation 40"):
-        run(order=[40])
-    run(evaluations=5, record=tmp_path / "replies.jsonl")
+def test_a_result_or_a_record_of_another_search_is_refused(tmp_path: Path) -> None:
+    found = run(evaluations=5, record=tmp_path / "replies.jsonl")
     with pytest.raises(InputError, match="is of another search"):
         run(evaluations=6, record=tmp_path / "replies.jsonl")
+    with pytest.raises(InputError, match="the replayed search has evaluations 5, this one has 6"):
+        run(evaluations=6, replay=found)
+    with pytest.raises(InputError, match="the replayed search has num_classes 4, this one has 5"):
+        check_replay(
+            found, SPACE, GOALS, {"params": 4e6}, slots=5, evaluations=5, seed=3,
+            initial=[SPACE.smallest(), SPACE.largest()], num_classes=5, in_channels=1,
+        )  # fmt: skip
+    with pytest.raises(InputError, match="holds no order"):
+        run(evaluations=5, replay=found.model_copy(update={"order": ()}))
+    with pytest.raises(InputError, match="went on otherwise than its file says"):
+        run(evaluations=5, replay=found.model_copy(update={"order": (40,)}))
+
+
+def test_a_replay_that_scores_otherwise_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    found = run(evaluations=5)
+    run(evaluations=5, replay=found)
+    assert not caplog.records
+    run(evaluations=5, replay=found.model_copy(update={"evaluated": found.evaluated[::-1]}))
+    assert "came to other architectures than its file holds" in caplog.text
+
+
+class Failing(Delayed):
+    """Fails some evaluations, by their numbers."""
+
+    def __init__(self, seed: int, numbers: set[int], die_after: int | None = None) -> None:
+        super().__init__(seed, die_after)
+        self.numbers = numbers
+
+    def next(self) -> tuple[int, Any]:
+        number, reply = super().next()
+        return number, Failed(f"evaluation {number} failed 3 times") if number in self.numbers else reply
+
+
+def test_an_evaluation_that_failed_is_left_out_and_the_search_goes_on(tmp_path: Path) -> None:
+    numbers, record = {0, 7, 30, 55}, tmp_path / "replies.jsonl"
+    found = run(Failing(1, numbers), "nsga2")
+    whole = file_of(found, tmp_path)
+    assert found.failed == {number: f"evaluation {number} failed 3 times" for number in numbers}
+    assert sorted(found.order) == list(range(60))
+    again = sum(len(row.again) for row in found.evaluated)
+    assert len(found.evaluated) + again == 60 - len(numbers)
+    assert SPACE.smallest() not in [row.arch for row in found.evaluated]  # nor is what failed asked for again
+    read = SearchResult.from_json(tmp_path / "search.json")
+    assert read.failed == found.failed
+    # A replay leaves the same out, although nothing fails there.
+    assert file_of(run(Delayed(5), "nsga2", replay=read), tmp_path) == whole
+    with pytest.raises(KeyboardInterrupt):
+        run(Failing(1, numbers, die_after=37), "nsga2", record=record)
+    assert file_of(run(Failing(9, numbers), "nsga2", record=record, replay=read), tmp_path) == whole
+
+
+def test_a_search_ends_where_many_evaluations_fail_and_tries_them_again(tmp_path: Path) -> None:
+    record = tmp_path / "replies.jsonl"
+    with pytest.raises(
+        InputError, match=r"7 of \d+ evaluations failed, the last one: evaluation \d+ failed 3 times: m"
+    ):
+        run(Failing(1, set(range(20, 60))), "nsga2", record=record)
+    with pytest.raises(InputError, match="2 of 2 evaluations failed"):
+        run(Failing(1, {0, 1}), "nsga2", evaluations=2, record=tmp_path / "few.jsonl")
+    for path, evaluations in ((record, 60), (tmp_path / "few.jsonl", 2)):
+        found = run(Delayed(1), "nsga2", evaluations=evaluations, record=path)
+        assert not found.failed
+        assert len(found.order) == evaluations
 
 
 def test_a_feasible_set_that_runs_out_ends_the_search() -> None:

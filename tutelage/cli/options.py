@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tutelage.bench.boards.address import check_address
 from tutelage.inputs import ACCELERATORS
 from tutelage.records import InputError
 
@@ -47,6 +48,8 @@ class Place:
     def __post_init__(self) -> None:
         if self.workers is not None and self.cluster is not None:
             raise InputError("--workers starts workers on this machine, --cluster takes those that run: give one")
+        if self.cluster is not None:
+            check_address(self.cluster)
         if self.share is not None and self.cluster is None:
             raise InputError(f"--share {self.share} is for the machines of a cluster: give --cluster, too")
 

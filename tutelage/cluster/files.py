@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from pydantic import BaseModel
 
 from tutelage.files import files_of_a_model, sha256_of, whole_file
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.keys.filed import FiledInputs, FiledResult
 from tutelage.pipeline.keys.stage_inputs import FileInput
 from tutelage.pipeline.workspace import CHECKPOINT
@@ -53,40 +53,15 @@ def own_workspace(origin: str) -> Path:
     return machine_cache() / "workspaces" / content_id(origin)
 
 
-class Share:
-    """A folder that all machines reach, by a path or a URL of fsspec; holds files under their hashes."""
-
-    def __init__(self, url: str) -> None:
-        """Raises InputError for a URL of a protocol that fsspec does not know, or whose library is missing."""
-        import fsspec
-
-        try:
-            self._system, self._folder = fsspec.core.url_to_fs(url)
-            self._system.makedirs(self._folder, exist_ok=True)
-        except (ValueError, ImportError, OSError) as error:
-            raise InputError(
-                f"--share {url} cannot be used ({error}): give a folder or URL that all machines can write"
-            ) from error
-        self.url = url
-
-    def put(self, path: Path, digest: str) -> None:
-        """Store a file under its hash, whole or not at all, unless it is there."""
-        target = f"{self._folder}/{digest}"
-        if self._system.exists(target):
-            return
-        aside = f"{target}.{uuid4().hex}"
-        self._system.put_file(str(path), aside)
-        self._system.mv(aside, target)
-
-    def get(self, digest: str, path: Path) -> None:
-        """Copy the file of a hash."""
-        self._system.get_file(f"{self._folder}/{digest}", str(path))
+def open_share(url: str) -> SharedFiles:
+    """Open a folder or fsspec URL that all machines reach. Raises InputError."""
+    return SharedFiles(url, "--share", "the run that put it there sends it again")
 
 
 class Sender:
     """What a run sends to workers: each file once, whichever stages read it."""
 
-    def __init__(self, ray: Any, workspace: Path, share: Share | None) -> None:
+    def __init__(self, ray: Any, workspace: Path, share: SharedFiles | None) -> None:
         self._ray, self._workspace, self._share = ray, workspace, share
         self._stored: dict[str, Any] = {}  # references keep what they name in Ray's store
 
@@ -140,13 +115,16 @@ def receive(files: tuple[Sent, ...], folder: Path) -> None:
 def _fetch(file: Sent, path: Path) -> None:
     content = file.content
     if isinstance(content, str):
-        Share(content).get(file.sha256, path)
-    else:
-        if not isinstance(content, np.ndarray):
-            import ray
+        try:
+            open_share(content).get(file.sha256, path, file.place)
+        except InputError as error:  # no fault of the recipe: the task is tried again
+            raise OSError(str(error)) from error
+        return
+    if not isinstance(content, np.ndarray):
+        import ray
 
-            content = ray.get(content)
-        path.write_bytes(memoryview(content))
+        content = ray.get(content)
+    path.write_bytes(memoryview(content))
     found = sha256_of(path)
     if found != file.sha256:
         raise OSError(f"{file.place} arrived with another content ({found[:12]}, {file.sha256[:12]} was sent)")
@@ -163,7 +141,7 @@ def unpack(files: tuple[Sent, ...], folder: Path) -> None:
 
 def pack_made(folder: Path, share: str | None) -> tuple[Sent, ...]:
     """Send what a stage left in its folder, but for what is only of use to it after a kill."""
-    kept, made = Share(share) if share is not None else None, []
+    kept, made = open_share(share) if share is not None else None, []
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         if not path.is_file() or place.parts[0] in (CHECKPOINT, FiledInputs.FILE, FiledResult.FILE):

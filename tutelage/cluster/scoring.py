@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tutelage.pipeline.stages.search import SearchInputs, search_objectives
 from tutelage.records import InputError, NotAvailableError
 from tutelage.search.objectives import Objective
-from tutelage.search.parallel import Evaluation, Reply, evaluate
+from tutelage.search.parallel import evaluate
+from tutelage.search.replies import Evaluation, Failed, Reply
 
 from .files import placed, receive
 from .task import Task, check_same, context_of
@@ -55,20 +56,21 @@ def score(task: Task, evaluation: Evaluation) -> Scored:
 
 
 class RemoteScorer:
-    """The evaluations of one search on Ray; a lost one is begun again."""
+    """The evaluations of one search on Ray; a lost one is begun again. write: adds a line to the search's log."""
 
-    def __init__(self, ray: Any, task: Task, options: dict[str, Any]) -> None:
+    def __init__(self, ray: Any, task: Task, options: dict[str, Any], write: Callable[[str], object]) -> None:
         self._ray = ray
         self._remote = ray.remote(max_retries=0, **options)(score)
         self._task = ray.put(task)
+        self._write = write
         self._going: dict[Any, tuple[Evaluation, int]] = {}
 
     def submit(self, evaluation: Evaluation, attempt: int = 1) -> None:
         """Let a worker score a subnet."""
         self._going[self._remote.remote(self._task, evaluation)] = evaluation, attempt
 
-    def next(self) -> tuple[int, Reply]:
-        """Wait for the next evaluation that ends. Raises InputError for one that failed three times."""
+    def next(self) -> tuple[int, Reply | Failed]:
+        """Wait for the next evaluation that ends, or that failed three times. Raises InputError for bad input."""
         while True:
             (reference,), _ = self._ray.wait(list(self._going), num_returns=1)
             evaluation, attempt = self._going.pop(reference)
@@ -79,10 +81,12 @@ class RemoteScorer:
             if found.reply is not None:
                 return evaluation.number, found.reply
             what = f"evaluation {evaluation.number} ({evaluation.arch.id})"
-            if found.final or attempt == MAX_ATTEMPTS:
-                times = "" if found.final else f" {attempt} times, the last time"
-                raise InputError(
-                    f"{what} failed{times}: {found.reason}: mend it, and the same command goes on where it was"
-                )
+            self._write(f"{what}, attempt {attempt} of {MAX_ATTEMPTS} failed: {found.reason}")
+            if found.final:
+                raise InputError(f"{what} failed: {found.reason}: mend it, and the same command goes on where it was")
+            if attempt == MAX_ATTEMPTS:
+                reason = f"{what} failed {attempt} times, the last time: {found.reason}"
+                log.warning("%s; the search goes on without it", reason)
+                return evaluation.number, Failed(reason)
             log.warning("%s: attempt %d failed, again: %s", what, attempt, found.reason)
             self.submit(evaluation, attempt + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -12,10 +13,13 @@ from typing import Any
 
 import psutil
 
+from tutelage.bench.boards.address import check_address
 from tutelage.bench.boards.pool import load_ray
 from tutelage.bench.protocol.host import thread_environment
 from tutelage.hub import first_line
 from tutelage.records import InputError, NotAvailableError
+
+log = logging.getLogger(__name__)
 
 # Of Ray's store of objects. Files lie in the workspace: what goes through the store is inputs and messages.
 _STORE_BYTES = 256 << 20
@@ -44,20 +48,31 @@ def on_cluster(address: str) -> Iterator[tuple[Any, int]]:
 
     address: auto, HOST:6379 of a cluster that this machine is part of, or ray://HOST:10001 from elsewhere.
     """
+    check_address(address)
     ray = load_ray()
-    try:
-        with _signals_kept():
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # Ray raises no class of its own
-        ray.shutdown()
-        raise InputError(
-            f"--cluster {address}: no Ray cluster answers ({first_line(error)}): start one by `ray start --head`, "
-            "or give ray://HOST:10001 of its head"
-        ) from error
+    _join(ray, address)
     try:
         yield ray, task_threads(ray)
     finally:
         ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    """Join a cluster, and again where that timed out, as a start on this host."""
+    for left in reversed(range(_STARTS)):
+        try:
+            with _signals_kept():
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            return
+        except Exception as error:  # Ray raises no class of its own
+            ray.shutdown()
+            if left and was_too_slow(error):
+                log.warning("--cluster %s: %s; tried again", address, first_line(error))
+                continue
+            raise InputError(
+                f"--cluster {address}: no Ray cluster answers ({first_line(error)}): start one by `ray start --head`, "
+                "or give ray://HOST:10001 of its head"
+            ) from error
 
 
 def task_threads(ray: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tutelage.accelerator import find_accelerator
 from tutelage.bench.protocol.host import available_cores, thread_budget, thread_environment
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.pipeline.processes import num_processes
 from tutelage.pipeline.recipe import Recipe
@@ -16,7 +17,8 @@ from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.records import InputError
 
-from .files import Sender, Share
+from .checkpoints import EVERY_S, forget
+from .files import Sender, open_share
 from .session import on_cluster, on_this_host
 from .task import Task
 from .tasks import Tasks
@@ -47,7 +49,9 @@ def spread_on_cluster(
     share: a folder or URL that all machines reach, for files; None: they go through Ray's store of objects.
     """
     _check_no_launcher("--cluster")
-    shared = Share(share) if share is not None else None
+    shared = open_share(share) if share is not None else None
+    if shared is not None:
+        shared.check_writable()
     with on_cluster(address) as (ray, threads):
         yield spread_by_files(ray, recipe, workspace, report, threads, shared)
 
@@ -63,9 +67,18 @@ def spread_over(ray: Any, recipe: Recipe, workspace: Workspace, report: Report, 
 
 
 def spread_by_files(
-    ray: Any, recipe: Recipe, workspace: Workspace, report: Report, threads: int, share: Share | None = None
+    ray: Any,
+    recipe: Recipe,
+    workspace: Workspace,
+    report: Report,
+    threads: int,
+    share: SharedFiles | None = None,
+    checkpoint_s: float = EVERY_S,
 ) -> SpreadWorkspace:
-    """Give the workspace whose stages are done by machines that see no folder of it: files are sent both ways."""
+    """Give the workspace whose stages are done by machines that see no folder of it: files are sent both ways.
+
+    checkpoint_s: how often the checkpoint of a training goes to the share, at most.
+    """
     accelerator = find_accelerator(recipe.accelerator, compiles=recipe.compile)
     sender = Sender(ray, workspace.path, share)
     origin = f"{socket.gethostname()}:{workspace.path}"
@@ -73,12 +86,22 @@ def spread_by_files(
     def task_of(stage: Foreseen) -> Task:
         files, url = sender.pack(stage.inputs), share.url if share is not None else None
         return Task(
-            recipe, workspace.path, threads, accelerator, stage.key, stage.inputs, stage.compute, origin, files, url
+            recipe,
+            workspace.path,
+            threads,
+            accelerator,
+            stage.key,
+            stage.inputs,
+            stage.compute,
+            origin,
+            files,
+            url,
+            checkpoint_s,
         )
 
     # As the workers of one host have it: Ray's own choice would leave some libraries more threads.
     tasks = Tasks(ray, task_of, workspace.path / LOGS, report, threads, thread_environment(threads))
-    return SpreadWorkspace(workspace, tasks)
+    return SpreadWorkspace(workspace, tasks, lambda key: None if share is None else forget(share, origin, key))
 
 
 def _check_no_launcher(option: str) -> None:

@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import InputError, NotAvailableError
 
-from .files import Sent, own_workspace, pack_made, placed, receive
+from .checkpoints import EVERY_S, travelling
+from .files import Sent, open_share, own_workspace, pack_made, placed, receive
 
 # Progress of a training is sent at most so often.
 _SAY_S = 0.5
@@ -60,6 +61,7 @@ class Task:
     origin: str = ""  # machine and folder of the run; empty: all see its workspace
     files: tuple[Sent, ...] = ()
     share: str | None = None  # what is made goes there; None: with the result
+    checkpoint_s: float = EVERY_S  # how often a checkpoint goes there
 
     @property
     def here(self) -> Path:
@@ -95,7 +97,10 @@ def perform(task: Task, say: Callable[[Message], object]) -> Outcome:
                 if not task.origin:
                     return Outcome(task.compute(task.inputs, here, folder))
                 receive(task.files, task.here)
-                result = task.compute(placed(task.inputs), here, folder)
+                with _travelling(task, folder) as taken:
+                    if taken:
+                        say(Message(task.key, f"goes on from {taken}, which another machine left in the share"))
+                    result = task.compute(placed(task.inputs), here, folder)
                 return Outcome(result, files=pack_made(folder, task.share))
         except NotAvailableError as error:
             return Outcome(reason=str(error), final=True, unavailable=True)
@@ -147,6 +152,15 @@ def _alone(folder: Path, workspace: Path) -> Iterator[None]:
                     raise TimeoutError(f"{folder} is in use by another process") from None
                 time.sleep(0.2)
         yield
+
+
+def _travelling(task: Task, folder: Path) -> AbstractContextManager[str]:
+    """Keep the checkpoints of a stage in the share, where there is one."""
+    return (
+        nullcontext("")
+        if task.share is None
+        else travelling(open_share(task.share), task.origin, folder, task.checkpoint_s)
+    )
 
 
 class _Reporter:

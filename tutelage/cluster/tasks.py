@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -102,7 +103,8 @@ class Tasks:
 
     def scorer(self, stage: Foreseen) -> RemoteScorer:
         """Give what evaluates the subnets of a search."""
-        return RemoteScorer(self._ray, self._task_of(stage), self._options | {"num_gpus": _num_gpus(stage)})
+        options = self._options | {"num_gpus": _num_gpus(stage)}
+        return RemoteScorer(self._ray, self._task_of(stage), options, partial(self._write, stage.key))
 
     def wait(self) -> list[tuple[Foreseen, Outcome]]:
         """Wait a moment for tasks to end; gives those that are done, or that no attempt is left for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
@@ -16,11 +17,14 @@ from tutelage.pipeline.stages.finalists import FinalistsInputs
 from tutelage.pipeline.stages.measure import MeasureInputs
 from tutelage.pipeline.stages.search import SearchInputs
 from tutelage.pipeline.workspace import Stage, Workspace
-from tutelage.records import InputError, NotAvailableError
+from tutelage.records import InputError, NotAvailableError, UnsteadyDeviceError
 
 from .files import unpack
 from .task import Outcome
 from .tasks import MAX_ATTEMPTS, Tasks
+
+# A look ahead goes through all of a run's stages: the next one waits so many times as long as the last one took.
+_LOOK_SHARE = 9
 
 # Timed on this machine: nothing else may be computed beside them.
 _TIMED = (MeasureInputs, FinalistsInputs)
@@ -38,10 +42,13 @@ class SpreadWorkspace(Workspace):
     A stage that failed is `lost`, and so is what reads its files; the run goes on without them.
     """
 
-    def __init__(self, workspace: Workspace, tasks: Tasks) -> None:
+    def __init__(self, workspace: Workspace, tasks: Tasks, filed: Callable[[str], object] = lambda key: None) -> None:
+        """filed: called with the key of each stage that workers did, when it is filed."""
         vars(self).update(vars(copy(workspace)))
+        self._filed = filed
         self._tasks = tasks
         self._ahead: list[Callable[[], Sequence[Foreseen]]] = []
+        self._next_look = 0.0
         self._outdated = True  # a stage was finished since the last look ahead
         self._waiting: list[Foreseen] = []
         self._lost: dict[str, str] = {}
@@ -74,7 +81,12 @@ class SpreadWorkspace(Workspace):
         elif isinstance(inputs, _HERE):
             while isinstance(inputs, _TIMED) and self._tasks.keys:
                 self._take(self._tasks.wait())
-            return super().run(inputs, work, recipe)
+            try:
+                return super().run(inputs, work, recipe)
+            except (NotAvailableError, UnsteadyDeviceError) as error:
+                if not isinstance(inputs, MeasureInputs):
+                    raise
+                self._lost[key] = self.failed[inputs.title] = f"{inputs.title} failed: {error}"
         else:
             self._until(Foreseen.of(key, inputs, work, recipe))
         if key in self._unavailable:
@@ -109,8 +121,11 @@ class SpreadWorkspace(Workspace):
     def _fill(self) -> None:
         """Give the workers that are free the stages that come next."""
         free = self._tasks.num_free
-        if free > 0 and self._outdated and self._ahead:
+        begun = time.monotonic()
+        if free > 0 and self._outdated and self._ahead and begun >= self._next_look:
             self._waiting, self._outdated = list(self._ahead[0]()), False
+            now = time.monotonic()
+            self._next_look = now + _LOOK_SHARE * (now - begun)
         for stage in self._waiting:
             if free <= 0:
                 return
@@ -134,6 +149,7 @@ class SpreadWorkspace(Workspace):
                     folder = self.path / "artifacts" / stage.key
                     unpack(outcome.files, folder)
                     self._end(folder, stage.inputs.stage, stage.inputs.title, outcome.result)
+                self._filed(stage.key)
             elif outcome.unavailable:
                 self._unavailable[stage.key] = outcome.reason
             else:

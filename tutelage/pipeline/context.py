@@ -27,7 +27,7 @@ from tutelage.distill.training.train import TrainSchedule
 from tutelage.progress import Report
 from tutelage.quant.int8.calibration import draw_by_class
 from tutelage.records import Normalisation, Student, content_id
-from tutelage.search.parallel import Scorer
+from tutelage.search.replies import Scorer
 
 from .keys.earlier import Earlier, find_earlier
 from .keys.stage_inputs import AcceleratorInput, AugmentInput, ImagesInput, StageInputs

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -36,11 +37,18 @@ def test_a_pool_without_a_name_is_refused() -> None:
 def test_without_a_cluster_the_device_is_not_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setattr(pool, "load_ray", lambda: _Unreachable)
-    with pytest.raises(NotAvailableError, match=r"no Ray cluster answers at 127.0.0.1:1 \(nobody there\)"), joined():
+    with (
+        pytest.raises(NotAvailableError, match=r"RAY_ADDRESS 127.0.0.1:1: nothing answers there \(.*refused\)"),
+        joined(),
+    ):
         pass
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(NotAvailableError, match=r"no Ray cluster answers at .* \(nobody there\)"), joined():
+            pass
     write_profile(Z80, tmp_path / "devices")
     listed = tutelage("device", "list", "-w", str(tmp_path))
-    assert "pool z80 of z80: boards not known: no Ray cluster answers at 127.0.0.1:1" in listed.stdout
+    assert "pool z80 of z80: boards not known: RAY_ADDRESS 127.0.0.1:1: nothing answers there" in listed.stdout
 
 
 class _Unreachable:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.leaderboard.team.place import Place, open_place
+from tutelage.leaderboard.team.place import open_place, place_at
 from tutelage.records import InputError
 
 from ...s3 import SECRET, Served, serving_s3
@@ -67,18 +67,18 @@ def written(url: str, s3: Served, content: bytes) -> None:
 
 
 def test_a_file_comes_back_and_is_copied_once(url, file, tmp_path):
-    place = Place(url)
+    place = place_at(url)
     place.check_writable()
     assert place.put(file, SHA256)
     assert not place.put(file, SHA256)
-    assert not Place(url).put(file, SHA256)
+    assert not place_at(url).put(file, SHA256)
     fetched = tmp_path / "elsewhere" / "probabilities.npz"
-    Place(url).get(SHA256, fetched, "the file")
+    place_at(url).get(SHA256, fetched, "the file")
     assert fetched.read_bytes() == CONTENT
 
 
 def test_what_is_not_there_is_named_with_the_remedy(url, tmp_path):
-    place = Place(url)
+    place = place_at(url)
     place.check_writable()
     to = tmp_path / "elsewhere" / "file"
     with fails("artifacts/1/p.npz of row 0123 is not in ", "leaderboard share"):
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_named_with_the_remedy(url, tmp_path):
 
 
 def test_other_bytes_than_the_row_says_are_refused_and_not_kept(url, file, tmp_path, s3):
-    place = Place(url)
+    place = place_at(url)
     place.check_writable()
     place.put(file, SHA256)
     to = tmp_path / "elsewhere" / "file"
@@ -103,7 +103,7 @@ def test_other_bytes_than_the_row_says_are_refused_and_not_kept(url, file, tmp_p
 
 def test_a_hash_that_is_none_reaches_no_server(url, tmp_path):
     with fails("is no SHA-256"):
-        Place(url).get("../../etc/passwd", tmp_path / "file", "the file")
+        place_at(url).get("../../etc/passwd", tmp_path / "file", "the file")
 
 
 def test_credentials_that_are_missing_or_refused_are_said_in_one_line(s3, monkeypatch, tmp_path, file):
@@ -114,7 +114,7 @@ def test_credentials_that_are_missing_or_refused_are_said_in_one_line(s3, monkey
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()
     with fails("TUTELAGE_ARTIFACTS: s3://team/none cannot be written", "credentials"):
-        Place("s3://team/none").check_writable()
+        place_at("s3://team/none").check_writable()
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -122,12 +122,12 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_said(s3, monke
     import s3fs
 
     with fails("s3://nobodys-bucket/x cannot be written", "bucket does not exist", "make it first"):
-        Place("s3://nobodys-bucket/x").check_writable()
+        place_at("s3://nobodys-bucket/x").check_writable()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
     with fails("s3://team/x cannot be written", "127.0.0.1:1"):
-        Place("s3://team/x").put(file, SHA256)
+        place_at("s3://team/x").put(file, SHA256)
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -136,7 +136,7 @@ def test_a_folder_that_may_not_be_written_is_said(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         with fails("cannot be written"):
-            Place(str(tmp_path / "shared")).check_writable()
+            place_at(str(tmp_path / "shared")).check_writable()
     finally:
         tmp_path.chmod(stat.S_IRWXU)
 
@@ -144,7 +144,7 @@ def test_a_folder_that_may_not_be_written_is_said(tmp_path):
 def test_a_folder_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with fails("cannot be written"):
-        Place(str(tmp_path / "file" / "shared")).check_writable()
+        place_at(str(tmp_path / "file" / "shared")).check_writable()
 
 
 @pytest.mark.parametrize(
@@ -166,12 +166,12 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_secret(url, words
         else:
             pytest.skip("gcsfs is installed: its absence cannot be tested")
     with fails(words) as _:
-        Place(url)
+        place_at(url)
 
 
 def test_secrets_of_the_environment_are_taken_out_of_what_a_client_says(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    place = Place(str(tmp_path))
+    place = place_at(str(tmp_path))
     with fails("signed with ... was refused"), place._plain_errors("cannot be written"):
         raise PermissionError(f"the request signed with {SECRET} was refused")
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from tests.ray_cluster import RayCluster, cluster
-from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
-from tutelage.cluster.files import CACHE_VARIABLE, Sender, Share, files_in, pack_made, placed, receive, unpack
+from tests.tutelage.cluster.small_run import SMALL, Killer, files, rows_of, small_recipe
+from tutelage.cluster.files import CACHE_VARIABLE, Sender, files_in, open_share, pack_made, placed, receive, unpack
 from tutelage.cluster.session import on_cluster
 from tutelage.cluster.spread import LOGS, spread_by_files
 from tutelage.pipeline import run as pipeline
@@ -63,7 +63,7 @@ def test_what_a_stage_reads_and_makes_travels_by_its_hash(
     same = filed(home / "artifacts/bb/copy", b"pretrained", "artifacts/bb/copy")
     inputs = Inputs(network=network, others=(given, same), names={"a": 1})
 
-    share, ray = (Share(str(tmp_path / "share")) if shared else None), Store()
+    share, ray = (open_share(str(tmp_path / "share")) if shared else None), Store()
     sender = Sender(ray, home, share)
     sent = sender.pack(inputs)
     sender.pack(inputs)
@@ -90,18 +90,18 @@ def test_what_a_stage_reads_and_makes_travels_by_its_hash(
 def test_a_file_of_another_content_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "machine"))
     file = filed(tmp_path / "home/a", b"whole", "a")
-    share = Share(str(tmp_path / "share"))
+    share = open_share(str(tmp_path / "share"))
     sent = Sender(Store(), tmp_path / "home", share).pack(Inputs(network=file, others=(), names={}))
-    (tmp_path / "share" / file.sha256).write_bytes(b"who")
-    with pytest.raises(OSError, match="arrived with another content"):
+    (tmp_path / "share" / file.sha256[:2] / file.sha256).write_bytes(b"who")
+    with pytest.raises(OSError, match=r"a has another content in .*share than its hash says"):
         receive(sent, tmp_path / "away")
     assert not (tmp_path / "away/a").exists()
     assert not list((tmp_path / "machine/files").iterdir())
 
 
 def test_a_share_of_an_unknown_protocol_is_refused_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"--share nope://x cannot be used .*: give a folder or URL"):
-        Share("nope://x")
+    with pytest.raises(InputError, match=r"--share: nope://x cannot be opened \(Protocol not known: nope\)"):
+        open_share("nope://x")
 
 
 @dataclass
@@ -110,10 +110,12 @@ class Machines:
 
     cluster: RayCluster
     folder: Path
+    nodes: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str) -> Any:
         variables = {CACHE_VARIABLE: str(self.folder / name)}
-        return self.cluster.add(num_cpus=1, env_vars=variables)
+        self.nodes[name] = self.cluster.add(num_cpus=1, env_vars=variables)
+        return self.nodes[name]
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,64 @@ def test_a_run_whose_machine_is_killed_ends_with_the_bytes_of_one_process(
     assert list((machines.folder / "a" / "files").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_training_whose_machine_is_killed_goes_on_elsewhere_from_its_checkpoint(
+    machines: Machines, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Every file is that of a training that nobody disturbed, and the share holds no checkpoint at the end."""
+    sections = {"teachers": [{**SMALL, "epochs": 150, "batch_size": 8}], "baselines": []}
+    one = Recipe.model_validate(recipe.model_dump(mode="json", exclude_defaults=True) | sections)
+    pipeline.distill(one, Workspace(tmp_path / "alone"), silent, 1)
+    machines.add("c")
+    place, share, killed = tmp_path / "spread", tmp_path / "share", list[str]()
+
+    def kill(process: int) -> None:
+        name, end = Path(cache_of(process)).name, time.monotonic() + 300
+        while not list(share.glob("checkpoints/*/files.json")):
+            assert time.monotonic() < end, "no checkpoint came to the share"
+            time.sleep(0.02)
+        machines.cluster.remove(machines.nodes.pop(name))
+        killed.append(name)
+
+    killer = Killer(place / LOGS, {"train teacher resnet10t": 1}, kill)
+    with on_cluster(machines.cluster.address) as (ray, threads):
+        share_of_run = open_share(str(share))
+        workspace = spread_by_files(ray, one, Workspace(place), silent, threads, share_of_run, checkpoint_s=0)
+        killer.start()
+        pipeline.distill(one, workspace, silent, threads)
+        killer.over.set()
+        killer.join()
+    if "a" in killed:
+        machines.add("a")
+    assert len(killed) == 1
+    assert not workspace.failed
+    logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
+    assert re.search(r"attempt 2 of 3\n(?:.*\n)*?.*goes on from epoch-\d{5}, which another machine left", logs)
+    mine, theirs = files(place), files(tmp_path / "alone")
+    assert len(mine) > 4
+    assert mine == theirs
+    assert not list(share.glob("checkpoints/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_cluster_is_joined_from_elsewhere_by_its_client_address(
+    machines: Machines, recipe: Recipe, tmp_path: Path
+) -> None:
+    sections = {"teachers": [{**SMALL, "epochs": 1, "batch_size": 8}], "baselines": []}
+    one = Recipe.model_validate(recipe.model_dump(mode="json", exclude_defaults=True) | sections)
+    pipeline.distill(one, Workspace(tmp_path / "alone"), silent, 1)
+    place = tmp_path / "spread"
+    with on_cluster(machines.cluster.client) as (ray, threads):
+        workspace = spread_by_files(ray, one, Workspace(place), silent, threads)
+        pipeline.distill(one, workspace, silent, threads)
+    assert not workspace.failed
+    assert files(place) == files(tmp_path / "alone")
+
+
 def trained_so_far(place: Path) -> bool:
     return any(re.search(r": \d+/", path.read_text()) for path in (place / LOGS).glob("*.log"))
 
@@ -210,4 +270,5 @@ def test_a_command_that_is_killed_goes_on_from_its_workspace(
     assert again.returncode == 0, again.stderr
     mine, theirs = files(place), files(alone[0])
     assert theirs.items() <= mine.items()
-    assert len(list((tmp_path / "share").iterdir())) > 10
+    assert len([path for path in (tmp_path / "share").rglob("*") if path.is_file()]) > 10
+    assert not list((tmp_path / "share").glob("checkpoints/*"))  # of stages that are done

@@ -48,6 +48,7 @@ def written(folder: Path) -> Workspace:
         shutil.copytree(folder / "images", folder / "parted" / split, ignore=shutil.ignore_patterns(numbers))
     (folder / "a.safetensors").write_bytes(b"a")
     (folder / "b.safetensors").write_bytes(b"b")
+    (folder / "search.json").write_text("{}")
     workspace = Workspace(folder / "w")
     macs = count(ARCHS, 2, 1).macs
     for name, runtime, precision in (("box", "onnxruntime", "fp32"), ("box-int8", "onnxruntime", "int8")):
@@ -89,7 +90,11 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
             "supernet": {"weights": str(folder / "a.safetensors"), "teachers": ["resnet10t"], "bf16": False},
             "devices": common["devices"][:1],
             "pruned": [{"of": "winners", "importance": "taylor"}],
-            "search": {"objectives": ["error@int8", "latency_ms@box", "latency_ms@box:int8"], "images": 2},
+            "search": {
+                "objectives": ["error@int8", "latency_ms@box", "latency_ms@box:int8"],
+                "images": 2,
+                "parallel": 2,
+            },
         },
         "named": {
             **common,
@@ -241,6 +246,7 @@ FLIPS: dict[str, Any] = {
     "search.max_ram": "40MB",
     "search.max_energy": "3mJ",
     "search.target": "chip",
+    "search.replay": "FOLDER/search.json",
     "search.objectives": ["error@int8", "latency_ms@box:int8"],
     "distill.method": "at",
     "distill.options": {"student_layers": ["x"]},

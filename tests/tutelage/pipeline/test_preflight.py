@@ -15,6 +15,7 @@ from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import DeviceProfile, InputError
+from tutelage.search.result import SearchResult
 
 from ..command import assert_exit, image_folder, tutelage
 
@@ -75,6 +76,19 @@ def one_patient(tmp_path: Path, splits: list[str] | None = None) -> dict[str, An
     return {"dataset": "table", "path": str(table), "size": 32}
 
 
+def replaying(case: str, tmp_path: Path) -> dict[str, Any]:
+    """Give the sections of a search that replays an earlier one of two parameters less."""
+    file, parallel = tmp_path / "search.json", 1 if case == "replay without parallel" else 2
+    if case != "replay of nothing":
+        order = () if case == "replay without order" else (1, 0)
+        SearchResult(
+            space="ofa_mbv3_w1.0", strategy="default", seed=0, evaluations=2, objectives={"error": "min"},
+            cheap={"error": False}, bounds={}, order=order,
+        ).to_json(file)  # fmt: skip
+    search = {"parallel": parallel, "replay": str(file), "objectives": ["error", "params"], "max_params": "9M"}
+    return {"students": [], "supernet": {"batch_size": 8}, "search": search}
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [
@@ -96,6 +110,13 @@ def one_patient(tmp_path: Path, splits: list[str] | None = None) -> dict[str, An
         ("baseline", "'no-such-net'"),
         ("budget of a named student", "max_latency bounds a search"),
         ("scheme", "quantize.method percentile makes .onnx files"),
+        ("replay of nothing", "search.replay: FOLDER/search.json cannot be read"),
+        ("replay without parallel", "replay is of a search with several evaluations at once: give its parallel, too"),
+        ("replay without order", "holds no order: it is of a search with search.parallel: 1"),
+        (
+            "replay of another",
+            "search.replay: FOLDER/search.json is of another search (the replayed search has bounds {}",
+        ),
     ],
 )
 def test_one_fault_is_refused_before_any_stage(
@@ -136,8 +157,10 @@ def test_one_fault_is_refused_before_any_stage(
             recipe["devices"] = [{"name": "here", "max_latency": "3ms"}]
         case "scheme":
             recipe |= {"devices": [{"name": "here", "runtime": "openvino"}], "quantize": {"method": "percentile"}}
+        case _ if case.startswith("replay"):
+            recipe |= replaying(case, tmp_path)
     (line,) = refused(tmp_path, recipe)
-    assert words in line
+    assert words.replace("FOLDER", str(tmp_path)) in line
 
 
 def test_a_budget_that_nothing_meets_is_the_only_fault_or_one_of_several(tmp_path: Path) -> None:

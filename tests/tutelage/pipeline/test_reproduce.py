@@ -70,3 +70,25 @@ def test_a_row_of_before_fresh_is_run_again_by_its_own_recipe(tmp_path, monkeypa
     assert asked == [(recipe, tmp_path / "again")]
     assert {one.name: (one.then, one.now) for one in agreed}["auc"] == (0.9, 0.9)
     assert before.key in {row.key for row in Store(origin.store, read_only=True).rows()}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_row_of_a_search_on_workers_is_run_again_in_the_order_of_its_replies(is_there, tmp_path, monkeypatch, caplog):
+    recipe, file = load_recipe("demo", ["search.parallel=2"]), "artifacts/abc/search.json"
+    how = {"command": "tutelage run demo", "recipe": recipe.model_dump(mode="json")}
+    row = Row(model="m", role="student", dataset="d", details={"how": how, "search": {"order": file}})
+    origin = Workspace(tmp_path / "here")
+    Store(origin.store).add([row])
+    if is_there:
+        (origin.path / file).parent.mkdir(parents=True)
+        (origin.path / file).write_text("{}")
+    asked = []
+
+    def run(recipe, *_):
+        asked.append(recipe.search.replay)
+        return None, SimpleNamespace(rows=[row], table="leaderboard.csv")
+
+    monkeypatch.setattr(pipeline, "run", run)
+    reproduce(row.key, origin.path, Workspace(tmp_path / "again"), lambda *_: None, 1)
+    assert asked == [str(origin.path / file) if is_there else None]
+    assert ("another order" in caplog.text) is not is_there

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tutelage.leaderboard.store import Store
-from tutelage.leaderboard.team.place import Place
+from tutelage.leaderboard.team.place import place_at
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.curves import with_curves
 from tutelage.pipeline.operations.clean import sizes
 from tutelage.pipeline.sharing.fetched import FIELD, RowFiles, fetch_device, fetched_row, hashes_of
@@ -36,14 +37,14 @@ def made(folder: Path, maker: str) -> Row:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SharedFiles:
     monkeypatch.setenv("TUTELAGE_ARTIFACTS", str(tmp_path / "shared"))
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
-    return Place(str(tmp_path / "shared"))
+    return place_at(str(tmp_path / "shared"))
 
 
 @pytest.fixture
-def hers(tmp_path: Path, place: Place) -> Row:
+def hers(tmp_path: Path, place: SharedFiles) -> Row:
     row = with_hashes(made(tmp_path / "hers", "ada"), tmp_path / "hers")
     assert share([row], tmp_path / "hers", place).whole == 1
     return row
@@ -56,7 +57,7 @@ def test_every_file_of_a_row_is_named_with_its_hash(hers: Row) -> None:
     }
 
 
-def test_a_file_of_ones_own_is_not_taken_for_a_colleagues(hers: Row, tmp_path: Path, place: Place) -> None:
+def test_a_file_of_ones_own_is_not_taken_for_a_colleagues(hers: Row, tmp_path: Path, place: SharedFiles) -> None:
     made(tmp_path / "his", "ben")
     assert RowFiles(tmp_path / "his").find(hers.details, PREDICTIONS) is None
     found = RowFiles(tmp_path / "his", place).fetch(hers.details, PREDICTIONS, hers.key)
@@ -91,7 +92,7 @@ def test_a_device_of_the_same_name_is_the_rows(hers: Row, tmp_path: Path) -> Non
     assert (tmp_path / "his" / "devices" / "box.json").read_text() == "latency model of ada"
 
 
-def test_hashes_are_filed_for_older_rows_of_ones_own_alone(tmp_path: Path, place: Place) -> None:
+def test_hashes_are_filed_for_older_rows_of_ones_own_alone(tmp_path: Path, place: SharedFiles) -> None:
     """On one server, rows of two makers without hashes, whose paths are the same."""
     rows = [made(tmp_path / "hers", "ada"), made(tmp_path / "his", "ben")]
     store = Store(tmp_path / "leaderboard.db")
@@ -107,7 +108,7 @@ def test_hashes_are_filed_for_older_rows_of_ones_own_alone(tmp_path: Path, place
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "artifacts/../../x", "artifacts\\..\\x"])
-def test_a_path_outside_a_workspace_is_refused(path: str, tmp_path: Path, place: Place) -> None:
+def test_a_path_outside_a_workspace_is_refused(path: str, tmp_path: Path, place: SharedFiles) -> None:
     details = {"predictions": path, FIELD: {path: "0" * 64}}
     with pytest.raises(InputError, match="no path inside a workspace"):
         RowFiles(tmp_path, place).fetch(details, path, "0123456789abcdef")

@@ -15,7 +15,8 @@ import numpy as np
 from tutelage.distill.evaluation.paired import FileFigures, compare_files, file_figures, mean_figures
 from tutelage.leaderboard.best import margin_of
 from tutelage.leaderboard.page.verdicts import Verdicts, decide
-from tutelage.leaderboard.team.place import Place, open_place
+from tutelage.leaderboard.team.place import open_place
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.changes import one_line
 from tutelage.pipeline.sharing.fetched import RowFiles, hashes_of
 from tutelage.records import Comparison, InputError, Row
@@ -26,7 +27,7 @@ Split = Literal["test", "val"]
 class RowFigures:
     """AUC and accuracy of rows with what a paired test needs, computed once a row; a pair is then a subtraction."""
 
-    def __init__(self, workspace: Path, split: Split = "test", place: Place | None = None) -> None:
+    def __init__(self, workspace: Path, split: Split = "test", place: SharedFiles | None = None) -> None:
         """Read the predictions of a workspace; with a place, those of other workspaces are fetched from it."""
         self._files, self._split = RowFiles(workspace, place), split
         self._known: dict[str, FileFigures | None] = {}

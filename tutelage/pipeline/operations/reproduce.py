@@ -4,6 +4,7 @@ tolerance.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .board import open_board
 
 if TYPE_CHECKING:
     from tutelage.pipeline.keys.plan import Plan
+
+log = logging.getLogger(__name__)
 
 # Figures that the same seed gives again to the digit; the rest are measured and only compared by ratio.
 EXACT = ("accuracy", "auc", "params", "macs", "size_bytes")
@@ -92,7 +95,7 @@ def reproduce(
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
     fetch_device(row, origin, workspace.path / "devices")
     # Rows are compared: bundles would be made in vain.
-    recipe = with_options(recipe, {"accelerator": accelerator, "bundle.rows": "none"})
+    recipe = with_options(recipe, {"accelerator": accelerator, "bundle.rows": "none", **_order(row, origin)})
     _, published = pipeline.run(recipe, workspace, report, threads, announce)
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:
@@ -101,6 +104,17 @@ def reproduce(
         )
     tolerances = dict.fromkeys(EXACT, 0.0) | dict.fromkeys(MEASURED, recipe.measure.tolerance)
     return [Agreement(name, getattr(row, name), getattr(same[0], name), far) for name, far in tolerances.items()]
+
+
+def _order(row: Row, origin: Path) -> dict[str, str]:
+    """Give the option by which a search with several evaluations at once goes as the row's did."""
+    named = row.details.get("search", {}).get("order")
+    if named is None:
+        return {}
+    if not (origin / named).is_file():
+        log.warning("%s is not there: the search runs in another order and may come to other rows", origin / named)
+        return {}
+    return {"search.replay": str((origin / named).absolute())}
 
 
 def _name(row: Row) -> tuple[str, ...]:

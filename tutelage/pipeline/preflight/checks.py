@@ -48,7 +48,7 @@ from tutelage.pipeline.stages.bundle import check_bundled
 from tutelage.pipeline.stages.named import named_network
 from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
 from tutelage.pipeline.stages.quantization import check_method
-from tutelage.pipeline.stages.search import check_budget, check_counted
+from tutelage.pipeline.stages.search import check_budget, check_counted, replayed
 from tutelage.pipeline.stages.students import training_checks
 from tutelage.pipeline.stages.supernet import space_of
 from tutelage.pipeline.stages.train import check_extracted
@@ -263,6 +263,8 @@ def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
     strategy = STRATEGIES.find(recipe.search.strategy)
     faults.check(strategy.check)
     faults.check(check_energy, workspace, recipe.devices, recipe.search.max_energy)
+    if recipe.search.replay is not None and faults.check(replayed, recipe.search.replay) is None:
+        return
     if recipe.search.target is not None and faults.check(memory_target, workspace, recipe.search.target) is None:
         return
     space = faults.check(space_of, ctx)

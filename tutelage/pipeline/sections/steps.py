@@ -166,6 +166,9 @@ class SearchSection(Section):
     # Evaluations that go on at once, on workers where there are some: the strategy proposes from what is known by then,
     # and no batch is waited for. Default: batches.
     parallel: int = Field(1, ge=1)
+    # The search.json of an earlier search with the same `parallel`, whose order of replies is taken: the result is that
+    # search's, on any machine. Default: replies are taken as they come.
+    replay: str | None = None
 
     @field_validator("strategy")
     @classmethod
@@ -195,6 +198,12 @@ class SearchSection(Section):
         if value is not None:
             millijoules(value)
         return value
+
+    @model_validator(mode="after")
+    def _replays_an_order(self) -> Self:
+        if self.replay is not None and self.parallel == 1:
+            raise ValueError("replay is of a search with several evaluations at once: give its parallel, too")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tutelage.files import sha256_of, whole_file
-from tutelage.leaderboard.team.place import VARIABLE, Place, open_place
+from tutelage.leaderboard.team.place import VARIABLE, open_place
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.records import InputError, Row, content_id
 
 # Of a row's details: the SHA-256 of each of its files, by path in the workspace that made them, and never a place.
@@ -25,7 +26,7 @@ FOLDER = "shared"
 class RowFiles:
     """The files of rows as a workspace sees them; with a place, what is not here is fetched from it."""
 
-    def __init__(self, workspace: Path, place: Place | None = None) -> None:
+    def __init__(self, workspace: Path, place: SharedFiles | None = None) -> None:
         self.workspace, self.place = workspace, place
 
     def find(self, details: Mapping[str, Any], path: str) -> Path | None:
@@ -66,7 +67,7 @@ class RowFiles:
         return self.workspace / "cache" / FOLDER / content_id(together) / inside
 
 
-def fetched_row(row: Row, workspace: Path, place: Place | None = None) -> Row:
+def fetched_row(row: Row, workspace: Path, place: SharedFiles | None = None) -> Row:
     """Give a row whose files are all here, those that were not fetched from the place that `TUTELAGE_ARTIFACTS` names.
 
     Its details then name them where they lie. A row that says no hashes stays as it is. Raises InputError in one line

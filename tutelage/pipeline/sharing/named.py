@@ -12,7 +12,7 @@ from tutelage.bench.devices.profiles import known_profile, profile_folders
 from tutelage.files import files_of_a_model
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.store.rewriting import extend_details
-from tutelage.leaderboard.team.place import Place
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.curves import HISTORY
 from tutelage.pipeline.keys.model_files import is_model
 from tutelage.records import InputError, Row
@@ -72,7 +72,7 @@ class Shared:
     elsewhere: int
 
 
-def share(rows: Sequence[Row], workspace: Path, place: Place) -> Shared:
+def share(rows: Sequence[Row], workspace: Path, place: SharedFiles) -> Shared:
     """Copy the files of rows to a place, those that are here with the content that the rows say.
 
     What is there already is not copied again. A row that says no hashes counts for nothing.
@@ -87,7 +87,7 @@ def share(rows: Sequence[Row], workspace: Path, place: Place) -> Shared:
     return Shared(sum(place.put(file, sha256) for sha256, file in sources.items()), whole, elsewhere)
 
 
-def share_filed(store: Store, filter: str | None, workspace: Path, place: Place) -> Shared:
+def share_filed(store: Store, filter: str | None, workspace: Path, place: SharedFiles) -> Shared:
     """Share the files of the rows of a store that a filter keeps.
 
     Of rows that were filed before they carried hashes, and whose model is the file here, the hashes of the files as

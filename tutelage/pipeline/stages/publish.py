@@ -34,7 +34,7 @@ from tutelage.search.costs.counts import count
 from .bundle import MadeBundle
 from .evaluate import Evaluated
 from .gains import Details, details_of
-from .search import Found
+from .search import RESULT, Found
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,8 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
     if found is not None and _origin(student) in {winner.name for winner in found.winners}:
         details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
+        if found.result.order:
+            details["search"]["order"] = ctx.workspace.relative(found.folder / RESULT)
         if found.result.importances:
             scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
             details["search"] |= {"scored": scored, "importances": dict(found.result.importances)}

@@ -39,6 +39,7 @@ from tutelage.pipeline.objectives import (
     scored_name,
     upper_latency,
 )
+from tutelage.pipeline.sections import SearchSection
 from tutelage.pipeline.workspace import Stage
 from tutelage.quantities import millijoules, number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
@@ -46,7 +47,7 @@ from tutelage.search import loop as evolve
 from tutelage.search.family import Slicing
 from tutelage.search.importances import parameter_importances
 from tutelage.search.objectives import Objective, Problem, Scores
-from tutelage.search.parallel import search_in_parallel
+from tutelage.search.parallel import check_replay, search_in_parallel
 from tutelage.search.result import SearchResult
 from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.space import Space, find_space
@@ -60,6 +61,7 @@ from .winners import ChosenWinners, Winner, choose_winners, seed_names, slicing_
 # The two pictures of a search.
 FRONT, HYPERVOLUME, TRIALS = "search-front.png", "search-hypervolume.png", "search-trials.png"
 WINNERS = "search-winners.json"
+RESULT = "search.json"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,48 @@ def check_counted(ctx: Context, space: Space) -> None:
 def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
     """Refuse a budget that no architecture meets, before anything is trained (InfeasibleBudgetError)."""
     objectives = objectives_of(read_objectives(ctx.recipe), devices, _not_scored)
-    Problem(space, objectives, bounds_of(ctx, devices), ctx.num_classes, ctx.channels).check_bounds()
+    bounds = bounds_of(ctx, devices)
+    Problem(space, objectives, bounds, ctx.num_classes, ctx.channels).check_bounds()
+    section = ctx.recipe.search
+    if section.replay is not None:
+        slicing = slicing_of(ctx, devices, [one.name for one in objectives]) if section.images is not None else None
+        settings = _settings(section, space, ctx.recipe.seed, ctx.num_classes, ctx.channels, slicing)
+        replay = replayed(section.replay)
+        try:
+            check_replay(replay, space, objectives, bounds, slots=section.parallel, **settings)
+        except InputError as error:
+            raise InputError(f"search.replay: {section.replay} is of another search ({error})") from None
+
+
+def replayed(path: str) -> SearchResult:
+    """Read a search to replay. Raises InputError."""
+    try:
+        found = SearchResult.from_json(Path(path).expanduser())
+    except InputError as error:
+        raise InputError(f"search.replay: {error}") from None
+    if not found.order:
+        raise InputError(f"search.replay: {path} holds no order: it is of a search with search.parallel: 1")
+    return found
+
+
+def _settings(
+    given: SearchSection | SearchInputs,
+    space: Space,
+    seed: int,
+    num_classes: int,
+    in_channels: int,
+    slicing: Slicing | None,
+) -> dict[str, Any]:
+    """Give the settings of the strategy that change its result."""
+    return {
+        "strategy": given.strategy,
+        "evaluations": given.evaluations,
+        "seed": derived_seed(seed, "search"),
+        "initial": [*seed_names(space)],  # a short search gets the first of them
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "slicing": slicing,
+    }
 
 
 def _not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
@@ -192,11 +235,12 @@ class SearchInputs(StageInputs):
     int8_runtime: str
     seed: int
     parallel: Annotated[int, Former(1)]  # evaluations that go on at once
+    replay: Annotated[FileInput | None, Former(None)]  # a search whose order of replies is taken
 
     @property
     def places(self) -> dict[str, str]:
         """Give the places of fields in a recipe; several are read from more than one, and are named in words."""
-        own = ("objectives", "strategy", "evaluations", "calibration_batches", "parallel")
+        own = ("objectives", "strategy", "evaluations", "calibration_batches", "parallel", "replay")
         return {
             **{name: f"search.{name}" for name in own},
             **{
@@ -236,6 +280,7 @@ def search_inputs(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -
         int8_runtime=runtime,
         seed=ctx.recipe.seed,
         parallel=section.parallel,
+        replay=None if section.replay is None else _given(Path(section.replay).expanduser()),
     )
 
 
@@ -247,7 +292,10 @@ def search_stage(ctx: Context, supernet: Supernet, devices: Sequence[Device]) ->
 def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) -> Found:
     """Run the strategy, measure the finalists on every device in reach, and pick the winners by validation error."""
     stage = search_stage(ctx, supernet, devices)
-    result = SearchResult.from_json(stage.folder / "search.json")
+    result = SearchResult.from_json(stage.folder / RESULT)
+    if result.failed:
+        last = list(result.failed.values())[-1]
+        ctx.note(f"{stage.name}: {len(result.failed)} of {len(result.order)} evaluations left out; the last: {last}")
     if not result.finalists:
         raise InfeasibleBudgetError(
             f"none of the {len(result.evaluated)} architectures that were scored keeps every bound: "
@@ -287,22 +335,15 @@ def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, An
     """Run the strategy and file what it evaluated."""
     space = find_space(inputs.supernet.space).with_resolutions(inputs.supernet.resolutions)
     objectives = search_objectives(inputs, here)
-    settings: dict[str, Any] = {
-        "strategy": inputs.strategy,
-        "evaluations": inputs.evaluations,
-        "seed": derived_seed(inputs.seed, "search"),
-        "initial": [*seed_names(space)],  # a short search gets the first of them
-        "num_classes": here.num_classes,
-        "in_channels": here.channels,
-        "slicing": inputs.slicing,
-        "progress": lambda done, total: here.report(inputs.title, done, total),
-    }
+    settings = _settings(inputs, space, inputs.seed, here.num_classes, here.channels, inputs.slicing)
+    settings["progress"] = lambda done, total: here.report(inputs.title, done, total)
     if inputs.parallel > 1:
         scorer = None if here.scorer is None else here.scorer(inputs)
-        record = folder / "search.replies.jsonl"
         result = search_in_parallel(
-            space, objectives, inputs.bounds, slots=inputs.parallel, scorer=scorer, record=record, **settings
-        )
+            space, objectives, inputs.bounds, slots=inputs.parallel, scorer=scorer,
+            replay=None if inputs.replay is None else replayed(inputs.replay.path),
+            record=folder / "search.replies.jsonl", **settings,
+        )  # fmt: skip
     else:
         partial = folder / "search.partial.json"
         result = evolve.search(space, objectives, inputs.bounds, checkpoint=partial, **settings)
@@ -310,17 +351,20 @@ def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, An
     archs, values = [row.arch for row in result.evaluated], [row.value(scored) for row in result.evaluated]
     decided = parameter_importances(archs, values, seed=derived_seed(inputs.seed, "importances"))
     result = result.model_copy(update={"importances": decided})
-    result.to_json(folder / "search.json")
+    result.to_json(folder / RESULT)
     draw_search(result, folder)
-    return {"file": "search.json"}
+    return {"file": RESULT}
 
 
 def _searched(device: Device) -> SearchedDevice:
     model = device.folder / device.profile.latency_model
     if not model.is_file():
         raise InputError(f"{model} is missing: measure the device again with `tutelage device add {device.name}`")
-    file = FileInput(sha256=sha256_of(model), path=str(model.absolute()))
-    return SearchedDevice(objective=latency_name(device), model=file, risk=device.risk, profile=device.profile)
+    return SearchedDevice(objective=latency_name(device), model=_given(model), risk=device.risk, profile=device.profile)
+
+
+def _given(file: Path) -> FileInput:
+    return FileInput(sha256=sha256_of(file), path=str(file.absolute()))
 
 
 def draw_search(

@@ -1,0 +1,134 @@
+"""The head of a run on workers: how often it looks ahead, and how often it tries to join a cluster that is slow."""
+
+import itertools
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.nothing_stage import NothingInputs, nothing
+from tutelage.cluster import session, workspace
+from tutelage.cluster.task import Outcome
+from tutelage.cluster.workspace import SpreadWorkspace
+from tutelage.pipeline.keys.stage_inputs import Foreseen
+from tutelage.pipeline.workspace import Workspace
+from tutelage.records import InputError, NotAvailableError, UnsteadyDeviceError
+
+
+class Clock:
+    """Seconds that pass when they are said to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Instant:
+    """Stands for a cluster of two workers that needs half a second for what is going on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.going = clock, list[Foreseen]()
+
+    @property
+    def keys(self) -> set[str]:
+        return {one.key for one in self.going}
+
+    @property
+    def num_free(self) -> int:
+        return 2 - len(self.going)
+
+    def submit(self, stage: Foreseen) -> None:
+        self.going.append(stage)
+
+    def wait(self) -> list[tuple[Foreseen, Outcome]]:
+        self.clock.now += 0.5
+        done, self.going = self.going, []
+        return [(one, Outcome({"number": 1})) for one in done]
+
+
+def test_a_look_ahead_takes_a_tenth_of_the_heads_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, looks = Clock(), list[float]()
+    monkeypatch.setattr(workspace, "time", clock)
+    tasks: Any = Instant(clock)
+    spread = SpreadWorkspace(Workspace(tmp_path), tasks)
+
+    def look() -> list[Foreseen]:
+        looks.append(clock.now)
+        clock.now += 1.0
+        return []
+
+    spread.look_ahead(look)
+    for number in range(100):
+        inputs = NothingInputs(title=f"nothing {number}", versions={}, number=number)
+        spread.run(inputs, partial(nothing, inputs, None))
+    assert len(looks) >= 3
+    assert len(looks) <= 1 + clock.now / 10
+    assert all(later - sooner >= 10 for sooner, later in itertools.pairwise(looks))
+
+
+class Slow:
+    """Stands for Ray where a cluster takes its time, or where it refuses."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.tries, self.ends = list(errors), 0, 0
+
+    def init(self, **_: Any) -> None:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def shutdown(self) -> None:
+        self.ends += 1
+
+    def nodes(self) -> list[Any]:
+        return [{"Alive": True, "Resources": {"CPU": 1.0}}]
+
+
+def test_a_cluster_that_is_slow_is_joined_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(TimeoutError("timed out"), TimeoutError("it timed out, too"))
+    monkeypatch.setattr(session, "load_ray", lambda: slow)
+    with session.on_cluster("auto"):
+        assert (slow.tries, slow.ends) == (3, 2)
+    assert slow.ends == 3
+    for errors, tries in (([TimeoutError("timed out")] * 4, session._STARTS), ([ConnectionError("no")] * 4, 1)):
+        slow = Slow(*errors)
+        monkeypatch.setattr(session, "load_ray", lambda found=slow: found)
+        with pytest.raises(InputError, match=r"--cluster auto: no Ray cluster answers"), session.on_cluster("auto"):
+            pass
+        assert (slow.tries, slow.ends) == (tries, tries)
+
+
+@pytest.mark.parametrize("error", [NotAvailableError("no board is up"), UnsteadyDeviceError("it drifts")])
+def test_only_timing_the_rows_goes_on_without_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The finalists of a search must be timed; what is no fault of a device is raised."""
+    tasks: Any = Instant(Clock())
+
+    class Timed(NothingInputs):
+        pass
+
+    class Finalists(NothingInputs):
+        pass
+
+    monkeypatch.setattr(workspace, "MeasureInputs", Timed)
+    monkeypatch.setattr(workspace, "_HERE", (Timed, Finalists))
+    monkeypatch.setattr(workspace, "_TIMED", (Timed, Finalists))
+    spread = SpreadWorkspace(Workspace(tmp_path), tasks)
+
+    def fails(with_what: Exception) -> Any:
+        def work(folder: Path) -> dict[str, Any]:
+            raise with_what
+
+        return work
+
+    stage = spread.run(Timed(title="measure on box", versions={}, number=1), fails(error))
+    assert stage.result == {}
+    assert spread.lost(stage.key) == spread.failed["measure on box"] == f"measure on box failed: {error}"
+    with pytest.raises(type(error)):
+        spread.run(Finalists(title="measure finalists", versions={}, number=2), fails(error))
+    with pytest.raises(ZeroDivisionError):
+        spread.run(Timed(title="measure on box", versions={}, number=3), fails(ZeroDivisionError()))

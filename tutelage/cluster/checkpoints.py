@@ -1,0 +1,154 @@
+"""Checkpoints that travel: a training whose machine dies goes on elsewhere from what it last left in the share.
+
+`travelling` fetches a newer checkpoint before a stage begins and stores new ones while it goes on, at most one in so
+many seconds; `forget` removes them when the stage is done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tutelage.files import sha256_of
+from tutelage.leaderboard.team.shared_files import SharedFiles
+from tutelage.pipeline.workspace import CHECKPOINT
+from tutelage.records import InputError, content_id
+
+log = logging.getLogger(__name__)
+
+# How often a checkpoint is stored, in seconds, where a training leaves new ones faster.
+EVERY_S = 60.0
+_LIST = "files.json"
+_LOOK_S = 1.0
+_END_S = 60.0
+
+
+@contextmanager
+def travelling(share: SharedFiles, origin: str, folder: Path, every_s: float = EVERY_S) -> Iterator[str]:
+    """Keep the checkpoint of a stage's folder in the share while the block goes on; gives the name of one taken there.
+
+    What fails is said and left.
+    """
+    place, over, taken = _place(share, origin, folder.name), threading.Event(), ""
+    try:
+        taken = _fetch(place, folder)
+    except (InputError, OSError, ValueError, LookupError) as error:
+        log.warning("no checkpoint is taken from the share, the training begins anew: %s", error)
+    storing = threading.Thread(target=_store_all, args=(place, folder, every_s, over), daemon=True)
+    storing.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        storing.join(_END_S)
+
+
+def forget(share: SharedFiles, origin: str, key: str) -> None:
+    """Remove what a stage that is done has in the share."""
+    try:
+        _place(share, origin, key).remove()
+    except (InputError, OSError) as error:
+        log.warning("a checkpoint stays in the share: %s", error)
+
+
+def _place(share: SharedFiles, origin: str, key: str) -> SharedFiles:
+    return share.within(f"checkpoints/{content_id(origin)}-{key}")
+
+
+def _fetch(place: SharedFiles, folder: Path) -> str:
+    """Take the checkpoint of the share, unless the one that is here is as new; gives its name, empty for none."""
+    text = place.read_text(_LIST)
+    if text is None:
+        return ""
+    stored = json.loads(text)
+    newest = _newest(folder)
+    if newest is not None:
+        if stored["name"] and newest.name >= stored["name"]:
+            return ""
+        if not stored["name"] and newest.stat().st_mtime >= stored["time"]:
+            return ""
+    target = folder / CHECKPOINT / stored["name"] if stored["name"] else folder / CHECKPOINT
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=_scratch(folder)) as aside:
+        for name, sha256 in stored["files"].items():
+            place.get(sha256, Path(aside, "of", name), f"{name} of a checkpoint")
+        if target.is_dir():
+            shutil.rmtree(target)
+        Path(aside, "of" if stored["name"] else f"of/{CHECKPOINT}").replace(target)
+    return stored["name"] or CHECKPOINT
+
+
+def _store_all(place: SharedFiles, folder: Path, every_s: float, over: threading.Event) -> None:
+    """Store each new checkpoint until the stage is over."""
+    last, stored, known = -every_s, "", dict[str, str]()
+    while not over.wait(min(_LOOK_S, every_s or _LOOK_S / 10)):
+        newest = _newest(folder)
+        if newest is None or time.monotonic() - last < every_s:
+            continue
+        version = f"{newest.name} {newest.stat().st_mtime_ns}" if newest.exists() else stored
+        if version == stored:
+            continue
+        try:
+            known = _store(place, folder, newest, known)
+        except (InputError, OSError) as error:
+            log.warning("a checkpoint could not be stored in the share: %s", error)
+        else:
+            stored = version
+        last = time.monotonic()
+
+
+def _store(place: SharedFiles, folder: Path, newest: Path, before: dict[str, str]) -> dict[str, str]:
+    """Store one checkpoint whole, then drop the files of the one before; gives its files by hash."""
+    with TemporaryDirectory(dir=_scratch(folder)) as aside:
+        copied = _copied(newest, Path(aside))
+        if newest != _newest(folder):
+            raise FileNotFoundError(f"{newest.name} was replaced while it was read")
+        files = {str(path.relative_to(aside)): sha256_of(path) for path in copied}
+        for path in copied:
+            place.put(path, files[str(path.relative_to(aside))])
+    name = newest.name if newest.is_dir() else ""
+    place.write_text(_LIST, json.dumps({"name": name, "time": time.time(), "files": files}))
+    for sha256 in set(before.values()) - set(files.values()):
+        place.remove(sha256)
+    return files
+
+
+def _copied(source: Path, folder: Path) -> list[Path]:
+    """Copy a file or the files of a folder, by links where that can be: the training may drop its own."""
+    paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    copies = []
+    for path in paths:
+        copy = folder / (path.name if path == source else path.relative_to(source))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, copy)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without links
+            shutil.copyfile(path, copy)
+        copies.append(copy)
+    return copies
+
+
+def _scratch(folder: Path) -> Path:
+    """Give a folder on the same disk that no stage reads."""
+    scratch = folder.parent.parent / "cache" / "checkpoints"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return scratch
+
+
+def _newest(folder: Path) -> Path | None:
+    """Give the newest whole checkpoint: a folder an epoch, of a supernet one file."""
+    place = folder / CHECKPOINT
+    if place.is_file():
+        return place
+    whole = [path for path in place.glob("epoch-*") if path.suffix != ".part"]
+    return max(whole, default=None)
