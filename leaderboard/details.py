@@ -19,6 +19,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from .columns import MOST_DIGITS, Column
 
+# Characters of the details of a row that says nothing there.
+_EMPTY = 2
 _NUMBER, _TEXT = "leaderboard_number", "leaderboard_text"
 
 
@@ -38,6 +40,9 @@ def read_details(texts: Iterable[str], wanted: Sequence[Column]) -> dict[str, li
     found: dict[str, dict[int, Any]] = {one.name: {} for one in wanted}
     size = 0
     for text in texts:
+        if len(text) <= _EMPTY:
+            size += 1
+            continue
         named = [first for first in starts if first in text]
         if any(all(key in text for key in rest) for first in named for rest in starts[first]):
             details = json.loads(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 _SMALL = 50_000
 # Of so few rows of a group each is looked for what dominates it; for more the group is read.
 _PROBED = 20
+# So many rows of a filter are found once and looked up by their numbers from then on.
+_FEW = 2_000
 # A group of so many rows is read in one pass over all, where no index holds what is wanted: not row by row.
 _SCANNED = 100_000
 
@@ -55,7 +56,7 @@ def page_of(store: Store, asked: Request, names: Sequence[str]) -> Page:
     figures = (*fronts.figures_of(schema.FRONT), *(fronts.figures_of(asked.objectives) if asked.objectives else ()))
     wanted = tuple(dict.fromkeys(("row_id", "comparable", "number", *names, *figures, *said)))
     with store.reading() as connection:
-        board = _Board(connection, asked)
+        board = Board(connection, asked)
         numbers = board.page()
         found = store.by_number(numbers, wanted, every=asked.every)
         count = board.count()
@@ -69,55 +70,50 @@ def marks_of(store: Store, asked: Request) -> dict[int, str]:
     """Give the marks of the rows that have one, by number, of all groups."""
     marks: dict[int, str] = {}
     with store.reading() as connection:
-        board = _Board(connection, asked)
+        board = Board(connection, asked)
         for key in board.keys:
             figures = None if asked.objectives else board.front_figures(key)
             if figures is None:
-                marks |= {number: mark for number, mark in _marked(board, key, {}).items() if mark}
+                marks |= {number: mark for number, mark in marked(board, key, {}).items() if mark}
             else:
                 marks |= dict.fromkeys(fronts.default_front(figures), "*")
     return marks
 
 
-def chosen_numbers(store: Store, filter: str, limit: int) -> tuple[list[int], set[int]]:
-    """Choose rows of a board that is too large for a page: numbers, oldest first, and which of them are on the front.
-
-    Those on the default front of their group, those on a front of a quality and a cost of it, then the newest.
-    """
-    default: set[int] = set()
-    pairs: set[int] = set()
-    with store.reading() as connection:
-        board = _Board(connection, Request(filter))
-        for key in board.keys:
-            figures = board.front_figures(key)
-            if figures is None:
-                default |= {number for number, mark in _marked(board, key, {}).items() if mark}
-            else:
-                default.update(fronts.default_front(figures))
-            for ways in product(pareto.COSTS, pareto.QUALITY):
-                pair = board.contenders(key, ways) if figures is None else figures[:, fronts.places_of(ways)]
-                pairs.update(fronts.exact_front(pair, ways))
-        newest = board.newest(limit)
-    some = sorted(default, reverse=True) + sorted(pairs - default, reverse=True) + newest
-    return sorted(list(dict.fromkeys(some))[:limit]), default
-
-
-def export_parts(store: Store, filter: str | None = None, *, every: bool = False, format: str = "json") -> Parts:
+def export_parts(store: Store, filter: str | None = None, *, every: bool = False, format: str = "parquet") -> Parts:
     """Read rows for `export.write` some at a time, as often as that is called, the front of all of them marked.
 
-    format: those that do not write the details do not read them.
+    format: those that do not write the details do not read them, and some take plain columns (`export.PLAIN`).
     """
-    from tutelage.leaderboard.export import WITH_DETAILS, frame, names_in_order, typed_frame
+    marks = marks_of(store, Request(filter or "", every=every))
+    return _marked_parts(store, marks, format, filter=filter, every=every)
+
+
+def row_parts(store: Store, row_id: str, format: str = "csv") -> Parts:
+    """Read the current row of a whole id for `export.pieces`, with the mark that it has among all rows."""
+    keys = store.columns(names=("comparable",), ids=[row_id])["comparable"]
+    with store.reading() as connection:
+        board = Board(connection, Request())
+        marks = marked(board, keys[0], {}) if keys else {}
+    return _marked_parts(store, {number: mark for number, mark in marks.items() if mark}, format, ids=[row_id])
+
+
+def _marked_parts(store: Store, marks: Mapping[int, str], format: str, **which: Any) -> Parts:
+    from tutelage.leaderboard.export import PLAIN, WITH_DETAILS, frame, names_in_order, typed_frame
 
     left_out = ("on_front",) if format in WITH_DETAILS else ("on_front", "details")
     names = [name for name in names_in_order() if name not in left_out]
-    marks = marks_of(store, Request(filter or "", every=every))
 
-    def parts() -> Iterator[pd.DataFrame]:
+    order = [name for name in names_in_order() if name in ("on_front", *names)]
+
+    def parts() -> Iterator[pd.DataFrame | Mapping[str, Sequence[Any]]]:
         is_empty = True
-        for part in store.parts((*names, "number"), filter, every=every):
-            numbers, is_empty = part.pop("number"), False
-            yield frame(typed_frame(part).assign(on_front=[number in marks for number in numbers]))
+        for part in store.parts((*names, "number"), **which):
+            part["on_front"], is_empty = [number in marks for number in part["number"]], False
+            if format in PLAIN:
+                yield {name: part[name] for name in order}
+            else:
+                yield frame(typed_frame({name: part[name] for name in names}).assign(on_front=part["on_front"]))
         if is_empty:
             yield frame(typed_frame({name: [] for name in names}).assign(on_front=np.zeros(0, dtype=bool)))
 
@@ -127,10 +123,10 @@ def export_parts(store: Store, filter: str | None = None, *, every: bool = False
 def ranked_numbers(store: Store, asked: Request) -> list[int]:
     """Give the numbers of the rows that are asked for, in the order of a table."""
     with store.reading() as connection:
-        return _Board(connection, asked).page()
+        return Board(connection, asked).page()
 
 
-def _page_marks(board: _Board, found: Mapping[str, list[Any]]) -> list[str]:
+def _page_marks(board: Board, found: Mapping[str, list[Any]]) -> list[str]:
     """Mark the rows of a page: each group by the rows that its marks depend on."""
     marks = [""] * len(found["row_id"])
     former = {place for name in OF_FORMER if name in found for place, why in enumerate(found[name]) if why}
@@ -139,13 +135,13 @@ def _page_marks(board: _Board, found: Mapping[str, list[Any]]) -> list[str]:
         if place not in former:
             places.setdefault(key, []).append(place)
     for key, members in places.items():
-        marked = _marked(board, key, {name: [found[name][place] for place in members] for name in found})
+        of_group = marked(board, key, {name: [found[name][place] for place in members] for name in found})
         for place in members:
-            marks[place] = marked.get(found["number"][place], "")
+            marks[place] = of_group.get(found["number"][place], "")
     return marks
 
 
-def _marked(board: _Board, key: str, page: Mapping[str, list[Any]]) -> dict[int, str]:
+def marked(board: Board, key: str, page: Mapping[str, list[Any]]) -> dict[int, str]:
     """Mark the rows of a group that its front depends on, and those of a page, by number."""
     asked = board.asked
     objectives = asked.objectives or pareto.default_objectives(board.known(key))
@@ -168,7 +164,7 @@ def _marked(board: _Board, key: str, page: Mapping[str, list[Any]]) -> dict[int,
     return dict(zip(rows["number"], marks, strict=True))
 
 
-class _Board:
+class Board:
     """The groups of what is asked for in the order of a table, and the numbers of the rows of a page."""
 
     def __init__(self, connection: Connection, asked: Request) -> None:
@@ -355,13 +351,34 @@ class _Board:
         }
         if self._clause is None:
             return [_Ground(key, group) for key, group in every.items()]
+        if (few := self._few()) is not None:
+            return [self._counted(key, every[key], len(some), np.array(some).T) for key, some in few.items()]
         counts = [func.count(table.c[name]) for name in schema.FRONT]
         counted = self._kept(select(table.c.comparable, func.count(), *counts))
         grounds = []
         for key, count, *each in self._all(counted.group_by(scanned(table.c.comparable))):
-            known = tuple(name for name, number in zip(schema.FRONT, each, strict=True) if number)
-            grounds.append(_Ground(key, every[key], count, None if self.asked.every else known))
+            grounds.append(self._counted(key, every[key], count, each))
         return grounds
+
+    def _few(self) -> dict[str, list[Any]] | None:
+        """Give which figures of the front the rows of a filter have, by group; None where these are many.
+
+        What else is asked of them then looks them up by number: the filter is tried on all rows of the board once.
+        """
+        table = schema.rows
+        there = [table.c[name].is_not(None) for name in schema.FRONT]
+        found = self._all(self._kept(select(table.c.comparable, table.c.number, *there)).limit(_FEW + 1))
+        if len(found) > _FEW:
+            return None
+        self._clause = table.c.number.in_([number for _, number, *_ in found])
+        groups: dict[str, list[Any]] = {}
+        for key, _, *each in found:
+            groups.setdefault(key, []).append(each)
+        return groups
+
+    def _counted(self, key: str, group: Mapping[str, Any], count: int, each: Sequence[Any]) -> _Ground:
+        known = tuple(name for name, numbers in zip(schema.FRONT, each, strict=True) if np.any(numbers))
+        return _Ground(key, group, count, None if self.asked.every else known)
 
 
 def _figures(asked: Request, objectives: Sequence[str]) -> tuple[str, ...]:

@@ -106,6 +106,7 @@ def test_pages_and_marks_are_those_of_the_rule_over_all_rows(tmp_path: Path, mon
     """With groups of any size taken for large ones, of which SQL strikes out what a few rows of a sample dominate."""
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(ranking, "_SMALL", seed % 3)
+    monkeypatch.setattr(ranking, "_FEW", (3, 2_000)[seed // 2])
     monkeypatch.setattr(ranking, "_SCANNED", 10 * (seed % 2))
     monkeypatch.setattr(fronts, "SAMPLE", 12)
     store = Store(tmp_path / "leaderboard.db")
@@ -158,7 +159,23 @@ def plans_of(store: Store, asked: Request) -> list[tuple[str, str]]:
     return plans
 
 
-def test_a_page_of_a_board_reads_its_rows_by_indexes(tmp_path: Path):
+def test_the_few_rows_of_a_filter_are_found_once_and_then_looked_up(tmp_path: Path, monkeypatch):
+    store = Store(tmp_path / "leaderboard.db")
+    fill(store, np.random.default_rng(3), 30)
+    kinds = itertools.product(("", " and energy_mj=0.5"), ((), ("latency_p50_ms", "auc")), ("", "auc", "model"))
+    asked = [Request(f"params<15{more}", objectives=front, sort=sort, limit=4) for more, front, sort in kinds]
+    once = [ranking.page_of(store, one, ("row_id",)) for one in asked]
+    for one in asked:
+        plans = plans_of(store, one)
+        tried = {text for text, _ in plans if "rows.params <" in text}
+        assert len(tried) == 1, one
+        others = [line for text, line in plans if text not in tried and line.startswith("SCAN rows")]
+        assert not [line for line in others if "COVERING INDEX" not in line], one
+    monkeypatch.setattr(ranking, "_FEW", 0)
+    assert [ranking.page_of(store, one, ("row_id",)) for one in asked] == once
+
+
+def test_a_page_of_a_board_reads_its_rows_by_indexes(tmp_path: Path, monkeypatch):
     """But for the question whether all rows are of one scheme, which ends at the first that is not."""
     store = Store(tmp_path / "leaderboard.db")
     fill(store, np.random.default_rng(3), 30)
@@ -167,6 +184,7 @@ def test_a_page_of_a_board_reads_its_rows_by_indexes(tmp_path: Path):
         assert any("rows_by_rank" in line for _, line in plans)
         scans = [text for text, line in plans if line.startswith("SCAN rows") and "COVERING INDEX" not in line]
         assert [text for text in scans if not text.startswith("SELECT rows.scheme")] == []
+    monkeypatch.setattr(ranking, "_FEW", 0)
     wide = plans_of(store, Request("latency_p50_ms<3 and role=student", limit=5))
     assert not any("rows_by_latency" in line for _, line in wide), "most rows may meet a range: one pass reads them"
     (counted,) = [line for text, line in wide if "GROUP BY (+" in text and line.startswith("SCAN rows")]
@@ -226,11 +244,8 @@ def test_an_export_in_parts_is_that_of_all_rows_at_once(tmp_path: Path, monkeypa
         parts, whole = ranking.export_parts(store, wanted, every=every), store.frame(wanted, every=every)
         assert [len(part) for part in parts()][:1] == [min(8, len(whole))], "four by four, until there are seven"
         for format in export.FORMATS:
-            read = (
-                parts
-                if format in export.WITH_DETAILS
-                else ranking.export_parts(store, wanted, every=every, format=format)
-            )
+            read = ranking.export_parts(store, wanted, every=every, format=format)
+            assert {isinstance(part, pd.DataFrame) for part in read()} == {format not in export.PLAIN or whole.empty}
             export.write(read, tmp_path / "parts", format)
             export.export(whole, tmp_path / "whole", format)
             if format == "parquet":
