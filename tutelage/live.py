@@ -66,7 +66,8 @@ def note_plan(workspace: Path, recipe: str, stages: Sequence[tuple[str, str]]) -
 def state_of(workspace: Path) -> dict[str, Any]:
     """Say what runs in a workspace: tasks with their progress, and the stages that are done, running and waiting.
 
-    Empty where nothing runs: never did, ended, or was killed on this machine.
+    folders: of the stages that run, the names of their folders of artifacts, by title. Empty where nothing runs: never
+    did, ended, or was killed on this machine.
     """
     progress = _read(workspace / _PROGRESS)
     if not progress or "ended" in progress or not _is_alive(progress):
@@ -84,6 +85,7 @@ def state_of(workspace: Path) -> dict[str, Any]:
         "recipe": plan.get("recipe", "") if of_now else "",
         "tasks": [_task(one) for one in progress.get("running", ())],
         "stages": [[one[1], names.get(last.get(one, ""), "waiting")] for one in dict.fromkeys([*planned, *last])],
+        "folders": {title: key for (key, title), event in last.items() if event == "start"},
     }
 
 

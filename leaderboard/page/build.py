@@ -47,6 +47,7 @@ _SCRIPTS = (
     "page_live.js",
     "page_curves.js",
     "page_row.js",
+    "page_trials.js",
     "page_matrix.js",
     "page.js",
 )

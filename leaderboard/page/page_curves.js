@@ -3,9 +3,9 @@
 
 // series: {name, points: [[x, y]], sizes}. about: {x, y: words, range: [x0, x1, y0, y1] or none, diagonal}.
 function curveChart(name, series, about) {
-  const width = 360, height = 250, box = { left: 48, right: width - 12, top: 12, bottom: height - 40 }, known = series.filter(({ points }) => points.length);
+  const width = 360, height = 250, box = { left: 58, right: width - 12, top: 12, bottom: height - 40 }, known = series.filter(({ points }) => points.length);
   const xs = known.flatMap(({ points }) => points.map(([x]) => x)), ys = known.flatMap(({ points }) => points.map(([, y]) => y));
-  const room = (most(ys) - least(ys)) * 0.06 || 0.01, [x0, x1, y0, y1] = about.range ?? [least(xs), Math.max(most(xs), least(xs) + 1), least(ys) - room, most(ys) + room];
+  const room = (most(ys) - least(ys)) * 0.06 || 0.01, [x0, x1, y0, y1] = about.range ?? [least(xs), Math.max(most(xs), least(xs) + 1), least(ys) >= 0 ? Math.max(0, least(ys) - room) : least(ys) - room, most(ys) + room];
   const across = (x) => box.left + ((box.right - box.left) * (x - x0)) / (x1 - x0 || 1), up = (y) => box.bottom - ((box.bottom - box.top) * (y - y0)) / (y1 - y0 || 1);
   const ends = known.map(({ name: one, points }) => `${one} ends at ${threeDigits(points.at(-1)[1])}`).join(", ");
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name}: ${about.y} against ${about.x}. ${about.range ? known.map((one) => one.name).join(", ") : ends}` });

@@ -101,9 +101,13 @@ function beatenPart(i, state) {
 function learningPart(i) {
   const found = detailsOf(i).curves?.learning;
   if (!found) return { name: "Learning curves", body: lacking(i, isInt8(i) ? "Not here: of an int8 file its network's training counts, whose workspace this page was not built in." : "No epochs are on file: runs of this version leave them in the workspace, and pages built there show them; trainings of earlier versions, by `tutelage run RECIPE --fresh`.") };
+  return { name: "Learning curves", wide: true, body: node("div", { class: "curves" }, learningCharts(found)) };
+}
+// The curves of a training that were recorded: of validation, and of the losses.
+function learningCharts(found) {
   const series = (names) => names.filter((name) => found[name]).map((name) => ({ name: { loss: "training loss", val_loss: "validation loss", val_accuracy: "accuracy", val_auc: "AUC" }[name], points: found.epoch.map((epoch, n) => [epoch, found[name][n]]).filter(([, value]) => value !== null) }));
   const charts = [["Validation", ["val_auc", "val_accuracy"], "validation"], ["Loss", ["loss", "val_loss"], "loss"]].map(([name, names, y]) => [name, series(names), y]).filter(([, some]) => some.some(({ points }) => points.length));
-  return { name: "Learning curves", wide: true, body: node("div", { class: "curves" }, charts.map(([name, some, y]) => curveChart(name, some, { x: "epoch", y }))) };
+  return charts.map(([name, some, y]) => curveChart(name, some, { x: "epoch", y }));
 }
 
 function rocPart(i) {
@@ -159,7 +163,7 @@ function archPart(i) {
 function decidedPart(i) {
   const { importances, scored } = detailsOf(i).search ?? {}, found = Object.entries(importances ?? {}).filter(([, value]) => typeof value === "number" && value >= 0);
   if (!found.length) return null;
-  return { name: "What decided the search", wide: true, body: [bars(found, (value) => value.toFixed(2), "Parameter importances", 12), node("p", { class: "hint" }, `Importance of each parameter for the ${String(scored ?? "score").replace(/_/g, " ")} of the search's trials: by how much R² of a forest on held-out trials falls when its values are shuffled.`)] };
+  return { name: "What decided the search", wide: true, body: importanceBars(importances, String(scored ?? "score").replace(/_/g, " ")).slice(1) };
 }
 
 function familyPart(i) {
@@ -167,23 +171,29 @@ function familyPart(i) {
   return { name: "Family", body: rows.length ? node("ul", { class: "beaten" }, rows) : missing("No teacher, control, fp32 or int8 file of it is on this page.") };
 }
 
+const bytesWords = (bytes) => (bytes < 1e6 ? `${threeDigits(bytes / 1e3)} kB` : `${threeDigits(bytes / 1e6)} MB`);
+
 function filesPart(i) {
   const details = detailsOf(i), name = `row-${id8(i)}`;
   const download = (words, kind, content, file) => { const button = node("button", { type: "button", class: "small no-print" }, words); button.addEventListener("click", () => save(new Blob([content()], { type: kind }), file)); return button; };
   const cells = (row) => row.map((one) => (/[",\n\r]/.test(String(one)) ? `"${String(one).replace(/"/g, '""')}"` : String(one))).join(",");
   const figures = () => [["column", "value", "unit"], ...USABLE.map((one) => [one, one in FIGURES ? figure(one, i) ?? "" : one in DATA.written ? written(one, i) : isFlag(one) ? Number(flag(one, i)) : text(one, i), FIGURES[one]?.stored ?? ""])].map(cells).join("\n") + "\n";
   const curves = () => {
-    const { learning = {}, roc = {}, calibration = [] } = details.curves ?? {}, lines = [["curve", "name", "x", "y"]];
+    const { learning = {}, roc = {}, calibration = [], trials } = details.curves ?? {}, lines = [["curve", "name", "x", "y"]];
     for (const one of Object.keys(learning).filter((key) => key !== "epoch")) learning.epoch.forEach((epoch, n) => lines.push(["learning", one, epoch, learning[one][n] ?? ""]));
     for (const [one, [x, y]] of Object.entries(roc)) x.forEach((value, n) => lines.push(["roc", one, value, y[n]]));
     for (const [x, y] of calibration) lines.push(["calibration", "predicted class", x, y]);
+    if (isTrials(trials)) for (const { name: cost, values } of trials.costs) values.forEach((value, n) => lines.push(["trials", cost, value ?? "", trials.scores[n] ?? ""]));
     return lines.map(cells).join("\n") + "\n";
   };
   const buttons = [download("Figures, CSV", "text/csv", figures, `${name}.csv`)];
   if (details.curves) buttons.push(download("Curves, CSV", "text/csv", curves, `${name}-curves.csv`));
   if (DATA.details[i]) buttons.push(download("Details, JSON", "application/json", () => JSON.stringify(details, null, 1), `${name}.json`));
-  const list = node("dl", { class: "facts" });
-  if (!isImported(i)) list.append(node("dt", {}, "bundle"), node("dd", {}, command(`tutelage bundle make ${id8(i)} --out bundle`)));
-  if (details.made?.file) list.append(node("dt", {}, "model"), node("dd", {}, "in the workspace, ", node("code", {}, details.made.file)));
-  return { name: "Downloads", body: [node("p", { class: "buttons" }, buttons), list.childElementCount ? list : missing("An imported row has no file here.")].flat() };
+  // A served page offers the files that its server has; a page that is a file says how to come by them.
+  const sizes = (DATA.live && details.made?.downloads) || {}, offered = ["model", "bundle"].filter((one) => typeof sizes[one] === "number");
+  for (const one of offered) buttons.push(node("a", { href: `rows/${encodeURIComponent(text("row_id", i))}/${one}`, class: "button small no-print" }, `${one === "model" ? "Model" : "Bundle, ZIP"}, ${bytesWords(sizes[one])}`));
+  const list = node("dl", { class: "facts" }), file = details.made?.file;
+  if (!isImported(i) && !offered.includes("bundle")) list.append(node("dt", {}, "bundle"), node("dd", {}, command(`tutelage bundle make ${id8(i)} --out bundle`)));
+  if (file && !offered.includes("model")) list.append(node("dt", {}, "model"), node("dd", {}, "in the workspace: ", command(`cp ${[file, ...(/\.(xml|param)$/.test(file) ? [file.replace(/\.\w+$/, ".bin")] : [])].join(" ")} .`)));
+  return { name: "Downloads", body: [node("p", { class: "buttons" }, buttons), list.childElementCount ? list : offered.length ? null : missing("An imported row has no file here.")].flat() };
 }

@@ -1,15 +1,15 @@
 // Further charts: all figures of a row at once (parallel coordinates), every data set beside the others, and how well the
-// latency model predicted.
+// latency model predicted. The trials of a search are drawn in page_trials.js.
 "use strict";
 
-const VIEWS = { "": null, parallel: drawParallel, datasets: drawDatasets, predicted: drawPredicted };
+const VIEWS = { "": null, parallel: drawParallel, datasets: drawDatasets, predicted: drawPredicted, trials: drawTrials };
 
 function makeView(holder, hooks) {
-  const svg = drawn("svg", { tabindex: "0", role: "application", "aria-label": "Further chart" }), words = node("p", { class: "hint" });
+  const svg = drawn("svg", { tabindex: "0", role: "application", "aria-label": "Further chart" }), words = node("p", { class: "hint" }), more = node("div");
   const still = drawn("g"), live = drawn("g"), caption = node("figcaption");
   svg.append(still, live);
   const chart = { svg, places: new Map(), order: [], at: -1 };
-  holder.append(caption, svg, words);
+  holder.append(caption, svg, words, more);
   const saver = makeSaver(svg, () => `${hooks.quality()}-${holder.dataset.view}`);
   chart.draw = (state, indices) => {
     Object.assign(chart, { places: new Map(), order: [], threads: new Map() });
@@ -25,6 +25,7 @@ function makeView(holder, hooks) {
     svg.setAttribute("aria-label", `${said.name}. ${said.words}`);
     caption.replaceChildren(node("strong", {}, said.name), node("span", { class: "zoom no-print" }, saver));
     words.textContent = said.words;
+    more.replaceChildren(...(said.more ?? []));
   };
   chart.light = (state, lit) => {
     live.replaceChildren();

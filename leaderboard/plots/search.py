@@ -131,6 +131,12 @@ def _draw_importances(panel: Axes, importances: Mapping[str, float]) -> None:
 
 
 def axis_words(name: str) -> tuple[str, float]:
+    """Say an objective as Matplotlib writes it (`objective_words`), and what divides its figures."""
+    said, scale = objective_words(name)
+    return said.replace("$", r"\$"), scale  # `$` would start a formula
+
+
+def objective_words(name: str) -> tuple[str, float]:
     """Say an objective (`latency_ms@DEVICE:int8`, `params`) in words with its unit, and what divides its figures."""
     figure, _, where = name.partition("@")
     device, _, precision = where.partition(":")
@@ -140,7 +146,7 @@ def axis_words(name: str) -> tuple[str, float]:
     words = figure.replace("_", " ")
     words = _WORDS.get(words) or words.removesuffix(" ms").removesuffix(" bytes")
     said = " ".join([words, *([f"on {device}"] if device else []), *([f"in {precision}"] if precision else [])])
-    return (f"{said} ({unit})" if unit else said).replace("$", r"\$"), scale  # `$` would start a formula
+    return f"{said} ({unit})" if unit else said, scale
 
 
 def _draw_panel(

@@ -1,4 +1,4 @@
-"""Tell readers what changes while they look, as server-sent events (`Events`): the page's version, a run's state."""
+"""Tell readers what changes while they look, as server-sent events (`Events`): the page, a run, its learning."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Events:
     def _look(self) -> None:
         while True:
             try:
-                said = {"version": self._version(), "run": json.dumps(self._state(), separators=(",", ":"))}
+                run = dict(self._state())
+                learning = run.pop("learning", [])  # apart: it changes once an epoch, and the rest every second
+                said = {"version": self._version(), "run": _written(run), "learning": _written(learning)}
             except InputError as error:
                 log.warning("%s", error)
                 said = dict(self._said)
@@ -68,3 +70,8 @@ class Events:
                     self._is_looking = False
                     return
             time.sleep(self._seconds)
+
+
+def _written(value: Any) -> str:
+    """Write a value as JSON, which is one line."""
+    return json.dumps(value, separators=(",", ":"))

@@ -19,6 +19,7 @@ from tutelage.records import InputError
 
 from .access import LOOPBACK, Gate
 from .connection import Incoming, Outgoing, TooLargeError
+from .downloads import AbsentError, Find, Wanted, figures_csv, wanted
 from .events import Events
 from .limits import Limits, Rate, Room, client_of
 from .login import login_page, login_policy
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 # A client that was refused may send so much more, in pieces that come within so many seconds.
 _DRAIN_PARTS, _DRAIN_SECONDS = 8, 0.5
 _LOCAL_NAMES = (*LOOPBACK, "[::1]")
+# Read of a file at once.
+_FILE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ class Board:
     failures: Rate
     exports: Room
     followers: Room
+    downloads: Room
+    find: Find
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD of four names, and POST of `/login`; one request a connection."""
+    """Answers GET and HEAD of four names and of files of rows, and POST of `/login`; one request a connection."""
 
     board: Board
     wfile: Outgoing
@@ -99,10 +104,18 @@ class Handler(BaseHTTPRequestHandler):
         if self.board.gate.is_proxy(peer) and not self._is_spent(f"user {user}"):
             return
         try:
-            self._answer(urlsplit(self.path).path)
+            self._answer(self._asked)
         except InputError as error:
             log.warning("%s", error)  # it may name the server of the database: not the client's to know
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "the leaderboard cannot be read now: see the server's messages")
+
+    @property
+    def _asked(self) -> str:
+        """Give the path that is asked for, without its query; empty for an address that is none (`http://[`)."""
+        try:
+            return urlsplit(self.path).path
+        except ValueError:
+            return ""
 
     def _answer(self, path: str) -> None:
         if path in ("/", "/index.html"):
@@ -113,28 +126,56 @@ class Handler(BaseHTTPRequestHandler):
             self._follow()
         elif path == "/rows.csv":
             self._export()
+        elif (asked := wanted(path)) is not None:
+            self._download(asked)
         else:
             self._say(HTTPStatus.NOT_FOUND, "there is / and /rows.csv")
 
     def _export(self) -> None:
         """Send all rows, some at a time; the end of the connection is the end of the text."""
+        if self.command == "HEAD":
+            self._head(HTTPStatus.OK, "text/csv")
+            return
         if not self.board.exports.enter(""):
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "others are exporting: try again", wait=10)
             return
         try:
             texts = pieces(export_parts(self.board.store, format="csv"), "csv")
             self._head(HTTPStatus.OK, "text/csv")
-            for text in texts if self.command != "HEAD" else ():
+            for text in texts:
                 self.wfile.write(text.encode())
         finally:
             self.board.exports.leave("")
 
+    def _download(self, asked: Wanted) -> None:
+        """Send a file of a row as it is read; a reader who asks for a part of it gets the whole."""
+        client = client_of(self.client_address[0])
+        if not self.board.downloads.enter(client, most_each=self._most_each(self.board.limits.downloads)):
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, "others are downloading: try again", wait=10)
+            return
+        try:
+            if asked.what == "figures.csv":
+                name, text = figures_csv(self.board.store, asked.row_id)
+                self._send(HTTPStatus.OK, "text/csv", text, _as_file(name))
+                return
+            found = self.board.find(*asked)
+            with found.content:
+                self._head(HTTPStatus.OK, found.kind, found.size, _as_file(found.name))
+                while self.command != "HEAD" and (some := found.content.read(_FILE_BYTES)):
+                    self.wfile.write(some)
+        except AbsentError as error:
+            self._say(HTTPStatus.NOT_FOUND, str(error))
+        finally:
+            self.board.downloads.leave(client)
+
+    def _most_each(self, all_of_them: int) -> int | None:
+        """Let a proxy's address, which is that of many users, take all; of others None, the room's own bound."""
+        return all_of_them if self.board.gate.is_proxy(self.client_address[0]) else None
+
     def _follow(self) -> None:
         """Send what changes while the client listens; a client that does not read it is disconnected."""
-        peer = self.client_address[0]
-        client, limits = client_of(peer), self.board.limits
-        most_each = limits.followers if self.board.gate.is_proxy(peer) else None
-        if not self.board.followers.enter(client, most_each=most_each):
+        client = client_of(self.client_address[0])
+        if not self.board.followers.enter(client, most_each=self._most_each(self.board.limits.followers)):
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages follow the board: load this one again", wait=30)
             return
         try:
@@ -180,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
     def _log_in(self) -> None:
         """Exchange the token of the form for a session's cookie."""
         board, peer = self.board, client_of(self.client_address[0])
-        if urlsplit(self.path).path != "/login" or not board.gate.access.token:
+        if self._asked != "/login" or not board.gate.access.token:
             self._say(HTTPStatus.NOT_IMPLEMENTED, "this server only reads")
             return
         length = self.headers.get("Content-Length", "")
@@ -206,7 +247,7 @@ class Handler(BaseHTTPRequestHandler):
     def _ask_for_token(self, problem: str, wait: float = 0) -> None:
         status = HTTPStatus.TOO_MANY_REQUESTS if wait else HTTPStatus.UNAUTHORIZED
         more = {"WWW-Authenticate": 'Bearer realm="tutelage"'} | ({"Retry-After": str(math.ceil(wait))} if wait else {})
-        is_page = urlsplit(self.path).path in ("/", "/index.html", "/login")
+        is_page = self._asked in ("/", "/index.html", "/login")
         if self.board.gate.access.token and is_page:
             more["Content-Security-Policy"] = login_policy()
             self._send(status, "text/html", login_page(problem), more)
@@ -217,8 +258,8 @@ class Handler(BaseHTTPRequestHandler):
     def _say(self, status: HTTPStatus, text: str, wait: float = 0) -> None:
         self._send(status, "text/plain", f"{text}\n", {"Retry-After": str(math.ceil(wait))} if wait else {})
 
-    def _send(self, status: HTTPStatus, kind: str, text: str, more: dict[str, str] | None = None) -> None:
-        body = text.encode()
+    def _send(self, status: HTTPStatus, kind: str, text: str | bytes, more: dict[str, str] | None = None) -> None:
+        body = text if isinstance(text, bytes) else text.encode()
         self._head(status, kind, len(body), more)
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -226,7 +267,8 @@ class Handler(BaseHTTPRequestHandler):
     def _head(self, status: HTTPStatus, kind: str, size: int | None = None, more: dict[str, str] | None = None) -> None:
         """Send the head; without a size the end of the connection is the end of the text."""
         self.send_response(status)
-        headers = {"Content-Type": f"{kind}; charset=utf-8"} | ({} if size is None else {"Content-Length": str(size)})
+        charset = "; charset=utf-8" if kind.startswith("text/") else ""
+        headers = {"Content-Type": kind + charset} | ({} if size is None else {"Content-Length": str(size)})
         headers |= {"Cache-Control": "no-store", "Connection": "close", "X-Content-Type-Options": "nosniff"}
         headers |= {"X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
         headers |= {"Cross-Origin-Resource-Policy": "same-origin", "Content-Security-Policy": "frame-ancestors 'none'"}
@@ -242,5 +284,9 @@ class Handler(BaseHTTPRequestHandler):
         """Log the path alone: a query may hold what is nobody's to know."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        path = urlsplit(self.path).path if self.path else ""
-        log.debug("%s %r %r %s", self.client_address[0], self.command, path[:200], int(code))
+        log.debug("%s %r %r %s", self.client_address[0], self.command, self._asked[:200], int(code))
+
+
+def _as_file(name: str) -> dict[str, str]:
+    """Say that a browser keeps an answer, under a name that `downloads.safe_name` made."""
+    return {"Content-Disposition": f'attachment; filename="{name}"', "Accept-Ranges": "none"}

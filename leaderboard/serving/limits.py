@@ -27,6 +27,8 @@ class Limits:
     requests_a_minute: int = 300  # of one client, which may ask as many at once
     failures_a_minute: int = 6  # wrong tokens of one address
     exports: int = 2  # of all rows, at once
+    downloads: int = 8  # of files of rows, at once
+    downloads_each: int = 4  # of one address
     followers: int = 40  # readers whose page follows the board, at once; each takes one of the connections
     followers_each: int = 8  # of one address
 

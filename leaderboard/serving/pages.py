@@ -23,11 +23,11 @@ class Pages:
         self._store, self._title, self._decide, self._limit = store, title, decide, limit
         self._details = details or store.details
         self._lock = threading.Lock()
-        self._made = ("", "")
+        self._made = ("", b"")
         self._making: threading.Thread | None = None
 
-    def current(self) -> tuple[str, str]:
-        """Give the version and the text of the page: of a large board the one of before, until the new one is made."""
+    def current(self) -> tuple[str, bytes]:
+        """Give the version and the bytes of the page: of a large board the one of before, until the new one is made."""
         with self._lock:
             version = f"rows-{self._store.version()}"  # rows are only ever added, newer ones of the same id, too
             if version == self._made[0]:
@@ -48,10 +48,11 @@ class Pages:
         with self._lock:
             self._made = made
 
-    def _make(self, version: str) -> tuple[str, str]:
+    def _make(self, version: str) -> tuple[str, bytes]:
         # The version is older than the reading: a row that comes in meanwhile makes the page load once more.
         shown = chosen(self._store, limit=self._limit)
         verdicts = self._decide(self._store.rows(ids=decided_ids(shown.rows)))
-        return version, page_text(
+        text = page_text(
             shown.rows, self._title, live=version, details=self._details, verdicts=verdicts, note=shown.note
         )
+        return version, text.encode()  # once, and not for each reader: it may be of many megabytes

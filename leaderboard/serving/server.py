@@ -1,9 +1,9 @@
 """Serve the page, read-only, and let it refresh itself while a run goes on (`make_server`).
 
-The server knows a few names and no files (`handler.py`). It opens the store for reading. The page is made once for each
-state of the store. That of a large board, which takes seconds, is made before the server answers and then beside it:
-readers get the page of before until the new one is there. On any address but this machine's it asks who reads
-(`access.py`), and it bounds what one client may take (`limits.py`).
+The server knows a few names, and the files of rows that `find` gives (`handler.py`, `downloads.py`). It opens the store
+for reading. The page is made once for each state of the store. That of a large board, which takes seconds, is made
+before the server answers and then beside it: readers get the page of before until the new one is there. On any address
+but this machine's it asks who reads (`access.py`), and it bounds what one client may take (`limits.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tutelage.records import InputError
 
 from .access import LOOPBACK, Access, Gate
 from .connection import TooLargeError
+from .downloads import Find, nothing
 from .events import Events
 from .handler import Board, Handler
 from .limits import Limits, Rate, Room, client_of
@@ -47,13 +48,15 @@ def make_server(
     limit: int = MOST_ROWS,
     state: Callable[[], Mapping[str, Any]] = dict,
     detailed: Callable[[Details], Details] = lambda details: details,
+    find: Find = nothing,
 ) -> ThreadingHTTPServer:
     """Bind to a port (0: any free one); the caller runs `serve_forever()` and `server_close()`.
 
     access: who may read; by default whoever is on this machine, and InputError for a host that others reach. decide:
     gives the verdicts that each page shows; by default without paired tests. limit: rows of the page. state: says
-    what a run is doing (`tutelage.live.state_of`); empty where none is.
+    what a run is doing (`live.state_of`), under `learning` the epochs of its trainings; empty where none is.
     detailed: adds to the details that a store gives what pages of rows show of artifacts.
+    find: gives the files of rows.
     """
     access, limits = access or Access(), limits or Limits()
     access.check(host)
@@ -69,6 +72,8 @@ def make_server(
         failures=Rate(limits.failures_a_minute),
         exports=Room(limits.exports, limits.exports),
         followers=Room(limits.followers, limits.followers_each),
+        downloads=Room(limits.downloads, limits.downloads_each),
+        find=find,
     )
     try:
         server = _Server(board, host, port)

@@ -1,4 +1,4 @@
-"""What a row's page draws besides its details: learning curves, ROC, calibration, paths and times of layers.
+"""What a row's page draws besides its details: learning curves, ROC, calibration, trials, paths, times of layers.
 
 `with_curves` wraps what gives details by row id (`Store.details`). Curves are read of a workspace that holds the row's
 artifacts, or fetched them; elsewhere the details stay as they are.
@@ -16,9 +16,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.records import Row
+from tutelage.leaderboard.plots.search import objective_words
+from tutelage.records import InputError, Row, bounded_text, parsed_json
 
 from .sharing.fetched import RowFiles, hashes_of
+from .workspace import CHECKPOINT
 
 Details = Callable[[list[str]], Mapping[str, str]]
 Floats = NDArray[np.float64]
@@ -28,9 +30,13 @@ HISTORY = "history.json"
 # Of a workspace: what `bench --layers` found of rows' files, a file a row.
 LAYERS = "layers"
 # A page holds the details of up to 2,000 rows: curves are thinned to what a drawing of 400 pixels shows.
-_POINTS, _EPOCHS, _CLASSES, _BINS = 48, 120, 15, 10
+_POINTS, _EPOCHS, _CLASSES, _BINS, _TRIALS = 48, 120, 15, 10, 300
 _LEARNT = ("loss", "val_loss", "val_accuracy", "val_auc")
+# What `distill.training.checkpoint` writes after each epoch; read without importing torch.
+_OF_EPOCHS = "epoch-*[0-9]/state.json"
+_STAGE = re.compile(r"[0-9a-f]{16}(?:-\d+)?")
 _ROW_ID = re.compile(r"[0-9A-Za-z-]{1,80}")
+_ARTIFACT = re.compile(r"artifacts/[\w./+@=-]{1,400}", re.ASCII)
 # Folders of the machine that a run was started on are not for a page that is passed on.
 _FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?(?:[/\\][^\s'\"/\\]+)+(?=[/\\])")
 
@@ -47,6 +53,22 @@ def with_curves(details: Details, workspace: Path) -> Details:
     return read
 
 
+def with_learning(state: Mapping[str, Any], workspace: Path) -> dict[str, Any]:
+    """Give what a run does (`live.state_of`) with the learning curves of the trainings that go on.
+
+    They are read of the checkpoint that a training leaves after each epoch.
+    """
+    found = []
+    for title, folder in state.get("folders", {}).items():
+        if not _STAGE.fullmatch(folder):
+            continue
+        files = sorted(workspace.glob(f"artifacts/{folder}/{CHECKPOINT}/{_OF_EPOCHS}"))
+        if learning := _learning(files[-1] if files else None, "history"):
+            found.append({"title": title, **learning})
+    rest = {name: value for name, value in state.items() if name != "folders"}
+    return {**rest, "learning": found} if found else rest
+
+
 def details_of_rows(rows: Sequence[Row]) -> Details:
     """Give the details of rows that are at hand, as a store does."""
     texts = {row.key: json.dumps(row.details, ensure_ascii=False, default=str) for row in rows}
@@ -59,20 +81,50 @@ def _extended(text: str, files: RowFiles, known: dict[tuple[str, ...], dict[str,
     weights = str(((how.get("network") or {}).get("weights") or {}).get("path") or "")
     predictions = str(body.get("predictions") or "")
     hashes = hashes_of(body)
-    key = (weights, predictions, hashes.get(weights, ""), hashes.get(predictions, ""))
+    searched = str((body.get("search") or {}).get("file") or "")
+    key = (weights, predictions, hashes.get(weights, ""), hashes.get(predictions, ""), searched)
     if key not in known:
         names = list(body["per_class"]) if isinstance(body.get("per_class"), dict) else []
         found = {
             "learning": _learning(_history(files, body, weights)),
             **_of_predictions(_inside(files, body, predictions), names),
+            "trials": _trials(_inside(files, body, searched)),
         }
         known[key] = {name: value for name, value in found.items() if value}
     made = {
         "command": _FOLDERS.sub("…", str(how.get("command") or "")),
-        "file": _relative((how.get("file") or {}).get("path")),
+        "file": relative_path((how.get("file") or {}).get("path")),
     }
     more = {"curves": known[key], "made": {name: value for name, value in made.items() if value}}
     return json.dumps(body | {name: value for name, value in more.items() if value}, ensure_ascii=False)
+
+
+def _trials(file: Path | None) -> dict[str, Any]:
+    """Read the trials of a search in their order, thinned: what was scored, and each cost, in words with its unit."""
+    if file is None:
+        return {}
+    try:
+        found = parsed_json(bounded_text(file))
+        scored = next(name for name, cheap in found["cheap"].items() if not cheap)
+        rows = [found["evaluated"][place] for place in _thin(len(found["evaluated"]), _TRIALS)]
+        figures = {name: [_rounded(_value_of(row, name)) for row in rows] for name in found["cheap"]}
+        is_max = found["objectives"][scored] == "max"
+        kept = [int(bool(row.get("feasible", True))) for row in rows]
+    except (OSError, InputError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
+        return {}
+    costs = []
+    for name in (name for name in figures if name != scored):
+        words, scale = objective_words(name)
+        costs.append({"name": words, "values": [None if value is None else value / scale for value in figures[name]]})
+    return {
+        **{"scored": objective_words(scored)[0], "better": 1 if is_max else -1, "of": len(found["evaluated"])},
+        **{"scores": figures[scored], "costs": costs, "kept": kept},
+    }
+
+
+def _value_of(row: Mapping[str, Any], name: str) -> Any:
+    """Give a figure of a trial: measured if it was, else counted, else predicted (`SearchResult`)."""
+    return next((row[kind][name] for kind in ("measured", "counted", "predicted") if name in row.get(kind, {})), None)
 
 
 def layers_file(workspace: Path, row_id: str) -> Path | None:
@@ -94,13 +146,14 @@ def _with_layers(text: str, file: Path | None) -> str:
     return json.dumps({**json.loads(text), "layers": found}, ensure_ascii=False)
 
 
-def _relative(path: Any) -> str:
-    """Give a path inside a workspace as it stands; one of somebody's machine is not shown."""
-    return path if isinstance(path, str) and path.startswith("artifacts/") and ".." not in PurePath(path).parts else ""
+def relative_path(path: Any) -> str:
+    """Give a path of an artifact as it stands; one of somebody's machine, or that a shell would read, is not shown."""
+    is_one = isinstance(path, str) and _ARTIFACT.fullmatch(path) and ".." not in PurePath(path).parts
+    return str(path) if is_one else ""
 
 
 def _inside(files: RowFiles, body: Mapping[str, Any], path: str) -> Path | None:
-    return files.find(body, path) if _relative(path) else None
+    return files.find(body, path) if relative_path(path) else None
 
 
 def _history(files: RowFiles, body: Mapping[str, Any], weights: str) -> Path | None:
@@ -108,17 +161,18 @@ def _history(files: RowFiles, body: Mapping[str, Any], weights: str) -> Path | N
     return _inside(files, body, str(PurePosixPath(weights).parent / HISTORY)) if weights else None
 
 
-def _learning(file: Path | None) -> dict[str, list[Any]]:
-    """Read the epochs of a training; those of a long one are thinned, the last kept."""
+def _learning(file: Path | None, inside: str = "") -> dict[str, list[Any]]:
+    """Read the epochs of a training, of a field of a file where one is named; many are thinned, the last kept."""
     if file is None:
         return {}
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
+        records = records[inside] if inside else records
         kept = [records[place] for place in _thin(len(records), _EPOCHS)]
         curves = {name: [_rounded(record.get(name)) for record in kept] for name in _LEARNT}
         epochs = [int(record["epoch"]) + 1 for record in kept]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return {}  # a damaged file takes no page down
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return {}  # a damaged file, or one that the next epoch has just replaced, takes no page down
     shown = {name: values for name, values in curves.items() if any(value is not None for value in values)}
     return {"epoch": epochs, **shown} if shown else {}
 

@@ -11,6 +11,8 @@ from tutelage.leaderboard.serving.access import Access
 from tutelage.leaderboard.serving.events import Events
 from tutelage.leaderboard.serving.limits import Limits
 from tutelage.live import note_plan, recording, state_of
+from tutelage.pipeline.curves import with_learning
+from tutelage.pipeline.workspace import CHECKPOINT
 from tutelage.progress import silent
 from tutelage.records import Row, utc_now
 
@@ -55,6 +57,37 @@ def test_new_rows_and_the_state_of_a_run_are_sent_as_they_come(serve):
     assert (late.next("version"), json.loads(late.next("run"))) == ("rows-6", state)
     stream.close()
     late.close()
+
+
+def test_learning_curves_are_sent_apart_from_what_changes_every_second(serve):
+    state = {"recipe": "r", "learning": [{"title": "train a", "epoch": [1], "loss": [2.0]}]}
+    served = serve(state=lambda: dict(state))
+    stream = Stream(served)
+    assert json.loads(stream.next("run")) == {"recipe": "r"}
+    assert json.loads(stream.next("learning")) == state["learning"]
+    state["learning"] = [{"title": "train a", "epoch": [1, 2], "loss": [2.0, 1.5]}]
+    assert json.loads(stream.next("learning"))[0]["epoch"] == [1, 2]
+    stream.close()
+
+
+def test_the_epochs_of_a_training_are_read_of_its_checkpoint(tmp_path):
+    import torch
+
+    from tutelage.distill.training.checkpoint import save_checkpoint
+
+    key = "0123456789abcdef"
+    folder = tmp_path / "artifacts" / f"{key}-1" / CHECKPOINT
+    state = {"recipe": "r", "folders": {"train a": f"{key}-1", "evil": "../../x", "absent": key}}
+    assert with_learning(state, tmp_path) == {"recipe": "r"}
+    history = []
+    for epoch in range(3):
+        history.append({"epoch": epoch, "loss": 2.0 - epoch, "val_accuracy": 0.5, "val_auc": None, "seconds": 1.0})
+        save_checkpoint(folder, epoch + 1, {"model": {"w": torch.zeros(2)}}, {}, {"history": history})
+        (found,) = with_learning(state, tmp_path)["learning"]
+        assert found["epoch"] == list(range(1, epoch + 2))
+    assert found == {"title": "train a", "epoch": [1, 2, 3], "loss": [2.0, 1.0, 0.0], "val_accuracy": [0.5] * 3}
+    (folder / "epoch-00003" / "state.json").write_text('{"torn')
+    assert with_learning(state, tmp_path) == {"recipe": "r"}
 
 
 def test_who_may_not_read_follows_nothing_and_followers_are_few(serve):

@@ -94,6 +94,9 @@ def test_the_users_of_a_proxy_have_a_rate_each(serve):
         (b"GET / HTTP/9.9\r\n\r\n", "505"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400"),
         (b"<script> / HTTP/1.0\r\nHost: localhost\r\n\r\n", "501"),
+        (b"GET http://[ HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer TOKEN\r\n\r\n", "404"),
+        (b"GET http://[<script>/ HTTP/1.0\r\nHost: localhost\r\n\r\n", "401"),
+        (b"POST http://[/login HTTP/1.0\r\nHost: localhost\r\n\r\n", "501"),
         (
             b"GET http://evil.example/<script>/ HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer TOKEN\r\n\r\n",
             "404",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tutelage.pipeline.keys import order
 from tutelage.pipeline.operations.bundle import bundle_row
 from tutelage.pipeline.operations.paired import paired_tests
 from tutelage.pipeline.recipe import load_recipe
+from tutelage.pipeline.sharing.downloads import Downloads
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.quant.bundle.write import load_bundle
@@ -128,6 +130,13 @@ def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
     (bundle,) = published.bundles  # one network, however many of its rows are on the front
     assert bundle.folder == workspace / "bundles" / "small" / "mobilenetv3_small_050"
     made = load_bundle(bundle.folder)
+    downloads = Downloads(workspace, store.details)
+    with downloads.find(bundle.row.key, "bundle").content as content:
+        assert {Path(name).name for name in zipfile.ZipFile(content).namelist()} == set(os.listdir(bundle.folder))
+    for row in after:
+        file = row.details["how"]["file"]
+        with downloads.find(row.key, "model").content as content:
+            assert content.read() == (workspace / file["path"]).read_bytes()
     assert f"`{bundle.row.key}`" in (bundle.folder / "MODEL_CARD.md").read_text()
     assert (made.parity.evaluated_difference or 0.0) < 1e-6  # in batches of other sizes
     # Once more: nothing is new, and nothing is taken back on the way; a bundle that was changed is put back.

@@ -46,21 +46,24 @@ def serve(
     """
     from tutelage.leaderboard.serving.server import make_server
     from tutelage.live import state_of
-    from tutelage.pipeline.curves import with_curves
+    from tutelage.pipeline.curves import with_curves, with_learning
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
+    from tutelage.pipeline.sharing.downloads import Downloads
 
     access = _access(token_file, proxy_header, proxy)
     access.check(host)
-    place = open_board(workspace).place
+    board = open_board(workspace)
+    downloads = Downloads(workspace, board.details)
     server = make_server(
-        place,
+        board.place,
         host=host,
         port=port,
         access=access,
         decide=lambda rows: page_verdicts(rows, workspace),
-        state=lambda: state_of(workspace),
-        detailed=lambda details: with_curves(details, workspace),
+        state=lambda: with_learning(state_of(workspace), workspace),
+        detailed=lambda details: downloads.offered(with_curves(details, workspace)),
+        find=downloads.find,
     )
     bound, bound_port = str(server.server_address[0]), server.server_address[1]
     shown = socket.gethostname() if bound in ("0.0.0.0", "::") else f"[{bound}]" if ":" in bound else bound

@@ -41,6 +41,13 @@ class RowFiles:
         kept = self._kept(details, path)
         return kept if kept.is_file() else None
 
+    def may_have(self, details: Mapping[str, Any], path: str) -> bool:
+        """Say whether a file lies where `find` looks, without reading it."""
+        places = [self.workspace.joinpath(*_checked(path))]
+        if path in hashes_of(details):
+            places.append(self._kept(details, path))
+        return any(place.is_file() for place in places)
+
     def fetch(self, details: Mapping[str, Any], path: str, of: str) -> Path | None:
         """Give a file that is here, or bring it from the place; None where there is no place, or no hash to ask by.
 

@@ -32,7 +32,7 @@ def named_files(row: Row, workspace: Path) -> dict[str, Path]:
     paths = _predictions(row.details)
     if model and (workspace / model).is_file():
         folder = (workspace / model).parent
-        beside = (file.resolve().relative_to(folder.resolve()) for file in _model_files(workspace / model))
+        beside = (file.resolve().relative_to(folder.resolve()) for file in model_files(workspace / model))
         paths += [str(PurePosixPath(model).parent / one.as_posix()) for one in beside]
     if weights:
         paths += [weights, str(PurePosixPath(weights).parent / HISTORY)]
@@ -40,7 +40,7 @@ def named_files(row: Row, workspace: Path) -> dict[str, Path]:
     return {path: file for path, file in found.items() if file.is_file()}
 
 
-def _model_files(path: Path) -> list[Path]:
+def model_files(path: Path) -> list[Path]:
     """List the files of a model, read once for as long as it is not changed: an ONNX file is parsed for it."""
     status = path.stat()
     return _read_model_files(path, status.st_size, status.st_mtime_ns, status.st_ino)

@@ -310,6 +310,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         if found.result.importances:
             scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
             details["search"] |= {"scored": scored, "importances": dict(found.result.importances)}
+        details["search"]["file"] = ctx.workspace.relative(found.folder / RESULT)
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
     return details
