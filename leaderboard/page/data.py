@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,12 +78,32 @@ def embedded(
         **_named(found),
         **_decided(found, verdicts or Verdicts()),
     }
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    inner = ",".join(f'"{place}":{body}' for place, body in bodies.items())
-    text = f'{text[:-1]},"detailed":{len(bodies)},"details":{{{inner}}}}}'
-    if len(text) < _PACK_BYTES:
-        return _embeddable(text), False
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=3, mtime=0)).decode(), True
+    parts = [*_written(head), f',"detailed":{len(bodies)},"details":{{']
+    parts += [f'{"," * (n > 0)}"{place}":{body}' for n, (place, body) in enumerate(bodies.items())]
+    parts.append("}}")
+    if sum(map(len, parts)) < _PACK_BYTES:
+        return _embeddable("".join(parts)), False
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=3, mtime=0) as file:
+        for part in parts:
+            file.write(part.encode())
+    return base64.b64encode(packed.getbuffer()).decode(), True
+
+
+def _written(head: Mapping[str, Any]) -> Iterator[str]:
+    """Write an object as JSON, open at its end, each column by itself: all at once they take several times as much."""
+    for n, (name, value) in enumerate(head.items()):
+        yield f"{',' if n else '{'}{_dumped(name)}:"
+        if not isinstance(value, dict) or not value:
+            yield _dumped(value)
+            continue
+        for k, (inner, column) in enumerate(value.items()):
+            yield f"{',' if k else '{'}{_dumped(str(inner))}:{_dumped(column)}"
+        yield "}"
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _version() -> str:

@@ -103,7 +103,6 @@ def _marked_parts(store: Store, marks: Mapping[int, str], format: str, **which: 
 
     left_out = ("on_front",) if format in WITH_DETAILS else ("on_front", "details")
     names = [name for name in names_in_order() if name not in left_out]
-
     order = [name for name in names_in_order() if name in ("on_front", *names)]
 
     def parts() -> Iterator[pd.DataFrame | Mapping[str, Sequence[Any]]]:
@@ -352,7 +351,9 @@ class Board:
         if self._clause is None:
             return [_Ground(key, group) for key, group in every.items()]
         if (few := self._few()) is not None:
-            return [self._counted(key, every[key], len(some), np.array(some).T) for key, some in few.items()]
+            return [
+                self._counted(key, every[key], len(some), list(zip(*some, strict=True))) for key, some in few.items()
+            ]
         counts = [func.count(table.c[name]) for name in schema.FRONT]
         counted = self._kept(select(table.c.comparable, func.count(), *counts))
         grounds = []

@@ -128,15 +128,16 @@ def board_build(
     details = with_curves(store.details, workspace)
     build_page(found, out, title, details=details, verdicts=verdicts, note=shown.note)
     # A picture of more marks is unreadable: of a large leaderboard one data set and device is drawn, its fronts whole.
-    drawn = store.rows(ids=chosen_ids(found))
+    drawn, num, note = store.rows(ids=chosen_ids(found)), len(found), shown.note
     if all(row.auc is None and row.accuracy is None for row in drawn):
-        print(f"{len(found)} rows: {out}; no picture, since no row has an AUC or an accuracy")
+        print(f"{num} rows: {out}; no picture, since no row has an AUC or an accuracy")
         return
+    del shown, found, verdicts, details  # a large board's are tens of megabytes, and so is what draws
     pareto_plot(drawn, picture, title=title)
-    if shown.note:
-        print(f"{shown.note} --limit and --filter choose others.")
-    scope = "" if len(drawn) == len(found) else f" (the picture draws {len(drawn)} of one data set and device)"
-    print(f"{len(found)} rows: {out} and {picture}{scope}")
+    if note:
+        print(f"{note} --limit and --filter choose others.")
+    scope = "" if len(drawn) == num else f" (the picture draws {len(drawn)} of one data set and device)"
+    print(f"{num} rows: {out} and {picture}{scope}")
 
 
 @app.command("import")

@@ -145,8 +145,9 @@ def _model_of(body: Mapping[str, Any]) -> tuple[str, str, int]:
 
 def _with_sizes(text: str, sizes: Mapping[str, int]) -> str:
     body: dict[str, Any] = json.loads(text) if text else {}
-    made = body.get("made") if isinstance(body.get("made"), dict) else {}
-    return json.dumps(body | {"made": {**made, "downloads": sizes}}, ensure_ascii=False)
+    said = body.get("made")
+    made = {**(said if isinstance(said, dict) else {}), "downloads": sizes}
+    return json.dumps(body | {"made": made}, ensure_ascii=False)
 
 
 @lru_cache(maxsize=1024)
