@@ -16,7 +16,7 @@ from tutelage.dominance import hypervolume
 from tutelage.leaderboard.best import PairTest
 from tutelage.leaderboard.names import data_names, device_names
 from tutelage.leaderboard.pareto import QUALITY
-from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row
+from tutelage.records import DATA_KEY, DEVICE_KEY, STATES, Comparison, Row
 
 # dominated: a student that is no slower is surely better; as good: no significant difference in quality; no: every
 # student that is no slower is surely worse, or there is none.
@@ -61,9 +61,10 @@ class Ground:
 def against_baselines(rows: Iterable[Row], test: PairTest | None = None) -> list[Ground]:
     """Compare the measured students of each ground with its baselines; rows of seeds are means already.
 
-    `test(first, second)` gives the paired comparisons of two rows on the test images, or none.
+    `test(first, second)` gives the paired comparisons of two rows on the test images, or none. Of a run that goes on
+    again the earlier rows count until the new ones are as far.
     """
-    measured = [row for row in rows if row.source == "measured" and row.latency_p50_ms is not None]
+    measured = [row for row in _furthest(rows) if row.source == "measured" and row.latency_p50_ms is not None]
     keys = {name: [getattr(row, name) for row in measured] for name in (*DATA_KEY, *DEVICE_KEY)}
     grounds: dict[tuple[str, str, str], list[Row]] = {}
     for row, data, device in zip(measured, data_names(keys), device_names(keys), strict=True):
@@ -80,6 +81,21 @@ def against_baselines(rows: Iterable[Row], test: PairTest | None = None) -> list
         volumes = [_hypervolume(rows, figure, worst) for rows in (students, baselines)]
         found.append(Ground(data, device, precision, figure, tuple(pairs), volumes[0], volumes[1]))
     return found
+
+
+def _furthest(rows: Iterable[Row]) -> list[Row]:
+    """Keep one row of each result: of an earlier run and one that goes on, the row that is further."""
+    kept: dict[str | int, Row] = {}
+    for number, row in enumerate(rows):
+        of = row.identity or number
+        if of not in kept or _how_far(row) > _how_far(kept[of]):
+            kept[of] = row
+    return list(kept.values())
+
+
+def _how_far(row: Row) -> int:
+    state = row.details.get("state")
+    return STATES.index(state) if state in STATES else len(STATES)
 
 
 def _figure(rows: Sequence[Row]) -> str | None:

@@ -105,3 +105,16 @@ def test_the_table_names_both_with_the_difference_and_the_share(capsys: pytest.C
     assert "+.050 [+.045, +.055]" in said
     assert "2 of 2 baselines are dominated beyond chance; hypervolume" in said
     assert ground_records(grounds)[0]["ratio"] == pytest.approx(grounds[0].ratio)
+
+
+def test_a_run_that_goes_on_again_counts_once_by_the_rows_that_are_further() -> None:
+    def stated(state: str, model: str, latency: float, role: str) -> Row:
+        return row(model, 0.6, latency, role, details={"state": state, "how": {"settings": "of the run"}})
+
+    earlier = [stated("complete", "net-20", 1.0, "baseline"), stated("complete", "small", 0.2, "student")]
+    again = [stated("measured", "net-20", 1.4, "baseline"), stated("evaluated", "small", 0.3, "student")]
+    for rows in ([*earlier, *again], [*again, *earlier]):
+        (ground,) = against_baselines(rows, paired(0.05))
+        ((baseline, student),) = [(one.baseline, one.student) for one in ground.against]
+        assert student is not None
+        assert (baseline.latency_p50_ms, student.latency_p50_ms) == (1.0, 0.2)
