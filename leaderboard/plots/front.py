@@ -61,6 +61,20 @@ def axis_of(name: str) -> Column:
     return column(name)
 
 
+def axes_of(figures: Sequence[str]) -> tuple[list[str], str]:
+    """Split the figures of a front into costs, one column of panels each, and the quality they are drawn against.
+
+    Raises InputError for what cannot be an axis, and where there is not one quality and at least one cost.
+    """
+    named = [axis_of(name) for name in figures]
+    costs = [one.name for one in named if one.better == "min"]
+    qualities = [one.name for one in named if one.better == "max"]
+    if len(qualities) != 1 or not costs:
+        said = ", ".join(figures)
+        raise InputError(f"a picture needs costs and one quality, not {said}: e.g. latency_p50_ms,size_bytes,accuracy")
+    return costs, qualities[0]
+
+
 def chosen_ids(found: pd.DataFrame) -> list[str]:
     """Choose the rows of a large leaderboard that a picture draws.
 

@@ -309,3 +309,26 @@ def test_rows_without_a_quality_make_a_page_and_no_picture(tmp_path, capsys):
     board_build(out=tmp_path / "x.html", filter_=None, title="t", workspace=tmp_path)
     assert "no picture" in capsys.readouterr().out
     assert [path.name for path in sorted(tmp_path.glob("x.*"))] == ["x.html"]
+
+
+def test_the_picture_beside_a_page_is_of_the_figures_asked_for(tmp_path, capsys, monkeypatch):
+    from tutelage.cli.verbs.leaderboard import board_build
+    from tutelage.leaderboard.plots import front
+
+    rows = [
+        Row(model=f"m{n}", role="student", dataset="d", params=3 * n, accuracy=0.5 + n / 10, auc=0.6, size_bytes=n)
+        for n in (1, 2)
+    ]
+    Store(tmp_path / "leaderboard.db").add(rows)
+    drawn = []
+    real = front.pareto_plot
+    monkeypatch.setattr(front, "pareto_plot", lambda *given, **axes: drawn.append(axes) or real(*given, **axes))
+    board_build(
+        out=tmp_path / "x.html", filter_=None, title="t", front="accuracy, params,size_bytes", workspace=tmp_path
+    )
+    assert drawn == [{"title": "t", "x": ["params", "size_bytes"], "y": "accuracy"}]
+    assert (tmp_path / "x.png").is_file()
+    for wrong, said in (("auc", "one quality"), ("auc,accuracy,params", "one quality"), ("params,speed", "speed")):
+        with pytest.raises(InputError, match=said):
+            board_build(out=tmp_path / "y.html", filter_=None, title="t", front=wrong, workspace=tmp_path)
+    assert not (tmp_path / "y.html").exists()

@@ -101,22 +101,29 @@ def board_build(
         int, typer.Option(min=1, help="Most rows to show: those on fronts first, then the newest.")
     ] = MOST_ROWS,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
+    front: Annotated[
+        str | None,
+        typer.Option(help="Figures of the picture: costs and one quality, e.g. latency_p50_ms,size_bytes,accuracy."),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Draw the leaderboard as one self-contained HTML page and a PNG.
 
     Example: [bold]tutelage leaderboard build --out leaderboard.html[/]
     """
-    from tutelage.cli.show import unmatched
+    from tutelage.cli.show import objectives_of, unmatched
     from tutelage.leaderboard.page.build import build_page
     from tutelage.leaderboard.page.choose import chosen
     from tutelage.leaderboard.page.verdicts import decided_ids
-    from tutelage.leaderboard.plots.front import chosen_ids, pareto_plot
+    from tutelage.leaderboard.pareto import COSTS
+    from tutelage.leaderboard.plots.front import axes_of, chosen_ids, pareto_plot
     from tutelage.pipeline.curves import with_curves
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
 
     store = open_board(workspace)
+    objectives = objectives_of(front)
+    costs, quality = (list(COSTS), "") if objectives is None else axes_of(objectives)
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     shown = chosen(store, filter_ or "", limit)
@@ -133,7 +140,7 @@ def board_build(
         print(f"{num} rows: {out}; no picture, since no row has an AUC or an accuracy")
         return
     del shown, found, verdicts, details  # a large board's are tens of megabytes, and so is what draws
-    pareto_plot(drawn, picture, title=title)
+    pareto_plot(drawn, picture, x=costs, y=quality, title=title)
     if note:
         print(f"{note} --limit and --filter choose others.")
     scope = "" if len(drawn) == num else f" (the picture draws {len(drawn)} of one data set and device)"
