@@ -175,6 +175,23 @@ def test_an_evaluation_that_failed_is_left_out_and_the_search_goes_on(tmp_path: 
     assert file_of(run(Failing(9, numbers), "nsga2", record=record, replay=read), tmp_path) == whole
 
 
+def test_what_failed_is_not_proposed_again() -> None:
+    class Asked(Failing):
+        archs: tuple[str, ...] = ()
+
+        def submit(self, evaluation: Evaluation) -> None:
+            self.archs += (evaluation.arch.id,) if evaluation.before is None else ()
+            super().submit(evaluation)
+
+    scorer = Asked(1, {2, 3})
+    found = search_in_parallel(
+        SPACE, GOALS, {"params": 1.001 * float(_params(SPACE.smallest())[0])}, slots=2, scorer=scorer,
+        evaluations=30, strategy="random", num_classes=4, in_channels=1,
+    )  # fmt: skip
+    assert len(found.failed) == 2
+    assert len(scorer.archs) == len(set(scorer.archs)) == len(found.evaluated) + 2
+
+
 def test_a_search_ends_where_many_evaluations_fail_and_tries_them_again(tmp_path: Path) -> None:
     record = tmp_path / "replies.jsonl"
     with pytest.raises(

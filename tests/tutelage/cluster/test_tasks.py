@@ -182,14 +182,14 @@ def test_each_kind_of_task_that_fails_three_times_is_reported_and_the_rest_goes_
     assert "no board of the pool nowhere is up" in workspace.failed["measure on far"]
     assert len(workspace.failed) == len(fatal) + 1
     rows = {(row.model, row.teacher, row.scheme) for row in published.rows if row.device == "box"}
-    assert {("unexplained", "", "fp32"), ("unexplained", "", "int8"),
-            ("small", "resnet10t", "fp32"), ("resnet10t", "", "int8")} <= rows  # fmt: skip
+    assert {("unexplained", "", "fp32"), ("unexplained", "", "int8-ptq"),
+            ("small", "resnet10t", "fp32"), ("resnet10t", "", "int8-ptq")} <= rows  # fmt: skip
     lost = {
         ("untrained", "fp32"),
-        ("untrained", "int8"),
+        ("untrained", "int8-ptq"),
         ("unexported", "fp32"),
         ("unquantized", "fp32"),
-        ("unquantized", "int8"),
+        ("unquantized", "int8-ptq"),
     }
     assert not lost & {(model, scheme) for model, _, scheme in rows}
     assert all(row.latency_p50_ms for row in published.rows if row.device == "box")
