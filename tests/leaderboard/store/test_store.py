@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.leaderboard.store import Store, import_file
+from tutelage.leaderboard.store import Store, engines, import_file
 from tutelage.records import InputError, Measurement, Row
 
 from ..filed import integrity, run_row
@@ -168,6 +168,23 @@ def test_any_name_comes_back(tmp_path_factory, name, details):
     row = Row(model=name, role="student", dataset="d", details=details)
     store.add([row])
     assert store.row(row.key) == row
+
+
+def test_a_store_that_another_process_is_making_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "leaderboard.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE unrelated (x)")
+    other.execute("BEGIN IMMEDIATE")  # here SQLite refuses write-ahead mode at once, whatever its timeout
+    waited = []
+
+    def sleep(seconds):
+        waited.append(seconds)
+        other.commit()
+
+    monkeypatch.setattr(engines.time, "sleep", sleep)
+    with engines.open_engine(path, read_only=False).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    assert waited
 
 
 @pytest.mark.slow
