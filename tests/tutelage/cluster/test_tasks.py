@@ -106,7 +106,8 @@ def test_workers_that_die_while_a_search_scores_and_its_order_replayed_without_w
     assert "failed 3 times, the last time: its worker was lost (WorkerCrashedError)" in found.failed[FATAL]
     logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
     assert logs.count(f"evaluation {FATAL} (") == 3
-    assert logs.count(", attempt 1 of 3 failed: its worker was lost") >= 3
+    # Both kills may have hit one evaluation, one that no process survives among them.
+    assert logs.count(" of 3 failed: its worker was lost") >= 3
 
     again = searching(recipe, parallel=3, replay=str(file))
     replayed = pipeline.search(again, Workspace(tmp_path / "alone"), silent, 1)
