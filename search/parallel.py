@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -107,8 +108,8 @@ def search_in_parallel(
     """
     slicing = slicing or Slicing()
     problem, blank, wanted = _begun(
-        space, objectives, bounds, slots, strategy, evaluations, seed, initial, num_classes, in_channels,
-        num_finalists, slicing,
+        space, objectives, bounds, slots=slots, strategy=strategy, evaluations=evaluations, seed=seed, initial=initial,
+        num_classes=num_classes, in_channels=in_channels, num_finalists=num_finalists, slicing=slicing,
     )  # fmt: skip
     going = _Search(problem, blank, wanted, slicing)
     replies: Scorer = scorer or InTurn(problem.objectives)
@@ -144,6 +145,17 @@ def check_replay(
     space: Space | str,
     objectives: Sequence[Objective],
     bounds: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> None:
+    """Refuse an earlier result that `search_in_parallel` could not replay with these arguments (InputError)."""
+    _, blank, _ = _begun(space, objectives, bounds, **settings)
+    check_replayed(replay, blank)
+
+
+def _begun(
+    space: Space | str,
+    objectives: Sequence[Objective],
+    bounds: Mapping[str, float] | None,
     *,
     slots: int,
     strategy: str = "default",
@@ -154,28 +166,6 @@ def check_replay(
     in_channels: int = 3,
     num_finalists: int = 4,
     slicing: Slicing | None = None,
-) -> None:
-    """Refuse an earlier result that `search_in_parallel` could not replay with these arguments (InputError)."""
-    _, blank, _ = _begun(
-        space, objectives, bounds, slots, strategy, evaluations, seed, initial, num_classes, in_channels,
-        num_finalists, slicing or Slicing(),
-    )  # fmt: skip
-    check_replayed(replay, blank)
-
-
-def _begun(
-    space: Space | str,
-    objectives: Sequence[Objective],
-    bounds: Mapping[str, float] | None,
-    slots: int,
-    strategy: str,
-    evaluations: int,
-    seed: int,
-    initial: Sequence[Arch],
-    num_classes: int,
-    in_channels: int,
-    num_finalists: int,
-    slicing: Slicing,
 ) -> tuple[Problem, SearchResult, Genes]:
     """Give the problem, the result that has nothing yet, and the genes of `initial`, each once."""
     space = find_space(space) if isinstance(space, str) else space
@@ -186,6 +176,7 @@ def _begun(
     problem.check_bounds()
     wanted = space.encode(list(initial)) if initial else np.zeros((0, space.num_genes), dtype=np.int64)
     wanted = wanted[new_rows(wanted, wanted[:0])]
+    slicing = slicing or Slicing()
     blank = blank_result(problem, strategy, evaluations, seed, wanted, num_finalists, None, slicing)
     return problem, blank.model_copy(update={"settings": {**blank.settings, "parallel": slots}}), wanted
 
