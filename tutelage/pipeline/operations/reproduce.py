@@ -95,7 +95,7 @@ def reproduce(
         shutil.copytree(origin / "devices", workspace.path / "devices", dirs_exist_ok=True)
     fetch_device(row, origin, workspace.path / "devices")
     # Rows are compared: bundles would be made in vain.
-    recipe = with_options(recipe, {"accelerator": accelerator, "bundle.rows": "none", **_order(row, origin)})
+    recipe = with_options(recipe, {"accelerator": accelerator, "bundle.rows": "none", **_order(recipe, row, origin)})
     _, published = pipeline.run(recipe, workspace, report, threads, announce)
     same = [other for other in published.rows if _name(other) == _name(row)]
     if not same:
@@ -106,10 +106,10 @@ def reproduce(
     return [Agreement(name, getattr(row, name), getattr(same[0], name), far) for name, far in tolerances.items()]
 
 
-def _order(row: Row, origin: Path) -> dict[str, str]:
+def _order(recipe: Recipe, row: Row, origin: Path) -> dict[str, str]:
     """Give the option by which a search with several evaluations at once goes as the row's did."""
-    named = row.details.get("search", {}).get("order")
-    if named is None:
+    named = row.details.get("search", {}).get("file")
+    if named is None or recipe.search.parallel == 1:
         return {}
     if not (origin / named).is_file():
         log.warning("%s is not there: the search runs in another order and may come to other rows", origin / named)

@@ -304,13 +304,11 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
     if student.pruned is not None:
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
     if found is not None and _origin(student) in {winner.name for winner in found.winners}:
-        details["search"] = {"finalists": found.finalists, "broke_budget": found.broke}
-        if found.result.order:
-            details["search"]["order"] = ctx.workspace.relative(found.folder / RESULT)
+        file = ctx.workspace.relative(found.folder / RESULT)
+        details["search"] = {"finalists": found.finalists, "broke_budget": found.broke, "file": file}
         if found.result.importances:
             scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
             details["search"] |= {"scored": scored, "importances": dict(found.result.importances)}
-        details["search"]["file"] = ctx.workspace.relative(found.folder / RESULT)
         if device.max_latency_ms is not None:
             details["budget_ms"] = round(device.max_latency_ms, 4)
     return details
