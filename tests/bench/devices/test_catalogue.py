@@ -29,11 +29,6 @@ ROOT = Path(__file__).resolve().parents[3]
 SPACE = SPACES["mbconv_small_w1.0"].with_resolutions((64,))
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture(scope="module")
 def nets() -> tuple[list[Arch], np.ndarray]:
     """Twelve subnets and the times of a device that takes 0.2 ms and a nanosecond a hundred MACs, within 2 %."""

@@ -33,12 +33,6 @@ from tutelage.search.spaces.space import SPACES
 SPACE = SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((28,))
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def test_the_block_table_of_the_mobilenet_space_has_93_entries():
     # Five stages, a first and a later kind of block, 3 kernels x 3 expands; stem, first block, head.
     assert len(block_table_specs(SPACE, 4, 1)) == 5 * 2 * 9 + 3

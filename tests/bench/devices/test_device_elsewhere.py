@@ -28,12 +28,6 @@ from tutelage.search.spaces.space import SPACES
 SPACE = SPACES["ofa_mbv3_w1.0_stem1"].with_resolutions((28,))
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.fixture
 def write_csv(tmp_path: Path) -> Callable[..., Path]:
     """Write measurements of 30 nets at 20 GMAC/s, changed as `option` says."""

@@ -1,16 +1,13 @@
 """Other hosts: a real sshd on the loopback address that the test starts, and launcher templates."""
 
 import contextlib
-import getpass
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,57 +18,15 @@ from tutelage.bench.protocol import worker as worker_module
 from tutelage.bench.protocol.host import describe_host, thread_environment
 from tutelage.bench.protocol.measure import Job, measure, measure_jobs
 from tutelage.bench.protocol.remote import open_launcher
-from tutelage.bench.protocol.worker import Board, ModelFile, Worker, WorkerError, start_workers, stop_workers
+from tutelage.bench.protocol.worker import ModelFile, Worker, WorkerError, start_workers, stop_workers
 from tutelage.records import DeviceProfile, InputError
+
+from .far import Far, parent_of
 
 SHAPE = (32, 20, 20)
 # Behind a launcher that is not ssh: another process here, as docker or adb would start one.
 BOX = DeviceProfile(name="box", runtime="onnxruntime", command=f"env OMP_NUM_THREADS=7 {sys.executable} {{runner}}")
 SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
-
-
-@dataclass(frozen=True)
-class Far:
-    """A host behind ssh: the client's command line, its Python (a script to replace), its folder of temporary files."""
-
-    ssh: tuple[str, ...]
-    python: Path
-    temporary: Path
-    log: Path
-    narrow: str  # another port, at which a connection holds one session
-
-    def logins(self) -> int:
-        """Count the connections that it has accepted."""
-        return self.log.read_text(errors="replace").count("Accepted publickey")
-
-    def runners(self) -> set[int]:
-        """List the runner processes that are alive there."""
-        found = set()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                except OSError:
-                    continue  # it ended meanwhile
-                if any(part.startswith(str(self.temporary)) and part.endswith("/runner.py") for part in command):
-                    found.add(int(entry.name))
-        return found
-
-    def left(self) -> list[object]:
-        """List what is left there after a moment: runners and their folders (runtimes may keep files of their own)."""
-        end = time.monotonic() + 10
-        while time.monotonic() < end and (self.runners() or list(self.temporary.glob("tmp.*"))):
-            time.sleep(0.05)
-        return [*self.runners(), *self.temporary.glob("tmp.*")]
-
-    def lines(self) -> set[int]:
-        """Give the processes of sshd that hold a line to a runner; between them stands the runner's keeper."""
-        runners = self.runners()
-        return {parent for parent in map(parent_of, runners) if parent not in runners}
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def state_of(pid: int) -> str:
@@ -91,71 +46,6 @@ def stops(pid: int) -> bool:
     while state_of(pid) != "T" and time.monotonic() < end:
         time.sleep(0.01)
     return state_of(pid) == "T"
-
-
-@pytest.fixture(scope="module")
-def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
-    """Start an sshd of our own with its own keys."""
-    sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if not (sshd and shutil.which("ssh") and shutil.which("ssh-keygen")):
-        pytest.skip("no sshd on this machine: install openssh-server to test remote devices")
-    folder = tmp_path_factory.mktemp("sshd")
-    for key in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-    shutil.copy(folder / "user.pub", folder / "authorized")
-    with socket.socket() as probe, socket.socket() as other:
-        for one in (probe, other):
-            one.bind(("127.0.0.1", 0))
-        port, narrow = probe.getsockname()[1], other.getsockname()[1]
-    key = (folder / "host.pub").read_text()
-    (folder / "known").write_text("".join(f"[127.0.0.1]:{one} {key}" for one in (port, narrow)))
-    temporary, python = folder / "there", folder / "python"
-    temporary.mkdir()
-    # A shell's start-up files may change PATH: the Python to use there is named as a user of that host would.
-    settings = {
-        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
-        "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
-        "KbdInteractiveAuthentication": "no", "UsePAM": "no", "PermitRootLogin": "yes",
-        "SetEnv": f"TUTELAGE_PYTHON={python} TMPDIR={temporary} OMP_NUM_THREADS=7",
-    }  # fmt: skip
-    lines = [f"{key} {value}" for key, value in settings.items()]
-    lines = [f"Port {narrow}", *lines, f"Match LocalPort {narrow}", "MaxSessions 1"]
-    (folder / "config").write_text("\n".join(lines))
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd as root wants its empty folder
-    log = folder / "log"
-    with log.open("w") as written:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "config")], stderr=written)
-    client = (
-        "ssh", "-F", "none", "-p", str(port), "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes",
-        "-o", f"UserKnownHostsFile={folder / 'known'}",
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + 10
-        while subprocess.run([*client, "127.0.0.1", "true"], capture_output=True).returncode:
-            if server.poll() is not None or time.monotonic() > end:
-                server.kill()
-                pytest.skip(f"sshd does not run here: {log.read_text()[-300:]}")
-            time.sleep(0.1)
-        yield Far(client, python, temporary, log, str(narrow))
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
-
-
-@pytest.fixture
-def far(ssh: Far) -> Far:
-    """Give the host with a Python that works and nothing of a test before left there."""
-    ssh.python.unlink(missing_ok=True)
-    ssh.python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    ssh.python.chmod(0o755)
-    assert not ssh.left()
-    return ssh
-
-
-@pytest.fixture
-def device() -> DeviceProfile:
-    return DeviceProfile(name="far", runtime="onnxruntime", host=f"{getpass.getuser()}@127.0.0.1")
 
 
 @contextlib.contextmanager
@@ -187,48 +77,6 @@ def test_measure_over_ssh(far: Far, device: DeviceProfile, models: dict[str, Pat
 
 
 @pytest.mark.slow
-def test_a_file_is_copied_once_whatever_it_is_called(
-    far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """The sessions of a calibration and their anchors: the same files under other names."""
-    copies: list[str] = []
-    copy = Ssh.copy
-
-    def counted(there: Ssh, path: Path, target: str) -> None:
-        copies.append(path.name)
-        copy(there, path, target)
-
-    monkeypatch.setattr(Ssh, "copy", counted)
-    model = next(iter(models.values()))
-    again = tmp_path / f"again{model.suffix}"
-    shutil.copyfile(model, again)
-    with open_launcher(device, ssh=far.ssh) as launcher:
-        copies.clear()  # of the runner's own files
-        for _ in range(2):
-            _, there = launcher([ModelFile(str(path), (1, 3, 32, 32)) for path in (model, again)])
-    assert copies == [model.name]
-    assert there[0] == there[1]
-
-
-@pytest.mark.slow
-def test_the_sessions_of_a_device_are_one_login(
-    far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path
-):
-    logins, files = far.logins(), list[bytes]()
-    again = tmp_path / "again.onnx"
-    shutil.copyfile(models["net"], again)
-    with open_launcher(device, ssh=far.ssh) as launcher:
-        measure(models, device, SHAPE, launcher=launcher, **SHORT)
-        assert not isinstance(launcher, Board)
-        launcher([ModelFile(str(again), (1, *SHAPE))])  # of the next session
-        files = [path.read_bytes() for path in far.temporary.glob("tmp.*/*.onnx")]
-    assert far.logins() == logins + 1
-    assert models["net"].read_bytes() in files
-    assert len(files) == len(set(files))  # the net and the anchors, each once
-    assert not far.left()
-
-
-@pytest.mark.slow
 def test_layers_are_profiled_there(
     far: Far, device: DeviceProfile, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -241,64 +89,6 @@ def test_layers_are_profiled_there(
     assert [(layer.name, layer.kernel) for layer in there] == [(layer.name, layer.kernel) for layer in here]
     assert sum(layer.ms for layer in there) > 0
     assert not far.left()
-
-
-@pytest.mark.parametrize("refusing", ["server", "client"])
-def test_where_a_connection_cannot_be_shared_each_runner_logs_in(
-    far: Far, device: DeviceProfile, refusing: str, tmp_path: Path
-):
-    client = [far.narrow if part == far.ssh[4] else part for part in far.ssh]
-    if refusing == "client":
-        (tmp_path / "ssh").write_text(
-            '#!/bin/sh\ncase " $* " in *" -M "*|*" -O "*) echo unknown option >&2; exit 1 ;; esac\nexec ssh "$@"\n'
-        )
-        (tmp_path / "ssh").chmod(0o755)
-        client = [str(tmp_path / "ssh"), *far.ssh[1:]]
-    logins = far.logins()
-    with open_launcher(device, ssh=client) as launcher:
-        workers = start_workers([("anchor", [])] * 2, threads=1, precision="fp32", launcher=launcher)
-        try:
-            assert len(far.lines()) == 2
-        finally:
-            stop_workers(workers)
-    assert far.logins() > logins + 5  # for a folder, Python, each of the runner's files, and two runners
-    assert not far.left()
-
-
-def test_a_connection_that_the_user_shares_is_used(far: Far, device: DeviceProfile, tmp_path: Path):
-    client = [*far.ssh, *SSH_OPTIONS, "-o", f"ControlPath={tmp_path / 'own'}"]
-    with subprocess.Popen([*client, "-M", device.host, "echo; exec cat"], stdin=-1, stdout=-1) as own:
-        assert own.stdout is not None
-        assert own.stdout.read(1)
-        logins = far.logins()
-        with open_launcher(device, ssh=client):
-            pass
-        assert far.logins() == logins
-        assert own.poll() is None
-        own.communicate()
-    assert not far.left()
-
-
-def test_the_connection_ends_with_the_process_that_holds_it(far: Far, device: DeviceProfile):
-    holder = (
-        "import os, sys; from tutelage.bench.boards.ssh import connect\n"
-        "with connect(sys.argv[2:], sys.argv[1]): os.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", holder, device.host, *far.ssh, *SSH_OPTIONS])
-    assert done.returncode == -9
-
-    def masters() -> list[str]:
-        lines = [path.read_bytes().decode(errors="replace") for path in processes() if path.exists()]
-        return [line for line in lines if str(far.log.parent) in line and "\0-M\0" in line]
-
-    end = time.monotonic() + 10
-    while masters() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not masters()
-
-
-def processes() -> list[Path]:
-    return [entry / "cmdline" for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def test_runners_there_have_their_threads_and_cores_and_are_stopped_between_turns(
