@@ -161,16 +161,11 @@ def _cells(found: pd.DataFrame | Mapping[str, Sequence[Any]]) -> dict[str, list[
 
 
 def _plain_cells(name: str, values: Sequence[Any]) -> list[Any]:
-    """Give the values of a column as a frame holds them: of a count whole numbers, of another figure floats."""
+    """Give the values of a column, which SQL has typed, as a frame holds them."""
     one = COLUMNS[name]
     if not one.is_number:
         return list(values) if one.kind == "flag" else [value or "" for value in values]
-    number = int if one.is_whole or name == "seed" else float
-    if all(value is None or type(value) is number for value in values):
-        there = values
-    else:
-        there = [None if value is None or value != value else number(value) for value in values]
-    return [None if value != value else value for value in there]
+    return [None if value != value else value for value in values]  # PostgreSQL keeps NaN
 
 
 def _to_csv(parts: Parts) -> Iterator[str]:

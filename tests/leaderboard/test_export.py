@@ -291,6 +291,17 @@ def test_json_holds_null_for_what_details_leave_undefined():
     assert exported["details"] == {"ece": None, "kept": [1.5, None]}
 
 
+def test_a_figure_of_the_details_is_exported_as_its_column_is_typed(tmp_path):
+    from tutelage.cli.verbs.leaderboard import board_export
+
+    row = Row(model="m", role="student", dataset="d", details={"latency_p50_ms_lo": 2, "epochs": 3.0})
+    Store(tmp_path / "leaderboard.db").add([row])
+    board_export(format_=None, out=tmp_path / "a.csv", filter_=None, workspace=tmp_path)
+    (exported,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    typed = {"latency_p50_ms_lo": "2.0", "epochs": "3"}
+    assert {name: exported[name] for name in ("latency_p50_ms_lo", "epochs")} == typed
+
+
 def test_the_ending_of_a_file_names_its_format(tmp_path):
     from tutelage.cli.verbs.leaderboard import board_export
 
