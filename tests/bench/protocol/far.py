@@ -39,6 +39,13 @@ class Far:
             time.sleep(0.05)
         return [*self.runners(), *self.temporary.glob("tmp.*")]
 
+    def ends(self) -> bool:
+        """Say whether all runners end within a moment."""
+        end = time.monotonic() + 10
+        while self.runners() and time.monotonic() < end:
+            time.sleep(0.05)
+        return not self.runners()
+
     def lines(self) -> set[int]:
         """Give the processes of sshd that hold a line to a runner; between them stands the runner's keeper."""
         runners = self.runners()

@@ -138,6 +138,8 @@ def test_a_wrong_key_and_a_dead_port_are_one_line(far: Far, device: DeviceProfil
 def test_a_lost_connection_leaves_nothing_running(far: Far, device: DeviceProfile, models: dict[str, Path]):
     with a_runner(far, device, models) as worker:
         worker._process.kill()  # the line is cut: ssh dies without a word
+        # Over a shared connection its master holds the line, and drops it when it notices.
+        assert far.ends()
         with pytest.raises(WorkerError, match="runner ended"):
             worker.ask({"do": "memory"}, timeout=10)
     assert not far.left()
@@ -174,10 +176,7 @@ def test_a_dead_line_that_looks_open_leaves_nothing_running(
         try:
             for process in lines:
                 os.kill(process, 19)
-            end = time.monotonic() + 10
-            while far.runners() and time.monotonic() < end:
-                time.sleep(0.05)
-            assert not far.runners()
+            assert far.ends()
         finally:
             for process in lines:
                 os.kill(process, 18)
