@@ -155,9 +155,6 @@ def _check_distillation(ctx: Context) -> None:
     ):
         if not has_effect and getattr(recipe.distill, name) == value:
             raise InputError(f"distill.{name}: {value} has no effect: the recipe has no teachers; leave it out")
-    if not recipe.distill.baselines and not (recipe.baselines and recipe.teachers):
-        lacking = "teachers" if recipe.baselines else "baselines"
-        raise InputError(f"distill.baselines: false has no effect: the recipe has no {lacking}; leave it out")
     if recipe.distill.start == "fresh" and not recipe.searches:
         raise InputError("distill.start: fresh is of a search's winners, and the recipe searches nothing: leave it out")
     if recipe.distill.supernet_teacher and not recipe.trains_supernet:
