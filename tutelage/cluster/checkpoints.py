@@ -1,4 +1,4 @@
-"""Checkpoints that travel: a training whose machine dies goes on elsewhere from what it last left in the share.
+"""Checkpoints that travel: a training or search whose machine dies goes on elsewhere from what it left in the share.
 
 `travelling` fetches a newer checkpoint before a stage begins and stores new ones while it goes on, at most one in so
 many seconds; `forget` removes them when the stage is done.
@@ -41,7 +41,7 @@ def travelling(share: SharedFiles, origin: str, folder: Path, every_s: float = E
     try:
         taken = _fetch(place, folder)
     except (InputError, OSError, ValueError, LookupError) as error:
-        log.warning("no checkpoint is taken from the share, the training begins anew: %s", error)
+        log.warning("no checkpoint is taken from the share, it begins anew: %s", error)
     storing = threading.Thread(target=_store_all, args=(place, folder, every_s, over), daemon=True)
     storing.start()
     try:
@@ -112,17 +112,18 @@ def _store(place: SharedFiles, folder: Path, newest: Path, before: dict[str, str
         if newest != _newest(folder):
             raise FileNotFoundError(f"{newest.name} was replaced while it was read")
         files = {str(path.relative_to(aside)): sha256_of(path) for path in copied}
+        written = max(path.stat().st_mtime for path in copied)
         for path in copied:
             place.put(path, files[str(path.relative_to(aside))])
     name = newest.name if newest.is_dir() else ""
-    place.write_text(_LIST, json.dumps({"name": name, "time": time.time(), "files": files}))
+    place.write_text(_LIST, json.dumps({"name": name, "time": written, "files": files}))
     for sha256 in set(before.values()) - set(files.values()):
         place.remove(sha256)
     return files
 
 
 def _copied(source: Path, folder: Path) -> list[Path]:
-    """Copy a file or the files of a folder, by links where that can be: the training may drop its own."""
+    """Copy a file or the files of a folder, by links where that can be: the stage may drop its own."""
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     copies = []
     for path in paths:
@@ -146,7 +147,7 @@ def _scratch(folder: Path) -> Path:
 
 
 def _newest(folder: Path) -> Path | None:
-    """Give the newest whole checkpoint: a folder an epoch, of a supernet one file."""
+    """Give the newest whole checkpoint: a folder an epoch; of a supernet or a search one file."""
     place = folder / CHECKPOINT
     if place.is_file():
         return place

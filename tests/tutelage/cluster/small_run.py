@@ -14,6 +14,7 @@ from PIL import Image
 
 from tutelage.pipeline.curves import HISTORY
 from tutelage.pipeline.recipe import Recipe
+from tutelage.search.result import SearchResult
 
 SMALL = {"name": "resnet10t", "options": {"channels": [4, 8, 8, 8]}}
 
@@ -41,6 +42,24 @@ def small_recipe(folder: Path) -> Recipe:
             "explain": {"images": 0},
         }
     )
+
+
+def changed(recipe: Recipe, **sections: Any) -> Recipe:
+    return Recipe.model_validate(recipe.model_dump(mode="json", exclude_defaults=True) | sections)
+
+
+def searching(recipe: Recipe, **search: Any) -> Recipe:
+    """Give a recipe that only trains a supernet and searches it."""
+    nothing: dict[str, Any] = {name: [] for name in ("teachers", "students", "baselines", "devices")}
+    supernet = {"space": "mbconv_micro_w0.25", "epochs": 1, "batch_size": 8}
+    search = {"evaluations": 16, "objectives": ["error", "params"], "strategy": "nsga2", "winners": 1, **search}
+    return changed(recipe, supernet=supernet, search=search, **nothing)
+
+
+def result_in(place: Path) -> tuple[SearchResult, Path]:
+    """Read the one search of a workspace; gives its file, too."""
+    (file,) = place.glob("artifacts/*/search.json")
+    return SearchResult.from_json(file), file
 
 
 class Killer(threading.Thread):

@@ -1,25 +1,37 @@
 """Checkpoints in the share: stored while a stage goes on, taken where it begins anew, removed when it is done."""
 
 import json
-import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests.s3 import Served, serving_s3
 from tutelage.cluster.checkpoints import forget, travelling
 from tutelage.cluster.files import open_share
 from tutelage.distill.training.checkpoint import load_checkpoint, save_checkpoint
+from tutelage.files import write_text
 from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.workspace import CHECKPOINT
 
 PATIENCE_S = 60.0
 
 
-@pytest.fixture
-def share(tmp_path: Path) -> SharedFiles:
-    return open_share(str(tmp_path / "share"))
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Served]:
+    with serving_s3() as served:
+        yield served
+
+
+@pytest.fixture(params=["folder", "s3"])
+def share(request: pytest.FixtureRequest, tmp_path: Path) -> SharedFiles:
+    """Give a share that is empty: a folder, or a part of a bucket of an S3 server."""
+    if request.param == "folder":
+        return open_share(str(tmp_path / "share"))
+    return open_share(f"s3://{request.getfixturevalue('s3').bucket}/{request.node.name.partition('[')[0]}")
 
 
 def stage(machine: Path) -> Path:
@@ -33,14 +45,22 @@ def train(folder: Path, epoch: int) -> None:
     save_checkpoint(folder / CHECKPOINT, epoch, weights, {"step": epoch}, {"fingerprint": "f", "epoch": epoch})
 
 
-def stored(tmp_path: Path) -> list[Path]:
-    return sorted(path for path in (tmp_path / "share").rglob("*") if path.is_file())
+def stored(share: SharedFiles) -> tuple[Any, list[str]]:
+    """List the files of a share as another machine sees them; gives the file system, too."""
+    from fsspec.core import url_to_fs
+
+    files, root = url_to_fs(share.url)
+    files.invalidate_cache()
+    return files, sorted(files.find(root))
 
 
-def until(share: Path, name: str) -> None:
+def until(share: SharedFiles, name: str) -> None:
     """Wait until the share lists a checkpoint."""
     end = time.monotonic() + PATIENCE_S
-    while not any(json.loads(path.read_text())["name"] == name for path in share.rglob("files.json")):
+    while True:
+        files, paths = stored(share)
+        if name in [json.loads(files.cat_file(path))["name"] for path in paths if path.endswith("/files.json")]:
+            return
         assert time.monotonic() < end, f"{name} was not stored"
         time.sleep(0.02)
 
@@ -50,8 +70,8 @@ def test_a_training_goes_on_elsewhere_and_leaves_nothing_when_it_is_done(tmp_pat
     with travelling(share, "run", first, 0):
         for epoch in (1, 2):
             train(first, epoch)
-            until(tmp_path / "share", f"epoch-{epoch:05d}")
-    assert len(stored(tmp_path)) == 5  # of the newer checkpoint alone, and their list
+            until(share, f"epoch-{epoch:05d}")
+    assert len(stored(share)[1]) == 5  # of the newer checkpoint alone, and their list
     with travelling(share, "another run", second, 0) as taken:
         assert taken == ""
         assert not (second / CHECKPOINT).exists()
@@ -62,7 +82,7 @@ def test_a_training_goes_on_elsewhere_and_leaves_nothing_when_it_is_done(tmp_pat
         assert found.state["epoch"] == found.optimizer["step"] == 2
         assert found.weights["model"]["w"].tolist() == [2.0] * 3
         train(second, 3)
-        until(tmp_path / "share", "epoch-00003")
+        until(share, "epoch-00003")
     # The first machine takes what is newer than its own, and nothing older.
     with travelling(share, "run", first, 0):
         assert [path.name for path in (first / CHECKPOINT).iterdir() if path.name != "epoch-00002"] == ["epoch-00003"]
@@ -70,17 +90,20 @@ def test_a_training_goes_on_elsewhere_and_leaves_nothing_when_it_is_done(tmp_pat
     with travelling(share, "run", second, 1000):
         assert [path.name for path in (second / CHECKPOINT).iterdir()] == ["epoch-00004"]
     forget(share, "run", second.name)
-    assert not stored(tmp_path)
+    assert not stored(share)[1]
     forget(share, "run", second.name)
 
 
-def test_the_one_file_of_a_supernet_travels_too(tmp_path: Path, share: SharedFiles) -> None:
+def test_the_one_file_of_a_supernet_or_search_travels_too(tmp_path: Path, share: SharedFiles) -> None:
     first, second = stage(tmp_path / "first"), stage(tmp_path / "second")
     with travelling(share, "run", first, 0):
-        (first / CHECKPOINT).write_bytes(b"step 10")
-        until(tmp_path / "share", "")
-    with travelling(share, "run", second, 0):
+        write_text(first / CHECKPOINT, "step 10")
+        until(share, "")
+    with travelling(share, "run", second, 0) as taken:
+        assert taken == CHECKPOINT
         assert (second / CHECKPOINT).read_bytes() == b"step 10"
+    with travelling(share, "run", first, 1000) as taken:  # it is what was stored
+        assert taken == ""
 
 
 def test_a_damaged_checkpoint_is_left_and_said(
@@ -89,12 +112,12 @@ def test_a_damaged_checkpoint_is_left_and_said(
     first, second = stage(tmp_path / "first"), stage(tmp_path / "second")
     with travelling(share, "run", first, 0):
         train(first, 1)
-        until(tmp_path / "share", "epoch-00001")
-    largest = max(stored(tmp_path), key=lambda path: path.stat().st_size)
-    largest.write_bytes(b"torn")
+        until(share, "epoch-00001")
+    files, paths = stored(share)
+    files.pipe_file(max((path for path in paths if not path.endswith(".json")), key=files.size), b"torn")
     with travelling(share, "run", second, 0):
         assert not (second / CHECKPOINT).exists() or not list((second / CHECKPOINT).iterdir())
-    assert "the training begins anew" in caplog.text
-    shutil.rmtree(tmp_path / "share")
+    assert "it begins anew" in caplog.text
+    share.remove()
     with travelling(share, "run", second, 0):
         pass

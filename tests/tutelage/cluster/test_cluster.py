@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from tests.ray_cluster import RayCluster, cluster
-from tests.tutelage.cluster.small_run import SMALL, Killer, files, rows_of, small_recipe
+from tests.s3 import serving_s3
+from tests.tutelage.cluster.small_run import SMALL, Killer, changed, files, result_in, rows_of, searching, small_recipe
 from tutelage.cluster.files import CACHE_VARIABLE, Sender, files_in, open_share, pack_made, placed, receive, unpack
 from tutelage.cluster.session import on_cluster
 from tutelage.cluster.spread import LOGS, spread_by_files
+from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.keys.stage_inputs import FileInput, Part
 from tutelage.pipeline.recipe import Recipe
@@ -51,9 +53,18 @@ def filed(path: Path, content: bytes, name: str) -> FileInput:
     return FileInput(sha256=sha256_of(path), path=name)
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["store", "folder"])
+@pytest.fixture(params=["store", "folder", "s3"])
+def share(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedFiles | None]:
+    """Give a share of each kind; None: files go through Ray's store."""
+    if request.param == "s3":
+        with serving_s3() as served:
+            yield open_share(f"s3://{served.bucket}/share")
+    else:
+        yield open_share(str(tmp_path / "share")) if request.param == "folder" else None
+
+
 def test_what_a_stage_reads_and_makes_travels_by_its_hash(
-    shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    share: SharedFiles | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, away, outside = tmp_path / "home", tmp_path / "away", tmp_path / "elsewhere" / "w.safetensors"
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "machine"))
@@ -63,11 +74,11 @@ def test_what_a_stage_reads_and_makes_travels_by_its_hash(
     same = filed(home / "artifacts/bb/copy", b"pretrained", "artifacts/bb/copy")
     inputs = Inputs(network=network, others=(given, same), names={"a": 1})
 
-    share, ray = (open_share(str(tmp_path / "share")) if shared else None), Store()
+    ray = Store()
     sender = Sender(ray, home, share)
     sent = sender.pack(inputs)
     sender.pack(inputs)
-    assert len(ray.puts) == (0 if shared else 3)  # each content once
+    assert len(ray.puts) == (3 if share is None else 0)  # each content once
     receive(sent, away)
     there = placed(inputs)
     assert there.model_dump() == inputs.model_dump()  # where a file lies is in no key
@@ -183,17 +194,13 @@ def test_a_run_whose_machine_is_killed_ends_with_the_bytes_of_one_process(
     assert list((machines.folder / "a" / "files").iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_a_training_whose_machine_is_killed_goes_on_elsewhere_from_its_checkpoint(
-    machines: Machines, recipe: Recipe, tmp_path: Path
-) -> None:
-    """Every file is that of a training that nobody disturbed, and the share holds no checkpoint at the end."""
-    sections = {"teachers": [{**SMALL, "epochs": 150, "batch_size": 8}], "baselines": []}
-    one = Recipe.model_validate(recipe.model_dump(mode="json", exclude_defaults=True) | sections)
-    pipeline.distill(one, Workspace(tmp_path / "alone"), silent, 1)
-    machines.add("c")
+def disturbed(machines: Machines, one: Recipe, title: str, tmp_path: Path) -> tuple[Path, str]:
+    """Do a recipe's trainings and search, and take the machine of a stage away when it left a checkpoint in the share.
+
+    Gives the workspace, and what the logs hold.
+    """
+    extra = tmp_path.name
+    machines.add(extra)
     place, share, killed = tmp_path / "spread", tmp_path / "share", list[str]()
 
     def kill(process: int) -> None:
@@ -204,24 +211,53 @@ def test_a_training_whose_machine_is_killed_goes_on_elsewhere_from_its_checkpoin
         machines.cluster.remove(machines.nodes.pop(name))
         killed.append(name)
 
-    killer = Killer(place / LOGS, {"train teacher resnet10t": 1}, kill)
+    killer = Killer(place / LOGS, {title: 1}, kill)
     with on_cluster(machines.cluster.address) as (ray, threads):
         share_of_run = open_share(str(share))
         workspace = spread_by_files(ray, one, Workspace(place), silent, threads, share_of_run, checkpoint_s=0)
         killer.start()
-        pipeline.distill(one, workspace, silent, threads)
+        go: Any = pipeline.search if one.searches else pipeline.distill
+        go(one, workspace, silent, threads)
         killer.over.set()
         killer.join()
+    assert len(killed) == 1
     if "a" in killed:
         machines.add("a")
-    assert len(killed) == 1
+        machines.cluster.remove(machines.nodes.pop(extra))
     assert not workspace.failed
-    logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
+    assert not list(share.glob("checkpoints/*"))
+    return place, "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_training_whose_machine_is_killed_goes_on_elsewhere_from_its_checkpoint(
+    machines: Machines, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Every file is that of a training that nobody disturbed, and the share holds no checkpoint at the end."""
+    one = changed(recipe, teachers=[{**SMALL, "epochs": 150, "batch_size": 8}], baselines=[])
+    pipeline.distill(one, Workspace(tmp_path / "alone"), silent, 1)
+    place, logs = disturbed(machines, one, "train teacher resnet10t", tmp_path)
     assert re.search(r"attempt 2 of 3\n(?:.*\n)*?.*goes on from epoch-\d{5}, which another machine left", logs)
     mine, theirs = files(place), files(tmp_path / "alone")
     assert len(mine) > 4
     assert mine == theirs
-    assert not list(share.glob("checkpoints/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_search_whose_machine_is_killed_goes_on_elsewhere_from_its_evaluations(
+    machines: Machines, recipe: Recipe, tmp_path: Path
+) -> None:
+    one = searching(recipe, evaluations=150, strategy="default")
+    pipeline.search(one, Workspace(tmp_path / "alone"), silent, 1)
+    place, logs = disturbed(machines, one, "search mbconv_micro_w0.25", tmp_path)
+    assert re.search(r"attempt 2 of 3\n(?:.*\n)*?.*goes on from checkpoint, which another machine left", logs)
+    untimed = {"search_seconds": 0, "scoring_seconds": 0}
+    found, undisturbed = (result_in(at)[0].model_copy(update=untimed) for at in (place, tmp_path / "alone"))
+    assert found == undisturbed
 
 
 @pytest.mark.slow
@@ -230,8 +266,7 @@ def test_a_training_whose_machine_is_killed_goes_on_elsewhere_from_its_checkpoin
 def test_a_cluster_is_joined_from_elsewhere_by_its_client_address(
     machines: Machines, recipe: Recipe, tmp_path: Path
 ) -> None:
-    sections = {"teachers": [{**SMALL, "epochs": 1, "batch_size": 8}], "baselines": []}
-    one = Recipe.model_validate(recipe.model_dump(mode="json", exclude_defaults=True) | sections)
+    one = changed(recipe, teachers=[{**SMALL, "epochs": 1, "batch_size": 8}], baselines=[])
     pipeline.distill(one, Workspace(tmp_path / "alone"), silent, 1)
     place = tmp_path / "spread"
     with on_cluster(machines.cluster.client) as (ray, threads):

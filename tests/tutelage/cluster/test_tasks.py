@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.ray_cluster import patient
-from tests.tutelage.cluster.small_run import SMALL, files, rows_of, small_recipe
+from tests.tutelage.cluster.small_run import SMALL, changed, files, result_in, rows_of, searching, small_recipe
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.cluster import scoring
 from tutelage.cluster.scoring import Scored
@@ -27,7 +27,6 @@ from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import DeviceProfile
 from tutelage.search.replies import Evaluation
-from tutelage.search.result import SearchResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 FATAL = 5  # the evaluation whose worker dies at every attempt
@@ -42,17 +41,6 @@ def ray() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return small_recipe(tmp_path_factory.mktemp("pictures"))
-
-
-def changed(recipe: Recipe, **sections: Any) -> Recipe:
-    return Recipe.model_validate(recipe.model_dump(mode="json", exclude_defaults=True) | sections)
-
-
-def searching(recipe: Recipe, **search: Any) -> Recipe:
-    nothing: dict[str, Any] = {name: [] for name in ("teachers", "students", "baselines", "devices")}
-    supernet = {"space": "mbconv_micro_w0.25", "epochs": 1, "batch_size": 8}
-    search = {"evaluations": 16, "objectives": ["error", "params"], "strategy": "nsga2", "winners": 1, **search}
-    return changed(recipe, supernet=supernet, search=search, **nothing)
 
 
 def score_or_die(task: Task, evaluation: Evaluation) -> Scored:
@@ -82,11 +70,6 @@ class ScorerKiller(threading.Thread):
                         self.killed.add(process.pid)
                 except psutil.Error:
                     continue
-
-
-def result_in(place: Path) -> tuple[SearchResult, Path]:
-    (file,) = place.glob("artifacts/*/search.json")
-    return SearchResult.from_json(file), file
 
 
 def test_workers_that_die_while_a_search_scores_and_its_order_replayed_without_workers(

@@ -40,7 +40,7 @@ from tutelage.pipeline.objectives import (
     upper_latency,
 )
 from tutelage.pipeline.sections import SearchSection
-from tutelage.pipeline.workspace import Stage
+from tutelage.pipeline.workspace import CHECKPOINT, Stage
 from tutelage.quantities import millijoules, number, size_in_bytes
 from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
@@ -342,11 +342,10 @@ def _search(inputs: SearchInputs, here: Resources, folder: Path) -> dict[str, An
         result = search_in_parallel(
             space, objectives, inputs.bounds, slots=inputs.parallel, scorer=scorer,
             replay=None if inputs.replay is None else replayed(inputs.replay.path),
-            record=folder / "search.replies.jsonl", **settings,
+            record=folder / CHECKPOINT, **settings,
         )  # fmt: skip
     else:
-        partial = folder / "search.partial.json"
-        result = evolve.search(space, objectives, inputs.bounds, checkpoint=partial, **settings)
+        result = evolve.search(space, objectives, inputs.bounds, checkpoint=folder / CHECKPOINT, **settings)
     scored = next(name for name, cheap in result.cheap.items() if not cheap)
     archs, values = [row.arch for row in result.evaluated], [row.value(scored) for row in result.evaluated]
     decided = parameter_importances(archs, values, seed=derived_seed(inputs.seed, "importances"))
