@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -34,12 +35,15 @@ log = logging.getLogger(__name__)
 POOL = "ray:"  # of a profile's `host`, before the pool's name
 # Of a machine that a board's cable ends at: a launcher with {runner}, or a program that speaks the device protocol.
 BOARD_VARIABLE = "TUTELAGE_BOARD"
-# How long a session waits for the first board of a pool in which none is up, in seconds.
-WAIT_VARIABLE, _WAIT_S = "TUTELAGE_BOARD_WAIT", 600.0
+# How long a session waits while no board of its pool is up, in seconds; of a pool that was never seen: is it a slip?
+WAIT_VARIABLE, _WAIT_S, _UNSEEN_S = "TUTELAGE_BOARD_WAIT", 600.0, 20.0
 MOST_BOARDS = 3
 _NAMESPACE = "tutelage-boards"
 _LOOK_S, _SAY_S = 1.0, 60.0
+_GIVEN_S = 3.0  # how long a free board takes to be ours
 _BYTES = 1 << 20
+
+_seen: set[str] = set()  # pools of which this process saw a board
 
 
 def resource(pool: str) -> str:
@@ -53,6 +57,20 @@ def pool_of(device: DeviceProfile) -> str:
     if not pool:
         raise InputError(f"device {device.name}: host is {device.host!r}: give the name of the pool after it, ray:NAME")
     return pool
+
+
+def patience_s(device: DeviceProfile) -> float:
+    """Give how long a session waits while no board of the pool is up: less where nobody ever saw one. InputError."""
+    text = os.environ.get(WAIT_VARIABLE, "").strip()
+    if not text:
+        return _WAIT_S if device.runtime_version or pool_of(device) in _seen else _UNSEEN_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{WAIT_VARIABLE} is {text!r}: give the seconds to wait for a board, e.g. 600, or leave it out")
+    return seconds
 
 
 class _Board:
@@ -164,6 +182,7 @@ def joined() -> Iterator[Any]:
 @contextlib.contextmanager
 def open_board(device: DeviceProfile) -> Iterator[HeldBoard]:
     """Wait for a board of the profile's pool and hold it. Raises NotAvailableError where none is up for long."""
+    patience_s(device)  # a wrong one is said before a cluster is joined
     with joined() as ray, tempfile.TemporaryDirectory(prefix="tutelage-pump-") as scratch:
         board, (host, command, folder) = _hold(ray, device)
         try:
@@ -225,8 +244,7 @@ def _hold(ray: Any, device: DeviceProfile) -> tuple[Any, tuple[str, str, str]]:
 
 def _wait(ray: Any, board: Any, device: DeviceProfile) -> tuple[str, str, str]:
     """Wait until the board is ours; say how many there are and wait before us. Raises RayError where it left."""
-    pool, begun, said = pool_of(device), time.monotonic(), -_SAY_S
-    patience = float(os.environ.get(WAIT_VARIABLE, _WAIT_S))
+    pool, begun, said, up = pool_of(device), time.monotonic(), -_SAY_S, True
     reply = board.reached.remote()
     seen = begun
     while True:
@@ -234,18 +252,40 @@ def _wait(ray: Any, board: Any, device: DeviceProfile) -> tuple[str, str, str]:
         now = time.monotonic()
         if done:
             found: tuple[str, str, str] = ray.get(reply)
+            _seen.add(pool)
             return found
-        state = pools(ray).get(pool, Pool(pool))
-        seen = now if state.up else seen
+        known = pools(ray)
+        state = known.get(pool, Pool(pool))
+        if state.up:
+            seen = now
+            _seen.add(pool)
+        patience = patience_s(device)
+        none = f"device {device.name}: no board of the pool {pool} is up"
         if now - seen > patience:
+            others = ", ".join(one.name for one in known.values() if one.up)
+            others = f"; pools that are up: {others}" if others else ""
             raise NotAvailableError(
-                f"device {device.name}: no board of the pool {pool} is up: run `ray start --address=HEAD "
-                f"--resources='{{\"{resource(pool)}\": 1}}'` on it, or on the machine that its cable ends at"
+                f"{none}, and none came in {patience:g} s ({WAIT_VARIABLE} sets how long): {_plug_in(pool)}{others}"
             )
-        if now - said >= _SAY_S and now - begun > _LOOK_S:
-            said = now
-            words = f"{state.up} up, {state.waiting} waiting" if state.up else "none is up"
-            log.warning("device %s: waiting for a board of the pool %s: %s", device.name, pool, words)
+        if bool(state.up) != up:  # the last one left, or the first one came
+            up, said = bool(state.up), -_SAY_S
+        if now - said < _SAY_S or (up and now - begun < _GIVEN_S):
+            continue
+        said = now
+        if up:
+            words = f"waiting for a board of the pool {pool}: {state.up} up, {state.waiting} waiting"
+            log.warning("device %s: %s", device.name, words)
+        else:
+            left = patience - (now - seen)
+            log.warning("%s: waiting up to %.0f s for one (%s): %s", none, left, WAIT_VARIABLE, _plug_in(pool))
+
+
+def _plug_in(pool: str) -> str:
+    """Say how a board comes into a pool."""
+    return (
+        f"run `ray start --address=HEAD --resources='{{\"{resource(pool)}\": 1}}'` on it, or on the machine that its "
+        "cable ends at"
+    )
 
 
 class _Bridge:

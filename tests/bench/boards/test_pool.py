@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,73 @@ class _Unreachable:
     @staticmethod
     def init(**_: Any) -> None:
         raise ConnectionError("nobody there")
+
+
+class Clock:
+    """Seconds that pass when they are said to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Boardless:
+    """Stands for a cluster that has boards of other pools, and a session that waits for one of `z80`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.util = SimpleNamespace(list_named_actors=lambda all_namespaces: [])
+        self.board = SimpleNamespace(reached=SimpleNamespace(remote=lambda: "reply"))
+
+    def wait(self, replies: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.clock.now += timeout
+        return [], replies
+
+    def nodes(self) -> list[Any]:
+        return [{"Alive": True, "NodeManagerHostname": "shed", "Resources": {"CPU": 1.0, "device:z81": 1.0}}]
+
+    def available_resources(self) -> dict[str, float]:
+        return {}
+
+
+MEASURED = Z80.model_copy(update={"runtime_version": "1.20"})
+
+
+@pytest.mark.parametrize(
+    ("device", "setting", "seconds"), [(Z80, "", 20), (MEASURED, "", 600), (Z80, "90", 90), (MEASURED, "5", 5)]
+)
+def test_a_pool_without_a_board_is_waited_for_as_long_as_it_is_said(
+    device: DeviceProfile,
+    setting: str,
+    seconds: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    monkeypatch.setenv(WAIT_VARIABLE, setting)
+    monkeypatch.setattr(pool, "time", clock)
+    monkeypatch.setattr(pool, "_seen", set())
+    ray = Boardless(clock)
+    start = r"run `ray start --address=HEAD --resources='\{\"device:z80\": 1\}'` on it"
+    with pytest.raises(
+        NotAvailableError,
+        match=rf"no board of the pool z80 is up, and none came in {seconds} s \(TUTELAGE_BOARD_WAIT sets how long\): "
+        rf"{start}, or on .*; pools that are up: z81$",
+    ):
+        pool._wait(ray, ray.board, device)
+    assert seconds < clock.now <= seconds + 2
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1 + (seconds - 1) // 60
+    assert re.search(rf"z80 is up: waiting up to {seconds - 1} s for one \(TUTELAGE_BOARD_WAIT\): {start}", said[0])
+
+
+@pytest.mark.parametrize("setting", ["soon", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused_before_ray_is_asked(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WAIT_VARIABLE, setting)
+    with pytest.raises(InputError, match=rf"TUTELAGE_BOARD_WAIT is '{setting}': give the seconds"), open_board(Z80):
+        pass
 
 
 class Shelf:
@@ -196,7 +264,8 @@ def test_a_pool_in_which_no_board_is_up_is_waited_for_and_then_given_back(
 ) -> None:
     device = Z80.model_copy(update={"name": "gone", "host": "ray:gone"})
     monkeypatch.setenv(WAIT_VARIABLE, "3")
-    with pytest.raises(NotAvailableError, match=r"no board of the pool gone is up: run `ray start"), open_board(device):
+    refused = pytest.raises(NotAvailableError, match=r"no board of the pool gone is up, .* run `ray start")
+    with refused, open_board(device):
         pass
     import ray
 

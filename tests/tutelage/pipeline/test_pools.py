@@ -1,0 +1,89 @@
+"""What `device list` says of pools: boards that are up, in use and gone, who waits, calibration and drift."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tutelage.bench.boards.pool import Pool, pools
+from tutelage.cli.inventory import print_devices
+from tutelage.pipeline.operations import pools as operation
+from tutelage.pipeline.operations.pools import pools_of
+from tutelage.records import DeviceProfile
+
+PI4 = DeviceProfile(name="pi4", runtime="onnxruntime", host="ray:pi4", created="2026-01-02T03:04:05+00:00")
+GONE = DeviceProfile(name="far", runtime="onnxruntime", host="ray:gone")
+HERE = DeviceProfile(name="box", runtime="onnxruntime")
+
+
+class Ray:
+    """The part of Ray that says what there is: two boards on a shelf, both in use, and one that left with its machine.
+
+    Three sessions want a board of the pool, one a board of another pool; an actor of somebody else has a like name.
+    """
+
+    util = SimpleNamespace(
+        list_named_actors=lambda all_namespaces: [
+            *({"name": f"pi4/{number}", "namespace": "tutelage-boards"} for number in range(3)),
+            {"name": "gone/0", "namespace": "tutelage-boards"},
+            {"name": "pi4/0", "namespace": "another"},
+        ]
+    )
+
+    @staticmethod
+    def nodes() -> list[Any]:
+        return [
+            {"Alive": True, "NodeManagerHostname": "shed", "Resources": {"CPU": 1.0, "device:pi4": 1.0}},
+            {"Alive": True, "NodeManagerHostname": "attic", "Resources": {"device:pi4": 1.0}},
+            {"Alive": False, "NodeManagerHostname": "cellar", "Resources": {"device:pi4": 1.0}},
+        ]
+
+    @staticmethod
+    def available_resources() -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a workspace with three sessions: the newest of them on another device."""
+
+    @contextlib.contextmanager
+    def joined() -> Iterator[Any]:
+        yield Ray
+
+    monkeypatch.setattr(operation, "joined", joined)
+    for number, (device, day, drifts) in enumerate(
+        [("pi4", 3, [0.01, 0.02, 0.06]), ("pi4", 2, [0.5]), ("box", 4, [0.9])]
+    ):
+        folder = tmp_path / "artifacts" / f"a{number}"
+        folder.mkdir(parents=True)
+        one = {"device": device, "created": f"2026-02-0{day}T00:00:00+00:00"}
+        filed = {str(place): {**one, "drift": drift} for place, drift in enumerate(drifts)}
+        (folder / "measurements.json").write_text(json.dumps(filed))
+    return tmp_path
+
+
+def test_boards_that_are_up_in_use_and_waited_for_are_counted() -> None:
+    assert pools(Ray) == {"gone": Pool("gone", waiting=1), "pi4": Pool("pi4", 2, 2, 1, ("attic", "shed"))}
+
+
+def test_a_list_of_devices_says_the_state_of_pools(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profiles, states = [PI4, HERE, GONE], pools_of([PI4, HERE, GONE], workspace)
+    console = Console(file=StringIO(), width=200)
+    print_devices([(one, workspace) for one in profiles], console, pools=states)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[-2:] == [
+        "pool pi4 of pi4: 2 up on attic, shed, 2 in use, 1 waiting; calibrated 2026-01-02T03:04:05+00:00, "
+        "drift +2.0% (2026-02-03T00:00:00+00:00)",
+        "pool gone of far: no board is up, 1 waiting; calibrated never",
+    ]
+    print_devices([(one, workspace) for one in profiles], console, True, states)
+    found = {one["name"]: one.get("pool") for one in json.loads(capsys.readouterr().out)}
+    assert found["box"] is None
+    assert (found["pi4"]["boards"]["up"], found["pi4"]["boards"]["waiting"], found["pi4"]["drift"]) == (2, 1, 0.02)
