@@ -69,7 +69,7 @@ def patience_s(device: DeviceProfile) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise InputError(f"{WAIT_VARIABLE} is {text!r}: give the seconds to wait for a board, e.g. 600, or leave it out")
+        raise InputError(f"{WAIT_VARIABLE} is {text!r}: give the seconds to wait for a board, e.g. 600")
     return seconds
 
 

@@ -125,6 +125,7 @@ def test_the_store_finds_what_was_put_in_whatever_the_order(tmp_path: Path) -> N
     store = LogitStore(tmp_path, {"of": "test"})
     for part in np.array_split(rng.permutation(len(keys)), 7):
         store.append(keys[part], values[part])
+    assert store.path.stat().st_size == len(keys) * (20 + 4 * 2)  # as docs/real-size.md has it
     for reader in (store, LogitStore(tmp_path, {"of": "test"})):
         order = rng.permutation(len(keys))
         found, got = reader.find(keys[order])
