@@ -97,6 +97,14 @@ def latency_budget(text: str) -> tuple[float, bool]:
     return milliseconds(text), False
 
 
+def latency_budgets(text: str) -> tuple[tuple[float, bool], ...]:
+    """Read a latency budget or several, `1ms,2ms,4ms`, ascending; of times beside percentages the device decides."""
+    read = tuple(latency_budget(part) for part in text.split(","))
+    if len({relative for _, relative in read}) == 1 and list(read) != sorted(set(read)):
+        raise InputError(f"{text!r}: give the budgets in ascending order, each once")
+    return read
+
+
 def in_units(value: float, unit: str) -> str:
     """Write a number for people: `12.3 M`, `4.56 MB`, `0.789 ms`; `unit` is `""`, `B` or `ms`."""
     if unit == "ms":

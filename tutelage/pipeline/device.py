@@ -21,7 +21,7 @@ from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.bench.runtimes.runner import processor
 from tutelage.pipeline.operations.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
-from tutelage.quantities import latency_budget
+from tutelage.quantities import latency_budgets
 from tutelage.records import Arch, DeviceProfile, InputError, utc_now
 from tutelage.search.spaces.space import Space
 
@@ -254,7 +254,7 @@ def named_profile(workspace: Path, section: DeviceSection) -> tuple[DeviceProfil
 
 def budgets_ms(section: DeviceSection, model: LatencyModel, space: Space) -> tuple[float, ...]:
     """Read the latency budgets, ascending: milliseconds, or fractions of the range from smallest to largest subnet."""
-    read = [latency_budget(text) for text in section.budgets]
+    read = latency_budgets(section.max_latency) if section.max_latency is not None else ()
     low, high = model.predict(_extremes(space))[0] if any(relative for _, relative in read) else (0.0, 0.0)
     found = [float(low + amount * (high - low)) if relative else amount for amount, relative in read]
     if found != sorted(set(found)):

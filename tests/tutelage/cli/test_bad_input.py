@@ -74,6 +74,8 @@ LINES: list[tuple[str, str]] = [
     ("device add x -w {e} --like stm32f746 --here", "known by its memories alone"),
     ("device add x -w {e} --from-measurements {t}/absent.csv", "absent.csv: No such file or directory"),
     ("search --max-latency 5MB -w {e}", "'5MB'"),
+    ("search --max-latency 2ms,1ms -w {e}", "'2ms,1ms': give the budgets in ascending order, each once"),
+    ("init --path {t} --device box --max-latency 40%,20%", "--max-latency: '40%,20%': give the budgets in ascending"),
     ("search --max-latency -5ms -w {e}", "'-5ms'"),
     ("search --max-latency nan -w {e}", "'nan'"),
     ("search --max-latency '' -w {e}", "''"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tutelage.bench.latency.sessions import correction_of
 from tutelage.pipeline.device import budgets_ms
@@ -181,8 +182,11 @@ def test_budgets_are_read_in_order_and_each_has_a_winner() -> None:
     model: Any = SimpleNamespace(predict=lambda archs: (np.array([1.0, 5.0]),))
     assert budgets_ms(DeviceSection(name="b", max_latency="1ms, 25%,4ms"), model, SPACE) == (1.0, 2.0, 4.0)
     assert budgets_ms(DeviceSection(name="b"), model, SPACE) == ()
-    with pytest.raises(InputError, match="give the budgets in ascending order, each once"):
-        budgets_ms(DeviceSection(name="b", max_latency="4ms,1ms"), model, SPACE)
+    with pytest.raises(InputError, match="is 4 ms, 2 ms: give the budgets in ascending order, each once"):
+        budgets_ms(DeviceSection(name="b", max_latency="4ms,25%"), model, SPACE)
+    for wrong in ("4ms,1ms", "1ms,1ms", "50%,25%"):  # known without the device
+        with pytest.raises(ValidationError, match=f"'{wrong}': give the budgets in ascending order"):
+            DeviceSection(name="b", max_latency=wrong)
     several = ["devices.0.max_latency='1ms,2ms,4ms'"]
     assert load_recipe("demo", [*several, "search.winners=null"]).num_winners == 3
     with pytest.raises(InputError, match=r"search\.winners = 5, and device host-ort-64px has 3 latency budgets"):

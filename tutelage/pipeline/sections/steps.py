@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tutelage.quantities import latency_budget, millijoules, number, size_in_bytes
+from tutelage.quantities import latency_budgets, millijoules, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN
 
 from .networks import Section, TrainSection, WeightsName
@@ -131,8 +131,8 @@ class DeviceSection(Section):
     @field_validator("max_latency")
     @classmethod
     def _a_budget(cls, value: str | None) -> str | None:
-        for part in (value or "").split(",") if value is not None else ():
-            latency_budget(part)
+        if value is not None:
+            latency_budgets(value)
         return value
 
     @property

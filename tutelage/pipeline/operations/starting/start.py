@@ -31,7 +31,7 @@ from tutelage.pipeline.sections import DeviceSection
 from tutelage.pipeline.stages.bundle import BUNDLED
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
-from tutelage.quantities import latency_budget, millijoules, size_in_bytes
+from tutelage.quantities import latency_budgets, millijoules, size_in_bytes
 from tutelage.records import DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search.spaces.space import Space, find_space
 
@@ -94,9 +94,8 @@ class Started:
 
 def check_wish(wish: Wish) -> None:
     """Refuse what no data could make right, before anything is read."""
-    texts = (wish.max_latency or "").split(",") if wish.max_latency is not None else []
     budgets: list[tuple[str, str | None, Callable[[str], object]]] = [
-        *(("--max-latency", text, latency_budget) for text in texts),
+        ("--max-latency", wish.max_latency, latency_budgets),
         ("--max-size", wish.max_size, size_in_bytes),
         ("--max-ram", wish.max_ram, size_in_bytes),
         ("--max-energy", wish.max_energy, millijoules),
@@ -268,7 +267,7 @@ def _size_and_space(
 
 def _budget_ms(wish: Wish) -> float | None:
     """Give the smallest budget in milliseconds, where it is not a fraction of the device's range."""
-    read = [latency_budget(part) for part in wish.max_latency.split(",")] if wish.max_latency is not None else []
+    read = latency_budgets(wish.max_latency) if wish.max_latency is not None else ()
     return min((amount for amount, relative in read if not relative), default=None)
 
 
