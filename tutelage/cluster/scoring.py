@@ -15,12 +15,15 @@ from tutelage.search.parallel import evaluate
 from tutelage.search.replies import Evaluation, Failed, Reply
 
 from .files import placed, receive
+from .session import Room
 from .task import Task, check_same, context_of
 
 log = logging.getLogger(__name__)
 
 # An evaluation is given up after so many attempts.
 MAX_ATTEMPTS = 3
+# How long it waits for one before it looks whether any machine could take it.
+_LOOK_S = 5.0
 
 _objectives: dict[str, Sequence[Objective]] = {}  # of this process: the supernet is loaded once
 
@@ -61,7 +64,8 @@ class RemoteScorer:
     def __init__(self, ray: Any, task: Task, options: dict[str, Any], write: Callable[[str], object]) -> None:
         self._ray = ray
         self._remote = ray.remote(max_retries=0, **options)(score)
-        self._task = ray.put(task)
+        self._task, self._title, self._options = ray.put(task), task.inputs.title, options
+        self._room = Room(ray)
         self._write = write
         self._going: dict[Any, tuple[Evaluation, int]] = {}
 
@@ -72,7 +76,11 @@ class RemoteScorer:
     def next(self) -> tuple[int, Reply | Failed]:
         """Wait for the next evaluation that ends, or that failed three times. Raises InputError for bad input."""
         while True:
-            (reference,), _ = self._ray.wait(list(self._going), num_returns=1)
+            done, _ = self._ray.wait(list(self._going), num_returns=1, timeout=_LOOK_S)
+            if not done:
+                self._room.look(self._title, self._options["num_cpus"], self._options["num_gpus"])
+                continue
+            (reference,) = done
             evaluation, attempt = self._going.pop(reference)
             try:
                 found: Scored = self._ray.get(reference)

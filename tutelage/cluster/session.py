@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,6 +27,8 @@ _STORE_BYTES = 256 << 20
 # A busy host may not start Ray's processes in the half minute that Ray waits for them.
 _STARTS = 3
 _END_S = 10.0
+# Between two lines that say that a task waits for a machine.
+_SAY_S = 60.0
 
 
 @contextmanager
@@ -93,6 +96,26 @@ def machine_sizes(ray: Any) -> list[tuple[int, int]]:
     alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
     sizes = [(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive]
     return [one for one in sizes if one[0] > 0]
+
+
+class Room:
+    """Says once a minute that no machine which is up could take a task: Ray lets it wait without a word."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray, self._said = ray, -_SAY_S
+
+    def look(self, title: str, cpus: int, gpus: int) -> str:
+        """Give what is missing for a task of so many CPUs and GPUs, empty where a machine has them; log it."""
+        sizes = machine_sizes(self._ray)
+        if any(one[0] >= cpus and one[1] >= gpus for one in sizes):
+            return ""
+        wanted = f"{cpus} CPU{'s' * (cpus > 1)}" + " and a GPU" * (gpus > 0)
+        there = "; ".join(f"{one[0]} CPUs, {one[1]} GPUs" for one in sorted(set(sizes))) or "none is up"
+        missing = f"no machine of the cluster has {wanted} ({there}): start one by `ray start --address=HEAD`"
+        if time.monotonic() - self._said >= _SAY_S:
+            self._said = time.monotonic()
+            log.warning("%s waits: %s", title, missing)
+        return missing
 
 
 def new_folder() -> str:

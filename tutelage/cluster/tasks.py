@@ -16,7 +16,7 @@ from tutelage.progress import Report
 from tutelage.records import utc_now
 
 from .scoring import RemoteScorer
-from .session import machine_sizes
+from .session import Room, machine_sizes
 from .task import Message, Outcome, Task, perform
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class Tasks:
             self._options["runtime_env"] = {"env_vars": dict(environment)}
         self._remote = ray.remote(max_retries=0, **self._options)(_work)
         self._running: dict[Any, _Running] = {}
+        self._room = Room(ray)
 
     @property
     def keys(self) -> set[str]:
@@ -127,7 +128,14 @@ class Tasks:
             ended.append((one.stage, outcome))
         if not done:
             self._read_mail()
+            self._look_for_room()
         return ended
+
+    def _look_for_room(self) -> None:
+        """Say where a task waits for a machine that is not there."""
+        for one in self._running.values():
+            if self._room.look(one.stage.inputs.title, self._cpus, _num_gpus(one.stage)):
+                return
 
     def _outcome(self, reference: Any) -> Outcome:
         """Give what a worker returned, or that it was lost."""

@@ -1,18 +1,23 @@
-"""The head of a run on workers: how often it looks ahead, and how often it tries to join a cluster that is slow."""
+"""The head of a run on workers: how often it looks ahead, when it joins a slow cluster again, what it says of waiting."""
 
 import itertools
+import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from tests.benchmarks.nothing_stage import NothingInputs, nothing
 from tutelage.cluster import session, workspace
+from tutelage.cluster.scoring import RemoteScorer, Scored
 from tutelage.cluster.task import Outcome
+from tutelage.cluster.tasks import Tasks
 from tutelage.cluster.workspace import SpreadWorkspace
 from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.pipeline.workspace import Workspace
+from tutelage.progress import silent
 from tutelage.records import InputError, NotAvailableError, UnsteadyDeviceError
 
 
@@ -99,6 +104,89 @@ def test_a_cluster_that_is_slow_is_joined_again_and_one_that_refuses_is_not(monk
         with pytest.raises(InputError, match=r"--cluster auto: no Ray cluster answers"), session.on_cluster("auto"):
             pass
         assert (slow.tries, slow.ends) == (tries, tries)
+
+
+class Handle:
+    """Stands for what Ray gives: a remote function, an actor, or a reference."""
+
+    def remote(self, *_: Any) -> Any:
+        return Handle()
+
+    def options(self, **_: Any) -> Any:
+        return self
+
+    take = property(lambda self: self)
+
+
+class Lonely:
+    """Stands for a cluster whose machines have left but for some; some looks later what was asked for is there."""
+
+    exceptions = SimpleNamespace(GetTimeoutError=TimeoutError, RayError=ConnectionError)
+
+    def __init__(self, machines: list[dict[str, float]], looks: int, answer: Any) -> None:
+        self.machines, self.looks, self.answer = machines, looks, answer
+
+    def nodes(self) -> list[Any]:
+        return [{"Alive": True, "Resources": one} for one in self.machines]
+
+    def remote(self, **_: Any) -> Any:
+        return lambda function: Handle()
+
+    def put(self, value: Any) -> Any:
+        return Handle()
+
+    def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        self.looks -= 1
+        return (references, []) if self.looks < 0 else ([], references)
+
+    def get(self, reference: Any, **_: Any) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("machines", "gpus", "words"),
+    [
+        ([], 0, r"has 2 CPUs \(none is up\): start one by `ray start --address=HEAD`"),
+        ([{"CPU": 0.0, "device:pi4": 1.0}], 0, r"has 2 CPUs \(none is up\)"),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], 0, r"has 2 CPUs \(1 CPUs, 0 GPUs\)"),
+        ([{"CPU": 8.0}], 1, r"has 2 CPUs and a GPU \(8 CPUs, 0 GPUs\)"),
+        ([{"CPU": 8.0}], 0, ""),
+        ([{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}], 1, ""),
+    ],
+)
+def test_a_task_that_no_machine_could_take_is_said_once_a_minute(
+    machines: list[dict[str, float]],
+    gpus: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(session, "time", clock)
+    room = session.Room(Lonely(machines, 0, None))
+    for _ in range(61):
+        room.look("train it", 2, gpus)
+        clock.now += 1.0
+    assert len(caplog.records) == (2 if words else 0)
+    assert re.search(words and f"train it waits: no machine of the cluster {words}", caplog.text)
+
+
+def test_stages_and_evaluations_that_wait_for_a_machine_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ray: Any = Lonely([], 1, [])
+    inputs, task = NothingInputs(title="nothing 1", versions={}, number=1), cast(Any, None)
+    tasks = Tasks(ray, lambda stage: task, tmp_path, silent, 2)
+    tasks.submit(Foreseen("key", inputs, cast(Any, nothing), None))
+    assert tasks.wait() == []
+    assert "nothing 1 waits: no machine of the cluster has 2 CPUs" in caplog.text
+
+    ray = Lonely([], 2, Scored({"error": (0.5, 0.1)}))
+    searched: Any = SimpleNamespace(inputs=SimpleNamespace(title="search it"))
+    scorer = RemoteScorer(ray, searched, {"num_cpus": 1, "num_gpus": 1}, pytest.fail)
+    scorer.submit(cast(Any, SimpleNamespace(number=3)))
+    assert scorer.next() == (3, {"error": (0.5, 0.1)})
+    assert caplog.text.count("search it waits: no machine of the cluster has 1 CPU and a GPU (none is up)") == 1
 
 
 @pytest.mark.parametrize("error", [NotAvailableError("no board is up"), UnsteadyDeviceError("it drifts")])
