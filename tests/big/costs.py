@@ -2,8 +2,9 @@
 
     python tests/big/costs.py
 
-Counted: images, epochs, trainings and multiply-accumulates (MACs), from the recipes and the networks. Assumed: how many
-operations a second a GPU sustains, `RATES`; none has run this code. A training takes
+Counted: images, trainings, epochs (of a student with fresh weights those of the supernet as well) and multiply-accumulates
+(MACs), from the recipes and the networks. Assumed: how many operations a second a GPU sustains, `RATES`; none has run this
+code. A training takes
     images x epochs x 6 MACs / rate (forward 2, backward 4), a supernet's step that of each subnet it trains,
 and teachers compute each image once for each augmentation (2 MACs). Trainings that do not wait for one another are
 put on the free GPU, the longest first; one training is not divided.
@@ -14,12 +15,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.pipeline.networks import count_module
 from tutelage.pipeline.recipe import Recipe, load_recipe
+from tutelage.pipeline.stages.named import named_network, num_epochs
+from tutelage.pipeline.stages.students import choices
 from tutelage.search.costs.counts import count
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.spaces.space import find_space
@@ -76,14 +81,18 @@ def rounds(recipe: Recipe, images: int) -> list[list[Job]]:
         Job(f"outputs of {name}", hours(name, 2 * macs * images * max(1, recipe.data.augment_variants)))
         for name, macs in teachers.items()
     ]
-    students = [(one.name or "OFA", macs_of(one.name, recipe, side)) for one in recipe.students if one.name]
+    ctx: Any = SimpleNamespace(recipe=recipe, size=side)
+    students = [
+        (one.name, macs_of(one.name, recipe, side), num_epochs(ctx, one, named_network(ctx, one, "student")))
+        for one in recipe.students
+    ]
     if recipe.searches:
-        students += [("ofa winner", float(np.mean(drawn)))] * recipe.search.winners
-    choices = 1 + (len(teachers) if recipe.distill.teacher_mode == "each" else 1)
+        students += [("ofa winner", float(np.mean(drawn)), recipe.distill.epochs)] * recipe.num_winners
+    sets: Any = recipe.teachers
     last = [
-        Job(name, hours(name, 6 * macs * images * recipe.distill.epochs))
-        for name, macs in students
-        for _ in range(choices * recipe.seeds)
+        Job(name, hours(name, 6 * macs * images * epochs))
+        for name, macs, epochs in students
+        for _ in range((1 + len(choices(ctx, sets))) * recipe.seeds)  # a control beside them
     ]
     return [first, outputs, last]
 

@@ -1,4 +1,4 @@
-"""The head of a run on workers: how often it looks ahead, when it joins a slow cluster again, what it says of waiting."""
+"""The head of a run on workers: how often it looks ahead, when it joins a slow cluster again, what it waits for."""
 
 import itertools
 import re
