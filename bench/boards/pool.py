@@ -381,3 +381,9 @@ def pools(ray: Any) -> dict[str, Pool]:
         used = total - int(free.get(resource(pool), 0))
         found[pool] = Pool(pool, total, used, max(0, named.count(pool) - used), tuple(sorted(machines.get(pool, ()))))
     return found
+
+
+def also_compute(ray: Any, pools: Sequence[str]) -> bool:
+    """Say whether a machine that has a board of these pools gives CPUs to tasks, too."""
+    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    return any(one.get("CPU", 0) >= 1 and any(resource(pool) in one for pool in pools) for one in alive)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tutelage.accelerator import find_accelerator
+from tutelage.bench.boards.pool import POOL
+from tutelage.bench.devices.profiles import known_profile
 from tutelage.bench.protocol.host import available_cores, thread_budget, thread_environment
 from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline.keys.stage_inputs import Foreseen
@@ -35,6 +37,7 @@ def spread(recipe: Recipe, workspace: Workspace, report: Report, workers: int) -
     cores = available_cores()
     if workers > cores:
         raise InputError(f"--workers {workers}: this machine has {cores} core{'s' * (cores != 1)}: give 1 to {cores}")
+    _check_no_pools(recipe, workspace, workers)
     threads = thread_budget(workers)
     with on_this_host(workers, threads) as ray:
         yield spread_over(ray, recipe, workspace, report, threads)
@@ -107,3 +110,14 @@ def spread_by_files(
 def _check_no_launcher(option: str) -> None:
     if num_processes() > 1:
         raise InputError(f"{option} divides a run by its networks, a launcher each network: use one of them")
+
+
+def _check_no_pools(recipe: Recipe, workspace: Workspace, workers: int) -> None:
+    """Refuse boards of a cluster beside workers of this host: a process joins one Ray."""
+    for section in recipe.devices:
+        known = known_profile(section.name, workspace.path)
+        if known is not None and known[0].host.startswith(POOL):
+            raise InputError(
+                f"--workers {workers} starts a Ray of its own, which has no board of device {section.name} "
+                f"({known[0].host}): give --cluster with the address of the cluster that has them, or leave it out"
+            )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tutelage.bench.boards.pool import POOL, also_compute
 from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.progress import Report
 from tutelage.records import utc_now
@@ -95,6 +96,11 @@ class Tasks:
         """Count the tasks that the cluster could take on, as it is now."""
         slots = sum(cpus // self._cpus for cpus, _ in machine_sizes(self._ray))
         return max(1, slots) - len(self._running)
+
+    def disturb(self, hosts: Sequence[str]) -> bool:
+        """Say whether tasks may compute where devices at these hosts are timed: not on boards that give no CPU."""
+        pools = [host.removeprefix(POOL) for host in hosts if host.startswith(POOL)]
+        return len(pools) < len(hosts) or also_compute(self._ray, pools)
 
     def submit(self, stage: Foreseen, attempt: int = 1) -> None:
         """Let a worker do a stage."""

@@ -26,7 +26,7 @@ from .tasks import MAX_ATTEMPTS, Tasks
 # A look ahead goes through all of a run's stages: the next one waits so many times as long as the last one took.
 _LOOK_SHARE = 9
 
-# Timed on this machine: nothing else may be computed beside them.
+# Timed here or on boards: nothing else may be computed there meanwhile.
 _TIMED = (MeasureInputs, FinalistsInputs)
 # Done by this process when the run comes to them.
 _HERE = (*_TIMED, BundleInputs)
@@ -34,6 +34,14 @@ _HERE = (*_TIMED, BundleInputs)
 
 def _done_here(inputs: StageInputs) -> bool:
     return isinstance(inputs, _HERE) or (isinstance(inputs, SearchInputs) and inputs.parallel > 1)
+
+
+def _hosts(inputs: StageInputs) -> list[str]:
+    """Give where the devices of a timing are."""
+    if isinstance(inputs, FinalistsInputs):
+        return [one.host for one in inputs.devices]
+    assert isinstance(inputs, MeasureInputs)
+    return [inputs.device.host]
 
 
 class SpreadWorkspace(Workspace):
@@ -79,8 +87,8 @@ class SpreadWorkspace(Workspace):
         elif isinstance(inputs, SearchInputs) and inputs.parallel > 1:
             return super().run(inputs, self._by_workers(key, inputs, work, recipe), recipe)
         elif isinstance(inputs, _HERE):
-            while isinstance(inputs, _TIMED) and self._tasks.keys:
-                self._take(self._tasks.wait())
+            if isinstance(inputs, _TIMED):
+                self._make_room(inputs)
             try:
                 return super().run(inputs, work, recipe)
             except (NotAvailableError, UnsteadyDeviceError) as error:
@@ -96,6 +104,14 @@ class SpreadWorkspace(Workspace):
         if isinstance(inputs, SearchInputs):
             raise InputError(f"{inputs.title}: {self._lost[key]}: mend it, and the same command goes on where it was")
         return Stage(inputs.title, key, self.path / "artifacts" / key, inputs.promise(key))
+
+    def _make_room(self, inputs: StageInputs) -> None:
+        """Wait for the tasks that would disturb a timing; while boards elsewhere are timed, workers go on."""
+        if not self._tasks.disturb(_hosts(inputs)):
+            self._fill()
+            return
+        while self._tasks.keys:
+            self._take(self._tasks.wait())
 
     def _by_workers(
         self,

@@ -1,4 +1,4 @@
-"""The head of a run on workers: how often it looks ahead, when it joins a slow cluster again, what it waits for."""
+"""The head of a run on workers: looks ahead, a slow cluster that is joined again, and what it waits for."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ from tutelage.cluster.scoring import RemoteScorer, Scored
 from tutelage.cluster.task import Outcome
 from tutelage.cluster.tasks import Tasks
 from tutelage.cluster.workspace import SpreadWorkspace
-from tutelage.pipeline.keys.stage_inputs import Foreseen
+from tutelage.pipeline.keys.stage_inputs import Foreseen, Part
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import InputError, NotAvailableError, UnsteadyDeviceError
@@ -31,11 +31,37 @@ class Clock:
         return self.now
 
 
+class At(Part):
+    """A device, by where it is."""
+
+    host: str = "local"
+
+
+class Timed(NothingInputs):
+    """Stands for the timing of rows."""
+
+    device: At = At()
+
+
+class Finalists(NothingInputs):
+    """Stands for the timing of a search's finalists."""
+
+    devices: tuple[At, ...] = (At(), At())
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MeasureInputs", Timed), ("FinalistsInputs", Finalists)):
+        monkeypatch.setattr(workspace, name, value)
+    for name in ("_HERE", "_TIMED"):
+        monkeypatch.setattr(workspace, name, (Timed, Finalists))
+
+
 class Instant:
     """Stands for a cluster of two workers that needs half a second for what is going on."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.going = clock, list[Foreseen]()
+    def __init__(self, clock: Clock, disturbs: bool = True) -> None:
+        self.clock, self.going, self.disturbs = clock, list[Foreseen](), disturbs
 
     @property
     def keys(self) -> set[str]:
@@ -44,6 +70,9 @@ class Instant:
     @property
     def num_free(self) -> int:
         return 2 - len(self.going)
+
+    def disturb(self, hosts: list[str]) -> bool:
+        return self.disturbs
 
     def submit(self, stage: Foreseen) -> None:
         self.going.append(stage)
@@ -190,21 +219,9 @@ def test_stages_and_evaluations_that_wait_for_a_machine_say_so(
 
 
 @pytest.mark.parametrize("error", [NotAvailableError("no board is up"), UnsteadyDeviceError("it drifts")])
-def test_only_timing_the_rows_goes_on_without_its_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_only_timing_the_rows_goes_on_without_its_device(tmp_path: Path, timed: None, error: Exception) -> None:
     """The finalists of a search must be timed; what is no fault of a device is raised."""
     tasks: Any = Instant(Clock())
-
-    class Timed(NothingInputs):
-        pass
-
-    class Finalists(NothingInputs):
-        pass
-
-    monkeypatch.setattr(workspace, "MeasureInputs", Timed)
-    monkeypatch.setattr(workspace, "_HERE", (Timed, Finalists))
-    monkeypatch.setattr(workspace, "_TIMED", (Timed, Finalists))
     spread = SpreadWorkspace(Workspace(tmp_path), tasks)
 
     def fails(with_what: Exception) -> Any:
@@ -220,3 +237,29 @@ def test_only_timing_the_rows_goes_on_without_its_device(
         spread.run(Finalists(title="measure finalists", versions={}, number=2), fails(error))
     with pytest.raises(ZeroDivisionError):
         spread.run(Timed(title="measure on box", versions={}, number=3), fails(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("stage", [Timed, Finalists])
+@pytest.mark.parametrize("disturbs", [True, False])
+def test_workers_go_on_while_boards_are_timed_that_they_do_not_disturb(
+    tmp_path: Path, timed: None, stage: type[NothingInputs], disturbs: bool
+) -> None:
+    tasks, going = Instant(Clock(), disturbs), list[int]()
+    spread = SpreadWorkspace(Workspace(tmp_path), cast(Any, tasks))
+    inputs = NothingInputs(title="train it", versions={}, number=1)
+    spread._submit(Foreseen.of(spread.find(inputs)[0], inputs, partial(nothing, inputs, None), None))
+
+    def time_it(folder: Path) -> dict[str, Any]:
+        going.append(len(tasks.keys))
+        return {}
+
+    spread.run(stage(title="measure on it", versions={}, number=2), time_it)
+    assert going == [0 if disturbs else 1]
+    assert spread.run(inputs, partial(nothing, inputs, None)).result == {"number": 1}
+
+
+def test_only_boards_on_machines_that_give_no_cpu_are_left_alone_by_tasks(tmp_path: Path) -> None:
+    shelf = [{"CPU": 8.0}, {"CPU": 0.0, "device:pi4": 1.0}, {"CPU": 1.0, "device:pi5": 1.0}]
+    tasks = Tasks(Lonely(shelf, 0, None), lambda stage: cast(Any, None), tmp_path, silent)
+    found = {hosts: tasks.disturb(hosts) for hosts in (("ray:pi4",), ("ray:pi4", "local"), ("ray:pi5",), ("me@there",))}
+    assert list(found.values()) == [False, True, True, True]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.ray_cluster import patient
 from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
+from tutelage.bench.devices.profiles import write_profile
 from tutelage.cluster.session import on_this_host
 from tutelage.cluster.spread import LOGS, spread, spread_over
 from tutelage.cluster.task import Message, Outcome, Task, perform
@@ -23,7 +24,7 @@ from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.records import InputError
+from tutelage.records import DeviceProfile, InputError
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,13 @@ def test_a_fault_in_a_stage_is_an_outcome_that_is_tried_again(recipe: Recipe, tm
     assert found.reason == "ZeroDivisionError: a fault of ours"
     assert "in _broken" in found.trace
     assert said[0].endswith(f"process {os.getpid()}")
+
+
+def test_boards_of_a_cluster_are_refused_beside_workers_of_this_host(recipe: Recipe, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_profile(DeviceProfile(name="box", runtime="onnxruntime", host="ray:pi4"), tmp_path / "devices")
+    with pytest.raises(InputError, match=r"--workers 1 starts .* no board of device box \(ray:pi4\): give --cluster"):
+        spread(recipe, workspace, silent, 1).__enter__()
 
 
 def test_more_workers_than_cores_are_refused(recipe: Recipe, tmp_path: Path) -> None:
