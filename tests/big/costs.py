@@ -2,9 +2,9 @@
 
     python tests/big/costs.py
 
-Counted: images, trainings, epochs (of a student with fresh weights those of the supernet as well) and multiply-accumulates
-(MACs), from the recipes and the networks. Assumed: how many operations a second a GPU sustains, `RATES`; none has run this
-code. A training takes
+Counted: images, trainings, epochs (of a student with fresh weights those of the supernet as well) and
+multiply-accumulates (MACs), from the recipes and the networks. Assumed: how many operations a second a GPU sustains,
+`RATES`; none has run this code. A training takes
     images x epochs x 6 MACs / rate (forward 2, backward 4), a supernet's step that of each subnet it trains,
 and teachers compute each image once for each augmentation (2 MACs). Trainings that do not wait for one another are
 put on the free GPU, the longest first; one training is not divided.

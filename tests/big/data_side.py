@@ -63,7 +63,8 @@ def bad_file(given: argparse.Namespace) -> dict[str, Any]:
 def validated(given: argparse.Namespace) -> dict[str, Any]:
     """Evaluate a small network on the validation split as a training does, a batch in memory at a time."""
     data = _load(given, skip_bad=True)
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * given.channels, len(data.class_names)))
+    last = nn.Linear(16 * given.channels, len(data.class_names))
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), last)
     validate(network, InOrder(data, "val", 256, workers=1), data.multi_label)
     return {"images": len(data.splits["val"])}
 

@@ -20,7 +20,7 @@ from tutelage.accelerator import Accelerator
 from tutelage.pipeline.context import Context, Resources, open_context
 from tutelage.pipeline.keys.stage_inputs import StageInputs, versions_of
 from tutelage.pipeline.recipe import Recipe
-from tutelage.pipeline.workspace import Workspace
+from tutelage.pipeline.workspace import Workspace, remove_checkpoint
 from tutelage.progress import silent
 from tutelage.records import InputError, NotAvailableError
 
@@ -101,7 +101,9 @@ def perform(task: Task, say: Callable[[Message], object]) -> Outcome:
                     if taken:
                         say(Message(task.key, f"goes on from {taken}, which another machine left in the share"))
                     result = task.compute(placed(task.inputs), here, folder)
-                return Outcome(result, files=pack_made(folder, task.share))
+                files = pack_made(folder, task.share)
+                remove_checkpoint(folder)  # the workspace of the run files the stage, not this one
+                return Outcome(result, files=files)
         except NotAvailableError as error:
             return Outcome(reason=str(error), final=True, unavailable=True)
         except InputError as error:

@@ -132,7 +132,7 @@ class Workspace:
         filed = {"stage": name, "finished": utc_now(), "result": result, "made_by": made_by}
         write_json(folder / FiledResult.FILE, filed)
         self._journal("done", title, folder.name)
-        _remove_checkpoint(folder)
+        remove_checkpoint(folder)
         return Stage(title, folder.name, folder, json.loads(json.dumps(result)), made_by)
 
     def _begin(
@@ -229,7 +229,7 @@ class Workspace:
             handle.write(("\n" if torn else "") + line + "\n")
 
 
-def _remove_checkpoint(folder: Path) -> None:
+def remove_checkpoint(folder: Path) -> None:
     """Remove what a finished stage no longer needs: with an optimiser's moments it is several times its weights."""
     place = folder / CHECKPOINT
     if place.is_dir():
