@@ -10,7 +10,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ PROMISED = (
     *("size_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_rss_bytes", "energy_mj", "on_front"),
     *("seed", "created"),
 )
+
+# A text that begins so is a formula to a spreadsheet, in some languages also with the wide signs of East Asian scripts.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_MAY_BE_ONE = frozenset("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def names_in_order() -> tuple[str, ...]:
@@ -168,17 +173,46 @@ def _plain_cells(name: str, values: Sequence[Any]) -> list[Any]:
     return [None if value != value else value for value in values]  # PostgreSQL keeps NaN
 
 
+def inert(text: str) -> str:
+    """Write a text for a cell of a CSV so that no spreadsheet computes it: an apostrophe stands before a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def as_named(cell: str) -> str:
+    """Read a cell that `inert` wrote."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+
+
+def csv_text(lines: Iterable[Sequence[Any]]) -> str:
+    """Write lines as CSV for programs and spreadsheets; cells of text must be `inert`."""
+    text = io.StringIO()
+    # Cells are quoted that hold a character of the line's end: of "\n" alone a carriage return would end a line, too.
+    csv.writer(_Lines(text), lineterminator="\r\n").writerows(lines)
+    return text.getvalue()
+
+
+class _Lines:
+    """Takes lines that end in CR LF, and writes them with LF."""
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> None:
+        self._text.write(f"{line[:-2]}\n")
+
+
 def _to_csv(parts: Parts) -> Iterator[str]:
     begun = False
     for found in parts():
         columns = _cells(found)
         columns.pop("details", None)
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerows([] if begun else [columns])
-        lines.writerows(zip(*columns.values(), strict=True))
-        yield text.getvalue()
+        cells = [values if COLUMNS[name].is_number else _inert(values) for name, values in columns.items()]
+        yield csv_text([*([] if begun else [list(columns)]), *zip(*cells, strict=True)])
         begun = True
+
+
+def _inert(values: Sequence[Any]) -> list[Any]:
+    return [inert(one) if isinstance(one, str) and one[:1] in _MAY_BE_ONE else one for one in values]
 
 
 def _to_json(parts: Parts) -> Iterator[str]:

@@ -6,8 +6,6 @@ terminal/matrix.py prints it; page/page_matrix.js builds the same of the rows th
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.columns import Column, column, with_interval
+from tutelage.leaderboard.export import csv_text, inert
 from tutelage.leaderboard.gained import is_absent
 from tutelage.leaderboard.names import data_names, device_names, title
 from tutelage.records import STATES, InputError
@@ -198,21 +197,20 @@ def _reason(figure: Column, source: str, state: State, reason: str) -> tuple[Sta
 
 def to_csv(found: Sequence[Matrix]) -> str:
     """Write matrices as CSV: of each device the figure in its stored unit, and beside it the state with its reason."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     heads = list(dict.fromkeys(device for matrix in found for device in matrix.devices))
     called = [" ".join(filter(None, head)) for head in heads]
     figure = found[0].figure if found else None
     name = "" if figure is None else f"{figure.name}{f' [{figure.stored_unit}]' if figure.stored_unit else ''}"
     parts = [part for head in called for part in (f"{head}: {name}", f"{head}: state")]
-    writer.writerow(["dataset", "architecture", "file", "files", *parts])
+    lines: list[list[Any]] = [["dataset", "architecture", "file", "files", *map(inert, parts)]]
     for matrix in found:
         for line in matrix.lines:
             by_device = dict(zip(matrix.devices, line.cells, strict=True))
             cells = [by_device.get(head, Cell("never", reason=NEVER)) for head in heads]
             pairs = [part for cell in cells for part in (_number(matrix.figure, cell), _state(cell))]
-            writer.writerow([matrix.place, line.of or line.name, line.name if line.of else "", line.num_files, *pairs])
-    return out.getvalue()
+            names = (matrix.place, line.of or line.name, line.name if line.of else "")
+            lines.append([*map(inert, names), line.num_files, *pairs])
+    return csv_text(lines)
 
 
 def _number(figure: Column, cell: Cell) -> float | int | str:

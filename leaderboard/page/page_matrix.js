@@ -116,10 +116,9 @@ function makeMatrix(hooks) {
 
 // As `tutelage leaderboard matrix --open --out` writes it: of each device the figure in its stored unit, and its state.
 function matrixCsv({ name, place, devices, lines }) {
-  const quoted = (value) => (/[",\n\r]/.test(String(value)) ? `"${String(value).replace(/"/g, '""')}"` : String(value));
   const unit = FIGURES[name].stored ? ` [${FIGURES[name].stored}]` : "";
   const head = ["dataset", "architecture", "file", "files", ...devices.flatMap((device) => { const called = device.filter(Boolean).join(" "); return [`${called}: ${name}${unit}`, `${called}: state`]; })];
   const cells = (line) => line.cells.flatMap(({ value, state, reason }) => [value ?? "", reason && state !== "never" ? `${state}: ${reason}` : state]);
   const body = lines.flatMap((line) => [[place, line.name, "", line.num, ...cells(line)], ...line.inside().map((one) => [place, line.name, one.name, 1, ...cells(one)])]);
-  return [head, ...body].map((row) => row.map(quoted).join(",") + "\n").join("");
+  return csvText([head, ...body]);
 }

@@ -41,3 +41,8 @@ function save(blob, name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
+// Lines as CSV. As `leaderboard export` writes it, a text that a spreadsheet would compute gets an apostrophe before it.
+function csvText(lines) {
+  const cell = (value) => { const text = typeof value === "string" && /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(value) ? `'${value}` : String(value); return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text; };
+  return lines.map((line) => line.map(cell).join(",") + "\n").join("");
+}

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage.leaderboard.columns import COLUMNS, COMPUTED, OF_FORMER, Column, by_any_name, known
+from tutelage.leaderboard.export import as_named
 from tutelage.records import InputError, Measurement, Row, bounded_text, parsed_json
 
 from .details import check_details, facts_said
@@ -104,7 +105,7 @@ def _csv_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
                     "that holds a comma"
                 )
             if cells:
-                records.append((f"{path}, line {reader.line_num}", dict(zip(head, cells, strict=True))))
+                records.append((f"{path}, line {reader.line_num}", dict(zip(head, map(as_named, cells), strict=True))))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error})") from error
     return records

@@ -121,3 +121,13 @@ def test_a_large_board_is_served_as_it_was_until_its_new_page_is_made(tmp_path, 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_only_the_head_of_an_export_is_sent_to_who_asks_for_it(served):
+    with socket.create_connection(("127.0.0.1", served[1]), timeout=20) as client:
+        client.sendall(b"HEAD /rows.csv HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+    head, end, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 200")
+    assert b"Content-Type: text/csv; charset=utf-8" in head
+    assert (end, body) == (b"\r\n\r\n", b"")
