@@ -75,11 +75,8 @@ class Budget(Record):
     @property
     def counted(self) -> dict[str, float]:
         """The bounds that need no device, by the name of the count."""
-        names = (
-            *("macs", "params", "size_bytes", "peak_activation_bytes"),
-            *("int8_file_bytes", "ram_bytes", "int8_ram_bytes"),
-        )
-        pairs = {name: getattr(self, name) for name in names}
+        names = ("macs", "params", "size_bytes", "peak_activation_bytes", "int8_file_bytes", "ram_bytes")
+        pairs = {name: getattr(self, name) for name in (*names, "int8_ram_bytes")}
         return {name: bound for name, bound in pairs.items() if bound is not None}
 
 
@@ -141,9 +138,8 @@ class Measurement(Record):
     samples_ms: tuple[float, ...]
     runs_a_sample: int = Field(1, gt=0)  # more: each sample is the mean of so many inferences, and p99 says little
     reported: tuple[TurnReport, ...] = ()  # what a program said of them
-    anchored_ms: float | None = (
-        None  # median without the host's drift; on the latency model's scale where `drift` is known
-    )
+    # Median without the host's drift; on the latency model's scale where `drift` is known.
+    anchored_ms: float | None = None
     peak_rss_bytes: int | None = None  # the whole process
     runtime_rss_bytes: int | None = None  # the process before the model was loaded
     load_ms: float | None = None
@@ -373,9 +369,14 @@ class Row(Record):
         hashes = [(made.get("file") or {}).get("sha256"), weights.get("sha256")]
         # The data are said by the details too; what the device was like is known when it was measured.
         later = (*_FIGURES, *_LATER_FIELDS, "measurement", "twin", "details")
-        of = {name: value for name, value in values.items() if name not in later}
+        of = {name: value for name, value in values.items() if name not in later} | {"dataset": self._read_as}
         said = {name: values["details"].get(name) for name in _IDENTITY}
         return content_id({**of, **said, "recipe_values": made.get("recipe"), "hashes": hashes})
+
+    @property
+    def _read_as(self) -> str:
+        """The data set as the registry names it: rows of folders and tables were called so, and keep their ids."""
+        return str(self.details.get("data_reader") or self.dataset)
 
     @property
     def comparable(self) -> str:
@@ -393,7 +394,7 @@ class Row(Record):
         if self.details.get("state") not in STATES or settings is None:
             return ""
         names = (*COMPARABLE, "recipe", "role", "model", "teacher", "scheme", "seed")
-        values = {name: getattr(self, name) for name in names}
-        if "pruned" in self.details:
-            values["model"] = re.sub(r"-cut(\d+)$", r"-pruned\1", self.model)  # as older versions named it
+        values = {name: getattr(self, name) for name in names} | {"dataset": self._read_as}
+        if "pruned" in self.details:  # as older versions named it
+            values["model"] = re.sub(r"-cut(\d+)$", r"-pruned\1", self.model)
         return content_id([settings, self.details.get("imported_from"), *values.values()])

@@ -47,6 +47,7 @@ def outline(found: Listing | Dataset, request: Request) -> Dataset:
         check_groups(listing.groups, listing.splits, request)
     return Dataset(
         name=request.name,
+        title=request.title,
         images=np.empty((0, request.size, request.size, request.channels), dtype=np.uint8),
         labels=listing.labels,
         class_names=listing.class_names,
@@ -106,6 +107,7 @@ def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:
     names = np.array(listing.names(), dtype=np.str_)
     return Dataset(
         name=request.name,
+        title=request.title,
         images=decoded.images,
         labels=listing.labels,
         class_names=listing.class_names,

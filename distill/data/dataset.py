@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.records import ID_DIGITS, InputError
+from tutelage.records import ID_DIGITS, InputError, checked_name
 
 from .containers.packed import refuse_compressed
 from .containers.paths import glob, is_dir, is_file, top_of
@@ -53,6 +53,12 @@ class Dataset:
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     names: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+    title: str = ""  # what rows call it; empty: `name`
+
+    @property
+    def called(self) -> str:
+        """Give what rows and people call the set: of a reader of any such files the set's own name."""
+        return self.title or self.name
 
     @property
     def num_classes(self) -> int:
@@ -124,6 +130,7 @@ class Request:
     folds: int = 5
     options: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 1
+    title: str = ""  # what rows call the set; empty: `name`
 
     def folder(self) -> Path:
         """Give the folder of a set that lies in one; a file or nothing there is an error."""
@@ -245,6 +252,7 @@ class DatasetEntry:
     images, by which a recipe is checked before. `options` are its own options, each with a line of help. `path` says
     whether it needs a file or folder. `recognise` gives the options with which a path would be read, or None where the
     path is something else; `faults` adds problems that a listing does not show; `check` takes the whole check over.
+    `called` names the set itself where the entry reads any set of its kind.
     """
 
     name: str
@@ -257,6 +265,7 @@ class DatasetEntry:
     faults: Callable[[Path], list[str]] | None = None
     check: Callable[[Path], DataReport] | None = None
     glance: Callable[[Request], Dataset] | None = None
+    called: Callable[[Request], str] | None = None
 
     def __post_init__(self) -> None:
         if (self.list_files is None) == (self.load_arrays is None):
@@ -279,8 +288,21 @@ class DatasetEntry:
                 "e.g. folder"
             )
 
+    def title_of(self, request: Request) -> str:
+        """Say what rows call a set: the option `title`, else what the set itself is called; empty: the entry's name."""
+        if "title" not in request.options:
+            return "" if self.called is None else self.called(request)
+        try:
+            title = checked_name(str(request.options["title"]))
+        except ValueError as error:
+            raise InputError(f"title {request.options['title']!r}: {error}") from None
+        if not title:
+            raise InputError("title is empty: name the data set, or leave title out")
+        return title
+
 
 _FILE_OPTIONS = {
+    "title": "what rows call the data set (default: its own name, of folders and files theirs)",
     "fit": "how a picture becomes square: squash (default), crop or pad",
     "range": RANGE_HELP,
     "window": WINDOW_HELP,

@@ -6,6 +6,7 @@ Every module of `sets` declares its own data sets; installed packages add theirs
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def request_for(
         **others,
     )
     entry.check_request(request.path, request.options)
-    return request
+    return replace(request, title=entry.title_of(request))
 
 
 def open_images(request: Request) -> Listing | Dataset:

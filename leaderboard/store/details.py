@@ -77,6 +77,7 @@ class _Details(_File):
     seeds: _Seeds | None = None
     artifacts: dict[_Path, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] | None = None
     manifest: str | None = None
+    data_reader: str | None = None
     versions: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None
     gain_over_control: dict[str, Any] | None = None

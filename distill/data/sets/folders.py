@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.distill.data.containers.naming import own_name
 from tutelage.distill.data.containers.packed import is_archive
 from tutelage.distill.data.containers.paths import (
     Identity,
@@ -313,6 +314,7 @@ FOLDER = DatasetEntry(
     },
     recognise=_group_rule_of,
     faults=_empty_classes,
+    called=lambda request: own_name(request.path),
 )
 
 CXR3 = DatasetEntry(

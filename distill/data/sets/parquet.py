@@ -14,6 +14,7 @@ from typing import Any
 
 from tutelage.distill.data.containers.card import Card, Feature, label_names, read_card, schema_features
 from tutelage.distill.data.containers.hub import locate
+from tutelage.distill.data.containers.naming import own_name
 from tutelage.distill.data.containers.rows import SUFFIX, guarded_parquet, open_parquet
 from tutelage.distill.data.containers.shards import Shard, assign_splits, find_shards, listing_of, split_word
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
@@ -258,4 +259,5 @@ PARQUET = DatasetEntry(
         "near": NEAR_HELP,
     },
     recognise=_recognise,
+    called=lambda request: own_name(request.path),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.distill.data.containers.naming import own_name
 from tutelage.distill.data.containers.paths import is_dir, is_file
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
 from tutelage.distill.data.reading.dicom_listing import with_heads
@@ -226,4 +227,5 @@ TABLE = DatasetEntry(
         "near": NEAR_HELP,
     },
     recognise=lambda path: {} if is_table(path) else None,
+    called=lambda request: own_name(request.path),
 )

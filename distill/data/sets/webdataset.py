@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.distill.data.containers.hub import locate
+from tutelage.distill.data.containers.naming import own_name
 from tutelage.distill.data.containers.packed import Members, is_archive, members_of
 from tutelage.distill.data.containers.shards import (
     Shard,
@@ -203,4 +204,5 @@ WEBDATASET = DatasetEntry(
         "near": NEAR_HELP,
     },
     recognise=_recognise,
+    called=lambda request: own_name(request.path),
 )

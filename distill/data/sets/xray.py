@@ -183,4 +183,5 @@ TORCHXRAYVISION = DatasetEntry(
         "unknown": "a label that the table leaves open: ignore (default; left out of loss and figures) or zeros",
     },
     recognise=_collection_of,
+    called=lambda request: str(request.option("collection", "")),
 )

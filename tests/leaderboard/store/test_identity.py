@@ -331,3 +331,22 @@ def test_the_frame_that_is_read_by_groups_says_what_the_other_says(tmp_path):
     # The stored hash parts the rows as the columns themselves do.
     parts = {(row.comparable, *(getattr(row, name) for name in COMPARABLE)) for row in store.rows()}
     assert len(parts) == len({part[0] for part in parts}) == len({part[1:] for part in parts}) == 1 + len(OTHER)
+
+
+def test_a_row_that_is_filed_again_under_the_own_name_of_its_data_is_the_same_row(tmp_path):
+    of = {"auc": 0.9, "manifest": "0011223344556677"}
+    own = {**of, "dataset": "beans", "details": {"data_reader": "folder"}}
+    before = run_row("complete", dataset="folder", created="2026-01-01T00:00:00Z", **of)
+    again = run_row("complete", created="2026-01-02T00:00:00Z", **own)
+    later = run_row("complete", created="2026-01-03T00:00:00Z", network="v", **own)
+    assert (before.key, before.identity) == (again.key, again.identity)
+    assert before.comparable != again.comparable == later.comparable
+    store = Store(tmp_path / "leaderboard.db")
+    for rows in ([before], [again], [again]):
+        store.add(rows)
+    assert store.columns(names=("row_id", "dataset")) == {"row_id": [before.key], "dataset": ["beans"]}
+    other = Store(tmp_path / "other.db")
+    other.add([before])
+    other.add([later])
+    assert later.key != before.key
+    assert other.columns(names=("row_id", "dataset")) == {"row_id": [later.key], "dataset": ["beans"]}

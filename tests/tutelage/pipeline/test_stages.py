@@ -18,12 +18,13 @@ from tutelage.files import model_digest, sha256_of
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
 from tutelage.pipeline.keys.model_files import is_model
 from tutelage.pipeline.keys.plan import Planned, plan
+from tutelage.pipeline.keys.settings import settings_of
 from tutelage.pipeline.keys.stage_inputs import StageInputs
 from tutelage.pipeline.objectives import objectives_of, read_objectives, recalibration_images
 from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.stages import compress as compressing
 from tutelage.pipeline.stages.evaluate import EvaluateInputs, chunk
-from tutelage.pipeline.stages.publish import made_by
+from tutelage.pipeline.stages.publish import _data_facts, _reader, made_by
 from tutelage.pipeline.stages.supernet import space_of
 from tutelage.pipeline.workspace import Stage, Workspace
 from tutelage.progress import silent
@@ -308,3 +309,21 @@ def test_recalibration_reads_only_the_images_that_it_draws(monkeypatch: pytest.M
     assert ([len(one) for one in batches], asked) == ([8, 8, 8], [("train", 24)])
     drawn = np.random.default_rng(derived_seed(1, "recalibration")).permutation(1000)[:24]
     assert cat(batches).tolist() == sorted(drawn.tolist())  # of all images, as before
+
+
+def test_rows_call_a_folder_by_its_name_and_are_identified_by_its_reader(tmp_path: Path) -> None:
+    planner = Planner(written(tmp_path))
+    values = Recipe.model_validate(recipes(tmp_path)["named"]).model_dump(mode="json")
+    moved = (tmp_path / "images").rename(tmp_path / "xrays")
+    values["data"] = {**values["data"], "path": str(moved)}
+    before = [one.key for one in planner.plan(values).stages]
+    ctx = planner.context(values)
+    assert _data_facts(ctx)["dataset"] == "xrays"
+    assert _reader(ctx) == {"data_reader": "folder"}
+    student = Student(model="net", role="student")
+    settings = settings_of(ctx.recipe, student, "fp32")
+    values["data"] = {**values["data"], "options": {**values["data"]["options"], "title": "Chest, 2024"}}
+    ctx = planner.context(values)
+    assert _data_facts(ctx)["dataset"] == "Chest, 2024"
+    assert settings_of(ctx.recipe, student, "fp32") == settings
+    assert [one.key for one in planner.plan(values).stages] == before

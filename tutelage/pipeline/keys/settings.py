@@ -30,14 +30,17 @@ _EPOCHS = DistillSection().epochs
 def settings_of(recipe: Recipe, student: Student, scheme: str) -> dict[str, Any]:
     """Give the settings that one network of a recipe is a result of, without those that are at their default.
 
-    Without the defaults a setting that a later version adds changes nothing. Where the images lie is no setting: their
-    manifest says what they are.
+    Without the defaults a setting that a later version adds changes nothing. Where the images lie and how they are
+    called is no setting: their manifest says what they are.
     """
     said = recipe.model_dump(
         mode="json",
         exclude_defaults=True,
         exclude={**dict.fromkeys(_NO_SETTINGS, True), "data": {"path", "workers"}},
     )
+    options = said.get("data", {}).get("options", {})
+    if options.pop("title", None) is not None and not options:
+        del said["data"]["options"]
     reads_supernet = _reads_supernet(recipe, student)
     teachers = {student.model} if student.role == "teacher" else set(student.teacher.split("+"))
     if reads_supernet:

@@ -64,7 +64,7 @@ def bundle_row(
     ctx = open_context(recipe, workspace, report, threads, accelerator=CPU)
     if ctx.dataset.manifest != row.details.get("manifest"):
         raise InputError(
-            f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
+            f"data set {ctx.dataset.called} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
         )
     fit = recipe.data.options.get("fit", "squash")
     made = write_row_bundle(ctx, row, network, model, out=out, fit=fit, origin=origin_of(recipe), notes=notes)

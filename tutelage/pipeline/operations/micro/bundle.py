@@ -57,7 +57,7 @@ def bundle_for_micro(
     ctx = open_context(recipe, workspace, report, threads, accelerator=CPU)
     if ctx.dataset.manifest != row.details.get("manifest"):
         raise InputError(
-            f"data set {ctx.dataset.name} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
+            f"data set {ctx.dataset.called} is not the one row {row.key[:8]} was evaluated on (its manifest differs)"
         )
     side = ctx.resolution(network)
     with tempfile.TemporaryDirectory(prefix="tutelage-micro-") as folder:
