@@ -12,7 +12,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Double, and_, false, literal, not_, or_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Select,
+    String,
+    and_,
+    false,
+    literal,
+    not_,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.types import TypeEngine
 
 from tutelage.dominance import undominated
 from tutelage.leaderboard import pareto
@@ -26,6 +40,8 @@ from . import schema
 
 # Rows of a sample that the strongest rows are sought among, and how many of these SQL compares each row with.
 SAMPLE, _MOST_POINTS = 2_000, 12
+# Rows that one statement asks about: SQLite unites at most 500.
+_MOST_UNITED = 250
 # What a threshold is moved by, so that SQL never strikes out what the rule, rounding differently, would keep.
 _SLACK = 1e-9
 
@@ -70,26 +86,39 @@ def all_known(objectives: Sequence[str] | Mapping[str, Direction]) -> ColumnElem
     return and_(*(_of(name).is_not(None) for name in pareto.directions(objectives)))
 
 
-def better_than_each(
-    page: Mapping[str, Sequence[Any]], objectives: Sequence[str]
-) -> Iterator[ColumnElement[bool] | None]:
-    """Select for each row of a page the rows that dominate it by more than a tie; None where it lacks a figure."""
+def on_front_among(
+    pages: Mapping[str, Mapping[str, Sequence[Any]]], objectives: Sequence[str], others: Select[Any]
+) -> Iterator[Select[Any]]:
+    """Select the numbers of those rows of some groups that no row of their group dominates by more than a tie.
+
+    pages: the rows, by the hash of their group. others: selects what may dominate. A row that lacks a figure is none
+    of them. As many rows are asked for in one statement as SQLite unites.
+    """
     ways = pareto.directions(objectives)
-    costs = pareto.costs_of({**page, "dataset": page["number"]}, ways)
-    bars = pareto.bars_of(costs, ways, resolutions(), tolerances())
-    for cost, bar in zip(costs, bars, strict=True):
-        if np.isnan(cost).any():
-            yield None
-            continue
+    asked = []
+    for key, page in pages.items():
+        costs = pareto.costs_of({**page, "dataset": page["number"]}, ways)
+        bars = pareto.bars_of(costs, ways, resolutions(), tolerances())
+        signs = np.array([1.0 if way == "min" else -1.0 for way in ways.values()])
+        for number, same, past in zip(page["number"], (costs * signs).tolist(), (bars * signs).tolist(), strict=True):
+            if not np.isnan(same).any():
+                asked.append((number, key, *same, *past))
+    kinds: tuple[TypeEngine[Any], ...] = (BigInteger(), String(32), *[Double()] * (2 * len(ways)))
+    names = ("row_number", "of_group", *(f"{end}_{name}" for end in ("same", "past") for name in ways))
+    for start in range(0, len(asked), _MOST_UNITED):
+        each = [
+            select(*(literal(one, kind).label(name) for one, kind, name in zip(values, kinds, names, strict=True)))
+            for values in asked[start : start + _MOST_UNITED]
+        ]
+        page_rows = (union_all(*each) if len(each) > 1 else each[0]).cte("page_rows").c
         no_worse, better = [], []
-        for name, value, least in zip(ways, cost.tolist(), bar.tolist(), strict=True):
+        for name, way in ways.items():
             # Not by `compare`: an index may find what is better, which few rows are.
-            column, is_cost = _of(name), ways[name] == "min"
-            same: ColumnElement[float] = literal(value if is_cost else -value, Double())
-            bound: ColumnElement[float] = literal(least if is_cost else -least, Double())
-            no_worse.append(column <= same if is_cost else column >= same)
-            better.append(column < bound if is_cost else column > bound)
-        yield and_(*no_worse, or_(*better))
+            column, same_as, beyond = _of(name), page_rows[f"same_{name}"], page_rows[f"past_{name}"]
+            no_worse.append(column <= same_as if way == "min" else column >= same_as)
+            better.append(column < beyond if way == "min" else column > beyond)
+        dominating = others.where(schema.rows.c.comparable == page_rows.of_group, *no_worse, or_(*better))
+        yield select(page_rows.row_number).where(~dominating.correlate_except(schema.rows).exists())
 
 
 def not_struck_out(

@@ -7,7 +7,7 @@ filtered, sorted and compared there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,8 +133,10 @@ def _page_marks(board: Board, found: Mapping[str, list[Any]]) -> list[str]:
     for place, key in enumerate(found["comparable"]):
         if place not in former:
             places.setdefault(key, []).append(place)
+    pages = {key: {name: [found[name][one] for one in some] for name in found} for key, some in places.items()}
+    probed = board.probed(pages)
     for key, members in places.items():
-        of_group = marked(board, key, {name: [found[name][place] for place in members] for name in found})
+        of_group = probed[key] if key in probed else marked(board, key, pages[key])
         for place in members:
             marks[place] = of_group.get(found["number"][place], "")
     return marks
@@ -149,8 +151,6 @@ def marked(board: Board, key: str, page: Mapping[str, list[Any]]) -> dict[int, s
     names = ("number", *_figures(asked, objectives))
     rows: dict[str, list[Any]] = {name: list(page.get(name, ())) for name in names}
     beside = board.as_good(key, objectives, page) if page else None
-    if page and beside is None and (probed := board.probed(key, objectives, page)) is not None:
-        return probed
     there = set(rows["number"])
     for values in board.contenders(key, objectives) if beside is None else beside:
         if values[0] not in there:
@@ -224,12 +224,12 @@ class Board:
         said = self._grounds[key].known
         if said is not None:
             return said
-        table, current = schema.rows, schema.is_current()
-        first = {
-            name: self._in_group(select(table.c.number), key).where(table.c[name].is_not(None), current)
-            for name in schema.FRONT
-        }
-        return tuple(name for name, one in first.items() if self._all(one.limit(1)))
+        rows = self._in_group(select(schema.rows.c.number), key).where(schema.is_current())
+        each = select(*(rows.where(schema.rows.c[name].is_not(None)).exists() for name in schema.FRONT))
+        found = self._connection.execute(each).one()
+        known = tuple(name for name, is_there in zip(schema.FRONT, found, strict=True) if is_there)
+        self._grounds[key] = replace(self._grounds[key], known=known)
+        return known
 
     def contenders(self, key: str, objectives: Sequence[str]) -> Sequence[Any]:
         """Give number and figures of the rows of a group that its marks depend on."""
@@ -287,19 +287,27 @@ class Board:
         last = table.c[one.name] == (min(values) if descending else max(values))
         return self._all(self._in_group(selected, key).where(schema.is_current(), last))
 
-    def probed(self, key: str, objectives: Sequence[str], page: Mapping[str, list[Any]]) -> dict[int, str] | None:
-        """Mark the rows of a page on the default front, each by a search for one that dominates it.
+    def probed(self, pages: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, dict[int, str]]:
+        """Mark the rows of a page on the default front, by group: one statement looks for what dominates each.
 
-        None where the group is read instead.
+        Groups that are read instead are left out: those of many of its rows, and all where it is in the front's order.
         """
-        asked = self.asked
-        if asked.objectives or len(page["number"]) > _PROBED or not (asked.sort or asked.offset):
-            return None
-        marks = {}
-        current = self._in_group(select(schema.rows.c.number), key).where(schema.is_current())
-        for number, better in zip(page["number"], fronts.better_than_each(page, objectives), strict=True):
-            marks[number] = "" if better is None or self._all(current.where(better).limit(1)) else "*"
-        return marks
+        asked, alike = self.asked, dict[tuple[str, ...], list[str]]()
+        if asked.objectives or not (asked.sort or asked.offset):
+            return {}
+        one, descending = sort_of(asked.sort) if asked.sort and not asked.offset else (None, False)
+        for key in (key for key, page in pages.items() if len(page["number"]) <= _PROBED):
+            objectives = tuple(pareto.default_objectives(self.known(key)))
+            is_by = one is not None and one.name in objectives and descending == (one.better == "max")
+            if objectives and not is_by:
+                alike.setdefault(objectives, []).append(key)
+        on_front: set[int] = set()
+        current = self._kept(select(schema.rows.c.number)).where(schema.is_current())
+        for objectives, keys in alike.items():
+            for query in fronts.on_front_among({key: pages[key] for key in keys}, objectives, current):
+                on_front.update(self._connection.execute(query).scalars())
+        among = {key: pages[key]["number"] for keys in alike.values() for key in keys}
+        return {key: {one: "*" if one in on_front else "" for one in numbers} for key, numbers in among.items()}
 
     def shared(self) -> dict[str, str]:
         """Give what is the same of all rows that are shown, of the columns that a table says below."""

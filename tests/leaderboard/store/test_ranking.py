@@ -119,6 +119,7 @@ def test_rows_are_sorted_by_a_column_with_empty_ones_last_and_their_marks(tmp_pa
     """With what dominates each row of a page looked for, and with groups read."""
     monkeypatch.setattr(ranking, "_SMALL", 2)
     monkeypatch.setattr(ranking, "_PROBED", most)
+    monkeypatch.setattr(fronts, "_MOST_UNITED", 3)
     store = Store(tmp_path / "leaderboard.db")
     fill(store, np.random.default_rng(9), 40)
     found = store.columns(None, columns_to_rank())
@@ -211,6 +212,25 @@ def test_a_sorted_page_reads_the_first_rows_of_an_index(tmp_path: Path, sort: st
         assert set(as_good) == {
             "SEARCH rows USING COVERING INDEX rows_by_group_latency (comparable=? AND latency_p50_ms=?)"
         }
+
+
+@pytest.mark.parametrize("quality", ["auc", "accuracy"])
+def test_one_statement_looks_for_what_dominates_the_rows_of_a_page_by_name(tmp_path: Path, quality: str):
+    """Whatever the number of its groups: a statement for each row took longer to make than to answer."""
+    rng, store = np.random.default_rng(5), Store(tmp_path / "leaderboard.db")
+    figures = [(*rng.random(2), int(size), f"d{size % 7}") for size in rng.integers(1000, 9000, 400)]
+    many = [
+        Row(model=f"m{n}", role="student", dataset=data, latency_p50_ms=ms, size_bytes=size, **{quality: value})
+        for n, (value, ms, size, data) in enumerate(figures)
+    ]
+    store.add(many)
+    plans = plans_of(store, Request(sort="model", limit=40))
+    sought = {text for text, _ in plans if "page_rows" in text}
+    assert len(sought) == 1
+    found = [line for text, line in plans if text in sought and line.startswith("SEARCH rows ")]
+    assert found
+    assert all("USING COVERING INDEX rows_by" in line and "comparable=?" in line for line in found)
+    assert len({text for text, line in plans if "SEARCH rows " in line and "comparable=?" in line}) < 7 * 4 + 10
 
 
 def test_rows_are_chosen_for_a_page_fronts_first_and_then_the_newest(tmp_path: Path, monkeypatch):
