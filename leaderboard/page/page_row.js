@@ -60,7 +60,8 @@ function madePart(i) {
   const add = (what, value) => { if (value) list.append(node("dt", {}, what), node("dd", {}, value)); };
   if (isImported(i)) add("source", `imported${details.imported_from ? ` from ${details.imported_from}` : ""}, not measured here`);
   else add("again", command(`tutelage reproduce ${id8(i)}`));
-  if (details.made?.command) add("command", command(details.made.command));
+  // What others say made a row is not put on the clipboard.
+  if (details.made?.command) add("command", (isImported(i) ? (words) => node("code", {}, words) : command)(details.made.command));
   for (const [what, name] of [["recipe", "recipe"], ["starts from", "start"], ["trained on", "accelerator"], ["data set", "dataset"], ["split", "split"], ["data hash", "manifest"]]) add(what, text(name, i));
   for (const [what, name] of [["epochs", "epochs"], ["seed", "seed"], ["fold", "fold"], ["image size", "image_size"]]) if (figure(name, i) !== null) add(what, show(name, figure(name, i), true));
   add("device", [text("device", i), text("processor", i)].filter(Boolean).join(", "));
@@ -176,23 +177,22 @@ const bytesWords = (bytes) => (bytes < 1e6 ? `${threeDigits(bytes / 1e3)} kB` : 
 function filesPart(i) {
   const details = detailsOf(i), name = `row-${id8(i)}`;
   const download = (words, kind, content, file) => { const button = node("button", { type: "button", class: "small no-print" }, words); button.addEventListener("click", () => save(new Blob([content()], { type: kind }), file)); return button; };
-  const cells = (row) => row.map((one) => (/[",\n\r]/.test(String(one)) ? `"${String(one).replace(/"/g, '""')}"` : String(one))).join(",");
-  const figures = () => [["column", "value", "unit"], ...USABLE.map((one) => [one, one in FIGURES ? figure(one, i) ?? "" : one in DATA.written ? written(one, i) : isFlag(one) ? Number(flag(one, i)) : text(one, i), FIGURES[one]?.stored ?? ""])].map(cells).join("\n") + "\n";
+  const figures = () => csvText([["column", "value", "unit"], ...USABLE.map((one) => [one, one in FIGURES ? figure(one, i) ?? "" : one in DATA.written ? written(one, i) : isFlag(one) ? Number(flag(one, i)) : text(one, i), FIGURES[one]?.stored ?? ""])]);
   const curves = () => {
     const { learning = {}, roc = {}, calibration = [], trials } = details.curves ?? {}, lines = [["curve", "name", "x", "y"]];
     for (const one of Object.keys(learning).filter((key) => key !== "epoch")) learning.epoch.forEach((epoch, n) => lines.push(["learning", one, epoch, learning[one][n] ?? ""]));
     for (const [one, [x, y]] of Object.entries(roc)) x.forEach((value, n) => lines.push(["roc", one, value, y[n]]));
     for (const [x, y] of calibration) lines.push(["calibration", "predicted class", x, y]);
     if (isTrials(trials)) for (const { name: cost, values } of trials.costs) values.forEach((value, n) => lines.push(["trials", cost, value ?? "", trials.scores[n] ?? ""]));
-    return lines.map(cells).join("\n") + "\n";
+    return csvText(lines);
   };
   const buttons = [download("Figures, CSV", "text/csv", figures, `${name}.csv`)];
   if (details.curves) buttons.push(download("Curves, CSV", "text/csv", curves, `${name}-curves.csv`));
   if (DATA.details[i]) buttons.push(download("Details, JSON", "application/json", () => JSON.stringify(details, null, 1), `${name}.json`));
   // A served page offers the files that its server has; a page that is a file says how to come by them.
-  const sizes = (DATA.live && details.made?.downloads) || {}, offered = ["model", "bundle"].filter((one) => typeof sizes[one] === "number");
-  for (const one of offered) buttons.push(node("a", { href: `rows/${encodeURIComponent(text("row_id", i))}/${one}`, class: "button small no-print" }, `${one === "model" ? "Model" : "Bundle, ZIP"}, ${bytesWords(sizes[one])}`));
-  const list = node("dl", { class: "facts" }), file = details.made?.file;
+  const sizes = (DATA.live && details.made?.downloads) || {}, offered = ["model", "bundle"].filter((one) => typeof sizes[one] === "number" && (sizes[one] || !isImported(i)));
+  for (const one of offered) buttons.push(node("a", { href: `rows/${encodeURIComponent(text("row_id", i))}/${one}`, class: "button small no-print" }, `${one === "model" ? "Model" : "Bundle, ZIP"}, ${sizes[one] ? bytesWords(sizes[one]) : "made when you ask for it, in a minute or more"}`));
+  const list = node("dl", { class: "facts" }), file = isImported(i) ? "" : details.made?.file;
   if (!isImported(i) && !offered.includes("bundle")) list.append(node("dt", {}, "bundle"), node("dd", {}, command(`tutelage bundle make ${id8(i)} --out bundle`)));
   if (file && !offered.includes("model")) list.append(node("dt", {}, "model"), node("dd", {}, "in the workspace: ", command(`cp ${[file, ...(/\.(xml|param)$/.test(file) ? [file.replace(/\.\w+$/, ".bin")] : [])].join(" ")} .`)));
   return { name: "Downloads", body: [node("p", { class: "buttons" }, buttons), list.childElementCount ? list : offered.length ? null : missing("An imported row has no file here.")].flat() };

@@ -28,6 +28,10 @@ class AbsentError(Exception):
     """What was asked for is not here; the text is for the reader, and names no place of the server."""
 
 
+class BusyError(Exception):
+    """What was asked for cannot be made now; the text is for the reader."""
+
+
 @dataclass(frozen=True)
 class Download:
     """A file that is open, and what a browser must know of it; `name` is made by `safe_name`."""
@@ -40,6 +44,8 @@ class Download:
 
 # Gives the model or the bundle of a row, by its id; AbsentError where there is none.
 Find = Callable[[str, str], Download]
+# Makes the bundle of a row that `find` does not have; AbsentError where it cannot be, BusyError where not now.
+Make = Callable[[str], None]
 
 
 def nothing(row_id: str, what: str) -> Download:

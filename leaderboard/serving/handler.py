@@ -19,7 +19,7 @@ from tutelage.records import InputError
 
 from .access import LOOPBACK, Gate
 from .connection import Incoming, Outgoing, TooLargeError
-from .downloads import AbsentError, Find, Wanted, figures_csv, wanted
+from .downloads import AbsentError, BusyError, Download, Find, Make, Wanted, figures_csv, wanted
 from .events import Events
 from .limits import Limits, Rate, Room, client_of
 from .login import login_page, login_policy
@@ -49,6 +49,7 @@ class Board:
     followers: Room
     downloads: Room
     find: Find
+    make: Make | None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -158,15 +159,27 @@ class Handler(BaseHTTPRequestHandler):
                 name, text = figures_csv(self.board.store, asked.row_id)
                 self._send(HTTPStatus.OK, "text/csv", text, _as_file(name))
                 return
-            found = self.board.find(*asked)
+            found = self._found(asked)
             with found.content:
                 self._head(HTTPStatus.OK, found.kind, found.size, _as_file(found.name))
                 while self.command != "HEAD" and (some := found.content.read(_FILE_BYTES)):
                     self.wfile.write(some)
         except AbsentError as error:
             self._say(HTTPStatus.NOT_FOUND, str(error))
+        except BusyError as error:
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, str(error), wait=30)
         finally:
             self.board.downloads.leave(client)
+
+    def _found(self, asked: Wanted) -> Download:
+        """Find a file of a row; a bundle that is not here is made where the server does that."""
+        try:
+            return self.board.find(*asked)
+        except AbsentError:
+            if self.board.make is None or asked.what != "bundle" or self.command == "HEAD":
+                raise
+        self.board.make(asked.row_id)
+        return self.board.find(*asked)
 
     def _most_each(self, all_of_them: int) -> int | None:
         """Let a proxy's address, which is that of many users, take all; of others None, the room's own bound."""

@@ -25,7 +25,7 @@ from tutelage.records import InputError
 
 from .access import LOOPBACK, Access, Gate
 from .connection import TooLargeError
-from .downloads import Find, nothing
+from .downloads import Find, Make, nothing
 from .events import Events
 from .handler import Board, Handler
 from .limits import Limits, Rate, Room, client_of
@@ -49,6 +49,7 @@ def make_server(
     state: Callable[[], Mapping[str, Any]] = dict,
     detailed: Callable[[Details], Details] = lambda details: details,
     find: Find = nothing,
+    make: Make | None = None,
 ) -> ThreadingHTTPServer:
     """Bind to a port (0: any free one); the caller runs `serve_forever()` and `server_close()`.
 
@@ -56,7 +57,7 @@ def make_server(
     gives the verdicts that each page shows; by default without paired tests. limit: rows of the page. state: says
     what a run is doing (`live.state_of`), under `learning` the epochs of its trainings; empty where none is.
     detailed: adds to the details that a store gives what pages of rows show of artifacts.
-    find: gives the files of rows.
+    find: gives the files of rows. make: makes a bundle that it does not have; None: the server makes nothing.
     """
     access, limits = access or Access(), limits or Limits()
     access.check(host)
@@ -74,6 +75,7 @@ def make_server(
         followers=Room(limits.followers, limits.followers_each),
         downloads=Room(limits.downloads, limits.downloads_each),
         find=find,
+        make=make,
     )
     try:
         server = _Server(board, host, port)

@@ -96,7 +96,8 @@ def _extended(text: str, files: RowFiles, known: dict[tuple[str, ...], dict[str,
         "file": relative_path((how.get("file") or {}).get("path")),
     }
     more = {"curves": known[key], "made": {name: value for name, value in made.items() if value}}
-    return json.dumps(body | {name: value for name, value in more.items() if value}, ensure_ascii=False)
+    said = {name: value for name, value in body.items() if name != "made"}  # this workspace says it, and no row
+    return json.dumps(said | {name: value for name, value in more.items() if value}, ensure_ascii=False)
 
 
 def _trials(file: Path | None) -> dict[str, Any]:

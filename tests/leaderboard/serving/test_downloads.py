@@ -1,5 +1,6 @@
 """Files of rows that a served board gives: of the hash that the row says, and nothing else."""
 
+import csv
 import hashlib
 import http.client
 import io
@@ -198,6 +199,15 @@ def test_figures_are_the_line_of_the_export(board):
     for row in served.store.rows():
         text = fetch(served, f"/rows/{row.key}/figures.csv")[2].decode().split("\n", 1)[1]
         assert text in whole, "the front is that of the whole board"
+
+
+def test_names_are_no_formulas_to_who_downloads_them(board):
+    row = row_of("artifacts/aa/model.tflite", hashlib.sha256(MODEL).hexdigest(), '=HYPERLINK("http://evil")')
+    served = board([row])
+    for path in (f"/rows/{row.key}/figures.csv", "/rows.csv"):
+        names = [line["model"] for line in csv.DictReader(io.StringIO(fetch(served, path)[2].decode()))]
+        assert '\'=HYPERLINK("http://evil")' in names
+        assert not [name for name in names if name.startswith("=")]
 
 
 def test_who_may_not_read_downloads_nothing(board):

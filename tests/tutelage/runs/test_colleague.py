@@ -1,17 +1,28 @@
 """A row made elsewhere: a colleague with the same leaderboard and no workspace of the maker compares and runs it."""
 
+import http.client
+import io
 import json
 import shutil
+import threading
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.team.place import open_place
 from tutelage.pipeline.operations.paired import paired_tests
+from tutelage.pipeline.sharing.downloads import Downloads
 from tutelage.pipeline.sharing.fetched import FIELD, RowFiles, hashes_of
+from tutelage.pipeline.sharing.requested import Bundler
+from tutelage.quant.bundle.write import load_bundle
 from tutelage.records import Row
 
 from ...s3 import serving_s3
@@ -195,3 +206,53 @@ def test_a_place_that_cannot_be_written_ends_a_run_before_its_training(
     done = tutelage("run", str(tmp_path / "small.yaml"), "--workspace", str(tmp_path / "own"))
     assert_exit(done, 2, "TUTELAGE_ARTIFACTS", "cannot be written")
     assert not (tmp_path / "own" / "artifacts").exists()
+
+
+@pytest.mark.long
+def test_a_reader_of_a_served_board_gets_a_bundle_that_no_run_left(
+    made: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One at a time, for who asks with GET; what cannot be bundled is tried once, and said without a place."""
+    own = tmp_path / "own"
+    shutil.copytree(made[0], own)
+    first, second = (row.key for row in students(own))
+    store = Store(own / "leaderboard.db")
+    lost = Row(model="lost", role="student", dataset="d", details={"how": {"command": "c"}})
+    store.add([lost])
+    downloads = Downloads(own, store.details, makes=True)
+    offered = {row_id: json.loads(text).get("made") for row_id, text in downloads.offered(store.details)(
+        [first, lost.key]).items()}  # fmt: skip
+    assert offered[first]["downloads"]["bundle"] == 0
+    assert offered[lost.key] is None
+    server = make_server(own / "leaderboard.db", find=downloads.find, make=Bundler(own, store.details, most=1).make)
+    with ExitStack() as stack:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+
+        def fetch(row_id: str, method: str = "GET") -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=300)
+            connection.request(method, f"/rows/{row_id}/bundle")
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+        assert fetch(first, "HEAD")[0] == 404
+        assert not (own / "bundles").exists()
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(fetch, first)
+            while not (own / "bundles").exists():
+                time.sleep(0.01)
+            assert fetch(second) == (503, b"another bundle is being made: try again\n")
+            status, content = asked.result()
+        assert status == 200, content
+        zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "read")
+        load_bundle(tmp_path / "read" / f"bundle-{first[:8]}")
+        assert fetch(first) == (200, content), "it is made once"
+        for _ in range(2):
+            status, said = fetch(lost.key)
+            assert (status, said.count(b"\n")) == (404, 1)
+            assert str(own).encode() not in said
+        assert len([one for one in caplog.records if lost.key in one.getMessage()]) == 1
+        assert fetch("--help")[0] == fetch("0" * 16)[0] == 404
+        assert fetch(second)[0] == 200
+        assert [one.name for one in (own / "bundles").glob("*/*")] == [second], "the oldest goes first"

@@ -35,6 +35,13 @@ def serve(
         list[str] | None,
         typer.Option(help="Address of that proxy: the header counts from it alone. Default: this machine."),
     ] = None,
+    make_bundles: Annotated[
+        bool,
+        typer.Option(
+            "--make-bundles",
+            help="Make the bundle of a row for a reader who asks for one that no run left: one at a time, in bundles/.",
+        ),
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the page, read-only; it follows a run in progress. Ctrl-C ends it.
@@ -50,11 +57,12 @@ def serve(
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
     from tutelage.pipeline.sharing.downloads import Downloads
+    from tutelage.pipeline.sharing.requested import Bundler
 
     access = _access(token_file, proxy_header, proxy)
     access.check(host)
     board = open_board(workspace)
-    downloads = Downloads(workspace, board.details)
+    downloads = Downloads(workspace, board.details, makes=make_bundles)
     server = make_server(
         board.place,
         host=host,
@@ -64,6 +72,7 @@ def serve(
         state=lambda: with_learning(state_of(workspace), workspace),
         detailed=lambda details: downloads.offered(with_curves(details, workspace)),
         find=downloads.find,
+        make=Bundler(workspace, board.details).make if make_bundles else None,
     )
     bound, bound_port = str(server.server_address[0]), server.server_address[1]
     shown = socket.gethostname() if bound in ("0.0.0.0", "::") else f"[{bound}]" if ":" in bound else bound

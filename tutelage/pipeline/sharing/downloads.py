@@ -1,7 +1,7 @@
 """Models and bundles of rows as a served board gives them to readers (`Downloads`).
 
 Only bytes of the hash that a row says leave the workspace, and of a bundle only what its manifest says. Nothing is
-fetched or made for a reader.
+fetched or made here: `requested.py` makes bundles where the server is told to.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ _MODEL, _ZIP = "application/octet-stream", "application/zip"
 class Downloads:
     """The files of the rows of a store that lie in a workspace."""
 
-    def __init__(self, workspace: Path, details: Details) -> None:
+    def __init__(self, workspace: Path, details: Details, *, makes: bool = False) -> None:
+        """makes: bundles that are not here are made when they are asked for, and offered with a size of 0."""
         self._workspace, self._details, self._files = workspace, details, RowFiles(workspace)
+        self._makes = makes
         self._known: dict[tuple[int, ...], str] = {}  # hashes of files, for as long as they are not changed
 
     def offered(self, details: Details) -> Details:
@@ -62,7 +64,9 @@ class Downloads:
         body: dict[str, Any] = json.loads(text) if text else {}
         path, _, size = _model_of(body)
         sizes = {"model": size} if path and self._files.may_have(body, path) else {}
-        return sizes | ({} if bundle is None else {"bundle": sum(one.stat().st_size for one in bundle.iterdir())})
+        if bundle is None:
+            return sizes | ({"bundle": 0} if self._makes and sizes else {})
+        return sizes | {"bundle": sum(one.stat().st_size for one in bundle.iterdir())}
 
     def _model(self, row_id: str, body: Mapping[str, Any]) -> Download:
         path, digest, _ = _model_of(body)
