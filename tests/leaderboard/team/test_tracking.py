@@ -1,4 +1,12 @@
-"""Rows as runs of a real MLflow store (SQLite), read back by MLflow's own client."""
+"""Rows as runs of a real MLflow store, in a file and behind its server, read back by MLflow's own client."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
 
 import pytest
 
@@ -12,11 +20,44 @@ mlflow = pytest.importorskip("mlflow", reason="no MLflow: pip install 'tutelage[
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A store that is made once: MLflow migrates an empty database through all its versions."""
+@pytest.fixture(scope="module", params=["file", pytest.param("http", marks=pytest.mark.long)])
+def server(request, tmp_path_factory):
+    """A store that is made once, MLflow migrates an empty database through all its versions; or a server of one."""
     folder = tmp_path_factory.mktemp("mlflow")
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    if request.param == "file":
+        yield store
+        return
+    program = os.environ.get("TUTELAGE_TEST_MLFLOW", "")
+    if not program:
+        pytest.skip("mlflow-skinny has no server: TUTELAGE_TEST_MLFLOW names the program mlflow of another environment")
+    with serving(program, folder, store) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(program, folder, store):
+    """Run MLflow's own server on a free port of 127.0.0.1, files behind it, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri", store]
+    words += ["--artifacts-destination", str(folder / "files")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [program, "server", *words], stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        )  # fmt: skip
+        try:
+            for _ in range(600):
+                assert process.poll() is None, (folder / "log").read_text()
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
 
 
 @pytest.fixture
