@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from tutelage.corruptions import CORRUPTIONS
 from tutelage.plugins import Registry
 from tutelage.quantities import KINDS, three_digits, written_fraction
 from tutelage.records import COMPARABLE, InputError, Row
@@ -317,31 +318,30 @@ BUILTIN: tuple[Column, ...] = (
     _second("auc", "AUC"),
     _second("auc_lo", "Lower end of the interval of the AUC"),
     _second("auc_hi", "Upper end of the interval of the AUC"),
+    *(Column(f"shift_{name}", f"{what} on corrupted test images, mean of corruptions and severities.", "fraction",
+             "quality", f"{what} under shift", at=(f"shift.{name}",), better="max", valid="fraction", resolution=0.0005)
+      for name, what in (("auc", "AUC"), ("accuracy", "Accuracy"))),
+    *(Column(f"shift_{name}", f"Accuracy on test images {one.words}.", "fraction", "quality",
+             at=(f"shift.{name}.accuracy",), valid="fraction") for name, one in CORRUPTIONS.items()),
     Column("explained_method", "Method of the explanations.", "text", "explanation", at=("explanation.method",)),
-    _explained("insertion_auc",
-               "Mean confidence while the pixels that the map ranks first are put in; high: the map "
+    _explained("insertion_auc", "Mean confidence while the pixels that the map ranks first are put in; high: the map "
                "finds what the network uses.", "max"),
-    _explained("deletion_auc",
-               "Mean confidence while those pixels are taken out; low: the network needed them.", "min"),
-    _explained("road",
-               "How much more the confidence falls without the most than without the least important "
+    _explained("deletion_auc", "Mean confidence while those pixels are taken out; low: the network needs them.", "min"),
+    _explained("road", "How much more the confidence falls without the most than without the least important "
                "pixels, halved (ROAD).", "max"),
-    _explained("sanity_spearman",
-               "Rank correlation with the map of the same network with random weights; near 0: the map "
-               "depends on what was learnt.", "min"),
+    _explained("sanity_spearman", "Rank correlation with the map of the same network with random weights; near 0: the "
+               "map depends on what was learnt.", "min"),
     _explained("pointing", "How often the hottest point lies inside the mask (pointing game).", "max"),
-    _explained("energy",
-               "Fraction of the map's heat inside the mask; by chance it is the mask's fraction of the "
+    _explained("energy", "Fraction of the map's heat inside the mask; by chance it is the mask's fraction of the "
                "image.", "max"),
-    _explained("mask_fraction",
-               "Fraction of the image that the mask covers: what pointing and energy would be by chance.",
+    _explained("mask_fraction", "Fraction of the image that the mask covers: what pointing and energy would be by "
+               "chance.",
                former="mask_share"),
     _explained("teacher_spearman",
                "Rank correlation with the teacher's map; 1: student and teacher look at the same places.", "max"),
     _explained("teacher_iou",
                "Overlap (IoU) of the hottest parts of the student's and the teacher's maps.", "max"),
-    _explained("fp32_spearman",
-               "Rank correlation of an int8 file's map with its fp32 network's; 1: rounding changed "
+    _explained("fp32_spearman", "Rank correlation of an int8 file's map with its fp32 network's; 1: rounding changed "
                "nothing there.", "max"),
     _explained("fp32_iou",
                "Overlap (IoU) of the hottest parts of an int8 file's map and its fp32 network's.", "max"),

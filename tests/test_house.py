@@ -14,12 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("search", "distill", "quant", "bench", "leaderboard")
 # What every room may use: the types that cross rooms, quantities with units, files that are whole or absent, the
 # registries that plug-ins add to, what the C library does with freed memory, where networks are computed and by which
-# processes, the hub that files are fetched from. None of them knows the package.
+# processes, the hub that files are fetched from, how test images are corrupted. None of them knows the package.
 LEAVES = tuple(
     f"tutelage.{name}"
     for name in (
         *("records", "quantities", "files", "plugins", "tensors", "allocator", "accelerator", "ranks", "hub"),
-        "dominance",
+        *("dominance", "corruptions"),
     )
 )
 # Rooms know these and themselves alone, but for this: latency features are counts of blocks, tables without torch.

@@ -58,7 +58,8 @@ def embedded(
     language["kinds"] |= {name: "plain" for name in others if name not in language["kinds"]}
     written = [one for one in known() if one.words is not None and one.name in found]
     texts = [one for one in known() if one.is_text and one.name in found and one.name in page_columns()]
-    filled = {*figures, *qualities(), *costs(), "on_front", *(one.name for one in written)}
+    shown = [name for name in qualities() if name in pareto.QUALITY or name in figures]
+    filled = {*figures, *shown, *costs(), "on_front", *(one.name for one in written)}
     filled |= {one.name for one in texts if (found[one.name] != "").any()}
     head = {
         **{"count": len(found), "made": utc_now(), "version": _version(), "live": live},
@@ -66,7 +67,7 @@ def embedded(
         "columns": {one.name: _about(one) for one in known() if one.name in filled} | _about_others(others),
         "usual": [one.name for one in known() if one.is_usual and _varies(found, one)],
         "group": list(pareto.GROUP),
-        **{"qualities": qualities(), "costs": [*pareto.COSTS, *(one for one in costs() if one not in pareto.COSTS)]},
+        **{"qualities": shown, "costs": [*pareto.COSTS, *(one for one in costs() if one not in pareto.COSTS)]},
         "words": {one.name: _coded(found[one.name]) for one in texts},
         "written": {one.name: _coded(_series(for_people(one, found))) for one in written},
         "figures": {**figures, **others},

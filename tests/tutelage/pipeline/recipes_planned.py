@@ -81,6 +81,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "distill": {"teacher_mode": "together"},
         "quantize": {"qat_epochs": 1},
         "explain": {"images": 2, "method": "scorecam"},
+        "measure": {"corruptions": ["gaussian_blur"]},
     }
     return {
         "searched": {
@@ -252,6 +253,8 @@ FLIPS: dict[str, Any] = {
     "distill.options": {"student_layers": ["x"]},
     "distill.teacher_mode": "each",
     "quantize.method": "percentile",
+    "measure.corruptions": ["jpeg"],
+    "measure.severities": [2],
     "baselines.name": "resnet18",
     "baselines.weights": "FOLDER/b.safetensors",
     "baselines.start": "fresh",

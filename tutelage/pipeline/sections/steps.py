@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from tutelage.corruptions import CORRUPTIONS, SEVERITIES
 from tutelage.quantities import latency_budgets, millijoules, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN
 
@@ -283,3 +290,35 @@ class MeasureSection(Section):
     bootstrap: int = Field(1000, ge=100)
     # Two files whose AUC (or accuracy) differs by less, with its whole 95 % interval, are called equivalent.
     margin: float = Field(DEFAULT_MARGIN, gt=0, lt=1)
+    # Of the test images, under which each file is evaluated, too: names of `tutelage.corruptions`, or `all`.
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])], ...] = (1, 3, 5)
+
+    @field_validator("corruptions", mode="before")
+    @classmethod
+    def _all_of_them(cls, value: Any) -> Any:
+        return tuple(CORRUPTIONS) if value == "all" else value
+
+    @field_validator("corruptions")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in CORRUPTIONS:
+                raise ValueError(f"no corruption {name!r}: choose among {', '.join(CORRUPTIONS)}, or write all")
+        return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _severities_have_an_effect(self) -> Self:
+        given = list(self.severities)
+        if not given or len(set(given)) != len(given):
+            raise ValueError(f"severities {given}: give some of {', '.join(map(str, SEVERITIES))}, each once")
+        if not self.corruptions and self.severities != type(self).model_fields["severities"].default:
+            raise ValueError(f"severities {given} have no effect without corruptions: name some, or leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is not asked for: ids of rows are hashes of their recipe."""
+        values: dict[str, Any] = dump(self)
+        later = () if self.corruptions else ("corruptions", "severities")
+        return {name: value for name, value in values.items() if name not in later}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
+from tutelage.distill.evaluation.corrupt import CORRUPT_VERSION, corrupt
 from tutelage.distill.evaluation.evaluate import Evaluation, choose_threshold, choose_thresholds, evaluate
 from tutelage.pipeline.context import Context, Opened, Resources, run_stage
-from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, OwnNormalisation, StageInputs, versions_of
+from tutelage.pipeline.keys.former import Former
+from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, OwnNormalisation, Part, StageInputs, versions_of
 from tutelage.pipeline.runtime_files import answers
 from tutelage.pipeline.workspace import Stage
 from tutelage.records import InputError, NotAvailableError
@@ -39,10 +42,19 @@ class Evaluated:
     predictions: str  # the probabilities' file, relative to the workspace
     second: Evaluation | None = None  # on the set's second test split, where it has one
     stage: str = ""  # key of the stage that filed the probabilities
+    shift: Mapping[str, Any] | None = None  # mean figures on corrupted test images, and those of each corruption
+
+
+class ShiftInput(Part):
+    """How test images are corrupted."""
+
+    corruptions: tuple[str, ...]
+    severities: tuple[int, ...]
+    version: int  # of the code that corrupts
 
 
 class EvaluateInputs(StageInputs):
-    """The predictions of one model file, by its runtime, on validation and test images."""
+    """The predictions of one model file, by its runtime, on validation and test images; figures on corrupted ones."""
 
     STAGE: ClassVar[str] = "evaluate"
 
@@ -52,6 +64,7 @@ class EvaluateInputs(StageInputs):
     origin: str  # distribution and version of the plug-in that declares the runtime; empty: built in
     side: int
     normalisation: OwnNormalisation
+    shift: Annotated[ShiftInput | None, Former(None)] = None
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"file": _PROBS}
@@ -79,24 +92,33 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     filed = ctx.workspace.relative(stage.folder / _PROBS)
     probs, labels = predictions["test"]
     return Evaluated(
-        variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"), stage.key
-    )
+        variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"), stage.key,
+        stage.result.get("shift"),
+    )  # fmt: skip
 
 
 def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
     """Give the stage that files the predictions of a variant."""
-    known = find_runtime(variant.runtime)
+    known, shift = find_runtime(variant.runtime), _shift_input(ctx)
     inputs = EvaluateInputs(
         title=f"evaluate {variant.title}",
-        versions=versions_of([known.distribution]),
+        versions=versions_of([known.distribution, *(["pillow"] if shift else [])]),
         images=ctx.images_input,
         file=FileInput.of(variant.file),
         runtime=variant.runtime,
         origin=RUNTIMES.origin_name(variant.runtime),
         side=ctx.resolution(variant.student),
         normalisation=variant.student.normalisation,
+        shift=shift,
     )
     return run_stage(ctx, inputs, _evaluate)
+
+
+def _shift_input(ctx: Context) -> ShiftInput | None:
+    measure = ctx.recipe.measure
+    if not measure.corruptions:
+        return None
+    return ShiftInput(corruptions=measure.corruptions, severities=measure.severities, version=CORRUPT_VERSION)
 
 
 def _evaluate(inputs: EvaluateInputs, here: Resources, folder: Path) -> dict[str, Any]:
@@ -113,8 +135,9 @@ def _evaluate(inputs: EvaluateInputs, here: Resources, folder: Path) -> dict[str
         arrays[f"{split}_labels"] = here.dataset.labels[here.dataset.indices(split)]
         arrays[f"{split}_groups"] = np.asarray(here.dataset.groups[here.dataset.indices(split)], dtype=np.str_)
     np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
+    shift = {} if inputs.shift is None else {"shift": _under_shift(inputs, inputs.shift, here, arrays)}
     here.report(inputs.title, 1, 1)
-    return {"file": _PROBS}
+    return {"file": _PROBS, **shift}
 
 
 def _splits(here: Opened) -> tuple[str, ...]:
@@ -136,6 +159,54 @@ def _answers(inputs: EvaluateInputs, here: Resources, split: str) -> NDArray[np.
     parts = [places[start : start + size] for start in range(0, len(places), size)]
     images = (here.split(split, inputs.side, part, inputs.normalisation)[0].numpy() for part in parts)
     return np.concatenate([answers(inputs.runtime, model, part, here.threads) for part in images])
+
+
+def _under_shift(
+    inputs: EvaluateInputs, shift: ShiftInput, here: Resources, arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Give accuracy and AUC on corrupted test images: of each corruption the mean of its severities, and their mean.
+
+    By the threshold that was chosen on clean validation images, as the file is deployed with it.
+    """
+    multi_label = here.dataset.multi_label
+    threshold = choose(arrays["val_probs"], arrays["val_labels"], here.num_classes, multi_label)
+    found: dict[str, dict[str, float | None]] = {}
+    for number, name in enumerate(shift.corruptions):
+        here.report(f"{inputs.title}: {name}", number, len(shift.corruptions))
+        each = [
+            evaluate(
+                _probabilities(_corrupted_answers(inputs, here, name, severity), multi_label),
+                arrays["test_labels"], threshold=threshold, multi_label=multi_label, bootstrap=0,
+            )
+            for severity in shift.severities
+        ]  # fmt: skip
+        found[name] = {"accuracy": _mean([one.accuracy for one in each]), "auc": _mean([one.auc for one in each])}
+    means = {figure: _mean([one[figure] for one in found.values()]) for figure in ("accuracy", "auc")}
+    return {**means, "severities": list(shift.severities), **found}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _corrupted_answers(inputs: EvaluateInputs, here: Resources, name: str, severity: int) -> NDArray[np.float32]:
+    """Give the logits of the corrupted test images, in chunks."""
+    indices, size = here.dataset.indices("test"), chunk(here.channels, inputs.side)
+    model, parts = here.workspace.path / inputs.file.path, []
+    for start in range(0, len(indices), size):
+        some = indices[start : start + size]
+        positions = np.arange(start, start + len(some))
+        data = replace(
+            here.dataset,
+            images=corrupt(np.asarray(here.dataset.images[some]), name, severity, positions),
+            labels=here.dataset.labels[some],
+            groups=here.dataset.groups[some],
+            splits={"test": np.arange(len(some))},
+        )
+        seen, _ = replace(here, dataset=data).split("test", inputs.side, normalisation=inputs.normalisation)
+        parts.append(answers(inputs.runtime, model, seen.numpy(), here.threads))
+    return np.concatenate(parts)
 
 
 def chunk(channels: int, side: int) -> int:

@@ -119,6 +119,7 @@ def file_refused(
                 "failed": one.reason,
                 "state": state,
                 "manifest": ctx.dataset.manifest,
+                **_reader(ctx),
                 "how": {
                     "command": command_of(ctx.recipe),
                     "recipe": ctx.recipe.model_dump(mode="json"),
@@ -222,12 +223,17 @@ def _data_facts(ctx: Context) -> dict[str, Any]:
     """Say what a run evaluates on, as fields of a row."""
     dataset = ctx.dataset
     return {
-        "dataset": dataset.name,
+        "dataset": dataset.called,
         "manifest": dataset.manifest,
         "split": "test (leaky split)" if dataset.leaky else "test",
         "fold": ctx.recipe.data.fold,
         "image_size": ctx.size,
     }
+
+
+def _reader(ctx: Context) -> dict[str, str]:
+    """Say by which name of the registry a set is read that has a name of its own; rows are identified by it."""
+    return {} if ctx.dataset.called == ctx.dataset.name else {"data_reader": ctx.dataset.name}
 
 
 def _device_facts(profile: DeviceProfile, measurement: Measurement | None) -> dict[str, Any]:
@@ -279,6 +285,7 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
         "ece": result.ece,
         "confusion": result.confusion,
         "manifest": ctx.dataset.manifest,
+        **_reader(ctx),
         "data_notes": list(ctx.dataset.notes),
         "how": {
             "command": command_of(ctx.recipe),
@@ -301,6 +308,8 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
     }
     if one.second is not None:
         details["second_test"] = one.second.to_dict()
+    if one.shift is not None:
+        details["shift"] = dict(one.shift)
     if student.pruned is not None:
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
     if found is not None and _origin(student) in {winner.name for winner in found.winners}:

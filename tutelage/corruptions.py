@@ -1,0 +1,35 @@
+"""The corruptions of test images under which a file may be evaluated, with their parameter at severities 1 to 5.
+
+Kinds and parameters are those of ImageNet-C (Hendrycks & Dietterich, 2019, arXiv:1903.12261), which MedMNIST-C takes up
+(Di Salvo et al., 2024, arXiv:2406.17536); `distill/evaluation/corrupt.py` applies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One kind: how its images differ, in words, and its parameter at each of `SEVERITIES`."""
+
+    words: str
+    at: tuple[float, float, float, float, float]
+
+
+# Pixels are fractions of full scale; widths in pixels are of images of 224, and shrink with smaller ones.
+CORRUPTIONS: Mapping[str, Corruption] = {
+    "gaussian_noise": Corruption("with Gaussian noise", (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "shot_noise": Corruption("with the noise of few photons", (60, 25, 12, 5, 3)),
+    "impulse_noise": Corruption("with pixels that are black or white", (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "speckle_noise": Corruption("with speckle noise", (0.15, 0.2, 0.35, 0.45, 0.6)),
+    "gaussian_blur": Corruption("blurred", (1, 2, 3, 4, 6)),
+    "pixelate": Corruption("in large pixels", (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "jpeg": Corruption("compressed by JPEG", (25, 18, 15, 10, 7)),
+    "brightness_up": Corruption("too bright", (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "brightness_down": Corruption("too dark", (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "contrast_down": Corruption("of low contrast", (0.4, 0.3, 0.2, 0.1, 0.05)),
+}
