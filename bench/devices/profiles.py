@@ -54,8 +54,8 @@ _COMMENTS = {
     "processor": "what ran the models, a GPU with its driver",
     "system": "operating system and C library when it was measured",
     "reanchored": "when `tutelage device check --reanchor` measured the model's scale again; empty: never",
-    "ram_bytes": "RAM that a network's activations may take, in bytes; empty: not bounded",
-    "flash_bytes": "flash that its model file may take, in bytes; empty: not bounded",
+    "ram_bytes": "RAM that a network may take, in bytes: bounds a search that gives no max_ram; empty: no bound",
+    "flash_bytes": "flash that its file may take, in bytes: bounds a search that gives no max_flash; empty: no bound",
     "created": "when it was measured; `tutelage device check` says whether it still holds",
 }
 

@@ -19,7 +19,7 @@ from tutelage.bench.boards.adb import PREFIX
 from tutelage.bench.boards.phone import Phone, checked_program
 from tutelage.bench.programs.entry import BenchmarkProgram, program_of
 from tutelage.bench.protocol.lines import WorkerError
-from tutelage.bench.protocol.remote import check_processor, launcher_of
+from tutelage.bench.protocol.remote import check_processor, check_reachable, launcher_of
 from tutelage.bench.protocol.worker import Board, ModelFile, start_workers, stop_workers
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.records import DeviceProfile, InputError
@@ -31,7 +31,6 @@ PROFILE_SECONDS = 600.0
 # The quarter of the times at each end that is left out of a layer's mean: another process ran, or a counter jumped.
 _TRIMMED = 4
 _UNPROFILED = {
-    "litert": "its Python package has no profiler; on a phone, by --adb, its benchmark_model prints them",
     "torch-compiled": "its kernels are no layers of the network; profile the file on runtime torch",
 }
 
@@ -64,22 +63,42 @@ def profile_layers(model: Path, device: DeviceProfile, shape: tuple[int, int, in
     shape: (channels, height, width). They are profiled where the model runs, here or elsewhere, by its runtime, on a
     phone by the runtime's benchmark program. Raises InputError where that has no times of layers.
     """
+    check_profiled(device)
     runtime = find_runtime(device.runtime)
     sizes = (device.batch, *shape)
     if device.host.startswith(PREFIX):
         return _on_phone(model, device, sizes, checked_program(runtime, device))
+    runtime.check(device.precision, model, here=device.local)
+    module, _, name = runtime.profiler.partition(":")
+    if not device.local:
+        return _elsewhere(model, device, sizes, name)
+    profiler: Profiler = getattr(importlib.import_module(module), name)
+    try:
+        found = profiler(str(model), sizes, device.threads, device.precision)
+    except Exception as error:  # runtimes raise types of their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"cannot profile {model.name} on {device.name}: {reason}") from error
+    return _layers(found)
+
+
+def check_profiled(device: DeviceProfile) -> None:
+    """Refuse a device out of reach, and one whose runtime or program has no times of layers."""
+    check_reachable(device)
+    runtime = find_runtime(device.runtime)
+    if device.host.startswith(PREFIX):
+        program = checked_program(runtime, device)
+        if program.layers is None:
+            able = ", ".join(name for name, one in RUNTIMES.items() if one.program and program_of(one).layers)
+            raise InputError(
+                f"{program.name} of device {device.name} prints no times of layers; that of these runtimes does: {able}"
+            )
+        return
     if not runtime.profiler:
         able = ", ".join(name for name, one in RUNTIMES.items() if one.profiler)
         why = _UNPROFILED.get(runtime.name, "no profiler of it is known")
         raise InputError(f"runtime {runtime.name} has no times of layers ({why}); those that have: {able}")
-    runtime.check(device.precision, model, here=device.local)
-    module, _, name = runtime.profiler.partition(":")
-    if not device.local:
-        if module != profilers.__name__:
-            raise InputError(f"the profiler of runtime {runtime.name} runs on this machine only: leave out --layers")
-        return _elsewhere(model, device, sizes, name)
-    profiler: Profiler = getattr(importlib.import_module(module), name)
-    return _layers(profiler(str(model), sizes, device.threads, device.precision))
+    if not device.local and runtime.profiler.partition(":")[0] != profilers.__name__:
+        raise InputError(f"the profiler of runtime {runtime.name} runs on this machine only: leave out --layers")
 
 
 def _layers(found: Sequence[tuple[profilers.Kernel, Sequence[float]]]) -> list[Layer]:
@@ -109,11 +128,6 @@ def _elsewhere(model: Path, device: DeviceProfile, shape: tuple[int, ...], funct
 
 def _on_phone(model: Path, device: DeviceProfile, shape: tuple[int, ...], program: BenchmarkProgram) -> list[Layer]:
     """Have a phone's benchmark program profile a model; it prints means."""
-    if program.layers is None:
-        able = ", ".join(name for name, one in RUNTIMES.items() if one.program and program_of(one).layers)
-        raise InputError(
-            f"{program.name} of device {device.name} prints no times of layers; that of these runtimes does: {able}"
-        )
     with launcher_of(device) as reached:
         assert isinstance(reached, Phone), "the host is behind adb"
         try:

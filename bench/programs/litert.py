@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from tutelage.bench.layers.profilers import DELEGATE, FLOAT_PRODUCT
 from tutelage.records import TurnReport
 
 from .entry import BenchmarkProgram, ProfilesLayers, Reported, TimedLayer, Turn
@@ -19,9 +20,7 @@ _FIELD = re.compile(r"(\w+)=([-+.\deE]+)")
 _OF_RUNS = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _RUN_ORDER = "= Run Order ="
 _TYPE, _NAME, _DELEGATED = "[node type]", "[Name]", "Delegate/"
-_WHOLE = re.compile(r"TfLite\w*Delegate$")  # a part of the graph that one delegate ran
 _BRACKETS = re.compile(r"^\[(.*)\](:\d+)?$")
-_FLOAT_PRODUCT = re.compile(r"(Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply).*\bF(16|32)\b")
 _INIT = re.compile(r"Inference timings in us: Init: ([-+.\deE]+)")
 
 
@@ -63,13 +62,13 @@ def parse_layers(printed: str, int8: bool) -> list[TimedLayer]:
     rows, internal = tables[0], [row for table in tables[1:] for row in table if row[_NAME].startswith(_DELEGATED)]
     delegated = [row for row in rows if row[_NAME].startswith(_DELEGATED)] or internal
     if delegated:  # what stands for all of XNNPACK's operators would count them again
-        whole = next((place for place, row in enumerate(rows) if _WHOLE.match(row[_TYPE])), len(rows))
+        whole = next((place for place, row in enumerate(rows) if DELEGATE.match(row[_TYPE])), len(rows))
         rows = [*rows[:whole], *internal, *rows[whole:]]
-        rows = [row for row in rows if not _WHOLE.match(row[_TYPE])]
+        rows = [row for row in rows if not DELEGATE.match(row[_TYPE])]
     layers = []
     for row in rows:
         by_xnnpack = row[_NAME].startswith(_DELEGATED)
-        note = "not quantized" if int8 and by_xnnpack and _FLOAT_PRODUCT.match(row[_TYPE]) else ""
+        note = "not quantized" if int8 and by_xnnpack and FLOAT_PRODUCT.match(row[_TYPE]) else ""
         if delegated and not by_xnnpack:
             note = "not by XNNPACK"
         ms = float(row["[avg ms]"]) * max(1.0, float(row["[times called]"]))

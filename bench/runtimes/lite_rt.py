@@ -69,6 +69,7 @@ LITERT = Runtime(
     file=__file__,
     extra="litert",
     program="tutelage.bench.programs.litert:BENCHMARK_MODEL",
+    profiler="tutelage.bench.layers.profilers:litert",
     converter="tutelage.bench.converters.litert:convert_to_litert",
     read_shape=read_shape,
 )

@@ -148,11 +148,18 @@ function imagesPart(i) {
   return { name: "Where it looks", wide: true, body: [found === own ? null : node("p", { class: "hint" }, "Maps of its fp32 network."), hasPlain ? node("label", { class: "check" }, box, "heat map over the image") : node("p", { class: "hint" }, "The images without their map are filed by runs of this version on."), node("div", { class: "images" }, figures), meant].filter(Boolean) };
 }
 
+const MOST_LAYERS = 40;
+
 function layersPart(i) {
   const found = detailsOf(i).layers;
   const known = Array.isArray(found) ? found.filter((one) => one && typeof one.name === "string" && typeof one.ms === "number" && one.ms >= 0) : [];
   if (!known.length) return { name: "Time by layer", body: lacking(i, "Nothing measured it: a run times the whole file, `tutelage bench MODEL --device NAME --layers` prints each layer's. Times under `layers` in a row's details, as [{name, ms}], are drawn here.") };
-  return { name: "Time by layer", wide: true, body: bars(known.map((one) => [one.name, one.ms]), (value) => `${threeDigits(value)} ms`, "Time by layer") };
+  // In the order in which they run; the smallest of more than can be read are one bar.
+  const least = known.length > MOST_LAYERS ? [...known].sort((a, b) => b.ms - a.ms)[MOST_LAYERS - 2].ms : 0, ms = (some) => some.reduce((sum, one) => sum + one.ms, 0);
+  const drawn = known.filter((one) => one.ms >= least).slice(0, MOST_LAYERS - 1), rest = known.filter((one) => !drawn.includes(one));
+  const pairs = [...drawn.map((one) => [one.note ? `${one.name} (${one.note})` : one.name, one.ms]), ...(rest.length ? [[`${rest.length} smaller layers`, ms(rest)]] : [])];
+  const notes = [...new Set(known.map((one) => one.note).filter(Boolean))].map((note) => { const some = known.filter((one) => one.note === note); return node("p", { class: "hint" }, `${some.length} ${some.length === 1 ? "layer" : "layers"} ${note}: ${threeDigits(ms(some))} of ${threeDigits(ms(known))} ms.`); });
+  return { name: "Time by layer", wide: true, body: [bars(pairs, (value) => `${threeDigits(value)} ms`, "Time by layer"), ...notes] };
 }
 
 function archPart(i) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from tutelage.pipeline.operations.layers import Profiled
 
 _BAR = 14
@@ -65,7 +68,10 @@ def _largest(found: Profiled) -> float:
 
 
 def draw_layers(found: Profiled, path: Path) -> None:
-    """Draw the layers as bars from the top down, those with a note in another colour; the last bar is the rest."""
+    """Draw the layers as bars from the top down, those with a note in another colour; the last bar is the rest.
+
+    The latency model's times of blocks stand beside them, where they are known.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -80,19 +86,31 @@ def draw_layers(found: Profiled, path: Path) -> None:
         names.append(f"{len(found.layers) - len(ordered)} smaller layers")
         times.append(sum(layer.ms for layer in found.layers) - sum(times))
         colours.append("#9ca3af")
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
-    axes.barh(range(len(names)), times, color=colours)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel("ms an inference, while profiled")
-    axes.set_title(f"Layers on {found.device} ({found.runtime})", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
+    panels, rows = 2 if found.blocks else 1, max(len(names), len(found.blocks))
+    figure, drawn = plt.subplots(1, panels, figsize=(9 * panels, 1.2 + 0.2 * rows), layout="constrained", squeeze=False)
+    axes = drawn[0, 0]
+    _bars(axes, names, times, colours, f"Layers on {found.device} ({found.runtime})", "ms an inference, while profiled")
+    if found.blocks:
+        keys, parts = zip(*found.blocks, strict=True)
+        title = f"Blocks by the latency model of {found.device}, {sum(parts):.3f} ms in sum"
+        _bars(drawn[0, 1], [_short(key) for key in keys], parts, "#0f766e", title, "ms")
     notes = sorted({layer.note for layer in ordered if layer.note})
     if notes:
         axes.barh([0], [0], color="#c2410c", label=", ".join(notes))
         axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], colours: str | Sequence[str], title: str, unit: str
+) -> None:
+    axes.barh(range(len(names)), values, color=colours)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(unit)
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(name: str) -> str:

@@ -177,6 +177,7 @@ def print_search(searched: Searched, console: Console) -> None:
     without the host's drift, as predictions are; the raw median stands beside it.
     """
     from tutelage.leaderboard.best import Candidate, choose
+    from tutelage.pipeline.stages.budgets import bounds_in_words
     from tutelage.search.costs.counts import count
 
     found, devices = searched.found, searched.found.devices
@@ -185,7 +186,7 @@ def print_search(searched: Searched, console: Console) -> None:
     table = Table(title=f"Winners of the search in {searched.supernet.space.name}{one}", pad_edge=False, padding=0)
     scored = next(name for name, cheap in found.result.cheap.items() if not cheap)
     kinds: tuple[str, ...] = ("predicted ms", "measured ms", "raw p50 ms")
-    bounded = {name: text for name in ("max_energy", "max_size") if (text := getattr(searched.ctx.recipe.search, name))}
+    bounded = bounds_in_words(searched.ctx)
     kinds += ("measured mJ",) if "max_energy" in bounded else ()
     times = [what if one else f"{device.name} {what}" for device in devices for what in kinds]
     table.add_column("winner", no_wrap=True)
@@ -240,8 +241,13 @@ def _ceiling(high: float, unit: str) -> str:
 def _verified(found: Found, held: str) -> list[str]:
     """Say in words what was measured of the finalists, and what was predicted in its place."""
     lines = []
-    if any(device.reachable for device in found.devices) or not found.devices:
+    files = [winner for winner in found.winners if winner.file_bytes]
+    if files or any(device.reachable for device in found.devices) or not found.devices:
         lines.append(f"{found.broke} of {found.finalists} finalists broke {held} when measured again.")
+    for winner in files:
+        for name, size in winner.file_bytes.items():
+            ram = winner.arena_bytes[name]
+            lines.append(f"{winner.name} on {name}: {size:,} bytes of flash, {ram:,} bytes of RAM, by its int8 file.")
     for name, correction in found.choice.corrections.items():
         lines.append(f"Predictions for {name} are corrected: {correction.summary()}; further finalists go by that.")
     for device in found.devices:

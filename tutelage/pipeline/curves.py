@@ -139,7 +139,10 @@ def _with_layers(text: str, file: Path | None) -> str:
         return text
     try:
         found = [
-            {"name": str(one["name"]), "operator": str(one["operator"]), "ms": float(one["ms"])}
+            {
+                **{"name": str(one["name"]), "operator": str(one["operator"]), "ms": float(one["ms"])},
+                **({"note": str(one["note"])} if one.get("note") else {}),
+            }
             for one in json.loads(file.read_text(encoding="utf-8"))
         ]
     except (ValueError, TypeError, KeyError, AttributeError):

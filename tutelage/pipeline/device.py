@@ -22,7 +22,7 @@ from tutelage.bench.runtimes.runner import processor
 from tutelage.pipeline.operations.devices import DeviceRequest, measure_device
 from tutelage.progress import Report
 from tutelage.quantities import latency_budgets
-from tutelage.records import Arch, DeviceProfile, InputError, utc_now
+from tutelage.records import Arch, DeviceProfile, InputError, NotAvailableError, utc_now
 from tutelage.search.spaces.space import Space
 
 from .sections import DeviceSection
@@ -159,6 +159,16 @@ def memory_target(workspace: Path, name: str) -> DeviceProfile:
             "search.max_ram and search.max_flash"
         )
     return profile
+
+
+def check_target(workspace: Path, name: str) -> DeviceProfile:
+    """Give the profile of a target; refuse it where its files, which finalists are held to, cannot be made here."""
+    target = memory_target(workspace, name)
+    try:
+        find_runtime("litert").check("int8")
+    except NotAvailableError as missing:
+        raise NotAvailableError(f"search.target {name}: its files are made by LiteRT, and {missing}") from None
+    return target
 
 
 def check_rows(workspace: Path, section: DeviceSection) -> None:

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tutelage.bench.converters.conversion import Conversion
 from tutelage.bench.latency.model import LatencyModel
+from tutelage.bench.micro.convert import convert_for_micro
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.pipeline.operations.devices import int8_block_runtimes
 from tutelage.pipeline.stages.quantization import (
@@ -293,6 +295,21 @@ class Subnets:
         export_onnx(subnet, onnx, (1, self._here.channels, arch.r, arch.r), check=False)
         fp32 = runtime_file(self._here, runtime, subnet, onnx, arch.r)
         return quantized_file(self._here, how, runtime, subnet, fp32, arch.r, calibration, val)[1]
+
+    def micro_files(self, archs: Sequence[Arch], num_calibration: int, folder: Path) -> dict[str, Path]:
+        """Write the int8 file of each subnet that a microcontroller runs into `folder`; gives them by arch id."""
+        found = dict[str, Path]()
+        for side in sorted({arch.r for arch in archs}):
+            shape = (1, self._here.channels, side, side)
+            files = {arch.id: folder / f"{arch.id}-micro.tflite" for arch in archs if arch.r == side}
+            for arch in archs:
+                if arch.r == side:
+                    onnx = files[arch.id].with_suffix(".onnx")
+                    export_onnx(self._recalibrated(arch), onnx, shape, dynamic_batch=False, check=False)
+            conversions = [Conversion(path.with_suffix(".onnx"), path, shape) for path in files.values()]
+            convert_for_micro(conversions, calibration_images(self._here, side, num_calibration, self._seed))
+            found |= files
+        return found
 
     def _recalibrated(self, arch: Arch) -> torch.nn.Module:
         subnet = extract(self.net, arch)

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage.bench.converters.litert import quantize_litert
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.bench.latency import LatencyModel
+from tutelage.bench.layers import profilers
 from tutelage.bench.layers.profile import Layer, profile_layers, typical_ms
+from tutelage.bench.micro.model import write_model
 from tutelage.bench.runtimes.runner import processor
 from tutelage.cli.layers import draw_layers
 from tutelage.files import sha256_of
@@ -26,6 +29,8 @@ from tutelage.quant.int8.onnxruntime_ptq import quantize_onnx
 from tutelage.records import DeviceProfile, InputError, Row
 from tutelage.search.costs.counts import block_specs
 from tutelage.search.spaces.space import SPACES
+
+from ..micro.small_net import CHANNELS, SIDE, small_net
 
 SHAPE = (3, 32, 32)
 
@@ -44,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.random.default_rng(0).standard_normal((4, *SHAPE), dtype=np.float32)
     quantize_onnx(folder / "net.onnx", folder / "int8.onnx", images)
     (folder / "ws" / "devices").mkdir(parents=True)
-    for runtime in ("onnxruntime", "openvino", "torch", "litert"):
+    for runtime in ("onnxruntime", "openvino", "torch", "ncnn"):
         (folder / "ws" / "devices" / f"{runtime}.yaml").write_text(f"name: {runtime}\nruntime: {runtime}\n")
     return folder
 
@@ -65,14 +70,57 @@ def test_what_an_int8_model_computes_in_floats_is_noted(runtime: str, folder: Pa
     device = DeviceProfile(name="box", runtime=runtime, precision="int8")
     layers = profile_layers(folder / "int8.onnx", device, SHAPE)
     assert not any(layer.note for layer in layers if "QLinear" in layer.operator or layer.kernel.endswith("_I8"))
-    from tutelage.bench.layers import profilers
-
     float_layers = profilers.__dict__[runtime](str(folder / "net.onnx"), (1, *SHAPE), 1, "fp32")
     assert float_layers
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profilers, "holds_int8", lambda path: True)  # a model of which nothing was quantized
         noted = [one for one, _ in profilers.__dict__[runtime](str(folder / "net.onnx"), (1, *SHAPE), 1, "fp32")]
     assert [layer.note for layer in noted if "Conv" in layer.operator] == ["not quantized"] * 2
+
+
+@pytest.fixture(scope="module")
+def tflite(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A network of seven convolutions and a linear layer for LiteRT, float and int8."""
+    pytest.importorskip("ai_edge_litert")
+    folder = tmp_path_factory.mktemp("tflite")
+    plain = write_model(small_net(), folder / "net.tflite")
+    images = np.random.default_rng(0).standard_normal((8, CHANNELS, SIDE, SIDE), dtype=np.float32)
+    return plain, quantize_litert(plain, folder / "int8.tflite", images)
+
+
+def test_litert_counts_what_xnnpack_ran(tflite: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, box = (CHANNELS, SIDE, SIDE), DeviceProfile(name="box", runtime="litert")
+    for path, precision in zip(tflite, ("fp32", "int8"), strict=True):
+        layers = profile_layers(path, box.model_copy(update={"precision": precision}), shape)
+        kinds = [layer.operator.split(" (")[0] for layer in layers]
+        assert (kinds.count("Convolution"), kinds.count("Fully Connected")) == (3, 5)  # XNNPACK has 1 x 1 as the latter
+        assert {layer.kernel for layer in layers} == {"XNNPACK"}
+        assert not any(layer.note for layer in layers)
+        assert not any("Delegate" in layer.operator for layer in layers)  # stands for all of them
+        assert all(layer.ms >= 0 for layer in layers)
+        assert sum(layer.ms for layer in layers) > 0
+        assert len({layer.name for layer in layers}) == len(layers)
+    monkeypatch.setattr(profilers, "holds_int8", lambda path, opened: True)  # a model of which nothing was quantized
+    noted = profile_layers(tflite[0], box, shape)
+    assert sum(layer.note == "not quantized" for layer in noted) == 8
+    monkeypatch.undo()
+    far = DeviceProfile(name="far", runtime="litert", command=f"{sys.executable} -I {{runner}}")
+    there = profile_layers(tflite[0], far, shape)
+    assert [replace(one, ms=0.0) for one in there] == [replace(one, ms=0.0, note="") for one in noted]
+
+
+def test_a_profile_that_cannot_be_taken_is_one_line(tflite: tuple[Path, Path], tmp_path: Path) -> None:
+    shape, two = (CHANNELS, SIDE, SIDE), DeviceProfile(name="box", runtime="litert", batch=2)
+    with pytest.raises(InputError, match=r"cannot profile net.tflite on box: the model takes 3072 bytes, and images"):
+        profile_layers(tflite[0], two, shape)
+    broken = tmp_path / "net.onnx"
+    broken.write_bytes(b"no network")
+    with pytest.raises(InputError, match=r"cannot profile net.onnx on box: ") as caught:
+        profile_layers(broken, DeviceProfile(name="box", runtime="onnxruntime"), SHAPE)
+    assert "\n" not in str(caught.value)
+    far = DeviceProfile(name="far", runtime="litert", host="unreachable")
+    with pytest.raises(InputError, match="far cannot be reached from here"):
+        profile_layers(tflite[0], far, shape)
 
 
 def test_a_layers_time_leaves_outliers_out() -> None:
@@ -92,7 +140,7 @@ def test_the_command_prints_and_draws_them(
     assert "█" in printed
     assert f"{len(said['layers'])} layers, " in printed
     for words, message in (
-        (["litert", "--layers"], "runtime litert has no times of layers"),
+        (["ncnn", "--layers"], "runtime ncnn has no times of layers"),
         (["onnxruntime", "--layers", "--offline"], "--offline has no effect with --layers"),
         (["onnxruntime", "--picture", "p.png"], "--picture belongs to --layers"),
         (["onnxruntime", "--layers", "--picture", "p.bmp"], "--picture p.bmp is no .png"),
@@ -159,6 +207,9 @@ def test_the_latency_models_times_of_blocks_stand_beside(
     printed = capsys.readouterr().out
     assert "what the latency model of known takes each block for" in printed
     assert f"{times[0]:.4f} ms  in sum" in printed
+    assert command(*bench, "--picture", str(tmp_path / "p.svg")) == 0
+    drawn = (tmp_path / "p.svg").read_text()
+    assert f"Blocks by the latency model of known, {times[0]:.3f} ms in sum" in drawn
 
 
 def test_rows_of_the_profiled_file_show_its_layers(
@@ -180,5 +231,8 @@ def test_rows_of_the_profiled_file_show_its_layers(
     drawn = json.loads(shown[here.key])["layers"]
     assert drawn == [{name: one[name] for name in ("name", "operator", "ms")} for one in said["layers"]]
     assert not any("layers" in json.loads(shown[row.key]) for row in (there, other))
+    noted = {"name": "a", "operator": "Conv", "ms": 1.0, "note": "not quantized"}
+    (tmp_path / "ws" / "layers" / f"{here.key}.json").write_text(json.dumps([{**noted, "kernel": "x"}]))
+    assert json.loads(with_curves(store.details, tmp_path / "ws")([here.key])[here.key])["layers"] == [noted]
     (tmp_path / "ws" / "layers" / f"{here.key}.json").write_text("[{")
     assert "layers" not in json.loads(with_curves(store.details, tmp_path / "ws")([here.key])[here.key])

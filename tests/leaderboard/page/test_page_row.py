@@ -101,6 +101,18 @@ def test_a_row_that_a_search_chose_says_which_parameters_decided(open_page, rows
 
 
 @pytest.mark.slow
+def test_the_largest_layers_are_drawn_in_their_order_with_what_was_not_quantized(open_page, rows):
+    layers = [{"name": f"layer {n}", "operator": "Conv", "ms": 0.01 * (1 + n)} for n in range(60)]
+    layers[59]["note"] = "not quantized"
+    row = rows[0].model_copy(update={"model": "profiled", "details": {"layers": layers}})
+    part = open_page([*rows, row], link=link(row)).locator(".row-part[aria-label='Time by layer']")
+    names = part.locator("th").all_inner_texts()
+    assert names == [*(f"layer {n}" for n in range(21, 59)), "layer 59 (not quantized)", "21 smaller layers"]
+    assert part.locator("td.figure").last.inner_text() == "2.31 ms"  # .01 * (1 + 2 + .. + 21)
+    assert "1 layer not quantized: 0.600 of 18.3 ms." in part.inner_text()
+
+
+@pytest.mark.slow
 def test_a_part_without_data_says_what_would_fill_it(open_page, rows):
     bare = rows[0].model_copy(update={"model": "bare", "details": {}, "arch": None})
     page = open_page([*rows, bare], link=link(bare))

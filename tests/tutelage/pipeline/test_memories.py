@@ -14,14 +14,15 @@ import pytest
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.bench.latency.sessions import correction_of
 from tutelage.bench.runtimes.energy import NoMeter
+from tutelage.bench.runtimes.entry import Runtime
 from tutelage.pipeline import device as device_module
-from tutelage.pipeline.device import check_energy, memory_target
+from tutelage.pipeline.device import check_energy, check_target, memory_target
 from tutelage.pipeline.objectives import read_objectives
 from tutelage.pipeline.operations.single_stage import on_target, target_among
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.sections import DeviceSection
-from tutelage.pipeline.stages.search import budget_of
-from tutelage.pipeline.stages.winners import choose_winners
+from tutelage.pipeline.stages.budgets import budget_of
+from tutelage.pipeline.stages.winners import ChosenWinners, choose_winners
 from tutelage.records import (
     UNREACHABLE,
     Arch,
@@ -131,15 +132,20 @@ def result() -> SearchResult:
     return search(SPACE, goals, {MS: 1e3}, strategy="random", evaluations=20, num_classes=4, in_channels=1)
 
 
-def choose(result: SearchResult, figure: str, values: Any, bounds: dict[str, float], precision: str = "fp32") -> Any:
-    """Choose one winner where each finalist is measured with `values(arch)` of a figure."""
-    box: Any = SimpleNamespace(
+def a_box(precision: str) -> Any:
+    """A device within reach that takes what is predicted."""
+    return SimpleNamespace(
         name="box", reachable=True, budgets_ms=(), profile=SimpleNamespace(precision=precision),
         model=SimpleNamespace(
             predict=lambda archs: (ms(archs),),
             correction=lambda archs, _: correction_of(ms(archs), 0.03, ms(archs), 0.03),
         ),
     )  # fmt: skip
+
+
+def choose(result: SearchResult, figure: str, values: Any, bounds: dict[str, float], precision: str = "fp32") -> Any:
+    """Choose one winner where each finalist is measured with `values(arch)` of a figure."""
+    box = a_box(precision)
 
     def measure(archs: Sequence[Arch]) -> Any:
         usual = {"p50_ms": 1.0, "anchored_ms": 1.0, "drift": 0.0}
@@ -167,6 +173,57 @@ def test_bytes_of_a_file_of_another_precision_say_nothing_of_the_bound(result: S
     assert choose(result, "file_bytes", lambda arch: 6.0, {"int8_file_bytes": 5.0}).broke == 0
     with pytest.raises(InfeasibleBudgetError, match="file_bytes"):
         choose(result, "file_bytes", lambda arch: 6.0, {"int8_file_bytes": 5.0}, precision="int8")
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize(("figure", "bound"), [("file_bytes", "int8_file_bytes"), ("arena_bytes", "int8_ram_bytes")])
+def test_a_finalist_whose_file_does_not_fit_the_target_is_no_winner(
+    result: SearchResult, figure: str, bound: str, timed: bool
+) -> None:
+    """The file for the target is what is deployed: bytes of what is timed elsewhere, float or int8, say nothing."""
+    best = min(result.evaluated, key=lambda row: row.measured["error"]).arch
+
+    def found(large: int) -> ChosenWinners:
+        def measure(archs: Sequence[Arch]) -> Any:
+            usual = {"p50_ms": 1.0, "anchored_ms": 1.0, "drift": 0.0, "file_bytes": 9}
+            sizes = {"file_bytes": 5, "arena_bytes": 5}
+            files = {arch.id: {**sizes, figure: large if arch == best else 5} for arch in archs}
+            return {"chip": files, **({"box": {arch.id: usual for arch in archs}} if timed else {})}
+
+        devices = [a_box("int8")] if timed else []
+        return choose_winners(result, SPACE, devices, Budget(**{bound: 5.0}), Slicing(cost=MS, number=1), measure)
+
+    assert found(5).winners[0].arch == best
+    assert (found(5).winners[0].file_bytes, found(5).winners[0].arena_bytes) == ({"chip": 5}, {"chip": 5})
+    refused = found(6)
+    assert refused.broke == 1
+    assert refused.winners[0].arch != best
+    said = rf"all 20 finalists break a budget .*\({figure} 4 bytes, the least is 5 bytes\): raise it$"
+    with pytest.raises(InfeasibleBudgetError, match=said):
+        choose_winners(
+            result, SPACE, [], Budget(**{bound: 4.0}), Slicing(cost=MS, number=1),
+            lambda archs: {"chip": {arch.id: {"file_bytes": 5, "arena_bytes": 5} for arch in archs}},
+        )  # fmt: skip
+
+
+def test_a_device_that_says_its_memories_bounds_the_search(workspace: Path) -> None:
+    known = DeviceProfile(name="box", runtime="onnxruntime", ram_bytes=200_000, flash_bytes=700_000)
+    write_profile(known, workspace / "devices")
+    boxes = ["devices=[{name: box}, {name: new}]"]
+    assert budget(load_recipe("demo", boxes), workspace) == {"ram_bytes": 200_000, "size_bytes": 700_000}
+    own = load_recipe("demo", [*boxes, "search.max_flash=2MB"])
+    assert budget(own, workspace) == {"ram_bytes": 200_000, "size_bytes": 2_000_000}
+    target = load_recipe("demo", [*boxes, "search.target=chip"])  # which is deployed to, in its place
+    assert budget(target, workspace) == {"int8_ram_bytes": 300_000, "int8_file_bytes": 900_000}
+
+
+def test_a_target_whose_files_cannot_be_made_is_refused_before_anything_is_trained(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check_target(workspace, "chip").flash_bytes == 900_000
+    monkeypatch.setattr(Runtime, "installed", lambda self: False)
+    with pytest.raises(NotAvailableError, match=r"search.target chip: its files .*litert is not installed: pip"):
+        check_target(workspace, "chip")
 
 
 def test_a_counter_that_is_gone_is_said(result: SearchResult) -> None:

@@ -27,8 +27,9 @@ from tutelage.pipeline.objectives import (
 from tutelage.pipeline.operations.devices import DeviceRequest, _exporter, measure_device
 from tutelage.pipeline.recipe import Recipe, with_options
 from tutelage.pipeline.sections import DeviceSection, QuantizeSection
+from tutelage.pipeline.stages.budgets import bounds_of
 from tutelage.pipeline.stages.quantization import Quantization, calibration_images
-from tutelage.pipeline.stages.search import bounds_of, search_winners
+from tutelage.pipeline.stages.search import search_winners
 from tutelage.pipeline.stages.supernet import Supernet, space_of, train_the_supernet
 from tutelage.pipeline.stages.training import SupernetInput
 from tutelage.pipeline.workspace import Workspace

@@ -281,9 +281,14 @@ def _winners(
         return None
     if winners is not None:
         measure_finalists(ctx, supernet, weighed, [winner.arch for winner in winners])
-    elif any(device.reachable for device in weighed) and planning.computes(FinalistsInputs.STAGE):
+    elif _verifies(ctx, weighed) and planning.computes(FinalistsInputs.STAGE):
         return None  # these are predicted: one that breaks its budget when it is measured gives way to another
     return winners or found
+
+
+def _verifies(ctx: Context, weighed: Sequence[Device]) -> bool:
+    """Say whether finalists are measured: on a device in reach, or by their files for a target."""
+    return ctx.recipe.search.target is not None or any(device.reachable for device in weighed)
 
 
 @contextmanager

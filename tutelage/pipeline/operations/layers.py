@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.bench.devices.profiles import find_profile, load_latency_model
-from tutelage.bench.layers.profile import Layer, profile_layers
+from tutelage.bench.layers.profile import Layer, check_profiled, profile_layers
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.files import model_digest, sha256_of, write_json
 from tutelage.pipeline.curves import layers_file
@@ -39,6 +39,7 @@ def bench_layers(
     """Profile a model file; an ONNX file is converted where the runtime needs it. `arch`: its architecture, as JSON."""
     must_exist(model)
     profile, folder = find_profile(device, workspace.path)
+    check_profiled(profile)
     shape = input_shape(model, resolution, several=".onnx" in find_runtime(profile.runtime).suffixes)
     blocks: list[tuple[str, float]] = []
     if arch is not None:

@@ -30,8 +30,8 @@ from tutelage.pipeline.device import (
     check_energy,
     check_rows,
     check_runtime,
+    check_target,
     known_device,
-    memory_target,
     named_profile,
 )
 from tutelage.pipeline.objectives import (
@@ -44,11 +44,12 @@ from tutelage.pipeline.objectives import (
 from tutelage.pipeline.processes import num_processes
 from tutelage.pipeline.recipe import Recipe, load_recipe, with_options
 from tutelage.pipeline.sections import DeviceSection, StartSection, SupernetSection, TrainSection
+from tutelage.pipeline.stages.budgets import check_counted
 from tutelage.pipeline.stages.bundle import check_bundled
 from tutelage.pipeline.stages.named import named_network
 from tutelage.pipeline.stages.pruned import check_pruned, check_ranked
 from tutelage.pipeline.stages.quantization import check_method
-from tutelage.pipeline.stages.search import check_budget, check_counted, replayed
+from tutelage.pipeline.stages.search import check_budget, replayed
 from tutelage.pipeline.stages.students import training_checks
 from tutelage.pipeline.stages.supernet import space_of
 from tutelage.pipeline.stages.train import check_extracted
@@ -265,7 +266,7 @@ def _devices(faults: Faults, ctx: Context, goal: Goal, known: bool) -> None:
     faults.check(check_energy, workspace, recipe.devices, recipe.search.max_energy)
     if recipe.search.replay is not None and faults.check(replayed, recipe.search.replay) is None:
         return
-    if recipe.search.target is not None and faults.check(memory_target, workspace, recipe.search.target) is None:
+    if recipe.search.target is not None and faults.check(check_target, workspace, recipe.search.target) is None:
         return
     space = faults.check(space_of, ctx)
     objectives = faults.check(read_objectives, recipe)

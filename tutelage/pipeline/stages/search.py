@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from tutelage.bench.devices.profiles import load_latency_model
@@ -16,7 +14,7 @@ from tutelage.files import sha256_of, write_json
 from tutelage.leaderboard.plots.curves import hypervolume_plot
 from tutelage.leaderboard.plots.search import search_front_plot, search_trials_plot
 from tutelage.pipeline.context import Context, Resources, derived_seed, run_stage
-from tutelage.pipeline.device import Device, memory_target
+from tutelage.pipeline.device import Device
 from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import (
     ComputedOn,
@@ -29,7 +27,6 @@ from tutelage.pipeline.keys.stage_inputs import (
 from tutelage.pipeline.objectives import (
     ERROR,
     Subnets,
-    deploys_int8,
     int8_runtime,
     latency_name,
     named_objectives,
@@ -41,8 +38,7 @@ from tutelage.pipeline.objectives import (
 )
 from tutelage.pipeline.sections import SearchSection
 from tutelage.pipeline.workspace import CHECKPOINT, Stage
-from tutelage.quantities import millijoules, number, size_in_bytes
-from tutelage.records import Arch, Budget, DeviceProfile, InfeasibleBudgetError, InputError
+from tutelage.records import Arch, DeviceProfile, InfeasibleBudgetError, InputError
 from tutelage.search import loop as evolve
 from tutelage.search.family import Slicing
 from tutelage.search.importances import parameter_importances
@@ -52,6 +48,7 @@ from tutelage.search.result import SearchResult
 from tutelage.search.samplers.strategies import STRATEGIES
 from tutelage.search.spaces.space import Space, find_space
 
+from .budgets import bounds_of, budget_of, not_scored
 from .finalists import Measured, measure_finalists
 from .quantization import Quantization, quantizers
 from .supernet import Supernet
@@ -120,34 +117,9 @@ class Found:
         }
 
 
-def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
-    """Read the recipe's bounds: milliseconds on each device that has one, MACs, parameters, memories, energy.
-
-    Bytes of the file and RAM are those of the precision that is deployed. A target gives what the recipe does not.
-    """
-    section = ctx.recipe.search
-    target = memory_target(ctx.workspace.path, section.target) if section.target is not None else None
-    size = size_in_bytes(section.max_size) if section.max_size else target.flash_bytes if target else None
-    ram = size_in_bytes(section.max_ram) if section.max_ram else target.ram_bytes if target else None
-    names = ("int8_file_bytes", "int8_ram_bytes") if deploys_int8(ctx.recipe) else ("size_bytes", "ram_bytes")
-    return Budget(
-        latency_ms={device.name: device.max_latency_ms for device in devices if device.max_latency_ms is not None},
-        macs=number(section.max_macs) if section.max_macs else None,
-        params=number(section.max_params) if section.max_params else None,
-        energy_mj=millijoules(section.max_energy) if section.max_energy else None,
-        **dict(zip(names, (size, ram), strict=True)),
-    )
-
-
-def check_counted(ctx: Context, space: Space) -> None:
-    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them."""
-    unscored = (Objective("error", "min", _not_scored, cheap=False),)
-    Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels).check_bounds()
-
-
 def check_budget(ctx: Context, space: Space, devices: Sequence[Device]) -> None:
     """Refuse a budget that no architecture meets, before anything is trained (InfeasibleBudgetError)."""
-    objectives = objectives_of(read_objectives(ctx.recipe), devices, _not_scored)
+    objectives = objectives_of(read_objectives(ctx.recipe), devices, not_scored)
     bounds = bounds_of(ctx, devices)
     Problem(space, objectives, bounds, ctx.num_classes, ctx.channels).check_bounds()
     section = ctx.recipe.search
@@ -190,17 +162,6 @@ def _settings(
         "in_channels": in_channels,
         "slicing": slicing,
     }
-
-
-def _not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
-    raise AssertionError("checking bounds scores nothing")
-
-
-def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
-    """Give the budget as upper bounds by objective name."""
-    names = {device.name: latency_name(device) for device in devices}
-    budget = budget_of(ctx, devices)
-    return {**budget.counted, **{names[name]: bound for name, bound in budget.latency_ms.items()}}
 
 
 class SearchedDevice(Part):

@@ -20,7 +20,7 @@ from tutelage.search.result import SearchResult
 from tutelage.search.spaces.presets import place
 from tutelage.search.spaces.space import Space
 
-from .finalists import ENERGY, FIGURES, FILE_BYTES, Measured
+from .finalists import ARENA_BYTES, ENERGY, FIGURES, FILE_BYTES, Measured
 
 # Of each slice that has no winner yet so many architectures are measured together, twice as many each further round.
 FIRST_FINALISTS = 2
@@ -51,6 +51,8 @@ class Winner:
     slice: Slice | None = None  # of the cost that the winners are spread over
     seed_name: str = ""  # what it is, where the search started from it: the smallest subnet, a preset
     energy_mj: dict[str, float] = field(default_factory=dict)  # by device, where the recipe bounds it
+    file_bytes: dict[str, int] = field(default_factory=dict)  # of the file for the search's target, and its arena
+    arena_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -187,10 +189,8 @@ class _Candidates:
         self.finalists += rows
         for name, values in measured.items():
             self.measured.setdefault(name, {}).update(values)
-        anything = False
         for row in rows:
             times = self.figures(row, "anchored_ms")
-            anything |= bool(times)
             if any(times[name] > bound for name, bound in self.budget.latency_ms.items() if name in times):
                 self.broke.add(row)
             if self._breaks(row):
@@ -199,7 +199,7 @@ class _Candidates:
                 self.cost[row] = times[self.device.name]
                 if self.slicing.limits:  # slower than its slice allows: it stands for a slice of a larger budget
                     self.held[row] = max(self.held[row], self.cost[row])
-        return anything
+        return any(measured.values())
 
     def correct(self) -> None:
         """Multiply each device's predictions by the factor that its measured finalists show.
@@ -239,17 +239,25 @@ class _Candidates:
     def _bounds(self) -> list[tuple[str, float]]:
         """List the bounds besides latency that measuring shows to be kept: energy, and the bytes of the file."""
         size = self.budget.int8_file_bytes or self.budget.size_bytes
-        bounds = {ENERGY: self.budget.energy_mj, FILE_BYTES: size}
+        ram = self.budget.int8_ram_bytes or self.budget.ram_bytes
+        bounds = {ENERGY: self.budget.energy_mj, FILE_BYTES: size, ARENA_BYTES: ram}
         return [(figure, bound) for figure, bound in bounds.items() if bound is not None]
 
     def _figures_of_bound(self, row: int, figure: str) -> dict[str, Any]:
-        """Give a figure by device; bytes only of files of the precision that is deployed."""
+        """Give a figure by device; bytes only of the target's file, else of files of the precision that is deployed."""
         found = self.figures(row, figure)
         if figure != FILE_BYTES:
             return found
+        if targets := self.of_target(row, figure):
+            return targets
         int8 = self.budget.int8_file_bytes is not None
         deployed = [one.name for one in self.devices if (one.profile.precision == INT8) == int8]
         return {name: value for name, value in found.items() if name in deployed}
+
+    def of_target(self, row: int, figure: str) -> dict[str, Any]:
+        """Give a figure of the file for the search's target, by the target's name; empty where it has none."""
+        timed = [device.name for device in self.devices]
+        return {name: value for name, value in self.figures(row, figure).items() if name not in timed}
 
     def _breaks(self, row: int) -> bool:
         """Say whether a row's energy or file is beyond its bound. Raises where the counter has gone meanwhile."""
@@ -263,7 +271,7 @@ class _Candidates:
 
     def verified(self, row: int) -> bool:
         """Say whether a member was measured wherever it can be."""
-        return row in self.finalists or not any(device.reachable for device in self.devices)
+        return row in self.finalists or not (self.measured or any(device.reachable for device in self.devices))
 
     def figures(self, row: int, name: str) -> dict[str, Any]:
         """Give one figure of a row's measurements by device; empty where it was not measured."""
@@ -289,21 +297,22 @@ class _Candidates:
             slice=part if self.slicing.cost else None,
             seed_name=seeds.get(arch, "one of the first") if evaluated.initial else "",
             energy_mj=self.figures(row, ENERGY),
+            file_bytes=self.of_target(row, FILE_BYTES),
+            arena_bytes=self.of_target(row, ARENA_BYTES),
         )
 
     def all_broke(self) -> str:
         """Say which budgets the finalists broke, and the least that any of them has."""
-        said = [f"{name} {bound:.3g} ms" for name, bound in self.budget.latency_ms.items()]
+        said = times = [f"{name} {bound:.3g} ms" for name, bound in self.budget.latency_ms.items()]
         for figure, bound in self._bounds():
             values = [value for row in self.finalists for value in self._figures_of_bound(row, figure).values()]
             if values:
-                unit = "mJ" if figure == ENERGY else "bytes"
-                said.append(f"{figure} {bound:g} {unit}, the least is {min(values):.4g} {unit}")
-        which = "a" if self._bounds() else "the latency"
-        return (
-            f"all {len(self.broke)} finalists break {which} budget when measured again ({', '.join(said)}): raise it, "
-            "or measure the device again with `tutelage device check`"
-        )
+                kind, unit = (".4g", "mJ") if figure == ENERGY else (",.0f", "bytes")
+                said = [*said, f"{figure} {bound:{kind}} {unit}, the least is {min(values):{kind}} {unit}"]
+        which = "the latency" if said == times else "a"
+        again = ", or measure the device again with `tutelage device check`" if times else ""
+        broken = f"all {len(self.broke)} finalists break {which} budget when measured again"
+        return f"{broken} ({', '.join(said)}): raise it{again}"
 
     def vacant(self, family: Family) -> list[str]:
         """Say why a slice has no winner."""

@@ -83,10 +83,11 @@ class Chosen:
         return Recipe.model_validate(typed_yaml(written(self), Recipe))
 
 
-def memory_of(wish: Wish, target: DeviceProfile | None) -> Memory:
-    """Give the bounds on memories: those asked for, else the target's."""
-    flash: float | None = target.flash_bytes if target is not None else None
-    ram: float | None = target.ram_bytes if target is not None else None
+def memory_of(wish: Wish, target: DeviceProfile | None, device: DeviceProfile | None = None) -> Memory:
+    """Give the bounds on memories: those asked for, else the target's, else what the device's profile says."""
+    limits = target if target is not None else device
+    flash: float | None = limits.flash_bytes if limits is not None else None
+    ram: float | None = limits.ram_bytes if limits is not None else None
     said = []
     if wish.max_size is not None:
         flash = size_in_bytes(wish.max_size)
@@ -94,8 +95,8 @@ def memory_of(wish: Wish, target: DeviceProfile | None) -> Memory:
     if wish.max_ram is not None:
         ram = size_in_bytes(wish.max_ram)
         said.append(f"--max-ram {wish.max_ram}")
-    if target is not None and len(said) < 2:
-        said.append(f"the memories of {target.name}")
+    if limits is not None and len(said) < 2 and (limits.flash_bytes or limits.ram_bytes):
+        said.append(f"the memories of {limits.name}")
     return Memory(flash, ram, int8=target is not None, said=tuple(said))
 
 

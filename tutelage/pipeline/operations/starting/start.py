@@ -131,7 +131,7 @@ def start(wish: Wish, found: Findings, workspace: Workspace, report: Report, thr
     for a budget that no subnet keeps.
     """
     section, profile = _device(wish, workspace)
-    memory = memory_of(wish, None if wish.target is None else memory_target(workspace.path, wish.target))
+    memory = memory_of(wish, None if wish.target is None else memory_target(workspace.path, wish.target), profile)
     check_energy(workspace.path, [section], wish.max_energy)
     use(find_accelerator(wish.accelerator))
     torch.set_num_threads(threads)  # as a run does

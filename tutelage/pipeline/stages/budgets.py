@@ -1,0 +1,84 @@
+"""The bounds of a search as its recipe, target and devices give them: `budget_of`, `bounds_of`, `check_counted`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.bench.devices.profiles import known_profile
+from tutelage.pipeline.context import Context
+from tutelage.pipeline.device import Device, memory_target
+from tutelage.pipeline.objectives import deploys_int8, latency_name
+from tutelage.quantities import millijoules, number, size_in_bytes
+from tutelage.records import Arch, Budget
+from tutelage.search.objectives import Objective, Problem
+from tutelage.search.spaces.space import Space
+
+
+def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
+    """Read the recipe's bounds: milliseconds on each device that has one, MACs, parameters, memories, energy.
+
+    Bytes of the file and RAM are those of the precision that is deployed.
+    """
+    section = ctx.recipe.search
+    names = ("int8_file_bytes", "int8_ram_bytes") if deploys_int8(ctx.recipe) else ("size_bytes", "ram_bytes")
+    return Budget(
+        latency_ms={device.name: device.max_latency_ms for device in devices if device.max_latency_ms is not None},
+        macs=number(section.max_macs) if section.max_macs else None,
+        params=number(section.max_params) if section.max_params else None,
+        energy_mj=millijoules(section.max_energy) if section.max_energy else None,
+        **dict(zip(names, memories_of(ctx), strict=True)),
+    )
+
+
+def memories_of(ctx: Context) -> tuple[float | None, float | None]:
+    """Give the bytes of flash and RAM that a network may take, None for no bound.
+
+    The recipe's own bounds come first, then the target's memories; without a target the least of the devices whose
+    profiles say theirs.
+    """
+    section, workspace = ctx.recipe.search, ctx.workspace.path
+    if section.target is not None:
+        profiles = [memory_target(workspace, section.target)]
+    else:
+        known = [known_profile(device.name, workspace) for device in ctx.recipe.devices]
+        profiles = [found[0] for found in known if found is not None]
+    flash = min((one.flash_bytes for one in profiles if one.flash_bytes is not None), default=None)
+    ram = min((one.ram_bytes for one in profiles if one.ram_bytes is not None), default=None)
+    return (
+        size_in_bytes(section.max_size) if section.max_size else flash,
+        size_in_bytes(section.max_ram) if section.max_ram else ram,
+    )
+
+
+def bounds_in_words(ctx: Context) -> dict[str, str]:
+    """Give the bounds besides latency that finalists are held to, as measured or by their files, by their keys."""
+    section, (flash, ram) = ctx.recipe.search, memories_of(ctx)
+    said = {"max_energy": section.max_energy or "", "max_size": section.max_size or _in_words(flash)}
+    if section.target is not None:
+        said["max_ram"] = section.max_ram or _in_words(ram)
+    return {name: text for name, text in said.items() if text}
+
+
+def _in_words(size: float | None) -> str:
+    return "" if size is None else f"{size:,.0f} bytes"
+
+
+def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:
+    """Give the budget as upper bounds by objective name."""
+    names = {device.name: latency_name(device) for device in devices}
+    budget = budget_of(ctx, devices)
+    return {**budget.counted, **{names[name]: bound for name, bound in budget.latency_ms.items()}}
+
+
+def check_counted(ctx: Context, space: Space) -> None:
+    """Refuse bounds on MACs, parameters or bytes that no architecture meets, before a device is measured for them."""
+    unscored = (Objective("error", "min", not_scored, cheap=False),)
+    Problem(space, unscored, dict(budget_of(ctx, ()).counted), ctx.num_classes, ctx.channels).check_bounds()
+
+
+def not_scored(archs: Sequence[Arch]) -> NDArray[np.float64]:
+    """Stand for what is scored where only bounds are checked."""
+    raise AssertionError("checking bounds scores nothing")
