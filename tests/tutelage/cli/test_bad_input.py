@@ -63,6 +63,9 @@ LINES: list[tuple[str, str]] = [
     ("run demo --set teachers.0.weights={t}/absent.pth -w {e}", "absent.pth"),
     ("run demo --set teachers.0.weights={t} -w {e}", "is a folder"),
     ("run {t}/student.yaml -w {e}", "absent.pth"),
+    ("run demo --set teachers.0.weights=timm: -w {e}", "weights timm: name no network"),
+    ("run demo --set teachers.0.weights=hf-hub:x/y/z -w {e}", "hf-hub:x/y/z names no repository"),
+    ("run demo --set teachers.0.weights=hf-hub:x/y..z -w {e}", "hf-hub:x/y..z names no repository"),
     ("distill --set teachers.0.weights=/nowhere/1e3 -w {e}", "/nowhere/1e3"),
     ("explain --set teachers.0.weights=/nowhere/x -w {e}", "/nowhere/x"),
     # budgets, devices, spaces
@@ -90,6 +93,7 @@ LINES: list[tuple[str, str]] = [
     ("search --evals 0 -w {e}", "evaluations = 0"),
     ("search --evals -3 -w {e}", "-3"),
     ("search --winners 0 -w {e}", "search.winners = 0"),
+    ("search --winners 500 --evals 3 -w {e}", "500 winners of 3 evaluations: give as many evaluations or more"),
     (  # the budgets of the recipe are replaced: they do not bind the number of winners
         "search --set search.winners=null --set devices.0.max_latency=1ms,2ms --max-latency 1ms,2ms,4ms "
         "--dataset folder --path {t}/absent -w {e}",

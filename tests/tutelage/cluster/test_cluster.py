@@ -254,7 +254,8 @@ def test_a_search_whose_machine_is_killed_goes_on_elsewhere_from_its_evaluations
     one = searching(recipe, evaluations=150, strategy="default")
     pipeline.search(one, Workspace(tmp_path / "alone"), silent, 1)
     place, logs = disturbed(machines, one, "search mbconv_micro_w0.25", tmp_path)
-    assert re.search(r"attempt 2 of 3\n(?:.*\n)*?.*goes on from checkpoint, which another machine left", logs)
+    # That it went on is tested in test_moved_search.py: what the worker said may have been lost with the machine.
+    assert "search mbconv_micro_w0.25, attempt 2 of 3" in logs
     untimed = {"search_seconds": 0, "scoring_seconds": 0}
     found, undisturbed = (result_in(at)[0].model_copy(update=untimed) for at in (place, tmp_path / "alone"))
     assert found == undisturbed

@@ -207,6 +207,14 @@ class SearchSection(Section):
         return value
 
     @model_validator(mode="after")
+    def _scores_what_wins(self) -> Self:
+        if self.winners is not None and self.winners > self.evaluations:
+            raise ValueError(
+                f"{self.winners} winners of {self.evaluations} evaluations: give as many evaluations or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _replays_an_order(self) -> Self:
         if self.replay is not None and self.parallel == 1:
             raise ValueError("replay is of a search with several evaluations at once: give its parallel, too")

@@ -68,6 +68,8 @@ def _of_timm(tag: str, wanted: Wanted) -> Pretrained:
     from timm.models import get_pretrained_cfg, is_model
 
     base = tag.partition(".")[0]
+    if not base:
+        raise InputError(f"weights timm:{tag} name no network: write a tag such as timm:resnet50.a1_in1k, or imagenet")
     if wanted.library_name != base:
         raise _of_another(tag, base, wanted)
     try:
@@ -157,8 +159,16 @@ def _of_ofa(name: str, wanted: Wanted) -> Pretrained:
 
 def _of_hub(text: str, wanted: Wanted) -> Pretrained:
     """Find a repository in timm's layout: config.json says the network and its normalisation, if it is there."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
     repository, _, revision = text.partition("@")
-    if not all(repository.partition("/")[::2]) or " " in text:
+    try:
+        validate_repo_id(repository)
+        named = all(repository.partition("/")[::2]) and " " not in text
+    except HFValidationError:
+        named = False
+    if not named:
         raise InputError(f"hf-hub:{text} names no repository: write hf-hub:owner/name or hf-hub:owner/name@revision")
     location = HubFile(repository, _HUB_NAMES, revision or None)
     settings = _hub_config(HubFile(repository, ("config.json",), revision or None, _HUB_NAMES[:1]))
