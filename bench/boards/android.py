@@ -140,8 +140,8 @@ def core_list(text: str) -> list[int]:
     """Read `0-3,7`, each core once. Raises ValueError for what is none."""
     cores: dict[int, None] = {}
     for piece in filter(None, text.split(",")):
-        low, _, high = piece.partition("-")
-        first, last = int(low), int(high or low)
+        low, dash, high = piece.partition("-")
+        first, last = int(low), int(high if dash else low)
         if not 0 <= first <= last < MAX_CORES:
             raise ValueError(f"{piece} is no range of cores")
         cores |= dict.fromkeys(range(first, last + 1))

@@ -227,8 +227,8 @@ def check_profile_values(profile: DeviceProfile) -> None:
         )
     if profile.cores and not (phone or program):
         raise InputError(
-            "cores is set: only a device reached by adb or by a program of its own is pinned to given cores, others "
-            "take the quietest; leave it out"
+            f"cores is {list(profile.cores)}: only a device reached by adb or by a program of its own is pinned to "
+            "given cores, others take the quietest; leave it out"
         )
     if any(core < 0 for core in profile.cores) or len(set(profile.cores)) < len(profile.cores):
         raise InputError(f"cores is {list(profile.cores)}: give each core once, 0 or more")

@@ -118,6 +118,8 @@ def add_device(
             f"{MAX_CHANNELS} channels"
         )
     checked_resolutions(request.space.resolutions)
+    if request.sources is not None and request.nets is not None and request.nets < MIN_TRANSFER_NETS:
+        raise InputError(f"--nets is {request.nets}: --transfer takes {MIN_TRANSFER_NETS} networks or more")
     if request.nets is not None and not MIN_NETS <= request.nets <= MOST_NETS:
         raise InputError(f"--nets is {request.nets}: give {MIN_NETS} to {MOST_NETS} networks, or leave it out")
     if not 1 <= request.batch <= MAX_BATCH:
@@ -139,8 +141,6 @@ def add_device(
         raise InputError("--column and --where choose among the times of --from-measurements: give the file")
     sources = None
     if request.sources is not None:
-        if request.nets is not None and request.nets < MIN_TRANSFER_NETS:
-            raise InputError(f"--nets is {request.nets}: --transfer takes {MIN_TRANSFER_NETS} networks or more")
         sources = transfer_sources(request.sources, workspace.path)
         if from_measurements is None:  # of a file without --nets, all networks are used
             request = replace(request, nets=request.nets or MIN_TRANSFER_NETS)
