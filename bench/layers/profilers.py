@@ -47,7 +47,7 @@ DELEGATE = re.compile(r"TfLite\w*Delegate$")
 # Of LiteRT's C interface (litert/c/litert_profiler_event.h): kinds of events, operators and those of a delegate; the
 # bytes of an event, by version; and more than the type of a tensor takes.
 _OPERATOR, _DELEGATED = 2, 4 | 8
-_EVENT_BYTES = (104, 88)
+_EVENT_BYTES, _EVENT_ROOM = (104, 88), 1024  # room for what another version may write
 _TENSOR_TYPE_BYTES = 256
 _UNWRITTEN = b"\xaa"
 
@@ -187,7 +187,7 @@ class _CompiledLitert:
         self._call("LiteRtStopProfiler", self.profiler)
         number = ctypes.c_int()
         self._call("LiteRtGetNumProfilerEvents", self.profiler, ctypes.byref(number))
-        room = max(_EVENT_BYTES) * number.value
+        room = _EVENT_ROOM * number.value
         written = ctypes.create_string_buffer(_UNWRITTEN * room, max(1, room))
         self._call("LiteRtGetProfilerEvents", self.profiler, number, written)
         used = len(written.raw.rstrip(_UNWRITTEN))

@@ -154,11 +154,12 @@ function layersPart(i) {
   const found = detailsOf(i).layers;
   const known = Array.isArray(found) ? found.filter((one) => one && typeof one.name === "string" && typeof one.ms === "number" && one.ms >= 0) : [];
   if (!known.length) return { name: "Time by layer", body: lacking(i, "Nothing measured it: a run times the whole file, `tutelage bench MODEL --device NAME --layers` prints each layer's. Times under `layers` in a row's details, as [{name, ms}], are drawn here.") };
-  // In the order in which they run; the smallest of more than can be read are one bar.
+  // In the order in which they run; the smallest of more than can be read are summed up.
   const least = known.length > MOST_LAYERS ? [...known].sort((a, b) => b.ms - a.ms)[MOST_LAYERS - 2].ms : 0, ms = (some) => some.reduce((sum, one) => sum + one.ms, 0);
   const drawn = known.filter((one) => one.ms >= least).slice(0, MOST_LAYERS - 1), rest = known.filter((one) => !drawn.includes(one));
-  const pairs = [...drawn.map((one) => [one.note ? `${one.name} (${one.note})` : one.name, one.ms]), ...(rest.length ? [[`${rest.length} smaller layers`, ms(rest)]] : [])];
+  const pairs = drawn.map((one) => [one.note ? `${one.name} (${one.note})` : one.name, one.ms]);
   const notes = [...new Set(known.map((one) => one.note).filter(Boolean))].map((note) => { const some = known.filter((one) => one.note === note); return node("p", { class: "hint" }, `${some.length} ${some.length === 1 ? "layer" : "layers"} ${note}: ${threeDigits(ms(some))} of ${threeDigits(ms(known))} ms.`); });
+  if (rest.length) notes.push(node("p", { class: "hint" }, `${rest.length} smaller layers: ${threeDigits(ms(rest))} ms.`));
   return { name: "Time by layer", wide: true, body: [bars(pairs, (value) => `${threeDigits(value)} ms`, "Time by layer"), ...notes] };
 }
 

@@ -107,6 +107,10 @@ def test_litert_counts_what_xnnpack_ran(tflite: tuple[Path, Path], monkeypatch: 
     far = DeviceProfile(name="far", runtime="litert", command=f"{sys.executable} -I {{runner}}")
     there = profile_layers(tflite[0], far, shape)
     assert [replace(one, ms=0.0) for one in there] == [replace(one, ms=0.0, note="") for one in noted]
+    monkeypatch.undo()
+    monkeypatch.setattr(profilers, "_EVENT_BYTES", (96,))  # what is written is longer: no overflow, and refused
+    with pytest.raises(InputError, match=r"cannot profile net.tflite on box: its profiler wrote \d+ bytes for \d+ ev"):
+        profile_layers(tflite[0], box, shape)
 
 
 def test_a_profile_that_cannot_be_taken_is_one_line(tflite: tuple[Path, Path], tmp_path: Path) -> None:
