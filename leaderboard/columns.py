@@ -318,11 +318,11 @@ BUILTIN: tuple[Column, ...] = (
     _second("auc", "AUC"),
     _second("auc_lo", "Lower end of the interval of the AUC"),
     _second("auc_hi", "Upper end of the interval of the AUC"),
-    *(Column(f"shift_{name}", f"{what} on corrupted test images, mean of corruptions and severities.", "fraction",
-             "quality", f"{what} under shift", at=(f"shift.{name}",), better="max", valid="fraction", resolution=0.0005)
-      for name, what in (("auc", "AUC"), ("accuracy", "Accuracy"))),
-    *(Column(f"shift_{name}", f"Accuracy on test images {one.words}.", "fraction", "quality",
-             at=(f"shift.{name}.accuracy",), valid="fraction") for name, one in CORRUPTIONS.items()),
+    *(Column(f"shift_{name}", f"{what} on corrupted test images, mean of all corruptions at severities 1, 3 and 5.",
+             "fraction", "quality", f"{what} under shift", at=(f"shift.{name}",), better="max", valid="fraction",
+             resolution=0.0005) for name, what in (("auc", "AUC"), ("accuracy", "Accuracy"))),
+    *(Column(f"shift_{name}", f"Accuracy on test images {one.words}, mean of severities 1, 3 and 5.", "fraction",
+             "quality", at=(f"shift.{name}.accuracy",), valid="fraction") for name, one in CORRUPTIONS.items()),
     Column("explained_method", "Method of the explanations.", "text", "explanation", at=("explanation.method",)),
     _explained("insertion_auc", "Mean confidence while the pixels that the map ranks first are put in; high: the map "
                "finds what the network uses.", "max"),
@@ -398,3 +398,8 @@ def costs() -> tuple[str, ...]:
 def with_interval(names: Iterable[str]) -> list[str]:
     """Give those of some columns whose interval is known too, as `NAME_lo` and `NAME_hi`."""
     return [name for name in names if f"{name}_lo" in COLUMNS and f"{name}_hi" in COLUMNS]
+
+
+def without_interval(names: Iterable[str]) -> list[str]:
+    """Give the qualities among some columns of which a row holds no interval."""
+    return [name for name in names if COLUMNS[name].group == "quality" and name not in with_interval([name])]

@@ -136,6 +136,8 @@ def marks(
 ) -> list[str]:
     """Give the mark of each row: `*` on the front; of objectives of one's own also how sure that is, or a tie.
 
+    A quality without an interval leaves it unsaid how sure.
+
     ties, chosen: see `parse_ties` and `on_front`.
     """
     if not objectives:
@@ -144,6 +146,8 @@ def marks(
     epsilon, tolerance = ties_of(ties, ways)
     near = front(rows, ways, epsilon=epsilon, tolerance=tolerance)
     words = {"sure": " sure", "maybe": " maybe", "no": ""}
+    if columns.without_interval(ways):  # how sure it is cannot be said
+        words = dict.fromkeys(words, "")
     return [
         f"{'*' if flag else ' '}{' tie' if tie and not flag else words[verdict]}".rstrip()
         for flag, tie, verdict in zip(front(rows, ways), near, front_with_intervals(rows, ways), strict=True)

@@ -21,6 +21,8 @@ _ENDINGS = re.compile(r"(\.(zip|tar|parquet|csv|tsv|txt|gz))+$", re.IGNORECASE)
 # train-00000-of-00012, train-{000..146}
 _SHARD = re.compile(r"[-_.]?(\d+-of-\d+|\{[^{}]*\}|\d+)$")
 _HOMES = ("home", "users")
+# Below these lie sets and people's folders alike: a name is taken from there where the path itself ends with it.
+_SHARED = ("scratch", "mnt", "media", "export", "work")
 _MOST = 100  # characters, as many as a name may have
 
 
@@ -36,7 +38,7 @@ def own_name(path: Path | None) -> str:
         return f"{of_hub.repository}:{of_hub.config}" if of_hub.config else of_hub.repository
     parts = Path(os.path.abspath(path)).parts
     for place in range(len(parts) - 1, 0, -1):
-        if parts[place - 1].lower() in _HOMES:
+        if parts[place - 1].lower() in (*_HOMES, *(_SHARED if place < len(parts) - 1 else ())):
             break  # the name of a person
         name = _ENDINGS.sub("", parts[place])
         is_any = _SHARD.sub("", name).lower() in ("", *_OF_ANY)

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from tutelage.corruptions import CORRUPTIONS, SEVERITIES
+from tutelage.corruptions import CORRUPTIONS, SEVERITIES, USUAL_SEVERITIES
 from tutelage.quantities import latency_budgets, millijoules, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN
 
@@ -300,12 +300,12 @@ class MeasureSection(Section):
     margin: float = Field(DEFAULT_MARGIN, gt=0, lt=1)
     # Of the test images, under which each file is evaluated, too: names of `tutelage.corruptions`, or `all`.
     corruptions: tuple[str, ...] = ()
-    severities: tuple[Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])], ...] = (1, 3, 5)
+    severities: tuple[Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])], ...] = USUAL_SEVERITIES
 
     @field_validator("corruptions", mode="before")
     @classmethod
     def _all_of_them(cls, value: Any) -> Any:
-        return tuple(CORRUPTIONS) if value == "all" else value
+        return tuple(CORRUPTIONS) if value in ("all", ["all"], ("all",)) else value
 
     @field_validator("corruptions")
     @classmethod

@@ -99,10 +99,10 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
 
 def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
     """Give the stage that files the predictions of a variant."""
-    known, shift = find_runtime(variant.runtime), _shift_input(ctx)
+    known, shift = find_runtime(variant.runtime), _shift_input(ctx, variant)
     inputs = EvaluateInputs(
         title=f"evaluate {variant.title}",
-        versions=versions_of([known.distribution, *(["pillow"] if shift else [])]),
+        versions=versions_of([known.distribution, *(["pillow", "numpy"] if shift else [])]),
         images=ctx.images_input,
         file=FileInput.of(variant.file),
         runtime=variant.runtime,
@@ -114,9 +114,9 @@ def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
     return run_stage(ctx, inputs, _evaluate)
 
 
-def _shift_input(ctx: Context) -> ShiftInput | None:
+def _shift_input(ctx: Context, variant: Variant) -> ShiftInput | None:
     measure = ctx.recipe.measure
-    if not measure.corruptions:
+    if not measure.corruptions or variant.student.seed != ctx.recipe.seed:  # rows show those of the first seed
         return None
     return ShiftInput(corruptions=measure.corruptions, severities=measure.severities, version=CORRUPT_VERSION)
 
