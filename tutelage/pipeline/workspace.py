@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 # Raised by one when a workspace of an older layout can no longer be read.
 LAYOUT_VERSION = 1
 
+# Of the message that another process holds the lock: who started the command in a process of its own finds it there.
+IN_USE = "is in use by another command"
+
 # What a stage leaves under this name, file or folder, is for its own use after a kill, and goes when it is done.
 CHECKPOINT = "checkpoint"
 
@@ -272,8 +275,7 @@ class _Lock:
                         "commands could write it at once: choose a --workspace on a local disk"
                     ) from None
                 raise InputError(
-                    f"workspace {self.path.parent} is in use by another command: wait for it, or choose another "
-                    "--workspace"
+                    f"workspace {self.path.parent} {IN_USE}: wait for it, or choose another --workspace"
                 ) from None
             self._handle = handle
         self._depth += 1

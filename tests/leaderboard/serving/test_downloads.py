@@ -5,8 +5,12 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import socket
+import subprocess
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,7 +22,9 @@ from tutelage.leaderboard.serving.access import Access
 from tutelage.leaderboard.serving.downloads import safe_name
 from tutelage.leaderboard.serving.limits import Limits
 from tutelage.leaderboard.store import Store
-from tutelage.pipeline.sharing.downloads import Downloads
+from tutelage.pipeline.sharing.downloads import BUNDLES, REQUESTED, Downloads
+from tutelage.pipeline.sharing.requested import Bundler
+from tutelage.pipeline.workspace import Workspace
 from tutelage.quant.bundle.manifest import write_manifest
 from tutelage.records import Row
 
@@ -187,6 +193,78 @@ def test_the_bundle_that_is_there_is_sent_whole_or_not_at_all(board, workspace):
     assert fetch(served, f"/rows/{GOOD.key}/bundle")[0] == 404
 
 
+@pytest.mark.parametrize("damaged", ["recipe", REQUESTED])
+def test_a_damaged_bundle_hides_no_whole_one(board, workspace, damaged):
+    for folder in ("recipe", REQUESTED):
+        bundle_of(workspace / BUNDLES / folder / GOOD.key, GOOD)
+    (workspace / BUNDLES / damaged / GOOD.key / "labels.json").write_text("[]")
+    assert fetch(board([GOOD]), f"/rows/{GOOD.key}/bundle")[0] == 200
+
+
+class Command:
+    """Takes the place of the command that makes bundles: it makes that of GOOD, whole or damaged."""
+
+    def __init__(self, monkeypatch, is_whole=True):
+        self.asked, self.is_whole = [], is_whole
+        monkeypatch.setattr(subprocess, "run", self)
+
+    def __call__(self, command, **options):
+        self.asked.append(command)
+        folder = bundle_of(Path(command[command.index("--out") + 1]), GOOD)
+        if not self.is_whole:
+            (folder / "labels.json").write_text("[]")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+def bundler_of(workspace, **options):
+    return Bundler(workspace, lambda ids: dict.fromkeys(ids, "{}"), **options)
+
+
+def test_who_asks_while_a_bundle_is_made_gets_that_one(workspace, monkeypatch):
+    command, bundler = Command(monkeypatch), bundler_of(workspace)
+    for _ in range(2):  # the second reader looked before the first one's was there
+        bundler.make(GOOD.key)
+    assert len(command.asked) == 1
+    (workspace / BUNDLES / REQUESTED / GOOD.key / "labels.json").write_text("[]")
+    bundler.make(GOOD.key)
+    assert len(command.asked) == 2, "one that is damaged is made again"
+
+
+def test_a_bundle_that_is_not_whole_when_it_was_made_is_not_made_again_at_once(board, workspace, monkeypatch, caplog):
+    command = Command(monkeypatch, is_whole=False)
+    served = board([GOOD], make=bundler_of(workspace).make)
+    for _ in range(2):
+        assert fetch(served, f"/rows/{GOOD.key}/bundle")[0] == 404
+    assert len(command.asked) == 1
+    assert [one.getMessage() for one in caplog.records] == [f"bundle of row {GOOD.key}: it was made, but is not whole"]
+
+
+def test_a_workspace_in_use_is_no_failure_and_other_code_than_ours_is_not_run(board, workspace, monkeypatch, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "tutelage").mkdir(parents=True)
+    (elsewhere / "tutelage" / "__init__.py").write_text("")
+    (elsewhere / "tutelage" / "__main__.py").write_text("open('was_run', 'w')")
+    monkeypatch.chdir(elsewhere)
+    served = board([GOOD], make=bundler_of(workspace).make)
+    with Workspace(workspace).locked():
+        status, headers, said = fetch(served, f"/rows/{GOOD.key}/bundle")
+    assert not (elsewhere / "was_run").exists()
+    assert (status, headers["Retry-After"]) == (503, "30")
+    assert said == b"a run goes on in the workspace: try again when it has ended\n"
+    Command(monkeypatch)
+    assert fetch(served, f"/rows/{GOOD.key}/bundle")[0] == 200, "it is tried again at once"
+
+
+def test_what_a_killed_command_left_is_removed_and_is_no_bundle(workspace, monkeypatch):
+    Command(monkeypatch)
+    place = workspace / BUNDLES / REQUESTED
+    for name, age in (("another", 3_000), (".killed.1", 1_000), (".written.2", -1_000)):
+        (place / name).mkdir(parents=True)
+        os.utime(place / name, (time.time() - age,) * 2)
+    bundler_of(workspace, seconds=600, most=2).make(GOOD.key)
+    assert {one.name for one in place.iterdir()} == {"another", ".written.2", GOOD.key}
+
+
 def test_figures_are_the_line_of_the_export(board):
     served = board([GOOD])
     status, headers, content = fetch(served, f"/rows/{GOOD.key}/figures.csv")
@@ -228,8 +306,10 @@ def test_few_downloads_are_made_at_once_and_one_that_breaks_off_makes_room(board
     assert slow.recv(12) == b"HTTP/1.0 200"
     assert fetch(served, f"/rows/{GOOD.key}/model")[0] == 503
     slow.close()
+    deadline = time.monotonic() + 300
     while fetch(served, f"/rows/{GOOD.key}/model")[0] == 503:
-        pass
+        assert time.monotonic() < deadline
+        time.sleep(0.25)  # 240 requests a minute: fewer than one client may ask
 
 
 @pytest.mark.parametrize("name", [EVIL, "..", "", ".ssh", "a" * 500, "ünï\u202ecode", "-rf"])

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import threading
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -210,7 +209,7 @@ def test_a_place_that_cannot_be_written_ends_a_run_before_its_training(
 
 @pytest.mark.long
 def test_a_reader_of_a_served_board_gets_a_bundle_that_no_run_left(
-    made: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    made: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One at a time, for who asks with GET; what cannot be bundled is tried once, and said without a place."""
     own = tmp_path / "own"
@@ -238,11 +237,21 @@ def test_a_reader_of_a_served_board_gets_a_bundle_that_no_run_left(
 
         assert fetch(first, "HEAD")[0] == 404
         assert not (own / "bundles").exists()
+        begun, goes_on = threading.Event(), threading.Event()
+        make = Bundler._made
+
+        def held(bundler: Bundler, row_id: str) -> bool:
+            begun.set()
+            return goes_on.wait(300) and make(bundler, row_id)
+
+        monkeypatch.setattr(Bundler, "_made", held)
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(fetch, first)
-            while not (own / "bundles").exists():
-                time.sleep(0.01)
-            assert fetch(second) == (503, b"another bundle is being made: try again\n")
+            try:
+                assert begun.wait(300)
+                assert fetch(second) == (503, b"another bundle is being made: try again\n")
+            finally:
+                goes_on.set()
             status, content = asked.result()
         assert status == 200, content
         zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "read")

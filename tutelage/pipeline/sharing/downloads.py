@@ -27,6 +27,8 @@ from .named import model_files
 
 # Of a run's bundles in its workspace: a folder a recipe, in it one a student.
 BUNDLES = "bundles"
+# Beside the folders of recipes, none of which can be named so: bundles that readers of a served board asked for.
+REQUESTED = "@requested"
 _CARD = "MODEL_CARD.md"
 _CARD_BYTES = 200_000
 _CARD_ROW = re.compile(r"\|\s*row\s*\|\s*`([0-9A-Za-z-]{1,80})`")
@@ -47,7 +49,7 @@ class Downloads:
         """Add to details of rows which files a page may offer, with their sizes in bytes; none of them is read."""
 
         def read(ids: list[str]) -> Mapping[str, str]:
-            bundles = self._bundles()
+            bundles = _bundles(self._workspace)
             found = {row_id: (text, self._sizes(text, bundles.get(row_id))) for row_id, text in details(ids).items()}
             return {row_id: _with_sizes(text, sizes) if sizes else text for row_id, (text, sizes) in found.items()}
 
@@ -60,13 +62,13 @@ class Downloads:
             raise AbsentError(f"no row {row_id[:8]} is on the board: it may be superseded or retracted")
         return self._bundle(row_id) if what == "bundle" else self._model(row_id, json.loads(text))
 
-    def _sizes(self, text: str, bundle: Path | None) -> dict[str, int]:
+    def _sizes(self, text: str, bundles: Sequence[Path] | None) -> dict[str, int]:
         body: dict[str, Any] = json.loads(text) if text else {}
         path, _, size = _model_of(body)
         sizes = {"model": size} if path and self._files.may_have(body, path) else {}
-        if bundle is None:
+        if not bundles:
             return sizes | ({"bundle": 0} if self._makes and sizes else {})
-        return sizes | {"bundle": sum(one.stat().st_size for one in bundle.iterdir())}
+        return sizes | {"bundle": sum(one.stat().st_size for one in bundles[0].iterdir())}
 
     def _model(self, row_id: str, body: Mapping[str, Any]) -> Download:
         path, digest, _ = _model_of(body)
@@ -102,39 +104,61 @@ class Downloads:
         return Download(name, _MODEL, state.st_size, _from_start(content))
 
     def _bundle(self, row_id: str) -> Download:
-        folder = self._bundles().get(row_id)
-        if folder is None:
-            raise AbsentError(
-                f"no bundle of row {row_id[:8]} is here: `tutelage bundle make {row_id[:8]} --out bundle` makes one"
-            )
-        try:
-            checked_manifest(folder)
-            said = {name: one["sha256"] for name, one in parsed(folder / MANIFEST)["files"].items()}
-            files = [folder / MANIFEST, *(folder / name for name in sorted(said))]
-            content, digests = _zipped(files, f"bundle-{row_id[:8]}")
-        except InputError:
-            raise AbsentError(_changed("bundle", row_id)) from None
-        except OSError:
-            raise AbsentError(f"the bundle of row {row_id[:8]} cannot be read now") from None
-        if digests[1:] != [said[file.name] for file in files[1:]]:
-            content.close()
-            raise AbsentError(_changed("bundle", row_id))
-        return Download(safe_name(f"bundle-{row_id[:8]}", ".zip"), _ZIP, content.seek(0, 2), _from_start(content))
-
-    def _bundles(self) -> dict[str, Path]:
-        """Find the bundles of runs, by the row that each one's card names."""
-        found = {}
-        for card in sorted(self._workspace.glob(f"{BUNDLES}/*/*/{_CARD}")):
-            if any(part.startswith(".") for part in card.parts[-3:-1]):  # one that is being made
-                continue
+        said = AbsentError(
+            f"no bundle of row {row_id[:8]} is here: `tutelage bundle make {row_id[:8]} --out bundle` makes one"
+        )
+        for folder in _bundles(self._workspace).get(row_id, ()):
             try:
-                status = card.stat()
-                row_id = _row_of(card, status.st_size, status.st_mtime_ns, status.st_ino)
-            except (OSError, ValueError):
-                continue
-            if row_id:
-                found[row_id] = card.parent
-        return found
+                return _opened_bundle(folder, row_id)
+            except AbsentError as error:
+                said = error
+        raise said
+
+
+def has_whole_bundle(workspace: Path, row_id: str) -> bool:
+    """Say whether a bundle of the row lies in the workspace, whole as its manifest says."""
+    return any(_is_whole(folder) for folder in _bundles(workspace).get(row_id, ()))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        checked_manifest(folder)
+    except (InputError, OSError):
+        return False
+    return True
+
+
+def _bundles(workspace: Path) -> dict[str, list[Path]]:
+    """Find bundles by the row that each one's card names: the one that was asked for, then those of runs."""
+    found: dict[str, list[Path]] = {}
+    cards = workspace.glob(f"{BUNDLES}/*/*/{_CARD}")
+    for card in sorted(cards, key=lambda card: (card.parts[-3] != REQUESTED, card)):
+        if any(part.startswith(".") for part in card.parts[-3:-1]):  # one that is being made
+            continue
+        try:
+            status = card.stat()
+            row_id = _row_of(card, status.st_size, status.st_mtime_ns, status.st_ino)
+        except (OSError, ValueError):
+            continue
+        if row_id:
+            found.setdefault(row_id, []).append(card.parent)
+    return found
+
+
+def _opened_bundle(folder: Path, row_id: str) -> Download:
+    try:
+        checked_manifest(folder)
+        said = {name: one["sha256"] for name, one in parsed(folder / MANIFEST)["files"].items()}
+        files = [folder / MANIFEST, *(folder / name for name in sorted(said))]
+        content, digests = _zipped(files, f"bundle-{row_id[:8]}")
+    except InputError:
+        raise AbsentError(_changed("bundle", row_id)) from None
+    except OSError:
+        raise AbsentError(f"the bundle of row {row_id[:8]} cannot be read now") from None
+    if digests[1:] != [said[file.name] for file in files[1:]]:
+        content.close()
+        raise AbsentError(_changed("bundle", row_id))
+    return Download(safe_name(f"bundle-{row_id[:8]}", ".zip"), _ZIP, content.seek(0, 2), _from_start(content))
 
 
 def _model_of(body: Mapping[str, Any]) -> tuple[str, str, int]:
