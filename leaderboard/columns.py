@@ -398,8 +398,3 @@ def costs() -> tuple[str, ...]:
 def with_interval(names: Iterable[str]) -> list[str]:
     """Give those of some columns whose interval is known too, as `NAME_lo` and `NAME_hi`."""
     return [name for name in names if f"{name}_lo" in COLUMNS and f"{name}_hi" in COLUMNS]
-
-
-def without_interval(names: Iterable[str]) -> list[str]:
-    """Give the qualities among some columns of which a row holds no interval."""
-    return [name for name in names if COLUMNS[name].group == "quality" and name not in with_interval([name])]

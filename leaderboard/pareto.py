@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -146,12 +146,18 @@ def marks(
     epsilon, tolerance = ties_of(ties, ways)
     near = front(rows, ways, epsilon=epsilon, tolerance=tolerance)
     words = {"sure": " sure", "maybe": " maybe", "no": ""}
-    if columns.without_interval(ways):  # how sure it is cannot be said
+    if without_interval(ways):  # how sure it is cannot be said
         words = dict.fromkeys(words, "")
     return [
         f"{'*' if flag else ' '}{' tie' if tie and not flag else words[verdict]}".rstrip()
         for flag, tie, verdict in zip(front(rows, ways), near, front_with_intervals(rows, ways), strict=True)
     ]
+
+
+def without_interval(names: Iterable[str]) -> list[str]:
+    """Give the qualities among some columns of which a row holds no interval."""
+    unknown = set(names) - set(columns.with_interval(names))
+    return [name for name in names if name in unknown and columns.COLUMNS[name].group == "quality"]
 
 
 def ties_of(

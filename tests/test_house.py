@@ -203,6 +203,18 @@ def test_files_functions_and_folders_stay_readable() -> None:
         assert len(modules) <= MOST_MODULES or name in WIDE_FOLDERS, f"{name} holds {len(modules)} modules"
 
 
+def test_no_console_reads_brackets_in_names_as_markup() -> None:
+    calls = [
+        (path.name, node.lineno, {word.arg for word in node.keywords})
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Console", "TextColumn")
+        if not (node.args and isinstance(node.args[0], ast.Constant) and str(node.args[0].value).isalpha())
+    ]
+    assert len(calls) > 20
+    assert [call for call in calls if "markup" not in call[2]] == []
+
+
 def test_the_wheel_holds_every_package() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}

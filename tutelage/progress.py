@@ -33,12 +33,12 @@ def silent(text: str, done: int, total: int) -> None:
 @contextmanager
 def reporting(console: Console | None = None) -> Iterator[Report]:
     """Give a `report(text, done, total)` that draws a bar on a terminal and prints lines elsewhere."""
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False)
     if not console.is_terminal:
         yield _plain(console)
         return
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
     with Progress(*columns, console=console) as bar:
         yield _barred(bar)
 

@@ -124,7 +124,7 @@ def pareto_plot(
             line[0].set_title(name, loc="left", fontweight="bold")
         _legend(figure, [row for group in groups for row in group], has_line=longest > 1)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+            figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=9)
 
     save(path, size, draw, has_leaders=False)
 

@@ -106,7 +106,7 @@ def _bars(
     axes: Axes, names: Sequence[str], values: Sequence[float], colours: str | Sequence[str], title: str, unit: str
 ) -> None:
     axes.barh(range(len(names)), values, color=colours)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=7)  # no formulas
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(unit)
     axes.set_title(title, loc="left")

@@ -46,10 +46,9 @@ def run_setting(path: Path) -> Iterator[Setting]:
     """Open what a verb that writes needs: the workspace, locked, a progress report, and the threads it may use."""
     from tutelage.bench.protocol.host import busy_warning
 
-    console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_time=False)]
-    )
+    console = Console(stderr=True, markup=False)
+    handler = RichHandler(console=console, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     workspace = Workspace(path)
     notes = [warning] if (warning := busy_warning()) else []  # of the host before the work of this command
     with workspace.locked(), reporting(console) as shown, recording(shown, workspace.path) as report:
@@ -57,7 +56,7 @@ def run_setting(path: Path) -> Iterator[Setting]:
         def noting(text: str, done: int, total: int) -> None:
             """Say that the host is busy when the work begins: a command that is refused before says only why."""
             while notes:
-                console.print(f"note: {notes.pop()}", highlight=False)
+                console.print(f"note: {notes.pop()}", highlight=False, soft_wrap=True)
             report(text, done, total)
 
         yield workspace, noting, cores()

@@ -148,6 +148,11 @@ def test_a_large_leaderboard_is_drawn_by_an_even_share_and_whole_fronts():
     assert chosen_ids(found[:7]) == [row.key for row in rows[:7]]
 
 
+def test_a_title_is_no_formula(tmp_path, group):
+    pareto_plot(group, tmp_path / "p.svg", title=r"$\no formula$")
+    assert (tmp_path / "p.svg").stat().st_size > 0
+
+
 def test_what_cannot_be_drawn_is_reported(tmp_path, group):
     out = tmp_path / "a.png"
     for draw, words in (

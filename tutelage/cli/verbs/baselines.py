@@ -35,4 +35,4 @@ def baselines(
     if as_json:
         print(json.dumps(ground_records(found)))
         return
-    print_grounds(found, Console())
+    print_grounds(found, Console(markup=False))

@@ -70,7 +70,7 @@ def bench(
         figures = single_stage.bench_file(
             space, report, model=model, device=device, resolution=resolution, offline=sizes, images=images, entry=entry
         )
-    terminal.print_figures(figures, Console(), as_json)
+    terminal.print_figures(figures, Console(markup=False), as_json)
 
 
 def _profile(
@@ -92,6 +92,6 @@ def _profile(
         raise InputError(f"--picture {picture}: there is no folder {picture.parent}")
     with terminal.run_setting(workspace) as (space, _, _):
         found = bench_layers(space, model=model, device=device, resolution=resolution, arch=arch)
-    print_layers(found, Console(), as_json)
+    print_layers(found, Console(markup=False), as_json)
     if picture is not None:
         draw_layers(found, picture)

@@ -92,12 +92,12 @@ def bundle_make(
             )
             facts = {"row": chosen.key, "model": chosen.model, "bundle": str(sources.folder)}
             memories = {"flash_bytes": sources.flash_bytes, "ram_bytes": sources.arena_bytes}
-            terminal.print_figures({**facts, **memories, **sources.parity}, Console(), as_json)
+            terminal.print_figures({**facts, **memories, **sources.parity}, Console(markup=False), as_json)
             return
         made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or (), coreml=coreml)
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
     extra = {} if coreml is None else {"coreml": str(coreml)}
-    terminal.print_figures({**facts, **_facts(made), **extra}, Console(), as_json)
+    terminal.print_figures({**facts, **_facts(made), **extra}, Console(markup=False), as_json)
 
 
 @app.command("check")
@@ -112,7 +112,7 @@ def bundle_check(
     from tutelage.cli import output as terminal
     from tutelage.quant.bundle.write import load_bundle
 
-    terminal.print_figures(_facts(load_bundle(folder)), Console(), as_json)
+    terminal.print_figures(_facts(load_bundle(folder)), Console(markup=False), as_json)
 
 
 def _facts(bundle: object) -> dict[str, object]:

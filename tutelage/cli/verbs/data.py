@@ -23,7 +23,7 @@ def data_list(as_json: JsonOption = False) -> None:
     from tutelage.cli import inventory
     from tutelage.distill.data.registry import DATASETS
 
-    inventory.print_datasets(DATASETS, Console(), as_json)
+    inventory.print_datasets(DATASETS, Console(markup=False), as_json)
 
 
 @app.command("check")
@@ -39,6 +39,6 @@ def data_check(path: Path, as_json: JsonOption = False) -> None:
     from tutelage.distill.data.check import check_path
 
     report = check_path(path)
-    inventory.print_data_report(report, Console(), as_json)
+    inventory.print_data_report(report, Console(markup=False), as_json)
     if not report.ok:
         raise typer.Exit(EXIT_PROBLEM)

@@ -189,7 +189,7 @@ def device_add(
             found = copy_entry(place, name, like, settings)
         else:
             found = add_device(place, report, request, from_measurements)
-    terminal.print_added(found, place.path / "devices", time.monotonic() - begun, Console(), as_json)
+    terminal.print_added(found, place.path / "devices", time.monotonic() - begun, Console(markup=False), as_json)
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -238,7 +238,7 @@ def device_check(
         for option, given in {"--no-cache": no_cache, "--reanchor": reanchor}.items():
             if given:
                 raise InputError(f"{option} has no effect with --publish, which measures nothing: leave it out")
-        print_contribution(publish_device(workspace, name), Console(), as_json)
+        print_contribution(publish_device(workspace, name), Console(markup=False), as_json)
         return
     with terminal.run_setting(workspace) as (place, report, _):
         found = check_device(place, report, name, keep_exports=not no_cache, anew=reanchor)
@@ -252,9 +252,9 @@ def device_check(
         "changes": list(found.changes) if as_json else "; ".join(found.changes) or "none",
         "reanchored": found.reanchored,
     }
-    terminal.print_figures(facts, Console(), as_json)
+    terminal.print_figures(facts, Console(markup=False), as_json)
     if not as_json:
-        inventory.print_drift(found, Console())
+        inventory.print_drift(found, Console(markup=False))
 
 
 @app.command("remove")
@@ -284,7 +284,7 @@ def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOpt
     from tutelage.pipeline.operations.pools import pools_of
 
     profiles = list_profiles(workspace)
-    inventory.print_devices(profiles, Console(), as_json, pools_of([one for one, _ in profiles], workspace))
+    inventory.print_devices(profiles, Console(markup=False), as_json, pools_of([one for one, _ in profiles], workspace))
 
 
 @app.command("catalogue")
@@ -296,7 +296,7 @@ def device_catalogue(as_json: JsonOption = False) -> None:
     from tutelage.bench.devices.entries import list_entries
     from tutelage.cli.catalogue import print_catalogue
 
-    print_catalogue(list_entries(), Console(), as_json)
+    print_catalogue(list_entries(), Console(markup=False), as_json)
 
 
 @app.command("show")
@@ -308,4 +308,4 @@ def device_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_js
     from tutelage.bench.devices.profiles import find_profile
     from tutelage.cli import output as terminal
 
-    terminal.print_device(find_profile(name, workspace)[0], Console(), as_json)
+    terminal.print_device(find_profile(name, workspace)[0], Console(markup=False), as_json)

@@ -67,5 +67,5 @@ def distill(
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
     else:
-        terminal.print_students(students, workspace, Console())
+        terminal.print_students(students, workspace, Console(markup=False))
     terminal.exit_for_failed(failed)

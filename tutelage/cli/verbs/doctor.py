@@ -14,4 +14,4 @@ def doctor(as_json: JsonOption = False) -> None:
     """
     from tutelage.cli import inventory
 
-    inventory.print_doctor(Console(), as_json)
+    inventory.print_doctor(Console(markup=False), as_json)

@@ -43,4 +43,4 @@ def explain(
     check_folder(out, "--out")
     with terminal.run_setting(workspace) as setting:
         figures = explain_recipe(chosen, *setting, method=method, num_images=images, out=out, announce=print_plan)
-    terminal.print_explanations(figures, out, Console(), as_json)
+    terminal.print_explanations(figures, out, Console(markup=False), as_json)

@@ -74,7 +74,7 @@ def init(
     if as_json:
         print(json.dumps(started.to_dict()))
         return
-    print_started(started, workspace, Console())
+    print_started(started, workspace, Console(markup=False))
 
 
 def print_started(started: Started, workspace: Path, console: Console) -> None:

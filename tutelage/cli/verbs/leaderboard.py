@@ -79,7 +79,7 @@ def board_show(
         given |= {"--front": front if how else None, "--sort": sort, "--page": page if page > 1 else None}
         if unused := [name for name, value in given.items() if value]:
             raise InputError(f"{', '.join(unused)} has no effect on one row{' and --how' if how else ''}: leave it out")
-        board.print_row(store.row(row), store, how, Console(), as_json, front)
+        board.print_row(store.row(row), store, how, Console(markup=False), as_json, front)
         return
     if how:
         raise InputError("--how belongs to one row: give its id, the first column of the table")
@@ -88,7 +88,7 @@ def board_show(
     objectives = tuple(board.objectives_of(front) or ())
     offset = (page - 1) * (limit or board.MAX_SHOWN)
     asked = Request(filter_ or "", objectives, ties, limit, offset, sort, every)
-    board.print_board(store, asked, Console(), as_json=as_json, columns=columns)
+    board.print_board(store, asked, Console(markup=False), as_json=as_json, columns=columns)
 
 
 @app.command("build")
@@ -195,7 +195,7 @@ def board_compare(
 
     store = open_board(workspace)
     rows = (store.row(first), store.row(second))
-    show_comparison(*rows, Console(), tests=paired_tests(*rows, workspace))
+    show_comparison(*rows, Console(markup=False), tests=paired_tests(*rows, workspace))
 
 
 @app.command("export")

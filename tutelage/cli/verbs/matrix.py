@@ -51,4 +51,4 @@ def matrix(
         print(f"wrote {out}")
     else:
         for one in found:
-            show_matrix(one, Console())
+            show_matrix(one, Console(markup=False))

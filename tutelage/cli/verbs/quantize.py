@@ -64,4 +64,4 @@ def quantize(
         figures = quantizing.quantize_file(
             chosen, *setting, model=model, out=out, device=device, picture=picture, start=start or "", end=end or ""
         )
-    terminal.print_figures(figures, Console(), as_json)
+    terminal.print_figures(figures, Console(markup=False), as_json)

@@ -76,7 +76,7 @@ def run(
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))
     else:
-        terminal.print_run(searched, published, Console())
+        terminal.print_run(searched, published, Console(markup=False))
     terminal.exit_for_failed(failed)
     terminal.exit_for_refused(published.refused)
 
@@ -100,4 +100,4 @@ def reproduce(
     check_place(workspace, into)
     with terminal.run_setting(into) as (place, report, threads):
         agreement = run_again(row, workspace, place, report, threads, accelerator, announce=print_plan)
-    terminal.print_agreement(agreement, Console(), as_json)
+    terminal.print_agreement(agreement, Console(markup=False), as_json)

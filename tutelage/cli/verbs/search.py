@@ -107,5 +107,5 @@ def search(
     if as_json:
         print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
     else:
-        terminal.print_search(searched, Console())
+        terminal.print_search(searched, Console(markup=False))
     terminal.exit_for_failed(failed)

@@ -31,7 +31,7 @@ def show(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     from tutelage.pipeline.operations.stages import list_stages
     from tutelage.quantities import in_units
 
-    console = Console()
+    console = Console(markup=False)
     _print(list_stages(_existing(workspace)), console, as_json)
     if not as_json:
         found = sizes(workspace)
@@ -52,7 +52,7 @@ def prune(
     from tutelage.pipeline.operations.stages import prune as remove
     from tutelage.pipeline.workspace import Workspace
 
-    console = Console()
+    console = Console(markup=False)
     removed = remove(Workspace(_existing(workspace)), dry_run=dry_run)
     _print(removed, console, as_json)
     if not as_json:
@@ -80,7 +80,7 @@ def clean(
     if as_json:
         print(json.dumps(found.to_dict()))
         return
-    console = Console()
+    console = Console(markup=False)
     table = Table(box=None, pad_edge=False)
     for name in ("path", "size", "what"):
         table.add_column(name, overflow="fold", no_wrap=name == "size")

@@ -302,10 +302,12 @@ class MeasureSection(Section):
     corruptions: tuple[str, ...] = ()
     severities: tuple[Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])], ...] = USUAL_SEVERITIES
 
-    @field_validator("corruptions", mode="before")
+    @field_validator("corruptions", "severities", mode="before")
     @classmethod
-    def _all_of_them(cls, value: Any) -> Any:
-        return tuple(CORRUPTIONS) if value in ("all", ["all"], ("all",)) else value
+    def _one_is_a_list(cls, value: Any) -> Any:
+        """Take one name or number for a list of it, and `all` for every corruption."""
+        values = [value] if isinstance(value, str | int) else value
+        return tuple(CORRUPTIONS) if values in (["all"], ("all",)) else values
 
     @field_validator("corruptions")
     @classmethod
