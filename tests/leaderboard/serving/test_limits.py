@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import socket
 import threading
+import time
 
 import pytest
 
@@ -141,8 +142,10 @@ def test_an_answer_that_nobody_takes_is_ended(serve, demo):
     ]
     served = serve(rows, limits=Limits(answer_seconds=0.3, bytes_a_second=10**9, exports=1))
     lazy = sent(served.port, b"GET /rows.csv HTTP/1.0\r\nHost: localhost\r\n\r\n")
-    while served.ask("/rows.csv", "HEAD")[0] != 200:
-        pass  # others are exporting: until the lazy one is disconnected
+    end = time.monotonic() + 120
+    while (said := served.ask("/rows.csv")[0]) != 200 and time.monotonic() < end:
+        time.sleep(0.25)  # others are exporting: until the lazy one is disconnected
+    assert said == 200
     answered = answer(lazy)
     assert 0 < len(answered) < 12_000_000
 
