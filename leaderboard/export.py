@@ -39,8 +39,9 @@ PROMISED = (
 )
 
 # A text that begins so is a formula to a spreadsheet, in some languages also with the wide signs of East Asian scripts.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_MAY_BE_ONE = frozenset("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_BEGINS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+_FORMULA = re.compile(f"'*[{re.escape(_BEGINS)}]")
+_MAY_BE_ONE = frozenset(f"'{_BEGINS}")
 
 
 def names_in_order() -> tuple[str, ...]:

@@ -105,6 +105,11 @@ def latency_budgets(text: str) -> tuple[tuple[float, bool], ...]:
     return read
 
 
+def no_formula(text: str) -> str:
+    """Write a text for Matplotlib, to which `$` would start a formula."""
+    return text.replace("$", r"\$")
+
+
 def in_units(value: float, unit: str) -> str:
     """Write a number for people: `12.3 M`, `4.56 MB`, `0.789 ms`; `unit` is `""`, `B` or `ms`."""
     if unit == "ms":

@@ -42,7 +42,7 @@ _ORT_FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul
 _OPENVINO_PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul")
 _NOT_QUANTIZED = "not quantized"
 # XNNPACK names an operator by its kind and its types, LiteRT the part of a graph that one delegate ran by the delegate.
-FLOAT_PRODUCT = re.compile(r"(Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply).*\bF(16|32)\b")
+_FLOAT_PRODUCT = re.compile(r"(Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply).*\bF(16|32)\b")
 DELEGATE = re.compile(r"TfLite\w*Delegate$")
 # Of LiteRT's C interface (litert/c/litert_profiler_event.h): kinds of events, operators and those of a delegate; the
 # bytes of an event, by version; and more than the type of a tensor takes.
@@ -129,12 +129,16 @@ def litert(path: str, shape: tuple[int, ...], threads: int, precision: str) -> P
         delegated = by_xnnpack[place]
         if any(by_xnnpack) and DELEGATE.match(operator):  # stands for all of its operators
             continue
-        note = _NOT_QUANTIZED if int8 and delegated and FLOAT_PRODUCT.match(operator) else ""
-        if any(by_xnnpack) and not delegated:
-            note = "not by XNNPACK"
-        kernel = "XNNPACK" if delegated else "built-in"
+        kernel, note = litert_kernel(operator, by_xnnpack=delegated, int8=int8, beside_xnnpack=any(by_xnnpack))
         layers.append((Kernel(f"{operator}:{place}", operator, kernel, note), [run[place][2] for run in runs]))
     return layers
+
+
+def litert_kernel(operator: str, *, by_xnnpack: bool, int8: bool, beside_xnnpack: bool) -> Tuple[str, str]:  # noqa: UP006
+    """Say what ran an operator of LiteRT, and what is to be noted: XNNPACK left it, or ran it in floats."""
+    if by_xnnpack:
+        return "XNNPACK", _NOT_QUANTIZED if int8 and _FLOAT_PRODUCT.match(operator) else ""
+    return "built-in", "not by XNNPACK" if beside_xnnpack else ""
 
 
 @contextmanager

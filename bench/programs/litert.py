@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from tutelage.bench.layers.profilers import DELEGATE, FLOAT_PRODUCT
+from tutelage.bench.layers.profilers import DELEGATE, litert_kernel
 from tutelage.records import TurnReport
 
 from .entry import BenchmarkProgram, ProfilesLayers, Reported, TimedLayer, Turn
@@ -68,12 +68,10 @@ def parse_layers(printed: str, int8: bool) -> list[TimedLayer]:
     layers = []
     for row in rows:
         by_xnnpack = row[_NAME].startswith(_DELEGATED)
-        note = "not quantized" if int8 and by_xnnpack and FLOAT_PRODUCT.match(row[_TYPE]) else ""
-        if delegated and not by_xnnpack:
-            note = "not by XNNPACK"
+        kernel, note = litert_kernel(row[_TYPE], by_xnnpack=by_xnnpack, int8=int8, beside_xnnpack=bool(delegated))
         ms = float(row["[avg ms]"]) * max(1.0, float(row["[times called]"]))
         name = _BRACKETS.sub(r"\1\2", row[_NAME].removeprefix(_DELEGATED))
-        layers.append(TimedLayer(name, row[_TYPE], ms, "XNNPACK" if by_xnnpack else "built-in", note))
+        layers.append(TimedLayer(name, row[_TYPE], ms, kernel, note))
     return layers
 
 

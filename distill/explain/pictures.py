@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from tutelage.files import whole_file
+from tutelage.quantities import no_formula
 
 _PANEL_INCHES = 2.2
 _PIXELS = 96
@@ -39,7 +40,7 @@ def save_pictures(
             if masks is not None and masks[i].any():
                 side = np.linspace(0, gray.shape[0] - 1, masks.shape[1])
                 panel.contour(side, side, masks[i] > 0, levels=[0.5], colors="cyan", linewidths=0.8)
-            panel.set_title(name.replace("$", r"\$"), fontsize=8)  # `$` would start a formula
+            panel.set_title(no_formula(name), fontsize=8)
             panel.set_axis_off()
         path = folder / f"explain-{i:03d}.png"
         with whole_file(path) as aside:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.leaderboard.names import KINDS
+from tutelage.quantities import no_formula
 from tutelage.records import InputError, Row
 
 from .front import MARKS, PANEL_INCHES, add_legend, axis_of, comparable, group_titles, kind_of, save, style_axis
@@ -55,7 +56,7 @@ def arrows_plot(rows: Sequence[Row], path: Path | Iterable[Path], *, x: str = "l
                     *spot(row), marker=marker, color=colour, markerfacecolor=face, markersize=5, linestyle="none"
                 )
                 if row.role == "teacher" and "int8" not in row.scheme:
-                    panel.annotate(row.model.replace("$", r"\$"), spot(row), fontsize=6.5, color="#222222")
+                    panel.annotate(no_formula(row.model), spot(row), fontsize=6.5, color="#222222")
             for start, end in steps:
                 colour = MARKS[kind_of(end)][0]
                 style: dict[str, Any] = {

@@ -16,6 +16,7 @@ from tutelage.files import whole_file
 from tutelage.leaderboard import names, pareto
 from tutelage.leaderboard.columns import COLUMNS, Column, column, directions
 from tutelage.leaderboard.names import data_names, device_names
+from tutelage.quantities import no_formula
 from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
 
 from .labels import place_labels
@@ -124,7 +125,7 @@ def pareto_plot(
             line[0].set_title(name, loc="left", fontweight="bold")
         _legend(figure, [row for group in groups for row in group], has_line=longest > 1)
         if title:
-            figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=9)
+            figure.suptitle(no_formula(title), x=0.01, ha="left", fontsize=9)
 
     save(path, size, draw, has_leaders=False)
 
@@ -280,15 +281,15 @@ def _legend(figure: Figure, rows: Sequence[Row], has_line: bool) -> None:
 
 
 def group_titles(groups: Sequence[Sequence[Row]]) -> list[str]:
-    """Name the data and device of each group, apart from those of the others; `$` would start a formula."""
+    """Name the data and device of each group for Matplotlib, apart from those of the others."""
     first = [group[0] for group in groups]
     columns = {name: [getattr(row, name) for row in first] for name in (*DATA_KEY, *DEVICE_KEY)}
     both = zip(data_names(columns), device_names(columns), strict=True)
-    return [" · ".join(part for part in parts if part).replace("$", r"\$") for parts in both]
+    return [no_formula(" · ".join(part for part in parts if part)) for parts in both]
 
 
 def _short_name(row: Row) -> str:
-    """Name a mark by model, teacher and scheme; `$` would start a formula."""
+    """Name a mark by model, teacher and scheme, for Matplotlib."""
     name = names.title(row.model, row.teacher, row.scheme, is_short=True)
     name = name if len(name) <= 30 else f"{name[:17]}..{name[-11:]}"
-    return name.replace("$", r"\$")
+    return no_formula(name)

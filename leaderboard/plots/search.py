@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.quantities import no_formula
 from tutelage.records import InputError
 
 from .front import PANEL_INCHES, add_legend, save
@@ -133,7 +134,7 @@ def _draw_importances(panel: Axes, importances: Mapping[str, float]) -> None:
 def axis_words(name: str) -> tuple[str, float]:
     """Say an objective as Matplotlib writes it (`objective_words`), and what divides its figures."""
     said, scale = objective_words(name)
-    return said.replace("$", r"\$"), scale  # `$` would start a formula
+    return no_formula(said), scale
 
 
 def objective_words(name: str) -> tuple[str, float]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from tutelage.quantities import no_formula
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -106,10 +108,10 @@ def _bars(
     axes: Axes, names: Sequence[str], values: Sequence[float], colours: str | Sequence[str], title: str, unit: str
 ) -> None:
     axes.barh(range(len(names)), values, color=colours)
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=7)  # no formulas
+    axes.set_yticks(range(len(names)), list(map(no_formula, names)), fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(unit)
-    axes.set_title(title, loc="left")
+    axes.set_title(no_formula(title), loc="left")
     axes.spines[["top", "right"]].set_visible(False)
 
 

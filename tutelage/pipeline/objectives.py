@@ -301,14 +301,13 @@ class Subnets:
         found = dict[str, Path]()
         for side in sorted({arch.r for arch in archs}):
             shape = (1, self._here.channels, side, side)
-            files = {arch.id: folder / f"{arch.id}-micro.tflite" for arch in archs if arch.r == side}
-            for arch in archs:
-                if arch.r == side:
-                    onnx = files[arch.id].with_suffix(".onnx")
-                    export_onnx(self._recalibrated(arch), onnx, shape, dynamic_batch=False, check=False)
-            conversions = [Conversion(path.with_suffix(".onnx"), path, shape) for path in files.values()]
+            conversions = []
+            for arch in (arch for arch in archs if arch.r == side):
+                found[arch.id] = folder / f"{arch.id}-micro.tflite"
+                onnx = folder / f"{arch.id}-micro.onnx"
+                export_onnx(self._recalibrated(arch), onnx, shape, dynamic_batch=False, check=False)
+                conversions.append(Conversion(onnx, found[arch.id], shape))
             convert_for_micro(conversions, calibration_images(self._here, side, num_calibration, self._seed))
-            found |= files
         return found
 
     def _recalibrated(self, arch: Arch) -> torch.nn.Module:

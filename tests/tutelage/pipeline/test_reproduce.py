@@ -73,8 +73,11 @@ def test_a_row_of_before_fresh_is_run_again_by_its_own_recipe(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_row_of_a_search_on_workers_is_run_again_in_the_order_of_its_replies(is_there, tmp_path, monkeypatch, caplog):
-    recipe, file = load_recipe("demo", ["search.parallel=2"]), "artifacts/abc/search.json"
+@pytest.mark.parametrize("parallel", [2, 1])
+def test_a_search_on_workers_is_run_again_in_the_order_of_its_replies_and_another_by_its_seed(
+    parallel, is_there, tmp_path, monkeypatch, caplog
+):
+    recipe, file = load_recipe("demo", [f"search.parallel={parallel}"]), "artifacts/abc/search.json"
     how = {"command": "tutelage run demo", "recipe": recipe.model_dump(mode="json")}
     row = Row(model="m", role="student", dataset="d", details={"how": how, "search": {"file": file}})
     origin = Workspace(tmp_path / "here")
@@ -90,23 +93,5 @@ def test_a_row_of_a_search_on_workers_is_run_again_in_the_order_of_its_replies(i
 
     monkeypatch.setattr(pipeline, "run", run)
     reproduce(row.key, origin.path, Workspace(tmp_path / "again"), lambda *_: None, 1)
-    assert asked == [str(origin.path / file) if is_there else None]
-    assert ("another order" in caplog.text) is not is_there
-
-
-def test_a_row_of_a_search_without_workers_is_run_again_by_its_seed(tmp_path, monkeypatch, caplog):
-    recipe = load_recipe("demo", [])
-    details = {"how": {"command": "x", "recipe": recipe.model_dump(mode="json")}, "search": {"file": "gone.json"}}
-    row = Row(model="m", role="student", dataset="d", details=details)
-    origin = Workspace(tmp_path / "here")
-    Store(origin.store).add([row])
-    asked = []
-
-    def run(recipe, *_):
-        asked.append(recipe.search.replay)
-        return None, SimpleNamespace(rows=[row], table="leaderboard.csv")
-
-    monkeypatch.setattr(pipeline, "run", run)
-    reproduce(row.key, origin.path, Workspace(tmp_path / "again"), lambda *_: None, 1)
-    assert asked == [None]
-    assert "another order" not in caplog.text
+    assert asked == [str(origin.path / file) if parallel == 2 and is_there else None]
+    assert ("another order" in caplog.text) is (parallel == 2 and not is_there)

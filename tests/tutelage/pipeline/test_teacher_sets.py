@@ -332,6 +332,12 @@ def test_baselines_learn_from_labels_alone_where_the_recipe_says_so(tmp_path: Pa
 
 def test_a_recipe_whose_baselines_learn_alone_runs_without_teachers_and_without_baselines(tmp_path: Path) -> None:
     """`--set teachers=[]` and `--set baselines=[]` go with every recipe that ships."""
+    plans = []
+    for folder, said in ((tmp_path / "without", {}), (tmp_path / "said", {"baselines": False})):
+        values = _with_baseline(folder, said) | {"teachers": []}
+        plans.append({one.title for one in Planner(written(folder)).plan(values).stages})
+    assert plans[0] == plans[1]
+    assert f"train {NET} on labels" in plans[0]
     for baselines in ([], [NET]):
         check_training(opened(tmp_path, distill={"baselines": False}, baselines=baselines, students=[{"name": NET}]))
 

@@ -109,6 +109,8 @@ def test_nothing_is_corrupted_unless_it_is_asked_for_and_the_recipe_is_as_before
     every = Recipe.model_validate({**RECIPE, "measure": {"corruptions": ["all"]}})
     assert Recipe.model_validate(every.model_dump(mode="json")) == every
     assert len(every.measure.corruptions) == 10
+    one = Recipe.model_validate({**RECIPE, "measure": {"corruptions": "jpeg", "severities": 5}})
+    assert (one.measure.corruptions, one.measure.severities) == (("jpeg",), (5,))
 
 
 @pytest.mark.parametrize(

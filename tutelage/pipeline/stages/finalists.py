@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -146,10 +147,12 @@ def _verify(inputs: FinalistsInputs, here: Resources, folder: Path) -> dict[str,
     if inputs.target is not None:
         assert subnets is not None, "a target is among the inputs"
         here.report(f"files for {inputs.target.name}", 0, 1)
-        files = subnets.micro_files(inputs.finalists, inputs.target.calibration_images, folder)
-        measured[inputs.target.name] = {
-            arch: {FILE_BYTES: path.stat().st_size, ARENA_BYTES: arena_of(path).total} for arch, path in files.items()
-        }
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # two numbers of each file are kept
+            files = subnets.micro_files(inputs.finalists, inputs.target.calibration_images, Path(scratch))
+            measured[inputs.target.name] = {
+                arch: {FILE_BYTES: path.stat().st_size, ARENA_BYTES: arena_of(path).total}
+                for arch, path in files.items()
+            }
         here.report(f"files for {inputs.target.name}", 1, 1)
     for device in inputs.devices:
         by_side: dict[int, dict[str, Path]] = {}
