@@ -83,21 +83,27 @@ def slice_numbers(cost: Floats, allowed: NDArray[np.bool_], slices: Sequence[Sli
 
 
 def choose_family(
-    slices: Sequence[Slice], numbers: NDArray[np.int64], cost: Floats, error: Floats, std: Floats
+    slices: Sequence[Slice],
+    numbers: NDArray[np.int64],
+    cost: Floats,
+    error: Floats,
+    std: Floats,
+    flattered: NDArray[np.bool_] | None = None,
 ) -> Family:
     """Choose the row of least `error` of each slice, the most accurate slice first.
 
     numbers: the slice of each row, -1 of rows that cannot be chosen. `error` (to be minimised) and `std` are a
     posterior's. A row is passed over where it is not distinct from a chosen one, or where a chosen one costs no more
-    and is surely more accurate.
+    and is surely more accurate. `flattered` rows have errors too low beside all others': they surely beat none.
     """
+    sure = np.ones(len(error), dtype=np.bool_) if flattered is None else ~flattered
     order = np.argsort(error, kind="stable")
     ranked = [[int(row) for row in order if numbers[row] == number] for number in range(len(slices))]
     members: dict[int, int] = {}
     vacancies = {number: Vacancy("empty") for number, rows in enumerate(ranked) if not rows}
     for number in sorted((n for n, rows in enumerate(ranked) if rows), key=lambda n: (error[ranked[n][0]], n)):
         for row in ranked[number]:
-            refused = _refused(row, list(members.values()), cost, error, std)
+            refused = _refused(row, list(members.values()), cost, error, std, sure)
             if refused is None:
                 members[number] = row
                 vacancies.pop(number, None)
@@ -116,10 +122,12 @@ def same_cost(one: float, other: float) -> bool:
     return abs(one - other) <= COST_MARGIN * max(one, other)
 
 
-def _refused(row: int, chosen: Sequence[int], cost: Floats, error: Floats, std: Floats) -> Vacancy | None:
+def _refused(
+    row: int, chosen: Sequence[int], cost: Floats, error: Floats, std: Floats, sure: NDArray[np.bool_]
+) -> Vacancy | None:
     """Say why a row is no further member, or None; `chosen` have errors of at most the row's, slice by slice."""
     for other in chosen:
-        better = surely_better(error[other], error[row], std[row], std[other])
+        better = sure[other] and surely_better(error[other], error[row], std[row], std[other])
         alike = same_cost(cost[row], cost[other])
         if alike and not better and not surely_better(error[row], error[other], std[row], std[other]):
             return Vacancy("same", other)

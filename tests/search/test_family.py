@@ -102,6 +102,16 @@ def test_one_that_costs_more_and_is_surely_worse_is_no_winner() -> None:
     assert empty.vacancies == {0: Vacancy("empty"), 2: Vacancy("dominated", 0)}
 
 
+def test_a_flattered_one_keeps_no_other_out() -> None:
+    """It is trained more than the rest: by errors of inherited weights it surely beats nobody, and others still do."""
+    cost, error, std = np.array([1.0, 3.0, 6.0]), np.array([0.1, 0.3, 0.5]), np.full(3, 0.02)
+    slices = [Slice(0, 2), Slice(2, 4), Slice(4, 8)]
+    flattered = np.array([True, False, False])
+    found = choose_family(slices, np.arange(3), cost, error, std, flattered)
+    assert (found.members, found.vacancies) == ({0: 0, 1: 1}, {2: Vacancy("dominated", 1)})
+    assert choose_family(slices, np.arange(3), cost, error, std).members == {0: 0}
+
+
 def test_the_most_accurate_feasible_is_among_the_finalists_of_40_searches() -> None:
     """Greedy hypervolume alone leaves it out wherever the front's middle covers more than its end."""
     missed = 0

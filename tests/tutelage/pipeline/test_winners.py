@@ -96,6 +96,27 @@ def test_a_family_has_the_most_accurate_of_each_slice_cheapest_first(result: Sea
     assert errors[-1] == best
 
 
+def test_what_the_supernet_trained_most_leaves_no_slice_empty() -> None:
+    """The smallest subnet, by inherited weights the best of all, is a winner beside others, and the run says why."""
+    smallest = SPACE.smallest()
+
+    def error(archs: Sequence[Arch]) -> Scores:
+        return Scores(np.array([0.1 if a == smallest else 0.5 - sum(a.e) / 400 for a in archs]), np.zeros(len(archs)))
+
+    settings: dict[str, Any] = {"strategy": "random", "evaluations": 40, "num_classes": 4, "in_channels": 1}
+    goals = [Objective("error", fn=error, cheap=False), Objective(MS, fn=ms)]
+    result = search(SPACE, goals, {MS: 9.0}, initial=[smallest], **settings)
+    box: Any = Box()
+    budget, slicing = Budget(latency_ms={"box": 9.0}), Slicing(cost=MS, number=4)
+    (alone,) = choose_winners(result, SPACE, [box], budget, slicing, Clock()).winners
+    assert alone.arch == smallest
+    found = choose_winners(result, SPACE, [box], budget, slicing, Clock(), {smallest})
+    assert len(found.winners) >= 3
+    assert found.winners[0].arch == smallest
+    names = ", ".join(winner.name for winner in found.winners[1:])
+    assert any(note.startswith(f"{names}: surely less accurate with inherited") for note in found.notes)
+
+
 def test_one_winner_is_the_most_accurate_within_the_budget(result: SearchResult) -> None:
     (winner,) = chosen(result, Slicing(cost=MS, number=1), Clock()).winners
     assert winner.error == min(row.measured["error"] for row in result.evaluated if row.feasible)

@@ -51,9 +51,10 @@ from tutelage.search.spaces.space import Space, find_space
 from .budgets import bounds_of, budget_of, not_scored
 from .finalists import Measured, measure_finalists
 from .quantization import Quantization, quantizers
+from .seeds import seed_names
 from .supernet import Supernet
 from .training import SupernetInput
-from .winners import ChosenWinners, Winner, choose_winners, seed_names, slicing_of
+from .winners import ChosenWinners, Winner, choose_winners, slicing_of
 
 # The two pictures of a search.
 FRONT, HYPERVOLUME, TRIALS = "search-front.png", "search-hypervolume.png", "search-trials.png"
@@ -267,7 +268,9 @@ def search_winners(ctx: Context, supernet: Supernet, devices: Sequence[Device]) 
     def measure(archs: Sequence[Arch]) -> Measured:
         return measure_finalists(ctx, supernet, devices, archs)
 
-    choice = choose_winners(result, supernet.space, devices, budget_of(ctx, devices), slicing, measure)
+    # The sandwich rule trains the smallest subnet in each step, the others now and then.
+    trained_most = {supernet.space.smallest()} if ctx.recipe.supernet.method == "sandwich" else set()
+    choice = choose_winners(result, supernet.space, devices, budget_of(ctx, devices), slicing, measure, trained_most)
     drawn = ctx.workspace.path / "runs" / ctx.recipe.name
     return Found(choice, result, stage.folder, tuple(devices), slicing, drawn)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,10 @@ from tutelage.records import Arch, Budget, InfeasibleBudgetError, NotAvailableEr
 from tutelage.search.encoding import Floats
 from tutelage.search.family import Family, Slice, Slicing, choose_family, slice_numbers, slices_of, surely_better
 from tutelage.search.result import SearchResult
-from tutelage.search.spaces.presets import place
 from tutelage.search.spaces.space import Space
 
 from .finalists import ARENA_BYTES, ENERGY, FIGURES, FILE_BYTES, Measured
+from .seeds import seed_names
 
 # Of each slice that has no winner yet so many architectures are measured together, twice as many each further round.
 FIRST_FINALISTS = 2
@@ -96,12 +96,14 @@ def choose_winners(
     budget: Budget,
     slicing: Slicing,
     measure: Measure,
+    flattered: Collection[Arch] = (),
 ) -> ChosenWinners:
     """Choose by the posterior of the search, measure what is chosen, and go on with the next where a budget breaks.
 
-    What is measured corrects the latency models by which the next ones are chosen.
+    What is measured corrects the latency models by which the next ones are chosen. `flattered` are architectures whose
+    inherited error is too low beside the others'.
     """
-    candidates = _Candidates(result, devices, budget, slicing)
+    candidates = _Candidates(result, devices, budget, slicing, flattered)
     for turn in range(MAX_ROUNDS):
         family = candidates.family()
         missing = candidates.to_measure(family, FIRST_FINALISTS * 2**turn)
@@ -117,39 +119,29 @@ def choose_winners(
     seeds = seed_names(space)
     numbers = {row: number for number, row in family.members.items()}
     winners = [candidates.winner(row, family.slices[numbers[row]], seeds) for row in rows]
-    notes = [*candidates.vacant(family), *candidates.seeded(winners), *candidates.saturated()]
+    notes = [
+        *candidates.vacant(family), *candidates.beaten(rows), *candidates.seeded(winners), *candidates.saturated()
+    ]  # fmt: skip
     return ChosenWinners(
         tuple(winners), tuple(rows), len(candidates.finalists), len(candidates.broke), family.slices, tuple(notes),
         candidates.corrections,
     )  # fmt: skip
 
 
-def seed_names(space: Space) -> dict[Arch, str]:
-    """Name the architectures that every search of the space starts from, in the order in which they are scored."""
-    presets = {f"the preset {name}": arch for name, arch in presets_in(space).items()}
-    names: dict[Arch, str] = {}
-    for name, arch in (
-        {"the smallest subnet": space.smallest()} | presets | {"the largest subnet": space.largest()}
-    ).items():
-        names.setdefault(arch, name)
-    return names
-
-
-def presets_in(space: Space) -> dict[str, Arch]:
-    """Place the published presets into the searched space; one of another width is named by its genes."""
-    placed = {}
-    for name, preset in space.family.presets.items():
-        own = space.name.removesuffix("_stem1") == preset.space
-        placed[name if own else f"{name} genes"] = place(preset, space, max(space.resolutions))
-    return placed
-
-
 class _Candidates:
     """The evaluated architectures while winners are chosen: their posterior, and what was measured of them so far."""
 
-    def __init__(self, result: SearchResult, devices: Sequence[Device], budget: Budget, slicing: Slicing) -> None:
+    def __init__(
+        self,
+        result: SearchResult,
+        devices: Sequence[Device],
+        budget: Budget,
+        slicing: Slicing,
+        flattered: Collection[Arch],
+    ) -> None:
         self.result, self.devices, self.budget, self.slicing = result, devices, budget, slicing
         self.archs = [row.arch for row in result.evaluated]
+        self.flattered = np.array([arch in flattered for arch in self.archs], dtype=np.bool_)
         self.searched = np.array([row.feasible for row in result.evaluated], dtype=np.bool_)
         self.feasible = self.searched
         self.scored = next(name for name, cheap in result.cheap.items() if not cheap)
@@ -170,7 +162,7 @@ class _Candidates:
 
     def family(self) -> Family:
         """Choose with what is known so far."""
-        return choose_family(self.slices, self._slice_numbers(), self.cost, self.error, self.std)
+        return choose_family(self.slices, self._slice_numbers(), self.cost, self.error, self.std, self.flattered)
 
     def to_measure(self, family: Family, number: int) -> list[int]:
         """Give the members that were not measured, and the next best of their slices, `number` of each in all."""
@@ -338,6 +330,23 @@ class _Candidates:
             lines.append(f"{len(family.slices)} slices were made, {self.slicing.number} were wanted.")
         if self.slicing.number > 1 and len(family.slices) == 1:
             lines.append(f"One winner: all architectures within the bounds cost the same {self.slicing.cost}.")
+        return lines
+
+    def beaten(self, rows: Sequence[int]) -> list[str]:
+        """Name the winners that a flattered one, which costs no more, surely beats by inherited error."""
+        lines = []
+        for other in (row for row in rows if self.flattered[row]):
+            worse = [
+                self.archs[row].short_name
+                for row in rows
+                if self.cost[row] >= self.cost[other]
+                and surely_better(self.error[other], self.error[row], self.std[other], self.std[row])
+            ]
+            if worse:
+                lines.append(
+                    f"{', '.join(worse)}: surely less accurate with inherited weights than "
+                    f"{self.archs[other].short_name}, which each step of the supernet trained; training decides."
+                )
         return lines
 
     def seeded(self, winners: Sequence[Winner]) -> list[str]:
