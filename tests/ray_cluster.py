@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,20 @@ def patient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "_STARTS", STARTS)
         yield
+
+
+class HeadStore:
+    """Stands for what the head of a cluster keeps for others."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {}
+        self.internal_kv = SimpleNamespace(_internal_kv_get=self.get, _internal_kv_put=self.put)
+
+    def get(self, key: str, *, namespace: str) -> Any:
+        return self.held.get(key)
+
+    def put(self, key: str, value: str, overwrite: bool, *, namespace: str) -> None:
+        self.held[key] = value
 
 
 class RayCluster:

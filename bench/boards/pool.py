@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from tutelage.bench.boards.address import check_address
+from tutelage.bench.boards.shelf import NAMESPACE, Pool, pools, resource
 from tutelage.bench.devices.turns import exclusively
 from tutelage.bench.protocol.lines import LOST_EXIT, LostDeviceError
 from tutelage.hub import first_line
@@ -38,17 +39,11 @@ BOARD_VARIABLE = "TUTELAGE_BOARD"
 # How long a session waits while no board of its pool is up, in seconds; of a pool that was never seen: is it a slip?
 WAIT_VARIABLE, _WAIT_S, _UNSEEN_S = "TUTELAGE_BOARD_WAIT", 600.0, 20.0
 MOST_BOARDS = 3
-_NAMESPACE = "tutelage-boards"
 _LOOK_S, _SAY_S = 1.0, 60.0
 _GIVEN_S = 3.0  # how long a free board takes to be ours
 _BYTES = 1 << 20
 
 _seen: set[str] = set()  # pools of which this process saw a board
-
-
-def resource(pool: str) -> str:
-    """Name the Ray resource of a pool of boards."""
-    return f"device:{pool}"
 
 
 def pool_of(device: DeviceProfile) -> str:
@@ -167,7 +162,7 @@ def joined() -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS", "").strip() or "auto"
     check_address(address, "RAY_ADDRESS")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=_NAMESPACE)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=NAMESPACE)
     except Exception as error:  # Ray raises no class of its own
         raise NotAvailableError(
             f"no Ray cluster answers at {address} ({first_line(error)}): set RAY_ADDRESS to its head, or run this on "
@@ -225,7 +220,7 @@ def _hold(ray: Any, device: DeviceProfile) -> tuple[Any, tuple[str, str, str]]:
     pool = pool_of(device)
     for left in reversed(range(MOST_BOARDS)):
         board = ray.remote(_Board).options(
-            num_cpus=0, resources={resource(pool): 1}, max_concurrency=64, namespace=_NAMESPACE,
+            num_cpus=0, resources={resource(pool): 1}, max_concurrency=64, namespace=NAMESPACE,
             name=f"{pool}/{uuid4().hex}", max_restarts=0, max_task_retries=0,
         ).remote(device)  # fmt: skip
         try:
@@ -253,6 +248,7 @@ def _wait(ray: Any, board: Any, device: DeviceProfile) -> tuple[str, str, str]:
         if done:
             found: tuple[str, str, str] = ray.get(reply)
             _seen.add(pool)
+            pools(ray)  # which are up is noted for later looks
             return found
         known = pools(ray)
         state = known.get(pool, Pool(pool))
@@ -349,41 +345,3 @@ class _Bridge:
                 if not self._ray.get(self._board.write.remote(number, chunk)):
                     return
             self._ray.get(self._board.write.remote(number, b""))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The boards of a pool: how many are up and in use, and how many sessions wait."""
-
-    name: str
-    up: int = 0
-    used: int = 0
-    waiting: int = 0
-    machines: tuple[str, ...] = ()
-
-
-def pools(ray: Any) -> dict[str, Pool]:
-    """Give the pools of the cluster by name."""
-    machines: dict[str, list[str]] = {}
-    up: dict[str, float] = {}
-    for node in ray.nodes():
-        for name, number in node["Resources"].items() if node["Alive"] else ():
-            if name.startswith("device:"):
-                pool = name.removeprefix("device:")
-                machines.setdefault(pool, []).append(node["NodeManagerHostname"])
-                up[pool] = up.get(pool, 0) + number
-    free = ray.available_resources()
-    named = [one["name"].partition("/")[0] for one in ray.util.list_named_actors(all_namespaces=True)
-             if one["namespace"] == _NAMESPACE]  # fmt: skip
-    found = {}
-    for pool in sorted({*up, *named}):
-        total = int(up.get(pool, 0))
-        used = total - int(free.get(resource(pool), 0))
-        found[pool] = Pool(pool, total, used, max(0, named.count(pool) - used), tuple(sorted(machines.get(pool, ()))))
-    return found
-
-
-def also_compute(ray: Any, pools: Sequence[str]) -> bool:
-    """Say whether a machine that has a board of these pools gives CPUs to tasks, too."""
-    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
-    return any(one.get("CPU", 0) >= 1 and any(resource(pool) in one for pool in pools) for one in alive)

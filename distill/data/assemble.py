@@ -14,7 +14,7 @@ from tutelage.distill.data.sets.lc25000 import group_near_duplicates
 from tutelage.records import InputError
 
 from .cache import Decoded, decode_all
-from .dataset import Dataset, Listing, Request, manifest_hash, split_column
+from .dataset import Dataset, Listing, Request, manifest_hash, split_column, without_collector
 from .slices import group_slices, nearest_across
 from .splits import (
     absent_classes,
@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 def assemble(listing: Listing, request: Request) -> Dataset:
     """Decode a listing and split it. A file that cannot be read is refused, or counted when `skip_bad`."""
     listing = _chosen(listing, request)
-    return arrange(listing, decode_all(listing, request), request)
+    decoded = decode_all(listing, request)
+    with without_collector():
+        return arrange(listing, decoded, request)
 
 
 def outline(found: Listing | Dataset, request: Request) -> Dataset:
@@ -146,7 +148,9 @@ def _contradictions(listing: Listing, decoded: Decoded) -> list[str]:
     names = []
     for index, digest in enumerate(decoded.digests.tolist()):
         before = first.setdefault(digest, index)
-        if not np.array_equal(listing.labels[before], listing.labels[index], equal_nan=listing.multi_label):
+        if before < index and not np.array_equal(
+            listing.labels[before], listing.labels[index], equal_nan=listing.multi_label
+        ):
             names.append((before, index))
     if not names:
         return []

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ from tutelage.files import sync, sync_tree
 from tutelage.records import InputError, content_id
 
 from .containers.paths import state_of
-from .dataset import Listing, Request
+from .dataset import Listing, Request, without_collector
+from .decoded.rows import Decoded, Rows
+from .decoded.stored import open_stored
 from .images import Decoding, read_picture
-from .reading.pixels import unused_range
-from .reading.suffixes import looks_like_dicom
 
 log = logging.getLogger(__name__)
 
@@ -48,101 +48,6 @@ _MIN_PART, _MAX_PART = 16, 4096
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """Images uint8 `(m, size, size, c)` of what could be read; a digest and extents a file `(n,)`.
-
-    `errors` (one line, names the file) are by index: of those files there is no image. `extents` `(n, 4)` are the least
-    and largest value of pixels of more than 8 bits and the range that scaled them, NaN for 8-bit files;
-    `remarks` are those of `images.Picture` by index.
-    """
-
-    images: NDArray[np.uint8]
-    digests: NDArray[np.str_]
-    errors: Mapping[int, str]
-    extents: NDArray[np.float64]
-    remarks: Mapping[int, tuple[str, ...]]
-
-    def readable(self) -> Decoded:
-        """Leave out the files that could not be read. The images are the same array: a memory map is not copied."""
-        good = np.setdiff1d(np.arange(len(self.digests)), list(self.errors))
-        remarks = {new: self.remarks[old] for new, old in enumerate(good.tolist()) if old in self.remarks}
-        return Decoded(self.images, self.digests[good], {}, self.extents[good], remarks)
-
-    def notes(self, listing: Listing, request: Request) -> list[str]:
-        """Say what decoding did about what is odd; an option that has no effect on any file is an InputError."""
-        how, deep = Decoding.of(request.options), ~np.isnan(self.extents[:, 0])
-        dicom = [index for index in np.flatnonzero(deep).tolist() if looks_like_dicom(listing.paths[index])]
-        if how.range is not None and not deep.any():
-            raise InputError(f"range: {list(how.range)} has no effect: no picture has more than 8 bits; leave it out")
-        if how.window != "tag" and not dicom:
-            raise InputError(f"window: {how.window} has no effect: no file is DICOM; leave it out, or say range")
-        found: dict[str, list[int]] = {}
-        for index, remarks in self.remarks.items():
-            for remark in remarks:
-                found.setdefault(remark, []).append(index)
-        notes = [f"{len(at)} pictures {remark}, e.g. {listing.paths[at[0]].name}" for remark, at in found.items()]
-        if how.range is None and how.window == "tag":
-            windows = len(np.unique(self.extents[dicom, 2:], axis=0))
-            if windows > 1:
-                notes.append(f"{windows} DICOM windows differ between files, so equal values may differ in brightness: "
-                             "state one data.options.range or window for the data set")  # fmt: skip
-            others = self.extents[np.setdiff1d(np.flatnonzero(deep), dicom)]
-            for limits in np.unique(others[:, 2:], axis=0):
-                same = others[(others[:, 2:] == limits).all(axis=1)]
-                unused = unused_range(same[:, 0].min(), same[:, 1].max(), (limits[0], limits[1]))
-                notes += [unused] if unused else []
-        return notes
-
-
-@dataclass
-class _Rows:
-    """What is known of each file, in the order of the listing, as far as they are decoded."""
-
-    digests: NDArray[np.str_]
-    extents: NDArray[np.float64]
-    errors: dict[int, str]
-    remarks: dict[int, tuple[str, ...]]
-
-    @classmethod
-    def empty(cls, num: int) -> _Rows:
-        return cls(np.full(num, "", dtype="<U16"), np.full((num, 4), np.nan), {}, {})
-
-    @classmethod
-    def resumed(cls, progress: Path, num: int) -> tuple[_Rows, int]:
-        """Read what an earlier build noted, and how many files that are; a line that a kill tore counts for nothing."""
-        rows, done = cls.empty(num), 0
-        lines = progress.read_bytes().splitlines(keepends=True) if progress.is_file() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        for line in whole:
-            part = json.loads(line)
-            done, stop = part["stop"], part["stop"]
-            rows.digests[part["start"] : stop] = part["digests"]
-            rows.errors |= {int(index): text for index, text in part["errors"].items()}
-            rows.remarks |= {int(index): tuple(texts) for index, texts in part["remarks"].items()}
-            for index, extent in part["extents"].items():
-                rows.extents[int(index)] = extent
-        if len(whole) < len(lines):
-            with progress.open("r+b") as file:
-                file.truncate(sum(map(len, whole)))
-        return rows, done
-
-    def line(self, part: range) -> str:
-        """Write down a part for `resumed`."""
-        extents = {index: self.extents[index].tolist() for index in part if not np.isnan(self.extents[index, 0])}
-        said = {
-            "start": part.start, "stop": part.stop, "digests": self.digests[part.start : part.stop].tolist(),
-            "errors": {index: self.errors[index] for index in part if index in self.errors},
-            "remarks": {index: self.remarks[index] for index in part if index in self.remarks},
-            "extents": extents,
-        }  # fmt: skip
-        return json.dumps(said) + "\n"
-
-    def decoded(self, images: NDArray[np.uint8]) -> Decoded:
-        return Decoded(images, self.digests, dict(sorted(self.errors.items())), self.extents,
-                       dict(sorted(self.remarks.items())))  # fmt: skip
-
-
-@dataclass(frozen=True)
 class _Known:
     """A file that a former cache holds: its place among the files there, and among those that could be read."""
 
@@ -150,7 +55,7 @@ class _Known:
     index: int
     row: int
 
-    def copy_to(self, rows: _Rows, index: int) -> NDArray[np.uint8]:
+    def copy_to(self, rows: Rows, index: int) -> NDArray[np.uint8]:
         """Note what is known of the file as that of file `index`, and give its pixels."""
         rows.digests[index], rows.extents[index] = self.cache.digests[self.index], self.cache.extents[self.index]
         if self.index in self.cache.remarks:
@@ -185,7 +90,7 @@ def decode_all(listing: Listing, request: Request) -> Decoded:
     if request.cache is None:
         n, size = len(listing.paths), request.size
         images = np.zeros((n, size, size, request.channels), dtype=np.uint8)
-        rows = _Rows.empty(n)
+        rows = Rows.empty(n)
         num_read = 0
         for part in _parts(0, listing, request):
             pixels = _decode(part, rows, listing, request)
@@ -222,10 +127,9 @@ def _home(cache: Path, listing: Listing, request: Request) -> Path:
 
 def _key(listing: Listing, request: Request) -> str:
     """Hash all that the pixels depend on, from what the file system says; files are not opened."""
-    rows: list[Any] = []
-    for path in listing.paths:
-        rows.append([str(path.absolute()), *state_of(path)])
-    return content_id([DECODE_VERSION, request.size, request.channels, _how(request), rows])
+    with without_collector():
+        rows = [(str(path.absolute()), *state_of(path)) for path in listing.paths]
+        return content_id([DECODE_VERSION, request.size, request.channels, _how(request), rows])
 
 
 def _states(listing: Listing) -> NDArray[np.str_]:
@@ -242,8 +146,9 @@ def _open(folder: Path) -> Decoded | None:
         digests = np.load(folder / "digests.npy", allow_pickle=False)
         extents = np.load(folder / "extents.npy", allow_pickle=False)
         errors = {int(index): text for index, text in meta["errors"].items()}
-        mode: Literal["r"] | None = "r" if len(errors) < len(digests) else None  # no memory map is empty
-        images = np.load(folder / _IMAGES, mmap_mode=mode, allow_pickle=False)
+        whole = folder / _IMAGES
+        # No memory map is empty.
+        images = open_stored(whole) if len(errors) < len(digests) else np.load(whole, allow_pickle=False)
         if len(images) != len(digests) - len(errors):
             raise ValueError("it holds rows of files that cannot be read, as earlier versions left them")
     except (OSError, ValueError) as error:
@@ -286,11 +191,11 @@ def _fill(aside: Path, listing: Listing, request: Request, former: Sequence[Path
     known = _known(former, states)
     header = _header(num, request)
     with (aside / _IMAGES).open("r+b" if (aside / _IMAGES).is_file() else "w+b") as pixels:
-        rows, done = _Rows.resumed(aside / _PROGRESS, num)
+        rows, done = Rows.resumed(aside / _PROGRESS, num)
         row_bytes = request.size**2 * request.channels
         if os.fstat(pixels.fileno()).st_size < len(header) + (done - len(rows.errors)) * row_bytes:
             (aside / _PROGRESS).unlink(missing_ok=True)  # somebody cut the pixels
-            rows, done = _Rows.empty(num), 0
+            rows, done = Rows.empty(num), 0
         if done:
             log.info("decoded images of %s: going on after %d of %d files", request.name, done, num)
         num_read = done - len(rows.errors)
@@ -328,7 +233,7 @@ def _parts(done: int, listing: Listing, request: Request) -> Iterator[range]:
 
 
 def _decode(
-    part: range, rows: _Rows, listing: Listing, request: Request, known: Mapping[int, _Known] = _NOTHING
+    part: range, rows: Rows, listing: Listing, request: Request, known: Mapping[int, _Known] = _NOTHING
 ) -> NDArray[np.uint8]:
     """Decode files into `rows`; give the pixels of those that can be read. What is `known` is taken from there.
 

@@ -109,7 +109,7 @@ class Loader:
         self._pixels: Tensor | None = None
         # Not a split that is read in its order, for validation: its memory is the network's.
         if self.device.type != "cpu" and shuffle and dataset.images[0].nbytes * len(self.indices) <= _MAX_COPY_BYTES:
-            self._pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[self.indices])).to(self.device)
+            self._pixels = copied(dataset.images, self.indices, self.device)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.indices), self.batch_size)
@@ -219,6 +219,15 @@ class InOrder(Loader):
         digest.update(f"{tuple(labels.shape)}{labels.dtype}".encode())
         digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+
+def copied(images: NDArray[np.uint8], indices: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Copy images `(n, h, w, c)` to the memory of a device, some at a time: not all are in this machine's at once."""
+    found = torch.empty((len(indices), *images.shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(indices), 256):
+        some = slice(start, start + 256)
+        found[some] = torch.from_numpy(np.ascontiguousarray(images[indices[some]])).to(device)
+    return found
 
 
 def _augmentation(given: str | Policy | Augmentation) -> Augmentation:

@@ -15,7 +15,7 @@ from tutelage.records import InputError
 
 from .assemble import assemble
 from .containers.hub import is_hub_name
-from .dataset import SPLITS, Dataset, DatasetEntry, Listing, Request
+from .dataset import SPLITS, Dataset, DatasetEntry, Listing, Request, without_collector
 from .sets.phantom import phantom
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "Request", "load_dataset", "phantom"]
@@ -118,7 +118,8 @@ def open_images(request: Request) -> Listing | Dataset:
     if entry.load_arrays is not None:
         return entry.load_arrays(request)
     assert entry.list_files is not None, "the entry has either"
-    return entry.list_files(request)
+    with without_collector():
+        return entry.list_files(request)
 
 
 def complete(found: Listing | Dataset, request: Request) -> Dataset:

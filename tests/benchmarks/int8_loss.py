@@ -21,7 +21,8 @@ from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import TeacherSet, open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.pipeline.stages.compress import Variant
-from tutelage.pipeline.stages.evaluate import Evaluated, Threshold, evaluate_variant
+from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_variant
+from tutelage.pipeline.stages.figures import Threshold
 from tutelage.pipeline.stages.qat import compress_all
 from tutelage.pipeline.stages.train import train_teacher
 from tutelage.pipeline.workspace import Workspace

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tutelage.bench.boards.pool import POOL, also_compute
+from tutelage.bench.boards.pool import POOL
+from tutelage.bench.boards.shelf import also_compute
 from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.progress import Report
 from tutelage.records import utc_now

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from tutelage.records import InputError
@@ -20,9 +21,8 @@ from .rows import SUFFIX as PARQUET
 from .rows import rows_of
 
 # Where a path may enter a container; `x.csv.zip` is a table, no archive of files.
-_CONTAINERS = re.compile(
-    "(" + "|".join(re.escape(suffix) for suffix in (*SUFFIXES, PARQUET)) + ")(?=/|$)", re.IGNORECASE
-)
+_SUFFIXES = (*SUFFIXES, PARQUET)
+_CONTAINERS = re.compile("(" + "|".join(re.escape(suffix) for suffix in _SUFFIXES) + ")(?=/|$)", re.IGNORECASE)
 
 Identity = tuple[int, int, str]
 
@@ -30,6 +30,8 @@ Identity = tuple[int, int, str]
 def container_of(path: Path) -> tuple[Path, str] | None:
     """Give the container that a path is or leads into, and the name inside ("" for itself); None without one."""
     text = os.fspath(path)
+    if not any(map(text.lower().__contains__, _SUFFIXES)):  # a listing asks for 100,000 paths, several times
+        return None
     for found in _CONTAINERS.finditer(text):
         above, inner = text[: found.end()], text[found.end() + 1 :]
         if (
@@ -62,7 +64,7 @@ def children(path: Path) -> list[Path]:
     """List what a folder holds, sorted."""
     found = container_of(path)
     if found is None:
-        return sorted(path.iterdir())
+        return sorted(path.iterdir(), key=attrgetter("name"))
     folders, files = members_of(found[0]).folders[found[1]]
     return sorted(path / name for name in (*folders, *files))
 

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import median
 
 import numpy as np
@@ -13,15 +14,20 @@ from numpy.typing import NDArray
 
 BLANK = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat", "?", "-", "unknown")
 
+# Each image of a patient asks for the same one.
+_MOST_IDS = 2**17
+
 # An id of so many times the images of a usual one, and of a quarter of all, may stand for "not known".
 _OUTSIZED = 10
 
 
+@lru_cache(_MOST_IDS)
 def is_blank(text: str) -> bool:
     """Tell a cell that says nothing: empty, NaN, None, NA, `?`, unknown."""
     return text.strip().lower() in BLANK
 
 
+@lru_cache(_MOST_IDS)
 def canonical_id(text: str) -> str:
     """Write an id as one text: `100`, `100.0`, ` 100` and `0100` are one, as joins and spreadsheets rewrite numbers."""
     plain = unicodedata.normalize("NFKC", text).strip()
@@ -49,7 +55,7 @@ def group_ids(texts: Sequence[str], names: Sequence[str], column: str) -> tuple[
         spelled = written.setdefault(canonical_id(text), {})
         spelled.setdefault(text)
         groups.append(next(iter(spelled)).strip())
-        if rounded is None and re.fullmatch(r"\d(\.\d+)?[eE]\+\d+", text.strip()):
+        if rounded is None and "e" in text.lower() and re.fullmatch(r"\d(\.\d+)?[eE]\+\d+", text.strip()):
             rounded = text.strip()
     notes = []
     if num_blank:
@@ -66,7 +72,7 @@ def group_ids(texts: Sequence[str], names: Sequence[str], column: str) -> tuple[
 
 def _has_code_for_none(texts: Sequence[str]) -> bool:
     """Say whether -1 stands for no id: all others are numbers from 0 up."""
-    ids = {canonical_id(text) for text in texts if not is_blank(text)}
+    ids = {canonical_id(text) for text in set(texts) if not is_blank(text)}
     return "-1" in ids and len(ids) > 1 and all(one.isdecimal() for one in ids - {"-1"})
 
 

@@ -87,8 +87,8 @@ def read_table(file: Path) -> Table:
     start = 1 + skipped
     try:
         for row in reader:
-            if any(cell.strip() for cell in row):
-                if rows:
+            if "".join(row).strip():
+                if rows and len(row) != len(rows[0]):
                     row = _fitted(row, len(rows[0]), f"{file}, line {start}", delimiter)
                 rows.append(row)
                 lines.append(start)

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,20 +50,22 @@ def list_chestxray14(request: Request) -> Listing:
     files = {path.name: path for pattern in ("images*/images/*.png", "images*/*.png") for path in glob(root, pattern)}
     official = dict.fromkeys(_lines(root, "test_list.txt"), "test")
     official.update(dict.fromkeys(_lines(root, "train_val_list.txt"), "train"))
-    words = []
+    words: list[list[str]] = []
+    known: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
-        found = [word.strip() for word in row[1].split("|")]
-        for word in found:
-            if word not in CHESTXRAY14_LABELS and word != "No Finding":
-                raise InputError(f"{table.where(number)}: label {word!r} is not one of ChestX-ray14's 14")
-        words.append(found)
+        if row[1] not in known:
+            known[row[1]] = [word.strip() for word in row[1].split("|")]
+            for word in known[row[1]]:
+                if word not in CHESTXRAY14_LABELS and word != "No Finding":
+                    raise InputError(f"{table.where(number)}: label {word!r} is not one of ChestX-ray14's 14")
+        words.append(known[row[1]])
     unlisted = [row[0] for row in rows if row[0] not in official] if official else []
     if unlisted:
         raise InputError(f"{unlisted[0]} ({len(unlisted)} such) is neither in train_val_list.txt nor in test_list.txt")
     groups, notes = group_ids([row[3] for row in rows], [row[0] for row in rows], "Patient ID")
     listing = Listing(
         root=root,
-        paths=tuple(files.get(row[0], root / "images" / row[0]) for row in rows),
+        paths=tuple(files[row[0]] if row[0] in files else root / "images" / row[0] for row in rows),
         labels=word_columns(words, CHESTXRAY14_LABELS),
         class_names=CHESTXRAY14_LABELS,
         groups=groups,
@@ -123,6 +126,9 @@ def list_padchest(request: Request) -> Listing:
     image_at, folder_column = places["ImageID"], table.find("ImageDir")
     paths, words, groups = [], [], []
     num_unlabelled = 0
+    known: dict[str, list[str]] = {}
+    # A numbered folder, or the zip of it that is handed out; None: images lie at the top.
+    folder_of = cache(lambda folder: folder_at(root / folder) if folder.strip() else None)
     for number, row in enumerate(table.rows):
         if row[places["Projection"]] not in projections:
             continue
@@ -130,8 +136,12 @@ def list_padchest(request: Request) -> Listing:
         if text in ("", "nan"):
             num_unlabelled += 1
             continue
-        words.append(_padchest_words(table.where(number), text))
-        paths.append(_padchest_path(root, row[folder_column] if folder_column is not None else "", row[image_at]))
+        if text not in known:
+            known[text] = _padchest_words(table.where(number), text)
+        words.append(known[text])
+        place = folder_of(row[folder_column] if folder_column is not None else "")
+        inner = place / row[image_at] if place is not None else None
+        paths.append(inner if inner is not None and is_file(inner) else root / row[image_at])
         groups.append(row[places["PatientID"]])
     if not paths:
         raise InputError(f"{table.file} has no labelled row of the projections {', '.join(projections)}")
@@ -151,14 +161,6 @@ def list_padchest(request: Request) -> Listing:
         notes=notes,
     )
     return keep_present(listing)
-
-
-def _padchest_path(root: Path, folder: str, name: str) -> Path:
-    """Find an image in its numbered folder, or in the zip of it that is handed out, else at the top."""
-    place = folder_at(root / folder) if folder.strip() else None
-    if place is not None and is_file(place / name):
-        return place / name
-    return root / name
 
 
 def _check_known(table: Path, labels: Sequence[str], words: Sequence[Sequence[str]]) -> None:

@@ -66,11 +66,11 @@ def group_near_duplicates(images: NDArray[np.uint8], labels: NDArray[np.int64], 
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
-    group = np.zeros(len(images), dtype=np.int64)
+    group, features = np.zeros(len(images), dtype=np.int64), signatures(images)
     num_groups = 0
     for label in np.unique(labels):
         chosen = np.flatnonzero(labels == label)
-        tree = cKDTree(signatures(images[chosen]))
+        tree = cKDTree(features[chosen])
         pairs = tree.query_pairs(near, p=np.inf, output_type="ndarray")
         links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(chosen), len(chosen)))
         num_parts, part = connected_components(links, directed=False)

@@ -5,7 +5,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.ray_cluster import RayCluster, cluster
+from tests.ray_cluster import HeadStore, RayCluster, cluster
 from tests.tutelage.command import tutelage
 from tutelage.bench.boards import pool
-from tutelage.bench.boards.pool import BOARD_VARIABLE, WAIT_VARIABLE, joined, open_board, pools
+from tutelage.bench.boards.pool import BOARD_VARIABLE, WAIT_VARIABLE, joined, open_board
+from tutelage.bench.boards.shelf import Pool, pools
 from tutelage.bench.devices.profiles import check_profile_values, write_profile
 from tutelage.bench.devices.turns import LOCKS_VARIABLE
 from tutelage.bench.protocol.lines import LostDeviceError
@@ -78,6 +79,7 @@ class Boardless:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.util = SimpleNamespace(list_named_actors=lambda all_namespaces: [])
+        self.experimental = HeadStore()
         self.board = SimpleNamespace(reached=SimpleNamespace(remote=lambda: "reply"))
 
     def wait(self, replies: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
@@ -184,9 +186,8 @@ with open(folder + "/spans", "a") as file:
 def test_ten_boards_time_what_twenty_sessions_ask_one_at_a_time_each(shelf: Shelf, tmp_path: Path) -> None:
     played = tmp_path / "played.py"
     played.write_text(PLAYED.format(speaker=str(SPEAKER)))
-    for number in range(10):
-        shelf.plug("z80", number, played)
-    net, seen = model(tmp_path), list[pool.Pool]()
+    boards = [shelf.plug("z80", number, played) for number in range(10)]
+    net, seen = model(tmp_path), list[Pool]()
 
     with ThreadPoolExecutor(20) as sessions:
         asked = [sessions.submit(measure, {"net": net}, Z80, SHAPE, seed=seed, **SHORT) for seed in range(20)]
@@ -213,6 +214,24 @@ def test_ten_boards_time_what_twenty_sessions_ask_one_at_a_time_each(shelf: Shel
     (tmp_path / "artifacts/aa/measurements.json").write_text(json.dumps(filed))
     listed = tutelage("device", "list", "-w", str(tmp_path)).stdout
     assert re.search(r"pool z80 of z80: 10 up on \S+, 0 in use, 0 waiting; calibrated never, drift \+3.1%", listed)
+    # Two are unplugged, and one comes back.
+    for board in boards[:2]:
+        shelf.cluster.remove(board)
+    wait_for(lambda: pools(ray)["z80"].up == 8)
+    listed = tutelage("device", "list", "-w", str(tmp_path)).stdout
+    assert re.search(r"pool z80 of z80: 8 up on (\S+), 0 in use, 2 left \(\1\), 0 waiting", listed)
+    shelf.plug("z80", 0, played)
+    wait_for(lambda: pools(ray)["z80"].up == 9)
+    listed = tutelage("device", "list", "--json", "-w", str(tmp_path)).stdout
+    (state,) = (one["pool"]["boards"] for one in json.loads(listed) if one["name"] == "z80")
+    assert (state["up"], state["left"], state["left_from"]) == (9, 1, state["machines"][:1])
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def put_for_ever(board: pool.HeldBoard) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tutelage.bench.boards.pool import Pool, pools
+from tests.ray_cluster import HeadStore
+from tutelage.bench.boards.shelf import Pool, pools
 from tutelage.cli.inventory import print_devices
 from tutelage.pipeline.operations import pools as operation
 from tutelage.pipeline.operations.pools import pools_of
@@ -23,11 +24,15 @@ HERE = DeviceProfile(name="box", runtime="onnxruntime")
 
 
 class Ray:
-    """The part of Ray that says what there is: two boards on a shelf, both in use, and one that left with its machine.
+    """The part of Ray that says what there is: two boards on a shelf, both in use.
+
+    At an earlier look there were one more beside the first, two of another machine, and one of another pool.
 
     Three sessions want a board of the pool, one a board of another pool; an actor of somebody else has a like name.
     """
 
+    experimental = HeadStore()
+    experimental.held["seen"] = '{"pi4": {"shed": 2, "cellar": 2}, "gone": {"cellar": 1}}'
     util = SimpleNamespace(
         list_named_actors=lambda all_namespaces: [
             *({"name": f"pi4/{number}", "namespace": "tutelage-boards"} for number in range(3)),
@@ -41,7 +46,7 @@ class Ray:
         return [
             {"Alive": True, "NodeManagerHostname": "shed", "Resources": {"CPU": 1.0, "device:pi4": 1.0}},
             {"Alive": True, "NodeManagerHostname": "attic", "Resources": {"device:pi4": 1.0}},
-            {"Alive": False, "NodeManagerHostname": "cellar", "Resources": {"device:pi4": 1.0}},
+            {"Alive": False, "NodeManagerHostname": "cellar", "Resources": {}},
         ]
 
     @staticmethod
@@ -70,7 +75,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_boards_that_are_up_in_use_and_waited_for_are_counted() -> None:
-    assert pools(Ray) == {"gone": Pool("gone", waiting=1), "pi4": Pool("pi4", 2, 2, 1, ("attic", "shed"))}
+    assert pools(Ray) == {
+        "gone": Pool("gone", waiting=1, left=1, left_from=("cellar",)),
+        "pi4": Pool("pi4", 2, 2, 1, ("attic", "shed"), 3, ("cellar", "shed")),
+    }
+    seen = json.loads(Ray.experimental.held["seen"])
+    assert seen == {"pi4": {"shed": 2, "cellar": 2, "attic": 1}, "gone": {"cellar": 1}}
 
 
 def test_a_list_of_devices_says_the_state_of_pools(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,9 +89,9 @@ def test_a_list_of_devices_says_the_state_of_pools(workspace: Path, capsys: pyte
     print_devices([(one, workspace) for one in profiles], console, pools=states)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[-2:] == [
-        "pool pi4 of pi4: 2 up on attic, shed, 2 in use, 1 waiting; calibrated 2026-01-02T03:04:05+00:00, "
-        "drift +2.0% (2026-02-03T00:00:00+00:00)",
-        "pool gone of far: no board is up, 1 waiting; calibrated never",
+        "pool pi4 of pi4: 2 up on attic, shed, 2 in use, 3 left (cellar, shed), 1 waiting; "
+        "calibrated 2026-01-02T03:04:05+00:00, drift +2.0% (2026-02-03T00:00:00+00:00)",
+        "pool gone of far: no board is up, 1 left (cellar), 1 waiting; calibrated never",
     ]
     print_devices([(one, workspace) for one in profiles], console, True, states)
     found = {one["name"]: one.get("pool") for one in json.loads(capsys.readouterr().out)}

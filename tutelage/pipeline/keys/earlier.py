@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.distill.data.decoded.stored import open_stored
 from tutelage.distill.training.checkpoint import fingerprint_of
 from tutelage.files import sha256_of
 from tutelage.pipeline.operations.board import open_store
@@ -200,7 +201,7 @@ class Earlier:
             try:
                 if json.loads(meta.read_text()).get("version") != 1:
                     continue
-                before = np.load(meta.with_name("images.npy"), mmap_mode="r", allow_pickle=False)
+                before = open_stored(meta.with_name("images.npy"))
             except (OSError, ValueError):
                 continue
             parts = range(0, len(images), 256)

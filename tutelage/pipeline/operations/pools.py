@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.bench.boards.pool import POOL, Pool, joined, pool_of, pools
+from tutelage.bench.boards.pool import POOL, joined, pool_of
+from tutelage.bench.boards.shelf import Pool, pools
 from tutelage.records import DeviceProfile, NotAvailableError
 
 
@@ -39,6 +40,8 @@ class PoolState:
         else:
             now = "no board is up"
         if boards is not None:
+            if boards.left:
+                now += f", {boards.left} left ({', '.join(boards.left_from)})"
             now += f", {boards.waiting} waiting"
         then = f"calibrated {self.calibrated or 'never'}"
         if self.drift is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.distill.evaluation.corrupt import CORRUPT_VERSION, corrupt
-from tutelage.distill.evaluation.evaluate import Evaluation, choose_threshold, choose_thresholds, evaluate
+from tutelage.distill.evaluation.evaluate import Evaluation, evaluate
 from tutelage.pipeline.context import Context, Opened, Resources, run_stage
 from tutelage.pipeline.keys.former import Former
 from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, OwnNormalisation, Part, StageInputs, versions_of
@@ -21,12 +21,11 @@ from tutelage.pipeline.workspace import Stage
 from tutelage.records import InputError, NotAvailableError
 
 from .compress import Variant
+from .figures import Threshold, choose, figures_of
 
 _PROBS = "probabilities.npz"
 # Images in memory as floats at a time: a multiple of the runtimes' batch of 64, so that no prediction depends on it.
 _BATCH, _MAX_CHUNK, _CHUNK_BYTES = 64, 2048, 2**29
-
-Threshold = float | tuple[float, ...] | None  # two classes: one; multi-label: one a label; else none
 
 
 @dataclass(frozen=True)
@@ -76,19 +75,7 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     splits = _splits(ctx)
     with np.load(stage.folder / _PROBS) as arrays:
         predictions = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
-    threshold = choose(*predictions["val"], ctx.num_classes, ctx.dataset.multi_label)
-    figures = {
-        split: evaluate(
-            probs,
-            labels,
-            ctx.dataset.groups[ctx.dataset.indices(split)],
-            threshold=threshold,
-            multi_label=ctx.dataset.multi_label,
-            bootstrap=0 if split == "val" else ctx.recipe.measure.bootstrap,  # no interval on validation is shown
-            seed=ctx.seed("bootstrap"),
-        )
-        for split, (probs, labels) in predictions.items()
-    }
+    threshold, figures = figures_of(ctx, stage.folder / _PROBS, predictions)
     filed = ctx.workspace.relative(stage.folder / _PROBS)
     probs, labels = predictions["test"]
     return Evaluated(
@@ -142,13 +129,6 @@ def _evaluate(inputs: EvaluateInputs, here: Resources, folder: Path) -> dict[str
 
 def _splits(here: Opened) -> tuple[str, ...]:
     return ("val", "test", *(name for name in here.dataset.splits if name == "extra"))
-
-
-def choose(probs: NDArray[np.float32], labels: NDArray[Any], num_classes: int, multi_label: bool) -> Threshold:
-    """Choose thresholds on validation predictions: one for two classes, one a label of multi-label data, else none."""
-    if multi_label:
-        return choose_thresholds(probs, labels)
-    return float(choose_threshold(probs, labels)) if num_classes == 2 else None
 
 
 def _answers(inputs: EvaluateInputs, here: Resources, split: str) -> NDArray[np.float32]:
