@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tutelage.distill.data.sets.lc25000 import group_near_duplicates
 from tutelage.records import InputError
 
-from .cache import Decoded, decode_all
+from .cache import decode_all
 from .dataset import Dataset, Listing, Request, manifest_hash, split_column, without_collector
+from .decoded.rows import Decoded
 from .slices import group_slices, nearest_across
 from .splits import (
     absent_classes,

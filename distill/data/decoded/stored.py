@@ -51,7 +51,7 @@ class StoredImages(np.memmap[Any, np.dtype[np.uint8]]):
         """Read images from the file, neighbours at once."""
         assert self._file is not None
         found = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
-        room = memoryview(found.reshape(-1))
+        room = found.reshape(-1).data
         starts = (np.flatnonzero(np.diff(places) != 1) + 1).tolist()
         for start, stop in pairwise([0, *starts, len(places)] if len(places) else []):
             self._fill(room[start * row_bytes : stop * row_bytes], self.offset + int(places[start]) * row_bytes)
