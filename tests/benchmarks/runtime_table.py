@@ -3,7 +3,8 @@
     python tests/benchmarks/runtime_table.py [--resolution 64 --resolution 224] [--threads 1 --threads 2]
         [--only litert]
 
-Weights are random, so the int8 files are for their speed and size alone; peak memory is above the runtime's own.
+Weights are random, so the int8 files are for their speed and size alone; peak memory is above the runtime's own. TFLite
+Micro runs on boards and is not timed: its rows have the bytes of the file, and the arena that is counted of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch import nn
 from tutelage.bench.converters.conversion import Conversion, size_bytes
 from tutelage.bench.converters.convert import convert
 from tutelage.bench.converters.litert import quantize_litert
+from tutelage.bench.micro.arena import arena_of
+from tutelage.bench.micro.convert import for_micro
 from tutelage.bench.protocol.measure import measure
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
 from tutelage.quant.export.onnx_export import export_onnx
@@ -31,11 +34,15 @@ from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_arch
 
 
+MICRO = "tflm"
+PRECISIONS = ("fp32", "int8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", dest="side", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")
-    parser.add_argument("--only", action="append", choices=tuple(RUNTIMES))
+    parser.add_argument("--only", action="append", choices=(*RUNTIMES, MICRO))
     options = parser.parse_args()
     print("| side | runtime | asked / computed in | threads | p50 ms | p90 ms | bytes | peak memory above runtime |")
     print("|---|---|---|---|---|---|---|---|")
@@ -43,11 +50,14 @@ def main() -> None:
         torch.manual_seed(0)
         net = build_arch(PRESETS["EEEA-Net-C2"].replace(r=side), 14).eval()
         with tempfile.TemporaryDirectory() as folder:
-            for runtime in options.only or RUNTIMES:
+            for runtime in options.only or (*RUNTIMES, MICRO):
+                if runtime == MICRO:
+                    _micro_lines(net, side, Path(folder))
+                    continue
                 if not RUNTIMES[runtime].installed():
                     print(f"| {side} | {runtime} | not installed: {RUNTIMES[runtime].remedy()} | | | | | |", flush=True)
                     continue
-                for precision in ("fp32", "int8"):
+                for precision in PRECISIONS:
                     _lines(net, runtime, precision, side, options.threads or (1, 2), Path(folder))
 
 
@@ -76,10 +86,28 @@ def _lines(net: nn.Module, runtime: str, precision: str, side: int, threads: tup
             flush=True,
         )
 
+def _micro_lines(net: nn.Module, side: int, folder: Path) -> None:
+    """Print what the files for TFLite Micro take: bytes, and the arena."""
+    shape = (1, 3, side, side)
+    for precision in PRECISIONS:
+        path = folder / f"micro-{precision}-{side}.tflite"
+        try:
+            plain = _file(net, "litert", "fp32", shape, folder)
+            for_micro(plain, path, _images(shape) if precision == "int8" else None)
+            arena = f"arena {arena_of(path).total / 1e6:.1f} MB"
+        except InputError as error:
+            print(f"| {side} | {MICRO} | {precision}: {error} | | | | | |", flush=True)
+            continue
+        print(f"| {side} | {MICRO} | {precision} / {precision} | 1 | | | {size_bytes(path):,} | {arena} |", flush=True)
+
+
+def _images(shape: tuple[int, int, int, int]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((16, *shape[1:]), dtype=np.float32)
+
 
 def _file(net: nn.Module, runtime: str, precision: str, shape: tuple[int, int, int, int], folder: Path) -> Path:
     """Make the model file of a runtime and precision, once."""
-    images = np.random.default_rng(0).standard_normal((16, *shape[1:]), dtype=np.float32)
+    images = _images(shape)
     suffix = find_runtime(runtime).suffixes[0]
     if precision == "int8" and runtime == "openvino":
         suffix = ".xml"
