@@ -33,7 +33,6 @@ from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
 from tutelage.search.spaces.presets import PRESETS
 from tutelage.search.supernet import build_arch
 
-
 MICRO = "tflm"
 PRECISIONS = ("fp32", "int8")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from tutelage.files import whole_file
 from tutelage.quantities import no_formula
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def draw_layers(found: Profiled, path: Path) -> None:
     if notes:
         axes.barh([0], [0], color="#c2410c", label=", ".join(notes))
         axes.legend(frameon=False, loc="lower right")
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as aside:
+        figure.savefig(aside, dpi=150)
     plt.close(figure)
 
 

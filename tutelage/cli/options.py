@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,41 @@ from tutelage.bench.boards.address import check_address
 from tutelage.inputs import ACCELERATORS
 from tutelage.records import InputError
 
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of artifacts and the leaderboard.")]
+
+def path_of(given: str | Path) -> Path:
+    """Read a path of the command line; raise typer.BadParameter for an empty one, which would be the current folder."""
+    if not str(given).strip():
+        raise typer.BadParameter(f"{str(given)!r} is no path: give one; . is the current folder")
+    return Path(given)
+
+
+def folder_of(given: str | Path) -> Path:
+    """Read what an option that takes a folder names: a folder that can be read, or nothing yet.
+
+    Raises typer.BadParameter, of which the command line makes one line with the option's name.
+    """
+    path_of(given)
+    try:
+        path = Path(given).expanduser()
+        if path.exists():
+            if not path.is_dir():
+                raise typer.BadParameter(f"{str(given)!r} is a file: give a folder")
+            with os.scandir(path):
+                pass
+        elif (above := next(part for part in path.absolute().parents if part.exists())) and not above.is_dir():
+            raise typer.BadParameter(f"{str(given)!r}: {above} is a file: give a folder")
+    except (OSError, RuntimeError) as error:  # no right to read it, a name that is too long, ~ of nobody
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise typer.BadParameter(f"{str(given)!r} cannot be read ({reason}): give another folder") from None
+    return path
+
+
+def folder_option(*names: str, help: str) -> Any:
+    """Declare an option that names a folder."""
+    return typer.Option(*names, parser=folder_of, metavar="PATH", help=help)
+
+
+WorkspaceOption = Annotated[Path, folder_option("--workspace", "-w", help="Folder of artifacts and the leaderboard.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: section.key=value.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe whose data, teachers and schedules are used.")]
 LastRecipeOption = Annotated[

@@ -10,11 +10,18 @@ from tutelage.records import InputError
 
 
 def check_output(
-    path: Path, option: str, *, suffixes: Sequence[str] = (), apart_from: Mapping[str, Path] | None = None
+    path: Path,
+    option: str,
+    *,
+    suffixes: Sequence[str] = (),
+    apart_from: Mapping[str, Path] | None = None,
+    makes_folder: bool = False,
 ) -> Path:
-    """Give the path back; raise InputError for a folder, another ending, or a file that is read or written too.
+    """Give the path back; raise InputError where no file could be written there when the work is done.
 
-    apart_from: what must not be overwritten, by the name that the error calls it.
+    That is a folder, another ending, a place that cannot be written, and a file that is read or written too.
+    apart_from: what must not be overwritten, by the name that the error calls it. makes_folder: who writes it makes its
+    folder, else that must be there.
     """
     if suffixes and path.suffix.lower() not in suffixes:
         raise InputError(f"{option} {str(path)!r}: name a file that ends in {' or '.join(suffixes)}")
@@ -25,28 +32,26 @@ def check_output(
     for name, other in (apart_from or {}).items():
         if _same(path, other):
             raise InputError(f"{option} {str(path)!r} is {name}, which would be overwritten: name another file")
+    if not makes_folder and not path.parent.exists():
+        raise InputError(f"{option} {str(path)!r}: there is no folder {path.parent}: make it, or name another file")
+    if not path.exists() or path.is_file():  # /dev/stdout is written to as it is
+        _check_writable(path.parent, f"{option} {str(path)!r}", "name a file elsewhere")
     return path
 
 
-def check_writable(path: Path, option: str, *, replace: bool) -> Path:
-    """Give the path back; raise InputError where its folder cannot be written, or where a file is there to be kept."""
+def check_free(path: Path, option: str, *, replace: bool) -> Path:
+    """Give the path back; raise InputError where a file is there that is to be kept."""
     if path.exists() and not replace:
         raise InputError(f"{option} {str(path)!r} exists: give --force to replace it, or name another file")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{option} {str(path)!r}: {path.parent} cannot be written ({error.strerror}): name a file elsewhere"
-        ) from None
     return path
 
 
 def check_folder(path: Path, option: str) -> Path:
-    """Give the path back; raise InputError where it, or a part above it, is a file."""
+    """Give the path back; raise InputError where no folder could be made or filled there."""
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
             raise InputError(f"{option} {str(path)!r}: {part} is a file, not a folder")
+    _check_writable(path, f"{option} {str(path)!r}", "name a folder elsewhere")
     return path
 
 
@@ -56,6 +61,17 @@ def check_new_folder(path: Path, option: str) -> Path:
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{option} {str(path)!r} is not empty: name a new folder")
     return path
+
+
+def _check_writable(folder: Path, what: str, remedy: str) -> None:
+    """Write and remove a file in the folder, or where it would be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{what}: {folder} cannot be written ({error.strerror}): {remedy}") from None
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from tutelage.cli.output_files import check_output
 from tutelage.records import InputError
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -86,10 +87,9 @@ def _profile(
     from tutelage.cli.layers import draw_layers, print_layers
     from tutelage.pipeline.operations.layers import bench_layers
 
-    if picture is not None and picture.suffix not in _PICTURES:
-        raise InputError(f"--picture {picture} is no {', '.join(_PICTURES)}: name the file so")
-    if picture is not None and not picture.parent.is_dir():
-        raise InputError(f"--picture {picture}: there is no folder {picture.parent}")
+    if picture is not None:
+        others = {"the model": model} | ({} if arch is None else {"--arch": arch})
+        check_output(picture, "--picture", suffixes=_PICTURES, apart_from=others)
     with terminal.run_setting(workspace) as (space, _, _):
         found = bench_layers(space, model=model, device=device, resolution=resolution, arch=arch)
     print_layers(found, Console(markup=False), as_json)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import JsonOption
+from tutelage.cli.options import JsonOption, path_of
 
 EXIT_PROBLEM = 2  # as of any other input that cannot be used
 
@@ -27,7 +28,9 @@ def data_list(as_json: JsonOption = False) -> None:
 
 
 @app.command("check")
-def data_check(path: Path, as_json: JsonOption = False) -> None:
+def data_check(
+    path: Annotated[Path, typer.Argument(parser=path_of, metavar="PATH")], as_json: JsonOption = False
+) -> None:
     """Say what a folder, archive, table, npz or set of the hub holds: classes, unreadable files, duplicates, leakage.
 
     Examples: [bold]tutelage data check xrays/[/]   [bold]images.zip[/]   [bold]labels.csv[/]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -283,6 +284,8 @@ def device_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOpt
     from tutelage.cli import inventory
     from tutelage.pipeline.operations.pools import pools_of
 
+    if not workspace.is_dir() and workspace != DEFAULT_WORKSPACE:
+        print(f"note: there is no workspace {workspace}: the profiles of others are listed", file=sys.stderr)
     profiles = list_profiles(workspace)
     inventory.print_devices(profiles, Console(markup=False), as_json, pools_of([one for one, _ in profiles], workspace))
 

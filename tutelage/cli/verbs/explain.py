@@ -15,6 +15,7 @@ from tutelage.cli.options import (
     LastRecipeOption,
     SetOption,
     WorkspaceOption,
+    folder_option,
     last_recipe,
 )
 from tutelage.cli.output_files import check_folder
@@ -23,7 +24,7 @@ from tutelage.cli.output_files import check_folder
 def explain(
     method: Annotated[str, typer.Option(help="scorecam, gradcam, hirescam or eigencam.")] = "gradcam",
     images: Annotated[int, typer.Option(min=1, help="Validation images to explain.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explanations"),
+    out: Annotated[Path, folder_option(help="Folder of the pictures.")] = Path("explanations"),
     accelerator: AcceleratorOption = None,
     recipe: LastRecipeOption = None,
     set_: SetOption = None,

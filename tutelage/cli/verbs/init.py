@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, AcceleratorOption, JsonOption, WorkspaceOption
-from tutelage.cli.output_files import check_output, check_writable
+from tutelage.cli.options import DEFAULT_WORKSPACE, AcceleratorOption, JsonOption, WorkspaceOption, path_of
+from tutelage.cli.output_files import check_free, check_output
 
 if TYPE_CHECKING:
     from tutelage.pipeline.operations.starting.start import Started
@@ -21,7 +21,11 @@ def init(
     device: Annotated[str, typer.Option("--device", help="Device profile that students are to run on.")],
     path: Annotated[
         Path | None,
-        typer.Option(help="The images: a folder with one folder a class, a CSV, an archive, hf:owner/name."),
+        typer.Option(
+            parser=path_of,
+            metavar="PATH",
+            help="The images: a folder with one folder a class, a CSV, an archive, hf:owner/name.",
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="How they are laid out, where it is not seen: {datasets}.")
@@ -68,7 +72,7 @@ def init(
         accelerator or "auto", add_device=add_device, timing=not no_timing,
     )  # fmt: skip
     found = look_first(wish)
-    check_writable(out, "--out", replace=force)
+    check_free(out, "--out", replace=force)
     with terminal.run_setting(workspace) as setting:
         started = start(wish, found, *setting, out)
     if as_json:

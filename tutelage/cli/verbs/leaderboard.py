@@ -121,11 +121,11 @@ def board_build(
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
 
+    check_output(out, "--out", suffixes=(".html", ".htm"))
+    picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     store = open_board(workspace)
     objectives = objectives_of(front)
     costs, quality = (list(COSTS), "") if objectives is None else axes_of(objectives)
-    check_output(out, "--out", suffixes=(".html", ".htm"))
-    picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     shown = chosen(store, filter_ or "", limit)
     found = shown.rows
     if found.empty:

@@ -57,9 +57,12 @@ def quantize(
     chosen = with_options(
         load_recipe(last_recipe(recipe, workspace), set_ or ()), options | {"quantize.max_drop": max_drop}
     )
-    check_output(out, "--out", suffixes=(".onnx", ".xml"), apart_from={"the model that is read": model})
+    check_output(
+        out, "--out", suffixes=(".onnx", ".xml"), apart_from={"the model that is read": model}, makes_folder=True
+    )
     if picture is not None:
-        check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from={"the model": model, "--out": out})
+        others = {"the model": model, "--out": out}
+        check_output(picture, "--picture", suffixes=(".png", ".svg"), apart_from=others, makes_folder=True)
     with terminal.run_setting(workspace) as setting:
         figures = quantizing.quantize_file(
             chosen, *setting, model=model, out=out, device=device, picture=picture, start=start or "", end=end or ""

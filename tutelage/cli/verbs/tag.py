@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli.options import DEFAULT_WORKSPACE
+from tutelage.cli.options import DEFAULT_WORKSPACE, folder_option
 from tutelage.records import InputError
 
 
@@ -16,7 +16,7 @@ def tag(
     changes: Annotated[list[str] | None, typer.Argument(help="+TAG sets a tag, -TAG takes it off.")] = None,
     # No -w here: it would be the tag w, taken off.
     workspace: Annotated[
-        Path, typer.Option("--workspace", help="Folder of artifacts and the leaderboard.")
+        Path, folder_option("--workspace", help="Folder of artifacts and the leaderboard.")
     ] = DEFAULT_WORKSPACE,
 ) -> None:
     """Tag a row, or print its tags: `show`, `build` and `export` take --filter tags=TAG.
