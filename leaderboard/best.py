@@ -26,6 +26,8 @@ PairTest = Callable[[Row, Row], Sequence[Comparison]]
 SIZE_TOLERANCE = 0.01
 # How notes of rows begin whose training ended too early, see `distill.evaluation.convergence`.
 _RISING = "validation still rising"
+# In a row's details: what of its file is above the memories that bound its run, a sentence each.
+OVER_BUDGET = "over_budget"
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _contests(
     rows: Iterable[Row], test: PairTest | None, margin: float | None
 ) -> Iterator[tuple[list[Row], list[Candidate], _Tests]]:
     """Give the students that compete on each data set and device, best validation figure first, and their tests."""
-    for students in _grounds([row for row in rows if is_deployable(row)]):
+    for students in map(fitting, _grounds([row for row in rows if is_deployable(row)])):
         figure = quality_of(students)
         if figure is None:
             continue
@@ -200,6 +202,11 @@ def is_deployable(row: Row) -> bool:
     """Say whether a row is a student's that was measured here, with the file that a bundle would hold on record."""
     made = row.details.get("how")
     return row.role == "student" and row.source == "measured" and isinstance(made, dict) and bool(made.get("file"))
+
+
+def fitting(rows: Sequence[Row]) -> list[Row]:
+    """Leave out the rows whose files are above the memories that bound their run, unless all are."""
+    return [row for row in rows if not row.details.get(OVER_BUDGET)] or list(rows)
 
 
 def quality_of(rows: Sequence[Row]) -> str | None:

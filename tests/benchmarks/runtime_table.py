@@ -85,6 +85,7 @@ def _lines(net: nn.Module, runtime: str, precision: str, side: int, threads: tup
             flush=True,
         )
 
+
 def _micro_lines(net: nn.Module, side: int, folder: Path) -> None:
     """Print what the files for TFLite Micro take: bytes, and the arena."""
     shape = (1, 3, side, side)

@@ -133,6 +133,8 @@ def print_run(searched: Searched | None, published: Published, console: Console)
         console.print(_best_words(rows[headline.student]), highlight=False, soft_wrap=True)
     for warning in dict.fromkeys(one.warning for one in published.verdicts.headlines if one.warning):
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    for line in published.over:
+        console.print(f"warning: {line}", highlight=False, soft_wrap=True)
     for name, path in (("report", published.report), ("plot", published.plot), ("table", published.table)):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
     print_bundles(published.bundles, console)

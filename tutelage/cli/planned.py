@@ -1,16 +1,43 @@
-"""What a run says at its start: which stages it reuses, and which it computes and why (`print_plan`)."""
+"""What a run says at its start: the memories that bind, the stages it reuses, and those it computes and why."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from tutelage.pipeline.keys.earlier import LACKS
 from tutelage.pipeline.keys.plan import NEW, Plan, Planned
+from tutelage.pipeline.recipe import Recipe
 
 MAX_LINES = 12  # of stages that are done again; more of them are counted
+
+
+def announcing(recipe: Recipe, workspace: Path, given: Iterable[str]) -> Callable[[Plan], None]:
+    """Give what prints the memories that bind a search, and then its plan; `given`: what the command line sets."""
+
+    def announce(plan: Plan) -> None:
+        if line := memories_line(recipe, workspace, given):
+            print(line, file=sys.stderr)
+        print_plan(plan)
+
+    return announce
+
+
+def memories_line(recipe: Recipe, workspace: Path, given: Iterable[str]) -> str:
+    """Say which memories bind the search of a recipe and who says so; empty where none does, or nothing is searched."""
+    from tutelage.pipeline.stages.budgets import binding_memories
+
+    return binding_memories(recipe, workspace, set(given)) if recipe.searches else ""
+
+
+def keys_given(changes: Sequence[str] | None, options: Mapping[str, object] | None = None) -> list[str]:
+    """Name the keys of a recipe that --set and the options of a verb set."""
+    keys = [change.partition("=")[0].strip() for change in changes or ()]
+    keys += [key for key, value in (options or {}).items() if value is not None]
+    return ["search.max_size" if key == "search.max_flash" else key for key in keys]
 
 
 def print_plan(plan: Plan) -> None:
@@ -19,7 +46,7 @@ def print_plan(plan: Plan) -> None:
         print(line, file=sys.stderr)
 
 
-def print_rehearsal(plan: Plan, as_json: bool) -> None:
+def print_rehearsal(plan: Plan, as_json: bool, first: str = "") -> None:
     """Print what a run would do, on standard output: lines, or the stages with what each is reused or computed for."""
     if as_json:
         stages = [
@@ -28,7 +55,7 @@ def print_rehearsal(plan: Plan, as_json: bool) -> None:
         ]
         print(json.dumps({"measured_first": plan.unmeasured, "undecided": plan.undecided, "stages": stages}))
         return
-    print("\n".join(plan_lines(plan)))
+    print("\n".join([*filter(None, [first]), *plan_lines(plan)]))
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -16,6 +16,7 @@ from tutelage.pipeline.operations.board import open_for_run
 from tutelage.pipeline.stages.bundle import bundle_rows
 from tutelage.pipeline.stages.compress import Variant, left_out
 from tutelage.pipeline.stages.evaluate import Evaluated, evaluate_stage, evaluate_variant
+from tutelage.pipeline.stages.fits import over_lines
 from tutelage.pipeline.stages.gains import gains
 from tutelage.pipeline.stages.publish import Published, file_refused, file_rows, publish
 from tutelage.pipeline.stages.search import Found, check_budget, search_winners
@@ -267,8 +268,9 @@ class _Scoring:
         )  # fmt: skip
         file_refused(ctx, self._store, devices, self._refused, state="complete")
         published = publish(ctx, rows, found)
-        refused = tuple(map(str, self._refused))
-        return replace(published, bundles=tuple(bundle_rows(ctx, rows)), notes=tuple(self._notes), refused=refused)
+        refused, over = tuple(map(str, self._refused)), tuple(over_lines(rows, ctx.recipe))
+        bundles = tuple(bundle_rows(ctx, rows))
+        return replace(published, bundles=bundles, notes=tuple(self._notes), refused=refused, over=over)
 
     @property
     def _run(self) -> Prepared:

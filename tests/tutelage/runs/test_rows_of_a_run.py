@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tutelage.leaderboard.best import OVER_BUDGET
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
@@ -151,6 +152,14 @@ def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
     started = [one for one in Workspace(workspace).journal() if one["stage"].startswith("bundle")]
     assert [one["event"] for one in started] == ["start", "done"], "an unchanged bundle was made again"
     assert export(store.frame(), None, "csv").count("\n") == 1 + NUM_ROWS
+    # A device that has less flash than the float file takes: it is marked, said, and not what is bundled.
+    profile, sizes = workspace / "devices" / "host-ort.yaml", {row.scheme: row.size_bytes for row in after}
+    profile.write_text(f"{profile.read_text()}\nflash_bytes: {sizes['int8-ptq']}\n")
+    _, tight = pipeline.run(load_recipe(str(recipe)), Workspace(workspace), silent, 1)
+    students = [row for row in tight.rows if row.role == "student"]
+    assert [OVER_BUDGET in row.details for row in students] == [row.scheme == "fp32" for row in students]
+    assert [line.split(" (")[0] for line in tight.over] == ["mobilenetv3_small_050 fp32, onnxruntime"] * 2
+    assert [one.row.scheme for one in tight.bundles] == ["int8-ptq"]
 
 
 def test_older_rows_are_bundled_and_compared_after_starting_over(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +12,16 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, JsonOption, SetOption, WorkspaceOption, last_recipe
-from tutelage.cli.output_files import check_new_folder
-from tutelage.records import InputError
+from tutelage.cli.options import (
+    DEFAULT_WORKSPACE,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    folder_option,
+    last_recipe,
+)
+from tutelage.cli.output_files import check_new_folder, check_output
+from tutelage.records import InputError, Row
 
 
 class _MakeByDefault(TyperGroup):
@@ -39,7 +48,7 @@ def bundle_make(
     row: Annotated[
         str | None, typer.Argument(help="A row's id (its first digits do); default: the recipe's best student.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")] = Path("bundle"),
+    out: Annotated[Path, folder_option(help="Folder to write; it must not exist, or be empty.")] = Path("bundle"),
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -71,6 +80,7 @@ def bundle_make(
     """
     from tutelage.cli import output as terminal
     from tutelage.pipeline.operations.bundle import bundle_row, row_of
+    from tutelage.pipeline.stages.fits import over_in_bundle
     from tutelage.pipeline.workspace import database
 
     database(workspace)
@@ -81,6 +91,8 @@ def bundle_make(
         raise InputError(f"--target {target} has no effect on a bundle of Python: add --format tflm-c, or leave it out")
     if coreml is not None and format_ is BundleFormat.TFLM_C:
         raise InputError(f"--coreml {coreml} has no effect beside --format tflm-c: leave one of both out")
+    if coreml is not None and not coreml.is_dir():
+        check_output(coreml, "--coreml", makes_folder=coreml.suffix == ".mlpackage")
     with terminal.run_setting(workspace) as (place, report, threads):
         whose = last_recipe(recipe, workspace) if row is None else ""
         chosen = row_of(place, row, whose, filter_)
@@ -91,10 +103,13 @@ def bundle_make(
                 chosen, place, report, threads, out=out, target=target, changes=set_ or (), notes=note or ()
             )
             facts = {"row": chosen.key, "model": chosen.model, "bundle": str(sources.folder)}
+            if target is None:  # one that is named refused what it cannot hold
+                _warn(chosen, over_in_bundle(chosen, place.path, (sources.flash_bytes, sources.arena_bytes)))
             memories = {"flash_bytes": sources.flash_bytes, "ram_bytes": sources.arena_bytes}
             terminal.print_figures({**facts, **memories, **sources.parity}, Console(markup=False), as_json)
             return
         made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or (), coreml=coreml)
+        _warn(chosen, over_in_bundle(chosen, place.path))
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
     extra = {} if coreml is None else {"coreml": str(coreml)}
     terminal.print_figures({**facts, **_facts(made), **extra}, Console(markup=False), as_json)
@@ -113,6 +128,11 @@ def bundle_check(
     from tutelage.quant.bundle.write import load_bundle
 
     terminal.print_figures(_facts(load_bundle(folder)), Console(markup=False), as_json)
+
+
+def _warn(row: Row, over: Sequence[str]) -> None:
+    for line in over:
+        print(f"warning: {row.model} {row.scheme}: {line}", file=sys.stderr)
 
 
 def _facts(bundle: object) -> dict[str, object]:

@@ -43,7 +43,7 @@ def distill(
     Example: [bold]tutelage distill --recipe demo --set distill.epochs=5[/]
     """
     from tutelage.cli import output as terminal
-    from tutelage.cli.planned import print_plan
+    from tutelage.cli.planned import announcing, keys_given, print_plan
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
@@ -63,7 +63,8 @@ def distill(
         if arch:
             students = single_stage.distil_arch(chosen, *spread, path=arch, announce=print_plan)
         else:
-            students = pipeline.distill(chosen, *spread, announce=print_plan)
+            announce = announcing(chosen, workspace, keys_given(set_))
+            students = pipeline.distill(chosen, *spread, announce=announce)
     if as_json:
         print(json.dumps([student.to_dict() for student in students]))
     else:

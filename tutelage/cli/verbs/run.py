@@ -19,6 +19,7 @@ from tutelage.cli.options import (
     ShareOption,
     WorkersOption,
     WorkspaceOption,
+    folder_option,
 )
 from tutelage.records import InputError
 
@@ -48,7 +49,7 @@ def run(
     Example: [bold]tutelage run demo --dry-run[/]   or   [bold]tutelage run pneumoniamnist --set data.path=NPZ[/]
     """
     from tutelage.cli import output as terminal
-    from tutelage.cli.planned import print_plan, print_rehearsal
+    from tutelage.cli.planned import announcing, keys_given, memories_line, print_rehearsal
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.preflight import read_recipe
@@ -64,15 +65,17 @@ def run(
         if follows():  # the leader prints it
             return
         with terminal.run_setting(workspace) as setting:
-            print_rehearsal(pipeline.rehearse(chosen, *setting), as_json)
+            plan = pipeline.rehearse(chosen, *setting)
+            print_rehearsal(plan, as_json, memories_line(chosen, workspace, keys_given(set_)))
         return
+    announce = announcing(chosen, workspace, keys_given(set_))
     if follow(chosen, workspace, terminal.cores()):
         return
     with terminal.run_setting(workspace) as setting, leading(chosen):
         if fresh:
             setting[0].start_over(chosen.name)
         with terminal.workers_setting(chosen, setting, place) as (spread, failed):
-            searched, published = pipeline.run(chosen, *spread, announce=print_plan)
+            searched, published = pipeline.run(chosen, *spread, announce=announce)
     if as_json:
         print(json.dumps([row.to_dict() for row in published.rows]))
     else:
@@ -83,7 +86,7 @@ def run(
 
 def reproduce(
     row: Annotated[str, typer.Argument(help="A row's id; `tutelage leaderboard show` prints them.")],
-    into: Annotated[Path, typer.Option(help="Workspace of the new run.")] = Path("tutelage-reproduced"),
+    into: Annotated[Path, folder_option(help="Workspace of the new run.")] = Path("tutelage-reproduced"),
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     accelerator: AcceleratorOption = None,
     as_json: JsonOption = False,

@@ -20,6 +20,7 @@ from tutelage.cli.options import (
     ShareOption,
     WorkersOption,
     WorkspaceOption,
+    path_of,
 )
 
 
@@ -51,7 +52,9 @@ def search(
         ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set: {datasets}; see `tutelage data list`.")] = None,
-    path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
+    path: Annotated[
+        Path | None, typer.Option(parser=path_of, metavar="PATH", help="Folder or file of the data set.")
+    ] = None,
     evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
     strategy: Annotated[
         str | None,
@@ -77,7 +80,7 @@ def search(
     Example: [bold]tutelage search --device host-ort --max-latency 1.5ms --max-params 3M --evals 100[/]
     """
     from tutelage.cli import output as terminal
-    from tutelage.cli.planned import print_plan
+    from tutelage.cli.planned import announcing, keys_given
     from tutelage.pipeline import run as pipeline
     from tutelage.pipeline.following import follow, leading
     from tutelage.pipeline.operations import single_stage
@@ -103,7 +106,7 @@ def search(
         leading(chosen),
         terminal.workers_setting(chosen, setting, place) as (spread, failed),
     ):
-        searched = pipeline.search(chosen, *spread, announce=print_plan)
+        searched = pipeline.search(chosen, *spread, announce=announcing(chosen, workspace, keys_given(set_, options)))
     if as_json:
         print(json.dumps({**searched.found.result.to_dict(), "verified": searched.found.to_dict()}))
     else:

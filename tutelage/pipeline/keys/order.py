@@ -11,6 +11,7 @@ from tutelage.pipeline.context import Context, TeacherSet
 from tutelage.pipeline.device import Device
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.explain import explain_all
+from tutelage.pipeline.stages.fits import held_to_memories
 from tutelage.pipeline.stages.largest import supernet_teacher
 from tutelage.pipeline.stages.measure import measure_all
 from tutelage.pipeline.stages.pruned import train_pruned
@@ -89,8 +90,14 @@ def finish(
     variants: Sequence[Variant],
     measured: Callable[[Device, Mapping[str, Measurement]], object] = lambda device, found: None,
 ) -> dict[str, dict[str, Any]]:
-    """Measure the files of each network's first seed on every device and explain them; give what `explain_all` does."""
+    """Measure the files of each network's first seed on every device, hold them to memories, and explain them.
+
+    Gives details of rows by the file's hash.
+    """
     shown = [variant for variant in variants if variant.student.seed == ctx.recipe.seed]
     for device in devices:
         measured(device, measure_all(ctx, device, shown))
-    return explain_all(ctx, shown)
+    found = held_to_memories(ctx, shown)
+    for file, details in explain_all(ctx, shown).items():
+        found[file] = {**found.get(file, {}), **details}
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,13 @@ from tutelage.bench.devices.profiles import known_profile
 from tutelage.pipeline.context import Context
 from tutelage.pipeline.device import Device, memory_target
 from tutelage.pipeline.objectives import deploys_int8, latency_name
+from tutelage.pipeline.recipe import Recipe
 from tutelage.quantities import millijoules, number, size_in_bytes
 from tutelage.records import Arch, Budget
 from tutelage.search.objectives import Objective, Problem
 from tutelage.search.spaces.space import Space
+
+_PROFILE = "profile of "
 
 
 def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
@@ -33,37 +38,77 @@ def budget_of(ctx: Context, devices: Sequence[Device]) -> Budget:
     )
 
 
-def memories_of(ctx: Context) -> tuple[float | None, float | None]:
-    """Give the bytes of flash and RAM that a network may take, None for no bound.
+@dataclass(frozen=True)
+class MemoryBound:
+    """A bound on flash or RAM: bytes, how it was written, and who says it: a recipe's key, or a profile."""
+
+    size: float
+    text: str
+    source: str
+
+    @property
+    def by_profile(self) -> bool:
+        return self.source.startswith(_PROFILE)
+
+
+def memory_bounds(recipe: Recipe, workspace: Path) -> tuple[MemoryBound | None, MemoryBound | None]:
+    """Give the bounds on the flash and RAM that a network may take, None for no bound.
 
     The recipe's own bounds come first, then the target's memories; without a target the least of the devices whose
     profiles say theirs.
     """
-    section, workspace = ctx.recipe.search, ctx.workspace.path
+    section = recipe.search
     if section.target is not None:
         profiles = [memory_target(workspace, section.target)]
     else:
-        known = [known_profile(device.name, workspace) for device in ctx.recipe.devices]
+        known = [known_profile(device.name, workspace) for device in recipe.devices]
         profiles = [found[0] for found in known if found is not None]
-    flash = min((one.flash_bytes for one in profiles if one.flash_bytes is not None), default=None)
-    ram = min((one.ram_bytes for one in profiles if one.ram_bytes is not None), default=None)
-    return (
-        size_in_bytes(section.max_size) if section.max_size else flash,
-        size_in_bytes(section.max_ram) if section.max_ram else ram,
-    )
+    flash = _bound("search.max_size", section.max_size, {one.name: one.flash_bytes for one in profiles})
+    return flash, _bound("search.max_ram", section.max_ram, {one.name: one.ram_bytes for one in profiles})
+
+
+def _bound(key: str, own: str | None, memories: Mapping[str, int | None]) -> MemoryBound | None:
+    if own is not None:
+        return MemoryBound(size_in_bytes(own), own, key)
+    least = min(((size, name) for name, size in memories.items() if size is not None), default=None)
+    return None if least is None else MemoryBound(least[0], f"{least[0]:,} bytes", f"{_PROFILE}{least[1]}")
+
+
+def memories_of(ctx: Context) -> tuple[float | None, float | None]:
+    """Give the bytes of flash and RAM that a network may take, None for no bound."""
+    flash, ram = memory_bounds(ctx.recipe, ctx.workspace.path)
+    return None if flash is None else flash.size, None if ram is None else ram.size
 
 
 def bounds_in_words(ctx: Context) -> dict[str, str]:
     """Give the bounds besides latency that finalists are held to, as measured or by their files, by their keys."""
-    section, (flash, ram) = ctx.recipe.search, memories_of(ctx)
-    said = {"max_energy": section.max_energy or "", "max_size": section.max_size or _in_words(flash)}
+    section, (flash, ram) = ctx.recipe.search, memory_bounds(ctx.recipe, ctx.workspace.path)
+    said = {"max_energy": section.max_energy or "", "max_size": _in_words(flash)}
     if section.target is not None:
-        said["max_ram"] = section.max_ram or _in_words(ram)
+        said["max_ram"] = _in_words(ram)
     return {name: text for name, text in said.items() if text}
 
 
-def _in_words(size: float | None) -> str:
-    return "" if size is None else f"{size:,.0f} bytes"
+def _in_words(bound: MemoryBound | None) -> str:
+    if bound is None:
+        return ""
+    return f"{bound.text} of the {bound.source}" if bound.by_profile else bound.text
+
+
+def binding_memories(recipe: Recipe, workspace: Path, given: Collection[str] = ()) -> str:
+    """Say in a line which memories bind a search and who says so; empty where none does.
+
+    given: keys of the recipe that the command line sets.
+    """
+    said = []
+    for what, bound in zip(("flash", "RAM"), memory_bounds(recipe, workspace), strict=True):
+        if bound is not None:
+            where = bound.source if bound.by_profile else "command line" if bound.source in given else "recipe"
+            said.append(f"{what} {bound.text} ({where})")
+    if not said:
+        return ""
+    precision = "int8" if deploys_int8(recipe) else "fp32"
+    return f"memories that bind, at {precision}: {', '.join(said)}"
 
 
 def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:

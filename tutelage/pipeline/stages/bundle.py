@@ -21,7 +21,7 @@ from tutelage.accelerator import CPU
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.distill.data.images import Fit
 from tutelage.files import sync, sync_tree
-from tutelage.leaderboard.best import PairTest, best_student, best_students, is_deployable
+from tutelage.leaderboard.best import PairTest, best_student, best_students, fitting, is_deployable
 from tutelage.leaderboard.pareto import on_front
 from tutelage.pipeline.context import Context, Resources, run_stage
 from tutelage.pipeline.keys.stage_inputs import FileInput, ImagesInput, NetworkInput, StageInputs, versions_of
@@ -89,7 +89,7 @@ def bundled_rows(rows: Sequence[Row], which: str, test: PairTest | None = None) 
     where it is the smallest, and is nothing to deploy. Where baselines or teachers dominate every student, the best one
     is bundled, as a run must end with something to deploy.
     """
-    fit = [row for row in rows if is_deployable(row) and row.runtime in BUNDLED]
+    fit = fitting([row for row in rows if is_deployable(row) and row.runtime in BUNDLED])
     if which == "none" or not fit:
         return []
     if which == "best":

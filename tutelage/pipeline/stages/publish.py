@@ -12,7 +12,7 @@ from typing import Any
 from tutelage.bench.protocol.cgroup import cpu_quota
 from tutelage.bench.protocol.spread import latency_bounds
 from tutelage.corruptions import comparable
-from tutelage.leaderboard.best import guessing
+from tutelage.leaderboard.best import OVER_BUDGET, guessing
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.page.build import build_page
 from tutelage.leaderboard.page.verdicts import Verdicts
@@ -50,6 +50,7 @@ class Published:
     bundles: tuple[MadeBundle, ...] = ()  # those that the recipe asks for
     notes: tuple[str, ...] = ()  # what the run said of its teachers
     refused: tuple[str, ...] = ()  # what runtimes refused to make or to run, and why
+    over: tuple[str, ...] = ()  # students whose files are above the memories that bind
 
 
 def file_rows(
@@ -206,8 +207,8 @@ def _row(
             **more,
         },
     )
-    note = guessing(row)
-    return row.model_copy(update={"details": {**row.details, "notes": [*student.notes, note]}}) if note else row
+    said = [*filter(None, [guessing(row)]), *(f"does not fit: {text}" for text in more.get(OVER_BUDGET, ()))]
+    return row.model_copy(update={"details": {**row.details, "notes": [*student.notes, *said]}}) if said else row
 
 
 def _memory(ctx: Context, one: Evaluated) -> dict[str, int]:

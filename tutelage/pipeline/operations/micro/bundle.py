@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.accelerator import CPU
-from tutelage.bench.converters.conversion import Conversion
 from tutelage.bench.micro.arena import arena_of, operators_of, quantization_of
-from tutelage.bench.micro.convert import convert_for_micro
 from tutelage.bench.micro.interpreter import allocations, installed, run_micro
 from tutelage.bench.runtimes.registry import find_runtime
 from tutelage.distill.data.loader import NORMALISATION
@@ -22,12 +20,11 @@ from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.device import memory_target
 from tutelage.pipeline.operations.bundle import class_thresholds, made_of
 from tutelage.pipeline.recipe import with_changes
-from tutelage.pipeline.stages.quantization import calibration_images
+from tutelage.pipeline.stages.fits import micro_files
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import Report
 from tutelage.quant.bundle.micro import MicroBundle, MicroModel, Sample, write_micro_bundle
 from tutelage.quant.bundle.write import Parity, Preprocess, Thresholds
-from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import InputError, Row, Student
 
 # Images whose outputs are compared; TFLite Micro's reference kernels take a tenth of a second for one.
@@ -62,7 +59,7 @@ def bundle_for_micro(
     side = ctx.resolution(network)
     with tempfile.TemporaryDirectory(prefix="tutelage-micro-") as folder:
         report("bundle", 0, 3)
-        path = _int8_file(ctx, network, side, recipe.quantize.calibration_images, Path(folder))
+        path = _int8_file(ctx, network, recipe.quantize.calibration_images, Path(folder))
         model = micro_model(path)
         if limits is not None:
             check_fits(model, limits.name, limits.flash_bytes, limits.ram_bytes)
@@ -142,14 +139,12 @@ def _num_images(ctx: Context) -> int:
     return min(MAX_IMAGES, len(ctx.dataset.indices("val")))
 
 
-def _int8_file(ctx: Context, network: Student, side: int, number: int, folder: Path) -> Path:
-    """Export, convert and quantize a network, with the training images that other int8 files are calibrated on."""
-    shape = (1, ctx.channels, side, side)
-    onnx, target = folder / "network.onnx", folder / "model.tflite"
-    export_onnx(networks.load(ctx, network), onnx, shape, dynamic_batch=False)
-    images = calibration_images(ctx, side, number, ctx.recipe.seed, network.normalisation)
-    convert_for_micro([Conversion(onnx, target, shape)], images)
-    return target
+def _int8_file(ctx: Context, network: Student, number: int, folder: Path) -> Path:
+    """Export, convert and quantize a network, as the run did that compared it with the memories of a target."""
+    made = micro_files(ctx, [network], number, ctx.recipe.seed, folder)[0]
+    if isinstance(made, InputError):
+        raise made
+    return made
 
 
 def _outputs(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
