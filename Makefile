@@ -203,7 +203,7 @@ bench-int8-loss: $(READY)
 	$(BIN)/python tests/benchmarks/int8_loss.py --data $(DATA)/cxr3
 
 # EfficientNet-Lite0 from ImageNet's weights against from scratch, three seeds on two sets. Sized for 40 minutes
-# on two cores, and not run whole yet; --seeds, --epochs and --limit shorten it.
+# on two cores; --seeds, --epochs and --limit shorten it.
 PRETRAINED_DIR ?= tutelage-workspace/pretrained
 bench-pretrained: $(READY)
 	$(BIN)/python tests/benchmarks/pretrained.py --data $(DATA) --workspace $(PRETRAINED_DIR)
