@@ -2,185 +2,31 @@
 
 `COLUMNS` is the registry: the built-in columns in the order in which people read them, then those that other packages
 add (entry points `tutelage.columns`). `column` looks one up by its name or a former name. A column is either a field of
-`records.Row` or a value of its `details`; the latter needs its entry here and nothing else.
+`records.Row` or a value of its `details`; the latter needs its entry here and nothing else. Of test sets that recipes
+name, `COLUMNS` gives `accuracy@NAME` and `auc@NAME` when they are asked for (`of_test_set`).
 """
 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
 
-from tutelage.corruptions import CORRUPTIONS
+from tutelage.corruptions import CORRUPTIONS, MOST_SHIFT_SETS, SHIFT_SET
 from tutelage.plugins import Registry
-from tutelage.quantities import KINDS, three_digits, written_fraction
-from tutelage.records import COMPARABLE, InputError, Row
+from tutelage.records import InputError
 
-from .gained import GAIN_COLUMNS, gain_words, is_absent
+from .column import COMPUTED as COMPUTED
+from .column import GROUP as GROUP
+from .column import OF_FORMER as OF_FORMER
+from .column import Column as Column
+from .column import Direction as Direction
+from .column import Kind
+from .gained import GAIN_COLUMNS, gain_words
 
-Kind = Literal["text", "json", "flag", "plain", "pixels", "fraction", "count", "size", "latency", "energy"]
-Group = Literal["row", "quality", "cost", "gain", "seeds", "explanation"]
-Direction = Literal["min", "max"]
-
-# Who may be compared with whom: rows of the same data and the same device, never imported ones with measured ones.
-GROUP = COMPARABLE
-
-# How people read the numbers of a kind: the unit, and what a value is divided by to be in it.
-_SHOWN: Mapping[str, tuple[str, float]] = {
-    **{"count": ("M", 1e6), "size": ("MB", 1e6), "latency": ("ms", 1.0), "energy": ("mJ", 1.0)},
-    "pixels": ("px", 1.0),
-}
-# What a store says of rows that are not current; empty of all others.
-OF_FORMER = ("superseded_by", "retracted")
-# What stands in no field of a row and in no details.
-COMPUTED = ("row_id", "on_front", "tags", *OF_FORMER)
-# An integer of more digits may be beyond what a double holds.
-MOST_DIGITS = 308
-
-
-@dataclass(frozen=True)
-class Column:
-    """What is known of one column; only `name` and `help` must be given, and `at` where it is no field of a row."""
-
-    name: str
-    help: str  # one sentence for the table of columns and the page
-    kind: Kind = "plain"  # of numbers: a name of `quantities.KINDS`, whose units a filter takes
-    group: Group = "row"
-    label: str = ""  # the heading, without unit; the name where it is empty
-    short: str = ""  # the heading where there is little room; the label where it is empty
-    at: tuple[str, ...] = ()  # paths in `details` ("seeds.auc_sd"); the first that holds a value counts
-    unit: str = ""  # of a plain number; the other kinds have theirs
-    better: Direction | None = None  # None: a figure of which neither more nor less is better
-    is_whole: bool = False
-    is_usual: bool = False  # shown where nobody chose columns
-    priority: int | None = None  # a narrow terminal keeps the lowest; None: shown when asked for by name
-    valid: Literal["any", "fraction", "positive"] = "any"  # what an imported figure must be
-    at_most: str = ""  # the column that this one never exceeds
-    is_of_device: bool = False  # means something on one and the same device only
-    resolution: float = 0.0  # a difference that does not count, in the unit of the column
-    tolerance: float = 0.0  # a difference that does not count, as a fraction of the larger value
-    comparatives: tuple[str, str] | None = None  # words for less and more, e.g. faster and slower
-    # What people read where it is made of other columns: their names, the words for their values, and what orders rows.
-    made_of: tuple[str, ...] = ()
-    words: Callable[[Sequence[Any]], str] | None = None
-    ordered_by: tuple[str, ...] = ()
-    is_searched: bool = True  # of a text of the row itself: a word of a filter without a column is looked for in it
-    is_list: bool = False  # of a text: words, joined by blanks, each of which `=` finds
-    former: tuple[str, ...] = ()  # names that it had: filters, links and imported files may still say them
-
-    def __post_init__(self) -> None:
-        if self.at and self.kind in ("json", "flag"):
-            raise InputError(f"column {self.name!r}: a value of the details is a number or a text, not {self.kind}")
-        if not self.at and self.name not in (*Row.model_fields, *COMPUTED):
-            raise InputError(
-                f"column {self.name!r}: a row has no such field: say where it stands in its details, "
-                f'e.g. at=("{self.name}",)'
-            )
-
-    @property
-    def is_number(self) -> bool:
-        return self.kind in KINDS
-
-    @property
-    def is_text(self) -> bool:
-        return self.kind == "text"
-
-    @property
-    def is_key(self) -> bool:
-        """Say whether rows are comparable only where they agree in it."""
-        return self.name in GROUP
-
-    @property
-    def stored_unit(self) -> str:
-        """The unit of the stored value, e.g. B of a size in bytes."""
-        return self.unit or {"size": "B", "latency": "ms", "energy": "mJ", "pixels": "px"}.get(self.kind, "")
-
-    @property
-    def shown_unit(self) -> str:
-        """The unit that people read it in, e.g. MB of a size in bytes."""
-        return self.unit or _SHOWN.get(self.kind, ("", 1.0))[0]
-
-    @property
-    def scale(self) -> float:
-        """What a value is divided by to be in the unit that people read."""
-        return _SHOWN.get(self.kind, ("", 1.0))[1]
-
-    @property
-    def name_for_people(self) -> str:
-        return self.label or self.name.replace("_", " ")
-
-    @property
-    def heading(self) -> str:
-        """The label with its unit: `latency p50 (ms)`."""
-        return f"{self.name_for_people} ({self.shown_unit})" if self.shown_unit else self.name_for_people
-
-    @property
-    def short_heading(self) -> str:
-        """The heading of a narrow table: `p50 (ms)`."""
-        name = self.short or self.name_for_people
-        return f"{name} ({self.shown_unit})" if self.shown_unit else name
-
-    @cached_property
-    def paths(self) -> tuple[tuple[str, ...], ...]:
-        """The keys that lead to each place in the details."""
-        return tuple(tuple(place.split(".")) for place in self.at)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name that it answers to: its own, its former ones, and its paths in the details."""
-        return tuple(dict.fromkeys((self.name, *self.former, *self.at)))
-
-    def read(self, details: Mapping[str, Any]) -> Any:
-        """Give the value that the details hold: a finite number or None; of a text column a text, "" where absent."""
-        for path in self.paths:
-            value: Any = details
-            for key in path:
-                value = value.get(key) if isinstance(value, Mapping) else None
-            value = self.clean(value)
-            if value not in (None, ""):
-                return value
-        return "" if self.is_text else None
-
-    def clean(self, value: Any) -> Any:
-        """Give a value of the column's type, or None for anything else: NaN, a truth value, a text for a number."""
-        if self.is_text:
-            return value if isinstance(value, str) else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        if isinstance(value, int) and len(str(abs(value))) > MOST_DIGITS:
-            return None
-        if not math.isfinite(value):
-            return None
-        return int(value) if self.is_whole and value == int(value) else float(value)
-
-    def of(self, row: Row) -> Any:
-        """Give a row's value; what the rows around it decide (`on_front`) is None, an absent text is empty."""
-        if self.at:
-            return self.read(row.details)
-        if self.name in COMPUTED:
-            return row.key if self.name == "row_id" else "" if self.is_text else None
-        return getattr(row, self.name)
-
-    def write(self, value: Any, low: Any = None, high: Any = None) -> str:
-        """Write a value for people, in the unit of the heading; an absent one is empty.
-
-        low, high: the ends of its interval, None or NaN where unknown; no digit is written that they do not carry.
-        """
-        if is_absent(value):
-            return ""
-        if self.kind == "flag":
-            return "*" if value else ""
-        if not self.is_number:
-            return str(value)
-        ends = [None if is_absent(end) else float(end) for end in (low, high)]
-        if self.kind == "fraction":
-            return written_fraction(value, *ends)
-        if self.kind in ("plain", "pixels") and (isinstance(value, int) or self.is_whole):
-            return str(int(value))
-        return three_digits(float(value) / self.scale, *(None if end is None else end / self.scale for end in ends))
+_OF_TEST_SET = re.compile(rf"(accuracy|auc)@({SHIFT_SET})(_lo|_hi)?")
 
 
 def _quality(name: str, label: str, priority: int, what: str) -> list[Column]:
@@ -237,6 +83,8 @@ def _explained(name: str, what: str, better: Direction | None = None, former: st
                   former=(f"explained_{former}",) if former else (),
                   label=f"explanation: {name.replace('_', ' ')}")  # fmt: skip
 
+
+_FIGURES = {"auc": "AUC", "accuracy": "Accuracy"}
 
 # In the order in which a table for people shows them; files are written in the order of `export.COLUMNS`.
 BUILTIN: tuple[Column, ...] = (
@@ -320,7 +168,7 @@ BUILTIN: tuple[Column, ...] = (
     _second("auc_hi", "Upper end of the interval of the AUC"),
     *(Column(f"shift_{name}", f"{what} on corrupted test images, mean of all corruptions at severities 1, 3 and 5.",
              "fraction", "quality", f"{what} under shift", at=(f"shift.{name}",), better="max", valid="fraction",
-             resolution=0.0005) for name, what in (("auc", "AUC"), ("accuracy", "Accuracy"))),
+             resolution=0.0005) for name, what in _FIGURES.items()),
     *(Column(f"shift_{name}", f"Accuracy on test images {one.words}, mean of severities 1, 3 and 5.", "fraction",
              "quality", at=(f"shift.{name}.accuracy",), valid="fraction") for name, one in CORRUPTIONS.items()),
     Column("explained_method", "Method of the explanations.", "text", "explanation", at=("explanation.method",)),
@@ -351,7 +199,46 @@ BUILTIN: tuple[Column, ...] = (
     Column("details", "Everything else that is known of the row, as JSON.", "json"),
 )  # fmt: skip
 
-COLUMNS: Registry[Column] = Registry("columns", "column", Column, BUILTIN)
+
+@lru_cache(maxsize=1024)
+def of_test_set(name: str) -> Column | None:
+    """Give the column of a figure on a test set that a recipe names, `accuracy@NAME`; None for another name."""
+    found = _OF_TEST_SET.fullmatch(name)
+    if found is None:
+        return None
+    figure, set_name, end = found[1], found[2], found[3] or ""
+    label, at = f"{_FIGURES[figure]} on {set_name}", (f"shift.sets.{set_name}.{figure}{end}",)
+    if end:
+        which = "Lower" if end == "_lo" else "Upper"
+        return Column(name, f"{which} end of the 95 % interval of the {label}.", "fraction", "quality", at=at)
+    help = f"{_FIGURES[figure]} on the test set {set_name} of the recipe (`measure.shift_sets`)."
+    return Column(name, help, "fraction", "quality", label, at=at, better="max", valid="fraction", resolution=0.0005)
+
+
+def columns_of_test_sets(details: Mapping[str, Any]) -> list[Column]:
+    """Give the columns of the test sets that a row's details hold figures of, with the ends of their intervals."""
+    shift = details.get("shift")
+    sets = shift.get("sets") if isinstance(shift, Mapping) else None
+    names = [name for name in sets if re.fullmatch(SHIFT_SET, name)] if isinstance(sets, Mapping) else []
+    return [
+        COLUMNS[f"{figure}@{name}{end}"]
+        for name in names[:MOST_SHIFT_SETS]
+        for figure in _FIGURES
+        for end in ("", "_lo", "_hi")
+    ]
+
+
+class _Columns(Registry[Column]):
+    """The registry, and beside what it lists the columns of test sets."""
+
+    def __getitem__(self, name: str) -> Column:
+        return of_test_set(name) or super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return (isinstance(name, str) and of_test_set(name) is not None) or super().__contains__(name)
+
+
+COLUMNS: Registry[Column] = _Columns("columns", "column", Column, BUILTIN)
 # Values of the details that the store's table holds as well, since its version 3.
 GAINS = tuple(one.name for one in BUILTIN if one.group == "gain" and one.kind == "fraction")
 # All of those: fronts by intervals need the latency's bounds of every row, without its details.
@@ -361,13 +248,12 @@ HELD_TEXTS = ("user", "project")
 
 def known() -> tuple[Column, ...]:
     """Give all columns: the built-in ones and those of plug-ins, `details` last."""
-    every = tuple(COLUMNS.values())
-    return (*(one for one in every if one.name != "details"), COLUMNS["details"])
+    return (*(one for name, one in COLUMNS.listed.items() if name != "details"), COLUMNS.listed["details"])
 
 
 def column(name: str) -> Column:
     """Give a column by its name, a former name or its path in the details; InputError names the nearest."""
-    found = by_any_name().get(name)
+    found = COLUMNS.listed.get(name) or of_test_set(name) or by_any_name().get(name)
     if found is None:
         (near,) = difflib.get_close_matches(name, [one.name for one in known()], n=1, cutoff=0.0)
         raise InputError(f"no column {name!r}, the nearest is {near!r}")
@@ -383,6 +269,12 @@ def by_any_name() -> dict[str, Column]:
 def directions() -> dict[str, Direction]:
     """Give what can be an objective, and which way it is better: qualities and costs."""
     return {one.name: one.better for one in known() if one.better and one.group in ("quality", "cost")}
+
+
+def direction(name: str) -> Direction | None:
+    """Say which way a figure is better; None for what can be no objective."""
+    one = COLUMNS.get(name)
+    return one.better if one is not None and one.group in ("quality", "cost") else None
 
 
 def qualities() -> tuple[str, ...]:

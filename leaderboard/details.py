@@ -17,7 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from .columns import MOST_DIGITS, Column
+from .column import MOST_DIGITS, Column
 
 # Characters of the details of a row that says nothing there.
 _EMPTY = 2

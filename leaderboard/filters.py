@@ -24,7 +24,7 @@ from tutelage.quantities import KINDS, amount
 from tutelage.records import InputError, Row
 
 from . import clauses
-from .columns import OF_FORMER, Column, by_any_name, known
+from .columns import OF_FORMER, Column, by_any_name, known, of_test_set
 from .columns import column as column_named
 from .details import expression
 
@@ -281,12 +281,13 @@ class _Parser:
         if self.place >= len(self.tokens):
             raise self.error("a column is missing at the end")
         name = self.tokens[self.place][1]
-        if name not in self.columns:
+        found = self.columns.get(name) or of_test_set(name)
+        if found is None:
             names = [one.name for one in self.columns.values()]
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise self.error(f"no column {name!r}, the nearest is {near[0]!r}")
         self.place += 1
-        return self.columns[name]
+        return found
 
     def value(self, column: Column) -> Any:
         """Read a value of a column: text, a number in the column's unit, or `empty`."""

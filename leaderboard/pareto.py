@@ -61,15 +61,16 @@ def directions(objectives: Sequence[str] | Mapping[str, Direction]) -> dict[str,
     found: dict[str, Direction] = {}
     for objective in objectives:
         name, _, way = objective.partition(":")
-        if name not in ways or way not in ("", "min", "max"):
-            near = difflib.get_close_matches(name, ways, n=1) if name not in ways else []
+        usual = columns.direction(name)
+        if usual is None or way not in ("", "min", "max"):
+            near = difflib.get_close_matches(name, ways, n=1) if usual is None else []
             raise InputError(
                 f"{objective!r} is not an objective{f', the nearest is {near[0]!r}' if near else ''}: choose among "
                 f"{', '.join(ways)} (or NAME:min|max)"
             )
         if name in found:
             raise InputError(f"{name} is given twice: name each figure of a front once")
-        found[name] = ways[name] if not way else ("min" if way == "min" else "max")
+        found[name] = usual if not way else ("min" if way == "min" else "max")
     if not found:
         raise InputError("a front needs at least one objective, e.g. latency_p50_ms,auc")
     return found
@@ -108,7 +109,7 @@ def on_front(rows: Rows, chosen: Mapping[str, Sequence[str]] | None = None) -> l
     names = (*QUALITY, *COSTS)
     ways = directions(names)
     costs = costs_of(rows, ways)
-    bars = bars_of(costs, ways, resolutions(), tolerances())
+    bars = bars_of(costs, ways, resolutions(ways), tolerances())
     flags = np.zeros(len(costs), dtype=bool)
     for members in _groups(rows):
         if chosen is None or not isinstance(rows, Mapping):
@@ -166,7 +167,7 @@ def ties_of(
     """Give the differences and the fractions that do not count: the usual ones but for those that a text names."""
     own = parse_ties(text, objectives) if text else {}
     usual = {name: size for name, size in tolerances().items() if name not in own}
-    return {**resolutions(), **own}, usual
+    return {**resolutions(objectives), **own}, usual
 
 
 def front_with_intervals(
@@ -221,7 +222,7 @@ def dominated_by(rows: Rows, place: int, objectives: Sequence[str] | Mapping[str
     """List the rows that dominate the one at `place`, those on the front first; ties do not dominate (`on_front`)."""
     ways = directions(objectives)
     costs = costs_of(rows, ways)
-    bars = bars_of(costs, ways, resolutions(), tolerances())
+    bars = bars_of(costs, ways, resolutions(ways), tolerances())
     members = next(group for group in _groups(rows) if place in group)
     if np.isnan(costs[place]).any():
         return []

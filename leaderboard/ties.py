@@ -6,6 +6,7 @@ Fronts, standings and the page all take their ties from here (`resolutions`, `to
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,13 @@ from .columns import COLUMNS, known
 Floats = NDArray[np.float64]
 
 
-def resolutions() -> dict[str, float]:
-    """Give the differences that do not count, in the unit of each column.
+def resolutions(names: Iterable[str] = ()) -> dict[str, float]:
+    """Give the differences that do not count, in the unit of each column that is listed, and of those named.
 
     Of a quality half of the third digit, the last one that is printed: .00005 AUC is no difference on any test split.
     """
-    return {one.name: one.resolution for one in known() if one.resolution}
+    named = (COLUMNS[name] for name in names if name in COLUMNS)
+    return {one.name: one.resolution for one in (*known(), *named) if one.resolution}
 
 
 def tolerances() -> dict[str, float]:

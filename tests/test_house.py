@@ -188,6 +188,39 @@ def test_light_modules_stay_light(module: str, unwanted: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
 
 
+LIGHT_COMMANDS = """
+import contextlib, io, sys
+from tutelage.cli.app import main
+
+workspace, *lines = sys.argv[1:]
+for line in lines:
+    sys.argv = ["tutelage", *line.split(), *([] if "-" in line else ["-w", workspace])]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, line
+    assert said.getvalue(), line
+    print(line, *sorted({one.split(".")[0] for one in sys.modules}))
+"""
+
+
+def test_commands_that_only_show_import_no_slow_library(tmp_path: Path) -> None:
+    from tutelage.leaderboard.store import Store
+    from tutelage.records import Row
+
+    row = Row(model="m", role="student", dataset="d", device="x", auc=0.9, latency_p50_ms=1.0, size_bytes=10)
+    Store(tmp_path / "leaderboard.db").add([row])
+    lines = ["--help", "leaderboard --help", "leaderboard show", "device list", "device catalogue --json"]
+    command = [sys.executable, "-c", LIGHT_COMMANDS, str(tmp_path), *lines]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for line, found in zip(lines, done.stdout.splitlines(), strict=True):
+        assert found.startswith(line)
+        slow = (LATE | {"torch", "alembic", "ray", "pyarrow", "huggingface_hub", "fsspec"}) & set(found.split())
+        assert not slow, f"tutelage {line} imports {', '.join(sorted(slow))}"
+
+
 def test_files_functions_and_folders_stay_readable() -> None:
     for path in sources():
         text = path.read_text()

@@ -1,4 +1,4 @@
-"""The corruptions of test images under which a file may be evaluated, with their parameter at severities 1 to 5.
+"""What test images may be corrupted by, with the parameter at severities 1 to 5, and names of further test sets.
 
 Kinds and parameters follow ImageNet-C (Hendrycks & Dietterich, 2019, arXiv:1903.12261), which MedMNIST-C takes up (Di
 Salvo et al., 2024, arXiv:2406.17536); `distill/evaluation/corrupt.py` applies them. Brightness is added to every
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 SEVERITIES = (1, 2, 3, 4, 5)
+# A name that a recipe gives to a further test set: its columns are accuracy@NAME, auc@NAME and their ends (NAME_lo).
+SHIFT_SET = r"[A-Za-z0-9][A-Za-z0-9-]{0,39}"
+MOST_SHIFT_SETS = 20
 # Those of the columns: a column has the same meaning in every row.
 USUAL_SEVERITIES = (1, 3, 5)
 

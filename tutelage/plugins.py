@@ -152,6 +152,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         assert group in GROUPS, group
         self.group, self.noun, self.kind = group, noun, kind
         self._entries = entries
+        self._listed: tuple[object, Mapping[str, Entry]] | None = None
 
     @cached_property
     def builtin(self) -> Mapping[str, Entry]:
@@ -160,6 +161,14 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         twice = [name for name, times in Counter(entry.name for entry in listed).items() if times > 1]
         assert not twice, twice
         return {entry.name: entry for entry in listed}
+
+    @property
+    def listed(self) -> Mapping[str, Entry]:
+        """Give all entries, as iteration does, looked up once until `forget`."""
+        added = origins(self.group)
+        if self._listed is None or self._listed[0] is not added:
+            self._listed = added, dict(self.items())
+        return self._listed[1]
 
     def __getitem__(self, name: str) -> Entry:
         """Give an entry; KeyError where there is none, PluginError where a plug-in's cannot be used."""

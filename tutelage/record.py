@@ -22,7 +22,7 @@ def content_id(value: Any) -> str:
 class Record(BaseModel):
     """Base of all records: frozen, refuses unknown fields, and has an id computed from its content."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,), defer_build=True)
 
     @property
     def id(self) -> str:

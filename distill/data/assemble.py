@@ -6,6 +6,7 @@ The manifest hash of the data set covers its files, labels and splits.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,51 @@ def _chosen(listing: Listing, request: Request) -> Listing:
             "add the files, or set skip_bad"
         )
     return listing
+
+
+def only_test(found: Listing | Dataset, request: Request) -> Dataset:
+    """Make a data set that is one test split: what the set calls test, or all of it where it has no such split.
+
+    Raises InputError as `assemble` does.
+    """
+    if isinstance(found, Dataset):
+        test = found.splits.get("test", np.empty(0, dtype=np.int64))
+        return part_of(found, test if len(test) else np.arange(len(found.labels)))
+    tests = np.flatnonzero(found.splits == "test")
+    listing = _chosen(found.take(tests) if len(tests) else found, request)
+    decoded = decode_all(listing, request)
+    skipped: tuple[str, ...] = ()
+    if decoded.errors:
+        listing, decoded, skipped = _leave_out(listing, decoded, request)
+    groups, notes = _grouped(listing, decoded)
+    names = np.array(listing.names(), dtype=np.str_)
+    return Dataset(
+        name=request.name,
+        title=request.title,
+        images=decoded.images,
+        labels=listing.labels,
+        class_names=listing.class_names,
+        groups=groups,
+        splits={"test": np.arange(len(names))},
+        multi_label=listing.multi_label,
+        manifest=manifest_hash(names, listing.labels.tolist(), groups, decoded.digests, origin=listing.origin),
+        notes=(*listing.notes, *decoded.notes(listing, request), *notes),
+        skipped=skipped,
+        names=names,
+    )
+
+
+def part_of(dataset: Dataset, places: NDArray[np.int64]) -> Dataset:
+    """Make a data set of some images, all of them its test split; the images are copied."""
+    return replace(
+        dataset,
+        images=dataset.images[places],
+        labels=dataset.labels[places],
+        groups=dataset.groups[places],
+        names=dataset.names[places] if len(dataset.names) else dataset.names,
+        masks=None,
+        splits={"test": np.arange(len(places))},
+    )
 
 
 def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:

@@ -10,14 +10,15 @@ import base64
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tutelage.corruptions import MOST_SHIFT_SETS
 from tutelage.leaderboard import names, pareto
 from tutelage.leaderboard.best import Ballot
-from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, costs, known, qualities
+from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, columns_of_test_sets, costs, known, qualities
 from tutelage.leaderboard.comparisons.matrix import halted
 from tutelage.leaderboard.export import finite, for_people, frame
 from tutelage.leaderboard.filters import grammar
@@ -40,6 +41,7 @@ _UNSHOWN = ("how", "predictions", "artifacts")
 _MOST_DETAILED = 2_000
 _MOST_DETAIL_BYTES = 24_000_000
 _CHUNK = 200
+_MOST_SET_COLUMNS = 6 * MOST_SHIFT_SETS  # of all rows: anybody may name sets in an imported one
 _VERDICTS = {"no": 1, "maybe": 2, "sure": 3}
 # Below this the data are plain text that a person can read in the file.
 _PACK_BYTES = 2_000_000
@@ -51,20 +53,23 @@ def embedded(
     """Give the text of the data element and whether it is packed."""
     found = frame(rows)
     bodies = _details(found, details)
-    numbers = {one.name: _numbers(found[one.name]) for one in known() if one.is_number and one.name in found}
+    sets = _of_test_sets(bodies, len(found))
+    found, every = found.assign(**sets), (*known(), *(COLUMNS[name] for name in sets))
+    numbers = {one.name: _numbers(found[one.name]) for one in every if one.is_number and one.name in found}
     figures = {name: values for name, values in numbers.items() if values is not None}
     others = _unregistered(bodies, len(found))
     language = grammar()
     language["kinds"] |= {name: "plain" for name in others if name not in language["kinds"]}
+    language["kinds"] |= {name: COLUMNS[name].kind for name in sets}
     written = [one for one in known() if one.words is not None and one.name in found]
     texts = [one for one in known() if one.is_text and one.name in found and one.name in page_columns()]
-    shown = [name for name in qualities() if name in pareto.QUALITY or name in figures]
+    shown = [name for name in _qualities(sets) if name in pareto.QUALITY or name in figures]
     filled = {*figures, *shown, *costs(), "on_front", *(one.name for one in written)}
     filled |= {one.name for one in texts if (found[one.name] != "").any()}
     head = {
         **{"count": len(found), "made": utc_now(), "version": _version(), "live": live},
         **{"front": FRONT, "grammar": language},
-        "columns": {one.name: _about(one) for one in known() if one.name in filled} | _about_others(others),
+        "columns": {one.name: _about(one) for one in every if one.name in filled} | _about_others(others),
         "usual": [one.name for one in known() if one.is_usual and _varies(found, one)],
         "group": list(pareto.GROUP),
         **{"qualities": shown, "costs": [*pareto.COSTS, *(one for one in costs() if one not in pareto.COSTS)]},
@@ -76,7 +81,7 @@ def embedded(
         "slots": {start: [always + more for always, more in stages] for start, stages in SLOTS.items()},
         "halts": _halts(found, bodies, details),
         "flags": {"on_front": found["on_front"].astype(int).tolist()},
-        **_named(found),
+        **_named(found, sets),
         **_decided(found, verdicts or Verdicts()),
     }
     parts = [*_written(head), f',"detailed":{len(bodies)},"details":{{']
@@ -143,6 +148,21 @@ def _about(one: Column) -> dict[str, Any]:
     return {name: value for name, value in about.items() if value not in (None, 0, "", False, (), [])}
 
 
+def _of_test_sets(bodies: Mapping[int, str], size: int) -> dict[str, Any]:
+    """Read the figures on further test sets, of the rows whose details are here, as columns."""
+    found: dict[str, list[float | None]] = {}
+    for place, body in bodies.items():
+        details = json.loads(body) if '"sets":' in body else {}
+        for one in columns_of_test_sets(details):
+            if one.name in found or len(found) < _MOST_SET_COLUMNS:
+                found.setdefault(one.name, [None] * size)[place] = one.read(details)
+    return {name: [np.nan if value is None else value for value in values] for name, values in found.items()}
+
+
+def _qualities(sets: Iterable[str]) -> list[str]:
+    return [*qualities(), *(name for name in sets if COLUMNS[name].better)]
+
+
 def _unregistered(bodies: Mapping[int, str], size: int) -> dict[str, list[Any]]:
     """Find numbers that details hold and no column names: they can be chosen and compared on the page all the same."""
     found: dict[str, list[Any]] = {}
@@ -164,7 +184,7 @@ def _varies(found: pd.DataFrame, one: Column) -> bool:
     return one.name not in pareto.GROUP or found[one.name].nunique() > 1
 
 
-def _named(found: pd.DataFrame) -> dict[str, Any]:
+def _named(found: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]:
     """Give what rows are called and drawn as, where they stand, and the fronts of every quality and cost of a group."""
     rows = found[["model", "teacher", "scheme", "role", "source", "arch"]].itertuples(index=False, name=None)
     spaces = _spaces(found["arch"])
@@ -184,7 +204,7 @@ def _named(found: pd.DataFrame) -> dict[str, Any]:
     return {
         "kinds": names.KINDS,
         "names": {name: _coded(values) for name, values in named.items()},
-        "fronts": _fronts(found, places, rigs),
+        "fronts": _fronts(found, places, rigs, sets),
     }
 
 
@@ -205,7 +225,7 @@ def _key_names(
     return pd.Series(pd.Categorical.from_codes(codes[numbers], pd.Index(texts)))
 
 
-def _fronts(found: pd.DataFrame, places: pd.Series[Any], rigs: pd.Series[Any]) -> dict[str, str]:
+def _fronts(found: pd.DataFrame, places: pd.Series[Any], rigs: pd.Series[Any], sets: Iterable[str]) -> dict[str, str]:
     """Give, of each pair of quality and cost, one digit a row.
 
     0: a figure is missing, or the row is imported; 1: not on the front by the intervals, 2: maybe, 3: for sure; and 4
@@ -215,10 +235,11 @@ def _fronts(found: pd.DataFrame, places: pd.Series[Any], rigs: pd.Series[Any]) -
 
     groups = pareto.parted([places.cat.codes.tolist(), rigs.cat.codes.tolist(), found["source"].tolist()])
     measured = (found["source"] == "measured").to_numpy()
-    drawn = [one.name for one in known() if _is_drawn(one.name, found)]
+    axes = {*_qualities(sets), *costs()}
+    drawn = [name for name in (*(one.name for one in known()), *sets) if _is_drawn(name, found, axes)]
     values: dict[str, Any] = {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in drawn}
     fronts, figures = {}, pd.DataFrame(values)
-    for quality in (name for name in qualities() if name in values):
+    for quality in (name for name in _qualities(sets) if name in values):
         for cost in (name for name in costs() if name in values):
             pair = (quality, cost)
             verdicts = [_VERDICTS[verdict] for verdict in pareto.front_with_intervals(figures, pair, groups=groups)]
@@ -229,8 +250,7 @@ def _fronts(found: pd.DataFrame, places: pd.Series[Any], rigs: pd.Series[Any]) -
     return fronts
 
 
-def _is_drawn(name: str, found: pd.DataFrame) -> bool:
-    axes = {*qualities(), *costs()}
+def _is_drawn(name: str, found: pd.DataFrame, axes: Set[str]) -> bool:
     is_axis = name.removesuffix("_lo").removesuffix("_hi") in axes
     return is_axis and name in found and bool(found[name].notna().any())
 

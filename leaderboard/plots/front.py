@@ -14,7 +14,7 @@ import numpy as np
 
 from tutelage.files import whole_file
 from tutelage.leaderboard import names, pareto
-from tutelage.leaderboard.columns import COLUMNS, Column, column, directions
+from tutelage.leaderboard.columns import COLUMNS, Column, column, direction, directions
 from tutelage.leaderboard.names import data_names, device_names
 from tutelage.quantities import no_formula
 from tutelage.records import DATA_KEY, DEVICE_KEY, InputError, Row
@@ -57,7 +57,7 @@ def kind_of(row: Row) -> str:
 
 def axis_of(name: str) -> Column:
     """Give the column that an axis shows: a quality or a cost. InputError names those that there are."""
-    if name not in directions():
+    if direction(name) is None:
         raise InputError(f"{name!r} cannot be an axis: choose among {', '.join(directions())}")
     return column(name)
 

@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 # A client that was refused may send so much more, in pieces that come within so many seconds.
 _DRAIN_PARTS, _DRAIN_SECONDS = 8, 0.5
 _LOCAL_NAMES = (*LOOPBACK, "[::1]")
+# What is read by GET. ROW is the whole id of a row; the page of a row is /#row=ROW, which no server sees.
+ADDRESSES = (
+    *("/", "/#row=ROW", "/rows.csv", "/rows/ROW/figures.csv", "/rows/ROW/model", "/rows/ROW/bundle"),
+    *("/version", "/events"),
+)
 # Read of a file at once.
 _FILE_BYTES = 1 << 18
 
@@ -130,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         elif (asked := wanted(path)) is not None:
             self._download(asked)
         else:
-            self._say(HTTPStatus.NOT_FOUND, "there is / and /rows.csv")
+            self._say(HTTPStatus.NOT_FOUND, f"there is no such address; there are {', '.join(ADDRESSES)}")
 
     def _export(self) -> None:
         """Send all rows, some at a time; the end of the connection is the end of the text."""

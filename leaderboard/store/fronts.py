@@ -98,7 +98,7 @@ def on_front_among(
     asked = []
     for key, page in pages.items():
         costs = pareto.costs_of({**page, "dataset": page["number"]}, ways)
-        bars = pareto.bars_of(costs, ways, resolutions(), tolerances())
+        bars = pareto.bars_of(costs, ways, resolutions(ways), tolerances())
         signs = np.array([1.0 if way == "min" else -1.0 for way in ways.values()])
         for number, same, past in zip(page["number"], (costs * signs).tolist(), (bars * signs).tolist(), strict=True):
             if not np.isnan(same).any():

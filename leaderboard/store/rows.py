@@ -316,7 +316,7 @@ class Store:
         once for each group. alike: what else must hold of the rows.
         """
         by_name = registry.by_any_name()
-        named = {name: by_name[name] for name in names if name not in _OWN}
+        named = {name: by_name.get(name) or registry.column(name) for name in names if name not in _OWN}
         wanted = list(dict.fromkeys(named.values()))
         keys = self._keys() if by_group else {}
         inside = [one for one in wanted if one.at and one.name not in schema.rows.c]

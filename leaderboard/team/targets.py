@@ -141,6 +141,8 @@ def _read_errors(what: str) -> Iterator[None]:
 
 def open_target(text: str, *, read: bool) -> Target:
     """Open the target that a user named. InputError for one that is none, or, to be read, is not there."""
+    if not text.strip():
+        raise InputError("the folder is empty: name one, or hf://datasets/OWNER/NAME")
     if text.startswith("hf://"):
         found = _HUB.fullmatch(text)
         if found is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tutelage.leaderboard import pareto
-from tutelage.leaderboard.columns import COLUMNS, Column, column, directions, with_interval
+from tutelage.leaderboard.columns import COLUMNS, Column, column, columns_of_test_sets, directions, with_interval
 from tutelage.leaderboard.ties import span
 from tutelage.records import DATA_KEY, DEVICE_KEY, Comparison, Row
 
@@ -36,8 +36,9 @@ def differences(first: Row, second: Row, tests: Sequence[Comparison] = ()) -> li
     """Compare what may be compared: qualities on the same data, latencies on the same device as it was measured."""
     other_data, other_device = (_difference(first, second, key) for key in (DATA_KEY, DEVICE_KEY))
     found = []
-    for name, way in directions().items():
-        one = column(name)
+    others = [one for row in (first, second) for one in columns_of_test_sets(row.details) if one.better]
+    for one in dict.fromkeys((*map(column, directions()), *others)):
+        name, way = one.name, one.better
         a, b = one.of(first), one.of(second)
         if a is None and b is None:
             continue

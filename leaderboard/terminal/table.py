@@ -287,7 +287,8 @@ def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> 
         if (needs[name] <= left and not waits) or name == "model":
             chosen.add(name)
             left -= needs[name]
-    return [one.name for one in known() if one.name in chosen]
+    places = {one.name: place for place, one in enumerate(known())}
+    return sorted((name for name in cells if name in chosen), key=lambda name: places.get(name, len(places)))
 
 
 def _whole(found: Columns) -> Page:

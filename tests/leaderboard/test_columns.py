@@ -23,9 +23,9 @@ from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.page.data import page_columns
 from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.reference import columns_page
-from tutelage.leaderboard.standing import standing_of
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.terminal.compare import differences
+from tutelage.leaderboard.terminal.standing import standing_of
 from tutelage.leaderboard.terminal.table import show_table
 from tutelage.records import InputError, Row
 

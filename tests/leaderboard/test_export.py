@@ -226,7 +226,7 @@ def test_a_chosen_front_says_how_sure_it_is_and_what_ties():
 
 
 def test_a_row_is_reported_where_it_stands_and_what_beats_it(tmp_path):
-    from tutelage.leaderboard.standing import show_standing, standing_of
+    from tutelage.leaderboard.terminal.standing import show_standing, standing_of
 
     store = Store(tmp_path / "leaderboard.db")
     best = Row(model="best", role="student", dataset="d", auc=0.95, latency_p50_ms=1.0, size_bytes=2_000_000)

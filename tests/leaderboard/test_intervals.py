@@ -8,9 +8,9 @@ from rich.console import Console
 
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.export import export
-from tutelage.leaderboard.standing import standing_of
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.store.importing import read_file
+from tutelage.leaderboard.terminal.standing import standing_of
 from tutelage.leaderboard.terminal.table import show_table
 from tutelage.records import Row
 

@@ -6,10 +6,14 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.main
 from pydantic import ValidationError
 
 from tutelage.records import FaultsError, InfeasibleBudgetError, InputError, UnsteadyDeviceError
@@ -63,7 +67,9 @@ def main() -> None:
     stopped = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
     try:
         _refuse_bytes(sys.argv[1:])
-        code = app(standalone_mode=False, prog_name="tutelage")
+        verbs = typer.main.get_command(_named(app, sys.argv[1:]))
+        _refuse_empty_paths(verbs)
+        code = verbs(standalone_mode=False, prog_name="tutelage")
     except tuple(codes) as error:
         # One line a fault; a subclass (a library that is not there, a plug-in) has the code of its kind.
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
@@ -119,6 +125,45 @@ def _refuse_bytes(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             raise InputError(f"{argument!r} is not UTF-8: rename the file, or write the text in UTF-8") from None
+
+
+def _named(whole: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """Give an application with the one verb that the first word names, which is made sooner; else the whole one.
+
+    What is not named exactly, and help, needs all of them.
+    """
+    groups = [one for one in whole.registered_groups if words and one.name == words[0]]
+    commands = [one for one in whole.registered_commands if words and words[0] == _name_of(one)]
+    if not groups and not commands:
+        return whole
+    one = copy(whole)
+    one.registered_groups, one.registered_commands = [copy(group) for group in groups], commands
+    for group in one.registered_groups:
+        group.typer_instance = _named(group.typer_instance or typer.Typer(), words[1:])
+    return one
+
+
+def _name_of(command: Any) -> str:
+    return str(command.name or typer.main.get_command_name(command.callback.__name__))
+
+
+def _refuse_empty_paths(command: Any) -> None:
+    """Let the options and arguments of a command, and of those below it, refuse an empty text as a path.
+
+    It would name the current folder: `data check "$FOLDER"` of a variable that is not set.
+    """
+    for below in getattr(command, "commands", {}).values():
+        _refuse_empty_paths(below)
+    for parameter in command.params:
+        parameter.process_value = partial(_no_empty_path, parameter, parameter.process_value)
+
+
+def _no_empty_path(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    found = process(context, value)
+    if value == "" and isinstance(found, Path):
+        name = max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else parameter.name.upper()
+        raise InputError(f"{name}: {value!r} is no path: give one; . is the current folder")
+    return found
 
 
 def _tidy_when_terminated() -> None:

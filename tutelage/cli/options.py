@@ -83,6 +83,8 @@ class Place:
     def __post_init__(self) -> None:
         if self.workers is not None and self.cluster is not None:
             raise InputError("--workers starts workers on this machine, --cluster takes those that run: give one")
+        if self.share is not None and not self.share.strip():
+            raise InputError("--share is empty: name a folder or fsspec URL that all machines of the cluster reach")
         if self.cluster is not None:
             check_address(self.cluster)
         if self.share is not None and self.cluster is None:

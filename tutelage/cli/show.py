@@ -117,9 +117,9 @@ def print_row(
 ) -> None:
     """Print one row whole and where it stands among its peers, or what it is of."""
     from tutelage.leaderboard.export import finite
-    from tutelage.leaderboard.standing import show_standing, standing_of
     from tutelage.leaderboard.team.people import tags_of
     from tutelage.leaderboard.terminal.provenance import lines, provenance, status
+    from tutelage.leaderboard.terminal.standing import show_standing, standing_of
     from tutelage.leaderboard.terminal.table import printable, show_row
 
     if how:

@@ -133,7 +133,9 @@ def check_same(inputs: StageInputs, ctx: Context) -> None:
                 f"{host} has {name} {mine[name] or 'not'}, the run has {wanted or 'none'}: install the same"
             )
     images = getattr(inputs, "images", None)
-    if images is not None and images != ctx.images_input:
+    sets = {one.name: one.images for one in getattr(inputs, "sets", ())}
+    mine_too = {name: ctx.set_input(name) for name in sets}
+    if (images is not None and images != ctx.images_input) or sets != mine_too:
         raise InputError(f"{host} reads other images than the run: give both the same files")
 
 

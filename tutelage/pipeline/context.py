@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from tutelage.distill.data.cache import DECODE_VERSION
 from tutelage.distill.data.dataset import Listing, Request
 from tutelage.distill.data.loader import InOrder, Loader, tensors
 from tutelage.distill.data.registry import DATASETS, Dataset, complete, open_images, request_for
+from tutelage.distill.evaluation.shift_sets import ShiftSets
 from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.distill.training.train import TrainSchedule
 from tutelage.progress import Report
@@ -57,6 +58,7 @@ class Opened:
     threads: int
     workers: int
     finished: Mapping[str, Path] | None = None
+    shift_sets: Mapping[str, Dataset]
     accelerator: Accelerator
 
     @property
@@ -139,6 +141,7 @@ class Resources(Opened):
     accelerator: Accelerator = CPU
     # Gives what evaluates subnets elsewhere, for the inputs of a search; None: this process.
     scorer: Callable[[Any], Scorer] | None = None
+    shift_sets: Mapping[str, Dataset] = field(default_factory=dict)  # further test sets, opened when they are asked for
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class Context(Opened):
     undecided: Callable[[str], None] = lambda what: None  # in a plan: what depends on figures that are not there yet
     earlier: Earlier | None = None  # trainings of the version before; None: the workspace holds none
     accelerator: Accelerator = CPU
+    shift_sets: Mapping[str, Dataset] = field(default_factory=dict)  # of `measure`, opened when they are asked for
 
     @cached_property
     def recipe_values(self) -> dict[str, Any]:
@@ -201,17 +205,25 @@ class Context(Opened):
     @property
     def resources(self) -> Resources:
         return Resources(
-            self.workspace, self.dataset, self.report, self.threads, self.workers, accelerator=self.accelerator
-        )
+            self.workspace, self.dataset, self.report, self.threads, self.workers, accelerator=self.accelerator,
+            shift_sets=self.shift_sets,
+        )  # fmt: skip
 
     @cached_property
     def images_input(self) -> ImagesInput:
         """Give what identifies the images and their splits in the inputs of a stage."""
+        return self._images_input(self.dataset)
+
+    def set_input(self, name: str) -> ImagesInput:
+        """Give what identifies the images of a further test set."""
+        return self._images_input(self.shift_sets[name])
+
+    def _images_input(self, dataset: Dataset) -> ImagesInput:
         section = self.recipe.data
         fits = "fit" in DATASETS.find(section.dataset).all_options
-        groups = hashlib.sha256("\0".join(self.dataset.groups.tolist()).encode()).hexdigest()
+        groups = hashlib.sha256("\0".join(dataset.groups.tolist()).encode()).hexdigest()
         return ImagesInput(
-            digest=content_id([self.dataset.identity, groups]),
+            digest=content_id([dataset.identity, groups]),
             size=self.size,
             channels=self.channels,
             fit=str(section.options.get("fit", "squash")) if fits else None,
@@ -301,7 +313,10 @@ def open_context(
     # A batch is prepared in a fraction of the time that a network takes for it: the cores belong to the network.
     workers = min(threads - 1, MAX_WORKERS) if recipe.data.workers is None else recipe.data.workers
     seen = workspace.for_recipe(recipe.name)
-    return Context(recipe, seen, dataset, report, threads, workers, earlier=find_earlier(seen), accelerator=chosen)
+    return Context(
+        recipe, seen, dataset, report, threads, workers, earlier=find_earlier(seen), accelerator=chosen,
+        shift_sets=ShiftSets(shift_requests(recipe, workspace, threads), dataset),
+    )  # fmt: skip
 
 
 def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Request:
@@ -325,6 +340,25 @@ def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Re
         workers=max(1, threads if data.workers is None else data.workers),
         options=dict(data.options),
     )
+
+
+def shift_requests(recipe: Recipe, workspace: Workspace, threads: int = 1) -> dict[str, Request]:
+    """Say which further test sets a recipe reads, as its images are read, into a cache of their own."""
+    data = recipe.data
+    options = {name: value for name, value in data.options.items() if name != "title"}
+    return {
+        name: request_for(
+            data.dataset,
+            path=path,
+            size=data.size,
+            channels=data.channels,
+            cache=workspace.path / "cache" / "shift-sets",
+            skip_bad=data.skip_bad,
+            workers=max(1, threads if data.workers is None else data.workers),
+            options=options,
+        )
+        for name, path in recipe.measure.shift_sets.items()
+    }
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:

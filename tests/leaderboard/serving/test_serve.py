@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tutelage.leaderboard.page.verdicts import Verdicts
+from tutelage.leaderboard.serving.handler import ADDRESSES
 from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
@@ -62,6 +63,18 @@ def test_no_path_leads_to_a_file(served, path):
     assert status == 404
     assert "secret" not in text
     assert "root:" not in text
+
+
+def test_who_asks_for_no_address_is_told_which_there_are(served):
+    store, port = served
+    (row,) = store.rows()[:1]
+    for address in ADDRESSES:
+        asked = address.replace("ROW", row.key)
+        found = ask(port, asked, "HEAD" if asked == "/events" else "GET")
+        assert found[0] == 200 or "of row" in found[1], address  # this board has no files
+    status, text = ask(port, "/nowhere")
+    assert (status, text.count("\n")) == (404, 1)
+    assert all(address in text for address in ADDRESSES)
 
 
 def test_it_only_reads(served):

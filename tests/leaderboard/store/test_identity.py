@@ -14,9 +14,9 @@ from tutelage.leaderboard.export import export, frame
 from tutelage.leaderboard.names import data_names, device_names
 from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.page.data import page_columns
-from tutelage.leaderboard.standing import standing_of
 from tutelage.leaderboard.store import Store, import_file
 from tutelage.leaderboard.terminal.compare import differences
+from tutelage.leaderboard.terminal.standing import standing_of
 from tutelage.leaderboard.terminal.table import show_table
 from tutelage.records import COMPARABLE, DATA_KEY, DEVICE_KEY, InputError, Row
 

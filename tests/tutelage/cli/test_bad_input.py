@@ -3,13 +3,18 @@
 Each line is refused before anything is trained or measured, so that the table runs in seconds.
 """
 
+import inspect
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer.main
 import yaml
 
+from tutelage.cli.app import app
 from tutelage.cli.output import run_setting
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError, Row
@@ -38,6 +43,9 @@ LINES: list[tuple[str, str]] = [
     # recipes and --set
     ("run '' -w {e}", "no recipe ''"),
     ("run {t} -w {e}", "no recipe"),
+    ("run demo --set data.dataset=folder --set 'data.path=\"\"' -w {e}", "an empty path would be the current folder"),
+    ("leaderboard pull '' -w {e}", "the folder is empty"),
+    ("run demo --cluster auto --share '' -w {e}", "--share is empty"),
     ("run {t}/list.yaml -w {e}", "list.yaml"),
     ("run {t}/words.yaml -w {e}", "words.yaml"),
     ("run {t}/twice.yaml -w {e}", "'epochs' is given twice"),
@@ -319,3 +327,26 @@ def test_a_busy_host_is_noted_once_when_the_work_begins_and_not_before_an_error(
         report("first", 0, 2)
         report("second", 1, 2)
     assert capsys.readouterr().err.count("note: the host is busy") == 1
+
+
+def _paths(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Give the words of the command line by which each parameter that is a path is given."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _paths(below, (*words, name))
+    if hasattr(command, "commands"):
+        return
+    hints = get_type_hints(inspect.unwrap(command.callback))
+    for parameter in command.params:
+        if Path in (kind := hints.get(parameter.name), *get_args(kind)):
+            yield (*words, parameter.opts[0], "") if parameter.opts[0].startswith("-") else (*words, "")
+
+
+def test_no_path_may_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty path is the current folder to Python: `data check ""` read that."""
+    monkeypatch.chdir(tmp_path)
+    lines = list(_paths(typer.main.get_command(app)))
+    assert len(lines) > 40
+    assert ("data", "check", "") in lines
+    for line in lines:
+        assert_exit(tutelage(*line), 2, "is no path")
+    assert not list(tmp_path.iterdir())

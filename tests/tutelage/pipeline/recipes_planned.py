@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from tutelage.accelerator import find_accelerator
 from tutelage.bench.devices.imported import import_profile
 from tutelage.bench.devices.profiles import list_profiles, load_latency_model, write_profile
-from tutelage.pipeline.context import Context, open_context
+from tutelage.distill.evaluation.shift_sets import ShiftSets
+from tutelage.pipeline.context import Context, open_context, shift_requests
 from tutelage.pipeline.device import Device, budgets_ms
 from tutelage.pipeline.keys.plan import Plan, plan
 from tutelage.pipeline.recipe import Recipe
@@ -43,6 +44,10 @@ def written(folder: Path) -> Workspace:
         file = folder / "images" / f"class{number % 2}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (20, 30), dtype=np.uint8)).save(file)
+    for number in range(6):  # a further test set
+        file = folder / "elsewhere" / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (24, 24), dtype=np.uint8)).save(file)
     shutil.copytree(folder / "images", folder / "other", ignore=shutil.ignore_patterns("0.png"))
     for split, numbers in (("train", "[0-9].png"), ("test", "??.png")):  # a set with a test split of its own
         shutil.copytree(folder / "images", folder / "parted" / split, ignore=shutil.ignore_patterns(numbers))
@@ -81,7 +86,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "distill": {"teacher_mode": "together"},
         "quantize": {"qat_epochs": 1},
         "explain": {"images": 2, "method": "scorecam"},
-        "measure": {"corruptions": ["gaussian_blur"]},
+        "measure": {"corruptions": ["gaussian_blur"], "shift_sets": {"there": str(folder / "elsewhere")}},
     }
     return {
         "searched": {
@@ -136,7 +141,9 @@ class Planner:
         if key not in self._opened:
             self._opened[key] = open_context(recipe, self.workspace, silent, 1)
         accelerator = find_accelerator(recipe.accelerator, compiles=recipe.compile)
-        return Context(recipe, self.workspace, self._opened[key].dataset, silent, 1, accelerator=accelerator)
+        dataset = self._opened[key].dataset
+        sets = ShiftSets(shift_requests(recipe, self.workspace), dataset)
+        return Context(recipe, self.workspace, dataset, silent, 1, accelerator=accelerator, shift_sets=sets)
 
     def plan(self, values: Mapping[str, Any]) -> Plan:
         """Plan a recipe, given as plain values, as if its search had found the smallest subnet."""
@@ -255,6 +262,7 @@ FLIPS: dict[str, Any] = {
     "quantize.method": "percentile",
     "measure.corruptions": ["jpeg"],
     "measure.severities": [2],
+    "measure.shift_sets": {"elsewhere": "FOLDER/elsewhere"},
     "baselines.name": "resnet18",
     "baselines.weights": "FOLDER/b.safetensors",
     "baselines.start": "fresh",
@@ -264,7 +272,7 @@ FLIPS: dict[str, Any] = {
 WALKED: dict[str, tuple[str, ...]] = {"both": ("students.start", "baselines.", "supernet.epochs")}
 # What is changed beside it, without which it is refused.
 BESIDE: dict[str, dict[str, Any]] = {
-    "data.dataset": {"data.path": None, "data.options": {}},
+    "data.dataset": {"data.path": None, "data.options": {}, "measure.shift_sets": {}},
     "data.folds": {"data.fold": 1},
     "data.whole_test": {"data.path": "FOLDER/parted", "data.limit": 20},
 }
@@ -286,7 +294,7 @@ def flipped(field: Field, values: Mapping[str, Any], folder: Path) -> dict[str, 
 def _another(field: Field, value: Any, folder: Path) -> Any:
     if field.name in FLIPS:
         declared = FLIPS[field.name]
-        return declared.replace("FOLDER", str(folder)) if isinstance(declared, str) else declared
+        return json.loads(json.dumps(declared).replace("FOLDER", str(folder)))
     kinds = list(_types(field.annotation))
     for kind in kinds:
         if get_origin(kind) is Literal:

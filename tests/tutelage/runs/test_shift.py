@@ -8,16 +8,18 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from tutelage.corruptions import CORRUPTIONS, comparable
 from tutelage.distill.data.registry import load_dataset
 from tutelage.distill.evaluation.corrupt import corrupt
+from tutelage.leaderboard.page.data import embedded
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.recipe import Recipe, load_recipe
 from tutelage.records import InputError
 
-from ..command import tutelage
+from ..command import assert_exit, image_folder, tutelage
 
 RECIPE: dict[str, Any] = {
     "name": "shifted",
@@ -126,3 +128,118 @@ def test_what_cannot_be_asked_for_is_refused(measure: dict[str, Any], said: str,
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({**RECIPE, "measure": measure}))
     with pytest.raises(InputError, match=said):
         load_recipe(str(tmp_path / "r.yaml"))
+
+
+# A further test set of the user's: three classes of pictures that are read at another path.
+ELSEWHERE: dict[str, Any] = {
+    **RECIPE,
+    "name": "elsewhere",
+    "students": [{"name": "mobilenetv3_small_050"}],
+    "distill": {"epochs": 1, "batch_size": 16},
+    "seeds": 1,
+}
+
+
+def pictures(folder: Path, num: int, seed: int) -> Path:
+    """Write pictures of three classes that differ in brightness, of the size at which they are read."""
+    rng = np.random.default_rng(seed)
+    for number in range(num):
+        file = folder / "abc"[number % 3] / f"{seed}-{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 100 + 70 * (number % 3), (32, 32), dtype=np.uint8)).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    data = {"dataset": "folder", "path": str(pictures(folder / "own", 72, 0)), "size": 32, "augment_variants": 1}
+    measure = {"bootstrap": 100, "tolerance": 0.99, "shift_sets": {"hospital-b": str(pictures(folder / "b", 30, 1))}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**ELSEWHERE, "data": data, "measure": measure}))
+    done = tutelage("run", str(folder / "recipe.yaml"), "--workspace", str(folder / "w"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+def test_rows_have_figures_on_a_named_test_set(elsewhere: Path) -> None:
+    store = Store(elsewhere / "w" / "leaderboard.db", read_only=True)
+    files = sorted((elsewhere / "b").glob("*/*.png"))
+    truth = np.array(["abc".index(file.parent.name) for file in files])
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])[:, None, None] / np.float32(255)
+    rows = store.rows("role=student")
+    assert len(rows) > 1
+    for row in rows:
+        session = onnxruntime.InferenceSession(elsewhere / "w" / row.details["how"]["file"]["path"])
+        (name,) = [one.name for one in session.get_inputs()]
+        logits = np.concatenate(
+            [session.run(None, {name: (one - np.float32(0.5)) / np.float32(0.25)})[0] for one in pixels]
+        )
+        found = row.details["shift"]["sets"]["hospital-b"]
+        assert found["num_images"] == 30
+        assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == truth).mean()))
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        area = roc_auc_score(truth, powers / powers.sum(1, keepdims=True), multi_class="ovr")
+        assert found["auc"] == pytest.approx(area, abs=1e-4)
+        assert found["auc_lo"] <= found["auc"] <= found["auc_hi"]
+    names = ("auc@hospital-b", "auc@hospital-b_lo", "accuracy@hospital-b")
+    columns = store.columns("accuracy@hospital-b>=0", names)
+    assert len(columns[names[0]]) == len(store.rows())
+    assert None not in columns[names[0]] + columns[names[1]]
+    assert store.count("accuracy@hospital-c>=0") == 0
+    front = ("--front", "latency_p50_ms,auc@hospital-b", "--columns", "auc@hospital-b")
+    done = tutelage("leaderboard", "show", *front, "--workspace", str(elsewhere / "w"))
+    assert done.returncode == 0, done.stderr
+    assert "AUC on hospital-b" in done.stdout
+    assert "* sure" in done.stdout or "* maybe" in done.stdout  # by the intervals of the set
+    done = tutelage("leaderboard", "compare", rows[0].key, rows[1].key, "--workspace", str(elsewhere / "w"))
+    assert "hospital-b" in done.stdout
+    text, _ = embedded(store.frame(), "", store.details)
+    page = json.loads(text)
+    assert "auc@hospital-b" in page["qualities"]
+    assert page["columns"]["auc@hospital-b"]["label"] == "AUC on hospital-b"
+    assert (
+        set(page["fronts"]["auc@hospital-b|latency_p50_ms"]) > {"0"}
+        or "0" not in page["fronts"]["auc@hospital-b|size_bytes"]
+    )
+
+
+@pytest.mark.slow
+def test_another_image_of_a_named_set_is_evaluated_anew_and_nothing_else(elsewhere: Path) -> None:
+    file = elsewhere / "b" / "a" / "1-0.png"
+    kept = file.read_bytes()
+    Image.fromarray(np.full((32, 32), 77, dtype=np.uint8)).save(file)
+    try:
+        done = tutelage(
+            "run", str(elsewhere / "recipe.yaml"), "--dry-run", "--json", "--workspace", str(elsewhere / "w")
+        )
+    finally:
+        file.write_bytes(kept)
+    assert done.returncode == 0, done.stderr
+    again = {one["title"]: one["reason"] for one in json.loads(done.stdout)["stages"] if one["reason"]}
+    assert again
+    assert {title.split()[0] for title in again} == {"evaluate"}
+    assert all("measure.shift_sets" in reason for reason in again.values()), again
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ({"hospital-b": "nowhere"}, "no data at"),
+        ({"hospital b": "b"}, "is no name of a test set"),
+        ({"b": ""}, "the path of b is empty"),
+        ({"b": "two"}, "b lacks the class c: a test set has the classes"),
+    ],
+)
+def test_a_set_that_cannot_be_evaluated_is_refused_before_anything_is_trained(
+    sets: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "own", 36, 0)
+    image_folder(tmp_path / "two")
+    data = {"dataset": "folder", "path": "own", "size": 32}
+    recipe = {**ELSEWHERE, "data": data, "measure": {"shift_sets": sets}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    done = tutelage("run", "r.yaml", "--workspace", "w")
+    assert_exit(done, 2, said)
+    assert not list(tmp_path.glob("w/artifacts/*"))

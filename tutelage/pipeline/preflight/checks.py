@@ -18,13 +18,14 @@ from tutelage.accelerator import find_accelerator
 from tutelage.distill.data.assemble import outline
 from tutelage.distill.data.dataset import Dataset, Listing
 from tutelage.distill.data.registry import DATASETS, open_images
+from tutelage.distill.evaluation.shift_sets import check_classes
 from tutelage.distill.teachers.weights import fitted_weights
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.tuning import Tuning, check_tuning
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.team.place import open_place
 from tutelage.pipeline import networks
-from tutelage.pipeline.context import Context, images_request, open_context
+from tutelage.pipeline.context import Context, images_request, open_context, shift_requests
 from tutelage.pipeline.device import (
     Device,
     check_energy,
@@ -128,6 +129,8 @@ def _look(
         faults.check(_check_alone, recipe)
     if goal in ("search", "distill", "run"):
         _devices(faults, ctx, goal, known)
+    if goal == "run" and known and faults.reads("measure"):
+        _shift_sets(faults, ctx)
     if ctx.dataset.splits:
         _images(faults, ctx, goal)
     if goal == "run":
@@ -166,6 +169,15 @@ def _data(faults: Faults, recipe: Recipe, workspace: Workspace) -> tuple[Listing
         found = faults.check(open_images, request)
         seen = None if found is None else faults.check(outline, found, request)
     return found, None if seen is None else Context(recipe, workspace, seen, silent, 1)
+
+
+def _shift_sets(faults: Faults, ctx: Context) -> None:
+    """List the further test sets and compare their classes with those of the images."""
+    requests = faults.check(shift_requests, ctx.recipe, ctx.workspace) or {}
+    for name, request in requests.items():
+        found = faults.check(DATASETS.find(request.name).glance or open_images, request)
+        if found is not None:
+            faults.check(check_classes, name, found.class_names, found.multi_label, ctx.dataset)
 
 
 def _training(faults: Faults, ctx: Context) -> None:

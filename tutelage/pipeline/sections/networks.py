@@ -37,6 +37,8 @@ class Section(BaseModel):
             raise ValueError("yes, no, true and false are no value here")
         if isinstance(value, str) and "\0" in value:
             raise ValueError("a text must not hold a NUL character")
+        if value == "" and Path in (kind, *get_args(kind)):
+            raise ValueError("an empty path would be the current folder: name a file or folder, or leave it out")
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from tutelage.corruptions import CORRUPTIONS, SEVERITIES, USUAL_SEVERITIES
+from tutelage.corruptions import CORRUPTIONS, MOST_SHIFT_SETS, SEVERITIES, SHIFT_SET, USUAL_SEVERITIES
 from tutelage.quantities import latency_budgets, millijoules, number, size_in_bytes
 from tutelage.records import DEFAULT_MARGIN
 
@@ -301,6 +302,8 @@ class MeasureSection(Section):
     # Of the test images, under which each file is evaluated, too: names of `tutelage.corruptions`, or `all`.
     corruptions: tuple[str, ...] = ()
     severities: tuple[Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])], ...] = USUAL_SEVERITIES
+    # Further test sets by name, read as `data` is, at other paths: the test split, or all images where there is none.
+    shift_sets: dict[str, Path] = Field(default_factory=dict, max_length=MOST_SHIFT_SETS)
 
     @field_validator("corruptions", "severities", mode="before")
     @classmethod
@@ -308,6 +311,16 @@ class MeasureSection(Section):
         """Take one name or number for a list of it, and `all` for every corruption."""
         values = [value] if isinstance(value, str | int) else value
         return tuple(CORRUPTIONS) if values in (["all"], ("all",)) else values
+
+    @field_validator("shift_sets", mode="before")
+    @classmethod
+    def _named_places(cls, value: Any) -> Any:
+        for name, path in value.items() if isinstance(value, dict) else ():
+            if not (isinstance(name, str) and re.fullmatch(SHIFT_SET, name)):
+                raise ValueError(f"{name!r} is no name of a test set: use letters, digits and -, e.g. hospital-b")
+            if path == "":
+                raise ValueError(f"the path of {name} is empty: name a file or folder")
+        return value
 
     @field_validator("corruptions")
     @classmethod
@@ -330,5 +343,6 @@ class MeasureSection(Section):
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is not asked for: ids of rows are hashes of their recipe."""
         values: dict[str, Any] = dump(self)
-        later = () if self.corruptions else ("corruptions", "severities")
+        later = [] if self.shift_sets else ["shift_sets"]
+        later += [] if self.corruptions else ["corruptions", "severities"]
         return {name: value for name, value in values.items() if name not in later}

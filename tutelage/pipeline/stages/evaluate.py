@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.bench.runtimes.registry import RUNTIMES, find_runtime
+from tutelage.corruptions import comparable
 from tutelage.distill.evaluation.corrupt import CORRUPT_VERSION, corrupt
 from tutelage.distill.evaluation.evaluate import Evaluation, evaluate
 from tutelage.pipeline.context import Context, Opened, Resources, run_stage
@@ -42,6 +44,27 @@ class Evaluated:
     second: Evaluation | None = None  # on the set's second test split, where it has one
     stage: str = ""  # key of the stage that filed the probabilities
     shift: Mapping[str, Any] | None = None  # mean figures on corrupted test images, and those of each corruption
+    sets: Mapping[str, SetFigures] = field(default_factory=dict)  # of further test sets, by name
+
+    @property
+    def shift_details(self) -> dict[str, Any]:
+        """Give the figures on corrupted images and further test sets as a row's details hold them."""
+        sets = {name: one.to_dict() for name, one in self.sets.items()}
+        return {**(comparable(self.shift) if self.shift is not None else {}), **({"sets": sets} if sets else {})}
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """The figures on a further test set, and what the set is of."""
+
+    evaluation: Evaluation
+    images: str  # hash of the set's images, labels and groups
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        names = [f"{name}{end}" for name in ("accuracy", "auc") for end in ("", "_lo", "_hi")]
+        figures = {name: getattr(self.evaluation, name) for name in ("num_images", *names)}
+        return {**figures, "images": self.images, **({"notes": list(self.notes)} if self.notes else {})}
 
 
 class ShiftInput(Part):
@@ -50,6 +73,13 @@ class ShiftInput(Part):
     corruptions: tuple[str, ...]
     severities: tuple[int, ...]
     version: int  # of the code that corrupts
+
+
+class SetInput(Part):
+    """A further test set."""
+
+    name: str  # the probabilities are filed under it
+    images: ImagesInput
 
 
 class EvaluateInputs(StageInputs):
@@ -64,6 +94,12 @@ class EvaluateInputs(StageInputs):
     side: int
     normalisation: OwnNormalisation
     shift: Annotated[ShiftInput | None, Former(None)] = None
+    sets: Annotated[tuple[SetInput, ...], Former(())] = ()
+
+    @property
+    def places(self) -> dict[str, str]:
+        shift = {f"shift.{name}": f"measure.{name}" for name in ("corruptions", "severities")}
+        return {**shift, "sets": "measure.shift_sets"}
 
     def promise(self, key: str) -> dict[str, Any]:
         return {"file": _PROBS}
@@ -75,13 +111,32 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     splits = _splits(ctx)
     with np.load(stage.folder / _PROBS) as arrays:
         predictions = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
+        on_sets = {name: arrays[f"set_{name}_probs"] for name in _set_names(ctx, variant)}
     threshold, figures = figures_of(ctx, stage.folder / _PROBS, predictions)
+    score = partial(evaluate, threshold=threshold, multi_label=ctx.dataset.multi_label, seed=ctx.seed("bootstrap"))
     filed = ctx.workspace.relative(stage.folder / _PROBS)
     probs, labels = predictions["test"]
     return Evaluated(
         variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"), stage.key,
-        stage.result.get("shift"),
+        stage.result.get("shift"), _figures_of_sets(ctx, on_sets, score),
     )  # fmt: skip
+
+
+def _set_names(ctx: Context, variant: Variant) -> tuple[str, ...]:
+    """Name the further test sets of a file: those of the first seed, which rows show."""
+    return tuple(ctx.recipe.measure.shift_sets) if variant.student.seed == ctx.recipe.seed else ()
+
+
+def _figures_of_sets(
+    ctx: Context, probs: Mapping[str, NDArray[np.float32]], score: Callable[..., Evaluation]
+) -> dict[str, SetFigures]:
+    """Compute the figures on further test sets by their probabilities, with intervals over their groups."""
+    found = {}
+    for name, found_probs in probs.items():
+        data = ctx.shift_sets[name]
+        figures = score(found_probs, data.labels, data.groups, bootstrap=ctx.recipe.measure.bootstrap)
+        found[name] = SetFigures(figures, ctx.set_input(name).digest, data.notes)
+    return found
 
 
 def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
@@ -97,6 +152,7 @@ def evaluate_stage(ctx: Context, variant: Variant) -> Stage:
         side=ctx.resolution(variant.student),
         normalisation=variant.student.normalisation,
         shift=shift,
+        sets=tuple(SetInput(name=name, images=ctx.set_input(name)) for name in _set_names(ctx, variant)),
     )
     return run_stage(ctx, inputs, _evaluate)
 
@@ -121,6 +177,9 @@ def _evaluate(inputs: EvaluateInputs, here: Resources, folder: Path) -> dict[str
         arrays[f"{split}_probs"] = _probabilities(logits, here.dataset.multi_label)
         arrays[f"{split}_labels"] = here.dataset.labels[here.dataset.indices(split)]
         arrays[f"{split}_groups"] = np.asarray(here.dataset.groups[here.dataset.indices(split)], dtype=np.str_)
+    for one in inputs.sets:
+        logits = _answers(inputs, replace(here, dataset=here.shift_sets[one.name]), "test")
+        arrays[f"set_{one.name}_probs"] = _probabilities(logits, here.dataset.multi_label)
     np.savez(folder / _PROBS, **arrays)  # type: ignore[arg-type]
     shift = {} if inputs.shift is None else {"shift": _under_shift(inputs, inputs.shift, here, arrays)}
     here.report(inputs.title, 1, 1)

@@ -11,7 +11,6 @@ from typing import Any
 
 from tutelage.bench.protocol.cgroup import cpu_quota
 from tutelage.bench.protocol.spread import latency_bounds
-from tutelage.corruptions import comparable
 from tutelage.leaderboard.best import OVER_BUDGET, guessing
 from tutelage.leaderboard.export import export
 from tutelage.leaderboard.page.build import build_page
@@ -310,8 +309,8 @@ def _details(ctx: Context, device: Device, one: Evaluated, student: Student, fou
     }
     if one.second is not None:
         details["second_test"] = one.second.to_dict()
-    if one.shift is not None:
-        details["shift"] = comparable(one.shift)
+    if one.shift_details:
+        details["shift"] = one.shift_details
     if student.pruned is not None:
         details["pruned"] = student.pruned.model_dump(mode="json", exclude={"shapes"})
     if found is not None and _origin(student) in {winner.name for winner in found.winners}:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tutelage.leaderboard import pareto
+from tutelage.leaderboard.columns import column, with_interval
+from tutelage.leaderboard.names import title
+from tutelage.leaderboard.ties import resolutions, tolerances
 from tutelage.records import Row
-
-from . import pareto
-from .columns import column, with_interval
-from .names import title
-from .ties import resolutions, tolerances
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +64,7 @@ def standing_of(store: Store, row: Row, objectives: Sequence[str] | None = None)
     reasons = pareto.dominated_by(peers, place, ways)
     named = store.by_number([peers["number"][found.by] for found in reasons], ("model", "teacher", "scheme"))
     beaten = tuple(Beaten(peers["row_id"][found.by], _name(named, at), found.gains) for at, found in enumerate(reasons))
-    on_front = pareto.front(peers, ways, epsilon=resolutions(), tolerance=tolerances())[place]
+    on_front = pareto.front(peers, ways, epsilon=resolutions(ways), tolerance=tolerances())[place]
     return Standing(
         tuple(ways),
         len(peers["row_id"]),

@@ -1,0 +1,124 @@
+"""Further test sets that a recipe names (`measure.shift_sets`): the same classes, from elsewhere (`ShiftSets`).
+
+A set is read as the training data are, at another path. Copies of training or validation images are left out of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.distill.data.assemble import only_test, part_of
+from tutelage.distill.data.dataset import Dataset, Request
+from tutelage.distill.data.registry import open_images
+from tutelage.records import InputError
+
+log = logging.getLogger(__name__)
+
+# Classes that an error names.
+_MOST_NAMED = 5
+
+
+class ShiftSets(Mapping[str, Dataset]):
+    """Test sets by name, each opened once, when it is first asked for; all of a set's images are its split `test`."""
+
+    def __init__(self, requests: Mapping[str, Request], own: Dataset) -> None:
+        """own: the data that networks are trained on, whose classes the sets have."""
+        self._requests, self._own = requests, own
+        self._opened: dict[str, Dataset] = {}
+
+    def __getitem__(self, name: str) -> Dataset:
+        if name not in self._opened:
+            request = self._requests[name]
+            self._opened[name] = _opened(name, only_test(open_images(request), request), self._own)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._requests)
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+
+def check_classes(name: str, class_names: Sequence[str], multi_label: bool, own: Dataset) -> None:
+    """Refuse a test set whose classes, by name, are not those of the training data. Raises InputError."""
+    lacking, more = (sorted(set(one) - set(other)) for one, other in
+                     ((own.class_names, class_names), (class_names, own.class_names)))  # fmt: skip
+    said = [f"{verb} {_listed(names)}" for verb, names in (("lacks", lacking), ("has", more)) if names]
+    if multi_label != own.multi_label:
+        kinds = ("one class an image", "several labels an image")
+        said = [f"has {kinds[multi_label]}, and the training data have {kinds[own.multi_label]}"]
+    if said:
+        raise InputError(
+            f"measure.shift_sets: {name} {' and '.join(said)}: a test set has the classes of the training data, by name"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"the class{'es' * (len(names) > 1)} {', '.join(names[:_MOST_NAMED])}{more}"
+
+
+def _opened(name: str, found: Dataset, own: Dataset) -> Dataset:
+    """Number a set's labels as the training data's are, and leave out what was trained on."""
+    check_classes(name, found.class_names, found.multi_label, own)
+    labels = _renumbered(found, own.class_names)
+    trained = np.concatenate([own.splits[split] for split in ("train", "val")])
+    copies, notes = _copies(found.images, own.images, trained), []
+    if len(copies) == len(labels):
+        raise InputError(f"measure.shift_sets: all images of {name} are training or validation images: name another")
+    if len(copies):
+        notes.append(f"{len(copies)} of its {len(labels)} images are training or validation images and were left out")
+    kept = replace(found, labels=labels, class_names=own.class_names)
+    if len(copies):
+        kept = part_of(kept, np.setdiff1d(np.arange(len(labels)), copies))
+    mine = _ids(kept)
+    shared = (mine != "") & np.isin(mine, _ids(own)[trained])
+    if shared.any():
+        notes.append(
+            f"{int(shared.sum())} of its images are of groups (patients, series) whose names the training data have, "
+            "too: if these are the same ones, take them out of the set"
+        )
+    for note in notes:
+        log.warning("test set %s: %s", name, note)
+    return replace(kept, notes=(*found.notes, *notes))
+
+
+def _renumbered(found: Dataset, class_names: Sequence[str]) -> NDArray[Any]:
+    if found.multi_label:
+        return found.labels[:, [found.class_names.index(name) for name in class_names]]
+    numbers = np.array([class_names.index(name) for name in found.class_names], dtype=np.int64)
+    renumbered: NDArray[np.int64] = numbers[found.labels]
+    return renumbered
+
+
+def _ids(dataset: Dataset) -> NDArray[np.str_]:
+    """Give the group of each image, empty where it is the image's own name: no id of a patient or series."""
+    groups = dataset.groups
+    return np.where(groups == dataset.names, "", groups) if len(dataset.names) else groups
+
+
+def _copies(images: NDArray[np.uint8], own: NDArray[np.uint8], trained: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the places of images that equal one of those trained on, pixel by pixel.
+
+    One line of each image is compared first: of a large set no more is read.
+    """
+    line = images.shape[1] // 2
+    places: dict[bytes, dict[str, list[int]]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image[line].tobytes(), {}).setdefault(_digest(image), []).append(place)
+    found: list[int] = []
+    for place in trained.tolist():
+        if (alike := places.get(own[place, line].tobytes())) is not None:
+            found += alike.pop(_digest(own[place]), [])
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _digest(image: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
