@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tutelage.in_file import give_back
 from tutelage.records import InputError, NotAvailableError
 
 from .files import read_graph
@@ -139,4 +140,5 @@ def _in_batches(
         if missing:
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
         outputs.append(run(batch)[: size - missing].astype(np.float32, copy=False))
+        give_back(values)
     return np.concatenate(outputs)

@@ -19,7 +19,7 @@ LEAVES = tuple(
     f"tutelage.{name}"
     for name in (
         *("records", "quantities", "files", "plugins", "tensors", "allocator", "accelerator", "ranks", "hub"),
-        *("dominance", "corruptions"),
+        *("dominance", "corruptions", "in_file"),
     )
 )
 # Rooms know these and themselves alone, but for this: latency features are counts of blocks, tables without torch.

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from tutelage.in_file import give_back, in_file
 from tutelage.records import InputError, content_id
 
 from .ahead import Spent, ahead
@@ -270,6 +269,7 @@ def tensors(
         pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[chosen]))
         part = normalise(to_unit(pixels, side))
         images[start : start + 256] = part if change is None else change(part)
+        give_back(images.numpy())
     return images, torch.from_numpy(dataset.labels[indices]), dataset.groups[indices]
 
 
@@ -279,10 +279,7 @@ def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
     if scratch is None or num_bytes <= _MAX_IN_MEMORY:
         return torch.empty(shape, dtype=torch.float32)
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=scratch) as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that is full is noticed here
-            return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+        return torch.from_numpy(in_file(shape, scratch))
     except OSError as error:
         raise InputError(f"cannot write {num_bytes / 1e9:.1f} GB of images to {scratch}: "
                          f"{error.strerror or error}") from None  # fmt: skip

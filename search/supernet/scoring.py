@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.allocator import keep_freed_memory
+from tutelage.in_file import give_back
 from tutelage.records import Arch, InputError
 
 from .elastic import check_family
@@ -151,7 +152,10 @@ def _logits(
         tree.calibrate(batch, resize(calibration[batch].to(device), side))
 
     def evaluated(batch: Tensor) -> Tensor:
-        return tree.evaluate(resize(batch.to(device), side))
+        found = tree.evaluate(resize(batch.to(device), side))
+        if batch.device.type == "cpu":
+            give_back(batch.numpy())
+        return found
 
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, num_threads // workers),))
     spread: Any = map if workers == 1 else pool.map

@@ -19,6 +19,7 @@ from tutelage.bench.converters.conversion import Conversion
 from tutelage.bench.converters.convert import convert
 from tutelage.bench.converters.litert import quantize_litert
 from tutelage.bench.runtimes.registry import find_runtime
+from tutelage.in_file import give_back
 from tutelage.quant.export.coreml import export_coreml
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.quant.export.programs import export_pt2, export_pte
@@ -132,7 +133,11 @@ def answers(runtime: str, path: Path, images: Floats, threads: int) -> Floats:
         return run_onnx(path, images, threads=threads)
     session = find_runtime(runtime).load(path, threads, "fp32", (1, *images.shape[1:]))
     # Copied at once: a runtime may hand out its own memory, which the next image overwrites.
-    return np.concatenate([np.array(session.run(np.ascontiguousarray(image[None])), np.float32) for image in images])
+    found = []
+    for image in images:
+        found.append(np.array(session.run(np.ascontiguousarray(image[None])), np.float32))
+        give_back(image)
+    return np.concatenate(found)
 
 
 def answering(runtime: str, path: Path, threads: int) -> Callable[[Floats], Floats]:
