@@ -43,9 +43,12 @@ class Slice:
 
 @dataclass(frozen=True)
 class Vacancy:
-    """Why a slice gave no winner: nothing was evaluated, nothing differs from `row`, or all is surely worse than it."""
+    """Why a slice gave no winner: nothing was evaluated, nothing differs from `row`, or all is surely worse than it.
 
-    reason: Literal["empty", "same", "dominated"]
+    `same_cost`: nothing costs more than `row`, whose error cannot be compared.
+    """
+
+    reason: Literal["empty", "same", "same_cost", "dominated"]
     row: int = -1
 
 
@@ -94,10 +97,11 @@ def choose_family(
 
     numbers: the slice of each row, -1 of rows that cannot be chosen. `error` (to be minimised) and `std` are a
     posterior's. A row is passed over where it is not distinct from a chosen one, or where a chosen one costs no more
-    and is surely more accurate. `flattered` rows have errors too low beside all others': they surely beat none.
+    and is surely more accurate. `flattered` rows have errors too low beside all others': they surely beat none,
+    and are the one winner of a single slice only where there is no other.
     """
     sure = np.ones(len(error), dtype=np.bool_) if flattered is None else ~flattered
-    order = np.argsort(error, kind="stable")
+    order = np.lexsort((error, ~sure)) if len(slices) == 1 else np.argsort(error, kind="stable")
     ranked = [[int(row) for row in order if numbers[row] == number] for number in range(len(slices))]
     members: dict[int, int] = {}
     vacancies = {number: Vacancy("empty") for number, rows in enumerate(ranked) if not rows}
@@ -127,10 +131,11 @@ def _refused(
 ) -> Vacancy | None:
     """Say why a row is no further member, or None; `chosen` have errors of at most the row's, slice by slice."""
     for other in chosen:
-        better = sure[other] and surely_better(error[other], error[row], std[row], std[other])
+        surely = surely_better(error[other], error[row], std[other], std[row])
+        better = sure[other] and surely
         alike = same_cost(cost[row], cost[other])
         if alike and not better and not surely_better(error[row], error[other], std[row], std[other]):
-            return Vacancy("same", other)
+            return Vacancy("same_cost" if surely else "same", other)
         if better and (alike or cost[other] <= cost[row]):
             return Vacancy("dominated", other)
     return None

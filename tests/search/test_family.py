@@ -110,6 +110,10 @@ def test_a_flattered_one_keeps_no_other_out() -> None:
     found = choose_family(slices, np.arange(3), cost, error, std, flattered)
     assert (found.members, found.vacancies) == ({0: 0, 1: 1}, {2: Vacancy("dominated", 1)})
     assert choose_family(slices, np.arange(3), cost, error, std).members == {0: 0}
+    one = choose_family([Slice(0, 8)], np.zeros(3, dtype=np.int64), cost, error, std, flattered)
+    assert one.members == {0: 1}
+    near = choose_family(slices[:2], np.arange(2), np.array([1.98, 2.02]), error[:2], std[:2], flattered[:2])
+    assert near.vacancies == {1: Vacancy("same_cost", 0)}  # it differs beyond the noise: not "same"
 
 
 def test_the_most_accurate_feasible_is_among_the_finalists_of_40_searches() -> None:

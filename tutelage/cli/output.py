@@ -210,14 +210,16 @@ def print_search(searched: Searched, console: Console) -> None:
         table.add_row(winner.name, *part, f"{(low + high) / 2:.3f} ±{(high - low) / 2:.3f}", *counted, *times)
     console.print(table)
     candidates = []
-    for winner, params in zip(found.winners, costs.params, strict=True):
+    pairs = [*zip(found.winners, costs.params, strict=True)]
+    judged = [pair for pair in pairs if not pair[0].flattered] or pairs
+    for winner, params in judged:
         ms = winner.measured_ms.get(devices[0].name) if devices else None
         expected = winner.error if winner.expected is None else winner.expected
         quality = expected if found.result.objectives[scored] == "max" else 1 - expected
         candidates.append(Candidate(quality, 4.0 * int(params), None if ms is None else (ms, ms * 1.05)))
     if candidates:
         margin = searched.ctx.recipe.measure.margin
-        best = found.winners[choose(candidates, lambda place, best: None, margin)]
+        best, _ = judged[choose(candidates, lambda place, best: None, margin)]
         console.print(f"Best winner by validation, before its training: {best.name}", highlight=False)
     budgets = [f"{device.name} {device.max_latency_ms:.3g} ms" for device in devices if device.max_latency_ms]
     held = f"the latency budget ({', '.join(budgets)})" if budgets else "a latency budget (none was set)"

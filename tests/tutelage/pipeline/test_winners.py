@@ -114,6 +114,7 @@ def test_what_the_supernet_trained_most_leaves_no_slice_empty() -> None:
     assert len(found.winners) >= 3
     assert found.winners[0].arch == smallest
     names = ", ".join(winner.name for winner in found.winners[1:])
+    assert [winner.flattered for winner in found.winners] == [True, *[False] * (len(found.winners) - 1)]
     assert any(note.startswith(f"{names}: surely less accurate with inherited") for note in found.notes)
 
 
@@ -189,7 +190,7 @@ def test_a_winner_that_the_search_started_from_is_said_to_be_one() -> None:
     found = chosen(searched(num=3, initial=[SPACE.smallest()]), Slicing(cost=MS, number=4), Clock())
     winner = next(one for one in found.winners if one.arch == SPACE.smallest())
     assert winner.seed_name == "the smallest subnet"
-    assert f"{winner.name} is the smallest subnet: the search started from it" in " ".join(found.notes)
+    assert f"{winner.name} is the smallest subnet, from which the search started" in " ".join(found.notes)
     assert all(not one.seed_name for one in found.winners if one.arch != SPACE.smallest())
 
 

@@ -50,6 +50,7 @@ class Winner:
     expected_std: float = 0.0
     slice: Slice | None = None  # of the cost that the winners are spread over
     seed_name: str = ""  # what it is, where the search started from it: the smallest subnet, a preset
+    flattered: bool = False  # its error is too low beside those of other subnets
     energy_mj: dict[str, float] = field(default_factory=dict)  # by device, where the recipe bounds it
     file_bytes: dict[str, int] = field(default_factory=dict)  # of the file for the search's target, and its arena
     arena_bytes: dict[str, int] = field(default_factory=dict)
@@ -288,6 +289,7 @@ class _Candidates:
             expected_std=float(self.std[row]),
             slice=part if self.slicing.cost else None,
             seed_name=seeds.get(arch, "one of the first") if evaluated.initial else "",
+            flattered=bool(self.flattered[row]),
             energy_mj=self.figures(row, ENERGY),
             file_bytes=self.of_target(row, FILE_BYTES),
             arena_bytes=self.of_target(row, ARENA_BYTES),
@@ -317,6 +319,7 @@ class _Candidates:
                 if any(self._was_in(row, part) for row in self.broke)
                 else "no architecture of it was evaluated",
                 "same": f"what it has is no different from {other} beyond the noise, in {self.scored} and in cost",
+                "same_cost": f"what it has costs no more than {other}, which each step of the supernet trained",
                 "dominated": f"what it has is surely less accurate than {other}, which costs no more",
             }[vacancy.reason]
             lines.append(f"No winner for {self.slicing.cost} {words_of(part)}: {reason}.")
@@ -351,8 +354,9 @@ class _Candidates:
 
     def seeded(self, winners: Sequence[Winner]) -> list[str]:
         """Say which winners the search did not find."""
+        found = {True: "each step of the supernet trained it, too", False: "it found no better one in its slice"}
         return [
-            f"{winner.name} is {winner.seed_name}: the search started from it and found no better one in its slice."
+            f"{winner.name} is {winner.seed_name}, from which the search started; {found[winner.flattered]}."
             for winner in winners
             if winner.seed_name
         ]
@@ -360,6 +364,7 @@ class _Candidates:
     def saturated(self) -> list[str]:
         """Say where the error of most architectures is within the noise of the best one's."""
         rows = np.flatnonzero(self.feasible)
+        rows = rows[~self.flattered[rows]] if len(rows) > 1 else rows
         best = rows[np.argmin(self.error[rows])]
         alike = [
             row for row in rows if not surely_better(self.error[best], self.error[row], self.std[best], self.std[row])
