@@ -1,8 +1,10 @@
 """A run on two machines that share no folder: the same bytes as in one process; a machine or the command is killed."""
 
+import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,9 +18,12 @@ import yaml
 from tests.ray_cluster import RayCluster, cluster
 from tests.s3 import serving_s3
 from tests.tutelage.cluster.small_run import SMALL, Killer, changed, files, result_in, rows_of, searching, small_recipe
+from tutelage.cluster import scoring
 from tutelage.cluster.files import CACHE_VARIABLE, Sender, files_in, open_share, pack_made, placed, receive, unpack
+from tutelage.cluster.scoring import Scored
 from tutelage.cluster.session import on_cluster
 from tutelage.cluster.spread import LOGS, spread_by_files
+from tutelage.cluster.task import Task
 from tutelage.leaderboard.team.shared_files import SharedFiles
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.keys.stage_inputs import FileInput, Part
@@ -26,6 +31,10 @@ from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import InputError
+from tutelage.search.replies import Evaluation
+
+DOOMED = "doomed"  # the machine that is killed while it scores
+_score = scoring.score
 
 
 class Inputs(Part):
@@ -259,6 +268,56 @@ def test_a_search_whose_machine_is_killed_goes_on_elsewhere_from_its_evaluations
     untimed = {"search_seconds": 0, "scoring_seconds": 0}
     found, undisturbed = (result_in(at)[0].model_copy(update=untimed) for at in (place, tmp_path / "alone"))
     assert found == undisturbed
+
+
+def score_and_hang(task: Task, evaluation: Evaluation) -> Scored:
+    """Score as a worker does; on the machine that will be killed it says that it has begun, and never ends."""
+    here = Path(os.environ[CACHE_VARIABLE])
+    begun, end = here.parent / "begun", time.monotonic() + 300
+    if here.name == DOOMED:
+        begun.touch()
+        time.sleep(1800)
+    while not begun.exists():  # so that the other machine has not scored all before
+        assert time.monotonic() < end, "nothing was scored on the machine that is to be killed"
+        time.sleep(0.05)
+    return _score(task, evaluation)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_machine_is_killed_while_subnets_are_scored_and_the_order_replayed_without_workers(
+    machines: Machines, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the machine was scoring is scored by the other one, and the recorded order gives the same result."""
+    machines.add(DOOMED)
+    begun = machines.folder / "begun"
+    place, searched = tmp_path / "spread", searching(recipe, parallel=3)
+    monkeypatch.setattr(scoring, "score", score_and_hang)
+
+    def kill() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        machines.cluster.remove(machines.nodes.pop(DOOMED))
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with on_cluster(machines.cluster.address) as (ray, threads):
+        workspace = spread_by_files(ray, searched, Workspace(place), silent, threads)
+        there = pipeline.search(searched, workspace, silent, threads)
+    killer.join()
+    found, file = result_in(place)
+    assert sorted(found.order) == list(range(16))
+    assert not found.failed
+    logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
+    assert re.search(r"evaluation \d+ \(\w+\), attempt 1 of 3 failed: its worker was lost", logs)
+
+    again = searching(recipe, parallel=3, replay=str(file))
+    here = pipeline.search(again, Workspace(tmp_path / "alone"), silent, 1)
+    assert here.found.winners == there.found.winners
+    untimed = {"search_seconds": 0, "scoring_seconds": 0}
+    mine, replayed = (result_in(at)[0].model_copy(update=untimed) for at in (place, tmp_path / "alone"))
+    assert mine == replayed
 
 
 @pytest.mark.slow
