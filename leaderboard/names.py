@@ -23,6 +23,8 @@ KINDS = {
 
 
 _MANIFEST_DIGITS = 8
+# A name in a picture: at 6.5 points a third of a panel.
+MOST_LETTERS = 32
 _Key = tuple[Any, ...]
 
 
@@ -51,19 +53,44 @@ def family_of(model: str, space: str = "") -> str:
     return re.sub(r"(?<=[A-Za-z])[0-9]+[a-z]*$", "", kept) or model
 
 
-def title(model: str, teacher: str, scheme: str, *, is_short: bool = False) -> str:
-    """Name a row by model, teacher and scheme; where it is short, several teachers by their number."""
-    distilled = f" ← {brief_teacher(teacher, is_short=is_short)}" if teacher and teacher not in model else ""
-    return f"{model}{distilled}{' int8' if 'int8' in scheme and 'int8' not in model else ''}"
+def title(model: str, teacher: str, scheme: str) -> str:
+    """Name a row by model, teacher and scheme."""
+    return "".join(_title_parts(model, brief_teacher(teacher) if teacher not in model else "", scheme))
+
+
+def short_title(model: str, teacher: str, scheme: str) -> str:
+    """Name a row in at most `MOST_LETTERS` for a picture: teachers by their number, long names without their middle."""
+    named = "" if teacher in model else brief_teacher(teacher)
+    if " + " in named:
+        named = f"{named.count(' + ') + 1} teachers"
+    model, distilled, precision = _title_parts(model, named, scheme)
+    left = MOST_LETTERS - len(precision)
+    if len(model) + len(distilled) > left:
+        room = max(left - len(distilled), left // 2)
+        model = _without_middle(model, room)
+        distilled = distilled[:3] + _without_middle(distilled[3:], left - len(model) - 3) if distilled else ""
+    return f"{model}{distilled}{precision}"
+
+
+def _title_parts(model: str, teacher: str, scheme: str) -> tuple[str, str, str]:
+    precision = " int8" if "int8" in scheme and "int8" not in model else ""
+    return model, f" ← {teacher}" if teacher else "", precision
+
+
+def _without_middle(name: str, most: int) -> str:
+    """Leave out the middle of a longer name; its last word stays whole where that is no longer than half."""
+    if len(name) <= most:
+        return name
+    tail = re.split(r"[_\-. ]", name)[-1]
+    if not 0 < len(tail) <= most // 2:
+        tail = name[1 - most // 2 :]
+    return f"{name[: most - len(tail) - 1].rstrip('_-. ')}…{tail}"
 
 
 @lru_cache(maxsize=1024)
-def brief_teacher(teacher: str, *, is_short: bool = True) -> str:
-    """Name teachers without patch size and resolution; where it is short, several by their number."""
-    names = re.split(r"\s*[+,&]\s*", teacher)
-    if is_short and len(names) > 1:
-        return f"{len(names)} teachers"
-    return " + ".join(re.sub(r"_patch\d+.*$", "", name) for name in names)
+def brief_teacher(teacher: str) -> str:
+    """Name teachers without patch size and resolution."""
+    return " + ".join(re.sub(r"_patch\d+.*$", "", name) for name in re.split(r"\s*[+,&]\s*", teacher))
 
 
 def data_names(columns: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -191,8 +191,8 @@ def _named(found: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]:
     called = [
         (
             names.title(model, teacher, scheme),
-            names.title(model, teacher, scheme, is_short=True),
-            names.brief_teacher(teacher, is_short=False),
+            names.short_title(model, teacher, scheme),
+            names.brief_teacher(teacher),
             names.kind_of(role, teacher, source),
             names.family_of(model, spaces.get(arch, "")),
         )

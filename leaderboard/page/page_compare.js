@@ -162,17 +162,17 @@ function drawArch(arch) {
   }
   const highest = Math.max(1, ...expands);
   const svg = drawn("svg", { role: "img", "aria-label": `Blocks: ${blockWords(arch)}` });
-  const step = 19, gap = 12, tall = 62;
-  let x = 2;
+  const step = 19, gap = 12, tall = 62, named = 44; // what the name of a stage takes, however few its blocks
+  let x = 2, free = 0;
   for (let slot = 0; slot < total; slot++) {
     const stage = starts.indexOf(slot);
-    if (stage > 0) x += gap;
+    if (stage > 0) x = Math.max(x + gap, free);
     if (expands[slot] === 0 || kernels[slot] === 0) continue;
     const high = (tall * (expands[slot] || highest)) / highest;
     svg.append(drawn("rect", { x, y: tall - high + 14, width: step - 4, height: high, rx: 2.5, fill: "var(--distilled)", "fill-opacity": { 3: 0.35, 5: 0.65, 7: 1 }[kernels[slot]] || 0.6 }));
     svg.append(drawn("text", { x: x + (step - 4) / 2, y: tall - high + 10, "text-anchor": "middle", "font-size": 10, fill: "var(--quiet)" }, String(expands[slot] ?? "")));
     if (kernels.length) svg.append(drawn("text", { x: x + (step - 4) / 2, y: tall + 27, "text-anchor": "middle", "font-size": 11, fill: "var(--ink)" }, String(kernels[slot])));
-    if (stage >= 0) svg.append(drawn("text", { x, y: tall + 42, "font-size": 10, fill: "var(--quiet)" }, `stage ${stage + 1}`));
+    if (stage >= 0) { svg.append(drawn("text", { x, y: tall + 42, "font-size": 10, fill: "var(--quiet)" }, `stage ${stage + 1}`)); free = x + named; }
     x += step;
   }
   svg.setAttribute("viewBox", `0 0 ${x + 22} ${tall + 48}`);

@@ -114,7 +114,7 @@ function nameMarks(places, front, taken, rather, box) {
   const filled = [...spots.map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]), ...taken];
   const meets = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
   for (const i of front.slice(0, 60)) {
-    const full = title(i, true), name = full.length > 34 ? `${full.slice(0, 19)}…${full.slice(-13)}` : full;
+    const name = title(i, true);
     const [x, y] = places.get(i), w = name.length * 6.4, h = 14, tries = [];
     for (const isCrossing of [false, true])
       for (const far of [8, 14])

@@ -66,7 +66,7 @@ function madePart(i) {
   for (const [what, name] of [["epochs", "epochs"], ["seed", "seed"], ["fold", "fold"], ["image size", "image_size"]]) if (figure(name, i) !== null) add(what, show(name, figure(name, i), true));
   add("device", [text("device", i), text("processor", i)].filter(Boolean).join(", "));
   add("runtime", [text("runtime", i), text("runtime_version", i), text("precision", i)].filter(Boolean).join(" "));
-  add("measured at", [figure("batch", i) !== null ? `batch ${figure("batch", i)}` : "", figure("threads", i) !== null ? `${figure("threads", i)} threads` : "", text("power_state", i)].filter(Boolean).join(", "));
+  add("measured at", [figure("batch", i) !== null ? `batch ${figure("batch", i)}` : "", figure("threads", i) !== null ? `${figure("threads", i)} thread${figure("threads", i) === 1 ? "" : "s"}` : "", text("power_state", i)].filter(Boolean).join(", "));
   add("commit", typeof details.commit === "string" ? details.commit : "");
   add("versions", Object.entries(details.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", "));
   add("filed", text("created", i).replace("T", " ").replace("Z", " UTC"));
@@ -130,8 +130,8 @@ function confusionPart(i) {
     const rows = counts.map((row, n) => { const total = row.reduce((sum, one) => sum + one, 0); return node("tr", {}, node("th", { scope: "row" }, called(n)), row.map((one, k) => { const cell = node("td", { class: `figure${k === n ? " right" : ""}` }, one.toLocaleString("en")); cell.style.setProperty("--part", total ? one / total : 0); cell.title = total ? `${((100 * one) / total).toFixed(1)} % of ${called(n)} predicted as ${called(k)}` : ""; return cell; })); });
     body.push(node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Confusion matrix, scrolls sideways" }, node("table", { class: "matrix confusion" }, node("caption", {}, "Rows: truth. Columns: predicted. Test images."), node("thead", {}, node("tr", {}, node("td"), counts.map((_, k) => node("th", { scope: "col", class: "figure" }, called(k))))), node("tbody", {}, rows))));
   }
-  if (per && !Array.isArray(per)) body.push(node("h4", {}, "Per class"), node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Figures per class, scrolls sideways" }, detailBlock(per)));
-  if (body.length) return { name: "Confusion and classes", wide: isSquare && counts.length > 3, body };
+  if (per && !Array.isArray(per)) body.push(node("div", {}, node("h4", {}, "Per class"), node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Figures per class, scrolls sideways" }, detailBlock(per))));
+  if (body.length) return { name: "Confusion and classes", wide: true, body: node("div", { class: "beside" }, body) };
   return { name: "Confusion and classes", body: lacking(i, "No confusion matrix is on file: a run files it when it evaluates the row.") };
 }
 

@@ -290,6 +290,4 @@ def group_titles(groups: Sequence[Sequence[Row]]) -> list[str]:
 
 def _short_name(row: Row) -> str:
     """Name a mark by model, teacher and scheme, for Matplotlib."""
-    name = names.title(row.model, row.teacher, row.scheme, is_short=True)
-    name = name if len(name) <= 30 else f"{name[:17]}..{name[-11:]}"
-    return no_formula(name)
+    return no_formula(names.short_title(row.model, row.teacher, row.scheme))

@@ -245,7 +245,7 @@ def cut_apart(texts: Sequence[str], width: int) -> list[str]:
 
 def brief_teachers(texts: Sequence[str], width: int) -> list[str]:
     """Write each row's teachers with every one of them named: `dense..21+deit_..y`, two that differ never alike."""
-    parts = {text: brief_teacher(text, is_short=False).split(" + ") for text in set(texts)}
+    parts = {text: brief_teacher(text).split(" + ") for text in set(texts)}
     if len({tuple(named) for named in parts.values()}) < len(parts):  # they differ in patch size or resolution alone
         parts = {text: text.split("+") for text in parts}
     names = sorted({name for named in parts.values() for name in named})

@@ -113,6 +113,16 @@ def test_the_largest_layers_are_drawn_in_their_order_with_what_was_not_quantized
 
 
 @pytest.mark.slow
+def test_figures_of_classes_are_not_cut_on_a_wide_screen(open_page, rows):
+    figures = {"num": 100, "auc": 0.9, "average_precision": 0.8, "sensitivity": 0.7, "specificity": 0.95, "f1": 0.75}
+    details = {"confusion": [[60, 40], [10, 90]], "per_class": {"no_finding": figures, "pneumonia": figures}}
+    row = rows[0].model_copy(update={"model": "wide", "details": details})
+    part = open_page([*rows, row], 1400, link=link(row)).locator(".row-part[aria-label='Confusion and classes']")
+    widths = part.locator(".sideways").evaluate_all("(parts) => parts.map((one) => one.scrollWidth - one.clientWidth)")
+    assert widths == [0, 0]
+
+
+@pytest.mark.slow
 def test_a_part_without_data_says_what_would_fill_it(open_page, rows):
     bare = rows[0].model_copy(update={"model": "bare", "details": {}, "arch": None})
     page = open_page([*rows, bare], link=link(bare))

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,14 @@ def test_blocks_are_drawn_by_the_stages_of_their_space(open_page, name):
     stages = [word for word in words if word.startswith("stage")]
     assert stages == [f"stage {number + 1}" for number in range(len(space.family.stages))]
     assert drawing.locator("rect").count() == len(space.slots)
+    least = row.model_copy(update={"arch": space.smallest()})
+    drawing = open_page([least], link=f"#row={least.key}").locator("svg[role=img][aria-label^='Blocks']")
+    spots = drawing.evaluate(
+        "(svg) => [...svg.querySelectorAll('text')].filter((one) => one.textContent.startsWith('stage'))"
+        ".map((one) => { const box = one.getBBox(); return [box.x, box.x + box.width]; })"
+    )
+    assert len(spots) == len(stages)
+    assert all(right < left for (_, right), (left, _) in pairwise(spots)), "the names of two stages overlap"
 
 
 def test_gains_and_figures_of_details_are_columns(open_page, study):

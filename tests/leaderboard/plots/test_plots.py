@@ -13,6 +13,7 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from tutelage.leaderboard import pareto
+from tutelage.leaderboard.names import MOST_LETTERS, short_title
 from tutelage.leaderboard.plots import curves
 from tutelage.leaderboard.plots.front import pareto_plot
 from tutelage.leaderboard.plots.labels import place_labels
@@ -275,3 +276,18 @@ def test_no_arrow_between_trainings_of_others(tmp_path: Path, change: dict[str, 
     curves.arrows_plot(rows, tmp_path / "a.png")
     with pytest.raises(InputError, match="no arrow"):
         curves.arrows_plot([rows[0].model_copy(update=change), rows[1]], tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(
+    ("model", "teacher", "scheme", "expected"),
+    [
+        ("ofa-3a99f3", "densenet121+deit_small", "int8-ptq", "ofa-3a99f3 ← 2 teachers int8"),
+        ("tf_efficientnetv2_b0.in21k_ft_in1k", "a+b+c", "int8-qat", "tf_effici…in1k ← 3 teachers int8"),
+        ("resnet18", "convnextv2_tiny.fcmae_ft_in22k_in1k", "fp32", "resnet18 ← convnextv2_tiny…in1k"),
+        ("a" * 40, "", "fp32", f"{'a' * 16}…{'a' * 15}"),
+        ("resnet18 int8", "", "int8-ptq", "resnet18 int8"),
+    ],
+)
+def test_a_name_in_a_picture_keeps_its_teachers_and_precision_whole(model, teacher, scheme, expected):
+    assert short_title(model, teacher, scheme) == expected
+    assert len(expected) <= MOST_LETTERS
