@@ -84,7 +84,9 @@ def only_test(found: Listing | Dataset, request: Request) -> Dataset:
     """
     if isinstance(found, Dataset):
         test = found.splits.get("test", np.empty(0, dtype=np.int64))
-        return part_of(found, test if len(test) else np.arange(len(found.labels)))
+        if len(test) == 0:
+            return replace(found, masks=None, splits={"test": np.arange(len(found.labels))})
+        return _part_of(found, test)
     tests = np.flatnonzero(found.splits == "test")
     listing = _chosen(found.take(tests) if len(tests) else found, request)
     decoded = decode_all(listing, request)
@@ -109,7 +111,7 @@ def only_test(found: Listing | Dataset, request: Request) -> Dataset:
     )
 
 
-def part_of(dataset: Dataset, places: NDArray[np.int64]) -> Dataset:
+def _part_of(dataset: Dataset, places: NDArray[np.int64]) -> Dataset:
     """Make a data set of some images, all of them its test split; the images are copied."""
     return replace(
         dataset,

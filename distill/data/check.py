@@ -40,10 +40,15 @@ def check_path(path: Path) -> DataReport:
     Raises InputError only when there is nothing to look at.
     """
     path = Path(path)
-    if not (path.exists() or is_hub_name(path) or is_pattern(path) or is_file(path) or is_dir(path)):
+    if not is_there(path):
         raise InputError(f"no data at {path}: give {_KINDS}")
     entry, options = recognise(path)
     return entry.check(path) if entry.check is not None else _check_files(path, entry, options)
+
+
+def is_there(path: Path) -> bool:
+    """Say whether there may be data at a path: on the disk, in an archive, in shards that it names, or on the hub."""
+    return path.exists() or is_hub_name(path) or is_pattern(path) or is_file(path) or is_dir(path)
 
 
 def recognise(path: Path) -> tuple[DatasetEntry, Mapping[str, Any]]:

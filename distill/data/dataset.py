@@ -258,7 +258,8 @@ class DatasetEntry:
     images, by which a recipe is checked before. `options` are its own options, each with a line of help. `path` says
     whether it needs a file or folder. `recognise` gives the options with which a path would be read, or None where the
     path is something else; `faults` adds problems that a listing does not show; `check` takes the whole check over.
-    `called` names the set itself where the entry reads any set of its kind.
+    `called` names the set itself where the entry reads any set of its kind. `of_one` names the options that are of one
+    set and of no other of its kind: which one to download.
     """
 
     name: str
@@ -272,6 +273,7 @@ class DatasetEntry:
     check: Callable[[Path], DataReport] | None = None
     glance: Callable[[Request], Dataset] | None = None
     called: Callable[[Request], str] | None = None
+    of_one: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.list_files is None) == (self.load_arrays is None):
@@ -281,6 +283,10 @@ class DatasetEntry:
     def all_options(self) -> Mapping[str, str]:
         """Give the options that a recipe may set: its own, and those of all picture files."""
         return self.options if self.list_files is None else {**self.options, **_FILE_OPTIONS}
+
+    def shared_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the options by which another set of the same kind is read: all but its title and those of one set."""
+        return {name: value for name, value in options.items() if name not in ("title", *self.of_one)}
 
     def check_request(self, path: Path | None, options: Mapping[str, Any]) -> None:
         """Refuse options that it does not read, and a path that it would ignore."""

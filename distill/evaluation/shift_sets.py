@@ -8,21 +8,25 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.distill.data.assemble import only_test, part_of
-from tutelage.distill.data.dataset import Dataset, Request
-from tutelage.distill.data.registry import open_images
-from tutelage.records import InputError
+from tutelage.distill.data.assemble import only_test
+from tutelage.distill.data.check import is_there
+from tutelage.distill.data.dataset import Dataset, Listing, Request
+from tutelage.distill.data.registry import DATASETS, open_images
+from tutelage.records import InputError, NotAvailableError
 
 log = logging.getLogger(__name__)
 
 # Classes that an error names.
 _MOST_NAMED = 5
+# Images that are read at a time to be compared.
+_READ = 256
 
 
 class ShiftSets(Mapping[str, Dataset]):
@@ -36,7 +40,10 @@ class ShiftSets(Mapping[str, Dataset]):
     def __getitem__(self, name: str) -> Dataset:
         if name not in self._opened:
             request = self._requests[name]
-            self._opened[name] = _opened(name, only_test(open_images(request), request), self._own)
+            listed = find_set(name, request)
+            with errors_of(name):
+                found = only_test(listed, request)
+            self._opened[name] = _opened(name, found, self._own)
         return self._opened[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -44,6 +51,25 @@ class ShiftSets(Mapping[str, Dataset]):
 
     def __len__(self) -> int:
         return len(self._requests)
+
+
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Begin the errors of what is done for a test set with its place in the recipe."""
+    try:
+        yield
+    except InputError as error:
+        kind = NotAvailableError if isinstance(error, NotAvailableError) else InputError
+        raise kind(f"measure.shift_sets: {name}: {error}") from None
+
+
+def find_set(name: str, request: Request, *, glance: bool = False) -> Listing | Dataset:
+    """List or load a test set; with `glance` no images where that takes long. Raises InputError where none is there."""
+    entry = DATASETS.find(request.name)
+    with errors_of(name):
+        if request.path is not None and not is_there(request.path):  # a reader may download the data that it knows
+            raise InputError(f"no data at {request.path}: name the file or folder where this test set lies")
+        return (entry.glance if glance and entry.glance is not None else open_images)(request)
 
 
 def check_classes(name: str, class_names: Sequence[str], multi_label: bool, own: Dataset) -> None:
@@ -70,15 +96,14 @@ def _opened(name: str, found: Dataset, own: Dataset) -> Dataset:
     check_classes(name, found.class_names, found.multi_label, own)
     labels = _renumbered(found, own.class_names)
     trained = np.concatenate([own.splits[split] for split in ("train", "val")])
-    copies, notes = _copies(found.images, own.images, trained), []
+    copies, notes = _copies(found.images, own.images, np.sort(trained)), []
     if len(copies) == len(labels):
         raise InputError(f"measure.shift_sets: all images of {name} are training or validation images: name another")
     if len(copies):
         notes.append(f"{len(copies)} of its {len(labels)} images are training or validation images and were left out")
-    kept = replace(found, labels=labels, class_names=own.class_names)
-    if len(copies):
-        kept = part_of(kept, np.setdiff1d(np.arange(len(labels)), copies))
-    mine = _ids(kept)
+    places = np.setdiff1d(np.arange(len(labels)), copies)
+    kept = replace(found, labels=labels, class_names=own.class_names, splits={"test": places})
+    mine = _ids(kept)[places]
     shared = (mine != "") & np.isin(mine, _ids(own)[trained])
     if shared.any():
         notes.append(
@@ -107,17 +132,24 @@ def _ids(dataset: Dataset) -> NDArray[np.str_]:
 def _copies(images: NDArray[np.uint8], own: NDArray[np.uint8], trained: NDArray[np.int64]) -> NDArray[np.int64]:
     """Give the places of images that equal one of those trained on, pixel by pixel.
 
-    One line of each image is compared first: of a large set no more is read.
+    One line of each image is compared first. Images of a file are read some at a time: pages of its map would stay in
+    memory.
     """
     line = images.shape[1] // 2
     places: dict[bytes, dict[str, list[int]]] = {}
-    for place, image in enumerate(images):
+    for place, image in _each(images, np.arange(len(images))):
         places.setdefault(image[line].tobytes(), {}).setdefault(_digest(image), []).append(place)
     found: list[int] = []
-    for place in trained.tolist():
-        if (alike := places.get(own[place, line].tobytes())) is not None:
-            found += alike.pop(_digest(own[place]), [])
+    for _, image in _each(own, trained):
+        if (alike := places.get(image[line].tobytes())) is not None:
+            found += alike.pop(_digest(image), [])
     return np.array(sorted(found), dtype=np.int64)
+
+
+def _each(images: NDArray[np.uint8], places: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    for start in range(0, len(places), _READ):
+        some = places[start : start + _READ]
+        yield from zip(some.tolist(), images[some], strict=True)
 
 
 def _digest(image: NDArray[np.uint8]) -> str:

@@ -22,7 +22,7 @@ from tutelage.distill.data.cache import DECODE_VERSION
 from tutelage.distill.data.dataset import Listing, Request
 from tutelage.distill.data.loader import InOrder, Loader, tensors
 from tutelage.distill.data.registry import DATASETS, Dataset, complete, open_images, request_for
-from tutelage.distill.evaluation.shift_sets import ShiftSets
+from tutelage.distill.evaluation.shift_sets import ShiftSets, errors_of
 from tutelage.distill.training.normalisation import Renormalisation
 from tutelage.distill.training.train import TrainSchedule
 from tutelage.progress import Report
@@ -344,21 +344,20 @@ def images_request(recipe: Recipe, workspace: Workspace, threads: int = 1) -> Re
 
 def shift_requests(recipe: Recipe, workspace: Workspace, threads: int = 1) -> dict[str, Request]:
     """Say which further test sets a recipe reads, as its images are read, into a cache of their own."""
-    data = recipe.data
-    options = {name: value for name, value in data.options.items() if name != "title"}
-    return {
-        name: request_for(
-            data.dataset,
-            path=path,
-            size=data.size,
-            channels=data.channels,
-            cache=workspace.path / "cache" / "shift-sets",
-            skip_bad=data.skip_bad,
-            workers=max(1, threads if data.workers is None else data.workers),
-            options=options,
-        )
-        for name, path in recipe.measure.shift_sets.items()
-    }
+    data, found = recipe.data, {}
+    for name, path in recipe.measure.shift_sets.items():
+        with errors_of(name):
+            found[name] = request_for(
+                data.dataset,
+                path=path,
+                size=data.size,
+                channels=data.channels,
+                cache=workspace.path / "cache" / "shift-sets",
+                skip_bad=data.skip_bad,
+                workers=max(1, threads if data.workers is None else data.workers),
+                options=DATASETS.find(data.dataset).shared_options(data.options),
+            )
+    return found
 
 
 def schedule_of(section: TrainSection) -> TrainSchedule:

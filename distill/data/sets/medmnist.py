@@ -262,6 +262,7 @@ MEDMNIST = DatasetEntry(
         "multi_label": MULTI_LABEL_HELP,
     },
     path="optional",
+    of_one=("flag", "archive_size"),
     recognise=lambda path: {} if path.is_file() and path.suffix == ".npz" else None,
     check=check_archive,
 )

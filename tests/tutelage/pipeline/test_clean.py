@@ -146,10 +146,11 @@ def test_images_decoded_in_part_are_collected_and_whole_ones_where_it_is_asked(
     parts = [home / ".partial-0123456789abcdef", home / ".partial-fedcba9876543210"]
     for part in parts:
         part.mkdir()
+    (further := cache / "shift-sets" / home.name / ".partial-0123456789abcdef").mkdir(parents=True)
     (workspace.path / f".removed.{os.getpid() + 1}").mkdir()
     with alone(parts[0]):  # as a command that decodes has it
         clean(workspace, dry_run=False)
-    assert [part.is_dir() for part in parts] == [True, False]
+    assert [part.is_dir() for part in (*parts, further)] == [True, False, False]
     assert not list(workspace.path.glob(".removed*"))
     assert len(list(home.iterdir())) == 2
     assert sizes(workspace.path)["decoded images"] > 12 * 64

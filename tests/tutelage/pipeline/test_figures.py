@@ -1,5 +1,7 @@
 """Figures of filed predictions are computed once: a run that goes on reads them, to the last bit."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,27 @@ def test_figures_are_computed_once_for_what_they_depend_on(
     kept.write_text(kept.read_text()[:99])
     assert figures_of(ctx, file, made) == first
     assert len(kept.read_text()) > 99
+
+
+def test_figures_of_further_test_sets_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, file = context(tmp_path, False), tmp_path / "probabilities.npz"
+    made = predictions(ctx, file)
+    whole = replace(ctx.dataset, splits={"test": np.arange(NUM)})
+    there = replace(ctx, shift_sets={"b": replace(whole, splits={"test": np.arange(7, NUM)})})
+    on_sets = {"b": np.concatenate([made["val"][0], made["test"][0]])[7:]}
+    first = figures_of(there, file, made, on_sets)
+    assert first[1]["set_b"].num_images == NUM - 7
+    assert first[1]["set_b"].auc_lo is not None
+    sets: list[Mapping[str, Dataset]] = [
+        {"b": replace(whole, splits={"test": np.arange(NUM - 7)})},
+        {"b": replace(there.shift_sets["b"], groups=np.arange(NUM).astype(str))},
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "evaluate", refuse)
+        assert figures_of(there, file, made, on_sets) == first
+        for other in sets:
+            with pytest.raises(AssertionError, match="computed again"):
+                figures_of(replace(ctx, shift_sets=other), file, made, on_sets)
 
 
 def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,8 +138,8 @@ def _caches(path: Path, *, whole: bool) -> Iterator[Removable]:
             again = "are fetched again" if place.name == FOLDER else "a run computes again"
             yield _removable(path, place, kind, f"{place.name}, which {again}")
             continue
-        for part in sorted(place.glob(".partial-*")):
-            yield _removable(path, part, "decoded images", f"{place.name}, decoded in part")
+        for part in sorted(place.rglob(".partial-*")):  # further test sets lie one folder lower
+            yield _removable(path, part, "decoded images", f"{part.parent.name}, decoded in part")
 
 
 def _removable(workspace: Path, place: Path, kind: str, what: str) -> Removable:

@@ -18,7 +18,7 @@ from tutelage.accelerator import find_accelerator
 from tutelage.distill.data.assemble import outline
 from tutelage.distill.data.dataset import Dataset, Listing
 from tutelage.distill.data.registry import DATASETS, open_images
-from tutelage.distill.evaluation.shift_sets import check_classes
+from tutelage.distill.evaluation.shift_sets import check_classes, find_set
 from tutelage.distill.teachers.weights import fitted_weights
 from tutelage.distill.teachers.zoo import build_teacher
 from tutelage.distill.training.tuning import Tuning, check_tuning
@@ -175,7 +175,7 @@ def _shift_sets(faults: Faults, ctx: Context) -> None:
     """List the further test sets and compare their classes with those of the images."""
     requests = faults.check(shift_requests, ctx.recipe, ctx.workspace) or {}
     for name, request in requests.items():
-        found = faults.check(DATASETS.find(request.name).glance or open_images, request)
+        found = faults.check(find_set, name, request, glance=True)
         if found is not None:
             faults.check(check_classes, name, found.class_names, found.multi_label, ctx.dataset)
 

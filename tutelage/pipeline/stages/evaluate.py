@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -112,31 +111,22 @@ def evaluate_variant(ctx: Context, variant: Variant) -> Evaluated:
     with np.load(stage.folder / _PROBS) as arrays:
         predictions = {split: (arrays[f"{split}_probs"], arrays[f"{split}_labels"]) for split in splits}
         on_sets = {name: arrays[f"set_{name}_probs"] for name in _set_names(ctx, variant)}
-    threshold, figures = figures_of(ctx, stage.folder / _PROBS, predictions)
-    score = partial(evaluate, threshold=threshold, multi_label=ctx.dataset.multi_label, seed=ctx.seed("bootstrap"))
+    threshold, figures = figures_of(ctx, stage.folder / _PROBS, predictions, on_sets)
+    sets = {
+        name: SetFigures(figures[f"set_{name}"], ctx.set_input(name).digest, ctx.shift_sets[name].notes)
+        for name in on_sets
+    }
     filed = ctx.workspace.relative(stage.folder / _PROBS)
     probs, labels = predictions["test"]
     return Evaluated(
         variant, figures["test"], threshold, probs, labels, figures["val"], filed, figures.get("extra"), stage.key,
-        stage.result.get("shift"), _figures_of_sets(ctx, on_sets, score),
+        stage.result.get("shift"), sets,
     )  # fmt: skip
 
 
 def _set_names(ctx: Context, variant: Variant) -> tuple[str, ...]:
     """Name the further test sets of a file: those of the first seed, which rows show."""
     return tuple(ctx.recipe.measure.shift_sets) if variant.student.seed == ctx.recipe.seed else ()
-
-
-def _figures_of_sets(
-    ctx: Context, probs: Mapping[str, NDArray[np.float32]], score: Callable[..., Evaluation]
-) -> dict[str, SetFigures]:
-    """Compute the figures on further test sets by their probabilities, with intervals over their groups."""
-    found = {}
-    for name, found_probs in probs.items():
-        data = ctx.shift_sets[name]
-        figures = score(found_probs, data.labels, data.groups, bootstrap=ctx.recipe.measure.bootstrap)
-        found[name] = SetFigures(figures, ctx.set_input(name).digest, data.notes)
-    return found
 
 
 def evaluate_stage(ctx: Context, variant: Variant) -> Stage:

@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.distill.data.check import recognise
-from tutelage.distill.data.containers.hub import is_hub_name
-from tutelage.distill.data.containers.paths import is_dir, is_file, read_bytes
-from tutelage.distill.data.containers.shards import is_pattern
+from tutelage.distill.data.check import is_there, recognise
+from tutelage.distill.data.containers.paths import read_bytes
 from tutelage.distill.data.dataset import Dataset, Listing
 from tutelage.distill.data.images import Decoding, read_picture
 from tutelage.distill.data.reading.suffixes import looks_like_dicom
@@ -132,7 +130,7 @@ def _numbered(word: str) -> str:
 
 def _check_place(path: Path) -> None:
     """Refuse nothing, a picture and an empty folder, in words that fit a first command."""
-    if not (path.exists() or is_hub_name(path) or is_pattern(path) or is_file(path) or is_dir(path)):
+    if not is_there(path):
         raise InputError(f"no data at {path}: give a folder with one folder of pictures a class, or another set")
     if path.is_file() and path.suffix.lower() in Image.registered_extensions():
         raise InputError(f"{path} is one picture: give the folder that holds one folder of pictures a class")
