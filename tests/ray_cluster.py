@@ -38,10 +38,10 @@ class HeadStore:
 
     def __init__(self) -> None:
         self.held: dict[str, Any] = {}
-        self.internal_kv = SimpleNamespace(_internal_kv_get=self.get, _internal_kv_put=self.put)
+        self.internal_kv = SimpleNamespace(_internal_kv_list=self.list, _internal_kv_put=self.put)
 
-    def get(self, key: str, *, namespace: str) -> Any:
-        return self.held.get(key)
+    def list(self, prefix: str, *, namespace: str) -> Any:
+        return [key.encode() for key in self.held if key.startswith(prefix)]
 
     def put(self, key: str, value: str, overwrite: bool, *, namespace: str) -> None:
         self.held[key] = value

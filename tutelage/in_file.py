@@ -10,6 +10,7 @@ import mmap
 import os
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _maps: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()  # by address
+_lock = Lock()  # of _maps, which threads add to while others go through it
 
 
 def in_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
@@ -27,7 +29,8 @@ def in_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
         os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that is full is noticed here
         mapped = mmap.mmap(file.fileno(), num_bytes)
     array = np.frombuffer(mapped, dtype=np.float32).reshape(shape)
-    _maps[array.ctypes.data] = mapped
+    with _lock:
+        _maps[array.ctypes.data] = mapped
     return array
 
 
@@ -37,6 +40,8 @@ def give_back(array: NDArray[Any]) -> None:
     Of an array in memory nothing happens.
     """
     address = array.ctypes.data
-    for start, mapped in list(_maps.items()):
+    with _lock:
+        known = list(_maps.items())
+    for start, mapped in known:
         if start <= address < start + len(mapped) and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)

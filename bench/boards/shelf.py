@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NAMESPACE = "tutelage-boards"  # of the actors that hold boards, named POOL/ID, and of what the head keeps
+_SEEN = "seen:"  # how keys begin that say how many boards of a pool were up on a machine
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,23 @@ def pools(ray: Any) -> dict[str, Pool]:
 def _most_seen(ray: Any, up: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """Give the most boards that were up at once by pool and machine, at this look or an earlier one of anybody.
 
-    Ray does not say what a machine offered that has left. Its head keeps the numbers as long as it runs.
+    Ray does not say what a machine offered that has left. Its head keeps what was seen as long as it runs, each number
+    under a key of its own: sessions that look at once overwrite nothing of each other's.
     """
     store = ray.experimental.internal_kv
-    before: dict[str, dict[str, int]] = json.loads(store._internal_kv_get("seen", namespace=NAMESPACE) or "{}")
-    most = {pool: dict(counts) for pool, counts in before.items()}
-    for pool, counts in up.items():
-        for machine, number in counts.items():
-            known = most.setdefault(pool, {})
-            known[machine] = max(number, known.get(machine, 0))
-    if most != before:
-        store._internal_kv_put("seen", json.dumps(most), overwrite=True, namespace=NAMESPACE)
+    before = {bytes(key).decode() for key in store._internal_kv_list(_SEEN, namespace=NAMESPACE)}
+    now = {
+        _SEEN + json.dumps([pool, machine, number])
+        for pool, counts in up.items()
+        for machine, number in counts.items()
+    }
+    for key in now - before:
+        store._internal_kv_put(key, "1", overwrite=True, namespace=NAMESPACE)
+    most: dict[str, dict[str, int]] = {}
+    for key in before | now:
+        pool, machine, number = json.loads(key.removeprefix(_SEEN))
+        known = most.setdefault(pool, {})
+        known[machine] = max(number, known.get(machine, 0))
     return most
 
 

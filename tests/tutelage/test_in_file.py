@@ -1,14 +1,17 @@
 """Arrays that lie in a file: who goes through one keeps none of its pages, and every value is there again."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
 import torch
 
+from tutelage import in_file as in_file_module
 from tutelage.distill.data.loader import tensors
 from tutelage.distill.data.registry import load_dataset
 from tutelage.in_file import give_back, in_file
@@ -46,6 +49,30 @@ def test_what_was_written_is_there_when_its_pages_were_given_back(stored: np.nda
     assert mapped_bytes(tmp_path) == 0
     give_back(plain)  # in memory: as it is
     np.testing.assert_array_equal(stored, plain)
+
+
+def test_a_thread_may_make_an_array_while_another_gives_one_back(
+    stored: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[np.ndarray] = []
+    other = Thread(target=lambda: made.append(in_file((4,), tmp_path)))
+
+    class Maps(WeakValueDictionary[int, Any]):
+        def items(self) -> Iterator[tuple[int, Any]]:
+            for pair in super().items():
+                if other.ident is None:
+                    other.start()
+                    other.join(timeout=1)  # it waits for this one
+                yield pair
+
+    maps = Maps()
+    for address, mapped in list(in_file_module._maps.items()):
+        maps[address] = mapped
+    monkeypatch.setattr(in_file_module, "_maps", maps)
+    give_back(stored)
+    other.join()
+    assert len(made) == 1
+    assert mapped_bytes(tmp_path) < stored.nbytes
 
 
 def scored(images: np.ndarray) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
 import typer
 import typer.main
@@ -150,20 +151,24 @@ def _name_of(command: Any) -> str:
 def _refuse_empty_paths(command: Any) -> None:
     """Let the options and arguments of a command, and of those below it, refuse an empty text as a path.
 
-    It would name the current folder: `data check "$FOLDER"` of a variable that is not set.
+    It would name the current folder: `data check "$FOLDER"` of a variable that is not set. Which of them are paths the
+    command's function says: what is read of a text is a Path in some versions of typer and a text in others.
     """
     for below in getattr(command, "commands", {}).values():
         _refuse_empty_paths(below)
+    if command.callback is None:
+        return
+    hints = get_type_hints(inspect.unwrap(command.callback))
     for parameter in command.params:
-        parameter.process_value = partial(_no_empty_path, parameter, parameter.process_value)
+        if Path in (kind := hints.get(parameter.name), *get_args(kind)):
+            parameter.process_value = partial(_no_empty_path, parameter, parameter.process_value)
 
 
 def _no_empty_path(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
-    found = process(context, value)
-    if value == "" and isinstance(found, Path):
+    if isinstance(value, str) and not value.strip():
         name = max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else parameter.name.upper()
         raise InputError(f"{name}: {value!r} is no path: give one; . is the current folder")
-    return found
+    return process(context, value)
 
 
 def _tidy_when_terminated() -> None:

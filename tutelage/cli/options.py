@@ -15,19 +15,11 @@ from tutelage.inputs import ACCELERATORS
 from tutelage.records import InputError
 
 
-def path_of(given: str | Path) -> Path:
-    """Read a path of the command line; raise typer.BadParameter for an empty one, which would be the current folder."""
-    if not str(given).strip():
-        raise typer.BadParameter(f"{str(given)!r} is no path: give one; . is the current folder")
-    return Path(given)
-
-
 def folder_of(given: str | Path) -> Path:
     """Read what an option that takes a folder names: a folder that can be read, or nothing yet.
 
     Raises typer.BadParameter, of which the command line makes one line with the option's name.
     """
-    path_of(given)
     try:
         path = Path(given).expanduser()
         if path.exists():

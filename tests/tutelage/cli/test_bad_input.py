@@ -347,6 +347,6 @@ def test_no_path_may_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     lines = list(_paths(typer.main.get_command(app)))
     assert len(lines) > 40
     assert ("data", "check", "") in lines
-    for line in lines:
-        assert_exit(tutelage(*line), 2, "is no path")
+    for *words, given in (*lines, *((*line[:-1], " ") for line in lines)):
+        assert_exit(tutelage(*words, given), 2, f"{given!r} is no path")
     assert not list(tmp_path.iterdir())

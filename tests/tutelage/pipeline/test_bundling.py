@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tutelage.leaderboard.best import OVER_BUDGET
 from tutelage.leaderboard.store import Store
 from tutelage.pipeline.operations.bundle import bundle_row, class_thresholds, row_of
 from tutelage.pipeline.sections import DeviceSection
@@ -60,9 +61,10 @@ def test_a_row_or_an_option_is_read_as_make(words: list[str], tmp_path: Path) ->
     assert "no leaderboard" in str(done.exception)
 
 
-def _made(model: str, auc: float, ms: float, **other: Any) -> Row:
-    """A row of a run that has its file, of test and validation AUC `auc`."""
-    details = {"validation": {"auc": auc, "accuracy": auc}, "how": {"file": {"path": "model.onnx"}}}
+def _made(model: str, auc: float, ms: float, over: bool = False, **other: Any) -> Row:
+    """A row of a run that has its file, of test and validation AUC `auc`; `over`: above a memory limit."""
+    details: dict[str, Any] = {OVER_BUDGET: ["flash"]} if over else {}
+    details |= {"validation": {"auc": auc, "accuracy": auc}, "how": {"file": {"path": "model.onnx"}}}
     fields = {"role": "student", "size_bytes": 1000, "runtime": "onnxruntime", "device": "box", **other}
     return Row(
         model=model, recipe="r", dataset="d", auc=auc, accuracy=auc, latency_p50_ms=ms, details=details, **fields
@@ -84,6 +86,19 @@ def test_each_student_of_the_front_is_bundled_once_by_its_best_file() -> None:
     assert chosen == [("small", "fp32"), ("large", "int8-ptq"), ("broken by int8", "fp32")]
     assert [row.model for row in bundled_rows(rows, "best")] == ["large"]
     assert bundled_rows(rows, "none") == []
+
+
+def test_files_above_a_limit_are_left_out_on_a_device_only_where_another_one_fits_there() -> None:
+    rows = [
+        _made("net", 0.95, 4.0, over=True),
+        _made("net", 0.94, 2.0, scheme="int8-ptq", size_bytes=300),
+        _made("net", 0.95, 4.0, device="board", over=True),
+        _made("net", 0.94, 2.0, scheme="int8-ptq", device="board", size_bytes=600, over=True),
+    ]
+    for which in ("best", "front"):
+        chosen = {row.device: row.scheme for row in bundled_rows(rows, which)}
+        assert chosen.keys() == {"box", "board"}
+        assert chosen["box"] == "int8-ptq"
 
 
 def test_every_bundle_has_a_folder_of_its_own_below_that_of_the_recipe() -> None:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.ray_cluster import HeadStore
-from tutelage.bench.boards.shelf import Pool, pools
+from tutelage.bench.boards.shelf import Pool, _most_seen, pools
 from tutelage.cli.inventory import print_devices
 from tutelage.pipeline.operations import pools as operation
 from tutelage.pipeline.operations.pools import pools_of
@@ -32,7 +32,8 @@ class Ray:
     """
 
     experimental = HeadStore()
-    experimental.held["seen"] = '{"pi4": {"shed": 2, "cellar": 2}, "gone": {"cellar": 1}}'
+    for earlier in ('["pi4", "shed", 2]', '["pi4", "shed", 1]', '["pi4", "cellar", 2]', '["gone", "cellar", 1]'):
+        experimental.held[f"seen:{earlier}"] = "1"
     util = SimpleNamespace(
         list_named_actors=lambda all_namespaces: [
             *({"name": f"pi4/{number}", "namespace": "tutelage-boards"} for number in range(3)),
@@ -79,8 +80,25 @@ def test_boards_that_are_up_in_use_and_waited_for_are_counted() -> None:
         "gone": Pool("gone", waiting=1, left=1, left_from=("cellar",)),
         "pi4": Pool("pi4", 2, 2, 1, ("attic", "shed"), 3, ("cellar", "shed")),
     }
-    seen = json.loads(Ray.experimental.held["seen"])
-    assert seen == {"pi4": {"shed": 2, "cellar": 2, "attic": 1}, "gone": {"cellar": 1}}
+    assert 'seen:["pi4", "attic", 1]' in Ray.experimental.held
+
+
+class Lately(HeadStore):
+    """A head to which another session writes what it sees after this one has read, and before it writes."""
+
+    def put(self, key: str, value: str, overwrite: bool, *, namespace: str) -> None:
+        if not self.other_has_looked:
+            self.other_has_looked = True
+            _most_seen(SimpleNamespace(experimental=self), {"pi4": {"cellar": 3}})
+        super().put(key, value, overwrite, namespace=namespace)
+
+    other_has_looked = False
+
+
+def test_sessions_that_look_at_once_lose_no_board() -> None:
+    ray = SimpleNamespace(experimental=Lately())
+    _most_seen(ray, {"pi4": {"shed": 1}})
+    assert _most_seen(ray, {}) == {"pi4": {"shed": 1, "cellar": 3}}
 
 
 def test_a_list_of_devices_says_the_state_of_pools(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

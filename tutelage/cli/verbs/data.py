@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import JsonOption, path_of
+from tutelage.cli.options import JsonOption
 
 EXIT_PROBLEM = 2  # as of any other input that cannot be used
 
@@ -28,9 +28,7 @@ def data_list(as_json: JsonOption = False) -> None:
 
 
 @app.command("check")
-def data_check(
-    path: Annotated[Path, typer.Argument(parser=path_of, metavar="PATH")], as_json: JsonOption = False
-) -> None:
+def data_check(path: Annotated[Path, typer.Argument()], as_json: JsonOption = False) -> None:
     """Say what a folder, archive, table, npz or set of the hub holds: classes, unreadable files, duplicates, leakage.
 
     Examples: [bold]tutelage data check xrays/[/]   [bold]images.zip[/]   [bold]labels.csv[/]

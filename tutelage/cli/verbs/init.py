@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tutelage.cli.options import DEFAULT_WORKSPACE, AcceleratorOption, JsonOption, WorkspaceOption, path_of
+from tutelage.cli.options import DEFAULT_WORKSPACE, AcceleratorOption, JsonOption, WorkspaceOption
 from tutelage.cli.output_files import check_free, check_output
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ def init(
     device: Annotated[str, typer.Option("--device", help="Device profile that students are to run on.")],
     path: Annotated[
         Path | None,
-        typer.Option(
-            parser=path_of,
-            metavar="PATH",
-            help="The images: a folder with one folder a class, a CSV, an archive, hf:owner/name.",
-        ),
+        typer.Option(help="The images: a folder with one folder a class, a CSV, an archive, hf:owner/name."),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="How they are laid out, where it is not seen: {datasets}.")

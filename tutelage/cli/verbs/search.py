@@ -20,7 +20,6 @@ from tutelage.cli.options import (
     ShareOption,
     WorkersOption,
     WorkspaceOption,
-    path_of,
 )
 
 
@@ -52,9 +51,7 @@ def search(
         ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set: {datasets}; see `tutelage data list`.")] = None,
-    path: Annotated[
-        Path | None, typer.Option(parser=path_of, metavar="PATH", help="Folder or file of the data set.")
-    ] = None,
+    path: Annotated[Path | None, typer.Option(help="Folder or file of the data set.")] = None,
     evals: Annotated[int | None, typer.Option(help="Subnets to score.")] = None,
     strategy: Annotated[
         str | None,

@@ -87,13 +87,16 @@ def bundled_rows(rows: Sequence[Row], which: str, test: PairTest | None = None) 
     A student of the front is a network with a row that the leaderboard marks. Of its rows on that device the best by
     validation is taken, by the one rule for the best (`leaderboard/best.py`): an int8 file that lost too much is marked
     where it is the smallest, and is nothing to deploy. Where baselines or teachers dominate every student, the best one
-    is bundled, as a run must end with something to deploy.
+    is bundled, as a run must end with something to deploy. Files that are above a memory limit are left out on each
+    device where another one fits.
     """
-    fit = fitting([row for row in rows if is_deployable(row) and row.runtime in BUNDLED])
-    if which == "none" or not fit:
+    files = [row for row in rows if is_deployable(row) and row.runtime in BUNDLED]
+    if which == "none" or not files:
         return []
     if which == "best":
-        return best_students(fit, test)
+        return best_students(files, test)
+    devices = dict.fromkeys(row.device for row in files)
+    fit = [row for device in devices for row in fitting([one for one in files if one.device == device])]
     marked = {(row.device, row.model) for row, flag in zip(rows, on_front(rows), strict=True) if flag}
     networks: dict[tuple[str, str], list[Row]] = {}
     for row in fit:
@@ -102,7 +105,7 @@ def bundled_rows(rows: Sequence[Row], which: str, test: PairTest | None = None) 
     chosen = [best for some in networks.values() if (best := best_student(some, test)) is not None]
     if not chosen:
         log.warning("no student is on the front: the best by validation is bundled")
-        return best_students(fit, test)
+        return best_students(files, test)
     return sorted(chosen, key=lambda row: (row.device, row.latency_p50_ms or 0.0, row.model))
 
 
