@@ -26,7 +26,7 @@ PairTest = Callable[[Row, Row], Sequence[Comparison]]
 SIZE_TOLERANCE = 0.01
 # How notes of rows begin whose training ended too early, see `distill.evaluation.convergence`.
 _RISING = "validation still rising"
-# In a row's details: what of its file is above the memories that bound its run, a sentence each.
+# In a row's details: what of its file is above the memory limits of its run, a sentence each.
 OVER_BUDGET = "over_budget"
 
 
@@ -205,7 +205,7 @@ def is_deployable(row: Row) -> bool:
 
 
 def fitting(rows: Sequence[Row]) -> list[Row]:
-    """Leave out the rows whose files are above the memories that bound their run, unless all are."""
+    """Leave out the rows whose files are above the memory limits of their run, unless all are."""
     return [row for row in rows if not row.details.get(OVER_BUDGET)] or list(rows)
 
 

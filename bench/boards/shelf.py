@@ -69,9 +69,7 @@ def _most_seen(ray: Any, up: Mapping[str, Mapping[str, int]]) -> dict[str, dict[
     store = ray.experimental.internal_kv
     before = {bytes(key).decode() for key in store._internal_kv_list(_SEEN, namespace=NAMESPACE)}
     now = {
-        _SEEN + json.dumps([pool, machine, number])
-        for pool, counts in up.items()
-        for machine, number in counts.items()
+        _SEEN + json.dumps([pool, machine, number]) for pool, counts in up.items() for machine, number in counts.items()
     }
     for key in now - before:
         store._internal_kv_put(key, "1", overwrite=True, namespace=NAMESPACE)

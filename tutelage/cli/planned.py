@@ -1,4 +1,4 @@
-"""What a run says at its start: the memories that bind, the stages it reuses, and those it computes and why."""
+"""What a run says at its start: its memory limits, the stages it reuses, and those it computes and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_LINES = 12  # of stages that are done again; more of them are counted
 
 
 def announcing(recipe: Recipe, workspace: Path, given: Iterable[str]) -> Callable[[Plan], None]:
-    """Give what prints the memories that bind a search, and then its plan; `given`: what the command line sets."""
+    """Give what prints the memory limits of a run, and then its plan; `given`: what the command line sets."""
 
     def announce(plan: Plan) -> None:
         if line := memories_line(recipe, workspace, given):
@@ -27,10 +27,10 @@ def announcing(recipe: Recipe, workspace: Path, given: Iterable[str]) -> Callabl
 
 
 def memories_line(recipe: Recipe, workspace: Path, given: Iterable[str]) -> str:
-    """Say which memories bind the search of a recipe and who says so; empty where none does, or nothing is searched."""
+    """Say the memory limits of a recipe and where they come from; empty where there are none."""
     from tutelage.pipeline.stages.budgets import binding_memories
 
-    return binding_memories(recipe, workspace, set(given)) if recipe.searches else ""
+    return binding_memories(recipe, workspace, set(given))
 
 
 def keys_given(changes: Sequence[str] | None, options: Mapping[str, object] | None = None) -> list[str]:

@@ -1,13 +1,16 @@
-"""Students' very files against the memories that bind: what is above is said, marked, and not taken for the best."""
+"""Files of students against the memory limits: what is above is said, marked, and not taken for the best."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tutelage.bench.converters.conversion import Conversion
 from tutelage.bench.converters.litert import converter_ready
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.cli.planned import keys_given, memories_line
@@ -15,11 +18,12 @@ from tutelage.leaderboard.best import OVER_BUDGET
 from tutelage.pipeline import networks
 from tutelage.pipeline.context import Context, open_context
 from tutelage.pipeline.recipe import Recipe, load_recipe
+from tutelage.pipeline.stages import fits
 from tutelage.pipeline.stages.compress import Variant
 from tutelage.pipeline.stages.fits import TARGET_FILE, held_to_memories, micro_files, over_in_bundle, over_lines
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
-from tutelage.records import UNREACHABLE, Artifact, DeviceProfile, InputError, Row, Student
+from tutelage.records import UNREACHABLE, Artifact, DeviceProfile, InputError, NotAvailableError, Row, Student
 from tutelage.search.spaces.space import SPACES
 
 BOXES = "devices=[{name: box}, {name: new}]"
@@ -39,24 +43,27 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return space
 
 
-def test_a_run_says_which_memories_bind_its_search_and_who_says_so(workspace: Workspace) -> None:
+def test_a_run_says_its_memory_limits_and_where_they_come_from(workspace: Workspace) -> None:
     def said(*changes: str, given: dict[str, object] | None = None) -> str:
         return memories_line(load_recipe("demo", changes), workspace.path, keys_given(changes[1:], given))
 
     assert said() == ""
-    both = "memories that bind, at fp32: flash 1,000,000 bytes (profile of box), RAM 200,000 bytes (profile of box)"
+    both = "memory limits, at fp32: flash 1,000,000 bytes (profile of box), RAM 200,000 bytes (profile of box)"
     assert said(BOXES) == both
     assert said(BOXES, "search.max_flash=2MB").endswith(
         ": flash 2MB (command line), RAM 200,000 bytes (profile of box)"
     )
-    assert said("search.max_ram=64KB") == "memories that bind, at fp32: RAM 64KB (recipe)"
+    assert said("search.max_ram=64KB") == "memory limits, at fp32: RAM 64KB (recipe)"
     assert said("search.max_ram=64KB", given={"search.max_ram": "64KB", "search.max_size": None}).endswith(
         "RAM 64KB (command line)"
     )
-    assert said("search.target=chip").startswith("memories that bind, at int8: flash 900,000 bytes (profile of chip)")
+    assert said("search.target=chip").startswith("memory limits, at int8: flash 900,000 bytes (profile of chip)")
     named = load_recipe("demo").model_dump(exclude={"search", "supernet"})
     recipe = Recipe.model_validate({**named, "students": [{"name": "resnet10t"}], "devices": [{"name": "box"}]})
-    assert memories_line(recipe, workspace.path, ()) == ""  # nothing is searched
+    # Nothing is searched: RAM is of no file here, and the files are compared with the flash.
+    assert memories_line(recipe, workspace.path, ()) == "memory limits: flash 1,000,000 bytes (profile of box)"
+    ctx: Any = SimpleNamespace(recipe=recipe, workspace=workspace)
+    assert held_to_memories(ctx, [variant("student", "fp32", "a", 1_020_000)])["a" * 64][OVER_BUDGET]
 
 
 def a_file(name: str, size: int) -> Artifact:
@@ -92,7 +99,7 @@ def test_files_above_a_bound_are_marked_and_a_line_is_said_of_those_that_are_dep
     assert held_to_memories(SimpleNamespace(recipe=load_recipe("demo"), workspace=workspace), files) == {}  # type: ignore[arg-type]
 
 
-def test_a_bundle_is_compared_with_the_memories_of_its_run(workspace: Workspace) -> None:
+def test_a_bundle_is_compared_with_the_memory_limits_of_its_run(workspace: Workspace) -> None:
     student = Student(model="net", role="student", library_name="resnet10t")
     recipe = load_recipe("demo", ["search.max_size=1MB", "search.max_ram=64KB"])
     how = {"network": student.to_dict(), "file": a_file("a", 5).to_dict()}
@@ -107,6 +114,16 @@ def test_a_bundle_is_compared_with_the_memories_of_its_run(workspace: Workspace)
         "RAM 64,001 bytes is above the budget of 64KB (search.max_ram)"
     ]
     assert over_in_bundle(row(recipe), workspace.path, (1_000_000, 64_000)) == []
+    assert over_in_bundle(row(recipe), workspace.path, changes=["search.max_size=2MB"]) == []
+    assert over_in_bundle(row(recipe), workspace.path, (1_500_000, 5), ["search.max_size=2MB"]) == []
+    on_chip = row(load_recipe("demo", ["search.target=chip"]))
+    on_chip = on_chip.model_copy(
+        update={"details": {**on_chip.details, TARGET_FILE: {"file_bytes": 900_001, "arena_bytes": 5}}}
+    )
+    assert over_in_bundle(on_chip, workspace.path) == [
+        "the network's int8 file for chip, not the file in this bundle: "
+        "flash 900,001 bytes is above the budget of 900,000 bytes (profile of chip)"
+    ]
     gone = recipe.model_copy(update={"search": recipe.search.model_copy(update={"target": "gone"})})
     assert "no device named 'gone'" in over_in_bundle(row(gone), workspace.path)[0]
 
@@ -156,6 +173,8 @@ def test_the_file_for_the_target_of_each_trained_student_is_made_once_and_compar
     assert isinstance(made, Path)
     assert isinstance(refused, InputError)
     about = found["a"][TARGET_FILE]
+    assert str(ctx.workspace.path) not in found["c"][TARGET_FILE]["refused"]
+    assert "refused" in found["c"][TARGET_FILE]["refused"]
     assert about["file_bytes"] == made.stat().st_size
     assert found["a"][OVER_BUDGET] == [
         f"flash {about['file_bytes']:,} bytes is above the budget of 10,000 bytes (profile of chip)",
@@ -167,3 +186,44 @@ def test_the_file_for_the_target_of_each_trained_student_is_made_once_and_compar
     assert OVER_BUDGET not in again["a" * 64]
     events = [one["event"] for one in ctx.workspace.journal() if one["stage"] == "files for chip"]
     assert events == ["start", "done"]
+
+
+def variants_of(students: list[Student]) -> list[Variant]:
+    return [Variant(one, "fp32", "onnxruntime", a_file(name, 5)) for one, name in zip(students, "ab", strict=False)]
+
+
+def test_a_network_at_which_the_converter_ends_is_noted_and_the_others_are_compared(
+    trained: tuple[Context, list[Student]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies has no answer: it is not the run's end, and nothing is filed of that network."""
+    ctx, students = trained
+    notes: list[str] = []
+    ctx = replace(ctx, note=notes.append, recipe=ctx.recipe.model_copy(update={"seed": 7}))  # other stages
+    tried: list[list[str]] = []
+
+    def convert(jobs: Sequence[Conversion]) -> None:
+        tried.append([job.onnx.name for job in jobs])
+        for job in jobs:
+            if job.onnx.stat().st_size > 10**6:  # the ResNet
+                raise NotAvailableError(f"the LiteRT converter ended at {job.onnx}: killed")
+        raise InputError(f"{jobs[0].onnx} cannot be converted for LiteRT: {jobs[0].onnx.resolve()} is odd")
+
+    monkeypatch.setattr(fits, "convert_to_litert", convert)
+    monkeypatch.setattr(fits, "converter_ready", lambda: True)
+    found = held_to_memories(ctx, variants_of(students))
+    reason = "micro cannot be converted for LiteRT: micro is odd"
+    assert found["a" * 64] == {
+        TARGET_FILE: {"target": "chip", "refused": reason},
+        OVER_BUDGET: [f"no file for chip can be made of it: {reason}"],
+    }
+    assert found["b" * 64] == {}
+    assert notes == [
+        "refused: not compared with the memory limits, as no file for chip was made: "
+        "the LiteRT converter ended at refused: killed; the same run tries it again"
+    ]
+    tried.clear()
+    assert held_to_memories(ctx, variants_of(students)) == found
+    assert tried == [["0.onnx", "1.onnx"], ["0.onnx"]]  # what was refused is filed, what ended the converter is not
+    monkeypatch.setattr(fits, "converter_ready", lambda: False)  # none of them can be made
+    assert held_to_memories(ctx, variants_of(students)) == {"a" * 64: {}, "b" * 64: {}}
+    assert notes[-1].startswith("micro, refused: not compared")

@@ -104,12 +104,14 @@ def bundle_make(
             )
             facts = {"row": chosen.key, "model": chosen.model, "bundle": str(sources.folder)}
             if target is None:  # one that is named refused what it cannot hold
-                _warn(chosen, over_in_bundle(chosen, place.path, (sources.flash_bytes, sources.arena_bytes)))
+                _warn(
+                    chosen, over_in_bundle(chosen, place.path, (sources.flash_bytes, sources.arena_bytes), set_ or ())
+                )
             memories = {"flash_bytes": sources.flash_bytes, "ram_bytes": sources.arena_bytes}
             terminal.print_figures({**facts, **memories, **sources.parity}, Console(markup=False), as_json)
             return
         made = bundle_row(chosen, place, report, threads, out=out, changes=set_ or (), notes=note or (), coreml=coreml)
-        _warn(chosen, over_in_bundle(chosen, place.path))
+        _warn(chosen, over_in_bundle(chosen, place.path, changes=set_ or ()))
     facts = {"row": chosen.key, "model": chosen.model, "scheme": chosen.scheme}
     extra = {} if coreml is None else {"coreml": str(coreml)}
     terminal.print_figures({**facts, **_facts(made), **extra}, Console(markup=False), as_json)

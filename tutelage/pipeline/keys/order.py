@@ -90,7 +90,7 @@ def finish(
     variants: Sequence[Variant],
     measured: Callable[[Device, Mapping[str, Measurement]], object] = lambda device, found: None,
 ) -> dict[str, dict[str, Any]]:
-    """Measure the files of each network's first seed on every device, hold them to memories, and explain them.
+    """Measure the files of each first seed on every device, compare them with the memory limits, and explain them.
 
     Gives details of rows by the file's hash.
     """

@@ -67,6 +67,15 @@ def memory_bounds(recipe: Recipe, workspace: Path) -> tuple[MemoryBound | None, 
     return flash, _bound("search.max_ram", section.max_ram, {one.name: one.ram_bytes for one in profiles})
 
 
+def held_bounds(recipe: Recipe, workspace: Path) -> tuple[MemoryBound | None, MemoryBound | None]:
+    """Give the bounds on flash and RAM that a run keeps; where nothing is searched for no target, flash alone.
+
+    RAM is counted of what is searched, and read of the files for a target.
+    """
+    flash, ram = memory_bounds(recipe, workspace)
+    return flash, ram if recipe.searches or recipe.search.target is not None else None
+
+
 def _bound(key: str, own: str | None, memories: Mapping[str, int | None]) -> MemoryBound | None:
     if own is not None:
         return MemoryBound(size_in_bytes(own), own, key)
@@ -96,19 +105,21 @@ def _in_words(bound: MemoryBound | None) -> str:
 
 
 def binding_memories(recipe: Recipe, workspace: Path, given: Collection[str] = ()) -> str:
-    """Say in a line which memories bind a search and who says so; empty where none does.
+    """Say in a line the memory limits of a run and where they come from; empty where there are none.
 
     given: keys of the recipe that the command line sets.
     """
     said = []
-    for what, bound in zip(("flash", "RAM"), memory_bounds(recipe, workspace), strict=True):
+    for what, bound in zip(("flash", "RAM"), held_bounds(recipe, workspace), strict=True):
         if bound is not None:
             where = bound.source if bound.by_profile else "command line" if bound.source in given else "recipe"
             said.append(f"{what} {bound.text} ({where})")
     if not said:
         return ""
+    if not recipe.searches and recipe.search.target is None:  # each row's own file is compared
+        return f"memory limits: {', '.join(said)}"
     precision = "int8" if deploys_int8(recipe) else "fp32"
-    return f"memories that bind, at {precision}: {', '.join(said)}"
+    return f"memory limits, at {precision}: {', '.join(said)}"
 
 
 def bounds_of(ctx: Context, devices: Sequence[Device]) -> dict[str, float]:

@@ -1,11 +1,12 @@
-"""Hold the students of a run to the memories that bound it, by their very files: `held_to_memories`, `above`.
+"""Compare the files of a run's students with its memory limits: `held_to_memories`, `above`.
 
-Finalists of a search were held to them with inherited weights. What is deployed is the trained network: its file is the
+Finalists of a search were compared with inherited weights. What is deployed is the trained network: its file is the
 row's or, for a target, the int8 file for TFLite Micro, which is made here.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 from tutelage.accelerator import CPU
 from tutelage.bench.converters.conversion import Conversion
 from tutelage.bench.converters.convert import converter_version
-from tutelage.bench.converters.litert import convert_to_litert
+from tutelage.bench.converters.litert import convert_to_litert, converter_ready
 from tutelage.bench.micro.arena import arena_of
 from tutelage.bench.micro.convert import for_micro
 from tutelage.bench.runtimes.registry import find_runtime
@@ -25,11 +26,11 @@ from tutelage.pipeline.context import Context, Opened, Resources, run_stage
 from tutelage.pipeline.keys.stage_inputs import ImagesInput, NetworkInput, StageInputs, versions_of
 from tutelage.pipeline.objectives import deploys_int8
 from tutelage.pipeline.operations.bundle import made_of
-from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.recipe import Recipe, with_changes
 from tutelage.quant.export.onnx_export import export_onnx
 from tutelage.records import InputError, NotAvailableError, Row, Student
 
-from .budgets import MemoryBound, memory_bounds
+from .budgets import MemoryBound, held_bounds, memory_bounds
 from .compress import Variant
 from .quantization import calibration_images, quantizers
 from .training import network_input
@@ -57,13 +58,16 @@ class TargetFilesInputs(StageInputs):
 
 
 def held_to_memories(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
-    """Give, by the file's hash, the details of rows of students: the target's file, and what is above the bounds."""
-    bounds = memory_bounds(ctx.recipe, ctx.workspace.path)
+    """Give, by the file's hash, the details of rows of students: the target's file, and what is above the bounds.
+
+    A file for the target that cannot be made now is noted: the run goes on without its figures, and a later one tries.
+    """
+    bounds = held_bounds(ctx.recipe, ctx.workspace.path)
     mine = [variant for variant in variants if variant.student.role == "student"]
     if bounds == (None, None) or not mine:
         return {}
     found: dict[str, dict[str, Any]] = {}
-    made = _target_files(ctx, mine) if ctx.recipe.search.target is not None else {}
+    made = _files_or_notes(ctx, mine) if ctx.recipe.search.target is not None else {}
     for variant in mine:
         about = made.get(_hash(variant.student))
         details: dict[str, Any] = {} if about is None else {TARGET_FILE: about}
@@ -72,23 +76,28 @@ def held_to_memories(ctx: Context, variants: Sequence[Variant]) -> dict[str, dic
     return found
 
 
-def over_in_bundle(row: Row, workspace: Path, sizes: tuple[int, int] | None = None) -> list[str]:
-    """Say what of the file that is bundled is above the memories that bound the run of its row, a sentence each.
+def over_in_bundle(
+    row: Row, workspace: Path, sizes: tuple[int, int] | None = None, changes: Sequence[str] = ()
+) -> list[str]:
+    """Say what of the file that is bundled is above the memory limits of the run of its row, a sentence each.
 
-    sizes: of a bundle for a microcontroller, the bytes of its file and its arena.
+    sizes: of a bundle for a microcontroller, the bytes of its file and its arena. Another bundle of a run for a target
+    holds another file than the one that was compared: the sentences say so. changes: `section.key=value` of the recipe.
     """
-    recipe = made_of(row)[0]
+    recipe = with_changes(made_of(row)[0], changes)
     if row.role != "student":
         return []
     try:
         bounds = memory_bounds(recipe, workspace)
     except InputError as error:  # a target that this workspace does not know
-        return [f"it was not compared with the memories of its run: {error}"]
-    return (
-        above(*sizes, bounds)
-        if sizes is not None
-        else _over(recipe, bounds, row.size_bytes, row.details.get(TARGET_FILE))
-    )
+        return [f"it was not compared with the memory limits of its run: {error}"]
+    if sizes is not None:
+        return above(*sizes, bounds)
+    about = row.details.get(TARGET_FILE)
+    over = _over(recipe, bounds, row.size_bytes, about)
+    if recipe.search.target is None or about is None or "refused" in about:
+        return over
+    return [f"the network's int8 file for {recipe.search.target}, not the file in this bundle: {line}" for line in over]
 
 
 def over_lines(rows: Sequence[Row], recipe: Recipe) -> list[str]:
@@ -123,7 +132,8 @@ def micro_files(
 ) -> list[Path | InputError]:
     """Write the int8 file of each network for TFLite Micro, calibrated on the images of other int8 files.
 
-    Gives the reason in the place of a file that cannot be made.
+    Gives the reason in the place of a file that cannot be made. Reasons name networks: what is filed of them may hold
+    no path of `folder`. Raises NotAvailableError for what may be possible later.
     """
     jobs: list[Conversion] = []
     for place, student in enumerate(students):
@@ -133,8 +143,8 @@ def micro_files(
         jobs.append(Conversion(onnx, folder / f"{place}-float.tflite", shape))
     try:
         convert_to_litert(jobs)  # together, since the converter takes seconds to start
-    except NotAvailableError:
-        raise
+    except NotAvailableError as error:
+        raise NotAvailableError(_named(error, students, folder)) from error
     except InputError:  # one of them: each by itself says which
         pass
     made: list[Path | InputError] = []
@@ -144,11 +154,20 @@ def micro_files(
             if not job.target.is_file():
                 convert_to_litert([job])
             made.append(for_micro(job.target, folder / f"{place}.tflite", images))
-        except NotAvailableError:
-            raise
+        except NotAvailableError as error:
+            raise NotAvailableError(_named(error, students, folder)) from error
         except InputError as error:
-            made.append(error)
+            made.append(InputError(_named(error, students, folder)))
     return made
+
+
+def _named(error: InputError, students: Sequence[Student], folder: Path) -> str:
+    """Give an error's text with the networks' names in the place of their files in a folder."""
+    text = str(error)
+    for root in dict.fromkeys((str(folder), str(folder.resolve()))):
+        files = re.compile(rf"{re.escape(root)}/(\d+)[\w.-]*")
+        text = files.sub(lambda found: students[int(found[1])].model, text)
+    return text
 
 
 def _over(
@@ -169,6 +188,22 @@ def _over(
 
 def _hash(student: Student) -> str:
     return "" if student.weights is None else student.weights.sha256
+
+
+def _files_or_notes(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
+    """Give what `_target_files` gives, without the networks of which no file can be made now: they are noted."""
+    try:
+        return _target_files(ctx, variants)
+    except NotAvailableError as error:
+        each = {_hash(one.student): one for one in variants if one.student.weights is not None}
+        if len(each) > 1 and converter_ready():  # one of them ended it: the others have their files
+            return {key: about for one in each.values() for key, about in _files_or_notes(ctx, [one]).items()}
+        names = ", ".join(dict.fromkeys(one.student.model for one in variants))
+        ctx.note(
+            f"{names}: not compared with the memory limits, as no file for {ctx.recipe.search.target} was made: "
+            f"{error}; the same run tries it again"
+        )
+        return {}
 
 
 def _target_files(ctx: Context, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:

@@ -49,7 +49,7 @@ class Published:
     bundles: tuple[MadeBundle, ...] = ()  # those that the recipe asks for
     notes: tuple[str, ...] = ()  # what the run said of its teachers
     refused: tuple[str, ...] = ()  # what runtimes refused to make or to run, and why
-    over: tuple[str, ...] = ()  # students whose files are above the memories that bind
+    over: tuple[str, ...] = ()  # students whose files are above the memory limits
 
 
 def file_rows(
