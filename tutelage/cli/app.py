@@ -68,9 +68,7 @@ def main() -> None:
     stopped = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
     try:
         _refuse_bytes(sys.argv[1:])
-        verbs = typer.main.get_command(_named(app, sys.argv[1:]))
-        _refuse_empty_paths(verbs)
-        code = verbs(standalone_mode=False, prog_name="tutelage")
+        code = _carry_out(sys.argv[1:])
     except tuple(codes) as error:
         # One line a fault; a subclass (a library that is not there, a plug-in) has the code of its kind.
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
@@ -96,6 +94,13 @@ def main() -> None:
         command = "the same command without --fresh" if "--fresh" in sys.argv[1:] else "the same command"
         _exit_with(f"{stopped[code]}; {command} goes on where it was", code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _carry_out(words: Sequence[str]) -> object:
+    """Run the verb that the words name; give its exit code, None where it has none."""
+    verbs = typer.main.get_command(_named(app, words))
+    _refuse_empty_paths(verbs)
+    return verbs(args=list(words), standalone_mode=False, prog_name="tutelage")
 
 
 def _exit_with(text: str, code: int) -> NoReturn:

@@ -147,7 +147,7 @@ def test_the_command_prints_and_draws_them(
         (["ncnn", "--layers"], "runtime ncnn has no times of layers"),
         (["onnxruntime", "--layers", "--offline"], "--offline has no effect with --layers"),
         (["onnxruntime", "--picture", "p.png"], "--picture belongs to --layers"),
-        (["onnxruntime", "--layers", "--picture", "p.bmp"], "--picture p.bmp is no .png"),
+        (["onnxruntime", "--layers", "--picture", "p.bmp"], "--picture 'p.bmp': name a file that ends in .png"),
     ):
         assert command(*bench, *words) == 2
         assert message in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_a_full_tmpdir_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def no_room(*_: object, **__: object) -> None:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
-    monkeypatch.setattr(cli, "app", no_room)
+    monkeypatch.setattr(cli, "_carry_out", no_room)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

@@ -76,7 +76,7 @@ def test_unknown_recipe() -> None:
 
 def test_workspace_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert_exit(tutelage("run", "demo", "-w", str(tmp_path / "file" / "ws")), 2, "cannot be written", "choose another")
+    assert_exit(tutelage("run", "demo", "-w", str(tmp_path / "file" / "ws")), 2, "file is a file", "give a folder")
 
 
 def test_workspace_of_another_version(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_store_that_cannot_be_reached_is_a_fault(tmp_path: Path, monkeypatch: 
 
 
 def test_a_workspace_that_cannot_be_written_is_a_fault_among_others(tmp_path: Path) -> None:
-    (tmp_path / "w").write_text("a file")
+    (tmp_path / "w").symlink_to("/proc")  # a folder in which nobody can make a file
     lines = refused(tmp_path, USUAL | {"baselines": ["no-such-net"]})
     assert len(lines) == 2
     assert "cannot be written" in lines[0]

@@ -319,10 +319,10 @@ def test_a_file_is_whole_or_absent_and_nothing_is_left_beside_it(tmp_path: Path)
 def test_who_interrupts_is_reported_which_command_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], words: str
 ) -> None:
-    def interrupted(**_: object) -> None:
+    def interrupted(words: list[str]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(cli, "_carry_out", interrupted)
     monkeypatch.setattr(cli, "_tidy_when_terminated", lambda: None)
     monkeypatch.setattr("sys.argv", ["tutelage", "run", "demo", *option])
     with pytest.raises(SystemExit):

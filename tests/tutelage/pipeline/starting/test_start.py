@@ -139,7 +139,7 @@ def test_a_file_is_kept_unless_it_is_to_be_replaced(init: Init, place: Path, tmp
     assert init(*words, "--force", out=out).returncode == 0
     assert load_recipe(str(out)).name == "images"
     assert_exit(init(*words, out=Path("/proc/r.yaml")), 2, "/proc cannot be written")
-    assert_exit(init(*words, out=tmp_path / "absent" / "r.yaml"), 2, "absent cannot be written")
+    assert_exit(init(*words, out=tmp_path / "absent" / "r.yaml"), 2, "there is no folder")
     assert_exit(init(*words, out=tmp_path / "r.txt"), 2, "name a file that ends in .yaml")
 
 
