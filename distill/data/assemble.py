@@ -84,51 +84,18 @@ def only_test(found: Listing | Dataset, request: Request) -> Dataset:
     """
     if isinstance(found, Dataset):
         test = found.splits.get("test", np.empty(0, dtype=np.int64))
-        if len(test) == 0:
-            return replace(found, masks=None, splits={"test": np.arange(len(found.labels))})
-        return _part_of(found, test)
+        return replace(found, masks=None, splits={"test": test if len(test) else np.arange(len(found.labels))})
     tests = np.flatnonzero(found.splits == "test")
     listing = _chosen(found.take(tests) if len(tests) else found, request)
-    decoded = decode_all(listing, request)
-    skipped: tuple[str, ...] = ()
-    if decoded.errors:
-        listing, decoded, skipped = _leave_out(listing, decoded, request)
+    listing, decoded, skipped = _leave_out(listing, decode_all(listing, request), request)
     groups, notes = _grouped(listing, decoded)
-    names = np.array(listing.names(), dtype=np.str_)
-    return Dataset(
-        name=request.name,
-        title=request.title,
-        images=decoded.images,
-        labels=listing.labels,
-        class_names=listing.class_names,
-        groups=groups,
-        splits={"test": np.arange(len(names))},
-        multi_label=listing.multi_label,
-        manifest=manifest_hash(names, listing.labels.tolist(), groups, decoded.digests, origin=listing.origin),
-        notes=(*listing.notes, *decoded.notes(listing, request), *notes),
-        skipped=skipped,
-        names=names,
-    )
-
-
-def _part_of(dataset: Dataset, places: NDArray[np.int64]) -> Dataset:
-    """Make a data set of some images, all of them its test split; the images are copied."""
-    return replace(
-        dataset,
-        images=dataset.images[places],
-        labels=dataset.labels[places],
-        groups=dataset.groups[places],
-        names=dataset.names[places] if len(dataset.names) else dataset.names,
-        masks=None,
-        splits={"test": np.arange(len(places))},
-    )
+    notes = [*listing.notes, *decoded.notes(listing, request), *notes]
+    return _dataset(listing, decoded, request, groups, {"test": np.arange(len(groups))}, notes, skipped)
 
 
 def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:
     """Make a data set of decoded files: leave bad ones out, group copies, split; InputError where that cannot be."""
-    skipped: tuple[str, ...] = ()
-    if decoded.errors:
-        listing, decoded, skipped = _leave_out(listing, decoded, request)
+    listing, decoded, skipped = _leave_out(listing, decoded, request)
     notes = [*listing.notes, *decoded.notes(listing, request)]
     if skipped:
         notes.append(f"{len(skipped)} unreadable files were left out")
@@ -152,10 +119,23 @@ def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:
                 f"split {split!r} of data set {request.name} holds no image: its {len(groups)} images are "
                 f"{len(np.unique(groups))} groups; add some, raise its fraction or the limit"
             )
-    column = split_column(splits, len(listing.paths))
-    assert leaky or not straddling_groups(groups, column)
+    assert leaky or not straddling_groups(groups, split_column(splits, len(listing.paths)))
     notes += absent_classes(listing.labels, listing.class_names, splits, request.name)
+    return _dataset(listing, decoded, request, groups, splits, notes, skipped)
+
+
+def _dataset(
+    listing: Listing,
+    decoded: Decoded,
+    request: Request,
+    groups: NDArray[np.str_],
+    splits: dict[str, NDArray[np.int64]],
+    notes: list[str],
+    skipped: tuple[str, ...],
+) -> Dataset:
+    """Make a data set of the files of a listing, all of which could be read."""
     names = np.array(listing.names(), dtype=np.str_)
+    column = split_column(splits, len(listing.paths))
     return Dataset(
         name=request.name,
         title=request.title,
@@ -165,7 +145,7 @@ def arrange(listing: Listing, decoded: Decoded, request: Request) -> Dataset:
         groups=groups,
         splits=splits,
         multi_label=listing.multi_label,
-        leaky=leaky,
+        leaky=request.leaky,
         manifest=manifest_hash(names, listing.labels.tolist(), groups, column, decoded.digests, origin=listing.origin),
         notes=tuple(notes),
         skipped=skipped,
@@ -208,7 +188,9 @@ def _contradictions(listing: Listing, decoded: Decoded) -> list[str]:
 
 
 def _leave_out(listing: Listing, decoded: Decoded, request: Request) -> tuple[Listing, Decoded, tuple[str, ...]]:
-    """Refuse bad files, or take them out of the listing and of what was decoded."""
+    """Refuse bad files, or take them out of the listing and of what was decoded; give their names, too."""
+    if not decoded.errors:
+        return listing, decoded, ()
     bad = sorted(decoded.errors)
     first = decoded.errors[bad[0]]
     if not request.skip_bad:

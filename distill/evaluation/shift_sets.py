@@ -30,7 +30,7 @@ _READ = 256
 
 
 class ShiftSets(Mapping[str, Dataset]):
-    """Test sets by name, each opened once, when it is first asked for; all of a set's images are its split `test`."""
+    """Test sets by name, each opened once, when it is first asked for; what is evaluated is a set's split `test`."""
 
     def __init__(self, requests: Mapping[str, Request], own: Dataset) -> None:
         """own: the data that networks are trained on, whose classes the sets have."""
@@ -78,8 +78,8 @@ def check_classes(name: str, class_names: Sequence[str], multi_label: bool, own:
                      ((own.class_names, class_names), (class_names, own.class_names)))  # fmt: skip
     said = [f"{verb} {_listed(names)}" for verb, names in (("lacks", lacking), ("has", more)) if names]
     if multi_label != own.multi_label:
-        kinds = ("one class an image", "several labels an image")
-        said = [f"has {kinds[multi_label]}, and the training data have {kinds[own.multi_label]}"]
+        kinds = ("single-label", "multi-label")
+        said = [f"is {kinds[multi_label]}, and the training data are {kinds[own.multi_label]}"]
     if said:
         raise InputError(
             f"measure.shift_sets: {name} {' and '.join(said)}: a test set has the classes of the training data, by name"
@@ -95,13 +95,13 @@ def _opened(name: str, found: Dataset, own: Dataset) -> Dataset:
     """Number a set's labels as the training data's are, and leave out what was trained on."""
     check_classes(name, found.class_names, found.multi_label, own)
     labels = _renumbered(found, own.class_names)
-    trained = np.concatenate([own.splits[split] for split in ("train", "val")])
-    copies, notes = _copies(found.images, own.images, np.sort(trained)), []
-    if len(copies) == len(labels):
+    trained, tests = np.concatenate([own.splits[split] for split in ("train", "val")]), found.indices("test")
+    copies, notes = _copies(found.images, tests, own.images, np.sort(trained)), []
+    if len(copies) == len(tests):
         raise InputError(f"measure.shift_sets: all images of {name} are training or validation images: name another")
     if len(copies):
-        notes.append(f"{len(copies)} of its {len(labels)} images are training or validation images and were left out")
-    places = np.setdiff1d(np.arange(len(labels)), copies)
+        notes.append(f"{len(copies)} of its {len(tests)} images are training or validation images and were left out")
+    places = np.setdiff1d(tests, copies)
     kept = replace(found, labels=labels, class_names=own.class_names, splits={"test": places})
     mine = _ids(kept)[places]
     shared = (mine != "") & np.isin(mine, _ids(own)[trained])
@@ -129,15 +129,17 @@ def _ids(dataset: Dataset) -> NDArray[np.str_]:
     return np.where(groups == dataset.names, "", groups) if len(dataset.names) else groups
 
 
-def _copies(images: NDArray[np.uint8], own: NDArray[np.uint8], trained: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the places of images that equal one of those trained on, pixel by pixel.
+def _copies(
+    images: NDArray[np.uint8], tests: NDArray[np.int64], own: NDArray[np.uint8], trained: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Give the places among `tests` of images that equal one of those trained on, pixel by pixel.
 
     One line of each image is compared first. Images of a file are read some at a time: pages of its map would stay in
     memory.
     """
     line = images.shape[1] // 2
     places: dict[bytes, dict[str, list[int]]] = {}
-    for place, image in _each(images, np.arange(len(images))):
+    for place, image in _each(images, np.sort(tests)):
         places.setdefault(image[line].tobytes(), {}).setdefault(_digest(image), []).append(place)
     found: list[int] = []
     for _, image in _each(own, trained):

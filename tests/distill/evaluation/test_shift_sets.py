@@ -117,7 +117,7 @@ def test_labels_are_numbered_as_the_training_data_number_them() -> None:
         (("x",), False, "b lacks the class y: "),
         (("x", "y", "w"), False, "b has the class w: "),
         (("x", "w"), False, "b lacks the class y and has the class w: "),
-        (("x", "y"), True, "b has several labels an image, and the training data have one class an image"),
+        (("x", "y"), True, "b is multi-label, and the training data are single-label"),
     ],
 )
 def test_other_classes_are_refused(names: tuple[str, ...], multi_label: bool, said: str) -> None:

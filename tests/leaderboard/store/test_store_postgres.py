@@ -1,14 +1,7 @@
 """The same store on a real PostgreSQL server, started here where Debian's `postgresql` is installed."""
 
-import os
-import pwd
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, event, text
 
-from tutelage.cli.app import app
 from tutelage.leaderboard import pareto
 from tutelage.leaderboard.filters import parse
 from tutelage.leaderboard.page.choose import chosen
-from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store, fronts, import_file, ranking, schema
 from tutelage.leaderboard.store.page import Request
 from tutelage.leaderboard.team.people import tag
@@ -50,52 +41,6 @@ for name in sys.argv[2:]:
 for child in forked:
     assert os.waitpid(child, 0)[1] == 0, child
 """
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A server of its own on a free port, in a folder that is removed; skipped with the reason where it cannot be."""
-    pytest.importorskip("psycopg", reason="no PostgreSQL driver: pip install 'psycopg[binary]'")
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not binaries:
-        pytest.skip("no PostgreSQL server: apt-get install postgresql")
-    user = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        try:
-            user = pwd.getpwnam("postgres").pw_name
-        except KeyError:
-            pytest.skip("running as root and there is no user postgres to run the server as")
-    folder = Path(tempfile.mkdtemp(prefix="tutelage-pg-"))
-    if user:
-        shutil.chown(folder, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = binaries[-1].parent
-    aside = {"user": user, "cwd": folder, "check": True, "capture_output": True, "text": True, "timeout": 120}
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    log = folder / "server.log"
-    try:
-        subprocess.run([home / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tester", "--no-sync"], **aside)
-        subprocess.run([home / "pg_ctl", "-D", folder / "data", "-l", log, "-w", "-o", options, "start"], **aside)
-    except subprocess.CalledProcessError as error:
-        pytest.fail(f"{error.stderr}\n{log.read_text() if log.is_file() else ''}")
-    yield f"postgresql://tester@127.0.0.1:{port}"
-    subprocess.run([home / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **aside)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def url(server, request):
-    """An empty database for each test."""
-    name = f"test_{abs(hash(request.node.name)) % 10**8}"
-    engine = create_engine(
-        f"{server.replace('postgresql', 'postgresql+psycopg')}/postgres", isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{server}/{name}"
 
 
 def test_rows_come_back_and_filters_agree_with_sqlite(url, tmp_path, demo):
@@ -274,23 +219,6 @@ def test_the_test_of_odd_names_runs_where_the_locale_would_sort_otherwise(url):
     engine.dispose()
 
 
-def test_a_reader_of_the_server_changes_nothing_and_creates_nothing(url):
-    with pytest.raises(InputError, match="holds no leaderboard yet"):
-        Store(url, read_only=True)
-    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")).scalar() == 0
-    writer = Store(url)
-    writer.add([Row(model="m", role="student", dataset="d")])
-    reader = Store(url, read_only=True)
-    assert reader.count() == 1
-    with reader._read() as connection, pytest.raises(Exception, match="read-only transaction"):
-        connection.execute(text("CREATE TABLE mine (x int)"))
-    for store in (reader, writer):
-        store.close()
-    engine.dispose()
-
-
 def test_a_teams_schema_is_migrated_only_where_that_is_asked_for(url):
     """A real board of the version before, as `pg_dump` gave it."""
     engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
@@ -388,73 +316,3 @@ def test_rows_are_counted_once_and_hidden_ones_by_their_own_tables(url, demo):
         ]
     assert len(costs) == 2
     assert costs[1] < costs[0] / 2
-
-
-def served_pages(place: str, *paths: str) -> list[str]:
-    """Serve a board as `leaderboard serve` does, and get some of its pages."""
-    server = make_server(place)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        return [urllib.request.urlopen(address + path, timeout=60).read().decode() for path in paths]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def viewers_verbs(viewer: str, rows: list[Row], folder: Path, monkeypatch, capsys) -> None:
-    """Look at the board by every verb that reads, and see those that write refused in one line."""
-    monkeypatch.setenv("TUTELAGE_STORE", viewer)
-    workspace = ["-w", str(folder / "none")]
-
-    def printed(*words: str) -> str:
-        app(["leaderboard", *words, *workspace], standalone_mode=False)
-        return capsys.readouterr().out
-
-    assert all(row.model in printed("show", "--filter", "auc>0") for row in rows)
-    assert "m1" in printed("show", rows[1].key)
-    assert rows[1].key in printed("show", rows[1].key, "--how")
-    assert "No paired test" in printed("compare", rows[0].key, rows[1].key)
-    assert printed("export", "--format", "csv").count("\n") == 1 + len(rows)
-    assert f"{len(rows)} rows" in printed("build", "--out", str(folder / "page.html"))
-    assert "m2" in (folder / "page.html").read_text()
-    page, table = served_pages(viewer, "/", "/rows.csv")
-    assert "m2" in page
-    assert table.count("\n") == 1 + len(rows)
-    for words in (["retract", rows[0].key, "--reason", "no"], ["tag", rows[0].key, "+mine"]):
-        with pytest.raises(InputError, match="permission denied") as caught:
-            app(["leaderboard", *words, "--workspace", str(folder / "none")], standalone_mode=False)
-        assert "\n" not in str(caught.value)
-        assert "secret" not in str(caught.value)
-
-
-def test_a_role_that_may_only_read_sees_the_board_and_changes_nothing(url, tmp_path, monkeypatch, capsys):
-    """As docs/leaderboard.md grants it."""
-    writer = Store(url)
-    rows = [Row(model=f"m{n}", role="student", dataset="d", auc=0.5 + n / 10) for n in range(3)]
-    writer.add(rows)
-    docs = Path(__file__).parents[3] / "docs" / "leaderboard.md"
-    granted = docs.read_text().split("```sql\n")[1].split("```")[0].replace("'...'", "'secret'")
-    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"))
-    with engine.begin() as connection:
-        connection.execute(text(granted))
-    viewer = url.replace("tester@", "viewer:secret@")
-    reader = Store(viewer, read_only=True)
-    assert reader.rows() == rows
-    page = ranking.page_of(reader, Request("auc>0", sort="auc"), ("row_id",))
-    assert page.marks == ["*", "", ""]
-    assert len(list(ranking.export_parts(reader)())) == 1
-    with pytest.raises(InputError, match="permission denied"):
-        Store(viewer).add([Row(model="mine", role="student", dataset="d")])
-    with pytest.raises(InputError, match="permission denied"):
-        Store(viewer).retract(rows[0].key, "not theirs")
-    viewers_verbs(viewer, rows, tmp_path, monkeypatch, capsys)
-    assert writer.count() == 3
-    assert [writer.former(row.key)["retracted"] for row in rows] == ["", "", ""]
-    for store in (reader, writer):
-        store.close()
-    with engine.begin() as connection:
-        connection.execute(text("DROP OWNED BY viewer; DROP ROLE viewer"))
-    engine.dispose()

@@ -102,16 +102,14 @@ def over_in_bundle(
 
 def over_lines(rows: Sequence[Row], recipe: Recipe) -> list[str]:
     """Say a line for each student whose deployed file is above a bound: of a target, or of the deployed precision."""
-    int8 = deploys_int8(recipe)
-    lines = []
+    int8, lines = deploys_int8(recipe), []
     for row in rows:
-        if over := row.details.get(OVER_BUDGET):
-            if recipe.search.target is not None:
-                trained = f"from {row.teacher}" if row.teacher else "without a teacher"
-                lines.append(f"{row.model} ({trained}) does not fit: {'; '.join(over)}")
-            elif (row.scheme != "fp32") == int8:
-                trained = f"from {row.teacher}" if row.teacher else "without a teacher"
-                lines.append(f"{row.model} {row.scheme}, {row.runtime} ({trained}) does not fit: {'; '.join(over)}")
+        over = row.details.get(OVER_BUDGET)
+        if not over or (recipe.search.target is None and (row.scheme != "fp32") != int8):
+            continue
+        file = "" if recipe.search.target is not None else f" {row.scheme}, {row.runtime}"
+        trained = f"from {row.teacher}" if row.teacher else "without a teacher"
+        lines.append(f"{row.model}{file} ({trained}) does not fit: {'; '.join(over)}")
     return list(dict.fromkeys(lines))
 
 
