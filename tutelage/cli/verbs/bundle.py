@@ -85,14 +85,7 @@ def bundle_make(
 
     database(workspace)
     check_new_folder(out, "--out")
-    if row is not None and recipe is not None:
-        raise InputError("--recipe has no effect where a row is named: leave one of both out")
-    if target is not None and format_ is not BundleFormat.TFLM_C:
-        raise InputError(f"--target {target} has no effect on a bundle of Python: add --format tflm-c, or leave it out")
-    if coreml is not None and format_ is BundleFormat.TFLM_C:
-        raise InputError(f"--coreml {coreml} has no effect beside --format tflm-c: leave one of both out")
-    if coreml is not None and not coreml.is_dir():
-        check_output(coreml, "--coreml", makes_folder=coreml.suffix == ".mlpackage")
+    _refuse_without_effect(row, recipe, target, format_, coreml)
     with terminal.run_setting(workspace) as (place, report, threads):
         whose = last_recipe(recipe, workspace) if row is None else ""
         chosen = row_of(place, row, whose, filter_)
@@ -130,6 +123,20 @@ def bundle_check(
     from tutelage.quant.bundle.write import load_bundle
 
     terminal.print_figures(_facts(load_bundle(folder)), Console(markup=False), as_json)
+
+
+def _refuse_without_effect(
+    row: str | None, recipe: str | None, target: str | None, format_: BundleFormat, coreml: Path | None
+) -> None:
+    """Refuse options that would be ignored, and a place where no Core ML program could be written."""
+    if row is not None and recipe is not None:
+        raise InputError("--recipe has no effect where a row is named: leave one of both out")
+    if target is not None and format_ is not BundleFormat.TFLM_C:
+        raise InputError(f"--target {target} has no effect on a bundle of Python: add --format tflm-c, or leave it out")
+    if coreml is not None and format_ is BundleFormat.TFLM_C:
+        raise InputError(f"--coreml {coreml} has no effect beside --format tflm-c: leave one of both out")
+    if coreml is not None and not coreml.is_dir():
+        check_output(coreml, "--coreml", makes_folder=coreml.suffix == ".mlpackage")
 
 
 def _warn(row: Row, over: Sequence[str]) -> None:
