@@ -4,11 +4,13 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tutelage.bench.boards.address import was_too_slow
 from tutelage.bench.boards.pool import load_ray
 from tutelage.cluster import session
 
@@ -29,7 +31,7 @@ def free_port() -> int:
 def patient() -> Iterator[None]:
     """Let `on_this_host` start Ray as often as a busy host needs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "_STARTS", STARTS)
+        patch.setattr(session, "STARTS", STARTS)
         yield
 
 
@@ -54,7 +56,11 @@ class RayCluster:
         load_ray()
         from ray.cluster_utils import Cluster
 
-        self.folders: list[str] = []
+        # Ray notes the address of the host's cluster below this folder, which it makes only where a start names none.
+        self.folders = [session.new_folder()]
+        self.environment = pytest.MonkeyPatch()
+        self.environment.setenv("RAY_TMPDIR", self.folders[0])
+        (Path(self.folders[0]) / "ray").mkdir()
         head = {"num_cpus": 0, **LIGHT, "ray_client_server_port": free_port()}
         self.client = f"ray://127.0.0.1:{head['ray_client_server_port']}"
         self.cluster = self._started(lambda folder: Cluster(True, head_node_args={**head, "temp_dir": folder}))
@@ -76,7 +82,7 @@ class RayCluster:
             except Exception as error:
                 session.end_processes(folder)
                 shutil.rmtree(folder, ignore_errors=True)
-                if not left or not session.was_too_slow(error):
+                if not left or not was_too_slow(error):
                     raise
             else:
                 self.folders.append(folder)
@@ -85,6 +91,7 @@ class RayCluster:
 
     def shutdown(self) -> None:
         self.cluster.shutdown()
+        self.environment.undo()
         for folder in self.folders:
             session.end_processes(folder)
             shutil.rmtree(folder, ignore_errors=True)

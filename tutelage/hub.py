@@ -30,5 +30,9 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """Give the first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Give the first line of what an error says, or its kind where it says nothing.
+
+    Where the first line only announces what follows, as before another process's traceback, the last line goes with it.
+    """
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]

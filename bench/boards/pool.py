@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from tutelage.bench.boards.address import check_address
+from tutelage.bench.boards.address import check_address, join
 from tutelage.bench.boards.shelf import NAMESPACE, Pool, pools, resource
 from tutelage.bench.devices.turns import exclusively
 from tutelage.bench.protocol.lines import LOST_EXIT, LostDeviceError
@@ -162,7 +162,7 @@ def joined() -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS", "").strip() or "auto"
     check_address(address, "RAY_ADDRESS")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=NAMESPACE)
+        join(ray, address, "RAY_ADDRESS", namespace=NAMESPACE)
     except Exception as error:  # Ray raises no class of its own
         raise NotAvailableError(
             f"no Ray cluster answers at {address} ({first_line(error)}): set RAY_ADDRESS to its head, or run this on "

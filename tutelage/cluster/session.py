@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tutelage.bench.boards.address import check_address
+from tutelage.bench.boards.address import STARTS, check_address, join, signals_kept, was_too_slow
 from tutelage.bench.boards.pool import load_ray
 from tutelage.bench.protocol.host import thread_environment
 from tutelage.hub import first_line
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 
 # Of Ray's store of objects. Files lie in the workspace: what goes through the store is inputs and messages.
 _STORE_BYTES = 256 << 20
-# A busy host may not start Ray's processes in the half minute that Ray waits for them.
-_STARTS = 3
 _END_S = 10.0
 # Between two lines that say that a task waits for a machine.
 _SAY_S = 60.0
@@ -53,29 +50,17 @@ def on_cluster(address: str) -> Iterator[tuple[Any, int]]:
     """
     check_address(address)
     ray = load_ray()
-    _join(ray, address)
+    try:
+        join(ray, address)
+    except Exception as error:  # Ray raises no class of its own
+        raise InputError(
+            f"--cluster {address}: no Ray cluster answers ({first_line(error)}): start one by `ray start --head`, "
+            "or give ray://HOST:10001 of its head"
+        ) from error
     try:
         yield ray, task_threads(ray)
     finally:
         ray.shutdown()
-
-
-def _join(ray: Any, address: str) -> None:
-    """Join a cluster, and again where that timed out, as a start on this host."""
-    for left in reversed(range(_STARTS)):
-        try:
-            with _signals_kept():
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
-        except Exception as error:  # Ray raises no class of its own
-            ray.shutdown()
-            if left and was_too_slow(error):
-                log.warning("--cluster %s: %s; tried again", address, first_line(error))
-                continue
-            raise InputError(
-                f"--cluster {address}: no Ray cluster answers ({first_line(error)}): start one by `ray start --head`, "
-                "or give ray://HOST:10001 of its head"
-            ) from error
 
 
 def task_threads(ray: Any) -> int:
@@ -123,11 +108,6 @@ def new_folder() -> str:
     return tempfile.mkdtemp(prefix="tutelage-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
 
 
-def was_too_slow(error: BaseException) -> bool:
-    """Say whether a start of Ray failed because it took too long: it raises no class of its own for that."""
-    return "timed out" in str(error).lower()
-
-
 def end_processes(folder: str) -> None:
     """Kill the processes that were started with a folder: Ray forgets them where their start timed out."""
     found = []
@@ -145,10 +125,10 @@ def end_processes(folder: str) -> None:
 
 def _start(ray: Any, **settings: Any) -> str:
     """Start Ray, and again where that timed out; gives its folder. Nothing is left of a start that failed."""
-    for left in reversed(range(_STARTS)):
+    for left in reversed(range(STARTS)):
         folder = new_folder()
         try:
-            with _signals_kept():
+            with signals_kept():
                 ray.init(**settings, _temp_dir=folder)
             return folder
         except BaseException as error:
@@ -157,7 +137,7 @@ def _start(ray: Any, **settings: Any) -> str:
                 raise
             if not left:
                 raise NotAvailableError(
-                    f"Ray did not start within {_STARTS} half minutes: the host is too busy; try again, or leave "
+                    f"Ray did not start within {STARTS} half minutes: the host is too busy; try again, or leave "
                     "--workers out"
                 ) from error
     raise AssertionError("the last start returned or raised")
@@ -173,13 +153,3 @@ def _quietly(threads: int) -> dict[str, Any]:
     """Give what both ways of starting have in common: workers of so many threads, whose output stays in their logs."""
     variables = {**thread_environment(threads), "RAY_USAGE_STATS_ENABLED": "0"}
     return {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": variables}}
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Keep this process's own way of ending: Ray puts its handler in the place of ours."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

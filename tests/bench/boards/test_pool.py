@@ -62,6 +62,10 @@ class _Unreachable:
     def init(**_: Any) -> None:
         raise ConnectionError("nobody there")
 
+    @staticmethod
+    def shutdown() -> None:
+        pass
+
 
 class Clock:
     """Seconds that pass when they are said to."""

@@ -10,6 +10,8 @@ from typing import Any, cast
 import pytest
 
 from tests.benchmarks.nothing_stage import NothingInputs, nothing
+from tutelage.bench.boards import pool
+from tutelage.bench.boards.address import STARTS
 from tutelage.cluster import session, workspace
 from tutelage.cluster.scoring import RemoteScorer, Scored
 from tutelage.cluster.task import Outcome
@@ -120,6 +122,9 @@ class Slow:
     def nodes(self) -> list[Any]:
         return [{"Alive": True, "Resources": {"CPU": 1.0}}]
 
+    def is_initialized(self) -> bool:
+        return False
+
 
 def test_a_cluster_that_is_slow_is_joined_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(TimeoutError("timed out"), TimeoutError("it timed out, too"))
@@ -127,12 +132,31 @@ def test_a_cluster_that_is_slow_is_joined_again_and_one_that_refuses_is_not(monk
     with session.on_cluster("auto"):
         assert (slow.tries, slow.ends) == (3, 2)
     assert slow.ends == 3
-    for errors, tries in (([TimeoutError("timed out")] * 4, session._STARTS), ([ConnectionError("no")] * 4, 1)):
+    for errors, tries in (([TimeoutError("timed out")] * 4, STARTS), ([ConnectionError("no")] * 4, 1)):
         slow = Slow(*errors)
         monkeypatch.setattr(session, "load_ray", lambda found=slow: found)
         with pytest.raises(InputError, match=r"--cluster auto: no Ray cluster answers"), session.on_cluster("auto"):
             pass
         assert (slow.tries, slow.ends) == (tries, tries)
+
+
+def test_what_the_head_says_of_a_client_that_it_could_not_start_is_tried_again_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = (
+        "Initialization failure from server:\nTraceback (most recent call last):\n  File proxier.py, line 772\n"
+        "RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.\n"
+    )
+    slow = Slow(*[ConnectionAbortedError(said)] * STARTS)
+    for module in (session, pool):
+        monkeypatch.setattr(module, "load_ray", lambda: slow)
+    told = r"\(Initialization failure from server: RuntimeError: Starting Ray client server failed\. See .*\)"
+    with pytest.raises(InputError, match=told), session.on_cluster("auto"):
+        pass
+    assert slow.tries == STARTS
+    slow.errors = [ConnectionAbortedError(said)]
+    with pool.joined():
+        assert slow.tries == STARTS + 2
 
 
 class Handle:

@@ -70,7 +70,7 @@ def test_nothing_of_a_start_that_timed_out_runs_on(monkeypatch: pytest.MonkeyPat
 @pytest.mark.timeout(900)
 def test_a_host_that_is_too_busy_to_start_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = Starts(monkeypatch, slow=2)
-    monkeypatch.setattr(session, "_STARTS", 2)
+    monkeypatch.setattr(session, "STARTS", 2)
     with pytest.raises(NotAvailableError, match="Ray did not start within 2 half minutes"), on_this_host(1, 1):
         pass
     assert len(starts.running) == len(starts.folders) == 2
