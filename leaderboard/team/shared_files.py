@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ _MARK = "tutelage-artifacts.json"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 # Whose errors are the place's, besides OSError: what fsspec's clients and their libraries raise.
 _CLIENTS = ("fsspec", "s3fs", "gcsfs", "botocore", "aiobotocore", "aiohttp", "google", "huggingface_hub", "httpx")
+# Clients that also log what they raise, whole tracebacks after half a minute of tries.
+_TALKATIVE = ("gcsfs",)
 _SECRETS = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -40,6 +43,8 @@ class SharedFiles:
             from fsspec.core import url_to_fs
 
             place = url if "://" in url else str(Path(url).expanduser().absolute())
+            for client in _TALKATIVE:
+                logging.getLogger(client).setLevel(logging.CRITICAL)
             own = {"endpoint": endpoint()} if url.startswith("hf://") else {}
             self._files, self._root = url_to_fs(place, **own)
         self.url = place
@@ -138,7 +143,8 @@ class SharedFiles:
             if failed == "cannot be read":
                 raise
             raise InputError(
-                f"{self._setting}: {self.name} {failed} ({without_secrets(first_line(error))}): make it first"
+                f"{self._setting}: {self.name} {failed}, it is not there ({without_secrets(first_line(error))}): "
+                "make it first"
             ) from None
         except Exception as error:
             if not isinstance(error, OSError | ValueError) and type(error).__module__.split(".")[0] not in _CLIENTS:

@@ -1,16 +1,18 @@
-"""A team's shared files: the same in a folder and on an S3 server, by content, with errors of one line."""
+"""A team's shared files: the same in a folder and on an S3 and a GCS server, by content, with errors of one line."""
 
 import hashlib
 import os
 import stat
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fsspec.core import url_to_fs
 
 from tutelage.leaderboard.team.place import open_place, place_at
 from tutelage.records import InputError
 
-from ...s3 import SECRET, Served, serving_s3
+from ...gcs import serving_gcs
+from ...s3 import SECRET, serving_s3
 
 CONTENT = b"probabilities of a row" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -22,11 +24,17 @@ def s3():
         yield served
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(scope="module")
+def gs():
+    with serving_gcs() as served:
+        yield served
+
+
+@pytest.fixture(params=["folder", "s3", "gs"])
 def url(request, tmp_path):
     if request.param == "folder":
         return str(tmp_path / "shared")
-    return f"s3://{request.getfixturevalue('s3').bucket}/{request.node.name.partition('[')[0]}"
+    return f"{request.param}://{request.getfixturevalue(request.param).bucket}/{request.node.name.partition('[')[0]}"
 
 
 @pytest.fixture
@@ -56,14 +64,10 @@ def fails(*words: str):
     return Checked()
 
 
-def written(url: str, s3: Served, content: bytes) -> None:
+def written(url: str, content: bytes) -> None:
     """Put other bytes where those of SHA256 belong, as a damaged disk or a stranger would."""
-    if url.startswith("s3://"):
-        import s3fs
-
-        s3fs.S3FileSystem().pipe_file(f"{url}/{SHA256[:2]}/{SHA256}", content)
-    else:
-        Path(url, SHA256[:2], SHA256).write_bytes(content)
+    files, root = url_to_fs(url)
+    files.pipe_file(f"{root}/{SHA256[:2]}/{SHA256}", content)
 
 
 def test_a_file_comes_back_and_is_copied_once(url, file, tmp_path):
@@ -86,16 +90,16 @@ def test_what_is_not_there_is_named_with_the_remedy(url, tmp_path):
     assert not to.exists()
 
 
-def test_other_bytes_than_the_row_says_are_refused_and_not_kept(url, file, tmp_path, s3):
+def test_other_bytes_than_the_row_says_are_refused_and_not_kept(url, file, tmp_path):
     place = place_at(url)
     place.check_writable()
     place.put(file, SHA256)
     to = tmp_path / "elsewhere" / "file"
-    written(url, s3, b"X" + CONTENT[1:])
+    written(url, b"X" + CONTENT[1:])
     with fails("another content", SHA256):
         place.get(SHA256, to, "the file")
     assert not to.exists()
-    written(url, s3, CONTENT[:100])  # one that a killed copy left: the next `put` makes it whole
+    written(url, CONTENT[:100])  # one that a killed copy left: the next `put` makes it whole
     assert place.put(file, SHA256)
     place.get(SHA256, to, "the file")
     assert to.read_bytes() == CONTENT
@@ -129,6 +133,25 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_said(s3, monke
     with fails("s3://team/x cannot be written", "127.0.0.1:1"):
         place_at("s3://team/x").put(file, SHA256)
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_gcs_bucket_that_is_not_there_and_a_server_that_is_away_are_said_without_a_traceback(
+    gs, monkeypatch, caplog, file
+):
+    import gcsfs
+
+    async def at_once(_: float) -> None:
+        """Stand for the half minute between the client's tries."""
+
+    with fails("gs://nobodys-bucket/x cannot be written", "make it first"):
+        place_at("gs://nobodys-bucket/x").check_writable()
+    monkeypatch.setattr(gcsfs.retry, "asyncio", SimpleNamespace(sleep=at_once))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    with fails("gs://team/x cannot be written", "127.0.0.1:1"):
+        place_at("gs://team/x").put(file, SHA256)
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.gcs import serving_gcs
 from tests.s3 import Served, serving_s3
 from tutelage.cluster.checkpoints import forget, travelling
 from tutelage.cluster.files import open_share
@@ -26,12 +27,19 @@ def s3() -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(scope="module")
+def gs() -> Iterator[Served]:
+    with serving_gcs() as served:
+        yield served
+
+
+@pytest.fixture(params=["folder", "s3", "gs"])
 def share(request: pytest.FixtureRequest, tmp_path: Path) -> SharedFiles:
-    """Give a share that is empty: a folder, or a part of a bucket of an S3 server."""
+    """Give a share that is empty: a folder, or a part of a bucket of a server."""
     if request.param == "folder":
         return open_share(str(tmp_path / "share"))
-    return open_share(f"s3://{request.getfixturevalue('s3').bucket}/{request.node.name.partition('[')[0]}")
+    served: Served = request.getfixturevalue(request.param)
+    return open_share(f"{request.param}://{served.bucket}/{request.node.name.partition('[')[0]}")
 
 
 def stage(machine: Path) -> Path:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.gcs import serving_gcs
 from tests.ray_cluster import RayCluster, cluster
 from tests.s3 import serving_s3
 from tests.tutelage.cluster.small_run import SMALL, Killer, changed, files, result_in, rows_of, searching, small_recipe
@@ -35,6 +36,7 @@ from tutelage.progress import silent
 from tutelage.records import InputError
 from tutelage.search.replies import Evaluation
 
+SERVING = {"s3": serving_s3, "gs": serving_gcs}
 DOOMED = "doomed"  # the machine that is killed while it scores
 _score = scoring.score
 
@@ -64,12 +66,12 @@ def filed(path: Path, content: bytes, name: str) -> FileInput:
     return FileInput(sha256=sha256_of(path), path=name)
 
 
-@pytest.fixture(params=["store", "folder", "s3"])
+@pytest.fixture(params=["store", "folder", "s3", "gs"])
 def share(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedFiles | None]:
     """Give a share of each kind; None: files go through Ray's store."""
-    if request.param == "s3":
-        with serving_s3() as served:
-            yield open_share(f"s3://{served.bucket}/share")
+    if request.param in SERVING:
+        with SERVING[request.param]() as served:
+            yield open_share(f"{request.param}://{served.bucket}/share")
     else:
         yield open_share(str(tmp_path / "share")) if request.param == "folder" else None
 
