@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, inspect, select
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from tutelage.files import whole_file
 from tutelage.records import InputError, utc_now
@@ -73,8 +74,15 @@ def version_of(connection: Connection) -> int:
 
 
 def check_readable(connection: Connection, name: str) -> None:
-    """Raise InputError for a store of another version, or of none, with what to run."""
-    found = version_of(connection)
+    """Raise InputError for a store of another version, or of none, with what to run.
+
+    Which tables there are is asked only where there is no version: that takes longer than a page of rows.
+    """
+    try:
+        found = int(connection.execute(select(func.max(schema.versions.c.version))).scalar() or 0)
+    except (OperationalError, ProgrammingError):
+        connection.rollback()
+        found = version_of(connection)
     if found == 0:
         raise InputError(f"{name} holds no leaderboard yet: run a recipe first, or name another --workspace")
     if found != SCHEMA_VERSION:

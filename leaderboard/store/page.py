@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tutelage.leaderboard.columns import Column, column
 from tutelage.records import InputError
+
+if TYPE_CHECKING:
+    from tutelage.leaderboard.columns import Column
 
 # What a table says below of all rows, where it is the same of all.
 SHARED = ("dataset", "device", "runtime", "scheme")
@@ -50,6 +52,8 @@ class Page:
 
 def sort_of(text: str) -> tuple[Column, bool]:
     """Read what `sort` names: the column, and whether its largest values come first."""
+    from tutelage.leaderboard.columns import column
+
     name, _, way = text.partition(":")
     one = column(name)
     if way not in ("", "asc", "desc"):

@@ -314,8 +314,8 @@ class Board:
         table = schema.rows
         seen: dict[str, set[str]] = {name: set() for name in SHARED if name in GROUP}
         for ground in self._grounds.values():
-            if all(len(values) > 1 for values in seen.values()):
-                break
+            if not any(len(values) < 2 and str(ground.values[name]) not in values for name, values in seen.items()):
+                continue  # nothing is learnt of it
             if ground.count or self._all(self._in_group(select(table.c.number), ground.key).limit(1)):
                 for name, values in seen.items():
                     values.add(str(ground.values[name]))

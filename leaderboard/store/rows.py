@@ -142,12 +142,10 @@ class Store:
 
     def row(self, row_id: str) -> Row:
         """Give one row by its id or the unambiguous beginning of it; a superseded or retracted one, too."""
-        table = schema.rows
-        beginning = func.substr(table.c.row_id, 1, len(row_id)) == row_id.lower()
-        query = select(*_WHOLE).where(beginning, schema.is_last_state()).limit(2)
+        query = select(*_WHOLE).where(schema.has_id(row_id), schema.is_last_state()).limit(2)
         with self._read() as connection:
             found = connection.execute(query).mappings().all()
-        if not row_id or len(found) != 1:
+        if len(found) != 1:
             what = "no row" if not found else "more than one row"
             raise InputError(f"{what} has an id that begins with {row_id!r}: see `tutelage leaderboard show`")
         return to_row(found[0])

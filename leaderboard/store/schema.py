@@ -8,6 +8,7 @@ stands in the details needs no migration: it is read there (`leaderboard/details
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -28,6 +29,7 @@ from sqlalchemy import (
     Table,
     Text,
     exists,
+    false,
     func,
     literal,
     select,
@@ -36,7 +38,7 @@ from sqlalchemy import (
 from tutelage.leaderboard import columns
 from tutelage.leaderboard.clauses import by_bytes
 from tutelage.leaderboard.columns import HELD, HELD_TEXTS
-from tutelage.records import Row
+from tutelage.records import ID_DIGITS, Row
 
 # The newest revision in `migrations/versions`.
 SCHEMA_VERSION = 11
@@ -176,6 +178,14 @@ def first_of_groups() -> Select[Any]:
     steps = steps.union_all(select(later).where(steps.c.key.is_not(None)))
     first = select(rows.c.number).where(key == steps.c.key).limit(1).scalar_subquery()
     return select(first).where(steps.c.key.is_not(None))
+
+
+def has_id(beginning: str) -> ColumnElement[bool]:
+    """Select the rows whose id begins so, in either case, by the index: the digits of ids sort alike everywhere."""
+    digits = beginning.lower()
+    if re.fullmatch(r"[0-9a-f]{1,32}", digits) is None:
+        return false()
+    return rows.c.row_id.between(digits, digits.ljust(ID_DIGITS, "f"))
 
 
 @cache

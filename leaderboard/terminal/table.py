@@ -15,6 +15,8 @@ from tutelage.leaderboard.names import brief_teacher, data_names, device_names
 from tutelage.leaderboard.store.page import SHARED, Page
 from tutelage.records import Arch, InputError, Measurement, Row
 
+from . import lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,7 +27,6 @@ _NAME_WIDTH = 34
 # Below so many columns names are cut shorter, never so short that two of them look the same.
 _NARROW, _NARROW_NAME, _NARROW_TEACHER = 100, 18, 15
 _ID_WIDTH = 8
-_GAP = 2
 
 
 def show_table(
@@ -50,7 +51,6 @@ def show_table(
     `objectives` choose another front, and each row says whether its intervals make it `sure` or `maybe` on it. A row
     that only a tie keeps on the front is a `tie`; `ties` (`pareto.parse_ties`) replace the usual ones (`ties.py`).
     """
-    from rich.table import Table
     from rich.text import Text
 
     found = rows if isinstance(rows, Mapping) else columns_of(rows)
@@ -90,13 +90,7 @@ def show_table(
     if not chosen and not has_all and console.width < _NARROW:
         cells["model"] = cut_apart([printable(text) for text in shown["model"]], _NARROW_NAME)
         shown_names = _fitting(cells, console.width, wanted)
-    table = Table(box=None, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
-    for name in shown_names:
-        table.add_column(_heading(name), justify="right" if COLUMNS[name].is_number else "left", no_wrap=True)
-    for place, is_marked in enumerate(marked):
-        # Text, not str: a model name with [brackets] is a name, not markup.
-        table.add_row(*(Text(cells[name][place]) for name in shown_names), style="bold green" if is_marked else "")
-    console.print(table)
+    lines.print_lines({name: cells[name] for name in shown_names}, marked, console, title)
     console.print(Text(_footer(page or _whole(found), len(order), shown_names, objectives, ties), style="dim"))
 
 
@@ -171,10 +165,6 @@ def _in_order(names: Sequence[str]) -> list[str]:
         if COLUMNS[name].kind == "json":
             raise InputError(f"column {name!r} does not fit a table: `tutelage leaderboard show ROW` prints it")
     return list(dict.fromkeys(names))
-
-
-def _heading(name: str) -> str:
-    return "" if name == "on_front" else COLUMNS[name].short_heading
 
 
 def _shown(
@@ -281,7 +271,7 @@ def _fitting(cells: dict[str, list[str]], width: int, wanted: Sequence[str]) -> 
     varied = [name for name in useful if name in ("model", "on_front") or len(set(cells[name])) > 1 or len(useful) < 3]
     chosen: set[str] = set()
     left = width
-    needs = {name: max(map(cell_len, (_heading(name), *cells[name]))) + _GAP for name in useful}
+    needs = {name: max(map(cell_len, (lines.heading(name), *cells[name]))) + lines.GAP for name in useful}
     for name in dict.fromkeys((*(name for name in wanted if name in useful), *varied, *useful)):
         waits = name not in varied and name not in wanted and not chosen.issuperset(varied)
         if (needs[name] <= left and not waits) or name == "model":

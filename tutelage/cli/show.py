@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tutelage.cli.output import print_figures
-from tutelage.records import InputError, Row
+from tutelage.records import InputError
 
 if TYPE_CHECKING:
     from tutelage.leaderboard.store import Store
     from tutelage.leaderboard.store.page import Request
+    from tutelage.records import Row
 
 MAX_SHOWN = 200  # rows of `leaderboard show` where no --limit is given
 _PART = 500  # rows of a JSON list that are held at once
@@ -123,6 +123,8 @@ def print_row(
     from tutelage.leaderboard.terminal.table import printable, show_row
 
     if how:
+        from tutelage.cli.output import print_figures
+
         said = provenance(store, row)
         if as_json:
             print(json.dumps(finite(said)))
