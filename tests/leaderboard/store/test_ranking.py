@@ -195,6 +195,22 @@ def test_a_page_of_a_board_reads_its_rows_by_indexes(tmp_path: Path, monkeypatch
     assert counted == "SCAN rows", "rows are read as they lie, not in the order of an index"
 
 
+def test_a_page_asks_no_more_of_many_groups_than_of_few(tmp_path: Path):
+    """Each group was asked whether it has a row, for what all rows share: of 60 groups 60 statements."""
+    asked = []
+    for num_groups in (3, 30):
+        store = Store(tmp_path / f"{num_groups}.db")
+        names = {"role": "student", "device": "x", "runtime": "r"}
+        store.add([Row(model=f"m{n}", dataset=f"d{n % num_groups}", auc=n / 100, **names) for n in range(90)])
+        seen: list[str] = []
+        event.listen(store._engine, "before_cursor_execute", lambda _c, _k, text, *_, seen=seen: seen.append(text))
+        assert ranking.page_of(store, Request(limit=2), ("row_id",)).shared == {
+            "device": "x", "runtime": "r", "scheme": "fp32"
+        }  # fmt: skip
+        asked.append(len(seen))
+    assert asked[0] == asked[1] < 25
+
+
 @pytest.mark.parametrize(
     ("sort", "index"), [(name, index) for index, name in schema.SORTED.items()] + [("auc:asc", "auc")]
 )

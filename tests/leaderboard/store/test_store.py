@@ -7,13 +7,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
-from tutelage.leaderboard.store import Store, engines, import_file
+from tutelage.leaderboard.store import Store, engines, import_file, schema
 from tutelage.records import InputError, Measurement, Row
 
 from ..filed import integrity, run_row
@@ -124,6 +126,15 @@ def test_a_row_is_found_by_the_beginning_of_its_id(tmp_path, demo):
         store.row("")
     with pytest.raises(InputError, match="no row"):
         store.row("%")
+    store.add([Row(model=f"m{n}", role="student", dataset="d") for n in range(17)])
+    ((digit, _),) = Counter(row.key[0] for row in store.rows()).most_common(1)
+    with pytest.raises(InputError, match="more than one row"):
+        store.row(digit)
+    query = select(schema.rows.c.number).where(schema.has_id(demo[0][7].key[:4]))
+    text = str(query.compile(store._engine, compile_kwargs={"literal_binds": True}))
+    with sqlite3.connect(store.place) as connection:
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall())
+    assert "rows_by_id (row_id>? AND row_id<?)" in plan, "a million ids are not compared one by one"
 
 
 def test_columns_and_details_are_read_by_id_and_peers_by_ground(tmp_path, demo):

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from tutelage.leaderboard.columns import column
+from tutelage.leaderboard.terminal import lines as terminal_lines
 from tutelage.leaderboard.terminal.table import brief_teachers, cut_apart, show_table
 from tutelage.quantities import decimals_of
 from tutelage.records import Row
@@ -69,3 +70,25 @@ def test_a_figure_has_the_digits_that_its_interval_carries(name, value, low, hig
 
 def test_an_interval_without_width_carries_every_digit():
     assert decimals_of(0.5, 0.5) is None
+
+
+def test_lines_are_those_of_rich_without_its_layout(monkeypatch):
+    cells = {
+        "on_front": ["*", "", "* tie"],
+        "model": ["日本 [b]", "Ärzte", ""],
+        "auc": [".9", "", ".9123"],
+        "scheme": ["fp32", "int8", "x"],
+    }
+    printed = []
+    for kind in ("print_lines", "_laid_out"):
+        console = Console(width=60, file=io.StringIO(), record=True, force_terminal=True, color_system="standard")
+        with monkeypatch.context() as patched:
+            if kind == "print_lines":
+                patched.setattr(terminal_lines, "_laid_out", None)
+            getattr(terminal_lines, kind)(cells, [True, False, True], console, "")
+        printed.append(console.export_text(clear=False))
+        assert console.export_text(styles=True).count("\x1b[1;32m") >= 2, "rows on the front are green"
+    assert printed[0] == printed[1]
+    console = Console(width=20, file=io.StringIO(), record=True)
+    terminal_lines.print_lines(cells, [True, False, True], console)
+    assert max(map(len, console.export_text().splitlines())) <= 20
