@@ -52,13 +52,14 @@ _EMPTY = object()
 class Filter:
     """A parsed filter; `clause` for the database and `keeps` for a record agree.
 
-    named: the texts that it asks a column to be, as (column, text).
+    named: the texts that it asks a column to be, as (column, text). figures: the columns of numbers that it compares.
     """
 
     text: str
     clause: Callable[[Table], ColumnElement[bool]]
     keeps: Callable[[Row], bool]
     named: tuple[tuple[str, str], ...] = ()
+    figures: tuple[str, ...] = ()
 
 
 def parse(text: str) -> Filter:
@@ -67,7 +68,7 @@ def parse(text: str) -> Filter:
     found = parser.any(0)
     if parser.place < len(parser.tokens):
         raise parser.error(f"unexpected {parser.tokens[parser.place][1]!r}")
-    return Filter(text, found.clause, found.keeps, tuple(parser.named))
+    return Filter(text, found.clause, found.keeps, tuple(parser.named), tuple(dict.fromkeys(parser.figures)))
 
 
 def misspelt(text: str | None, values: Callable[[str], Iterable[str]]) -> list[str]:
@@ -139,6 +140,7 @@ class _Parser:
         self.columns = filterable()
         self.place = self.num_tests = self.num_values = 0
         self.named: list[tuple[str, str]] = []
+        self.figures: list[str] = []
         self.tokens: list[tuple[str, str]] = []
         at = 0
         while text[at:].strip(_BLANKS):
@@ -247,6 +249,8 @@ class _Parser:
     def test(self) -> Filter:
         """Read `column sign value` or `column in (value, ...)`."""
         column = self.column()
+        if column.is_number:
+            self.figures.append(column.name)
         self.count()
         if self.take("in"):
             if not self.take("("):

@@ -19,7 +19,8 @@ from tutelage.leaderboard.export import export
 from tutelage.leaderboard.terminal.table import show_table
 from tutelage.records import InputError, Row
 
-from .data import FRONT, Details, embedded
+from .bodies import Details
+from .data import FRONT, embedded
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:

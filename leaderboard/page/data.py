@@ -19,28 +19,20 @@ from tutelage.corruptions import MOST_SHIFT_SETS
 from tutelage.leaderboard import names, pareto
 from tutelage.leaderboard.best import Ballot
 from tutelage.leaderboard.columns import COLUMNS, OF_FORMER, Column, columns_of_test_sets, costs, known, qualities
-from tutelage.leaderboard.comparisons.matrix import halted
-from tutelage.leaderboard.export import finite, for_people, frame
+from tutelage.leaderboard.export import for_people, frame
 from tutelage.leaderboard.filters import grammar
 from tutelage.leaderboard.names import data_names, device_names
 from tutelage.records import DATA_KEY, DEVICE_KEY, SLOTS, Comparison, Row, utc_now
 
+from .bodies import Details, bodies_of, halts_of
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Details = Callable[[list[str]], Mapping[str, str]]
-
 FRONT = COLUMNS["on_front"].help
 # Six significant digits are beyond any measurement here and halve the file.
 _DIGITS = 6
-# What only `leaderboard show ROW --how` and the paired tests read; recipes hold paths of the machine they ran on.
-_UNSHOWN = ("how", "predictions", "artifacts")
-# Details stop at whichever comes first, rows on fronts before others: a phone opens the page, too.
-_MOST_DETAILED = 2_000
-_MOST_DETAIL_BYTES = 24_000_000
-_CHUNK = 200
 _MOST_SET_COLUMNS = 6 * MOST_SHIFT_SETS  # of all rows: anybody may name sets in an imported one
 _VERDICTS = {"no": 1, "maybe": 2, "sure": 3}
 # Below this the data are plain text that a person can read in the file.
@@ -52,7 +44,7 @@ def embedded(
 ) -> tuple[str, bool]:
     """Give the text of the data element and whether it is packed."""
     found = frame(rows)
-    bodies = _details(found, details)
+    bodies = bodies_of(found, details)
     sets = _of_test_sets(bodies, len(found))
     found, every = found.assign(**sets), (*known(), *(COLUMNS[name] for name in sets))
     numbers = {one.name: _numbers(found[one.name]) for one in every if one.is_number and one.name in found}
@@ -79,7 +71,7 @@ def embedded(
         "archs": _coded(found["arch"]),
         # How many blocks each stage may have, by the beginning of a space's name.
         "slots": {start: [always + more for always, more in stages] for start, stages in SLOTS.items()},
-        "halts": _halts(found, bodies, details),
+        "halts": halts_of(found, bodies, details),
         "flags": {"on_front": found["on_front"].astype(int).tolist()},
         **_named(found, sets),
         **_decided(found, verdicts or Verdicts()),
@@ -307,57 +299,6 @@ def _ballot(ballot: Ballot, places: Mapping[str, int]) -> dict[str, Any]:
 def _test(one: Comparison) -> list[Any]:
     numbers = (one.difference, one.low, one.high, one.p, one.margin)
     return [one.verdict, *(None if number is None else float(f"{number:.4g}") for number in numbers)]
-
-
-def _details(found: pd.DataFrame, details: Details | None) -> dict[int, str]:
-    """Give the details of rows by place, fronts first and then by quality, until one of the two limits is met."""
-    if details is None and "details" not in found:
-        return {}
-    quality = found["auc"].fillna(found["accuracy"]).to_numpy(dtype=np.float64, na_value=-np.inf)
-    order = np.lexsort((-quality, ~found["on_front"].to_numpy(dtype=bool)))[:_MOST_DETAILED]
-    bodies: dict[int, str] = {}
-    room = _MOST_DETAIL_BYTES
-    for start in range(0, len(order), _CHUNK):
-        places = order[start : start + _CHUNK].tolist()
-        if details is None:
-            texts = found["details"].iloc[places].tolist()
-        else:
-            ids = found["row_id"].iloc[places].tolist()
-            by_id = details(ids)
-            texts = [by_id.get(row_id, "") for row_id in ids]
-        for place, text in zip(places, texts, strict=True):
-            body = _shown(text)
-            room -= len(body)
-            if room < 0:
-                return bodies
-            if body != "{}":
-                bodies[place] = body
-    return bodies
-
-
-def _halts(found: pd.DataFrame, bodies: Mapping[int, str], details: Details | None) -> dict[int, list[str]]:
-    """Say of rows without a quality or a latency why they lack it, where their details do: state and reason."""
-    lacks = found["latency_p50_ms"].isna() | (found["auc"].isna() & found["accuracy"].isna())
-    places = np.flatnonzero(lacks.to_numpy() & (found["source"] == "measured").to_numpy()).tolist()
-    unread = [place for place in places if place not in bodies]
-    texts = dict(bodies)
-    if details is None and "details" in found:
-        texts |= {place: found["details"].iloc[place] for place in unread}
-    elif details is not None:
-        for start in range(0, len(unread), _CHUNK):
-            ids = {found["row_id"].iloc[place]: place for place in unread[start : start + _CHUNK]}
-            texts |= {ids[row_id]: text for row_id, text in details(list(ids)).items()}
-    said = {place: halted(json.loads(texts.get(place) or "{}")) for place in places}
-    return {place: [state, reason] for place, (state, reason) in said.items() if state != "absent"}
-
-
-def _shown(text: str) -> str:
-    """Leave out what the page does not show, and what JSON cannot say (NaN)."""
-    body = json.loads(text) if text else {}
-    kept = {name: value for name, value in body.items() if name not in _UNSHOWN}
-    if any(word in text for word in ("NaN", "Infinity")):
-        kept = finite(kept)
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _coded(column: pd.Series[Any]) -> dict[str, Any]:

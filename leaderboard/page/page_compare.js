@@ -56,16 +56,17 @@ function versusMany(pins) {
 }
 
 // Per class, where both rows have it: the same classes of the same test images.
+const MOST_CLASSES = 20;
 function classRows(a, b) {
-  const [mine, theirs] = [a, b].map((i) => DATA.details[i]?.per_class);
-  if (!mine || !theirs || Array.isArray(mine) || Array.isArray(theirs)) return [];
+  const theirs = new Map(classesOf(b).map((one) => [one.name, one])), shared = classesOf(a).filter(({ name }) => theirs.has(name));
   const rows = [];
-  for (const name of Object.keys(mine).filter((one) => one in theirs).slice(0, 20))
+  for (const mine of shared.slice(0, MOST_CLASSES))
     for (const one of ["auc", "sensitivity"]) {
-      const va = mine[name][one] ?? null, vb = theirs[name][one] ?? null;
-      if (va === null || vb === null) continue;
-      rows.push(node("tr", {}, node("th", { scope: "row" }, `${one === "auc" ? "AUC" : one}, ${name}`), node("td", { class: "figure" }, va.toFixed(3)), node("td", { class: "figure" }, vb.toFixed(3)), node("td", { class: "figure" }, va === vb ? "same" : `${signed((vb - va) * 100, 1)} points`)));
+      const va = mine[one] ?? null, vb = theirs.get(mine.name)[one] ?? null;
+      if (typeof va !== "number" || typeof vb !== "number") continue;
+      rows.push(node("tr", {}, node("th", { scope: "row" }, `${one === "auc" ? "AUC" : one}, ${mine.name}`), node("td", { class: "figure" }, va.toFixed(3)), node("td", { class: "figure" }, vb.toFixed(3)), node("td", { class: "figure" }, va === vb ? "same" : `${signed((vb - va) * 100, 1)} points`)));
     }
+  if (shared.length > MOST_CLASSES) rows.push(node("tr", {}, node("td", { colspan: "4" }, `The first ${MOST_CLASSES} of ${shared.length} classes; each row's page has all.`)));
   return rows;
 }
 

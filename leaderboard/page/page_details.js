@@ -18,6 +18,11 @@ function detailBlocks(details) {
   for (const name of rest.filter((one) => typeof details[one] === "object")) more.append(node("h3", {}, name.replace(/_/g, " ")), detailBlock(details[name]));
   return [...blocks, more];
 }
+// The classes of a row in their order: { name, auc, ... }.
+function classesOf(i) {
+  const found = DATA.details[i]?.per_class;
+  return Array.isArray(found) ? found.map((one) => ({ ...(one && typeof one === "object" ? one : {}), name: String(one?.name ?? "") })) : [];
+}
 // Figures of explanations stand with their names and what they mean; one that no column names is not shown.
 function explanationBlock(found) {
   const list = node("dl", { class: "facts meant" });
@@ -53,10 +58,12 @@ function pictured(record) {
   const words = Object.entries(record).filter(([, value]) => !isPicture(value)).map(([name, value]) => `${name} ${plainValue(value)}`).join(", ");
   return node("figure", {}, source ? node("img", { src: source, alt: words }) : null, node("figcaption", {}, words));
 }
+const MOST_RECORDS = 100;
 function recordTable(records) {
   const names = [...new Set(records.flatMap(Object.keys))];
-  const rows = records.slice(0, 100).map((record) => node("tr", {}, names.map((name) => node("td", { class: typeof record[name] === "number" ? "figure" : null }, plainValue(record[name])))));
-  return node("table", {}, node("thead", {}, node("tr", {}, names.map((name) => node("th", { scope: "col", class: typeof records[0][name] === "number" ? "figure" : null }, name.replace(/_/g, " "))))), node("tbody", {}, rows));
+  const rows = records.slice(0, MOST_RECORDS).map((record) => node("tr", {}, names.map((name) => node("td", { class: typeof record[name] === "number" ? "figure" : null }, plainValue(record[name])))));
+  const table = node("table", {}, node("thead", {}, node("tr", {}, names.map((name) => node("th", { scope: "col", class: typeof records[0][name] === "number" ? "figure" : null }, name.replace(/_/g, " "))))), node("tbody", {}, rows));
+  return records.length > MOST_RECORDS ? node("div", {}, table, node("p", { class: "hint" }, `The first ${MOST_RECORDS} of ${records.length.toLocaleString("en")}.`)) : table;
 }
 function plainValue(value) {
   if (value === null || value === undefined) return "";

@@ -121,16 +121,26 @@ function rocPart(i) {
   return { name: "ROC and calibration", wide: true, body: [node("div", { class: "curves" }, charts), node("p", { class: "hint" }, `Dashed: chance, or perfect calibration. Dots are the larger the more images they hold.${typeof ece === "number" ? ` Expected calibration error ${ece.toFixed(3)}.` : ""}`)] };
 }
 
+// Classes have numbers where their names are too wide for the columns of a narrow screen.
+function confusionTable(counts, called) {
+  const rows = counts.map((row, n) => {
+    const total = row.reduce((sum, one) => sum + one, 0);
+    const cells = row.map((one, k) => {
+      const cell = node("td", { class: `figure${k === n ? " right" : ""}`, title: total ? `${((100 * one) / total).toFixed(1)} % of ${called(n)} predicted as ${called(k)}` : null }, one.toLocaleString("en"));
+      cell.style.setProperty("--part", total ? one / total : 0);
+      return cell;
+    });
+    return node("tr", {}, node("th", { scope: "row" }, node("span", { class: "class-number" }, `${n + 1} `), called(n)), cells);
+  });
+  const heads = counts.map((_, k) => node("th", { scope: "col", class: "figure", title: called(k) }, node("span", { class: "class-number" }, String(k + 1)), node("span", { class: "class-name" }, called(k))));
+  return node("table", { class: `matrix confusion${counts.length > 3 ? " numbered" : ""}` }, node("caption", {}, "Rows: truth. Columns: predicted. Test images."), node("thead", {}, node("tr", {}, node("td"), heads)), node("tbody", {}, rows));
+}
+
 function confusionPart(i) {
-  const details = detailsOf(i), counts = details.confusion, per = details.per_class;
-  const names = per && !Array.isArray(per) ? Object.keys(per) : Array.isArray(per) ? per.map((one) => String(one.name ?? "")) : [];
+  const counts = detailsOf(i).confusion, classes = classesOf(i), body = [];
   const isSquare = Array.isArray(counts) && counts.length && counts.every((row) => Array.isArray(row) && row.length === counts.length);
-  const called = (n) => names[n] || `class ${n}`, body = [];
-  if (isSquare) {
-    const rows = counts.map((row, n) => { const total = row.reduce((sum, one) => sum + one, 0); return node("tr", {}, node("th", { scope: "row" }, called(n)), row.map((one, k) => { const cell = node("td", { class: `figure${k === n ? " right" : ""}` }, one.toLocaleString("en")); cell.style.setProperty("--part", total ? one / total : 0); cell.title = total ? `${((100 * one) / total).toFixed(1)} % of ${called(n)} predicted as ${called(k)}` : ""; return cell; })); });
-    body.push(node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Confusion matrix, scrolls sideways" }, node("table", { class: "matrix confusion" }, node("caption", {}, "Rows: truth. Columns: predicted. Test images."), node("thead", {}, node("tr", {}, node("td"), counts.map((_, k) => node("th", { scope: "col", class: "figure" }, called(k))))), node("tbody", {}, rows))));
-  }
-  if (per && !Array.isArray(per)) body.push(node("div", {}, node("h4", {}, "Per class"), node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Figures per class, scrolls sideways" }, detailBlock(per))));
+  if (isSquare) body.push(node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Confusion matrix, scrolls sideways" }, confusionTable(counts, (n) => classes[n]?.name || `class ${n}`)));
+  if (classes.length) body.push(node("div", {}, node("h4", {}, "Per class"), node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Figures per class, scrolls sideways" }, detailBlock(classes))));
   if (body.length) return { name: "Confusion and classes", wide: true, body: node("div", { class: "beside" }, body) };
   return { name: "Confusion and classes", body: lacking(i, "No confusion matrix is on file: a run files it when it evaluates the row.") };
 }

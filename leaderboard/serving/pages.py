@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 
+from tutelage.leaderboard.page.bodies import Details
 from tutelage.leaderboard.page.build import page_text
 from tutelage.leaderboard.page.choose import chosen
-from tutelage.leaderboard.page.data import Details
 from tutelage.leaderboard.page.verdicts import Decide, decided_ids
 from tutelage.leaderboard.store import Store
 from tutelage.records import InputError

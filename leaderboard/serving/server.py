@@ -17,7 +17,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tutelage.leaderboard.page.data import Details
+from tutelage.leaderboard.page.bodies import Details
 from tutelage.leaderboard.page.verdicts import Decide, decide
 from tutelage.leaderboard.store import Store
 from tutelage.leaderboard.store.page import MOST_ROWS

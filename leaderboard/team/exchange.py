@@ -87,7 +87,13 @@ def pull(store: Store, target: Target) -> Exchanged:
     """Add the rows of a target to a store, under their ids, and the retractions of rows that stand here.
 
     A row that is here as far stays; one with other figures is a conflict, and is left as it is on both.
+    Raises InputError for a target that was never pushed to.
     """
+    if not _files(target):
+        raise InputError(
+            f"{target.name} holds no rows ({ROWS}/*.jsonl): "
+            "name a folder or data set that `leaderboard push` wrote"
+        )
     there = _latest(target)
     done = Exchanged()
     here: dict[str, Row] = {}
@@ -125,9 +131,12 @@ def _latest(target: Target) -> dict[str, _Filed]:
     return found
 
 
+def _files(target: Target) -> list[str]:
+    return [name for name in sorted(target.names()) if name.startswith(f"{ROWS}/") and name.endswith(".jsonl")]
+
+
 def _read(target: Target) -> Iterator[_Filed]:
-    names = [name for name in sorted(target.names()) if name.startswith(f"{ROWS}/") and name.endswith(".jsonl")]
-    for name in names:
+    for name in _files(target):
         for number, line in enumerate(target.lines(name), 1):
             where = f"{target.name}/{name}, line {number}"
             if len(line) > _MOST_LINE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,10 @@ def print_board(store: Store, asked: Request, console: Console, *, as_json: bool
         page.columns, console, objectives=objectives, ties=asked.ties, limit=len(page.marks), names=names, more=more,
         page=page,
     )  # fmt: skip
+    ranked = [name.partition(":")[0] for name in asked.objectives]  # NAME or NAME:max
+    absent = [name for name in ranked if not any(one is not None and one == one for one in page.columns.get(name, ()))]
+    for line in _without(store, absent if page.count else ()):
+        console.print(f"{line}: nothing is on that front.", highlight=False, soft_wrap=True)
     if unfinished := store.unfinished(asked.filter):
         message = f"{unfinished} of these rows are of a run that goes on, or was stopped: figures are still to come."
         console.print(message, highlight=False, soft_wrap=True)
@@ -58,10 +63,16 @@ def print_board(store: Store, asked: Request, console: Console, *, as_json: bool
 
 
 def unmatched(store: Store, filter: str | None) -> list[str]:
-    """Say which texts of a filter that keeps no row are none of the leaderboard's, with the nearest."""
-    from tutelage.leaderboard.filters import misspelt
+    """Say which texts and figures of a filter that keeps no row no row has, with the nearest text."""
+    from tutelage.leaderboard.filters import misspelt, parse
 
-    return misspelt(filter, lambda name: {one for part in store.parts((name,), every=True) for one in part[name]})
+    said = misspelt(filter, lambda name: {one for part in store.parts((name,), every=True) for one in part[name]})
+    return [*said, *_without(store, parse(filter).figures if filter else ())]
+
+
+def _without(store: Store, figures: Iterable[str]) -> list[str]:
+    """Say which figures no row of the leaderboard has: a front or a filter on one of them says nothing."""
+    return [f"no row has {name}" for name in figures if not store.count(f"not {name}=empty", every=True)]
 
 
 def _print_unmatched(store: Store, asked: Request) -> None:

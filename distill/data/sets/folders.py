@@ -37,6 +37,7 @@ from tutelage.distill.data.reading.folders import (
     walk,
 )
 from tutelage.distill.data.reading.suffixes import is_image
+from tutelage.distill.data.reading.tables import is_table
 from tutelage.records import InputError
 
 
@@ -234,6 +235,8 @@ def _instead(root: Path) -> str:
     notes = ""
     if archive is not None and packed:
         notes += f"; {archive[0].name} holds {packed[0]}, and no archive is read inside another: unpack it"
+    if tables := [item.name for item in files if is_table(item)]:
+        notes += f"; {tables[0]} lies there: if it lists the pictures, give {root / tables[0]}"
     if num_pictures:
         labels = "" if archive is None else ", and no .cls, .json or .txt beside them names their classes"
         notes += f"; {num_pictures} pictures lie in no class folder{labels}"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tutelage.distill.data.containers.naming import own_name
 from tutelage.distill.data.containers.paths import is_dir, is_file
 from tutelage.distill.data.dataset import DatasetEntry, Listing, Request
+from tutelage.distill.data.reading.columns import guess_columns, is_id_name
 from tutelage.distill.data.reading.dicom_listing import with_heads
 from tutelage.distill.data.reading.folders import SPLIT_FOLDERS
 from tutelage.distill.data.reading.ids import group_ids, is_blank
@@ -38,9 +39,7 @@ from tutelage.records import InputError
 
 from .folders import NEAR_HELP
 
-_GROUP_WORDS = re.compile(r"patient|subject|series|study|case|person", re.IGNORECASE)  # of headers, e.g. PatientID
 _LIST = re.compile(r"\[.*\]", re.DOTALL)  # a cell that lists labels
-_NOT_IDS = re.compile(r"age|sex|gender|weight|date|description|position", re.IGNORECASE)  # e.g. "Patient Age"
 
 
 def list_table(request: Request) -> Listing:
@@ -162,7 +161,7 @@ def _unread_ids(table: Table) -> tuple[str, ...]:
     """Note columns that look like ids of patients or series and are not read: their images may leak across splits."""
     notes = []
     for place, name in enumerate(table.header):
-        if not _GROUP_WORDS.search(name) or _NOT_IDS.search(name):
+        if not is_id_name(name):
             continue
         ids = [cell for cell in table.cells(place) if not is_blank(cell)]
         if len(set(ids)) < len(ids):
@@ -200,8 +199,8 @@ def _required(table: Table, request: Request, role: str, options: str) -> int:
     named = request.options.get(f"{role}_column")
     place = table.find(role) if named is None else table.column(str(named))
     if place is None:
-        raise InputError(f"{table.file} has no column {role!r}; it has {', '.join(table.header)}: name one by the "
-                         f"option {options}")  # fmt: skip
+        raise InputError(f"{table.file} has no column {role!r}; it has {', '.join(table.header)}: call one so, or "
+                         f"name it by the option {options}")  # fmt: skip
     return place
 
 
@@ -226,6 +225,6 @@ TABLE = DatasetEntry(
         "multi_label": MULTI_LABEL_HELP,
         "near": NEAR_HELP,
     },
-    recognise=lambda path: {} if is_table(path) else None,
+    recognise=lambda path: guess_columns(path) if is_table(path) else None,
     called=lambda request: own_name(request.path),
 )

@@ -213,7 +213,9 @@ def test_labels_that_look_alike_or_like_several_are_read_or_noted(tmp_path: Path
     table.write_text(text.replace("caf\u00e9", "A;B").replace("cafe\u0301", "A").replace("th\u00e9", "B"))
     assert "class 'A;B' may be the labels 'A' and 'B'" in " ".join(_load(table).notes)
     table.write_text(text.replace("path,label", "file,dx"))
-    with pytest.raises(InputError, match="no column 'path'; it has file, dx: name one by the option path_column"):
+    with pytest.raises(
+        InputError, match="no column 'path'; it has file, dx: call one so, or name it by the option path_column"
+    ):
         _load(table)
 
 

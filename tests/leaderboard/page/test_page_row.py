@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from tutelage.leaderboard.page.data import _shown
+from tutelage.leaderboard.page.bodies import shown
 from tutelage.pipeline.curves import HISTORY, calibration_bins, details_of_rows, roc_points, with_curves
 from tutelage.records import Row
 
@@ -120,6 +120,26 @@ def test_figures_of_classes_are_not_cut_on_a_wide_screen(open_page, rows):
     part = open_page([*rows, row], 1400, link=link(row)).locator(".row-part[aria-label='Confusion and classes']")
     widths = part.locator(".sideways").evaluate_all("(parts) => parts.map((one) => one.scrollWidth - one.clientWidth)")
     assert widths == [0, 0]
+
+
+@pytest.mark.slow
+def test_classes_stand_in_their_order_and_fit_a_phone(open_page, rows):
+    # A folder of pictures for each grade: sorted as text, where JavaScript would put 2 before 10.
+    names = ["1", "10", "11", "12", "2", "no finding of any kind"]
+    counts = [[1000 + 10 * n + k for k in range(6)] for n in range(6)]
+    details = {"confusion": counts, "per_class": {name: {"num": 9, "auc": n / 10} for n, name in enumerate(names)}}
+    row = rows[0].model_copy(update={"model": "grades", "details": details})
+    part = open_page([*rows, row], link=link(row)).locator(".row-part[aria-label='Confusion and classes']")
+    assert part.locator(".confusion thead th").all_inner_texts() == names
+    assert part.locator(".confusion tbody th").all_inner_texts() == names
+    figures = part.locator("table").nth(1).locator("tbody tr").all_inner_texts()
+    assert [line.split("\t")[0::2] for line in figures] == [
+        [name, plain] for name, plain in zip(names, ["0", "0.100", "0.200", "0.300", "0.400", "0.500"], strict=True)
+    ]
+    narrow = open_page([*rows, row], 390, link=link(row)).locator(".row-part[aria-label='Confusion and classes']")
+    assert narrow.locator(".sideways").first.evaluate("(one) => one.scrollWidth - one.clientWidth") == 0
+    assert narrow.locator(".confusion thead .class-number").all_inner_texts() == [str(n + 1) for n in range(6)]
+    assert narrow.locator(".confusion tbody th").all_inner_texts()[5] == "6 no finding of any kind"
 
 
 @pytest.mark.slow
@@ -256,7 +276,7 @@ def test_curves_are_read_of_a_workspace_and_damaged_files_take_nothing_down(tmp_
     assert (learning["epoch"][0], learning["epoch"][-1], len(learning["epoch"])) == (1, 300, 120)
     assert list(body["curves"]["roc"]) == ["yes"]
     assert body["made"] == {"command": "tutelage search --images …/xrays --device host"}
-    assert "/home/someone" not in _shown(json.dumps(body))
+    assert "/home/someone" not in shown(json.dumps(body))
     for text in ("", "{", "[1]", '[{"epoch": "x"}]'):
         (folder / HISTORY).write_text(text)
         (folder / "p.npz").write_bytes(b"PK damaged")

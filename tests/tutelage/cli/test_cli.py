@@ -208,6 +208,27 @@ def test_rows_as_json_keep_the_limit_and_say_who_is_on_the_front(tmp_path: Path)
     assert json.loads(one, parse_constant=pytest.fail)["details"]["ece"] is None
 
 
+def test_a_front_or_a_filter_on_a_figure_that_no_row_has_says_so(tmp_path: Path) -> None:
+    from tutelage.leaderboard.store import Store
+    from tutelage.records import Row
+
+    Store(tmp_path / "leaderboard.db").add([Row(model="m", role="student", dataset="d", auc=0.9, latency_p50_ms=1.0)])
+    for front, lacks in (
+        ("latency_p50_ms,auc@b", "auc@b"),
+        ("energy_mj:min,auc", "energy_mj"),
+        ("latency_p50_ms,auc", ""),
+    ):
+        said = tutelage("leaderboard", "show", "--front", front, "-w", str(tmp_path)).stdout
+        assert (f"no row has {lacks}: nothing is on that front." in said) == bool(lacks)
+        assert said.count("no row has") == bool(lacks)
+    for verb, words in (("show", "holds no such row"), ("export", "row_id")):
+        done = tutelage("leaderboard", verb, "--filter", "auc@b>0 and auc>0", "-w", str(tmp_path))
+        assert done.returncode == 0
+        assert words in done.stdout
+        assert "note: no row has auc@b\n" in done.stderr
+        assert "no row has auc\n" not in done.stderr
+
+
 def test_a_device_that_is_added_without_options_fits_a_search_without_a_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

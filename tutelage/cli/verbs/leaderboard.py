@@ -121,6 +121,8 @@ def board_build(
     from tutelage.pipeline.operations.board import open_board
     from tutelage.pipeline.operations.paired import page_verdicts
 
+    if not title.strip():
+        raise InputError(f"--title {title!r} is empty: give one, or leave it out")
     check_output(out, "--out", suffixes=(".html", ".htm"))
     picture = check_output(out.with_suffix(".png"), "the picture beside --out", suffixes=(".png",))
     store = open_board(workspace)
@@ -226,8 +228,9 @@ def board_export(
     if out is not None:
         check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
     store = open_board(workspace)
-    for line in unmatched(store, filter_) if filter_ and not store.count(filter_, every=every) else ():
-        print(f"note: {line}", file=sys.stderr)
+    if filter_ and not store.count(filter_, every=every):
+        for line in (f"no row that {filter_!r} keeps", *unmatched(store, filter_)):
+            print(f"note: {line}", file=sys.stderr)
     parts = export_parts(store, filter_, every=every, format=format_)
     if out is not None:
         write(parts, out, format_)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 
 from tutelage.pipeline.operations.starting import choices, pretrained, timing
 from tutelage.pipeline.operations.starting.choices import Memory, Work
-from tutelage.pipeline.operations.starting.findings import Findings, guess_group
+from tutelage.pipeline.operations.starting.findings import Findings, guess_group, look
 from tutelage.pipeline.operations.starting.start import about, about_bytes
 from tutelage.pipeline.operations.starting.timing import STATED, STATED_SIDE, measure_steps
 from tutelage.quantities import size_in_bytes
+from tutelage.records import InputError
 from tutelage.search.spaces.space import SPACES
+
+from ...command import image_folder
 
 FOUND = Findings("folder", None, {}, 3000, {"a": 1500, "b": 1500}, False, {}, 3000, "", 256, False)
 
@@ -223,3 +227,32 @@ def test_minutes_are_rounded_as_they_are_known(minutes: float, words: str) -> No
 def test_bytes_are_rounded_up() -> None:
     assert about_bytes(1) == "about 10 MB"
     assert about_bytes(1_240_000_000) == "about 1.2 GB"
+
+
+def test_the_columns_of_a_table_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    """Files by the files that are there, classes and patients by usual headers; a study is not taken for a patient."""
+    image_folder(tmp_path, ("pictures",), 24)
+    lines = [f"{n},pictures{n}.png,{'ab'[n % 2]},P{n // 4},S{n // 2},{40 + n // 4}" for n in range(24)]
+    header = "nr,Image File,Diagnosis,Patient ID,Study,Patient Age"
+    table = tmp_path / "pictures" / "labels.csv"
+    table.write_text("\n".join([header, *lines]))
+    for dataset in (None, "table"):
+        found = look(table, dataset)
+        assert found.options == {"path_column": "Image File", "label_column": "Diagnosis", "group_column": "Patient ID"}
+        assert (found.num_groups, found.grouped_by) == (6, "column Patient ID")
+        assert found.class_counts == {"a": 12, "b": 12}
+        assert not [note for note in found.notes if "is not read" in note]
+    # Only the classes are left; two columns of ids of studies: neither is taken.
+    table.write_text("\n".join(["nr,file,what,study,series,age", *lines]))
+    found = look(table, None)
+    assert found.options == {"path_column": "file", "label_column": "what"}
+    assert found.grouped_by == ""
+    # Two columns could be the classes: neither is taken, and the error names the option.
+    table.write_text("\n".join(["nr,file,dx,target,series,age", *lines]))
+    with pytest.raises(InputError, match=r"has no column 'label'; it has nr, file, dx, target.*option label_column"):
+        look(table, None)
+    with pytest.raises(InputError, match=r"labels\.csv lies there: if it lists the pictures, give"):
+        look(table.parent, None)
+    header = "path,label,group"
+    table.write_text("\n".join([header, *(",".join(line.split(",")[1:4]) for line in lines)]))
+    assert (look(table, None).options, look(table, None).num_groups) == ({}, 6)

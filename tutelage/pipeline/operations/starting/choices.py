@@ -178,9 +178,12 @@ def choose_split(found: Findings, test: int) -> str:
     elif found.grouped_by:
         why = f"drawn by group, {found.num_groups:,} groups by {found.grouped_by}: none stands in two splits"
     else:
+        ids = "options.group, a regular expression on file names"
+        if found.dataset == "table":
+            ids = "options.group_column, a column of their ids"
         why = (
-            "drawn by image: no patients or series were seen. If several pictures are of one, set options.group, a "
-            "regular expression on file names, or the figures flatter"
+            "drawn by image: no patients or series were seen. If several pictures are of one, set "
+            f"{ids}, or the figures flatter"
         )
     if 0 < test < SMALL_TEST:
         why += f". With {test} test images the intervals are wide"

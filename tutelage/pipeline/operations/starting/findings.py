@@ -9,7 +9,7 @@ import io
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from tutelage.distill.data.check import is_there, recognise
 from tutelage.distill.data.containers.paths import read_bytes
 from tutelage.distill.data.dataset import Dataset, Listing
 from tutelage.distill.data.images import Decoding, read_picture
+from tutelage.distill.data.reading.columns import guess_columns, guess_group_column
 from tutelage.distill.data.reading.suffixes import looks_like_dicom
+from tutelage.distill.data.reading.tables import is_table
 from tutelage.distill.data.registry import DATASETS, open_images, request_for, split_hub_name
 from tutelage.distill.data.splits import count_labels
 from tutelage.records import InputError
@@ -76,6 +78,8 @@ def look(path: Path | None, dataset: str | None) -> Findings:
     options: Mapping[str, Any] = {}
     if dataset is not None:
         dataset, path = split_hub_name(dataset, path)
+        if dataset == "table" and path is not None and is_table(path):
+            options = guess_columns(path)
     elif path is not None:
         _check_place(path)
         entry, options = recognise(path)
@@ -97,6 +101,11 @@ def look(path: Path | None, dataset: str | None) -> Findings:
         if guessed is not None:
             words, pattern, groups = guessed
             grouped_by, options = f"{words} in the file names", {**options, "group": pattern}
+    elif dataset == "table" and not grouped_by and (column := guess_group_column(path or Path())) is not None:
+        options = {**options, "group_column": column}
+        found = open_images(replace(request, options=options))
+        assert isinstance(found, Listing)
+        groups, grouped_by = found.groups, f"column {column}"
     sides, colour = _sampled(found, options)
     counts = count_labels(found.labels, found.class_names)
     return Findings(
