@@ -41,8 +41,8 @@ function versusMany(pins) {
   const [a, ...others] = pins, letters = pins.map((_, n) => PIN_LETTERS[n]);
   const head = node("tr", {}, node("th", { scope: "col" }, "figure"), pins.map((i, n) => node("th", { scope: "col", class: `figure ${letters[n].toLowerCase()}-ink` }, letters[n], node("span", { class: "interval block" }, title(i, true)))));
   const body = FACTS.filter((name) => pins.some((i) => figure(name, i) !== null)).map((name) => {
-    const cells = pins.map((i) => {
-      const value = figure(name, i), cell = node("td", { class: "figure" }, show(name, value, false, interval(name, i)));
+    const cells = pins.map((i, n) => {
+      const value = figure(name, i), cell = node("td", { class: "figure", "data-label": letters[n] }, show(name, value, false, interval(name, i)));
       if (i === a || value === null || figure(name, a) === null) return cell;
       const isFair = (PLACES[a] === PLACES[i] || FIGURES[name].better < 0) && (RIGS[a] === RIGS[i] || !FIGURES[name].device);
       const [said, note] = isFair ? verdict(name, a, i, figure(name, a), value)[0].childNodes : [null, null];
@@ -58,7 +58,7 @@ function versusMany(pins) {
 // Per class, where both rows have it: the same classes of the same test images.
 const MOST_CLASSES = 20;
 function classRows(a, b) {
-  const theirs = new Map(classesOf(b).map((one) => [one.name, one])), shared = classesOf(a).filter(({ name }) => theirs.has(name));
+  const theirs = new Map(classesOf(DATA.details[b]).map((one) => [one.name, one])), shared = classesOf(DATA.details[a]).filter(({ name }) => theirs.has(name));
   const rows = [];
   for (const mine of shared.slice(0, MOST_CLASSES))
     for (const one of ["auc", "sensitivity"]) {

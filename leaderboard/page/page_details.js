@@ -8,7 +8,7 @@ const SHOWN_ABOVE = ["gain_over_control", "gain_over_twin", "curves", "made", "l
 function detailBlocks(details) {
   const isEmpty = (value) => value === null || value === "" || (typeof value === "object" && !Object.keys(value).length);
   const names = Object.keys(details).filter((name) => !isEmpty(details[name]) && !SHOWN_ABOVE.includes(name));
-  const blocks = FOREMOST.filter((name) => names.includes(name)).flatMap((name) => { const block = name === "explanation" ? explanationBlock(details[name]) : detailBlock(details[name]); return block ? [node("h3", {}, WORDED[name]), block] : []; });
+  const blocks = FOREMOST.filter((name) => names.includes(name)).flatMap((name) => { const block = name === "explanation" ? explanationBlock(details[name]) : (name === "confusion" && confusionTable(details)) || detailBlock(details[name]); return block ? [node("h3", {}, WORDED[name]), block] : []; });
   const rest = names.filter((name) => !FOREMOST.includes(name));
   if (!rest.length) return blocks;
   const more = node("details", { class: "rest" }, node("summary", {}, "More of this row"));
@@ -19,8 +19,8 @@ function detailBlocks(details) {
   return [...blocks, more];
 }
 // The classes of a row in their order: { name, auc, ... }.
-function classesOf(i) {
-  const found = DATA.details[i]?.per_class;
+function classesOf(details) {
+  const found = details?.per_class;
   return Array.isArray(found) ? found.map((one) => ({ ...(one && typeof one === "object" ? one : {}), name: String(one?.name ?? "") })) : [];
 }
 // Figures of explanations stand with their names and what they mean; one that no column names is not shown.
@@ -61,8 +61,8 @@ function pictured(record) {
 const MOST_RECORDS = 100;
 function recordTable(records) {
   const names = [...new Set(records.flatMap(Object.keys))];
-  const rows = records.slice(0, MOST_RECORDS).map((record) => node("tr", {}, names.map((name) => node("td", { class: typeof record[name] === "number" ? "figure" : null }, plainValue(record[name])))));
-  const table = node("table", {}, node("thead", {}, node("tr", {}, names.map((name) => node("th", { scope: "col", class: typeof records[0][name] === "number" ? "figure" : null }, name.replace(/_/g, " "))))), node("tbody", {}, rows));
+  const rows = records.slice(0, MOST_RECORDS).map((record) => node("tr", {}, names.map((name) => node("td", { class: typeof record[name] === "number" ? "figure" : null, "data-label": name.replace(/_/g, " ") }, plainValue(record[name])))));
+  const table = node("table", { class: "records" }, node("thead", {}, node("tr", {}, names.map((name) => node("th", { scope: "col", class: typeof records[0][name] === "number" ? "figure" : null }, name.replace(/_/g, " "))))), node("tbody", {}, rows));
   return records.length > MOST_RECORDS ? node("div", {}, table, node("p", { class: "hint" }, `The first ${MOST_RECORDS} of ${records.length.toLocaleString("en")}.`)) : table;
 }
 function plainValue(value) {

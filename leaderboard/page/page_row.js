@@ -121,8 +121,10 @@ function rocPart(i) {
   return { name: "ROC and calibration", wide: true, body: [node("div", { class: "curves" }, charts), node("p", { class: "hint" }, `Dashed: chance, or perfect calibration. Dots are the larger the more images they hold.${typeof ece === "number" ? ` Expected calibration error ${ece.toFixed(3)}.` : ""}`)] };
 }
 
-// Classes have numbers where their names are too wide for the columns of a narrow screen.
-function confusionTable(counts, called) {
+// Classes have numbers where their names are too wide for the columns of a narrow screen; null without a matrix.
+function confusionTable(details) {
+  const counts = details.confusion, classes = classesOf(details), called = (n) => classes[n]?.name || `class ${n}`;
+  if (!Array.isArray(counts) || !counts.length || !counts.every((row) => Array.isArray(row) && row.length === counts.length)) return null;
   const rows = counts.map((row, n) => {
     const total = row.reduce((sum, one) => sum + one, 0);
     const cells = row.map((one, k) => {
@@ -137,9 +139,8 @@ function confusionTable(counts, called) {
 }
 
 function confusionPart(i) {
-  const counts = detailsOf(i).confusion, classes = classesOf(i), body = [];
-  const isSquare = Array.isArray(counts) && counts.length && counts.every((row) => Array.isArray(row) && row.length === counts.length);
-  if (isSquare) body.push(node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Confusion matrix, scrolls sideways" }, confusionTable(counts, (n) => classes[n]?.name || `class ${n}`)));
+  const matrix = confusionTable(detailsOf(i)), classes = classesOf(detailsOf(i)), body = [];
+  if (matrix) body.push(node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Confusion matrix, scrolls sideways" }, matrix));
   if (classes.length) body.push(node("div", {}, node("h4", {}, "Per class"), node("div", { class: "sideways", tabindex: "0", role: "region", "aria-label": "Figures per class, scrolls sideways" }, detailBlock(classes))));
   if (body.length) return { name: "Confusion and classes", wide: true, body: node("div", { class: "beside" }, body) };
   return { name: "Confusion and classes", body: lacking(i, "No confusion matrix is on file: a run files it when it evaluates the row.") };

@@ -90,7 +90,10 @@ def list_cxr3(request: Request) -> Listing:
 
 
 def group_rule(rule: str) -> Callable[[str], str]:
-    """Make a rule's name or a regex a function from a file's name (below the root) to its group."""
+    """Make a rule's name or a regex a function from a file's name (below the root) to its group.
+
+    A file whose name the regex matches without its group 1 is a group of its own.
+    """
     if not rule:
         return lambda name: name
     if rule in GROUP_RULES:
@@ -104,7 +107,8 @@ def group_rule(rule: str) -> Callable[[str], str]:
         found = pattern.search(name.rsplit("/", 1)[-1])
         if found is None:
             raise InputError(f"group regex {rule!r} does not match {name}: widen it")
-        return found[1] if pattern.groups else found[0]
+        group: str | None = found[1] if pattern.groups else found[0]
+        return name.rsplit("/", 1)[-1] if group is None else group  # no patient in this name: a group of its own
 
     return match
 

@@ -137,7 +137,10 @@ def test_classes_stand_in_their_order_and_fit_a_phone(open_page, rows):
         [name, plain] for name, plain in zip(names, ["0", "0.100", "0.200", "0.300", "0.400", "0.500"], strict=True)
     ]
     narrow = open_page([*rows, row], 390, link=link(row)).locator(".row-part[aria-label='Confusion and classes']")
-    assert narrow.locator(".sideways").first.evaluate("(one) => one.scrollWidth - one.clientWidth") == 0
+    widths = narrow.locator(".sideways").evaluate_all(
+        "(parts) => parts.map((one) => one.scrollWidth - one.clientWidth)"
+    )
+    assert widths == [0, 0]
     assert narrow.locator(".confusion thead .class-number").all_inner_texts() == [str(n + 1) for n in range(6)]
     assert narrow.locator(".confusion tbody th").all_inner_texts()[5] == "6 no finding of any kind"
 
@@ -233,6 +236,26 @@ def test_up_to_six_rows_are_compared_with_the_first(open_page, rows):
     latency = again.locator(".versus.many tr", has_text="latency p50").locator("td")
     assert "×" in " ".join(latency.all_inner_texts()[1:])
     assert "×" not in latency.first.inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+def test_six_pinned_rows_are_whole_at_any_width(open_page, rows, width):
+    against = {"outcome": "inconclusive", "verdict": "inconclusive: -.011 AUC [-.024, +.002], p .22", "num_groups": 222}
+    figures = {"num": 100, "auc": 0.9, "average_precision": 0.8, "sensitivity": 0.7, "specificity": 0.95, "f1": 0.75}
+    details = {"confusion": [[60, 40], [10, 90]], "per_class": {"no_finding": figures, "pneumonia": figures}}
+    details["against_teachers"] = {"densenet121": against, "deit_tiny_patch16_224": against}
+    shown = [row.model_copy(update={"details": details}) if n == 3 else row for n, row in enumerate(rows)]
+    pins = ",".join(row.key for row in shown[:6])
+    page = open_page(shown, width, link=f"#pins={pins}")
+    assert page.locator(".pin").count() == 6
+    cut = page.locator(".pin, .versus").evaluate_all("(parts) => parts.map((one) => one.scrollWidth - one.clientWidth)")
+    assert cut == [0] * 7
+    card = page.locator(".pin").nth(3)
+    assert card.locator(".confusion thead th").all_inner_texts() == ["no_finding", "pneumonia"]
+    first = card.locator(".records tbody tr").first
+    assert first.locator("td").first.inner_text() == "no_finding"
+    assert first.evaluate("(row) => getComputedStyle(row.cells[2], '::before').content") == '"auc"'
 
 
 def test_roc_and_calibration_are_those_of_hand_and_of_a_second_way():

@@ -176,6 +176,9 @@ def test_the_words_of_a_split_say_whether_patients_are_kept_apart() -> None:
         ([f"a/IMG_{i:04d}.png" for i in range(80)], None),  # a camera's numbers
         ([f"a/normal-{i}.png" for i in range(80)], None),  # a class's
         ([f"a/{i}.png" for i in range(80)], None),
+        ([f"{c}/{i}.png" for c in "ab" for i in range(80)], None),  # the same names in each class folder
+        ([f"{c}/img_{i:03d}.png" for c in "abc" for i in range(80)], None),
+        ([f"{c}/p{i:02d}_{c}.png" for c in "ab" for i in range(40)], 40),  # a patient in two classes
         ([f"a/2021_{i}.png" for i in range(80)], None),  # one year
         ([f"a/patient{i}.png" for i in range(80)], None),  # one picture each
         ([f"a/patient{i // 2}_{i}.png" for i in range(8)], None),  # too few to split

@@ -6,7 +6,6 @@ Files are listed as a run lists them; of some spread over all of them the native
 from __future__ import annotations
 
 import io
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from tutelage.distill.data.reading.columns import guess_columns, guess_group_col
 from tutelage.distill.data.reading.suffixes import looks_like_dicom
 from tutelage.distill.data.reading.tables import is_table
 from tutelage.distill.data.registry import DATASETS, open_images, request_for, split_hub_name
+from tutelage.distill.data.sets.folders import group_rule
 from tutelage.distill.data.splits import count_labels
 from tutelage.records import InputError
 
@@ -34,7 +34,7 @@ _SIZE = 32  # pixels that these are decoded to
 _COLOURED = 3.0
 # What stands before the number of a patient or series in file names.
 _WORDS = ("patient", "subject", "person", "case", "study", "series", "scan", "donor", "animal", "mouse", "pat", "sub")
-_LEADING_ID = r"^([A-Za-z]*\d{2,}[A-Za-z]?(?=[-_])|.+)"
+_LEADING_ID = r"^(?:([A-Za-z]*\d{2,}[A-Za-z]?)(?=[-_]))?"
 _MIN_GROUPS = 10
 _MOST_IN_ONE = 0.2  # of the images in one group: more is a word that all names begin with, or a year
 
@@ -120,21 +120,19 @@ def guess_group(names: Sequence[str]) -> tuple[str, str, NDArray[np.str_]] | Non
     Gives what it goes by in words, the pattern and the groups. A picture whose name says nothing is a group of its own.
     There must be ten groups or more, a quarter of the pictures in groups of several, and a fifth at most in one.
     """
-    stems = [Path(name).name for name in names]
     patterns = [(f"the number after {word!r}", _numbered(word)) for word in _WORDS]
     for words, pattern in (*patterns, ("the id before the first _ or -", _LEADING_ID)):
-        matched = [re.search(pattern, stem) for stem in stems]
-        groups = [stem if found is None else found[1] for found, stem in zip(matched, stems, strict=True)]
+        groups = list(map(group_rule(pattern), names))
         _, counts = np.unique(groups, return_counts=True)
         shared = int(counts[counts > 1].sum())
-        if len(counts) >= _MIN_GROUPS and shared >= len(stems) / 4 and counts.max() <= _MOST_IN_ONE * len(stems):
+        if len(counts) >= _MIN_GROUPS and shared >= len(names) / 4 and counts.max() <= _MOST_IN_ONE * len(names):
             return words, pattern, np.array(groups, dtype=np.str_)
     return None
 
 
 def _numbered(word: str) -> str:
-    """Give a pattern whose group 1 is a word with its number, wherever it stands in a name, else the whole name."""
-    return rf"(?i)^(?:.*?(?=(?<![a-z]){word}[-_ ]?\d))?({word}[-_ ]?\d+|.+)"
+    """Give a pattern whose group 1 is a word with its number, wherever it stands in a name; it matches any name."""
+    return rf"(?i)^(?:.*?(?<![a-z])({word}[-_ ]?\d+))?"
 
 
 def _check_place(path: Path) -> None:
