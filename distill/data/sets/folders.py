@@ -108,7 +108,7 @@ def group_rule(rule: str) -> Callable[[str], str]:
         if found is None:
             raise InputError(f"group regex {rule!r} does not match {name}: widen it")
         group: str | None = found[1] if pattern.groups else found[0]
-        return name.rsplit("/", 1)[-1] if group is None else group  # no patient in this name: a group of its own
+        return name if group is None else group  # no patient in this name: a group of its own
 
     return match
 
