@@ -298,7 +298,7 @@ def _footer(page: Page, num_shown: int, names: list[str], objectives: Sequence[s
     count = f"{size} row{'s' * (size != 1)}" if size == num_shown else f"{which} of {size} rows (--limit, --page)"
     parts = [count, *same, f"* on the {front} among rows of the same data and device"]
     if objectives:
-        if not pareto.without_interval(objectives):
+        if not pareto.without_interval(pareto.directions(objectives)):
             parts.append("sure, maybe: by 95 % intervals of quality and latency")
         parts.append(f"tie: within {ties or '.0005 of quality or 5 % of a measured cost'} of a row that dominates it")
     return " · ".join(parts)
