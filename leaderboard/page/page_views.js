@@ -110,8 +110,10 @@ function drawPredicted(chart, still, state, indices, width, height) {
     still.append(drawn("line", { x1: across(tick), x2: across(tick), y1: box.top, y2: box.bottom, class: "grid" }), drawn("text", { x: across(tick), y: box.bottom + 17, "text-anchor": "middle", class: "tick" }, plainTick(tick)));
     still.append(drawn("line", { x1: box.left, x2: box.right, y1: up(tick), y2: up(tick), class: "grid" }), drawn("text", { x: box.left - 8, y: up(tick) + 4, "text-anchor": "end", class: "tick" }, plainTick(tick)));
   }
-  const edge = (times) => [[low, low * times], [high, high * times]].map(([a, b]) => [across(a), up(b)]);
-  still.append(drawn("path", { d: `${line([...edge(0.9), ...edge(1.1).reverse()])}z`, class: "band" }), drawn("path", { d: line(edge(1)), class: "diagonal" }));
+  // Measured and predicted at the corners of the band, which ends at the frame.
+  const corners = (pairs) => line(pairs.map(([a, b]) => [across(a), up(b)])), diagonal = [[low, low], [high, high]];
+  const band = [diagonal[0], [low / 0.9, low], [high, high * 0.9], diagonal[1], [high / 1.1, high], [low, low * 1.1]];
+  still.append(drawn("path", { d: `${corners(band)}z`, class: "band" }), drawn("path", { d: corners(diagonal), class: "diagonal" }));
   still.append(drawn("text", { x: box.left + inner / 2, y: height - 6, "text-anchor": "middle", class: "axis" }, "measured (ms)"), drawn("text", { x: 0, y: 0, transform: `translate(14 ${box.top + tall / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis" }, "predicted (ms)"));
   const spots = new Map(pairs.map(([i, predicted, measured]) => [i, [across(measured), up(predicted[1])]]));
   for (const [i, predicted] of pairs) { const [px] = spots.get(i); still.append(drawn("path", { d: `M${px},${up(predicted[0])}V${up(predicted[2])}`, class: `whisker ${lookOf(i, state.marks).look}` })); }

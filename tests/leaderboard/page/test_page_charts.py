@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -291,6 +292,24 @@ def test_marks_by_family_time_sizes_and_further_charts(open_page, study):
         assert page.locator("#tip").is_visible()
         page.keyboard.press("Escape")
     assert "view=predicted" in page.url
+    places = [
+        [
+            tuple(map(float, spot))
+            for spot in re.findall(r"([\d.]+),([\d.]+)", page.get_attribute(f"#view-card .{name}", "d"))
+        ]
+        for name in ("diagonal", "band")
+    ]
+    (start, end), (first, below, right, last, above, left) = places
+    assert (first, last) == (start, end)
+    slope = (end[1] - start[1]) / (end[0] - start[0])
+    for low, high in (
+        (below, right),
+        (left, above),
+    ):  # 10 % is as far from the diagonal everywhere, on logarithmic axes
+        assert (high[1] - low[1]) / (high[0] - low[0]) == pytest.approx(slope, rel=0.01)
+    assert start[1] - left[1] == pytest.approx(
+        -slope * (below[0] - start[0]) * math.log(1.1) / math.log(1 / 0.9), rel=0.02
+    )
     with page.expect_download() as saved:
         page.select_option("#chart-1 .saver", "svg")
     text = Path(saved.value.path()).read_text()
