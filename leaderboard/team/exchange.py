@@ -91,8 +91,7 @@ def pull(store: Store, target: Target) -> Exchanged:
     """
     if not _files(target):
         raise InputError(
-            f"{target.name} holds no rows ({ROWS}/*.jsonl): "
-            "name a folder or data set that `leaderboard push` wrote"
+            f"{target.name} holds no rows ({ROWS}/*.jsonl): name a folder or data set that `leaderboard push` wrote"
         )
     there = _latest(target)
     done = Exchanged()
