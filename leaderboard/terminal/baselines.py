@@ -69,7 +69,7 @@ def ground_records(grounds: Sequence[Ground]) -> list[dict[str, Any]]:
 
 def _cells(one: Against, figure: str) -> list[str]:
     if one.student is None:
-        return [*_of(one.baseline, figure), "no student is as fast", "", "", ""]
+        return [*_of(one.baseline, figure), "faster than", "all students", "", ""]
     words = {"dominated": "dominated", "as good": "as good", "no": "better"}[one.outcome]
     name, value, latency = _of(one.student, figure)
     return [*_of(one.baseline, figure), words, name, latency, _difference(one, figure, value)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -118,3 +119,14 @@ def test_a_run_that_goes_on_again_counts_once_by_the_rows_that_are_further() -> 
         ((baseline, student),) = [(one.baseline, one.student) for one in ground.against]
         assert student is not None
         assert (baseline.latency_p50_ms, student.latency_p50_ms) == (1.0, 0.2)
+
+
+def test_names_keep_most_of_a_narrow_line() -> None:
+    names = ("mobilenetv3_small_100", "mbconv_from_teachers")
+    rows = [row(names[0], 0.6, 1.0, "baseline"), row("net-20", 0.6, 0.1, "baseline"), row(names[1], 0.7, 0.5)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_grounds(against_baselines(rows, paired(0.01)), console)
+    lines = console.export_text().splitlines()
+    assert any("faster than all students" in line for line in lines)
+    begun = next(line for line in lines if "dominated" in line)
+    assert all(name[:12] in begun for name in names), lines
