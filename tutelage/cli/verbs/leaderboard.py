@@ -229,7 +229,7 @@ def board_export(
         check_output(out, "--out", apart_from={"the leaderboard": workspace / "leaderboard.db"})
     store = open_board(workspace)
     if filter_ and not store.count(filter_, every=every):
-        for line in (f"no row that {filter_!r} keeps", *unmatched(store, filter_)):
+        for line in unmatched(store, filter_) or [f"{filter_!r} keeps no row"]:
             print(f"note: {line}", file=sys.stderr)
     parts = export_parts(store, filter_, every=every, format=format_)
     if out is not None:
