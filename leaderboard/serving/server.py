@@ -122,6 +122,7 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, or with 503 where the limit of connections is reached."""
         most = self._limits.connections if self._gate.is_proxy(client_address[0]) else None
         if not self._room.enter(client_of(client_address[0]), most_each=most):
             with contextlib.suppress(OSError):

@@ -183,7 +183,7 @@ def first_of_groups() -> Select[Any]:
 def has_id(beginning: str) -> ColumnElement[bool]:
     """Select the rows whose id begins so, in either case, by the index: the digits of ids sort alike everywhere."""
     digits = beginning.lower()
-    if re.fullmatch(r"[0-9a-f]{1,32}", digits) is None:
+    if re.fullmatch(rf"[0-9a-f]{{1,{ID_DIGITS}}}", digits) is None:
         return false()
     return rows.c.row_id.between(digits, digits.ljust(ID_DIGITS, "f"))
 

@@ -140,7 +140,7 @@ def test_a_cluster_that_is_slow_is_joined_again_and_one_that_refuses_is_not(monk
         assert (slow.tries, slow.ends) == (tries, tries)
 
 
-def test_what_the_head_says_of_a_client_that_it_could_not_start_is_tried_again_and_told(
+def test_a_client_that_the_head_could_not_start_is_tried_again_and_its_reason_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = (
@@ -150,8 +150,8 @@ def test_what_the_head_says_of_a_client_that_it_could_not_start_is_tried_again_a
     slow = Slow(*[ConnectionAbortedError(said)] * STARTS)
     for module in (session, pool):
         monkeypatch.setattr(module, "load_ray", lambda: slow)
-    told = r"\(Initialization failure from server: RuntimeError: Starting Ray client server failed\. See .*\)"
-    with pytest.raises(InputError, match=told), session.on_cluster("auto"):
+    reason = r"\(Initialization failure from server: RuntimeError: Starting Ray client server failed\. See .*\)"
+    with pytest.raises(InputError, match=reason), session.on_cluster("auto"):
         pass
     assert slow.tries == STARTS
     slow.errors = [ConnectionAbortedError(said)]
