@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tutelage.files import sha256_of
 from tutelage.leaderboard.team.shared_files import SharedFiles
@@ -29,6 +30,8 @@ EVERY_S = 60.0
 _LIST = "files.json"
 _LOOK_S = 1.0
 _END_S = 60.0
+# How often a checkpoint that changes while it is read is asked for.
+_TRIES = 5
 
 
 @contextmanager
@@ -64,11 +67,27 @@ def _place(share: SharedFiles, origin: str, key: str) -> SharedFiles:
 
 
 def _fetch(place: SharedFiles, folder: Path) -> str:
-    """Take the checkpoint of the share, unless the one that is here is as new; gives its name, empty for none."""
-    text = place.read_text(_LIST)
-    if text is None:
-        return ""
-    stored = json.loads(text)
+    """Take the checkpoint of the share, unless the one that is here is as new; gives its name, empty for none.
+
+    A worker that was given up for lost may still replace it: what it dropped while it was read is asked for anew.
+    """
+    failed: tuple[str, InputError] | None = None
+    for _ in range(_TRIES):
+        text = place.read_text(_LIST)
+        if text is None:
+            return ""
+        if failed is not None and text == failed[0]:
+            break
+        try:
+            return _take(place, json.loads(text), folder)
+        except InputError as error:
+            failed = text, error
+    assert failed is not None
+    raise failed[1]
+
+
+def _take(place: SharedFiles, stored: dict[str, Any], folder: Path) -> str:
+    """Copy a listed checkpoint here, unless the one that is here is as new; gives its name, empty for none."""
     newest = _newest(folder)
     if newest is not None:
         if stored["name"] and newest.name >= stored["name"]:
@@ -115,7 +134,7 @@ def _store(place: SharedFiles, folder: Path, newest: Path, before: dict[str, str
         written = max(path.stat().st_mtime for path in copied)
         for path in copied:
             place.put(path, files[str(path.relative_to(aside))])
-    name = newest.name if newest.is_dir() else ""
+    name = "" if newest.name == CHECKPOINT else newest.name  # the stage may have dropped it meanwhile
     place.write_text(_LIST, json.dumps({"name": name, "time": written, "files": files}))
     for sha256 in set(before.values()) - set(files.values()):
         place.remove(sha256)

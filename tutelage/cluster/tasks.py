@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 # How long the run waits for a task before it looks at their messages.
 _LOOK_S = 0.5
+# What Ray has each cluster's head offer, one of it, so that a part of it places a process there.
+_HEAD = "node:__internal_head__"
 
 
 class _Mail:
@@ -78,7 +80,8 @@ class Tasks:
     ) -> None:
         self._ray, self._task_of, self._logs, self._report, self._cpus = ray, task_of, logs, report, cpus
         logs.mkdir(parents=True, exist_ok=True)
-        self._mail = ray.remote(num_cpus=0, max_restarts=-1)(_Mail).remote()
+        # On the head, which the cluster cannot lose: what the workers said of a machine that dies must outlive it.
+        self._mail = ray.remote(num_cpus=0, max_restarts=-1, resources={_HEAD: 0.001})(_Mail).remote()
         self._asked: Any = None  # what the mail was asked for and has not given
         self._options: dict[str, Any] = {"num_cpus": cpus}
         if environment:

@@ -1,6 +1,7 @@
 """Checkpoints in the share: stored while a stage goes on, taken where it begins anew, removed when it is done."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,47 @@ def test_the_one_file_of_a_supernet_or_search_travels_too(tmp_path: Path, share:
         assert (second / CHECKPOINT).read_bytes() == b"step 10"
     with travelling(share, "run", first, 1000) as taken:  # it is what was stored
         assert taken == ""
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_asked_for_anew(
+    tmp_path: Path, share: SharedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that was given up for lost still trains, and drops what the other one reads."""
+    first, second, get = stage(tmp_path / "first"), stage(tmp_path / "second"), SharedFiles.get
+    with travelling(share, "run", first, 0):
+        train(first, 1)
+        until(share, "epoch-00001")
+
+        def late(files: SharedFiles, sha256: str, to: Path, what: str) -> None:
+            monkeypatch.setattr(SharedFiles, "get", get)
+            train(first, 2)
+            until(share, "epoch-00002")
+            end = time.monotonic() + PATIENCE_S
+            while len(stored(share)[1]) > 5:  # until it dropped those of the first epoch
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            get(files, sha256, to, what)
+
+        monkeypatch.setattr(SharedFiles, "get", late)
+        with travelling(share, "run", second, 1000) as taken:
+            assert taken == "epoch-00002"
+
+
+def test_a_checkpoint_that_the_stage_drops_while_it_is_stored_keeps_its_name(
+    tmp_path: Path, share: SharedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, put = stage(tmp_path / "first"), stage(tmp_path / "second"), SharedFiles.put
+
+    def dropped(files: SharedFiles, file: Path, sha256: str) -> bool:
+        shutil.rmtree(first / CHECKPOINT, ignore_errors=True)
+        return put(files, file, sha256)
+
+    monkeypatch.setattr(SharedFiles, "put", dropped)
+    with travelling(share, "run", first, 0):
+        train(first, 1)
+        until(share, "epoch-00001")
+    with travelling(share, "run", second, 1000) as taken:
+        assert taken == "epoch-00001"
 
 
 def test_a_damaged_checkpoint_is_left_and_said(
