@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from .files import write_json
 from .progress import Report
 from .records import utc_now
@@ -22,13 +24,14 @@ from .records import utc_now
 _PROGRESS, _PLAN, _JOURNAL = "progress.json", "plan.json", "journal.jsonl"
 _SECONDS = 1.0  # between two writings
 _JOURNAL_BYTES = 200_000  # of its end that are read
+_BORN_SECONDS = 60.0  # two readings of a process's start differ by less: the host's clock may have been set
 
 
 @contextmanager
 def recording(report: Report, workspace: Path) -> Iterator[Report]:
     """Give a report that also writes what goes on into the workspace; at the end, that it ended."""
     running: dict[str, dict[str, Any]] = {}
-    said: dict[str, Any] = {"started": utc_now(), "host": platform.node(), "pid": os.getpid()}
+    said: dict[str, Any] = {"started": utc_now(), "host": platform.node(), **_process()}
     last = -_SECONDS
 
     def write(**more: Any) -> None:
@@ -54,6 +57,11 @@ def recording(report: Report, workspace: Path) -> Iterator[Report]:
         if last >= 0:  # a command that was refused before its work is no run
             running.clear()
             write(ended=utc_now())
+
+
+def _process() -> dict[str, Any]:
+    """Give this process by its number and its start: another one may have the number after a restart."""
+    return {"pid": os.getpid(), "born": psutil.Process().create_time()}
 
 
 def note_plan(workspace: Path, recipe: str, stages: Sequence[tuple[str, str]]) -> None:
@@ -108,12 +116,10 @@ def _is_alive(progress: dict[str, Any]) -> bool:
     if progress.get("host") != platform.node():
         return True
     try:
-        os.kill(int(progress["pid"]), 0)
-    except PermissionError:
-        return True
-    except (OSError, LookupError, TypeError, ValueError):
+        born = psutil.Process(int(progress["pid"])).create_time()
+        return abs(born - float(progress["born"])) < _BORN_SECONDS
+    except (psutil.Error, LookupError, TypeError, ValueError, OverflowError):
         return False
-    return True
 
 
 def _journal(path: Path, since: str) -> list[dict[str, Any]]:

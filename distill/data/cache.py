@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from tempfile import mkdtemp
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -168,8 +169,7 @@ def _build(whole: Path, listing: Listing, request: Request, former: Sequence[Pat
             try:
                 stack.enter_context(alone(aside))
             except BlockingIOError:  # another process decodes the same: each on its own, the first one's is kept
-                aside = aside.with_name(f"{aside.name}.{os.getpid()}")
-                aside.mkdir()
+                aside = Path(mkdtemp(prefix=f"{aside.name}.", dir=whole.parent))
                 stack.enter_context(alone(aside))
             if not whole.exists():
                 _fill(aside, listing, request, former)
@@ -179,7 +179,9 @@ def _build(whole: Path, listing: Listing, request: Request, former: Sequence[Pat
                 aside.rename(whole)
                 sync(whole.parent)
     except OSError as error:
-        raise InputError(f"cannot write decoded images to {whole.parent}: {error.strerror or error}") from None
+        if not whole.is_dir():  # else another process gave it the name a moment ago
+            raise InputError(f"cannot write decoded images to {whole.parent}: {error.strerror or error}") from None
+        shutil.rmtree(aside, ignore_errors=True)
     found = _open(whole)
     assert found is not None
     return found

@@ -59,8 +59,8 @@ class Events:
                 run = dict(self._state())
                 learning = run.pop("learning", [])  # apart: it changes once an epoch, and the rest every second
                 said = {"version": self._version(), "run": _written(run), "learning": _written(learning)}
-            except InputError as error:
-                log.warning("%s", error)
+            except Exception as error:  # noqa: BLE001 - a file that went meanwhile, say: the next look may succeed
+                log.warning("%s", error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
                 said = dict(self._said)
             with self._changed:
                 if said != self._said:

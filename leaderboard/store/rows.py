@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class Store:
         self._engine = open_engine(place, read_only)
         if not read_only:
             file = file_of(place)
-            prepare(self._write, migrate or file is not None, file if backup else None)
+            prepare(partial(self._write, made=False), migrate or file is not None, file if backup else None)
         else:
             with self._read() as connection:
                 check_readable(connection, self.name)
@@ -388,11 +389,12 @@ class Store:
             yield connection
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def _write(self, *, made: bool = True) -> Iterator[Connection]:
         if self.read_only:
             raise InputError(f"{self.name} was opened to be read only")
-        writer = self._engine.execution_options(write=True)
-        with plain_errors(self.name, writes=True), writer.begin() as connection:
+        with plain_errors(self.name, writes=True), self._engine.execution_options(write=True).begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
+            if made:
+                check_readable(connection, self.name)  # it may have been migrated since it was opened
             yield connection

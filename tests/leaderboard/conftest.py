@@ -115,6 +115,17 @@ def _row(dataset, device, name, teacher, scheme, auc, measured):
     )
 
 
+def _patient(opens):
+    """Let what a browser opens wait as long as a busy host needs."""
+
+    def opened(**settings):
+        one = opens(**settings)
+        one.set_default_timeout(300_000)
+        return one
+
+    return opened
+
+
 @pytest.fixture(scope="session")
 def browser():
     sync = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
@@ -123,6 +134,8 @@ def browser():
         pytest.skip("no chromium: apt-get install chromium")
     with sync.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=path, args=FLAGS)
+        for opens in ("new_page", "new_context"):
+            setattr(chromium, opens, _patient(getattr(chromium, opens)))
         yield chromium
         chromium.close()
 

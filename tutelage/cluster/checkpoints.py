@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,30 +35,46 @@ _END_S = 60.0
 _TRIES = 5
 
 
+@dataclass(frozen=True)
+class _End:
+    """How far the end of a stage is, for the thread that stores its checkpoints."""
+
+    over: threading.Event = field(default_factory=threading.Event)  # no other checkpoint is begun
+    done: threading.Event = field(default_factory=threading.Event)  # it has its result: none is needed any more
+    late: threading.Event = field(default_factory=threading.Event)  # nobody waits, and what is here may be forgotten
+
+
 @contextmanager
 def travelling(share: SharedFiles, origin: str, folder: Path, every_s: float = EVERY_S) -> Iterator[str]:
     """Keep the checkpoint of a stage's folder in the share while the block goes on; gives the name of one taken there.
 
     What fails is said and left.
     """
-    place, over, taken = _place(share, origin, folder.name), threading.Event(), ""
+    place, end, taken = _place(share, origin, folder.name), _End(), ""
     try:
         taken = _fetch(place, folder)
     except (InputError, OSError, ValueError, LookupError) as error:
         log.warning("no checkpoint is taken from the share, it begins anew: %s", error)
-    storing = threading.Thread(target=_store_all, args=(place, folder, every_s, over), daemon=True)
+    storing = threading.Thread(target=_store_all, args=(place, folder, every_s, end), daemon=True)
     storing.start()
     try:
         yield taken
+        end.done.set()  # where it fails, the next attempt wants what is being stored
     finally:
-        over.set()
+        end.over.set()
         storing.join(_END_S)
+        if end.done.is_set():
+            end.late.set()
 
 
 def forget(share: SharedFiles, origin: str, key: str) -> None:
     """Remove what a stage that is done has in the share."""
+    _remove(_place(share, origin, key))
+
+
+def _remove(place: SharedFiles) -> None:
     try:
-        _place(share, origin, key).remove()
+        place.remove()
     except (InputError, OSError) as error:
         log.warning("a checkpoint stays in the share: %s", error)
 
@@ -105,10 +122,10 @@ def _take(place: SharedFiles, stored: dict[str, Any], folder: Path) -> str:
     return stored["name"] or CHECKPOINT
 
 
-def _store_all(place: SharedFiles, folder: Path, every_s: float, over: threading.Event) -> None:
-    """Store each new checkpoint until the stage is over."""
+def _store_all(place: SharedFiles, folder: Path, every_s: float, end: _End) -> None:
+    """Store each new checkpoint until the stage is over; what comes too late for `forget` is removed here."""
     last, stored, known = -every_s, "", dict[str, str]()
-    while not over.wait(min(_LOOK_S, every_s or _LOOK_S / 10)):
+    while not end.over.wait(min(_LOOK_S, every_s or _LOOK_S / 10)):
         newest = _newest(folder)
         if newest is None or time.monotonic() - last < every_s:
             continue
@@ -116,16 +133,23 @@ def _store_all(place: SharedFiles, folder: Path, every_s: float, over: threading
         if version == stored:
             continue
         try:
-            known = _store(place, folder, newest, known)
+            known = _store(place, folder, newest, known, end.done)
         except (InputError, OSError) as error:
             log.warning("a checkpoint could not be stored in the share: %s", error)
         else:
             stored = version
         last = time.monotonic()
+    if end.late.is_set():
+        _remove(place)
 
 
-def _store(place: SharedFiles, folder: Path, newest: Path, before: dict[str, str]) -> dict[str, str]:
-    """Store one checkpoint whole, then drop the files of the one before; gives its files by hash."""
+def _store(
+    place: SharedFiles, folder: Path, newest: Path, before: dict[str, str], done: threading.Event
+) -> dict[str, str]:
+    """Store one checkpoint whole, then drop the files of the one before; gives its files by hash.
+
+    When the stage is done it stores no more, and lists nothing.
+    """
     with TemporaryDirectory(dir=_scratch(folder)) as aside:
         copied = _copied(newest, Path(aside))
         if newest != _newest(folder):
@@ -133,7 +157,11 @@ def _store(place: SharedFiles, folder: Path, newest: Path, before: dict[str, str
         files = {str(path.relative_to(aside)): sha256_of(path) for path in copied}
         written = max(path.stat().st_mtime for path in copied)
         for path in copied:
+            if done.is_set():
+                return before
             place.put(path, files[str(path.relative_to(aside))])
+    if done.is_set():
+        return before
     name = "" if newest.name == CHECKPOINT else newest.name  # the stage may have dropped it meanwhile
     place.write_text(_LIST, json.dumps({"name": name, "time": written, "files": files}))
     for sha256 in set(before.values()) - set(files.values()):

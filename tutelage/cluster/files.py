@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -99,17 +100,18 @@ def receive(files: tuple[Sent, ...], folder: Path) -> None:
             with whole_file(kept) as aside:
                 _fetch(file, aside)
         target = folder / file.place
-        if target.is_file() and os.path.samefile(target, kept):
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            target.unlink()
-        try:
-            os.link(kept, target)
-        except FileExistsError:  # another worker of this machine was first
-            continue
-        except OSError:  # a file system without links
-            shutil.copyfile(kept, target)
+            if os.path.samefile(target, kept):
+                continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Replaced, never removed first: another worker of this machine may be about to read it.
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:
+            aside = Path(beside, target.name)
+            try:
+                os.link(kept, aside)
+            except OSError:  # a file system without links
+                shutil.copyfile(kept, aside)
+            aside.replace(target)
 
 
 def _fetch(file: Sent, path: Path) -> None:

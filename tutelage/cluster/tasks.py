@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 # How long the run waits for a task before it looks at their messages.
 _LOOK_S = 0.5
+# How long it waits for what they have said when nothing is done any more: nobody may ask again.
+_LAST_S = 60.0
 # What Ray has each cluster's head offer, one of it, so that a part of it places a process there.
 _HEAD = "node:__internal_head__"
 
@@ -139,6 +141,10 @@ class Tasks:
         if not done:
             self._read_mail()
             self._look_for_room()
+        if not self._running and self._asked is not None:
+            self._read_mail(_LAST_S)  # what it was asked for before
+            if self._asked is None:
+                self._read_mail(_LAST_S)  # what came after that
         return ended
 
     def _look_for_room(self) -> None:
@@ -156,12 +162,12 @@ class Tasks:
             return Outcome(reason=f"its worker was lost ({type(error).__name__})", trace="\n".join(lines[:6]))
         return outcome
 
-    def _read_mail(self) -> None:
-        """Show the progress of all tasks, and write down what they said."""
+    def _read_mail(self, limit_s: float | None = None) -> None:
+        """Show the progress of all tasks, and write down what they said. limit_s: how long it may take to answer."""
         if self._asked is None:
             self._asked = self._mail.take.remote()
         try:
-            messages = self._ray.get(self._asked, timeout=10 * _LOOK_S)
+            messages = self._ray.get(self._asked, timeout=10 * _LOOK_S if limit_s is None else limit_s)
         except self._ray.exceptions.GetTimeoutError:
             return  # it is busy: asked again, what it gives then would be lost
         except self._ray.exceptions.RayError:

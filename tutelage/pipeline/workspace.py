@@ -18,6 +18,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import IO, TYPE_CHECKING, Any
 
 from tutelage.files import sync, sync_tree, write_json
@@ -94,7 +95,7 @@ class Workspace:
             write_json(marker, {"attempt": self._last_attempt() + 1, "started": utc_now()})
             cache = self.path / "cache"
             if cache.is_dir():  # renamed first: a half-removed cache must not be taken for a whole one
-                cache.rename(self.path / f".removed.{os.getpid()}")
+                cache.rename(Path(mkdtemp(prefix=".removed.", dir=self.path), "cache"))
             for removed in self.path.glob(".removed.*"):
                 shutil.rmtree(removed, ignore_errors=True)
 

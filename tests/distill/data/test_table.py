@@ -1,5 +1,6 @@
 """A CSV of images, and the cache of decoded ones."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -185,6 +186,28 @@ def test_a_cache_of_bad_files_only_is_remembered(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="all 3 are damaged"):
             load_dataset("table", path=table, size=16, cache=tmp_path / "cache", skip_bad=True)
+
+
+def test_another_process_that_is_first_with_the_same_images_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found none under the name; a folder cannot be renamed onto one that holds files."""
+    rename = Path.rename
+
+    raced: list[Path] = []
+
+    def late(aside: Path, whole: Path) -> Path:
+        if (aside / "images.npy").is_file():
+            raced.append(whole)
+            shutil.copytree(aside, whole)
+        return rename(aside, whole)
+
+    table = _labelled(tmp_path)
+    monkeypatch.setattr(Path, "rename", late)
+    data = load_dataset("table", path=table, size=16, cache=tmp_path / "cache")
+    assert len(raced) == 1
+    np.testing.assert_array_equal(data.images, load_dataset("table", path=table, size=16).images)
+    assert not list(tmp_path.glob("cache/**/.partial*"))
 
 
 @pytest.mark.parametrize("left", [8, 0], ids=["whole", "cut"])

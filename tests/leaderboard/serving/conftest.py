@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from tutelage.leaderboard.serving import server
+from tutelage.leaderboard.serving.limits import Rate
 from tutelage.leaderboard.serving.server import make_server
 from tutelage.leaderboard.store import Store
 
@@ -20,11 +22,17 @@ class Served:
 
     def ask(self, path, method="GET", headers=None, body=None, source="127.0.0.1"):
         """Give status, headers and text of an answer; source: the address of 127.0.0.0/8 that asks."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=(source, 0))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300, source_address=(source, 0))
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read().decode()
+
+
+@pytest.fixture
+def no_time_passes(monkeypatch):
+    """Let no request be granted anew while a test asks: a busy host may take longer than a rate's minute."""
+    monkeypatch.setattr(server, "Rate", lambda most: Rate(most, clock=lambda: 0.0))
 
 
 @pytest.fixture
@@ -35,12 +43,12 @@ def serve(tmp_path, demo):
         def start(rows=(), **options):
             store = Store(tmp_path / "leaderboard.db")
             store.add([*demo[0][:5], *rows], demo[1][:5])
-            server = make_server(store.place, **options)
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            made = make_server(store.place, **options)
+            thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
             stack.callback(thread.join)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            return Served(store, server.server_address[1])
+            stack.callback(made.server_close)
+            stack.callback(made.shutdown)
+            return Served(store, made.server_address[1])
 
         yield start

@@ -92,7 +92,7 @@ def test_the_token_stands_in_no_page_no_log_and_no_header(serve, caplog):
     assert TOKEN not in caplog.text
 
 
-def test_wrong_tokens_are_few_and_others_are_not_kept_out(serve):
+def test_wrong_tokens_are_few_and_others_are_not_kept_out(serve, no_time_passes):
     served = serve(access=Access(TOKEN))
     answers = [logged_in(served, f"guess-{n}", source="127.0.0.9") for n in range(10)]
     assert [status for status, *_ in answers] == [401] * 6 + [429] * 4

@@ -67,7 +67,7 @@ GOOD = row_of("artifacts/aa/model.tflite", hashlib.sha256(MODEL).hexdigest(), EV
 
 def fetch(served, path, method="GET", headers=None):
     """Give status, headers and bytes."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=300)
     connection.request(method, path, headers=headers or {})
     answer = connection.getresponse()
     found = answer.status, answer.headers, answer.read()

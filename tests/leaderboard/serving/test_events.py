@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import time
 
 import pytest
 
@@ -25,7 +26,7 @@ class Stream:
     """The events that a server sends, one after the other."""
 
     def __init__(self, served, headers=None):
-        self.connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        self.connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=300)
         self.connection.request("GET", "/events", headers=headers or {})
         self.answer = self.connection.getresponse()
 
@@ -102,20 +103,37 @@ def test_who_may_not_read_follows_nothing_and_followers_are_few(serve):
 
 
 def test_nobody_looks_while_nobody_follows_and_a_stream_ends():
-    looks = []
-    events = Events(lambda: looks.append(1) or f"rows-{len(looks) // 1000}", dict, seconds=0.001)
-    stream = events.follow(most_seconds=1.0)
+    looks, version = [], ["rows-0"]
+    events = Events(lambda: looks.append(1) or version[0], dict, seconds=0.001)
+    stream = events.follow(most_seconds=3600)
     assert next(stream) == "retry: 3000\n\n"
     assert "event: version\ndata: rows-0\n\n" in next(stream)
-    assert "event: version" in next(stream), "looked on until something changed"
+    version[0] = "rows-1"
+    assert "event: version\ndata: rows-1\n\n" in next(stream), "looked on until something changed"
     stream.close()
-    while events._is_looking:
-        pass
-    num = len(looks)
     assert list(events.follow(most_seconds=0.0)) == ["retry: 3000\n\n"]
     while events._is_looking:
-        pass
-    assert len(looks) <= num + 2
+        time.sleep(0.001)
+    num = len(looks)
+    time.sleep(0.05)  # a slow host looks no more often
+    assert len(looks) == num
+
+
+def test_a_look_that_fails_is_not_the_last_one(caplog):
+    """A file went while it was looked at: readers still get what the next look finds."""
+    tries = []
+
+    def state():
+        tries.append(1)
+        if len(tries) == 1:
+            raise FileNotFoundError("artifacts/a/checkpoint")
+        return {"recipe": "r"}
+
+    stream = Events(lambda: "rows-0", state, seconds=0.001).follow(most_seconds=3600)
+    assert next(stream) == "retry: 3000\n\n"
+    assert 'event: run\ndata: {"recipe":"r"}' in next(stream)
+    stream.close()
+    assert "artifacts/a/checkpoint" in caplog.text
 
 
 def test_a_run_says_what_it_does_and_that_it_ended(tmp_path):
@@ -147,6 +165,8 @@ def test_a_run_says_what_it_does_and_that_it_ended(tmp_path):
         assert state_of(tmp_path) == {}, "a run that was killed does not go on"
         (tmp_path / "progress.json").write_text(json.dumps({**written, "pid": 2**22 + 7, "host": "elsewhere"}))
         assert state_of(tmp_path), "of another machine nobody knows"
+        (tmp_path / "progress.json").write_text(json.dumps({**written, "born": 0.0}))
+        assert state_of(tmp_path) == {}, "after a restart its number is another process's"
     assert state_of(tmp_path) == {}
     with recording(silent, tmp_path / "absent"):
         pass

@@ -29,7 +29,7 @@ def served(tmp_path, demo):
 
 
 def ask(port, path, method="GET", headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     connection.putrequest(method, path, skip_host=bool(headers))
     for name, value in (headers or {}).items():
         connection.putheader(name, value)
@@ -137,7 +137,7 @@ def test_a_large_board_is_served_as_it_was_until_its_new_page_is_made(tmp_path, 
 
 
 def test_only_the_head_of_an_export_is_sent_to_who_asks_for_it(served):
-    with socket.create_connection(("127.0.0.1", served[1]), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", served[1]), timeout=300) as client:
         client.sendall(b"HEAD /rows.csv HTTP/1.0\r\nHost: localhost\r\n\r\n")
         answer = b"".join(iter(lambda: client.recv(65_536), b""))
     head, end, body = answer.partition(b"\r\n\r\n")

@@ -86,7 +86,7 @@ def board(serve, tmp_path):
 
 def raw(port, data):
     """Send bytes and read the answer, whatever it is; an event stream is left after its head."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client, contextlib.suppress(ConnectionError):
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as client, contextlib.suppress(ConnectionError):
         client.sendall(data)
         found = b""
         while part := client.recv(65_536):
@@ -190,7 +190,7 @@ def test_a_model_that_nobody_takes_is_ended_and_others_are_answered(board):
     limits = Limits(answer_seconds=0.3, bytes_a_second=10**9, downloads=1, downloads_each=1)
     served, row_id = board(limits=limits)
     asked = f"GET /rows/{row_id}/model HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
-    lazy = socket.create_connection(("127.0.0.1", served.port), timeout=60)
+    lazy = socket.create_connection(("127.0.0.1", served.port), timeout=300)
     lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     lazy.sendall(asked)
     assert lazy.recv(12) == b"HTTP/1.0 200"

@@ -40,7 +40,7 @@ def served_pages(place: str, *paths: str) -> list[str]:
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        return [urllib.request.urlopen(address + path, timeout=60).read().decode() for path in paths]
+        return [urllib.request.urlopen(address + path, timeout=300).read().decode() for path in paths]
     finally:
         server.shutdown()
         server.server_close()

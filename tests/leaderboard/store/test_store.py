@@ -211,6 +211,18 @@ def test_eight_writers_lose_no_row_and_double_none(tmp_path):
     assert integrity(path) == "ok"
 
 
+def test_a_store_that_was_migrated_while_it_was_open_is_not_written_to(tmp_path):
+    """A run opens it hours before it files: rows of an older version would lack what the newer one compares by."""
+    store = Store(tmp_path / "leaderboard.db")
+    store.add([run_row("trained")])
+    with sqlite3.connect(tmp_path / "leaderboard.db") as other:
+        other.execute("INSERT INTO schema_version VALUES (99, 'now')")
+    with pytest.raises(InputError, match=r"has schema version 99, this version .*use the newer tutelage"):
+        store.add([run_row("evaluated")])
+    with sqlite3.connect(tmp_path / "leaderboard.db") as other:
+        assert other.execute("SELECT count(*) FROM rows").fetchone() == (1,)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [0, 3, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 4))])
 def test_a_killed_writer_leaves_every_committed_row(tmp_path, moment):

@@ -27,9 +27,9 @@ def _hold(path: str, ready: "multiprocessing.synchronize.Event") -> None:
 def test_a_second_run_is_kept_out_until_the_first_is_gone_even_by_sigkill(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=_hold, args=(str(tmp_path), ready))
+    process = context.Process(target=_hold, args=(str(tmp_path), ready), daemon=True)
     process.start()
-    assert ready.wait(60)
+    assert ready.wait(500)
     with pytest.raises(InputError, match="in use"), Workspace(tmp_path).locked():
         pass
     os.kill(process.pid or 0, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_the_holder_of_a_workspace_may_lock_it_again_and_releases_it_once(tmp_pa
 def test_verbs_that_write_into_a_workspace_are_kept_out_while_another_process_has_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=_hold, args=(str(tmp_path), ready))
+    process = context.Process(target=_hold, args=(str(tmp_path), ready), daemon=True)
     process.start()
     (tmp_path / "model.onnx").write_bytes(b"")
     model = str(tmp_path / "model.onnx")
@@ -80,7 +80,7 @@ def test_verbs_that_write_into_a_workspace_are_kept_out_while_another_process_ha
         ["device", "remove", "any"],
     ]
     Store(tmp_path / "leaderboard.db").close()
-    assert ready.wait(60)
+    assert ready.wait(500)
     try:
         for verb in verbs:
             with pytest.raises(InputError, match="in use by another command"):

@@ -106,7 +106,7 @@ def test_the_run_that_goes_on_completes_the_rows_under_their_ids(
     thread.start()
 
     def ask(path: str) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=300)
         connection.request("GET", path)
         return connection.getresponse().read().decode()
 

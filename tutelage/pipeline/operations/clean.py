@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import yaml
@@ -104,13 +105,9 @@ def _remove(workspace: Path, one: Removable) -> None:
             except BlockingIOError:  # another command decodes images there
                 return
         # Renamed first: what is half removed must not be taken for whole.
-        aside = workspace / f".removed.{os.getpid()}"
-        if place != aside:
-            place.rename(aside)
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink()
+        aside = Path(mkdtemp(prefix=".removed.", dir=workspace))
+        place.rename(aside / place.name)
+        shutil.rmtree(aside)
 
 
 def _left_checkpoints(path: Path) -> Iterator[Removable]:

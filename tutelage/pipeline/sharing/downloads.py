@@ -12,6 +12,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
@@ -68,7 +69,9 @@ class Downloads:
         sizes = {"model": size} if path and self._files.may_have(body, path) else {}
         if not bundles:
             return sizes | ({"bundle": 0} if self._makes and sizes else {})
-        return sizes | {"bundle": sum(one.stat().st_size for one in bundles[0].iterdir())}
+        with suppress(FileNotFoundError):  # another reader's bundle may take its place meanwhile
+            sizes["bundle"] = sum(one.stat().st_size for one in bundles[0].iterdir())
+        return sizes
 
     def _model(self, row_id: str, body: Mapping[str, Any]) -> Download:
         path, digest, _ = _model_of(body)

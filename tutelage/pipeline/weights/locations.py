@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.files import sha256_of
+from tutelage.files import sha256_of, write_text
 from tutelage.hub import endpoint, first_line, hub_errors, offline
 from tutelage.progress import Report
 from tutelage.records import InputError, NotAvailableError
@@ -260,7 +260,7 @@ class WebFile:
 
     def _record(self) -> None:
         if not self._recorded.is_file():
-            self._recorded.write_text(sha256_of(self.path) + "\n")
+            write_text(self._recorded, sha256_of(self.path) + "\n")
 
     def _remedy(self, reason: str) -> str:
         return (
