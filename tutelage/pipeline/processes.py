@@ -176,19 +176,35 @@ def one_line_for_a_lost_process() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if num_processes() == 1 or not any(word in text for word in ("gloo", "NCCL", "ProcessGroup", "TCPStore")):
+        if num_processes() == 1 or not _is_of_a_lost_process(error):
             raise
         line = f"process {os.environ.get('RANK', '0')} lost another process of the run in the middle of a training"
         raise InputError(f"{line}: look at that one's message, then start the run again") from error
 
 
+def _is_of_a_lost_process(error: RuntimeError) -> bool:
+    from torch.distributed import DistError
+
+    words = ("gloo", "NCCL", "ProcessGroup", "TCPStore")
+    return isinstance(error, DistError) or any(word in str(error) for word in words)
+
+
 def _join(recipe: Recipe) -> Any:
-    """Join the other processes, on the recipe's accelerator, and give the store that the launcher keeps for them."""
+    """Join the other processes, on the recipe's accelerator, and give the store that the launcher keeps for them.
+
+    Raises `InputError` where one of them is lost meanwhile.
+    """
     from accelerate import PartialState
     from torch.distributed.distributed_c10d import _get_default_store
 
-    joined = PartialState(cpu=find_accelerator(recipe.accelerator).on_cpu, timeout=_PATIENCE).num_processes
+    on_cpu = find_accelerator(recipe.accelerator).on_cpu
+    try:
+        joined = PartialState(cpu=on_cpu, timeout=_PATIENCE).num_processes
+    except RuntimeError as error:
+        if not _is_of_a_lost_process(error):
+            raise
+        lost = "the leading process has ended" if follows() else "a process of the run has ended before it joined"
+        raise InputError(f"{lost}: look at its message, then start the run again") from error
     if joined != num_processes():
         raise InputError(f"{num_processes()} processes were launched and accelerate joins {joined}: see its config")
     return _get_default_store()

@@ -38,6 +38,8 @@ class Adbd:
 
     def close(self) -> None:
         """Unplug it."""
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # else the one that waits in `accept` takes another connection
         self._server.close()
         for line in self._lines:
             with contextlib.suppress(OSError):

@@ -5,7 +5,9 @@ No phone was at hand. The server speaks to the device as to a phone; what runs t
 
 import os
 import shutil
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,7 +122,9 @@ def test_the_cores_that_are_asked_for_are_pinned(connect: Connect, benchmark_pro
         Phone(profile(device, benchmark_program, cores=(900,)))
 
 
-def test_a_device_that_is_not_there_or_not_ours_is_one_line(connect: Connect, benchmark_program: Path) -> None:
+def test_a_device_that_is_not_there_or_not_ours_is_one_line(
+    connect: Connect, adb: Callable[..., subprocess.CompletedProcess[bytes]], benchmark_program: Path
+) -> None:
     with pytest.raises(NotAvailableError, match=r"adb sees no device 'nosuch' \(it sees: none\): plug it in"):
         Adb("nosuch")
     with pytest.raises(InputError, match=r"--adb auto takes the only device, and adb sees 0 \(none\)"):
@@ -134,6 +138,9 @@ def test_a_device_that_is_not_there_or_not_ours_is_one_line(connect: Connect, be
     with pytest.raises(InputError, match=rf"adb sees 2 \({both}\): name one"):
         Adb("auto")
     one.close()
+    end = time.monotonic() + 180
+    while f"{one.serial}\tdevice" in adb("devices").stdout.decode() and time.monotonic() < end:
+        time.sleep(0.05)  # until adb's server has noticed
     with pytest.raises(NotAvailableError, match=r"is offline: unplug it|adb sees no device"):
         Adb(one.serial)
 

@@ -216,6 +216,7 @@ def test_ten_boards_time_what_twenty_sessions_ask_one_at_a_time_each(shelf: Shel
     (tmp_path / "artifacts/aa").mkdir(parents=True)
     filed = {"sha": {**asked[0].result()["net"].to_dict(), "drift": 0.031, "created": "2026-01-02T03:04:05+00:00"}}
     (tmp_path / "artifacts/aa/measurements.json").write_text(json.dumps(filed))
+    wait_for(lambda: (pools(ray)["z80"].used, pools(ray)["z80"].waiting) == (0, 0))  # given back by and by
     listed = tutelage("device", "list", "-w", str(tmp_path)).stdout
     assert re.search(r"pool z80 of z80: 10 up on \S+, 0 in use, 0 waiting; calibrated never, drift \+3.1%", listed)
     # Two are unplugged, and one comes back.
@@ -292,7 +293,7 @@ def test_a_pool_in_which_no_board_is_up_is_waited_for_and_then_given_back(
         pass
     import ray
 
-    assert "gone" not in pools(ray)  # nobody waits there any more
+    wait_for(lambda: "gone" not in pools(ray))  # nobody waits there any more
     monkeypatch.setenv(WAIT_VARIABLE, "500")
 
     def held() -> str:

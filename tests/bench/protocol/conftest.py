@@ -15,7 +15,7 @@ import pytest
 from tutelage.bench.protocol.anchors import AnchorNet, anchor_onnx
 from tutelage.records import DeviceProfile
 
-from .far import Far
+from .far import PATIENCE_S, Far
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +63,16 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
         "-o", f"UserKnownHostsFile={folder / 'known'}",
     )  # fmt: skip
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         while subprocess.run([*client, "127.0.0.1", "true"], capture_output=True).returncode:
-            if server.poll() is not None or time.monotonic() > end:
-                server.kill()
+            assert time.monotonic() < end, f"sshd does not answer: {log.read_text()[-300:]}"
+            if server.poll() is not None:
                 pytest.skip(f"sshd does not run here: {log.read_text()[-300:]}")
             time.sleep(0.1)
         yield Far(client, python, temporary, log, str(narrow))
     finally:
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture

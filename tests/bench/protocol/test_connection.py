@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tutelage.bench.protocol.remote import open_launcher
 from tutelage.bench.protocol.worker import Board, ModelFile, start_workers, stop_workers
 from tutelage.records import DeviceProfile
 
-from .far import Far
+from .far import PATIENCE_S, Far
 
 SHAPE = (32, 20, 20)
 # Behind a launcher that is not ssh: another process here, as docker or adb would start one.
@@ -109,10 +110,13 @@ def test_the_connection_ends_with_the_process_that_holds_it(far: Far, device: De
     assert done.returncode == -9
 
     def masters() -> list[str]:
-        lines = [path.read_bytes().decode(errors="replace") for path in processes() if path.exists()]
+        lines = []
+        for path in processes():
+            with suppress(OSError):  # it ended meanwhile
+                lines.append(path.read_bytes().decode(errors="replace"))
         return [line for line in lines if str(far.log.parent) in line and "\0-M\0" in line]
 
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while masters() and time.monotonic() < end:
         time.sleep(0.05)
     assert not masters()

@@ -17,6 +17,8 @@ from tutelage.bench.runtimes import runner
 from tutelage.bench.runtimes.anchor import ANCHOR
 from tutelage.bench.runtimes.registry import find_runtime
 
+from ..protocol.far import PATIENCE_S
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> ModelFile:
@@ -61,9 +63,12 @@ def test_an_idle_runner_takes_no_processor_time(model: ModelFile):
         worker.ask({"do": "load", "model": 0})
         worker.ask({"do": "time", "model": 0, "repeats": 20})
         worker.wake()  # not even when it is not stopped
-        before = _cpu_ticks(worker._process.pid)
-        time.sleep(0.5)
-        assert _cpu_ticks(worker._process.pid) - before <= 1
+        end, ticks = time.monotonic() + PATIENCE_S, 2
+        while ticks > 1 and time.monotonic() < end:  # a busy host may take a while to end what came before
+            before = _cpu_ticks(worker._process.pid)
+            time.sleep(0.5)
+            ticks = _cpu_ticks(worker._process.pid) - before
+        assert ticks <= 1
 
 
 def test_a_runner_ends_when_its_input_ends():
@@ -75,7 +80,7 @@ def test_a_runner_ends_when_its_input_ends():
     process.stdin.flush()
     assert b"version" in process.stdout.readline()
     process.stdin.close()
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     process.stdout.close()
 
 
@@ -100,7 +105,7 @@ def test_the_environment_of_the_job_is_set_before_numpy_is_imported():
     assert b"version" in process.stdout.readline()
     assert "\nThreads:\t1\n" in Path(f"/proc/{process.pid}/status").read_text()
     process.stdin.close()
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     process.stdout.close()
 
 
@@ -125,9 +130,9 @@ def test_a_stopped_runner_dies_with_its_parent(model: ModelFile):
         "w.greet(); w.rest(); print(w._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400)
     pid = int(done.stdout)
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while _alive(pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert not _alive(pid)
@@ -147,8 +152,10 @@ def test_a_hanging_runner_is_ended_by_its_watchdog(model: ModelFile):
     with Worker("onnxruntime", [model], threads=1, precision="fp32") as worker:
         worker.greet()
         worker.ask({"do": "load", "model": 0})
+        worker.wake()
+        worker._line.send({"do": "time", "model": 0, "repeats": 10**9, "limit": 0.3})
         with pytest.raises(WorkerError, match="watchdog"):
-            worker.ask({"do": "time", "model": 0, "repeats": 10**9}, timeout=0.3)
+            worker._line.receive(PATIENCE_S)
 
 
 def test_the_numpy_anchor_computes_the_same_every_time():
@@ -185,9 +192,9 @@ def _cpu_ticks(pid: int) -> int:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_the_power_state_is_what_the_host_says_sets_its_clock(tmp_path: Path):

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,16 @@ class Killer(threading.Thread):
                 lines = log.read_text().splitlines()
                 title = next((one for one in self.left if lines and f" {one}, attempt" in lines[0]), None)
                 attempt = "\n".join(lines).rpartition(", attempt ")[2]
-                process = re.search(r"process (\d+)", attempt)
-                if title is None or process is None or not re.search(r": \d+/", attempt) or self.left[title] == 0:
+                # The last one: what a worker that was killed said may be written down after the next attempt began.
+                processes = re.findall(r"process (\d+)", attempt)
+                if title is None or not processes or not re.search(r": \d+/", attempt) or self.left[title] == 0:
                     continue
-                if int(process[1]) not in self.killed:
-                    self.kill(int(process[1]))
-                    self.killed.append(int(process[1]))
-                    self.left[title] -= 1
+                process = int(processes[-1])
+                if process not in self.killed:
+                    with suppress(ProcessLookupError):
+                        self.kill(process)
+                        self.left[title] -= 1
+                    self.killed.append(process)
 
 
 def files(workspace: Path) -> dict[str, bytes]:

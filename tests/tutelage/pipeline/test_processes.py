@@ -88,35 +88,60 @@ def test_two_processes_train_one_workspace(tmp_path: Path) -> None:
     assert len(set(done)) == 5  # each once: the teacher, the control and their comparison, the student
 
 
-# The leader dies between two trainings, without a word; the other one hears it from the launcher's store.
-DEATH = """
-import os, sys, time
+# Two processes, rank 0 the first; what it does comes before what the other one does.
+BOTH = """
+import os, time
 from tutelage.pipeline import processes
 from tutelage.pipeline.recipe import Recipe
 from tutelage.records import InputError
+reading, writing = os.pipe()
 first = os.fork()
 os.environ.update(RANK="1" if first == 0 else "0", LOCAL_RANK="0", WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-recipe = Recipe.model_validate({"name": "r", "accelerator": "cpu"})
+recipe = Recipe.model_validate(dict(name="r", accelerator="cpu"))
 if first:
-    with processes.leading(recipe):
-        time.sleep(1)
-        os._exit(0)
+    os.close(writing)
+{leader}
+    os._exit(0)
+{follower}
 try:
     list(processes.received_trainings(recipe))
 except InputError as error:
     print(error)
 """
+# It dies between two trainings, without a word: when the other one looks what comes next.
+BETWEEN = {
+    "leader": """
+    with processes.leading(recipe):
+        os.read(reading, 1)
+        os._exit(0)""",
+    "follower": """
+usual = processes._comes_next
+def comes_next(*given):
+    os.write(writing, b".")
+    return usual(*given)
+processes._comes_next = comes_next""",
+}
+# It dies when the other one has met it at the store and left its address there, and waits for the leader's own.
+JOINING = {
+    "leader": """
+    from torch.distributed import TCPStore
+    store = TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), 2, True, wait_for_workers=False)
+    while store.num_keys() < 2:
+        time.sleep(0.05)""",
+    "follower": "",
+}
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_follower_ends_in_one_line_when_its_leader_dies() -> None:
+@pytest.mark.parametrize("death", [BETWEEN, JOINING], ids=["between", "joining"])
+def test_a_follower_ends_in_one_line_when_its_leader_dies(death: dict[str, str]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", DEATH], env={**os.environ, **address}, capture_output=True, text=True, timeout=120,
-        check=False,
+        [sys.executable, "-c", BOTH.format(**death)], env={**os.environ, **address}, capture_output=True, text=True,
+        timeout=500, check=False,
     )  # fmt: skip
     assert done.stdout == "the leading process has ended: look at its message, then start the run again\n", done.stderr

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from tutelage.pipeline.sharing.downloads import Downloads
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.quant.bundle.write import load_bundle
-from tutelage.records import InputError, Row, UnsteadyDeviceError
+from tutelage.records import Row, UnsteadyDeviceError
 
 pytestmark = pytest.mark.slow
 
@@ -49,14 +48,6 @@ def recipe_file(folder: Path, **changes: object) -> Path:
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, **changes}))
     return path
-
-
-def rows_of(workspace: Path) -> list[Row]:
-    """Read what is there, which may be no store yet."""
-    try:
-        return Store(workspace / "leaderboard.db", read_only=True).rows()
-    except InputError:
-        return []
 
 
 def states(rows: list[Row]) -> set[str]:
@@ -173,24 +164,30 @@ def test_older_rows_are_bundled_and_compared_after_starting_over(
     assert paired_tests(teacher, student, workspace)
 
 
+# `tutelage` that is killed as soon as it has filed rows.
+KILLED = """
+import os, signal
+from tutelage.cli.app import main
+from tutelage.pipeline import run
+filed = run.file_rows
+def file_and_die(*arguments, **options):
+    filed(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+run.file_rows = file_and_die
+main()
+"""
+
+
 @pytest.mark.long
 def test_a_killed_run_leaves_its_rows_and_the_next_one_takes_their_place(tmp_path: Path) -> None:
     workspace = tmp_path / "ws"
-    command = [sys.executable, "-m", "tutelage", "run", str(recipe_file(tmp_path)), "--workspace", str(workspace)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    left: list[Row] = []
-    deadline = time.monotonic() + 300
-    while not left and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1][-2000:]
-        if rows_of(workspace):
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            left = rows_of(workspace)
-        time.sleep(0.02)
-    assert left, "no row came"
-    assert len(left) < NUM_ROWS
+    words = ["run", str(recipe_file(tmp_path)), "--workspace", str(workspace)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    left = Store(workspace / "leaderboard.db", read_only=True).rows()
+    assert 0 < len(left) < NUM_ROWS
     assert states(left) == {"evaluated"}
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "tutelage", *words], check=True, capture_output=True)
     rows = Store(workspace / "leaderboard.db", read_only=True).rows()
     assert len(rows) == NUM_ROWS
     assert states(rows) == {"complete"}
