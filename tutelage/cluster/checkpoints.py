@@ -126,15 +126,18 @@ def _store_all(place: SharedFiles, folder: Path, every_s: float, end: _End) -> N
     """Store each new checkpoint until the stage is over; what comes too late for `forget` is removed here."""
     last, stored, known = -every_s, "", dict[str, str]()
     while not end.over.wait(min(_LOOK_S, every_s or _LOOK_S / 10)):
-        newest = _newest(folder)
-        if newest is None or time.monotonic() - last < every_s:
+        try:
+            newest = _newest(folder)
+            if newest is None or time.monotonic() - last < every_s:
+                continue
+            version = f"{newest.name} {newest.stat().st_mtime_ns}"
+        except FileNotFoundError:  # the stage has just dropped it for a newer one
             continue
-        version = f"{newest.name} {newest.stat().st_mtime_ns}" if newest.exists() else stored
         if version == stored:
             continue
         try:
             known = _store(place, folder, newest, known, end.done)
-        except (InputError, OSError) as error:
+        except (InputError, OSError, ValueError) as error:
             log.warning("a checkpoint could not be stored in the share: %s", error)
         else:
             stored = version

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,8 @@ def stored(share: SharedFiles) -> tuple[Any, list[str]]:
 
     files, root = url_to_fs(share.url)
     files.invalidate_cache()
-    return files, sorted(files.find(root))
+    # In a hidden folder lies what is being written and has no name yet.
+    return files, sorted(path for path in files.find(root) if "/." not in path.removeprefix(root))
 
 
 def until(share: SharedFiles, name: str) -> None:
@@ -156,6 +158,25 @@ def test_a_checkpoint_that_the_stage_drops_while_it_is_stored_keeps_its_name(
         assert taken == "epoch-00001"
 
 
+def test_a_checkpoint_that_goes_between_two_looks_does_not_end_the_storing(
+    tmp_path: Path, share: SharedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, real, main = stage(tmp_path / "first"), Path.stat, threading.current_thread()
+
+    def stat(path: Path, **how: Any) -> Any:
+        found = real(path, **how)
+        if path.name == "epoch-00001" and threading.current_thread() is not main:
+            monkeypatch.setattr(Path, "stat", real)
+            train(first, 2)  # drops the first one after it was found there
+            return real(path, **how)
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with travelling(share, "run", first, 0):
+        train(first, 1)
+        until(share, "epoch-00002")
+
+
 def test_a_damaged_checkpoint_is_left_and_said(
     tmp_path: Path, share: SharedFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,3 +192,58 @@ def test_a_damaged_checkpoint_is_left_and_said(
     share.remove()
     with travelling(share, "run", second, 0):
         pass
+
+
+@pytest.mark.parametrize("held", ["put", "write_text"])
+def test_what_comes_to_a_slow_share_after_the_end_does_not_stay_there(
+    held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share, folder, calls = open_share(str(tmp_path / "share")), stage(tmp_path / "machine"), list[str]()
+    begun, goes_on, threads = threading.Event(), threading.Event(), set(threading.enumerate())
+    usual = {"put": SharedFiles.put, "write_text": SharedFiles.write_text}
+
+    def call(name: str, *given: Any) -> Any:
+        calls.append(name)
+        if name == held and not begun.is_set():
+            begun.set()
+            goes_on.wait()
+        return usual[name](*given)
+
+    for name in usual:
+        monkeypatch.setattr(SharedFiles, name, lambda *given, name=name: call(name, *given))
+    monkeypatch.setattr("tutelage.cluster.checkpoints._END_S", 0)
+    with travelling(share, "run", folder, 0):
+        train(folder, 1)
+        begun.wait()
+    (storing,) = set(threading.enumerate()) - threads
+    forget(share, "run", folder.name)
+    goes_on.set()
+    storing.join()
+    assert not stored(share)[1]
+    assert calls[calls.index(held) + 1 :] == []  # no other file was sent, and nothing listed
+
+
+def test_a_checkpoint_that_is_being_stored_when_a_stage_fails_is_there_for_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share, first, second = open_share(str(tmp_path / "share")), stage(tmp_path / "first"), stage(tmp_path / "second")
+    begun, fails, put = threading.Event(), threading.Event(), SharedFiles.put
+
+    def slow(files: SharedFiles, file: Path, sha256: str) -> bool:
+        begun.set()
+        fails.wait()
+        return put(files, file, sha256)
+
+    monkeypatch.setattr(SharedFiles, "put", slow)
+
+    def failing() -> None:
+        with travelling(share, "run", first, 0):
+            train(first, 1)
+            begun.wait()
+            fails.set()
+            raise OSError("a fault")
+
+    with pytest.raises(OSError, match="a fault"):
+        failing()
+    with travelling(share, "run", second, 1000) as taken:
+        assert taken == "epoch-00001"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tutelage.bench.devices.profiles import write_profile
 from tutelage.cluster.session import on_this_host
 from tutelage.cluster.spread import LOGS, spread, spread_over
 from tutelage.cluster.task import Message, Outcome, Task, perform
-from tutelage.cluster.tasks import Tasks
+from tutelage.cluster.tasks import Tasks, _Running
 from tutelage.pipeline import run as pipeline
 from tutelage.pipeline.context import open_context
 from tutelage.pipeline.keys.foreseen import foreseen, waits_for
@@ -113,6 +114,38 @@ def test_what_workers_say_is_read_however_late_it_comes(
         tasks._read_mail()
     said = [line.partition(" ")[2] for line in (tmp_path / "key.log").read_text().splitlines()]
     assert said == [f"message {number}" for number in range(20)]
+
+
+def hold(mail: Any, until: str) -> None:
+    """Keep what holds the mail busy until there is a file."""
+    while not Path(until).exists():
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_last_words_of_the_last_stage_are_read_from_a_mail_that_was_busy(
+    recipe: Recipe, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.cluster.tasks._LOOK_S", 0)
+    stage, go = ready(recipe, Workspace(tmp_path / "w"))[0], tmp_path / "go"
+    tasks = Tasks(ray, lambda stage: pytest.fail("nothing is submitted"), tmp_path / "logs", silent)
+    write = tasks._write
+
+    def write_and_let_go(key: str, text: str) -> None:
+        write(key, text)
+        go.touch()
+
+    monkeypatch.setattr(tasks, "_write", write_and_let_go)
+    tasks._mail.__ray_call__.remote(hold, str(go))
+    tasks._running[ray.put(Outcome({}))] = _Running(stage, 1)
+    tasks._mail.post.remote(Message(stage.key, "before"))
+    tasks._read_mail()  # which is asked for, and not given
+    tasks._mail.post.remote(Message(stage.key, "after"))
+    while not tasks.wait():
+        pass
+    lines = (tmp_path / "logs" / f"{stage.key}.log").read_text().splitlines()
+    assert [line.partition(" ")[2] for line in lines] == ["done", "before", "after"]
 
 
 @pytest.mark.slow
