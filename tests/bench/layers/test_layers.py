@@ -1,6 +1,7 @@
 """Layers of a model: each runtime's profiler on a network whose layers are known, and what is refused."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -163,7 +164,12 @@ def test_the_runner_profiles_layers_elsewhere(runtime: str, folder: Path) -> Non
     here = profile_layers(path, DeviceProfile(name="box", runtime=runtime), SHAPE)
     far = DeviceProfile(name="far", runtime=runtime, command=f"{sys.executable} -I {{runner}}")
     there = profile_layers(path, far, SHAPE)
-    assert [replace(layer, ms=0.0) for layer in there] == [replace(layer, ms=0.0) for layer in here]
+    # What ONNX Runtime inserts on a processor with AVX-512 bears a number of its process.
+    far_ones, near_ones = (
+        [replace(layer, ms=0.0, name=re.sub(r"_token_\d+$", "", layer.name)) for layer in layers]
+        for layers in (there, here)
+    )
+    assert far_ones == near_ones
     assert sum(layer.ms for layer in there) > 0
     broken = folder / f"broken{path.suffix}"
     broken.write_bytes(b"no network")
