@@ -169,7 +169,7 @@ def supernet(data: Dataset, accelerator: Accelerator, checkpoint: Path | None = 
     batches = loader(data, accelerator, 15)
     train_supernet(
         net, SPACE, lambda epoch: ((one.images, one.labels, None) for one in batches.epoch(epoch)), len(batches),
-        SupernetSchedule(epochs=epochs, num_random=0, ema_decay=0.5),
+        SupernetSchedule(epochs=epochs, num_random=0, ema_decay=0.5, bf16=False),  # else a CPU that has it uses it
         seed=5, checkpoint=checkpoint, accelerator=accelerator,
     )  # fmt: skip
     return net
