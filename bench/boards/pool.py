@@ -41,6 +41,8 @@ WAIT_VARIABLE, _WAIT_S, _UNSEEN_S = "TUTELAGE_BOARD_WAIT", 600.0, 20.0
 MOST_BOARDS = 3
 _LOOK_S, _SAY_S = 1.0, 60.0
 _GIVEN_S = 3.0  # how long a free board takes to be ours
+# How long a program may take to end once its input has ended, before it is killed; and what the reply to that may take.
+_END_S, _REPLY_S = 30.0, 10.0
 _BYTES = 1 << 20
 
 _seen: set[str] = set()  # pools of which this process saw a board
@@ -75,7 +77,7 @@ class _Board:
         self.command = os.environ.get(BOARD_VARIABLE, "").strip()
         self._folder = tempfile.TemporaryDirectory(prefix="tutelage-board-")
         self._processes: list[tuple[subprocess.Popen[bytes], Any]] = []
-        self._lock = threading.Lock()
+        self._lock, self._over = threading.Lock(), False
         here = DeviceProfile(name=device.name, runtime=device.runtime, command=self.command)
         self._turn = contextlib.ExitStack()
         self._turn.enter_context(exclusively(here))  # whoever times here without Ray is waited for, too
@@ -94,6 +96,8 @@ class _Board:
         """Start what holds models on the board; gives its number. An empty name stands for this machine's Python."""
         words = [argv[0] or sys.executable, *argv[1:]]
         with self._lock:
+            if self._over:
+                raise RuntimeError("the session on this board is over: nothing is started any more")
             errors = tempfile.TemporaryFile()  # noqa: SIM115 - ends with this process
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
             self._processes.append((subprocess.Popen(words, bufsize=0, **pipes), errors))
@@ -129,6 +133,20 @@ class _Board:
             code = process.wait()
         errors.seek(0)
         return code, errors.read()[-2000:].decode(errors="replace")
+
+    def end_all(self, seconds: float) -> None:
+        """End every process, by the end of its input; what still runs after so many seconds is killed."""
+        with self._lock:
+            self._over = True
+        for number in range(len(self._processes)):
+            self.write(number, b"")
+        deadline = time.monotonic() + seconds
+        for process, _ in self._processes:
+            try:
+                process.wait(timeout=max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @dataclass(frozen=True)
@@ -197,7 +215,16 @@ def open_board(device: DeviceProfile) -> Iterator[HeldBoard]:
             with bridge:
                 yield HeldBoard(command, folder, bridge.start, put)
         finally:
-            ray.kill(board)
+            _give_back(ray, board)
+
+
+def _give_back(ray: Any, board: Any) -> None:
+    """Give a board back, not before what the session started there has ended: the next one would be timed beside it."""
+    try:
+        with contextlib.suppress(ray.exceptions.RayError):  # the board left, or does not answer in time
+            ray.get(board.end_all.remote(_END_S), timeout=_END_S + _REPLY_S)
+    finally:
+        ray.kill(board)
 
 
 Held = TypeVar("Held")

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tutelage.bench.boards.adb import find_adb
 from tutelage.bench.protocol.anchors import AnchorNet, anchor_onnx
 from tutelage.records import InputError
 
+from ..protocol.far import PATIENCE_S
 from .adbd import Adbd
 
 SHAPE = (1, 32, 20, 20)
@@ -73,7 +75,7 @@ def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subp
         port = probe.getsockname()[1]
 
     def call(*words: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([program, *words], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        return subprocess.run([program, *words], capture_output=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
 
     with pytest.MonkeyPatch.context() as patch:
         # Its own port and keys, and no search for devices of this machine or its network.
@@ -119,6 +121,11 @@ def connect(adb: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Pa
             f"case $1 in\nbattery) cat <<'END'\n{BATTERY}\nEND\n;;\nthermalservice) cat <<'END'\n{THERMAL}\nEND\nesac",
         )
         adb("connect", device.serial)
+        wanted = f"{device.serial}\t{'unauthorized' if device.unauthorized else 'device'}"
+        end = time.monotonic() + PATIENCE_S
+        while wanted not in adb("devices").stdout.decode():  # adb itself waits for ten seconds
+            assert time.monotonic() < end, f"adb does not see {wanted}"
+            time.sleep(0.05)
         return device
 
     yield one

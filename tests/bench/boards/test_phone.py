@@ -249,7 +249,7 @@ def test_two_sessions_on_one_phone_follow_each_other(connect: Connect, benchmark
 
     def session(name: str) -> None:
         try:
-            both.wait(60)
+            both.wait()
             with launcher_of(profile(device, benchmark_program, name=name)) as phone:
                 assert isinstance(phone, Phone)
                 there = phone.put(net)

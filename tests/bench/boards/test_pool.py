@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -135,6 +136,32 @@ def test_a_time_that_is_none_is_refused_before_ray_is_asked(setting: str, monkey
         pass
 
 
+# Says that it is there, and works on for a while when its input has ended; then it notes in a file that it has ended.
+LINGERS = """
+import os, sys, time
+print(os.getpid(), flush=True)
+sys.stdin.read()
+time.sleep(float(sys.argv[2]))
+open(sys.argv[1], "w").close()
+"""
+
+
+def lingering(ended: Path, seconds: float) -> list[str]:
+    """Give the words that start it by the Python of a board's machine."""
+    return ["", "-I", "-c", LINGERS, str(ended), str(seconds)]
+
+
+def test_a_board_ends_what_was_started_there_and_starts_nothing_more(tmp_path: Path) -> None:
+    board = pool._Board(Z80)
+    numbers = [board.start(lingering(tmp_path / str(number), 0.2)) for number in range(2)]
+    board.end_all(600)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+    assert [board.end(number) for number in numbers] == [(0, "")] * 2
+    with pytest.raises(RuntimeError, match="the session on this board is over"):
+        board.start(lingering(tmp_path / "2", 0))
+    board._turn.close()
+
+
 class Shelf:
     """A cluster on this host whose machines each have one board at the end of a cable."""
 
@@ -233,10 +260,35 @@ def test_ten_boards_time_what_twenty_sessions_ask_one_at_a_time_each(shelf: Shel
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not what():
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_board_is_given_back_when_what_ran_there_has_ended(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command here is killed, as a session does with one that does not end; the program there works on."""
+    device = Z80.model_copy(update={"name": "ends", "host": "ray:ends"})
+    shelf.plug("ends", 103)
+    monkeypatch.setattr(pool, "_REPLY_S", 600.0)
+    for end_s, lasts_s, ends_by_itself in ((600.0, 3.0, True), (0.5, 900.0, False)):
+        monkeypatch.setattr(pool, "_END_S", end_s)
+        ended = tmp_path / f"ended-{lasts_s}"
+        with open_board(device) as board:
+            here = subprocess.Popen(
+                board.start(lingering(ended, lasts_s)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            assert here.stdout is not None
+            there = int(here.stdout.readline())
+            here.kill()
+            here.communicate()
+        assert ended.exists() is ends_by_itself
+        assert not Path(f"/proc/{there}").exists()
 
 
 def put_for_ever(board: pool.HeldBoard) -> None:

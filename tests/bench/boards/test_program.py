@@ -15,6 +15,7 @@ from tutelage.bench.protocol.remote import missing_meter
 from tutelage.bench.protocol.worker import ModelFile, WorkerError
 from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
 
+from ..protocol.far import PATIENCE_S
 from .conftest import SHAPE, compiled
 
 SPEAKER = Path(__file__).with_name("speaker.py")
@@ -167,7 +168,7 @@ def test_the_example_in_c_runs_networks(net: Path, tmp_path: Path) -> None:
             one._exchange({"do": "dance"}, 60.0)
         one.ask({"do": "state"})
         one.dismiss()
-        assert one._line.process.wait(60) == 0
+        assert one._line.process.wait(PATIENCE_S) == 0
     finally:
         one.stop()
     assert sorted(path.read_bytes() for path in kept.iterdir()) == sorted([net.read_bytes(), broken.read_bytes()])

@@ -151,7 +151,7 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert not [path for path in (tmp_path / "c").iterdir() if path.name.startswith(".")]
 

@@ -1,6 +1,7 @@
 """Energy: a powercap tree of real files is read as the kernel's would be, its counters' wrap-around included."""
 
 import contextlib
+import os
 import shutil
 import sys
 import threading
@@ -118,36 +119,59 @@ def test_what_the_idle_device_takes_is_subtracted():
     assert net_millijoules(3000.0, 2.0, 1500.0) is None
 
 
-@contextlib.contextmanager
-def a_counter(zone: Path, idle_w: float, busy_w: float, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Count in a zone as a device does that takes `busy_w` while a model runs for its energy and `idle_w` else."""
-    begun, busy, ended = time.monotonic(), threading.Event(), threading.Event()
-    ask = Worker.ask
+class Counter:
+    """Stand for a zone's counter, whatever the pace of the host: each reading adds a step of a fixed energy.
 
-    def watched(worker: Worker, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
-        if request["do"] == "energy":
-            busy.set()
+    The step is `busy_mj` while a model runs for its energy, else `idle_mj`. `asked` keeps the requests of the two kinds
+    and their replies. The file is a pipe, a new one for each reader: none reads a number written for another.
+    """
+
+    def __init__(self, zone: Path, idle_mj: int, busy_mj: int) -> None:
+        self.asked: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {"idle": [], "energy": []}
+        self._zone, self._idle_mj, self._busy_mj = zone, idle_mj, busy_mj
+        self._limit = int((zone / "max_energy_range_uj").read_text())
+        self._busy, self._ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._count)
+        self._lay_pipe()
+
+    @contextlib.contextmanager
+    def counting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Count what the workers of this process ask for."""
+        ask = Worker.ask
+
+        def watched(worker: Worker, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+            if request["do"] == "energy":
+                self._busy.set()
+            try:
+                reply = ask(worker, request, timeout)
+            finally:
+                self._busy.clear()
+            self.asked.get(request["do"], []).append((request, reply))
+            return reply
+
+        monkeypatch.setattr(Worker, "ask", watched)
+        self._thread.start()
         try:
-            return ask(worker, request, timeout)
+            yield
         finally:
-            busy.clear()
+            self._ended.set()
+            self._thread.join()
 
-    def count() -> None:
-        joules, last = 0.0, begun
-        while not ended.wait(0.002):
-            power, now = busy_w if busy.is_set() else idle_w, time.monotonic()
-            joules, last = joules + power * (now - last), now
-            (zone / "next").write_text(f"{int(1e6 * joules)}\n")
-            (zone / "next").replace(zone / "energy_uj")  # never half written
+    def _lay_pipe(self) -> None:
+        os.mkfifo(self._zone / "next")
+        (self._zone / "next").replace(self._zone / "energy_uj")
 
-    monkeypatch.setattr(Worker, "ask", watched)
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    def _count(self) -> None:
+        microjoules = 0
+        while not self._ended.wait(0.001):
+            try:
+                pipe = os.open(self._zone / "energy_uj", os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody reads
+                continue
+            self._lay_pipe()
+            microjoules += 1000 * (self._busy_mj if self._busy.is_set() else self._idle_mj)
+            os.write(pipe, f"{microjoules % (self._limit + 1)}\n".encode())
+            os.close(pipe)
 
 
 # Here, and behind a command as docker would start one: that side alone knows the tree.
@@ -168,23 +192,26 @@ def measured(sysfs: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> Meas
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "idle_w", "busy_w"), [("", 5.0, 5.0), ("", 1.0, 9.0), (ELSEWHERE, 1.0, 9.0)])
+@pytest.mark.parametrize(("command", "busy_mj"), [("", 0), ("", 200_000_000), (ELSEWHERE, 200_000_000)])
 def test_a_measured_model_takes_what_it_adds_to_the_idle_device(
-    command: str, idle_w: float, busy_w: float, tree: Path, sysfs: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, busy_mj: int, tree: Path, sysfs: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """A stretch of idling and one of a busy model take these millijoules, however long they last on this host."""
     shutil.rmtree(tree / "intel-rapl:1")  # a machine of one package
-    with a_counter(tree / "intel-rapl:0", idle_w, busy_w, monkeypatch):
+    counter = Counter(tree / "intel-rapl:0", 100_000, busy_mj)
+    with counter.counting(monkeypatch):
         found = measured(sysfs, command, monkeypatch)
-    mean_ms = sum(found.samples_ms) / len(found.samples_ms)
+    ((request, idle),), ((work, busy),) = counter.asked["idle"], counter.asked["energy"]
+    assert (idle["mj"], busy["mj"]) == (100_000, busy_mj)
+    assert idle["seconds"] >= request["seconds"]
+    assert 1000 * busy["seconds"] >= sum(busy["ms"])
     assert found.energy_missing == ""
-    if idle_w == busy_w:
-        assert found.energy_mj is None or found.energy_mj < 0.5 * idle_w * mean_ms
+    if not busy_mj:
+        assert (found.energy_mj, found.energy_method) == (None, "")
     else:
-        assert found.energy_mj is not None
+        added = busy_mj - 100_000 / idle["seconds"] * busy["seconds"]
+        assert found.energy_mj == pytest.approx(added / (work["settle"] + work["repeats"]))
         assert found.energy_method == "RAPL package-0 (powercap), idle subtracted"
-        # The busy stretch may be of a faster or slower state of the host than the samples.
-        assert found.energy_mj > 0.1 * (busy_w - idle_w) * min(found.samples_ms)
-        assert found.energy_mj < 10 * (busy_w - idle_w) * max(found.samples_ms)
 
 
 @pytest.mark.slow

