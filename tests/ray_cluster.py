@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.bench.boards.address import was_too_slow
+from tutelage.bench.boards import address
 from tutelage.bench.boards.pool import load_ray
 from tutelage.cluster import session
 
@@ -29,9 +29,10 @@ def free_port() -> int:
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Let `on_this_host` start Ray as often as a busy host needs."""
+    """Let `on_this_host` start Ray, and `join` join a cluster, as often as a busy host needs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "STARTS", STARTS)
+        for module in (session, address):
+            patch.setattr(module, "STARTS", STARTS)
         yield
 
 
@@ -82,7 +83,7 @@ class RayCluster:
             except Exception as error:
                 session.end_processes(folder)
                 shutil.rmtree(folder, ignore_errors=True)
-                if not left or not was_too_slow(error):
+                if not left or not address.was_too_slow(error):
                     raise
             else:
                 self.folders.append(folder)
@@ -99,9 +100,10 @@ class RayCluster:
 
 @contextmanager
 def cluster() -> Iterator[RayCluster]:
-    """Start a cluster and end it."""
-    started = RayCluster()
-    try:
-        yield started
-    finally:
-        started.shutdown()
+    """Start a cluster and end it; meanwhile this process is patient where it joins one."""
+    with patient():
+        started = RayCluster()
+        try:
+            yield started
+        finally:
+            started.shutdown()

@@ -1,23 +1,31 @@
-"""A run of seconds for the tests of workers: its recipe, what kills a worker, and what two runs have in common."""
+"""A run of seconds for the tests of workers: its recipe, its machines, stages that are interrupted, what it made."""
 
 import json
 import os
-import re
-import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from tests.ray_cluster import RayCluster
+from tutelage.cluster.files import CACHE_VARIABLE
+from tutelage.cluster.task import Task
+from tutelage.cluster.workspace import SpreadWorkspace
 from tutelage.pipeline.curves import HISTORY
+from tutelage.pipeline.keys.stage_inputs import Foreseen
 from tutelage.pipeline.recipe import Recipe
+from tutelage.pipeline.workspace import CHECKPOINT
 from tutelage.search.result import SearchResult
 
 SMALL = {"name": "resnet10t", "options": {"channels": [4, 8, 8, 8]}}
+PATIENCE_S = 600.0
 
 
 def small_recipe(folder: Path) -> Recipe:
@@ -63,35 +71,89 @@ def result_in(place: Path) -> tuple[SearchResult, Path]:
     return SearchResult.from_json(file), file
 
 
-class Killer(threading.Thread):
-    """Do away with what does some stages, each so many times, when it has begun to train: `kill` is given a process."""
+Act = Callable[[str, Path], object]
 
-    def __init__(
-        self,
-        logs: Path,
-        times: dict[str, int],
-        kill: Callable[[int], object] = lambda pid: os.kill(pid, signal.SIGKILL),
-    ) -> None:
-        super().__init__(daemon=True)
-        self.kill = kill
-        self.logs, self.left, self.killed, self.over = logs, dict(times), list[int](), threading.Event()
 
-    def run(self) -> None:
-        while not self.over.wait(0.01):
-            for log in self.logs.glob("*.log"):
-                lines = log.read_text().splitlines()
-                title = next((one for one in self.left if lines and f" {one}, attempt" in lines[0]), None)
-                attempt = "\n".join(lines).rpartition(", attempt ")[2]
-                # The last one: what a worker that was killed said may be written down after the next attempt began.
-                processes = re.findall(r"process (\d+)", attempt)
-                if title is None or not processes or not re.search(r": \d+/", attempt) or self.left[title] == 0:
-                    continue
-                process = int(processes[-1])
-                if process not in self.killed:
-                    with suppress(ProcessLookupError):
-                        self.kill(process)
-                        self.left[title] -= 1
-                    self.killed.append(process)
+@dataclass(frozen=True)
+class Interrupted:
+    """The computation of a stage that calls `act` each time it says how far it is, once it has a checkpoint."""
+
+    compute: Callable[[Any, Any, Path], dict[str, Any]]
+    act: Act
+
+    def __call__(self, inputs: Any, here: Any, folder: Path) -> dict[str, Any]:
+        place = folder / CHECKPOINT
+
+        def report(text: str, done: int, total: int) -> None:
+            here.report(text, done, total)
+            if place.is_file() or any(path.suffix != ".part" for path in place.glob("epoch-*")):
+                self.act(inputs.title, folder)
+
+        return self.compute(inputs, replace(here, report=report), folder)
+
+
+def interrupt(patch: pytest.MonkeyPatch, workspace: SpreadWorkspace, titles: Collection[str], act: Act) -> None:
+    """Let some stages call `act` in their worker's process at a known point: when they have a checkpoint.
+
+    act: a function of a module, or a partial one, to which the stage's title and its folder there are given last.
+    """
+    usual = workspace._tasks._task_of
+
+    def task_of(stage: Foreseen) -> Task:
+        task = usual(stage)
+        return replace(task, compute=Interrupted(task.compute, act)) if stage.inputs.title in titles else task
+
+    patch.setattr(workspace._tasks, "_task_of", task_of)
+
+
+@dataclass
+class Machines:
+    """A cluster on this host: a head that computes nothing, and machines with a cache of their own each.
+
+    site: a folder whose `sitecustomize.py`, where a test writes one, each process of the cluster runs at its start.
+    """
+
+    cluster: RayCluster
+    folder: Path
+    site: Path
+    nodes: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str) -> Any:
+        variables = {CACHE_VARIABLE: str(self.folder / name)}
+        self.nodes[name] = self.cluster.add(num_cpus=1, env_vars=variables)
+        return self.nodes[name]
+
+    @contextmanager
+    def losing(self, mark: Path) -> Iterator[None]:
+        """Take away the machine that a file names, when it is there; in the block something must wait for that."""
+        over = threading.Event()
+
+        def remove() -> None:
+            while not over.wait(0.05):
+                if mark.exists():
+                    self.cluster.remove(self.nodes.pop(mark.read_text()))
+                    return
+
+        thread = threading.Thread(target=remove, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def this_machine() -> Path:
+    """Give the folder of the machine that this worker is on: its name is that of the machine."""
+    return Path(os.environ[CACHE_VARIABLE])
+
+
+def wait_for(state: Callable[[], object], what: str) -> None:
+    """Wait in a worker until something is so; after ten minutes fail the stage, which says what was missing."""
+    end = time.monotonic() + PATIENCE_S
+    while not state():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
 
 
 def files(workspace: Path) -> dict[str, bytes]:

@@ -2,18 +2,17 @@
 
 import json
 import os
+import re
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.ray_cluster import patient
-from tests.tutelage.cluster.small_run import SMALL, changed, files, result_in, rows_of, searching, small_recipe
+from tests.tutelage.cluster.small_run import SMALL, changed, files, result_in, rows_of, searching
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.cluster import scoring
 from tutelage.cluster.scoring import Scored
@@ -30,6 +29,7 @@ from tutelage.search.replies import Evaluation
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 FATAL = 5  # the evaluation whose worker dies at every attempt
+ONCE = (2, 9)  # those whose worker dies at the first one
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,11 @@ def ray() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return small_recipe(tmp_path_factory.mktemp("pictures"))
-
-
 def score_or_die(task: Task, evaluation: Evaluation) -> Scored:
-    """Score as a worker does, but for one evaluation that no process survives."""
-    if evaluation.number == FATAL:
+    """Score as a worker does, but for an evaluation that no process survives and the first attempts of some."""
+    died = task.workspace.with_name(f"died {evaluation.number}")
+    if evaluation.number == FATAL or (evaluation.number in ONCE and not died.exists()):
+        died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return _score(task, evaluation)
 
@@ -53,44 +50,20 @@ def score_or_die(task: Task, evaluation: Evaluation) -> Scored:
 _score = scoring.score
 
 
-class ScorerKiller(threading.Thread):
-    """Kill some of this process's workers as soon as they score."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(daemon=True)
-        self.number, self.killed, self.over = number, set[int](), threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.01) and len(self.killed) < self.number:
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    scores = process.cmdline()[:1] == ["ray::score_or_die"] and process.pid not in self.killed
-                    if scores and len(self.killed) < self.number:
-                        process.kill()
-                        self.killed.add(process.pid)
-                except psutil.Error:
-                    continue
-
-
 def test_workers_that_die_while_a_search_scores_and_its_order_replayed_without_workers(
     recipe: Recipe, ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, place = searching(recipe, parallel=3), tmp_path / "spread"
     monkeypatch.setattr(scoring, "score", score_or_die)
-    killer = ScorerKiller(2)
-    killer.start()
     searched = pipeline.search(recipe, spread_over(ray, recipe, Workspace(place), silent, 1), silent, 1)
-    killer.over.set()
-    killer.join()
-    assert len(killer.killed) == 2
     found, file = result_in(place)
     assert sorted(found.order) == list(range(16))
     assert list(found.failed) == [FATAL]
     assert "failed 3 times, the last time: its worker was lost (WorkerCrashedError)" in found.failed[FATAL]
     logs = "".join(path.read_text() for path in (place / LOGS).glob("*.log"))
-    assert logs.count(f"evaluation {FATAL} (") == 3
-    # Both kills may have hit one evaluation, one that no process survives among them.
-    assert logs.count(" of 3 failed: its worker was lost") >= 3
+    for number, times in ((FATAL, 3), *((one, 1) for one in ONCE)):
+        lost = rf"evaluation {number} \(\w+\), attempt \d of 3 failed: its worker was lost"
+        assert len(re.findall(lost, logs)) == times
 
     again = searching(recipe, parallel=3, replay=str(file))
     replayed = pipeline.search(again, Workspace(tmp_path / "alone"), silent, 1)

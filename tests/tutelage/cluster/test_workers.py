@@ -2,15 +2,17 @@
 
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.ray_cluster import patient
-from tests.tutelage.cluster.small_run import Killer, files, rows_of, small_recipe
+from tests.tutelage.cluster.small_run import files, interrupt, rows_of
 from tutelage.bench.devices.profiles import write_profile
 from tutelage.cluster.session import on_this_host
 from tutelage.cluster.spread import LOGS, spread, spread_over
@@ -26,11 +28,6 @@ from tutelage.pipeline.recipe import Recipe
 from tutelage.pipeline.workspace import Workspace
 from tutelage.progress import silent
 from tutelage.records import DeviceProfile, InputError
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return small_recipe(tmp_path_factory.mktemp("pictures"))
 
 
 def ready(recipe: Recipe, workspace: Workspace) -> list[Foreseen]:
@@ -148,6 +145,15 @@ def test_the_last_words_of_the_last_stage_are_read_from_a_mail_that_was_busy(
     assert [line.partition(" ")[2] for line in lines] == ["done", "before", "after"]
 
 
+def die(times: dict[str, int], marks: Path, title: str, _: Path) -> None:
+    """Kill this worker, the first so many times that a stage comes here."""
+    for number in range(times[title]):
+        mark = marks / f"{title} {number}"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(1800)  # three runs, and workers that start three times more
@@ -160,12 +166,11 @@ def test_a_run_on_workers_that_are_killed_ends_with_the_bytes_of_one_process(
 
     place = tmp_path / "spread"
     workspace = spread_over(ray, recipe, Workspace(place), silent, 1)
-    killer = Killer(place / LOGS, {"train teacher resnet10t": 1, "train other on labels": 3})
-    killer.start()
+    deaths, marks = {"train teacher resnet10t": 1, "train other on labels": 3}, tmp_path / "marks"
+    marks.mkdir()
+    interrupt(monkeypatch, workspace, deaths, partial(die, deaths, marks))
     _, published = pipeline.run(recipe, workspace, silent, 1)
-    killer.over.set()
-    killer.join()
-    assert killer.left == {"train teacher resnet10t": 0, "train other on labels": 0}
+    assert len(list(marks.iterdir())) == 4
 
     # The baseline's control failed three times; all else has its rows, and every file is that of one process.
     (reason,) = workspace.failed.values()
