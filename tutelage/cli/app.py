@@ -44,6 +44,8 @@ EXIT_BAD_INPUT, EXIT_INFEASIBLE, EXIT_UNSTEADY, EXIT_INTERRUPTED = 2, 3, 4, 130
 # What typer raises for a wrong option; it carries a click of its own, or uses the one that is installed.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 EXIT_TERMINATED = 128 + signal.SIGTERM
+# Verbs that leave finished stages, and go on after them; the others begin anew.
+STAGED = frozenset({"run", "search", "distill", "quantize", "explain", "reproduce"})
 
 
 @app.callback(invoke_without_command=True)
@@ -91,8 +93,7 @@ def main() -> None:
         if code not in stopped:
             raise
     if code in stopped:  # typer turns Ctrl-C into its exit code
-        command = "the same command without --fresh" if "--fresh" in sys.argv[1:] else "the same command"
-        _exit_with(f"{stopped[code]}; {command} goes on where it was", code)
+        _exit_with(stopped[code] + _what_goes_on(sys.argv[1:]), code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -101,6 +102,13 @@ def _carry_out(words: Sequence[str]) -> object:
     verbs = typer.main.get_command(_named(app, words))
     _refuse_empty_paths(verbs)
     return verbs(args=list(words), standalone_mode=False, prog_name="tutelage")
+
+
+def _what_goes_on(words: Sequence[str]) -> str:
+    """Say that the command goes on after its finished stages at the next start, where it is one that has stages."""
+    if not words or words[0] not in STAGED:
+        return ""
+    return f"; the same command{' without --fresh' if '--fresh' in words else ''} goes on where it was"
 
 
 def _exit_with(text: str, code: int) -> NoReturn:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tutelage.cli import app as cli_app
+
 from ..command import Done, assert_exit, image_folder, tutelage
 
 
@@ -50,6 +52,30 @@ def test_ctrl_c_and_kill_are_one_line_and_leave_nothing_behind(
     _, err = process.communicate(timeout=300)
     assert_exit(Done(process.returncode, "", err), code, word, "goes on where it was")
     assert not list(scratch.glob("tutelage-*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "demo"], "terminated; the same command goes on where it was"),
+        (["run", "demo", "--fresh"], "terminated; the same command without --fresh goes on where it was"),
+        (["leaderboard", "serve"], "terminated"),
+        (["device", "add", "here"], "terminated"),
+    ],
+)
+def test_only_a_command_of_stages_is_said_to_go_on(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: object) -> None:
+        raise SystemExit(cli_app.EXIT_TERMINATED)
+
+    monkeypatch.setattr(cli_app, "_carry_out", stopped)
+    monkeypatch.setattr(cli_app, "_tidy_when_terminated", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["tutelage", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli_app.main()
+    assert ended.value.code == cli_app.EXIT_TERMINATED
+    assert capsys.readouterr().err == f"tutelage: {said}\n"
 
 
 def test_every_verb_has_help_with_an_example() -> None:
