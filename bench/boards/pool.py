@@ -126,11 +126,7 @@ class _Board:
     def end(self, number: int) -> tuple[int, str]:
         """End a process; gives its exit code and its last words."""
         process, errors = self._processes[number]
-        try:
-            code = process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
+        code = _end(process, 2)
         errors.seek(0)
         return code, errors.read()[-2000:].decode(errors="replace")
 
@@ -142,11 +138,16 @@ class _Board:
             self.write(number, b"")
         deadline = time.monotonic() + seconds
         for process, _ in self._processes:
-            try:
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process, max(0.0, deadline - time.monotonic()))
+
+
+def _end(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """Wait for a process, and kill it after so many seconds; gives its exit code."""
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 @dataclass(frozen=True)
