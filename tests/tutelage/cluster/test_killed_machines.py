@@ -171,7 +171,7 @@ def test_a_machine_is_killed_while_subnets_are_scored_and_the_order_replayed_wit
     assert mine == replayed
 
 
-# `tutelage` that is killed as soon as it was told how far a training is.
+# `tutelage` that is killed at the first progress message of a training.
 KILLED = """
 import os, re, signal
 from tutelage.cli.app import main
